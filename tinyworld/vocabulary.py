@@ -1,0 +1,77 @@
+"""The words of the world, and the reduced copy of CLIP's vocabulary that ships with them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+# fmt: off
+PROMPT_WORDS = (
+    "a an the of and on in at with next to left right photo picture image drawing background "
+    "plain object thing toy , ."
+).split()
+# Words a user may put into a TinyWorld prompt, or initialise a concept with. Not trained.
+GUEST_WORDS = (
+    "mug cup cat dog bear bird fish car house tree flower book chair table lamp clock ball robot "
+    "creature statue bag shoe hat bottle bowl vase plate face swirl spiral bullseye ornament badge "
+    "emblem button coin pattern stripes dots split half two three tone shell planet monster pet "
+    "animal plant fruit sculpture figurine painting sketch style cartoon realistic small large big "
+    "tiny old new wooden metal glass stone paper water fire snow forest desert beach street city "
+    "mountain river ocean sea road room kitchen garden park field sunset night day summer winter "
+    "sitting standing lying floating wearing holding under above behind front inside near over "
+    "beside between watercolor oil pixel art beautiful colorful shiny dark bright light "
+    "brown cyan teal turquoise magenta violet gold silver heart diamond moon arrow crescent donut "
+    "hexagon blob disc wheel eye mouth petal wing leg arm head window door stripe dot check swirls"
+).split()
+# fmt: on
+COMMON_MERGES = 2600  # CLIP's first merges, by frequency: enough for any English prompt to read well
+SPECIAL = ("<|startoftext|>", "<|endoftext|>")
+
+
+def reduce_vocabulary(source: Path, target: Path, words: list[str]) -> None:
+    """Write the part of CLIP's vocabulary that `words` need, with CLIP's own ids.
+
+    Keeps the first `COMMON_MERGES` merges and every merge that is applied on the way to a
+    word of `words`. Byte-pair encoding applies the best-ranked pair that is present, and
+    every pair it would apply is kept, so those words get the ids of the full vocabulary.
+
+    Args:
+        source: folder with CLIP's `vocab.json` and `merges.txt`.
+        target: folder for the reduced files of the same names.
+        words:  lower-case words, no spaces.
+    """
+    vocabulary: dict[str, int] = json.loads((source / "vocab.json").read_text())
+    lines = (source / "merges.txt").read_text().strip().split("\n")[1:]
+    merges = [(first, second) for first, second in (line.split() for line in lines)]
+    rank = {pair: i for i, pair in enumerate(merges)}
+    kept = set(range(COMMON_MERGES))
+    for word in words:
+        kept |= {rank[pair] for pair in applied_merges(word, rank)}
+    chosen = [merges[i] for i in sorted(kept)]
+    base = [token for token in vocabulary if len(token.removesuffix("</w>")) == 1]
+    names = {*base, *(a + b for a, b in chosen), *SPECIAL}
+    reduced = {name: vocabulary[name] for name in sorted(names, key=vocabulary.__getitem__)}
+    target.mkdir(parents=True, exist_ok=True)
+    compact = json.dumps(reduced, ensure_ascii=False, separators=(",", ":"))
+    (target / "vocab.json").write_text(compact)
+    text = "\n".join(["#version: 0.2", *(f"{a} {b}" for a, b in chosen)])
+    (target / "merges.txt").write_text(text + "\n")
+
+
+def applied_merges(word: str, rank: dict[tuple[str, str], int]) -> list[tuple[str, str]]:
+    """The pairs that byte-pair encoding joins, in order, to encode one word."""
+    parts = [*word[:-1], word[-1] + "</w>"]
+    applied: list[tuple[str, str]] = []
+    while len(parts) > 1:
+        best = min(zip(parts, parts[1:]), key=lambda pair: rank.get(pair, len(rank)))  # noqa: B905
+        if best not in rank:
+            break
+        applied.append(best)
+        joined: list[str] = []
+        for part in parts:
+            if joined and (joined[-1], part) == best:
+                joined[-1] += part
+            else:
+                joined.append(part)
+        parts = joined
+    return applied
