@@ -1,0 +1,114 @@
+"""Cross-attention maps: where in the picture a word looks.
+
+    probs -> CA     softmax(q k^T / sqrt(d)), head mean, layer mean
+
+The host runs its own fast attention; only projected queries and keys of the wanted blocks are
+kept, and the probabilities of the wanted tokens are computed from them when somebody asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from ..host.ports import CrossAttentionCall, ForwardInfo, TransformerSite, UNetEdit
+
+
+@dataclass(frozen=True, slots=True)
+class TokenQuery:
+    """Which tokens of which row of the batch; the probabilities of its tokens are summed."""
+
+    row: int  # 0..B-1
+    positions: tuple[int, ...]  # within the prompt, 0..length-1
+    length: int  # K of the prompt before it was repeated to fit others
+
+    def columns(self, context_length: int) -> list[int]:
+        """Key positions in a context in which the prompt may stand several times."""
+        return [start + p for start in range(0, context_length, self.length) for p in self.positions]
+
+
+@dataclass(frozen=True, slots=True)
+class _Projected:
+    """Query and key of one layer, and nothing else of it."""
+
+    query: Tensor  # [B, N, C]
+    key: Tensor  # [B, K, C]
+    heads: int
+    grid: tuple[int, int]
+
+
+class AttentionCapture(UNetEdit):
+    """Keeps queries and keys of some blocks during one forward pass; changes nothing.
+
+    Differentiable: maps carry gradients to whatever the queries and keys depend on.
+    """
+
+    def __init__(self, sites: Collection[TransformerSite]) -> None:
+        self._sites = frozenset(sites)
+        self._kept: list[_Projected] = []
+
+    def begin(self, info: ForwardInfo) -> None:
+        self._kept.clear()
+
+    def wants_cross_attention(self, site: TransformerSite) -> bool:
+        return site in self._sites
+
+    def cross_attention(self, call: CrossAttentionCall) -> None:
+        grid = call.info.grid(call.site)
+        self._kept.append(_Projected(call.query, call.key, call.site.heads, grid))
+
+    def maps(self, queries: Sequence[TokenQuery], size: tuple[int, int] | None = None) -> Tensor:
+        """Mean over heads, layers and blocks, for each query.
+
+        Args:
+            queries: rows and tokens; G of them.
+            size: grid to which every block's map is resized (bilinear) before the mean. May be
+                left out when all captured blocks stand at the same level.
+
+        Returns:
+            [G, h, w] probabilities 0..1, float32.
+        """
+        if not self._kept:
+            raise RuntimeError("Nothing was captured: run a forward pass with this edit first.")
+        total: Tensor | None = None
+        for layer in self._kept:
+            maps = rearrange(_token_probs(layer, queries), "g (h w) -> g h w", h=layer.grid[0])
+            if size is not None and layer.grid != size:
+                maps = F.interpolate(maps[None], size, mode="bilinear", align_corners=False)[0]
+            total = maps if total is None else total + maps
+        assert total is not None
+        return total / len(self._kept)
+
+    def clear(self) -> None:
+        """Let go of the captured tensors."""
+        self._kept.clear()
+
+
+def _token_probs(layer: _Projected, queries: Sequence[TokenQuery]) -> Tensor:
+    """Head mean of the summed token probabilities, [G, N] float32."""
+    # Only the rows that somebody asked for: class images of prior preservation cost nothing.
+    rows = sorted({q.row for q in queries})
+    query = rearrange(layer.query[rows].float(), "r n (a d) -> r a n d", a=layer.heads)
+    key = rearrange(layer.key[rows].float(), "r k (a d) -> r a k d", a=layer.heads)
+    logits = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5  # [R, heads, N, K]
+    probs = logits.softmax(dim=-1).mean(dim=1)  # [R, N, K]
+    columns = [q.columns(probs.shape[-1]) for q in queries]
+    return torch.stack(
+        [probs[rows.index(q.row)][:, c].sum(dim=-1) for q, c in zip(queries, columns, strict=True)]
+    )
+
+
+def normalised_by_max(maps: Tensor) -> Tensor:
+    """Each map divided by its largest value, 0..1 (Break-A-Scene's official code)."""
+    return maps / maps.amax(dim=(-2, -1), keepdim=True).clamp_min(1e-12)
+
+
+def normalised_min_max(maps: Tensor) -> Tensor:
+    """Each map stretched to 0..1 (CLiC's official code)."""
+    low = maps.amin(dim=(-2, -1), keepdim=True)
+    return (maps - low) / (maps.amax(dim=(-2, -1), keepdim=True) - low).clamp_min(1e-12)

@@ -1,0 +1,109 @@
+"""Puts the edits of one forward pass on a UNet, and takes them off again.
+
+Both hosts share this file: their UNets come from the same family, and a site names its modules the
+same way. Only ordinary module hooks are used, so weights may be offloaded, paged or quantised, and
+attention patches of others keep working: what they replace is seen here as the output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from .ports import (
+    CrossAttentionCall,
+    ForwardInfo,
+    TransformerSite,
+    UNetEdit,
+    UNetSites,
+)
+
+
+@contextmanager
+def edits_installed(
+    sites: UNetSites, edits: Sequence[UNetEdit], info: ForwardInfo
+) -> Iterator[None]:
+    """Every hook that the edits want, for as long as the context lasts."""
+    with ExitStack() as cleanup:
+        for edit in edits:
+            cleanup.callback(edit.end)
+            edit.begin(info)
+        for hook in _hooks(sites, edits, info):
+            cleanup.callback(hook.remove)
+        yield
+
+
+def _hooks(sites: UNetSites, edits: Sequence[UNetEdit], info: ForwardInfo) -> Iterator[Any]:
+    for site in sites.transformers:
+        if cross := [e for e in edits if e.wants_cross_attention(site)]:
+            for layer in range(site.depth):
+                yield from _cross_attention_hooks(site, layer, cross, info)
+        if own := [e for e in edits if e.wants_self_attention(site)]:
+            for layer in range(site.depth):
+                attention = site.layer(layer).attn1
+                query = [_bind(e.self_query, site, layer) for e in own]
+                key = [_bind(e.self_key, site, layer) for e in own]
+                yield attention.to_q.register_forward_hook(_on_output(query))
+                yield attention.to_k.register_forward_hook(_on_output(key))
+        if projections := [e for e in edits if e.wants_projection(site)]:
+            yield site.proj_out.register_forward_hook(_on_projection(site, projections))
+    for site in sites.resnets:
+        if residuals := [e for e in edits if e.wants_resnet(site)]:
+            changes = [_bind(e.resnet, site) for e in residuals]
+            yield site.last_layer.register_forward_hook(_on_output(changes))
+
+
+def _bind(method: Callable[..., Tensor | None], *place: object) -> Callable[[Tensor], Tensor | None]:
+    return lambda output: method(*place, output)
+
+
+def _on_output(changes: Sequence[Callable[[Tensor], Tensor | None]]) -> Callable[..., Tensor]:
+    def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        for change in changes:
+            changed = change(output)
+            output = output if changed is None else changed
+        return output
+
+    return hook
+
+
+def _on_projection(site: TransformerSite, edits: Sequence[UNetEdit]) -> Callable[..., Tensor]:
+    def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        for edit in edits:
+            changed = edit.projection(site, args[0], output)
+            output = output if changed is None else changed
+        return output
+
+    return hook
+
+
+def _cross_attention_hooks(
+    site: TransformerSite, layer: int, edits: Sequence[UNetEdit], info: ForwardInfo
+) -> Iterator[Any]:
+    attention = site.layer(layer).attn2
+    projected: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+            projected[name] = output
+
+        return hook
+
+    def attended(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        # Taken out before the edits run: an edit may project other contexts with the same layers.
+        query, key, value = (projected.pop(name) for name in ("query", "key", "value"))
+        call = CrossAttentionCall(site, layer, info, module, query, key, value, output)
+        for edit in edits:
+            changed = edit.cross_attention(call)
+            if changed is not None:
+                call.output = changed
+        projected.clear()
+        return call.output
+
+    yield attention.to_q.register_forward_hook(keep("query"))
+    yield attention.to_k.register_forward_hook(keep("key"))
+    yield attention.to_v.register_forward_hook(keep("value"))
+    yield attention.register_forward_hook(attended)

@@ -1,0 +1,325 @@
+"""What a method may ask of a host, and nothing else.
+
+A method receives a `Host` (ComfyUI or diffusers, it never asks which) and talks about the UNet in
+one vocabulary: *sites* (where something can be hooked), *edits* (what steps in there for one forward
+pass) and *weights* by their canonical names. Canonical names are those of the original Stable
+Diffusion checkpoints without prefix:
+
+    unet.output_blocks.4.1.transformer_blocks.0.attn2.to_k.weight
+    clip_l.text_model.encoder.layers.0.self_attn.q_proj.weight     (clip_g, clip_h alike)
+
+Alphabet: B batch, h w latent grid, N = h*w of a site, K tokens of the context, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+WeightEdit = Callable[[Tensor], Tensor]  # original weight -> weight to compute with, same shape
+HandleVectors = Mapping[str, Mapping[str, Tensor]]  # handle -> encoder ("clip_l") -> [n, width]
+
+
+class Place(str, Enum):
+    """Which arm of the UNet a block stands in."""
+
+    DOWN = "down"
+    MID = "mid"
+    UP = "up"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TransformerSite:
+    """One SpatialTransformer: `depth` layers of self- and cross-attention, closed by `proj_out`."""
+
+    name: str  # canonical, without "unet.": "output_blocks.4.1"
+    place: Place
+    number: int  # block number within its arm as in the checkpoint; output_blocks.4.1 -> 4
+    level: int  # downsampling against the latent: 1, 2, 4, 8
+    width: int  # channels
+    heads: int
+    depth: int
+    module: nn.Module = field(repr=False)
+
+    @property
+    def proj_out(self) -> nn.Module:
+        """1x1 convolution (SD1) on [B, C, h, w] or linear layer (SD2, SDXL) on [B, N, C]."""
+        return self.module.proj_out
+
+    def layer(self, index: int) -> nn.Module:
+        """The `index`-th transformer layer; it has `attn1` (self) and `attn2` (cross)."""
+        return self.module.transformer_blocks[index]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ResNetSite:
+    """One ResNet block; its output is taken before the skip connection is added."""
+
+    name: str  # canonical, without "unet.": "output_blocks.4.0"
+    place: Place
+    number: int
+    level: int
+    width: int
+    last_layer: nn.Module = field(repr=False)  # the module whose output is the block's residual
+
+
+@dataclass(frozen=True, slots=True)
+class UNetSites:
+    """Every place of a UNet where an edit can step in, in the order of a forward pass."""
+
+    transformers: tuple[TransformerSite, ...]
+    resnets: tuple[ResNetSite, ...]
+
+    def at_level(self, level: int, places: Iterable[Place] = tuple(Place)) -> list[TransformerSite]:
+        """Transformer blocks of one downsampling level, in the given arms."""
+        wanted = set(places)
+        return [s for s in self.transformers if s.level == level and s.place in wanted]
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardInfo:
+    """What an edit may know about the forward pass that it steps into."""
+
+    latent_shape: tuple[int, ...]  # [B, C, h, w] of the UNet's input
+    timesteps: Tensor  # [B] training index, 0..999, may be fractional
+    conditional: tuple[bool, ...]  # per row: False for rows of the negative prompt
+    context_length: int  # K, after prompts of different length were repeated to fit
+
+    def grid(self, site: TransformerSite | ResNetSite) -> tuple[int, int]:
+        """Rows and columns of the feature map at a site (strided convolutions round up)."""
+        height, width = self.latent_shape[-2:]
+        return -(-height // site.level), -(-width // site.level)
+
+
+@dataclass(slots=True)
+class CrossAttentionCall:
+    """One cross-attention of one layer, after the host computed it."""
+
+    site: TransformerSite
+    layer: int  # 0..depth-1 within the site
+    info: ForwardInfo
+    module: nn.Module  # has to_k, to_v and to_out, for other contexts on the same query
+    query: Tensor  # [B, N, C] projected, heads not split
+    key: Tensor  # [B, K, C]
+    value: Tensor  # [B, K, C]
+    output: Tensor  # [B, N, C] what the host computed, after to_out
+
+
+class UNetEdit:
+    """Something that steps into the UNet for one forward pass. Override what you need.
+
+    A hook is put on a site only when the edit asks for it in the matching `wants_*`, so an edit
+    costs what it uses. Every method may return None for "leave it as it is". Edits apply in the
+    order in which they are given; each sees what the ones before it left.
+
+    Hooks live for one forward pass. An activation that checkpointing computes again in the backward
+    pass meets no hook, so under checkpointing an edit may read but not change.
+    """
+
+    def begin(self, info: ForwardInfo) -> None:
+        """A forward pass starts."""
+
+    def end(self) -> None:
+        """The forward pass is over, finished or not. Keep no tensor that nobody asked for."""
+
+    def wants_cross_attention(self, site: TransformerSite) -> bool:
+        return False
+
+    def wants_self_attention(self, site: TransformerSite) -> bool:
+        return False
+
+    def wants_projection(self, site: TransformerSite) -> bool:
+        return False
+
+    def wants_resnet(self, site: ResNetSite) -> bool:
+        return False
+
+    def cross_attention(self, call: CrossAttentionCall) -> Tensor | None:
+        """New output [B, N, C] of a cross-attention."""
+        return None
+
+    def self_query(self, site: TransformerSite, layer: int, query: Tensor) -> Tensor | None:
+        """New projected query [B, N, C] of a self-attention, heads not split."""
+        return None
+
+    def self_key(self, site: TransformerSite, layer: int, key: Tensor) -> Tensor | None:
+        """New projected key [B, N, C] of a self-attention, heads not split."""
+        return None
+
+    def projection(self, site: TransformerSite, inputs: Tensor, output: Tensor) -> Tensor | None:
+        """New output of `proj_out`: [B, C, h, w] where it is a convolution, else [B, N, C]."""
+        return None
+
+    def resnet(self, site: ResNetSite, output: Tensor) -> Tensor | None:
+        """New residual [B, C, h, w] of a ResNet block, before the skip connection is added."""
+        return None
+
+
+class StopForward(Exception):
+    """Raised inside an edit to end a forward pass early: `predict` then returns None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Noise levels of the base model: the only conversions between t, sigma and alpha-bar.
+
+    x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) noise        (variance-preserving, the papers)
+    x_sigma = x_0 + sigma noise = x_t / sqrt(alpha_bar)          (ComfyUI, k-diffusion)
+    """
+
+    alpha_bar: Tensor  # [T] float64 on CPU, descending
+    predicts_velocity: bool = False  # the model's own output is v and not noise
+
+    def __len__(self) -> int:
+        return self.alpha_bar.shape[0]
+
+    def at(self, timesteps: Tensor) -> Tensor:
+        """alpha_bar [B] at integer timesteps [B], float32 on their device."""
+        return self.alpha_bar.to(timesteps.device)[timesteps.long()].float()
+
+    def sigma(self, timesteps: Tensor) -> Tensor:
+        """k-diffusion noise level [B]."""
+        alpha_bar = self.at(timesteps)
+        return ((1 - alpha_bar) / alpha_bar).sqrt()
+
+    def add_noise(self, latent: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """x_t [B, C, h, w] of clean latents; timesteps is [B]."""
+        alpha_bar = self.at(timesteps)[:, None, None, None]
+        return alpha_bar.sqrt() * latent + (1 - alpha_bar).sqrt() * noise
+
+    def denoised(self, noisy: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """x_0 estimate (Tweedie) from x_t and its predicted noise."""
+        alpha_bar = self.at(timesteps)[:, None, None, None]
+        return (noisy - (1 - alpha_bar).sqrt() * noise) / alpha_bar.sqrt()
+
+    def noise_from_velocity(self, noisy: Tensor, velocity: Tensor, timesteps: Tensor) -> Tensor:
+        """Noise in a v-prediction: eps = sqrt(alpha_bar) v + sqrt(1 - alpha_bar) x_t."""
+        alpha_bar = self.at(timesteps)[:, None, None, None]
+        return alpha_bar.sqrt() * velocity + (1 - alpha_bar).sqrt() * noisy
+
+    def native_weight(self, timesteps: Tensor) -> Tensor:
+        """Factor [B] that turns a squared noise error into one of the model's own target.
+
+        For v-prediction v_hat - v = (eps_hat - eps) / sqrt(alpha_bar), so it is 1 / alpha_bar.
+        """
+        if self.predicts_velocity:
+            return 1 / self.at(timesteps)
+        return torch.ones_like(timesteps, dtype=torch.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One encoded prompt."""
+
+    text: str
+    context: Tensor  # [1, K, width]
+    tokens: tuple[int | str, ...]  # K entries: BPE id, or a handle's name for each of its vectors
+    pooled: Tensor | None = None  # [1, width] for models that take one (SDXL)
+
+    def find(self, piece: Sequence[int | str]) -> tuple[int, ...]:
+        """Positions of every occurrence of a run of tokens; empty when there is none."""
+        piece, size, found = tuple(piece), len(piece), []
+        for start in range(len(self.tokens) - size + 1 if size else 0):
+            if self.tokens[start : start + size] == piece:
+                found.extend(range(start, start + size))
+        return tuple(found)
+
+
+class Progress(Protocol):
+    """Where a long run reports to."""
+
+    def __call__(
+        self, step: int, total: int, message: str = "", preview: Tensor | None = None
+    ) -> None:
+        """Tell how far we are; `preview` is an image [H, W, 3], 0..1. Raises when cancelled."""
+        ...
+
+
+def no_progress(step: int, total: int, message: str = "", preview: Tensor | None = None) -> None:
+    """Reports nowhere."""
+
+
+class Host(Protocol):
+    """A base model: UNet, text encoders and VAE, in ComfyUI or in diffusers."""
+
+    sites: UNetSites
+    schedule: Schedule
+    encoders: Mapping[str, int]  # text encoder -> width of its token vectors
+    latent_channels: int
+    pixels_per_latent: int  # H / h, 8 for Stable Diffusion
+    device: torch.device  # where predict computes and expects its tensors
+    fingerprint: str  # family and shapes of the base model, as stored in a concept
+
+    def predict(
+        self,
+        latent: Tensor,
+        timesteps: Tensor,
+        prompts: Sequence[Prompt],
+        edits: Sequence[UNetEdit] = (),
+        conditional: Sequence[bool] | None = None,
+    ) -> Tensor:
+        """Predicted noise in eps form, [B, C, h, w] float32, whatever the model itself predicts.
+
+        Differentiable in `latent`, in the contexts and in trained weights wherever they require
+        gradients and grad mode is on.
+
+        Args:
+            latent: [B, C, h, w] x_t, variance-preserving, scaled latents.
+            timesteps: [B] integers 0..T-1.
+            prompts: one per row, or a single one for all rows.
+            edits: step in for this pass only.
+            conditional: per row, False for rows of a negative prompt; all True by default.
+
+        Raises:
+            StopForward: an edit ended the pass; every hook is off again.
+        """
+        ...
+
+    def tokenize(self, text: str) -> tuple[int | str, ...]:
+        """BPE ids of a text, without start, end and padding."""
+        ...
+
+    def encode_prompt(self, text: str, handles: HandleVectors | None = None) -> Prompt:
+        """Encode a prompt of any length; differentiable in the handle vectors.
+
+        `<name>` in the text becomes the vectors of handle `<name>`; other words stay words.
+        """
+        ...
+
+    def word_vectors(self, word: str) -> dict[str, Tensor]:
+        """Token vectors [n, width] of a word per encoder, one row for each of its BPE tokens."""
+        ...
+
+    def encode_image(self, image: Tensor) -> Tensor:
+        """Scaled latents [B, C, h, w] (mean of the VAE posterior) of images [B, H, W, 3], 0..1."""
+        ...
+
+    def decode_latent(self, latent: Tensor) -> Tensor:
+        """Images [B, H, W, 3], 0..1, on the CPU."""
+        ...
+
+    def weight(self, name: str) -> Tensor:
+        """Original weight by canonical name; detached, never patched. Do not write into it."""
+        ...
+
+    def weight_names(self) -> list[str]:
+        """Canonical names of every weight and bias of UNet and text encoders."""
+        ...
+
+    def edited(
+        self, weights: Mapping[str, WeightEdit], *, trainable: bool, checkpointing: bool = False
+    ) -> AbstractContextManager[None]:
+        """Compute with edited weights (canonical name -> edit) until the context is left.
+
+        With `trainable` the edits are called on every use, so gradients reach their parameters, and
+        forward passes may run under autograd (in ComfyUI: outside of inference mode). Without it
+        they are called once. `checkpointing` recomputes activations in the backward pass.
+        On leaving, also through an exception, the model is bit for bit what it was.
+        """
+        ...
