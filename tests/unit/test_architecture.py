@@ -1,0 +1,200 @@
+"""The walls of docs/architecture.md. Imports are read from the syntax tree; nothing is imported."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from .source import ROOMS, ROOT, Import, Source, module_path, shipped
+
+MIDDLE = ("training", "samplers", "attention", "vision")
+BELOW_METHODS = (*MIDDLE, "host.ports", "errors")
+
+# room (longest match wins) -> what it may import of our own; itself is always allowed
+ALLOWED = {
+    "": ("nodes",),
+    "errors": (),
+    "nodes": ("methods", "tinyworld", "host.comfyui", *BELOW_METHODS),
+    "cli": ("methods", "tinyworld", "host.diffusers", *BELOW_METHODS),
+    "methods": BELOW_METHODS,
+    "training": BELOW_METHODS,
+    "samplers": BELOW_METHODS,
+    "attention": BELOW_METHODS,
+    "vision": BELOW_METHODS,
+    "tinyworld": ("host.ports", "attention", "errors"),
+    "host": ("errors",),
+    "host.comfyui": ("host", "errors"),
+    "host.diffusers": ("host", "errors"),
+}
+HOST_MODULES = (
+    "comfy",
+    "comfy_api",
+    "comfy_execution",
+    "comfy_extras",
+    "execution",
+    "folder_paths",
+    "latent_preview",
+    "node_helpers",
+    "nodes",
+    "server",
+)
+# ComfyUI brings these, so they may be imported anywhere, at once.
+ALWAYS_THERE = {"PIL", "einops", "numpy", "safetensors", "torch", "transformers"}
+# Optional ones may be imported at once only where the room is itself optional.
+OPTIONAL = {
+    "cli": {"matplotlib", "rich", "tensorboard", "typer"},
+    "host.diffusers": {"accelerate", "diffusers"},
+}
+
+each_file = pytest.mark.parametrize("source", shipped(), ids=lambda source: source.name)
+
+
+def is_inside(module: str, room: str) -> bool:
+    return module == room or module.startswith(f"{room}.")
+
+
+def room_of(module: str, rooms: tuple[str, ...]) -> str:
+    return max((room for room in rooms if room and is_inside(module, room)), key=len, default="")
+
+
+def where(source: Source, found: Import) -> str:
+    return f"{source.name}:{found.line} imports {found.target}"
+
+
+@each_file
+def test_rooms_import_only_what_lies_below_them(source: Source) -> None:
+    room = room_of(source.module, tuple(ALLOWED))
+    allowed = (*ALLOWED[room], room) if room else ALLOWED[room]
+    for found in source.imports():
+        if found.is_own:
+            inside = any(is_inside(found.target, name) for name in allowed)
+            foreign_host = room == "host" and room_of(found.target, tuple(ALLOWED)) != "host"
+            assert inside and not foreign_host or found.target == "errors", where(source, found)
+
+
+@each_file
+def test_methods_never_import_each_other(source: Source) -> None:
+    if source.room != "methods":
+        return
+    own = source.module.split(".")[1:2]
+    for found in source.imports():
+        if found.is_own and is_inside(found.target, "methods"):
+            assert found.target.split(".")[1:2] in (own, []), where(source, found)
+
+
+@each_file
+def test_only_nodes_and_the_comfyui_host_know_comfyui(source: Source) -> None:
+    if source.room == "nodes" or is_inside(source.module, "host.comfyui"):
+        return
+    for found in source.imports():
+        top = found.target.split(".")[0]
+        assert found.is_own or top not in HOST_MODULES, where(source, found)
+
+
+@each_file
+def test_own_rooms_are_imported_relatively(source: Source) -> None:
+    for found in source.imports():
+        top = found.target.split(".")[0]
+        is_hosts_nodes = top == "nodes"  # ComfyUI's module; the test above says who may
+        if not found.is_own and not is_hosts_nodes:
+            assert top not in ("conceptloom", "errors", *ROOMS), where(source, found)
+
+
+@each_file
+def test_optional_libraries_are_imported_late(source: Source) -> None:
+    import sys
+
+    optional = OPTIONAL.get(room_of(source.module, tuple(OPTIONAL)), set())
+    known = ALWAYS_THERE | set(sys.stdlib_module_names) | set(HOST_MODULES) | optional
+    known |= {"typing_extensions"}  # torch needs it
+    for found in source.imports():
+        if not (found.is_own or found.is_late or found.is_typing):
+            assert found.target.split(".")[0] in known, where(source, found)
+
+
+@each_file
+def test_relative_imports_lead_somewhere(source: Source) -> None:
+    for node in ast.walk(source.tree):
+        if not isinstance(node, ast.ImportFrom) or node.level == 0:
+            continue
+        base = source.package[: len(source.package) - node.level + 1]
+        prefix = ".".join([*base, node.module] if node.module else base)
+        assert node.level <= len(source.package) + 1, f"{source.name}:{node.lineno} leaves the pack"
+        path = module_path(prefix)
+        assert path or (ROOT / Path(*prefix.split("."))).is_dir(), (
+            f"{source.name}:{node.lineno} imports from {prefix}, which does not exist"
+        )
+        for alias in node.names:
+            inner = f"{prefix}.{alias.name}" if prefix else alias.name
+            assert module_path(inner) or (path and alias.name in names_in(path)), (
+                f"{source.name}:{node.lineno}: {prefix} has no {alias.name}"
+            )
+
+
+def names_in(path: Path) -> set[str]:
+    """What a module defines at its top level."""
+    names: set[str] = set()
+    pending: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while pending:
+        for node in ast.iter_child_nodes(pending.pop()):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                names.add(node.name)
+            elif isinstance(node, ast.Import | ast.ImportFrom):
+                names |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                names.add(node.id)
+            else:
+                pending.append(node)
+    return names
+
+
+def test_imports_never_run_in_a_circle() -> None:
+    sources = {source.module: source for source in shipped()}
+    graph = {
+        name: {
+            found.target
+            for found in source.imports()
+            if found.is_own and not (found.is_late or found.is_typing)
+            # a package's __init__ may be reached from its own modules: Python has begun it already
+            and not is_inside(name, found.target)
+        }
+        for name, source in sources.items()
+    }
+    done: set[str] = set()
+
+    def follow(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, " -> ".join([*trail[trail.index(name) :], name])
+        if name not in done:
+            for target in sorted(graph.get(name, ())):
+                follow(target, (*trail, name))
+            done.add(name)
+
+    for name in sorted(graph):
+        follow(name, ())
+
+
+@each_file
+def test_no_file_is_longer_than_400_lines(source: Source) -> None:
+    assert len(source.text.splitlines()) <= 400, source.name
+
+
+@each_file
+def test_nodes_stay_thin(source: Source) -> None:
+    if source.room != "nodes":
+        return
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == "execute":
+            first = node.body[1] if ast.get_docstring(node) else node.body[0]
+            lines = (node.end_lineno or 0) - first.lineno + 1
+            assert lines <= 15, f"{source.name}:{node.lineno}: execute has {lines} lines, 15 allowed"
+
+
+def test_every_folder_of_code_is_a_package() -> None:
+    bare = {
+        source.path.parent.relative_to(ROOT).as_posix()
+        for source in shipped()
+        if not (source.path.parent / "__init__.py").is_file()
+    }
+    assert not bare, f"without __init__.py, so pip would leave them out: {sorted(bare)}"

@@ -1,0 +1,135 @@
+"""The shipped code is closed: nothing run from a string, no network, no pickle, no printing.
+
+ComfyUI's registry scans for part of this, comfy-test for another part; the rest is our promise.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+
+import pytest
+
+from .source import ROOT, Source, shipped
+
+FORBIDDEN_MODULES = {
+    **dict.fromkeys(("pickle", "cPickle", "dill", "marshal", "shelve"), "pickles run code"),
+    **dict.fromkeys(("subprocess", "pty", "multiprocessing"), "no other process is started"),
+    **dict.fromkeys(
+        ("aiohttp", "ftplib", "http", "httpx", "requests", "socket", "ssl", "urllib", "urllib3"),
+        "no network",
+    ),
+    "huggingface_hub": "nothing is downloaded behind the user's back",
+    "pip": "nothing is installed while running",
+    "ctypes": "no foreign code",
+}
+FORBIDDEN_CALLS = {
+    "eval": "no code from strings",
+    "exec": "no code from strings",
+    "compile": "no code from strings",
+    "__import__": "imports are statements",
+    "print": "use logging.getLogger('conceptloom')",
+    "os.system": "no other process is started",
+    "os.popen": "no other process is started",
+    "os.getenv": "settings come through sockets and arguments",
+    "torch.manual_seed": "randomness comes in as a Generator",
+    "torch.cuda.manual_seed": "randomness comes in as a Generator",
+    "torch.cuda.manual_seed_all": "randomness comes in as a Generator",
+    "np.random.seed": "randomness comes in as a Generator",
+    "random.seed": "randomness comes in as a Generator",
+}
+# What comfy-test's SYNTAX level and the registry's scanner refuse, wherever it stands. Write
+# `Linear(...)` after `from torch.nn import Linear`; follow the input tensor's device.
+SCANNED = re.compile(
+    r"\.cuda\(|\.to\(\s*[\"']cuda|torch\.autocast\(|\bnn\.(Linear|Conv[123]d|LayerNorm|GroupNorm|Embedding)\("
+    r"|\.connect\(|\.bind\("
+)
+
+each_file = pytest.mark.parametrize("source", shipped(), ids=lambda source: source.name)
+
+
+def calls(source: Source) -> list[tuple[str, ast.Call]]:
+    return [
+        (ast.unparse(node.func), node)
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute)
+    ]
+
+
+def keyword(call: ast.Call, name: str) -> object:
+    for given in call.keywords:
+        if given.arg == name and isinstance(given.value, ast.Constant):
+            return given.value.value
+    return None
+
+
+@each_file
+def test_no_forbidden_module_is_imported(source: Source) -> None:
+    for found in source.imports():
+        top = found.target.split(".")[0]
+        if not found.is_own:
+            reason = FORBIDDEN_MODULES.get(top)
+            assert reason is None, f"{source.name}:{found.line} imports {top}: {reason}"
+
+
+@each_file
+def test_no_forbidden_call(source: Source) -> None:
+    for name, call in calls(source):
+        reason = FORBIDDEN_CALLS.get(name)
+        assert reason is None, f"{source.name}:{call.lineno} calls {name}: {reason}"
+
+
+@each_file
+def test_weights_are_never_unpickled(source: Source) -> None:
+    for name, call in calls(source):
+        if name == "torch.load":
+            assert keyword(call, "weights_only") is True, (
+                f"{source.name}:{call.lineno}: torch.load needs weights_only=True"
+            )
+        if name in ("np.load", "numpy.load"):
+            assert keyword(call, "allow_pickle") is not True, f"{source.name}:{call.lineno}"
+
+
+@each_file
+def test_models_are_read_from_disk_only(source: Source) -> None:
+    for name, call in calls(source):
+        if name.endswith(".from_pretrained"):
+            assert keyword(call, "local_files_only") is True, (
+                f"{source.name}:{call.lineno}: {name} needs local_files_only=True"
+            )
+
+
+@each_file
+def test_the_environment_is_not_read(source: Source) -> None:
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Attribute):
+            assert ast.unparse(node) != "os.environ", f"{source.name}:{node.lineno}"
+
+
+@each_file
+def test_scanners_find_nothing(source: Source) -> None:
+    for number, line in enumerate(source.text.splitlines(), 1):
+        found = SCANNED.search(line)
+        assert found is None, f"{source.name}:{number}: scanners refuse {found[0]!r}"
+
+
+@each_file
+def test_source_is_plain_text(source: Source) -> None:
+    """comfy-test reads sources in Windows' code page, so no Greek letters and no box drawing."""
+    try:
+        source.text.encode("cp1252")
+    except UnicodeEncodeError as error:
+        line = source.text.count("\n", 0, error.start) + 1
+        character = source.text[error.start]
+        pytest.fail(f"{source.name}:{line}: {character!r} is not in Windows-1252")
+    assert "\t" not in source.text
+    assert "\r" not in source.text
+
+
+def test_no_bytecode_or_foreign_weights_are_tracked() -> None:
+    """The host's policy refuses packs with bytecode; pickled weights are never shipped."""
+    ignored = (ROOT / ".gitignore").read_text(encoding="utf-8")
+    assert "*.py[cod]" in ignored
+    for suffix in ("*.ckpt", "*.pt", "*.pth", "*.bin", "*.pkl"):
+        for room in ("tinyworld", "workflows", "web"):
+            assert not list((ROOT / room).rglob(suffix))
