@@ -162,7 +162,7 @@ class UNetEdit:
 
 
 class StopForward(Exception):
-    """Raised inside an edit to end a forward pass early: `predict` then returns None."""
+    """An edit has what it came for: `predict` stops here and lets this through to its caller."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,33 @@
+"""Prompts of different length in one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import lcm
+
+import torch
+from torch import Tensor
+
+from ..errors import PromptError
+from .ports import Prompt
+
+
+def batched_context(prompts: Sequence[Prompt], rows: int) -> Tensor:
+    """Contexts of all rows, [B, K, width]; shorter prompts are repeated to a common length.
+
+    Repeating leaves cross-attention unchanged: every key stands equally often, and the softmax
+    divides the repeats out (ComfyUI does the same).
+    """
+    if len(prompts) not in (1, rows):
+        raise PromptError(f"{len(prompts)} prompts came for {rows} latents; give one, or {rows}.")
+    length = lcm(*(p.context.shape[1] for p in prompts))
+    context = [p.context.repeat(1, length // p.context.shape[1], 1) for p in prompts]
+    return torch.cat(context) if len(context) == rows else context[0].expand(rows, -1, -1)
+
+
+def batched_pooled(prompts: Sequence[Prompt], rows: int) -> Tensor | None:
+    """Pooled outputs of all rows, [B, width], for models that take them."""
+    pooled = [p.pooled for p in prompts if p.pooled is not None]
+    if not pooled:
+        return None
+    return torch.cat(pooled) if len(pooled) == rows else pooled[0].expand(rows, -1)

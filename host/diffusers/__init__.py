@@ -1,0 +1,5 @@
+"""The methods in plain Python: diffusers' UNet and VAE, transformers' text encoders."""
+
+from .host import DiffusersHost
+
+__all__ = ["DiffusersHost"]

@@ -1,0 +1,202 @@
+"""A base model made of diffusers and transformers parts, behind the port."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from ...errors import ModelError, PromptError
+from ..contexts import batched_context, batched_pooled
+from ..fingerprint import fingerprint_of
+from ..hooks import edits_installed
+from ..ports import ForwardInfo, HandleVectors, Prompt, Schedule, UNetEdit, WeightEdit
+from .prompts import TextEncoder
+from .sites import canonical_unet_names, unet_sites
+from .weights import checkpointed, edited_weights, frozen
+
+
+class DiffusersHost:
+    """UNet2DConditionModel, AutoencoderKL and one or two CLIP text encoders as a `Host`.
+
+    The networks stay the caller's: they are read, hooked for one pass, and given back unchanged.
+
+    Args:
+        unet, vae: diffusers modules on one device; the UNet decides device and precision.
+        encoders: in the order in which the UNet expects their contexts side by side.
+        scheduler: any diffusers scheduler of the base model; read for its noise levels and its
+            prediction type.
+    """
+
+    def __init__(
+        self, *, unet: Any, vae: Any, encoders: Sequence[TextEncoder], scheduler: Any
+    ) -> None:
+        prediction = scheduler.config.prediction_type
+        if prediction not in ("epsilon", "v_prediction"):
+            raise ModelError(f"The model predicts {prediction!r}; ConceptLoom knows noise and v.")
+        self.unet, self.vae = unet, vae
+        self._encoders = list(encoders)
+        self.sites = unet_sites(unet)
+        self.schedule = Schedule(
+            scheduler.alphas_cumprod.double().cpu(), predicts_velocity=prediction != "epsilon"
+        )
+        self.encoders = {encoder.name: encoder.width for encoder in encoders}
+        self.latent_channels = unet.config.in_channels
+        self.pixels_per_latent = 2 ** (len(vae.config.block_out_channels) - 1)
+        width, channels = unet.config.cross_attention_dim, self.latent_channels
+        self.fingerprint = fingerprint_of(self.sites, width, self.encoders, self.schedule, channels)
+        self._weights = self._named_weights()
+
+    @property
+    def device(self) -> torch.device:
+        return self.unet.device
+
+    @classmethod
+    def tinyworld(cls) -> DiffusersHost:
+        """The bundled tiny model."""
+        from ...tinyworld.checkpoint import load_tinyworld
+
+        world = load_tinyworld()
+        encoder = TextEncoder("clip_l", world.text_encoder, world.tokenizer)
+        scheduler = world.scheduler
+        return cls(unet=world.unet, vae=world.vae, encoders=[encoder], scheduler=scheduler)
+
+    @classmethod
+    def from_pipeline(cls, pipeline: Any) -> DiffusersHost:
+        """A Stable Diffusion 1.x, 2.x or XL pipeline of diffusers."""
+        xl = getattr(pipeline, "text_encoder_2", None)
+        first = {768: "clip_l", 1024: "clip_h", 1280: "clip_g"}
+        width = pipeline.text_encoder.get_input_embeddings().weight.shape[1]
+        name = first.get(width, "clip_l")
+        encoders = [
+            TextEncoder(name, pipeline.text_encoder, pipeline.tokenizer, penultimate=xl is not None)
+        ]
+        if xl is not None:
+            encoders.append(
+                TextEncoder("clip_g", xl, pipeline.tokenizer_2, penultimate=True, projected=True)
+            )
+        return cls(
+            unet=pipeline.unet, vae=pipeline.vae, encoders=encoders, scheduler=pipeline.scheduler
+        )
+
+    def predict(
+        self,
+        latent: Tensor,
+        timesteps: Tensor,
+        prompts: Sequence[Prompt],
+        edits: Sequence[UNetEdit] = (),
+        conditional: Sequence[bool] | None = None,
+    ) -> Tensor:
+        rows = latent.shape[0]
+        context = batched_context(prompts, rows)
+        shown = tuple(conditional) if conditional is not None else (True,) * rows
+        info = ForwardInfo(tuple(latent.shape), timesteps, shown, context.shape[1])
+        dtype = self.unet.dtype
+        with edits_installed(self.sites, edits, info):
+            output = self.unet(
+                latent.to(dtype),
+                timesteps,
+                context.to(dtype),
+                added_cond_kwargs=self._size_conditions(latent, prompts),
+            ).sample.float()
+        if self.schedule.predicts_velocity:
+            return self.schedule.noise_from_velocity(latent.float(), output, timesteps)
+        return output
+
+    def _size_conditions(self, latent: Tensor, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
+        """SDXL's pooled text and picture sizes (original, crop, target)."""
+        pooled = batched_pooled(prompts, latent.shape[0])
+        if pooled is None or self.unet.config.addition_embed_type is None:
+            return {}
+        height, width = (self.pixels_per_latent * n for n in latent.shape[-2:])
+        sizes = torch.tensor([[height, width, 0, 0, height, width]], device=latent.device)
+        return {
+            "text_embeds": pooled.to(self.unet.dtype),
+            "time_ids": sizes.expand(latent.shape[0], -1).to(self.unet.dtype),
+        }
+
+    def tokenize(self, text: str) -> tuple[int | str, ...]:
+        return tuple(self._encoders[0].ids(text))
+
+    def encode_prompt(self, text: str, handles: HandleVectors | None = None) -> Prompt:
+        handles = handles or {}
+        contexts, tokens, pooled = [], (), None
+        for encoder in self._encoders:
+            windows = encoder.windows(text, handles)
+            context, encoder_pooled = encoder.encode(windows, handles)
+            contexts.append(context)
+            pooled = encoder_pooled if encoder_pooled is not None else pooled
+            if encoder is self._encoders[0]:
+                tokens = tuple(t if isinstance(t, int) else t[0] for w in windows for t in w)
+        longest = max(c.shape[1] for c in contexts)
+        if any(c.shape[1] != longest for c in contexts):
+            raise PromptError(
+                f"The text encoders cut {text!r} into windows differently; a handle must have as "
+                "many vectors in every encoder."
+            )
+        return Prompt(text, torch.cat(contexts, dim=-1), tokens, pooled)
+
+    def word_vectors(self, word: str) -> dict[str, Tensor]:
+        vectors = {}
+        for encoder in self._encoders:
+            ids = torch.tensor(encoder.ids(word), device=encoder.table.weight.device)
+            vectors[encoder.name] = encoder.table.weight.detach()[ids].float().clone()
+        return vectors
+
+    @torch.no_grad()
+    def encode_image(self, image: Tensor) -> Tensor:
+        pixels = image[..., :3].movedim(-1, 1).to(self.vae.device, self.vae.dtype) * 2 - 1
+        latent = self.vae.encode(pixels).latent_dist.mean
+        return (latent * self.vae.config.scaling_factor).to(self.device, torch.float32)
+
+    @torch.no_grad()
+    def decode_latent(self, latent: Tensor) -> Tensor:
+        latent = latent.to(self.vae.device, self.vae.dtype) / self.vae.config.scaling_factor
+        pixels = self.vae.decode(latent).sample.float()
+        return (pixels / 2 + 0.5).clamp(0, 1).movedim(1, -1).cpu()
+
+    def weight(self, name: str) -> Tensor:
+        module, attribute = self._weights[name]
+        if parametrize.is_parametrized(module, attribute):
+            return module.parametrizations[attribute].original.detach()
+        return getattr(module, attribute).detach()
+
+    def weight_names(self) -> list[str]:
+        return list(self._weights)
+
+    @contextmanager
+    def edited(
+        self, weights: Mapping[str, WeightEdit], *, trainable: bool, checkpointing: bool = False
+    ) -> Iterator[None]:
+        unknown = [name for name in weights if name not in self._weights]
+        if unknown:
+            raise ModelError(
+                f"The base model has no weight {unknown[0]} ({len(unknown)} such names): the "
+                "concept was learned on another kind of model."
+            )
+        with ExitStack() as stack:
+            if trainable:
+                stack.enter_context(frozen(self.unet, *(e.model for e in self._encoders)))
+            if checkpointing:
+                stack.enter_context(checkpointed(self.unet))
+            stack.enter_context(edited_weights(self._weights, weights, trainable=trainable))
+            yield
+
+    def _named_weights(self) -> dict[str, tuple[nn.Module, str]]:
+        named = {}
+        for name, path in canonical_unet_names(self.unet).items():
+            module, _, attribute = path.rpartition(".")
+            named[name] = (self.unet.get_submodule(module), attribute)
+        for encoder in self._encoders:
+            for path, _ in encoder.model.named_parameters():
+                module, _, attribute = path.rpartition(".")
+                # transformers 5 dropped the "text_model." level of its paths.
+                bare = path.removeprefix("text_model.")
+                if not bare.startswith("text_projection"):
+                    bare = f"text_model.{bare}"
+                named[f"{encoder.name}.{bare}"] = (encoder.model.get_submodule(module), attribute)
+        return named

@@ -1,0 +1,138 @@
+"""Prompts for transformers' CLIP text encoders: handles as vectors, any length, several encoders.
+
+Long prompts are cut into windows of 77 as ComfyUI does it, so that both hosts see the same tokens:
+a run of fewer than eight tokens is not torn apart, a longer one fills the window to its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import PromptError
+from ..ports import HandleVectors
+from ..prompt_text import split_at_handles
+
+WINDOW = 77  # tokens that a CLIP text encoder takes at once, start and end among them
+KEPT_TOGETHER = 8  # runs shorter than this move to the next window as a whole
+
+Token = int | tuple[str, int]  # BPE id, or one vector of a handle: (name, row)
+
+
+@dataclass(frozen=True, slots=True)
+class TextEncoder:
+    """One CLIP text encoder with its tokenizer.
+
+    Attributes:
+        name: "clip_l", "clip_g" or "clip_h".
+        penultimate: take the last hidden state but one (SDXL), else the last one.
+        projected: give the pooled, projected output too (SDXL's clip_g).
+    """
+
+    name: str
+    model: Any
+    tokenizer: Any
+    penultimate: bool = False
+    projected: bool = False
+
+    @property
+    def table(self) -> Any:
+        """The token embedding, an `nn.Embedding`."""
+        return self.model.get_input_embeddings()
+
+    @property
+    def width(self) -> int:
+        return self.table.weight.shape[1]
+
+    def ids(self, text: str) -> list[int]:
+        """BPE ids without start, end and padding."""
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def windows(self, text: str, handles: HandleVectors) -> list[list[Token]]:
+        """The prompt in windows of 77, with start, end and padding."""
+        runs: list[list[Token]] = []
+        for piece, is_handle in split_at_handles(text, handles):
+            if is_handle:
+                vectors = self.vectors(handles, piece)
+                runs.append([(piece, row) for row in range(vectors.shape[0])])
+            else:
+                runs.append(list(self.ids(piece)))
+        start, end = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
+        pad = self.tokenizer.pad_token_id
+        return [
+            [start, *body, end, *[pad] * (WINDOW - 2 - len(body))]
+            for body in _packed(runs, WINDOW - 2)
+        ]
+
+    def vectors(self, handles: HandleVectors, name: str) -> Tensor:
+        """[n, width] vectors of a handle for this encoder."""
+        if self.name not in handles[name]:
+            raise PromptError(
+                f"<{name}> has no vectors for the text encoder {self.name} (it has "
+                f"{', '.join(handles[name])}); it was learned on another kind of base model."
+            )
+        vectors = handles[name][self.name]
+        return vectors.reshape(-1, vectors.shape[-1])
+
+    def encode(
+        self, windows: Sequence[Sequence[Token]], handles: HandleVectors
+    ) -> tuple[Tensor, Tensor | None]:
+        """Context [1, 77 n, width] and the pooled output [1, width] of the first window."""
+        device = self.table.weight.device
+        ids = torch.tensor([[t if isinstance(t, int) else 0 for t in w] for w in windows])
+        with self._spliced(windows, handles):
+            output = self.model(input_ids=ids.to(device), output_hidden_states=self.penultimate)
+        hidden = output.hidden_states[-2] if self.penultimate else output.last_hidden_state
+        pooled = output.text_embeds[:1] if self.projected else None
+        return hidden.reshape(1, -1, hidden.shape[-1]), pooled
+
+    @contextmanager
+    def _spliced(
+        self, windows: Sequence[Sequence[Token]], handles: HandleVectors
+    ) -> Iterator[None]:
+        """Handle vectors in place of the looked-up rows, differentiably, for one forward pass."""
+
+        def splice(module: Any, args: tuple[Any, ...], looked_up: Tensor) -> Tensor:
+            rows = [
+                torch.stack(
+                    [
+                        looked_up[i, j]
+                        if isinstance(token, int)
+                        else self.vectors(handles, token[0])[token[1]].to(looked_up)
+                        for j, token in enumerate(window)
+                    ]
+                )
+                for i, window in enumerate(windows)
+            ]
+            return torch.stack(rows)
+
+        if all(isinstance(token, int) for window in windows for token in window):
+            yield
+            return
+        hook = self.table.register_forward_hook(splice)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+
+def _packed(runs: Sequence[list[Token]], size: int) -> list[list[Token]]:
+    """Runs of tokens laid into windows of at most `size`."""
+    windows: list[list[Token]] = [[]]
+    for run in runs:
+        torn_apart = len(run) >= KEPT_TOGETHER
+        while run:
+            room = size - len(windows[-1])
+            if len(run) <= room:
+                windows[-1].extend(run)
+                break
+            if torn_apart:
+                windows[-1].extend(run[:room])
+                run = run[room:]
+            windows.append([])
+    return windows

@@ -1,0 +1,79 @@
+"""Computing with edited weights, and leaving the model as it was.
+
+torch's own parametrizations do it: a weight is computed from its original on every use, so
+gradients reach whatever the edit depends on, also when checkpointing recomputes a block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from ..ports import WeightEdit
+
+
+class _Edited(nn.Module):
+    def __init__(self, edit: WeightEdit) -> None:
+        super().__init__()
+        self._edit = edit
+
+    def forward(self, original: Tensor) -> Tensor:
+        return self._edit(original)
+
+
+@contextmanager
+def edited_weights(
+    modules: Mapping[str, tuple[nn.Module, str]],
+    weights: Mapping[str, WeightEdit],
+    *,
+    trainable: bool,
+) -> Iterator[None]:
+    """Parametrize `modules[name]` = (module, "weight" or "bias") for every edit; undo at the end."""
+    installed: list[tuple[nn.Module, str]] = []
+    try:
+        for name, edit in weights.items():
+            module, attribute = modules[name]
+            if not trainable:
+                with torch.no_grad():
+                    edit = _constant(edit(getattr(module, attribute).detach()))
+            parametrize.register_parametrization(module, attribute, _Edited(edit), unsafe=True)
+            installed.append((module, attribute))
+        yield
+    finally:
+        for module, attribute in reversed(installed):
+            parametrize.remove_parametrizations(module, attribute, leave_parametrized=False)
+
+
+def _constant(value: Tensor) -> WeightEdit:
+    return lambda original: value
+
+
+@contextmanager
+def frozen(*modules: nn.Module) -> Iterator[None]:
+    """No parameter of these modules asks for gradients; afterwards each flag is as before."""
+    flags = [(p, p.requires_grad) for module in modules for p in module.parameters()]
+    try:
+        for parameter, _ in flags:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+
+
+@contextmanager
+def checkpointed(unet: Any) -> Iterator[None]:
+    """Recompute the UNet's blocks in the backward pass instead of keeping their activations."""
+    if unet.is_gradient_checkpointing:
+        yield
+        return
+    unet.enable_gradient_checkpointing()
+    try:
+        yield
+    finally:
+        unet.disable_gradient_checkpointing()

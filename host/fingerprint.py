@@ -1,0 +1,31 @@
+"""What kind of base model a concept belongs to, as a short string that both hosts agree on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+from .ports import Schedule, UNetSites
+
+
+def fingerprint_of(
+    sites: UNetSites,
+    context_width: int,
+    encoders: Mapping[str, int],
+    schedule: Schedule,
+    latent_channels: int,
+) -> str:
+    """For example "unet320 context768 clip_l768 eps 4ch 3f9a1c0b".
+
+    The readable part tells a user what was expected; the hash covers name, width and depth of
+    every transformer block. Two checkpoints of one family share it: their concepts fit each other.
+    """
+    blocks = " ".join(f"{s.name}:{s.width}x{s.depth}" for s in sites.transformers)
+    target = "v" if schedule.predicts_velocity else "eps"
+    texts = " ".join(f"{name}{width}" for name, width in sorted(encoders.items()))
+    readable = (
+        f"unet{sites.transformers[0].width} context{context_width} {texts} {target} "
+        f"{latent_channels}ch"
+    )
+    digest = hashlib.sha256(f"{readable} {blocks}".encode()).hexdigest()[:8]
+    return f"{readable} {digest}"
