@@ -8,8 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import conceptloom
 import pytest
+
+import conceptloom
 
 tomllib = pytest.importorskip("tomllib", reason="tomllib is Python 3.11 and newer")
 
@@ -54,7 +55,7 @@ def test_the_version_is_written_once(project: dict) -> None:
 
 
 def test_the_web_directory_is_the_same_everywhere(project: dict) -> None:
-    assert conceptloom.WEB_DIRECTORY == "./" + project["tool"]["comfy"]["web"]
+    assert "./" + project["tool"]["comfy"]["web"] == conceptloom.WEB_DIRECTORY
 
 
 def test_nodes_need_only_what_comfyui_brings(project: dict, root: Path) -> None:
