@@ -1,20 +1,20 @@
 """What ConceptLoom raises on purpose.
 
     ConceptLoomError
-    ├── InputError                what came in through a socket, an argument or a widget
-    │   ├── ImageError            picture of a wrong size, channel count or batch
-    │   ├── MaskError             mask empty, of another size, or one too many
-    │   ├── PromptError           a word or handle that the prompt does not hold
-    │   ├── HandleError           a handle twice, with spaces, or already a word
-    │   └── ConfigError           a number outside of what makes sense
-    ├── ModelError                the MODEL, CLIP or VAE is not what the method needs
-    │   ├── UnsupportedModelError not a UNet with cross-attention (Flux, SD3, ...)
-    │   └── BaseMismatchError     a concept that was learned on another base model
-    ├── ConceptFileError          a file that is truncated, foreign, hostile or outside its folder
-    └── TrainingError             learning stopped; the work so far is saved
-        ├── DivergedError         the loss became NaN or exploded
-        ├── MemoryExhaustedError  out of memory, also after stepping down
-        └── StorageError          the disk would not take the file
+    |-- InputError                what came in through a socket, an argument or a widget
+    |   |-- ImageError            picture of a wrong size, channel count or batch
+    |   |-- MaskError             mask empty, of another size, or one too many
+    |   |-- PromptError           a word or handle that the prompt does not hold
+    |   |-- HandleError           a handle twice, with spaces, or already a word
+    |   `-- ConfigError           a number outside of what makes sense
+    |-- ModelError                the MODEL, CLIP or VAE is not what the method needs
+    |   |-- UnsupportedModelError not a UNet with cross-attention (Flux, SD3, ...)
+    |   `-- BaseMismatchError     a concept that was learned on another base model
+    |-- ConceptFileError          a file that is truncated, foreign, hostile or outside its folder
+    `-- TrainingError             learning stopped; the work so far is saved
+        |-- DivergedError         the loss became NaN or exploded
+        |-- MemoryExhaustedError  out of memory, also after stepping down
+        `-- StorageError          the disk would not take the file
 
 Every message says what is wrong, what came, and what to do about it. Catch `ConceptLoomError`
 to tell "mend your input" from "our bug".
