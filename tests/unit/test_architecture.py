@@ -25,8 +25,8 @@ ALLOWED = {
     "vision": BELOW_METHODS,
     "tinyworld": ("host.ports", "attention", "errors"),
     "host": ("errors",),
-    "host.comfyui": ("host", "errors"),
-    "host.diffusers": ("host", "errors"),
+    "host.comfyui": ("host", "tinyworld", "errors"),
+    "host.diffusers": ("host", "tinyworld", "errors"),
 }
 HOST_MODULES = (
     "comfy",
