@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 
@@ -53,6 +54,11 @@ class Source:
         return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
     @property
+    def is_workshop(self) -> bool:
+        """TinyWorld's own training: kept out of ComfyUI's archive, so other rules hold there."""
+        return self.room == "tinyworld" and any(fnmatch(self.name, line) for line in left_out())
+
+    @property
     def package(self) -> list[str]:
         parts = self.name.split("/")
         return parts[:-1]
@@ -97,8 +103,16 @@ def module_path(module: str) -> Path | None:
 
 
 @cache
+def left_out() -> tuple[str, ...]:
+    """Patterns of .comfyignore: what does not reach the archive that ComfyUI's users get."""
+    lines = (ROOT / ".comfyignore").read_text(encoding="utf-8").splitlines()
+    wanted = (line for line in lines if line and not line.startswith("#"))
+    return tuple(f"{line}*" if line.endswith("/") else line for line in wanted)
+
+
+@cache
 def shipped() -> tuple[Source, ...]:
-    """Every Python file that a user gets."""
+    """Every Python file of the package."""
     paths = [ROOT / "__init__.py", ROOT / "errors.py"]
     for room in ROOMS:
         paths += sorted((ROOT / room).rglob("*.py"))

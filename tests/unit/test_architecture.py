@@ -109,9 +109,19 @@ def test_optional_libraries_are_imported_late(source: Source) -> None:
     optional = OPTIONAL.get(room_of(source.module, tuple(OPTIONAL)), set())
     known = ALWAYS_THERE | set(sys.stdlib_module_names) | set(HOST_MODULES) | optional
     known |= {"typing_extensions"}  # torch needs it
+    if source.is_workshop:
+        return
     for found in source.imports():
         if not (found.is_own or found.is_late or found.is_typing):
             assert found.target.split(".")[0] in known, where(source, found)
+
+
+def test_nothing_imports_what_is_left_out_of_the_archive() -> None:
+    workshop = {source.module for source in shipped() if source.is_workshop}
+    for source in shipped():
+        for found in source.imports():
+            if found.is_own and not (source.is_workshop or source.room == "cli"):
+                assert found.target not in workshop, where(source, found)
 
 
 @each_file
