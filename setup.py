@@ -4,6 +4,7 @@ Everything else is in pyproject.toml. A room that is not listed here does not re
 """
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOMS = (
     "attention",
@@ -17,5 +18,17 @@ ROOMS = (
     "vision",
 )
 
+
+class BuildWithoutSetup(build_py):
+    """This file lies in the package's folder, but is no part of it."""
+
+    def find_package_modules(self, package, package_dir):
+        modules = super().find_package_modules(package, package_dir)
+        return [found for found in modules if found[:2] != ("conceptloom", "setup")]
+
+
 found = find_packages(".", include=[pattern for room in ROOMS for pattern in (room, f"{room}.*")])
-setup(packages=["conceptloom", *(f"conceptloom.{name}" for name in found)])
+setup(
+    packages=["conceptloom", *(f"conceptloom.{name}" for name in found)],
+    cmdclass={"build_py": BuildWithoutSetup},
+)
