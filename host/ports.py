@@ -230,6 +230,10 @@ class Prompt:
                 found.extend(range(start, start + size))
         return tuple(found)
 
+    def find_handle(self, name: str) -> tuple[int, ...]:
+        """Positions of all vectors of a handle; empty when the prompt does not hold it."""
+        return tuple(i for i, token in enumerate(self.tokens) if token == name)
+
 
 class Progress(Protocol):
     """Where a long run reports to."""

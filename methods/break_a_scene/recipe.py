@@ -1,0 +1,155 @@
+"""Break-A-Scene as a recipe for the training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from ...attention.levels import sites_to_read
+from ...attention.maps import AttentionCapture, TokenQuery
+from ...host.ports import Host, Prompt
+from ...training.adapters import Scope, make_adapters
+from ...training.handles import HandleParameters, initial_handles
+from ...training.loop import Losses, Phase, StepDown
+from ...training.scene import ConceptScene, resized_scene
+from .config import BreakASceneConfig
+from .losses import attention_loss, masked_noise_loss
+from .material import SceneMaterial
+from .sampling import Sample, draw_samples
+
+TOKENS, WEIGHTS = "handles", "handles + weights"
+
+
+class BreakAScene:
+    """Learns the concepts of a scene; give it to `training.loop.run`.
+
+    Args:
+        host: the base model; it is given back as it was.
+        scene: pictures, masks and words.
+        config: the settings.
+        class_latents: [P, C, h, w] latents of `config.prior_prompt` for prior preservation, of
+            the scene's latent size, or None to do without.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        scene: ConceptScene,
+        config: BreakASceneConfig,
+        class_latents: Tensor | None = None,
+    ) -> None:
+        self.host, self.config = host, config
+        self.scene = resized_scene(scene, config.resolution_px, host.pixels_per_latent)
+        self.handles = HandleParameters(initial_handles(host, scene.words, seed=config.seed))
+        phase = config.weight_phase
+        scope = phase.scope if phase.steps else Scope.HANDLES
+        self.adapters = make_adapters(host, scope, rank=phase.rank, seed=config.seed)
+        height, width = self.scene.images[0].image.shape[:2]
+        ratio = host.pixels_per_latent
+        self.sites = sites_to_read(
+            host.sites, (height // ratio, width // ratio), config.attention_level
+        )
+        self._class_latents = class_latents if config.prior_weight else None
+        self._rows, self._checkpointing = config.batch_size, config.checkpointing
+        with torch.no_grad():
+            self._material = SceneMaterial(host, self.scene, self.sites[0].level)
+
+    def phases(self) -> Sequence[Phase]:
+        tokens, weights = self.config.token_phase, self.config.weight_phase
+        handles = list(self.handles.parameters())
+        every = [*handles, *self.adapters.parameters()]
+        return [
+            Phase(TOKENS, tokens.steps, tokens.learning_rate, handles),
+            Phase(WEIGHTS, weights.steps, weights.learning_rate, every),
+        ]
+
+    def named_parameters(self) -> Mapping[str, nn.Parameter]:
+        return {**self.handles.named(), **self.adapters.named()}
+
+    @contextmanager
+    def computing(self, phase: Phase) -> Iterator[None]:
+        edits = self.adapters.edits() if phase.name == WEIGHTS else {}
+        with self.host.edited(edits, trainable=True, checkpointing=self._checkpointing):
+            yield
+
+    def losses(self, phase: Phase, draw: torch.Generator) -> Losses:
+        """The weighted loss terms of one batch: diffusion, attention and prior."""
+        samples = draw_samples(self.scene, self.config, self._rows, draw)
+        latent = self._material.latents(samples)
+        noise, timesteps = self._noised(latent.shape[0], latent, draw)
+        prompts = self._prompts(samples)
+        class_latent = self._draw_class_latents(len(samples), draw)
+        if class_latent is not None:
+            class_noise, class_timesteps = self._noised(len(samples), class_latent, draw)
+            latent = torch.cat([latent, class_latent])
+            noise, timesteps = torch.cat([noise, class_noise]), torch.cat([timesteps, class_timesteps])
+            prompts = [*prompts, *[self.host.encode_prompt(self.config.prior_prompt)] * len(samples)]
+        capture = AttentionCapture(self.sites if self.config.attention_weight else ())
+        noisy = self.host.schedule.add_noise(latent, noise, timesteps)
+        predicted = self.host.predict(noisy, timesteps, prompts, [capture])
+        return self._terms(samples, prompts, predicted, noise, timesteps, capture)
+
+    def _terms(
+        self,
+        samples: Sequence[Sample],
+        prompts: Sequence[Prompt],
+        predicted: Tensor,
+        noise: Tensor,
+        timesteps: Tensor,
+        capture: AttentionCapture,
+    ) -> dict[str, Tensor]:
+        rows = len(samples)
+        weight = self.host.schedule.native_weight(timesteps)
+        mask = self._material.unions(samples)
+        if not self.config.masked_loss:
+            mask = torch.ones_like(mask)
+        terms = {
+            "diffusion": masked_noise_loss(predicted[:rows], noise[:rows], mask, weight[:rows])
+        }
+        if self.config.attention_weight:
+            maps = capture.maps(_queries(samples, prompts))
+            loss = attention_loss(maps, self._material.targets(samples), rows)
+            terms["attention"] = self.config.attention_weight * loss
+        if predicted.shape[0] > rows:
+            everything = torch.ones_like(mask)
+            loss = masked_noise_loss(predicted[rows:], noise[rows:], everything, weight[rows:])
+            terms["prior"] = self.config.prior_weight * loss
+        return terms
+
+    def step_down(self) -> StepDown | None:
+        if self._rows > 1:
+            passes, self._rows = self._rows, 1
+            return StepDown(f"one picture at a time, {passes} passes for a step", passes)
+        if not self._checkpointing:
+            self._checkpointing = True
+            return StepDown("activations are computed again in the backward pass")
+        return None
+
+    def _prompts(self, samples: Sequence[Sample]) -> list[Prompt]:
+        vectors = self.handles.vectors()
+        texts = [sample.prompt(self.config.prompt_prefix) for sample in samples]
+        encoded = {text: self.host.encode_prompt(text, vectors) for text in dict.fromkeys(texts)}
+        return [encoded[text] for text in texts]
+
+    def _draw_class_latents(self, rows: int, draw: torch.Generator) -> Tensor | None:
+        if self._class_latents is None:
+            return None
+        chosen = torch.randint(len(self._class_latents), (rows,), generator=draw)
+        return self._class_latents[chosen].to(self.host.device)
+
+    def _noised(self, rows: int, latent: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Noise like the latents, and a timestep for every row, from the CPU's generator."""
+        noise = torch.randn(latent.shape, generator=draw).to(latent)
+        timesteps = torch.randint(len(self.host.schedule), (rows,), generator=draw)
+        return noise, timesteps.to(latent.device)
+
+
+def _queries(samples: Sequence[Sample], prompts: Sequence[Prompt]) -> list[TokenQuery]:
+    return [
+        TokenQuery(row, prompts[row].find_handle(name), len(prompts[row].tokens))
+        for row, sample in enumerate(samples)
+        for name in sample.names
+    ]

@@ -1,0 +1,1 @@
+"""Between noise and image, on any host."""

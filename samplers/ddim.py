@@ -1,0 +1,98 @@
+"""DDIM on the base model's own timesteps (Song et al. 2020, arXiv 2010.02502, Eq. 12).
+
+    alpha_bar -> alpha_t of the paper's Sec. 4      eta -> the paper's eta, 0 is deterministic
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError
+from ..host.ports import Host, Progress, Prompt, Schedule, UNetEdit, no_progress
+
+
+def ddim_timesteps(schedule: Schedule, steps: int) -> list[int]:
+    """Timesteps from noisy to clean, evenly spaced as in Stable Diffusion ("leading", offset 1)."""
+    if not 1 <= steps <= len(schedule):
+        raise ConfigError("steps", steps, f"between 1 and {len(schedule)}")
+    stride = len(schedule) // steps
+    return [min(stride * i + 1, len(schedule) - 1) for i in reversed(range(steps))]
+
+
+def ddim_step(
+    schedule: Schedule, noisy: Tensor, predicted: Tensor, timestep: int, following: int
+) -> Tensor:
+    """x at the following timestep, eta = 0; a negative one means the cleanest that is known."""
+    # Past the last step Stable Diffusion goes to alpha_bar[0], not to 1 (set_alpha_to_one=False).
+    now, then = (float(schedule.alpha_bar[max(t, 0)]) for t in (timestep, following))
+    denoised = (noisy - (1 - now) ** 0.5 * predicted) / now**0.5
+    return then**0.5 * denoised + (1 - then) ** 0.5 * predicted
+
+
+@torch.no_grad()
+def sample_ddim(
+    host: Host,
+    prompts: Sequence[Prompt],
+    negative: Prompt,
+    noise: Tensor,
+    *,
+    steps: int = 50,
+    cfg: float = 7.5,
+    edits: Sequence[UNetEdit] = (),
+    progress: Progress = no_progress,
+) -> Tensor:
+    """Latents [B, C, h, w] drawn from noise with classifier-free guidance.
+
+    Args:
+        prompts: one per row of `noise`, or one for all.
+        negative: what to move away from; the empty prompt as a rule.
+        noise: [B, C, h, w] of unit variance; it alone decides the random part.
+        cfg: guidance scale; 1 skips the negative prompt.
+    """
+    rows = noise.shape[0]
+    every = list(prompts) if len(prompts) == rows else [prompts[0]] * rows
+    latent = noise.to(host.device, torch.float32)
+    timesteps = ddim_timesteps(host.schedule, steps)
+    for i, timestep in enumerate(timesteps):
+        predicted = guided_noise(host, latent, timestep, every, negative, cfg, edits)
+        following = timesteps[i + 1] if i + 1 < steps else -1
+        latent = ddim_step(host.schedule, latent, predicted, timestep, following)
+        progress(i + 1, steps)
+    return latent
+
+
+def guided_noise(
+    host: Host,
+    latent: Tensor,
+    timestep: int,
+    prompts: Sequence[Prompt],
+    negative: Prompt,
+    cfg: float,
+    edits: Sequence[UNetEdit] = (),
+) -> Tensor:
+    """Noise prediction with classifier-free guidance (Ho & Salimans 2022, Eq. 6)."""
+    rows = latent.shape[0]
+    if cfg == 1:
+        timesteps = torch.full((rows,), timestep, device=latent.device)
+        return host.predict(latent, timesteps, prompts, edits)
+    timesteps = torch.full((2 * rows,), timestep, device=latent.device)
+    both = host.predict(
+        torch.cat([latent, latent]),
+        timesteps,
+        [negative] * rows + list(prompts),
+        edits,
+        conditional=[False] * rows + [True] * rows,
+    )
+    unconditional, conditional = both.chunk(2)
+    return unconditional + cfg * (conditional - unconditional)
+
+
+def seeded_noise(host: Host, seed: int, rows: int, size_px: tuple[int, int]) -> Tensor:
+    """Unit noise [B, C, h, w] for pictures of `size_px` (H, W); row i does not depend on B."""
+    height, width = (n // host.pixels_per_latent for n in size_px)
+    generator = torch.Generator().manual_seed(seed)
+    shape = (host.latent_channels, height, width)
+    return torch.stack([torch.randn(shape, generator=generator) for _ in range(rows)])

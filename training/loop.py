@@ -1,0 +1,314 @@
+"""The training loop that every method shares: phases, optimizer, resume, and a good end.
+
+The loop owns the order of events and nothing of a method. Whatever a step draws comes from a
+generator made from (seed, step, pass), so a run that was stopped goes on exactly as if it had not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import DivergedError, MemoryExhaustedError
+from ..host.ports import Progress, no_progress
+from .checks import require_positive, require_whole
+from .watch import LossWatch, remaining
+
+log = logging.getLogger("conceptloom")
+
+Losses = Mapping[str, Tensor]  # name of a term -> its weighted value; the total is their sum
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A stretch of steps with its own parameters and a fresh optimizer."""
+
+    name: str
+    steps: int
+    learning_rate: float
+    parameters: Sequence[nn.Parameter]
+
+
+class Recipe(Protocol):
+    """What the loop asks of a method."""
+
+    def phases(self) -> Sequence[Phase]: ...
+
+    def named_parameters(self) -> Mapping[str, nn.Parameter]:
+        """Everything that learns in any phase, by a stable name."""
+        ...
+
+    def computing(self, phase: Phase) -> AbstractContextManager[None]:
+        """The model as it computes in a phase: trained weights in place, gradients on."""
+        ...
+
+    def losses(self, phase: Phase, draw: torch.Generator) -> Losses:
+        """Loss terms of one forward pass; `draw` is its only source of randomness."""
+        ...
+
+    def step_down(self) -> StepDown | None:
+        """Need less memory from now on, or None when there is nothing left to give."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StepDown:
+    """How a recipe needs less memory."""
+
+    told: str  # for the user
+    passes: int = 1  # forward passes that now make up one of before
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoopConfig:
+    """How to optimise; AdamW as in the official code of Break-A-Scene (train.py:300-323)."""
+
+    seed: int = 0
+    accumulation: int = 1  # forward passes an optimizer step
+    clip: float = 1.0  # largest norm of all gradients of a step; 0 does not clip
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 1e-2
+    epsilon: float = 1e-8
+    loss_scale: float = 1.0  # above 1 for half-precision models, so that gradients do not vanish
+    save_every: int = 100  # steps between saved states; 0 saves only at the end or on cancel
+    preview_every: int = 0  # steps between previews; 0 draws none
+
+    def __post_init__(self) -> None:
+        for name in ("clip", "weight_decay"):
+            require_positive(name, getattr(self, name), zero=True)
+        for name, least in (("accumulation", 1), ("save_every", 0), ("preview_every", 0)):
+            require_whole(name, getattr(self, name), least=least)
+
+
+@dataclass(slots=True)
+class LoopState:
+    """All that a stopped run needs to go on."""
+
+    step: int = 0  # optimizer steps done, over all phases
+    history: list[dict[str, float]] = field(default_factory=list)
+    optimizer: torch.optim.AdamW | None = None
+    phase: int = -1  # whose optimizer that is
+    stepped_down: bool = False  # memory ran out once; the recipe needs less since
+    passes: int = 1  # forward passes for one of the configured ones
+
+
+class StateStore(Protocol):
+    """Where the state of a run is kept between queueing and queueing again."""
+
+    def save(self, state: LoopState, parameters: Mapping[str, nn.Parameter]) -> str:
+        """Write everything in one atomic step; returns where, for the user."""
+        ...
+
+    def load(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        optimizer_for: Callable[[int], torch.optim.AdamW],
+    ) -> LoopState | None:
+        """Fill the parameters from a saved state; None when there is none."""
+        ...
+
+
+@dataclass(slots=True)
+class Events:
+    """Who wants to hear of a run while it goes on."""
+
+    progress: Progress = no_progress
+    on_step: Callable[[Mapping[str, float]], None] = lambda row: None
+    on_preview: Callable[[int], Tensor | None] = lambda step: None  # picture [H, W, 3] to show
+
+
+def run(
+    recipe: Recipe,
+    config: LoopConfig,
+    events: Events | None = None,
+    store: StateStore | None = None,
+) -> LoopState:
+    """Train to the end, from where a saved state left off.
+
+    Raises:
+        DivergedError: the loss became NaN or exploded; parameters are back at the last good state.
+        MemoryExhaustedError: out of memory, also after one step down.
+        Whatever `events.progress` raises to cancel; the state has been saved before.
+    """
+    phases, parameters = recipe.phases(), recipe.named_parameters()
+
+    def optimizer_for(index: int) -> torch.optim.AdamW:
+        return _optimizer(phases[index], config)
+
+    state = (store and store.load(parameters, optimizer_for)) or LoopState()
+    if state.step:
+        log.info("resuming after step %d", state.step)
+    if state.stepped_down:
+        recipe.step_down()
+    with _saved_when_stopped(store, state, parameters) as save:
+        run_ = _Run(recipe, config, events or Events(), state, phases, save)
+        for index in range(len(phases)):
+            if state.step < run_.ends[index]:
+                if state.phase != index or state.optimizer is None:
+                    state.optimizer, state.phase = optimizer_for(index), index
+                run_.finish_phase(index)
+    return state
+
+
+class _Run:
+    """One call of `run`: what its steps share."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        config: LoopConfig,
+        events: Events,
+        state: LoopState,
+        phases: Sequence[Phase],
+        save: Callable[[], str],
+    ) -> None:
+        self.recipe, self.config, self.events, self.state = recipe, config, events, state
+        self.phases, self.save = phases, save
+        self.ends = list(itertools.accumulate(phase.steps for phase in phases))
+        self.watch = LossWatch(row["total"] for row in state.history)
+        self.started, self.first = time.monotonic(), state.step
+
+    def finish_phase(self, index: int) -> None:
+        """All steps of a phase; out of memory is answered once, outside of the model's context."""
+        while self.state.step < self.ends[index]:
+            try:
+                with self.recipe.computing(self.phases[index]):
+                    while self.state.step < self.ends[index]:
+                        self.report(index, self.step(self.phases[index]))
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self.step_down(error)
+
+    def step(self, phase: Phase) -> dict[str, float]:
+        """One optimizer step; parameters change only after the loss was found to be sound."""
+        optimizer = self.state.optimizer
+        assert optimizer is not None
+        optimizer.zero_grad(set_to_none=True)
+        terms = self.gradients(phase)
+        total = sum(terms.values())
+        norm = _unscaled_norm(phase.parameters, self.config)
+        trouble = self.watch.trouble(total)
+        if trouble is None and not math.isfinite(norm) and self.config.loss_scale == 1:
+            trouble = "the gradients are not finite"
+        if trouble:
+            raise DivergedError(
+                f"Learning stopped at step {self.state.step + 1} ({phase.name}): {trouble}. "
+                f"The steps before are kept ({self.save()}). Lower the learning rate of this "
+                f"phase, now {phase.learning_rate:g}, to a third and queue again."
+            )
+        if math.isfinite(norm):  # an overflow under loss scaling skips the step
+            optimizer.step()
+        self.state.step += 1
+        self.watch.add(total)
+        return {"total": total, **terms}
+
+    def gradients(self, phase: Phase) -> dict[str, float]:
+        """Mean gradients over the accumulated passes, and the mean of every loss term."""
+        passes = self.config.accumulation * self.state.passes
+        means: dict[str, float] = {}
+        for part in range(passes):
+            draw = step_generator(self.config.seed, self.state.step, part)
+            terms = self.recipe.losses(phase, draw)
+            total = torch.stack(list(terms.values())).sum()
+            (total * (self.config.loss_scale / passes)).backward()
+            for name, value in terms.items():
+                means[name] = means.get(name, 0.0) + float(value.detach()) / passes
+        return means
+
+    def report(self, index: int, terms: Mapping[str, float]) -> None:
+        """Tell everybody of a finished step; the progress comes last, for it may cancel."""
+        state, config = self.state, self.config
+        state.history.append({"step": state.step, "phase": index, **terms})
+        self.events.on_step(state.history[-1])
+        preview = None
+        if config.preview_every and state.step % config.preview_every == 0:
+            preview = self.events.on_preview(state.step)
+        if config.save_every and state.step % config.save_every == 0:
+            self.save()
+        total = self.ends[-1]
+        seconds = time.monotonic() - self.started
+        left = remaining(seconds, state.step - self.first, total - state.step)
+        message = f"{self.phases[index].name}: loss {self.watch.smooth:.4g}, {left} left"
+        self.events.progress(state.step, total, message, preview)
+
+    def step_down(self, error: Exception) -> None:
+        """Need less memory from here on, or end with advice."""
+        advice = "Use a smaller resolution, a smaller scope (low-rank, handles) or a batch of 1."
+        if self.state.stepped_down:
+            raise MemoryExhaustedError(f"Out of memory, also after stepping down. {advice}") from error
+        lesser = self.recipe.step_down()
+        if lesser is None:
+            raise MemoryExhaustedError(f"Out of memory, and nothing left to give. {advice}") from error
+        self.state.stepped_down = True
+        self.state.passes = lesser.passes
+        log.warning("out of memory at step %d: %s", self.state.step + 1, lesser.told)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception of torch says that memory ran out, on a GPU or on the CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
+def _unscaled_norm(parameters: Sequence[nn.Parameter], config: LoopConfig) -> float:
+    """Take the loss scale out of the gradients and clip them; their norm before clipping."""
+    grads = [p.grad for p in parameters if p.grad is not None]
+    if config.loss_scale != 1:
+        for grad in grads:
+            grad.div_(config.loss_scale)
+    largest = config.clip or math.inf
+    return float(nn.utils.clip_grad_norm_(parameters, largest))
+
+
+def _optimizer(phase: Phase, config: LoopConfig) -> torch.optim.AdamW:
+    return torch.optim.AdamW(
+        list(phase.parameters),
+        lr=phase.learning_rate,
+        betas=config.betas,
+        weight_decay=config.weight_decay,
+        eps=config.epsilon,
+    )
+
+
+def step_generator(seed: int, step: int, part: int = 0) -> torch.Generator:
+    """The randomness of one forward pass; the same on every run, resumed or not."""
+    digest = hashlib.sha256(f"{seed}/{step}/{part}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+@contextmanager
+def _saved_when_stopped(
+    store: StateStore | None, state: LoopState, parameters: Mapping[str, nn.Parameter]
+) -> Iterator[Callable[[], str]]:
+    """Gives a function that saves now, and saves when the run ends early between two steps."""
+    saved_at = state.step
+
+    def save() -> str:
+        nonlocal saved_at
+        if store is None:
+            return "in memory only: no folder was given"
+        where = store.save(state, parameters)
+        saved_at = state.step
+        return where
+
+    finished = False
+    try:
+        yield save
+        finished = True
+    finally:
+        if store is not None and (finished or state.step > saved_at):
+            log.info("state at step %d saved: %s", state.step, save())

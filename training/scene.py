@@ -1,0 +1,206 @@
+"""What a user teaches from: pictures, a mask for every concept, and a word to start from."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import HandleError, ImageError, MaskError
+from .handles import checked_name
+
+log = logging.getLogger("conceptloom")
+
+SMALLEST_PX = 16  # a side below this leaves nothing to learn from
+LARGEST_OVERLAP = 0.95  # of the smaller mask; above it two concepts cannot be told apart
+SAME_ASPECT = 0.02  # relative difference up to which a mask is resized to its picture
+
+
+@dataclass(frozen=True, slots=True)
+class SceneImage:
+    """One picture and the masks of the concepts that it shows.
+
+    Attributes:
+        image: [H, W, 3], 0..1.
+        masks: name of the concept -> [H, W], 0..1, 1 = belongs to it.
+    """
+
+    image: Tensor
+    masks: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class ConceptScene:
+    """Pictures with named masks, checked.
+
+    Attributes:
+        images: at least one; each shows at least one concept.
+        words: name of a concept -> initialiser word, "" for none.
+    """
+
+    images: tuple[SceneImage, ...]
+    words: Mapping[str, str]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all concepts, in the order in which they were given."""
+        return list(self.words)
+
+
+def make_scene(
+    images: Sequence[Tensor], masks: Mapping[str, Sequence[Tensor | None]], words: Mapping[str, str]
+) -> ConceptScene:
+    """A checked scene.
+
+    Args:
+        images: pictures [H, W, C], 0..1, with 3 channels or 4 (the fourth is dropped).
+        masks: name -> one mask [H, W] per picture, None where the picture does not show it. A mask
+            of another size is resized (bilinear) when its shape has the picture's aspect within
+            2 %, otherwise refused.
+        words: name -> initialiser word; names without one may be left out.
+
+    Raises:
+        HandleError: a name is not a handle, comes twice, or has a word but no mask.
+        ImageError: a picture is too small, has another channel count, or there is none.
+        MaskError: a mask is empty, of another aspect, or covers the same pixels as another.
+    """
+    if not images:
+        raise ImageError("The scene has no picture: connect at least one image.")
+    if not masks:
+        raise MaskError("The scene has no mask: give one mask for every concept to learn.")
+    named = {checked_name(name): list(of_name) for name, of_name in masks.items()}
+    if len(named) != len(masks):
+        raise HandleError(f"Two concepts have the same name among {', '.join(masks)}; rename one.")
+    known = {checked_name(name): word.strip() for name, word in words.items()}
+    if lost := [name for name in known if name not in named]:
+        raise HandleError(f"There is a word for <{lost[0]}> but no mask; connect its mask.")
+    for name, of_name in named.items():
+        if len(of_name) != len(images):
+            raise MaskError(
+                f"<{name}> has {len(of_name)} masks for {len(images)} pictures; give one for each "
+                "picture, empty where a picture does not show it."
+            )
+    pictures = tuple(
+        _scene_image(i, image, {name: of_name[i] for name, of_name in named.items()})
+        for i, image in enumerate(images)
+    )
+    for name in named:
+        if not any(name in picture.masks for picture in pictures):
+            raise MaskError(f"The mask of <{name}> is empty in every picture; paint it or drop it.")
+    return ConceptScene(pictures, {name: known.get(name, "") for name in named})
+
+
+def _scene_image(index: int, image: Tensor, masks: Mapping[str, Tensor | None]) -> SceneImage:
+    if image.ndim != 3 or image.shape[-1] not in (3, 4):
+        raise ImageError(
+            f"Picture {index + 1} has the shape {list(image.shape)}; an image is height x width "
+            "x 3 (RGB), or x 4 with an alpha channel, which is ignored."
+        )
+    height, width = image.shape[:2]
+    if min(height, width) < SMALLEST_PX:
+        raise ImageError(
+            f"Picture {index + 1} is {width}x{height} px; a side needs {SMALLEST_PX} px or more."
+        )
+    shown = {}
+    for name, mask in masks.items():
+        if mask is None:
+            continue
+        fitted = _fitted_mask(name, mask, (height, width)).clamp(0, 1)
+        if fitted.max() > 0:
+            shown[name] = fitted
+    if not shown:
+        raise MaskError(f"Every mask of picture {index + 1} is empty; paint one, or drop the picture.")
+    _check_overlaps(index, shown)
+    return SceneImage(image[..., :3].float().clamp(0, 1), shown)
+
+
+def _fitted_mask(name: str, mask: Tensor, size: tuple[int, int]) -> Tensor:
+    if mask.ndim == 3 and mask.shape[0] == 1:
+        mask = mask[0]
+    if mask.ndim != 2:
+        raise MaskError(f"The mask of <{name}> has the shape {list(mask.shape)}; give height x width.")
+    height, width = mask.shape
+    if (height, width) == size:
+        return mask.float()
+    aspect = (width / height) / (size[1] / size[0])
+    if abs(aspect - 1) > SAME_ASPECT:
+        raise MaskError(
+            f"The mask of <{name}> is {width}x{height} px but its picture is {size[1]}x{size[0]} px, "
+            "another aspect; crop or pad the mask to the picture. (Same aspect would be resized.)"
+        )
+    return F.interpolate(mask[None, None].float(), size, mode="bilinear", antialias=True)[0, 0]
+
+
+def _check_overlaps(index: int, masks: Mapping[str, Tensor]) -> None:
+    for (a, first), (b, second) in itertools.combinations(masks.items(), 2):
+        smaller = min(float(first.sum()), float(second.sum()))
+        shared = float(torch.minimum(first, second).sum()) / smaller
+        if shared > LARGEST_OVERLAP:
+            raise MaskError(
+                f"The masks of <{a}> and <{b}> cover the same pixels in picture {index + 1} "
+                f"({shared:.0%} of the smaller one); the two words could not be told apart. "
+                "Paint them apart, or learn them as one concept."
+            )
+        if shared > 0.3:
+            log.warning("masks of <%s> and <%s> overlap by %.0f %%", a, b, 100 * shared)
+
+
+def with_background(scene: ConceptScene, name: str, word: str = "") -> ConceptScene:
+    """The scene with one concept more: all that no mask covers (paper Sec. 4.2).
+
+    Raises:
+        MaskError: the masks leave no background in any picture.
+    """
+    if checked_name(name) in scene.words:
+        raise HandleError(f"The background cannot be <{name}>: a concept has that name already.")
+    pictures = []
+    for picture in scene.images:
+        rest = 1 - torch.stack(list(picture.masks.values())).amax(dim=0)
+        shown = {**picture.masks, checked_name(name): rest} if rest.max() > 0 else picture.masks
+        pictures.append(SceneImage(picture.image, shown))
+    if not any(name in picture.masks for picture in pictures):
+        raise MaskError("The masks cover every pixel, so there is no background to learn.")
+    return ConceptScene(tuple(pictures), {**scene.words, checked_name(name): word})
+
+
+def resized_scene(scene: ConceptScene, resolution_px: int, multiple_px: int) -> ConceptScene:
+    """Pictures and masks at the size to learn at.
+
+    Args:
+        resolution_px: side of the square with the wanted area; the aspect stays. 0 keeps the size.
+        multiple_px: both sides become multiples of it (pixels per latent, or more).
+
+    Raises:
+        ImageError: pictures differ in size, so that they cannot share a batch.
+    """
+    sizes = {_target_size(p.image.shape[:2], resolution_px, multiple_px) for p in scene.images}
+    if len(sizes) > 1:
+        told = ", ".join(f"{w}x{h}" for h, w in sorted(sizes))
+        raise ImageError(f"The pictures have different sizes ({told}); crop them to one size first.")
+    size = sizes.pop()
+
+    def fit(channels: Tensor) -> Tensor:  # [1, C, H, W]
+        if tuple(channels.shape[-2:]) == size:
+            return channels
+        return F.interpolate(channels, size, mode="bilinear", antialias=True).clamp(0, 1)
+
+    pictures = [
+        SceneImage(
+            fit(p.image.movedim(-1, 0)[None])[0].movedim(0, -1),
+            {name: fit(mask[None, None])[0, 0] for name, mask in p.masks.items()},
+        )
+        for p in scene.images
+    ]
+    return ConceptScene(tuple(pictures), scene.words)
+
+
+def _target_size(size: Sequence[int], resolution_px: int, multiple_px: int) -> tuple[int, int]:
+    height, width = size
+    scale = resolution_px / (height * width) ** 0.5 if resolution_px else 1.0
+    sides = [max(multiple_px, round(n * scale / multiple_px) * multiple_px) for n in (height, width)]
+    return sides[0], sides[1]
