@@ -1,0 +1,211 @@
+"""A learned concept: its words, what it changes in the model, and how it came about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import Tensor
+
+from ..errors import BaseMismatchError, HandleError, ModelError
+from ..host.ports import WeightEdit
+from .handles import checked_name, checked_names
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Diff:
+    """The whole difference to a weight or bias."""
+
+    tensor: Tensor  # shape of the weight, float32
+
+    def delta(self, shape: Sequence[int]) -> Tensor:
+        """What is added to a weight of this shape."""
+        return _shaped(self.tensor, shape)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LowRank:
+    """A difference of low rank: scale * up @ down."""
+
+    up: Tensor  # [out, r] float32
+    down: Tensor  # [r, in], convolutions flattened: in * kernel height * kernel width
+    scale: float = 1.0  # alpha / r of LoRA files
+
+    @property
+    def rank(self) -> int:
+        return self.up.shape[1]
+
+    def delta(self, shape: Sequence[int]) -> Tensor:
+        """What is added to a weight of this shape."""
+        return _shaped(self.scale * (self.up @ self.down), shape)
+
+
+Change = Diff | LowRank
+
+
+def _shaped(delta: Tensor, shape: Sequence[int]) -> Tensor:
+    expected = tuple(shape)
+    # A 1x1 convolution and a linear layer hold the same numbers: SD1 and SD2 differ in that.
+    same = delta.shape[0] == expected[0] and delta[0].numel() == _count(expected[1:])
+    if not same:
+        raise ModelError(
+            f"The concept changes a weight of shape {list(delta.shape)} but the model has "
+            f"{list(expected)} there; the concept was learned on another base model."
+        )
+    return delta.reshape(expected)
+
+
+def _count(shape: Sequence[int]) -> int:
+    total = 1
+    for side in shape:
+        total *= side
+    return total
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Concept:
+    """One training run's result; several handles when several things were learned together.
+
+    Attributes:
+        handles: name without brackets -> encoder ("clip_l", "clip_g", "clip_h") -> [n, width].
+        weights: canonical weight name (see `host.ports`) -> what is added to it.
+        base: fingerprint of the base model that it was learned on.
+        method: "break_a_scene" and the like.
+        recipe: every hyperparameter, as JSON has it.
+        seeds: what was seeded -> seed.
+        prompts: prompts that trained it; also the ones to use it with.
+        words: handle -> initialiser word, "" for none.
+        history: summary of the losses, as JSON has it.
+        thumbnail: [H, W, 3], 0..1, or None.
+    """
+
+    handles: Mapping[str, Mapping[str, Tensor]]
+    weights: Mapping[str, Change] = field(default_factory=dict[str, "Change"])
+    base: str
+    method: str
+    recipe: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    seeds: Mapping[str, int] = field(default_factory=dict[str, int])
+    prompts: tuple[str, ...] = ()
+    words: Mapping[str, str] = field(default_factory=dict[str, str])
+    history: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    thumbnail: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        checked_names(list(self.handles))
+        for name, vectors in self.handles.items():
+            for encoder, rows in vectors.items():
+                if rows.ndim != 2 or not rows.shape[0]:
+                    raise HandleError(
+                        f"<{name}> has vectors of shape {list(rows.shape)} for {encoder}; give "
+                        "[n, width] with at least one row."
+                    )
+
+    @property
+    def names(self) -> list[str]:
+        """Handles without brackets."""
+        return list(self.handles)
+
+
+def weight_edits(concept: Concept, strength: float = 1.0) -> dict[str, WeightEdit]:
+    """Edits that apply the concept's weights; none at strength 0, so the model stays bit-equal.
+
+    Args:
+        strength: factor of every difference; 1 is as learned. Handle vectors are not scaled.
+    """
+    if strength == 0:
+        return {}
+    return {name: _edit([(change, strength)]) for name, change in concept.weights.items()}
+
+
+def _edit(changes: Sequence[tuple[Change, float]]) -> WeightEdit:
+    def edit(weight: Tensor) -> Tensor:
+        total = weight.float()
+        for change, strength in changes:
+            total = total + strength * change.delta(weight.shape).to(total)
+        return total.to(weight.dtype)
+
+    return edit
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Several concepts at once.
+
+    Attributes:
+        handles: of all of them.
+        edits: canonical weight name -> edit that adds every concept's difference.
+    """
+
+    handles: dict[str, Mapping[str, Tensor]]
+    edits: dict[str, WeightEdit]
+
+
+def stacked(concepts: Sequence[tuple[Concept, float]]) -> Stack:
+    """Several (concept, strength) applied together: differences add up, handles join.
+
+    Raises:
+        HandleError: two concepts bring the same handle.
+        BaseMismatchError: they were learned on different base models.
+    """
+    handles: dict[str, Mapping[str, Tensor]] = {}
+    changes: dict[str, list[tuple[Change, float]]] = {}
+    for concept, strength in concepts:
+        check_base(concept, concepts[0][0].base)
+        taken = {name.casefold() for name in handles}
+        for name, vectors in concept.handles.items():
+            if name.casefold() in taken:
+                raise HandleError(
+                    f"Two concepts bring the handle <{name}>; give one of them another name where "
+                    "it is loaded (rename), or remove one."
+                )
+            handles[name] = vectors
+        if strength:
+            for name, change in concept.weights.items():
+                changes.setdefault(name, []).append((change, strength))
+    return Stack(handles, {name: _edit(parts) for name, parts in changes.items()})
+
+
+def renamed(concept: Concept, names: Mapping[str, str]) -> Concept:
+    """The concept with other handles (old -> new name); prompts that show them follow.
+
+    Raises:
+        HandleError: there is no such handle, or a new name is taken or not a handle.
+    """
+    new = {checked_name(old): checked_name(name) for old, name in names.items()}
+    if lost := [old for old in new if old not in concept.handles]:
+        known = ", ".join(f"<{name}>" for name in concept.handles)
+        raise HandleError(f"The concept has no handle <{lost[0]}>; it has {known}.")
+    every = [new.get(name, name) for name in concept.handles]
+    checked_names(every)
+
+    def follow(prompt: str) -> str:
+        pieces = [(f"<{old}>", f"<{name}>") for old, name in new.items()]
+        marks = {old: f"\0{i}\0" for i, (old, _) in enumerate(pieces)}
+        for old, mark in marks.items():
+            prompt = prompt.replace(old, mark)
+        for old, name in pieces:
+            prompt = prompt.replace(marks[old], name)
+        return prompt
+
+    return replace(
+        concept,
+        handles={new.get(name, name): vectors for name, vectors in concept.handles.items()},
+        words={new.get(name, name): word for name, word in concept.words.items()},
+        prompts=tuple(follow(prompt) for prompt in concept.prompts),
+    )
+
+
+def check_base(concept: Concept, fingerprint: str) -> None:
+    """Whether the concept fits a base model.
+
+    Raises:
+        BaseMismatchError: it was learned on another kind of model.
+    """
+    if concept.base != fingerprint:
+        told = ", ".join(f"<{name}>" for name in concept.handles) or "(no handles)"
+        raise BaseMismatchError(
+            f"The concept {told} was learned on the base model [{concept.base}] but is applied to "
+            f"[{fingerprint}]; load a checkpoint of the kind that it was learned on, or train "
+            "it again on this one."
+        )

@@ -1,0 +1,216 @@
+"""Handles: the names of learned concepts, and the token vectors behind them.
+
+A handle is written `<mug>` in prompts; everywhere else its name goes without the brackets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import HandleError
+from ..host.ports import HandleVectors, Host
+
+log = logging.getLogger("conceptloom")
+
+NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
+IN_PROMPT = re.compile(rf"<({NAME.pattern})>")
+
+
+class Initialiser(str, Enum):
+    """What a handle starts from when its initialiser word has several tokens."""
+
+    MEAN = "mean"  # one vector: the mean of all of them
+    ALL = "all"  # as many vectors as the word has tokens
+    FIRST = "first"  # one vector: the first token, as in the code of Break-A-Scene
+
+
+def checked_name(name: str) -> str:
+    """The name without brackets.
+
+    Raises:
+        HandleError: it is not 1 to 40 letters, digits, _ or -.
+    """
+    bare = name[1:-1] if name.startswith("<") and name.endswith(">") else name
+    if not bare:
+        raise HandleError("A handle is empty; give it a name such as my-mug.")
+    if not NAME.fullmatch(bare):
+        proposal = re.sub(r"[^A-Za-z0-9_-]+", "-", bare).strip("-")[:40] or "my-mug"
+        raise HandleError(
+            f"{name!r} cannot be a handle: use 1 to 40 letters (a-z), digits, _ or -, without "
+            f"spaces, for example {proposal}."
+        )
+    return bare
+
+
+def checked_names(names: Sequence[str], host: Host | None = None) -> list[str]:
+    """Names without brackets, in the same order.
+
+    Args:
+        host: refuse words of its vocabulary too. In a prompt `<mug>` would still be told from the
+            word, but the exported embedding and every caption would bear the word's own name.
+
+    Raises:
+        HandleError: a name is not a handle, comes twice (upper and lower case count as the same,
+            for they share a file name), or is a word that the text encoder knows as one token.
+    """
+    checked = [checked_name(name) for name in names]
+    seen: dict[str, str] = {}
+    for name in checked:
+        if other := seen.get(name.casefold()):
+            raise HandleError(f"The handle <{name}> comes twice (also as <{other}>); rename one.")
+        seen[name.casefold()] = name
+        if host is not None and len(host.tokenize(name)) == 1:
+            raise HandleError(
+                f"<{name}> is a word that the model already knows; choose a name that is not in "
+                f"its vocabulary, for example my-{name}."
+            )
+    return checked
+
+
+def handles_in(text: str) -> list[str]:
+    """Names in angle brackets, in order of first appearance, learned or not."""
+    return list(dict.fromkeys(match[1] for match in IN_PROMPT.finditer(text)))
+
+
+def initialiser_note(host: Host, word: str, initialiser: Initialiser) -> str:
+    """What a user should know of how a word is used; "" when there is nothing to tell."""
+    count = len(host.tokenize(word)) if word else 1
+    if count == 1:
+        return ""
+    ways = {
+        Initialiser.MEAN: "the handle starts from their mean",
+        Initialiser.ALL: f"the handle gets {count} vectors, one for each",
+        Initialiser.FIRST: "only the first is used, as in the authors' code",
+    }
+    return f"The initialiser word {word!r} has {count} tokens; {ways[initialiser]}."
+
+
+def initial_vectors(
+    host: Host,
+    word: str,
+    *,
+    initialiser: Initialiser = Initialiser.MEAN,
+    generator: torch.Generator | None = None,
+) -> dict[str, Tensor]:
+    """Vectors to start learning from, encoder -> [n, width], float32 on the host's device.
+
+    Source: Break-A-Scene's code (train.py:782-798) takes the first token of the word.
+    Differs from it: no token of a word is dropped unless `initialiser` says so, and without a
+    word the vector is drawn like a row of the table instead of copied from its last rows.
+
+    Args:
+        word: any text; "" draws one vector from the mean and spread of the token table.
+        generator: on the CPU; needed when there is no word.
+
+    Raises:
+        HandleError: the word has no token.
+    """
+    if not word.strip():
+        assert generator is not None
+        return {name: _random_vector(host, name, generator) for name in sorted(host.encoders)}
+    vectors = host.word_vectors(word)
+    chosen: dict[str, Tensor] = {}
+    for encoder, rows in vectors.items():
+        if not rows.shape[0]:
+            raise HandleError(f"The initialiser word {word!r} has no token; use a plain noun.")
+        if initialiser is Initialiser.MEAN:
+            rows = rows.float().mean(dim=0, keepdim=True)
+        elif initialiser is Initialiser.FIRST:
+            rows = rows[:1]
+        chosen[encoder] = rows.detach().to(host.device, torch.float32, copy=True)
+    return chosen
+
+
+def _random_vector(host: Host, encoder: str, generator: torch.Generator) -> Tensor:
+    """[1, width] with the mean and standard deviation that each column of the table has."""
+    table = host.weight(f"{encoder}.text_model.embeddings.token_embedding.weight").float()
+    noise = torch.randn(1, table.shape[1], generator=generator).to(table.device)
+    return (table.mean(dim=0) + table.std(dim=0) * noise).to(host.device)
+
+
+def initial_handles(
+    host: Host,
+    words: Mapping[str, str],
+    *,
+    seed: int = 0,
+    initialiser: Initialiser = Initialiser.MEAN,
+) -> dict[str, dict[str, Tensor]]:
+    """Starting vectors of several handles, name -> encoder -> [n, width].
+
+    What is drawn depends on the seed and the handle's name, not on the order of handles.
+
+    Args:
+        words: handle -> initialiser word, "" for none.
+
+    Raises:
+        HandleError: see `checked_names` and `initial_vectors`.
+    """
+    vectors: dict[str, dict[str, Tensor]] = {}
+    for name, word in zip(checked_names(list(words), host), words.values(), strict=True):
+        if note := initialiser_note(host, word, initialiser):
+            log.warning("<%s>: %s", name, note)
+        generator = generator_for(seed, name)
+        vectors[name] = initial_vectors(host, word, initialiser=initialiser, generator=generator)
+    return vectors
+
+
+def generator_for(seed: int, name: str) -> torch.Generator:
+    """A generator on the CPU of its own for everything that has a name."""
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+class HandleParameters:
+    """Trainable vectors of handles, float32: name -> encoder -> parameter [n, width]."""
+
+    def __init__(self, initial: HandleVectors) -> None:
+        self._vectors = {
+            name: {
+                encoder: nn.Parameter(rows.detach().to(torch.float32, copy=True))
+                for encoder, rows in vectors.items()
+            }
+            for name, vectors in initial.items()
+        }
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._vectors)
+
+    def vectors(self) -> dict[str, dict[str, nn.Parameter]]:
+        """What `Host.encode_prompt` takes; gradients reach the parameters."""
+        return self._vectors
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        return iter(self.named().values())
+
+    def named(self) -> dict[str, nn.Parameter]:
+        """Parameters by stable names, `handle.<name>.<encoder>`."""
+        return {
+            f"handle.{name}.{encoder}": rows
+            for name, vectors in self._vectors.items()
+            for encoder, rows in vectors.items()
+        }
+
+    def state(self) -> dict[str, Tensor]:
+        """Copies on the CPU, by the names of `named`."""
+        return {name: rows.detach().cpu().clone() for name, rows in self.named().items()}
+
+    @torch.no_grad()
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Put values back; every parameter has to be there."""
+        for name, rows in self.named().items():
+            rows.copy_(state[name])
+
+    def to_concept_handles(self) -> dict[str, dict[str, Tensor]]:
+        """Values for a `Concept`: float32 copies on the CPU."""
+        return {
+            name: {encoder: rows.detach().cpu().clone() for encoder, rows in vectors.items()}
+            for name, vectors in self._vectors.items()
+        }
