@@ -1,0 +1,221 @@
+"""A base model made of ComfyUI's MODEL, CLIP and VAE, behind the port."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import comfy.model_management
+import comfy.patcher_extension
+
+from ...errors import ImageError, ModelError
+from ..contexts import batched_context, batched_pooled
+from ..fingerprint import fingerprint_of
+from ..hooks import edits_installed
+from ..ports import ForwardInfo, HandleVectors, Prompt, UNetEdit, WeightEdit
+from .prompts import check_widths, encode, encoder_names, encoder_width, token_ids
+from .schedule import schedule_of
+from .sites import unet_sites
+from .training import autograd_possible, checkpointed, exact_attention, text_layers_keep_inputs
+from .weights import (
+    original_weight,
+    reaches_the_unet,
+    text_weights,
+    unet_weights,
+    usable,
+    wrapped_weights,
+)
+
+
+class ComfyHost:
+    """MODEL, CLIP and VAE of a graph as a `Host`.
+
+    The three stay the graph's: they are read, hooked for one pass, and given back unchanged. LoRAs
+    and patches that sit on them take part. What comes from a forward pass follows the mode it runs
+    in; to learn, open `edited(..., trainable=True)` first, which leaves inference mode.
+
+    Args:
+        model: a MODEL with a UNet of Stable Diffusion 1.x, 2.x or XL.
+        clip: its CLIP.
+        vae: its VAE; may be left out where no picture is encoded or decoded.
+
+    Raises:
+        UnsupportedModelError: another architecture, or another kind of prediction.
+        ModelError: MODEL and CLIP do not fit each other.
+    """
+
+    def __init__(self, model: Any, clip: Any, vae: Any = None) -> None:
+        self._patcher, self._clip, self._vae = model, clip, vae
+        self.sites = unet_sites(self._base.diffusion_model)
+        self.schedule = schedule_of(model.get_model_object("model_sampling"))
+        names = encoder_names(clip)
+        self.encoders = {name: encoder_width(clip, name) for name in names}
+        context_width = self.sites.transformers[0].layer(0).attn2.to_k.in_features
+        check_widths(clip, context_width)
+        form = model.get_model_object("latent_format")
+        self.latent_channels = form.latent_channels
+        if vae is not None:
+            self.pixels_per_latent = vae.spacial_compression_encode()
+        else:
+            self.pixels_per_latent = getattr(form, "spacial_downscale_ratio", 8)
+        self.fingerprint = fingerprint_of(
+            self.sites, context_width, self.encoders, self.schedule, self.latent_channels
+        )
+        self._unet_weights = unet_weights(self._base.diffusion_model)
+        self._text_weights = text_weights(clip.cond_stage_model, names)
+        self._learning = False
+
+    @property
+    def _base(self) -> Any:
+        return self._patcher.model
+
+    @property
+    def device(self) -> torch.device:
+        return self._patcher.load_device
+
+    def predict(
+        self,
+        latent: Tensor,
+        timesteps: Tensor,
+        prompts: Sequence[Prompt],
+        edits: Sequence[UNetEdit] = (),
+        conditional: Sequence[bool] | None = None,
+    ) -> Tensor:
+        rows = latent.shape[0]
+        latent, timesteps = usable(latent).to(self.device), usable(timesteps).to(self.device)
+        context = usable(batched_context(prompts, rows)).to(self.device)
+        shown = tuple(conditional) if conditional is not None else (True,) * rows
+        info = ForwardInfo(tuple(latent.shape), timesteps, shown, context.shape[1])
+        self._load([self._patcher], self._base.memory_required([rows, *latent.shape[1:]]))
+        dtype = self._base.get_dtype_inference()
+        extra = self._extra_inputs(latent, prompts, dtype)
+        inputs = torch.cat([latent, extra.pop("c_concat")], 1) if "c_concat" in extra else latent
+        with edits_installed(self.sites, edits, info):
+            output = self._base.diffusion_model(
+                inputs.to(dtype),
+                timesteps.float(),
+                context=context.to(dtype),
+                transformer_options=self._transformer_options(timesteps, shown),
+                **extra,
+            ).float()
+        if self.schedule.predicts_velocity:
+            return self.schedule.noise_from_velocity(latent.float(), output, timesteps)
+        return output
+
+    def _extra_inputs(
+        self, latent: Tensor, prompts: Sequence[Prompt], dtype: torch.dtype
+    ) -> dict[str, Tensor]:
+        """What some UNets take beside latent and context: SDXL's sizes, a mask for inpainting."""
+        height, width = (self.pixels_per_latent * n for n in latent.shape[-2:])
+        given = {"noise": latent, "device": self.device, "height": height, "width": width}
+        pooled = batched_pooled(prompts, latent.shape[0])
+        if pooled is not None:
+            given["pooled_output"] = usable(pooled).to(self.device)
+        found = self._base.extra_conds(**given)
+        rows = latent.shape[0]
+        return {
+            name: usable(condition.cond).to(self.device, dtype).expand(rows, *[-1] * (c.ndim - 1))
+            for name, condition in found.items()
+            if isinstance(c := condition.cond, Tensor)
+        }
+
+    def _transformer_options(self, timesteps: Tensor, shown: Sequence[bool]) -> dict[str, Any]:
+        """As the host's samplers fill them, so that patches of other packs find what they read."""
+        options = dict(self._patcher.model_options["transformer_options"])
+        for kind in ("wrappers", "callbacks"):
+            options[kind] = comfy.patcher_extension.merge_nested_dicts(
+                options.get(kind, {}), getattr(self._patcher, kind)
+            )
+        options["cond_or_uncond"] = [0 if row else 1 for row in shown]
+        options["sigmas"] = self.schedule.sigma(timesteps)
+        if self._learning:
+            exact_attention(options)
+        return options
+
+    def _load(self, patchers: list[Any], memory_required: float = 0) -> None:
+        # Weights were made in inference mode, and only there may they be moved.
+        with torch.inference_mode():
+            comfy.model_management.load_models_gpu(patchers, memory_required=memory_required)
+
+    def tokenize(self, text: str) -> tuple[int | str, ...]:
+        return tuple(token_ids(self._clip, next(iter(self.encoders)), text))
+
+    def encode_prompt(self, text: str, handles: HandleVectors | None = None) -> Prompt:
+        self._load([self._clip.patcher])
+        return encode(self._clip, text, handles or {}, self.device)
+
+    def word_vectors(self, word: str) -> dict[str, Tensor]:
+        vectors = {}
+        for name in self.encoders:
+            table = self._original(f"{name}.text_model.embeddings.token_embedding.weight")
+            ids = torch.tensor(token_ids(self._clip, name, word), device=table.device)
+            vectors[name] = table[ids].to(self.device, torch.float32, copy=True)
+        return vectors
+
+    @torch.no_grad()
+    def encode_image(self, image: Tensor) -> Tensor:
+        height, width, side = *image.shape[1:3], self.pixels_per_latent
+        if height % side or width % side or min(height, width) < side:
+            raise ImageError(
+                f"The picture is {width}x{height} px; its sides must be multiples of {side}. "
+                "Resize or crop it first."
+            )
+        latent = self._the_vae("encoded").encode(usable(image)[..., :3])
+        return self._base.process_latent_in(latent).to(self.device, torch.float32)
+
+    @torch.no_grad()
+    def decode_latent(self, latent: Tensor) -> Tensor:
+        latent = self._base.process_latent_out(usable(latent).detach().float())
+        return self._the_vae("decoded").decode(latent).float().cpu()
+
+    def _the_vae(self, purpose: str) -> Any:
+        if self._vae is None:
+            raise ModelError(f"A picture has to be {purpose}, but no VAE came; connect one.")
+        return self._vae
+
+    def weight(self, name: str) -> Tensor:
+        return self._original(name).to(self.device)
+
+    def _original(self, name: str) -> Tensor:
+        if name in self._unet_weights:
+            return original_weight(self._patcher, self._unet_weights[name])
+        if name in self._text_weights:
+            return original_weight(self._clip.patcher, self._text_weights[name])
+        raise self._unknown([name])
+
+    def weight_names(self) -> list[str]:
+        return [*self._unet_weights, *filter(reaches_the_unet, self._text_weights)]
+
+    @contextmanager
+    def edited(
+        self, weights: Mapping[str, WeightEdit], *, trainable: bool, checkpointing: bool = False
+    ) -> Iterator[None]:
+        known = set(self.weight_names())
+        if unknown := [name for name in weights if name not in known]:
+            raise self._unknown(unknown)
+        before = (self._patcher, self._clip, self._learning)
+        with ExitStack() as stack:
+            if trainable:
+                stack.enter_context(autograd_possible())
+                stack.enter_context(text_layers_keep_inputs(self._clip.cond_stage_model))
+            if checkpointing:
+                stack.enter_context(checkpointed(self._base.diffusion_model))
+            unet, clip = self._patcher.clone(), self._clip.clone()
+            for patcher, found in ((unet, self._unet_weights), (clip.patcher, self._text_weights)):
+                stack.enter_context(wrapped_weights(patcher, found, weights, trainable=trainable))
+            try:
+                self._patcher, self._clip = unet, clip
+                self._learning = self._learning or trainable
+                yield
+            finally:
+                self._patcher, self._clip, self._learning = before
+
+    def _unknown(self, names: Sequence[str]) -> ModelError:
+        return ModelError(
+            f"The base model has no weight {names[0]} ({len(names)} such names); the concept was "
+            "learned on another kind of model."
+        )

@@ -1,0 +1,186 @@
+"""Handles as words that ComfyUI's own tokenizers understand, and prompts encoded with them.
+
+`<mug>` is rewritten to `embedding:<mug>`, which is how the host marks a vector in the middle of a
+prompt; weights, chunks of 77 and everything else of its prompt language stay the host's business.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import HandleError, ModelError, PromptError, UnsupportedModelError
+from ..ports import HandleVectors, Prompt
+
+ENCODERS = ("clip_l", "clip_g", "clip_h")  # those of SD1 and SDXL, SDXL, SD2
+MARK = "embedding:"
+# Both forms that a user may write, so that the mark is never doubled.
+HANDLE = re.compile(r"(?:embedding:)?<([A-Za-z0-9_-]{1,40})>")
+
+
+class HandleTokens:
+    """Mixed into the class of a tokenizer: known handles become their vectors."""
+
+    handles: Mapping[str, Tensor]  # name -> [n, width]
+
+    def tokenize_with_weights(self, text: str, *args: Any, **kwargs: Any) -> Any:
+        return super().tokenize_with_weights(self._marked(text), *args, **kwargs)  # type: ignore[misc]
+
+    def _marked(self, text: str) -> str:
+        # The host looks for the mark behind a space only.
+        return HANDLE.sub(lambda m: f" {MARK}<{m[1]}>" if m[1] in self.handles else m[0], text)
+
+    def _try_get_embedding(self, embedding_name: str) -> tuple[Any, ...]:
+        match = re.match(r"<([A-Za-z0-9_-]{1,40})>", embedding_name)
+        if match is None or match[1] not in self.handles:
+            return super()._try_get_embedding(embedding_name)  # type: ignore[misc]
+        found = (self.handles[match[1]], embedding_name[match.end() :].strip())
+        # Since 0.16 the host also wants the name, between the two.
+        return found if self._gives_two else (found[0], match[0], found[1])  # type: ignore[attr-defined]
+
+
+def encoder_names(clip: Any) -> list[str]:
+    """Text encoders of a CLIP that a Stable Diffusion model can use, in the host's order.
+
+    Raises:
+        UnsupportedModelError: there is none, or others are among them (T5, Qwen, ...).
+    """
+    parts = {name for name, _ in clip.cond_stage_model.named_children()}
+    names = [name for name in ENCODERS if name in parts and hasattr(clip.tokenizer, name)]
+    if not names or parts - set(names):
+        raise UnsupportedModelError(
+            f"This CLIP is made of {', '.join(sorted(parts)) or 'nothing'}; ConceptLoom works with "
+            "the text encoders of Stable Diffusion 1.x, 2.x and XL (clip_l, clip_g, clip_h)."
+        )
+    return names
+
+
+def clip_with_handles(clip: Any, handles: HandleVectors) -> Any:
+    """A clone of a CLIP in which `<name>` stands for the vectors of handle `name`.
+
+    Every prompt node downstream understands them, with weights and in prompts of any length. The
+    CLIP that came in is untouched; applied twice, both sets of handles are known.
+
+    Raises:
+        HandleError: a handle has no vectors for one of this CLIP's encoders, or of another width.
+    """
+    patched = clip.clone()
+    with torch.no_grad():
+        patched.tokenizer = _tokenizer_with(clip, _vectors_by_encoder(clip, handles))
+    return patched
+
+
+def encode(clip: Any, text: str, handles: HandleVectors, device: torch.device) -> Prompt:
+    """One prompt with the tokens at its positions; differentiable in the handle vectors."""
+    rows = _vectors_by_encoder(clip, handles)
+    reader = copy.copy(clip)  # shares everything but the tokenizer
+    reader.tokenizer = _tokenizer_with(clip, rows)
+    pairs = reader.tokenize(text)
+    named = [_named_tokens(pairs[name.removeprefix("clip_")], rows[name]) for name in rows]
+    if any(_handle_places(tokens) != _handle_places(named[0]) for tokens in named):
+        raise PromptError(
+            f"The text encoders cut {text!r} into chunks differently; a handle must have as many "
+            "vectors in every encoder."
+        )
+    context, pooled = reader.encode_from_tokens(pairs, return_pooled=True)
+    return Prompt(
+        text,
+        context.to(device, torch.float32),
+        named[0][: context.shape[1]],
+        pooled.to(device, torch.float32) if pooled is not None else None,
+    )
+
+
+def token_ids(clip: Any, name: str, text: str) -> list[int]:
+    """BPE ids of a text in one encoder, without start, end and padding."""
+    return list(getattr(clip.tokenizer, name).tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def encoder_width(clip: Any, name: str) -> int:
+    """Width of a token vector."""
+    return getattr(clip.cond_stage_model, name).transformer.get_input_embeddings().embedding_dim
+
+
+def _tokenizer_with(clip: Any, rows: Mapping[str, Mapping[str, Tensor]]) -> Any:
+    """A copy of a CLIP's tokenizer that knows handles; encoder -> handle -> [n, width]."""
+    outer = copy.copy(clip.tokenizer)
+    for name, known in rows.items():
+        inner = copy.copy(getattr(outer, name))
+        if isinstance(inner, HandleTokens):
+            known = {**inner.handles, **known}
+        else:
+            kind = type(inner)
+            inner.__class__ = type(kind.__name__, (HandleTokens, kind), {})
+            inner._gives_two = _gives_two(inner)
+        inner.handles = known
+        if inner.embedding_directory is None:
+            inner.embedding_directory = []  # without a folder the host does not look for marks
+        setattr(outer, name, inner)
+    return outer
+
+
+def _gives_two(tokenizer: Any) -> bool:
+    """Whether this host expects two things from `_try_get_embedding` and not three."""
+    bare = copy.copy(tokenizer)
+    bare.embedding_directory = []
+    bare.handles = {}
+    return len(bare._try_get_embedding("conceptloom-probe")) == 2
+
+
+def _vectors_by_encoder(clip: Any, handles: HandleVectors) -> dict[str, dict[str, Tensor]]:
+    """Encoder -> handle -> its own copy of the vectors, [n, width]."""
+    rows: dict[str, dict[str, Tensor]] = {}
+    for name in encoder_names(clip):
+        width, rows[name] = encoder_width(clip, name), {}
+        for handle, vectors in handles.items():
+            _check_handle(handle, vectors, name, width)
+            rows[name][handle] = vectors[name].reshape(-1, width).clone()
+    return rows
+
+
+def _check_handle(handle: str, vectors: Mapping[str, Tensor], name: str, width: int) -> None:
+    if HANDLE.fullmatch(f"<{handle}>") is None:
+        raise HandleError(f"{handle!r} cannot be a handle; use 1 to 40 letters, digits, - and _.")
+    if name not in vectors or vectors[name].shape[-1] != width:
+        has = ", ".join(f"{k} ({v.shape[-1]} wide)" for k, v in vectors.items())
+        raise HandleError(
+            f"<{handle}> has vectors for {has or 'no text encoder'}, but this CLIP needs "
+            f"{name} ({width} wide); it was learned on another kind of base model."
+        )
+
+
+def _named_tokens(chunks: Any, rows: Mapping[str, Tensor]) -> tuple[int | str, ...]:
+    """BPE id, or name of a handle, for every position of every chunk."""
+    owner = {row.data_ptr(): name for name, vectors in rows.items() for row in vectors}
+    # A vector that belongs to no handle came from an embedding file: the host's own business.
+    return tuple(
+        owner.get(token.data_ptr(), MARK) if isinstance(token, Tensor) else int(token)
+        for chunk in chunks
+        for token, *_ in chunk
+    )
+
+
+def _handle_places(tokens: tuple[int | str, ...]) -> list[tuple[int, str]]:
+    return [(i, token) for i, token in enumerate(tokens) if isinstance(token, str)]
+
+
+def known_handles(clip: Any) -> set[str]:
+    """Names that `clip_with_handles` taught this CLIP so far."""
+    tokenizers = (getattr(clip.tokenizer, name) for name in encoder_names(clip))
+    return {h for t in tokenizers if isinstance(t, HandleTokens) for h in t.handles}
+
+
+def check_widths(clip: Any, context_width: int) -> None:
+    """ModelError when a CLIP cannot feed a UNet with contexts of this width."""
+    names = encoder_names(clip)
+    width = sum(encoder_width(clip, name) for name in names)
+    if width != context_width:
+        raise ModelError(
+            f"This CLIP ({', '.join(names)}) gives contexts {width} wide, but the MODEL reads "
+            f"{context_width}; take MODEL and CLIP from the same checkpoint."
+        )

@@ -1,0 +1,61 @@
+"""The noise levels of a ComfyUI model, and whether it predicts noise or velocity."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ...errors import UnsupportedModelError
+from ..ports import Schedule
+
+PROBE_SIGMA = 2.0  # any noise level at which noise and velocity lead to different pictures
+
+
+def schedule_of(sampling: Any) -> Schedule:
+    """The schedule behind a `model_sampling` object, patched ones included.
+
+    The object is asked what it does and not what it is called: packs and core derive many classes
+    from few formulas.
+
+    Raises:
+        UnsupportedModelError: neither noise nor velocity is predicted, or not at whole timesteps.
+    """
+    sigmas = getattr(sampling, "sigmas", None)
+    if sigmas is None or not _counts_timesteps(sampling, sigmas):
+        raise UnsupportedModelError(
+            f"This MODEL samples with {type(sampling).__name__}, which has no numbered timesteps; "
+            "ConceptLoom needs those of Stable Diffusion. Take the model as its loader gave it."
+        )
+    predicts = _what_is_predicted(sampling)
+    if predicts is None:
+        raise UnsupportedModelError(
+            "This MODEL predicts neither noise (eps) nor velocity (v), so it cannot be learned on. "
+            "Take the model as its loader gave it, without ModelSampling nodes."
+        )
+    alpha_bar = 1 / (sigmas.detach().double().cpu() ** 2 + 1)
+    return Schedule(alpha_bar.clone(), predicts_velocity=predicts == "velocity")
+
+
+def _counts_timesteps(sampling: Any, sigmas: torch.Tensor) -> bool:
+    """Whether sigma number t belongs to timestep t."""
+    places = [0, len(sigmas) // 2, len(sigmas) - 1]
+    try:
+        timesteps = sampling.timestep(sigmas[places])
+    except (AttributeError, RuntimeError):
+        return False
+    return len(sigmas) > 1 and timesteps.tolist() == places
+
+
+def _what_is_predicted(sampling: Any) -> str | None:
+    sigma = torch.tensor([PROBE_SIGMA])
+    one = torch.ones(1, 1, 1, 1)
+    norm = (PROBE_SIGMA**2 + 1) ** 0.5
+    if abs(sampling.calculate_input(sigma, one).item() - 1 / norm) > 1e-4:
+        return None
+    denoised = sampling.calculate_denoised(sigma, one, one).item()
+    if abs(denoised - (1 - PROBE_SIGMA)) < 1e-4:
+        return "noise"
+    if abs(denoised - (1 / norm**2 - PROBE_SIGMA / norm)) < 1e-4:
+        return "velocity"
+    return None

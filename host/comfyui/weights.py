@@ -1,0 +1,187 @@
+"""Weights by canonical name, and computing with edited ones.
+
+Edits ride on weight wrappers of a cloned patcher: the host calls them on every use of a weight,
+wherever it pages, casts or offloads it, and the weights themselves are never touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import comfy.utils
+
+from ..ports import WeightEdit
+
+PROJECTION = "text_projection"
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """One weight or bias, and where the host keeps it."""
+
+    key: str  # in the state dict of the patcher's model
+    module: Any
+    attribute: str  # "weight" or "bias"
+
+
+def unet_weights(unet: nn.Module) -> dict[str, Weight]:
+    """Canonical name -> weight, for everything in a UNet."""
+    return dict(_weights(unet, "unet.", "diffusion_model."))
+
+
+def text_weights(cond_stage_model: Any, encoders: list[str]) -> dict[str, Weight]:
+    """Canonical name -> weight, for everything in the text encoders."""
+    found: dict[str, Weight] = {}
+    for name in encoders:
+        transformer = getattr(cond_stage_model, name).transformer
+        found.update(_weights(transformer, f"{name}.", f"{name}.transformer."))
+    return found
+
+
+def reaches_the_unet(name: str) -> bool:
+    """False for the text projections that every encoder has here and only SDXL's second one uses."""
+    return PROJECTION not in name or name.startswith("clip_g.")
+
+
+def _weights(root: nn.Module, canonical: str, prefix: str) -> Iterator[tuple[str, Weight]]:
+    for path, module in root.named_modules():
+        for attribute in ("weight", "bias"):
+            if hasattr(module, f"{attribute}_function") and _has(module, attribute):
+                name = f"{path}.{attribute}"
+                yield canonical + name, Weight(prefix + name, module, attribute)
+
+
+def _has(module: Any, attribute: str) -> bool:
+    return getattr(module, attribute, None) is not None
+
+
+def original_weight(patcher: Any, weight: Weight) -> Tensor:
+    """A weight as it came from the checkpoint, also while LoRAs are loaded; do not write into it."""
+    if (kept := patcher.hook_backup.get(weight.key)) is not None:
+        value = kept[0]
+    elif (kept := patcher.backup.get(weight.key)) is not None:
+        value = kept.weight
+    else:
+        value = comfy.utils.get_attr(patcher.model, weight.key)
+    value = value.dequantize() if hasattr(value, "dequantize") and value.is_quantized else value
+    return usable(value.detach())
+
+
+def usable(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy where autograd could not keep it: loaders work in inference mode."""
+    if tensor.is_inference() and not torch.is_inference_mode_enabled():
+        return tensor.clone()
+    return tensor
+
+
+@contextmanager
+def wrapped_weights(
+    patcher: Any,
+    weights: Mapping[str, Weight],
+    edits: Mapping[str, WeightEdit],
+    *,
+    trainable: bool,
+) -> Iterator[None]:
+    """Put wrappers on a patcher that nobody else holds, and take them out of its modules again.
+
+    Args:
+        weights: those of this patcher, by canonical name.
+        edits: by canonical name; names of other patchers are left to them.
+    """
+    wrappers: list[Callable[[Tensor], Tensor]] = []
+    for name, weight in weights.items():
+        edit = edits.get(name)
+        if edit is not None:
+            wrapper = _edited(patcher, edit) if trainable else _edited_once(edit)
+        elif trainable and _autograd_keeps(weight):
+            wrapper = _copied(patcher)
+        else:
+            continue
+        wrappers.append(wrapper)
+        patcher.add_weight_wrapper(weight.key, wrapper)
+    try:
+        with ExitStack() as stack:
+            _follow_position_edits(stack, patcher, weights, edits, trainable=trainable)
+            yield
+    finally:
+        # The host takes wrappers off when it next loads the model; nobody should meet them before.
+        for weight in weights.values():
+            functions = getattr(weight.module, f"{weight.attribute}_function")
+            kept = [f for f in functions if not any(f is ours for ours in wrappers)]
+            if len(kept) != len(functions):
+                setattr(weight.module, f"{weight.attribute}_function", kept)
+
+
+def _autograd_keeps(weight: Weight) -> bool:
+    """Whether a backward pass reads this weight; looking up a table's rows does not."""
+    parameter = getattr(weight.module, weight.attribute)
+    return not isinstance(weight.module, nn.Embedding) or parameter.requires_grad
+
+
+def _copied(patcher: Any) -> Callable[[Tensor], Tensor]:
+    """A weight as autograd may keep it until the backward pass.
+
+    The host hands out a copy of its own when the model is loaded whole, but a place in a buffer
+    that the next layer overwrites when it is paged or offloaded.
+    """
+
+    def wrapper(weight: Tensor) -> Tensor:
+        weight = weight.detach()
+        paged = patcher.is_dynamic() or getattr(patcher.model, "model_lowvram", True)
+        return weight.clone() if paged or weight.is_inference() else weight
+
+    return wrapper
+
+
+def _edited(patcher: Any, edit: WeightEdit) -> Callable[[Tensor], Tensor]:
+    copied = _copied(patcher)
+    return lambda weight: edit(copied(weight)).to(weight)
+
+
+def _edited_once(edit: WeightEdit) -> Callable[[Tensor], Tensor]:
+    made: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+
+    def wrapper(weight: Tensor) -> Tensor:
+        place = (weight.device, weight.dtype)
+        if place not in made:
+            with torch.no_grad():
+                made[place] = edit(usable(weight.detach())).to(weight).detach()
+        return made[place]
+
+    return wrapper
+
+
+def _follow_position_edits(
+    stack: ExitStack,
+    patcher: Any,
+    weights: Mapping[str, Weight],
+    edits: Mapping[str, WeightEdit],
+    *,
+    trainable: bool,
+) -> None:
+    """The host adds position embeddings without calling their layer: add what an edit changes."""
+    for name, weight in weights.items():
+        if name not in edits or not name.endswith("embeddings.position_embedding.weight"):
+            continue
+        edit = _edited(patcher, edits[name]) if trainable else _edited_once(edits[name])
+        text_model = comfy.utils.get_attr(patcher.model, weight.key.split(".embeddings.")[0])
+
+        def shift(
+            module: nn.Module,
+            args: tuple[Any, ...],
+            kwargs: dict[str, Any],
+            edit: Callable[[Tensor], Tensor] = edit,
+            layer: Any = weight.module,
+        ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            embeds = kwargs["embeds"]
+            before = usable(layer.weight.detach()).to(embeds)
+            return args, {**kwargs, "embeds": embeds + (edit(before) - before)}
+
+        hook = text_model.register_forward_pre_hook(shift, with_kwargs=True)
+        stack.callback(hook.remove)
