@@ -1,4 +1,4 @@
-"""How well a word looks at its object: overlap with the mask, and how much of it looks elsewhere."""
+"""How well a word looks at its object: overlap with its mask, and what leaks out of it."""
 
 from __future__ import annotations
 

@@ -1,0 +1,173 @@
+"""A sheet of paper to draw on: Pillow at several times the size, reduced at the end."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from .palette import INK, PAPER, RGB, as_ink
+
+FINE = 2  # drawn this many times larger, so that edges come out smooth
+HANDLE = re.compile(r"<([^<>\s]+)>")
+
+Point = tuple[float, float]  # (x, y) px from the top left
+Box = tuple[float, float, float, float]  # (left, top, width, height) px
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size=size)
+
+
+def text_width(text: str, size: float) -> float:
+    """Width in px of one line."""
+    return _font(round(size * FINE)).getlength(text) / FINE
+
+
+def shortened(text: str, size: float, width: float) -> str:
+    """The text, or as much of its beginning as fits into so many px, ending in dots."""
+    if text_width(text, size) <= width:
+        return text
+    keep = len(text)
+    while keep > 1 and text_width(text[:keep].rstrip() + "...", size) > width:
+        keep -= 1
+    return text[:keep].rstrip() + "..."
+
+
+def wrapped(text: str, size: float, width: float, n_lines: int) -> list[str]:
+    """The text in at most so many lines of so many px; the last one is shortened."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        last_one = len(lines) == n_lines
+        if lines and (last_one or text_width(longer, size) <= width):
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return [shortened(line, size, width) for line in lines]
+
+
+class Canvas:
+    """Everything in px of the finished picture, x to the right, y down."""
+
+    def __init__(self, width: float, height: float) -> None:
+        self.size = (round(width), round(height))
+        self._sheet = Image.new("RGB", (self.size[0] * FINE, self.size[1] * FINE), PAPER)
+        self._draw = ImageDraw.Draw(self._sheet)
+
+    def line(self, points: Sequence[Point], colour: RGB, width: float = 1) -> None:
+        """A line through all points; a single point becomes a dot."""
+        fine = [(x * FINE, y * FINE) for x, y in points]
+        if len(fine) == 1:
+            self.dot(points[0], colour, width)
+        else:
+            self._draw.line(fine, colour, max(1, round(width * FINE)), joint="curve")
+
+    def dot(self, centre: Point, colour: RGB, radius: float) -> None:
+        """A filled disc."""
+        x, y, reach = centre[0] * FINE, centre[1] * FINE, radius * FINE
+        self._draw.ellipse((x - reach, y - reach, x + reach, y + reach), colour)
+
+    def rectangle(self, box: Box, fill: RGB | None = None, edge: RGB | None = None) -> None:
+        """A filled or framed rectangle."""
+        left, top, width, height = (n * FINE for n in box)
+        corners = (left, top, left + width - 1, top + height - 1)
+        self._draw.rectangle(corners, fill, edge, FINE)
+
+    def text(
+        self,
+        place: Point,
+        text: str,
+        size: float,
+        colour: RGB = INK,
+        anchor: str = "lm",
+        colours: Mapping[str, RGB] | None = None,
+    ) -> None:
+        """One line; handles (`<mug>`) stand in the colour of their concept, where it is known.
+
+        Args:
+            anchor: as Pillow's: l, m, r for the side, t, m, s, b for the height.
+        """
+        known = colours or {}
+        x = place[0] - text_width(text, size) * {"l": 0, "m": 0.5, "r": 1}[anchor[0]]
+        start = 0
+        for found in HANDLE.finditer(text):
+            if found[1] in known:
+                x = self._piece(x, place[1], text[start : found.start()], size, colour, anchor)
+                x = self._piece(x, place[1], found[0], size, as_ink(known[found[1]]), anchor)
+                start = found.end()
+        self._piece(x, place[1], text[start:], size, colour, anchor)
+
+    def _piece(self, x: float, y: float, text: str, size: float, colour: RGB, anchor: str) -> float:
+        font = _font(round(size * FINE))
+        self._draw.text((x * FINE, y * FINE), text, colour, font, anchor=f"l{anchor[1]}")
+        return x + text_width(text, size)
+
+    def picture(self, image: Tensor, box: Box, *, smooth: bool = True) -> None:
+        """An image [H, W, 3], 0..1, stretched into a box; cells stay sharp unless `smooth`."""
+        fine = _fine_size(box)
+        values = image.detach().float().cpu().nan_to_num(0).clamp(0, 1)
+        picture = Image.fromarray((values * 255 + 0.5).byte().numpy())
+        picture = picture.resize(
+            fine, Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
+        )
+        self._sheet.paste(picture, (round(box[0] * FINE), round(box[1] * FINE)))
+
+    def tint(self, weight: Tensor, colour: RGB, box: Box, *, smooth: bool = True) -> None:
+        """Lay a colour over a box, as thick as `weight` [h, w], 0..1, says."""
+        fine = resampled(weight, _fine_size(box), smooth=smooth)
+        self._stamp(fine, colour, box)
+
+    def outline(self, mask: Tensor, colour: RGB, box: Box, width: float) -> None:
+        """The edge of a mask [H, W] (where it crosses 0.5), white-rimmed to be seen anywhere."""
+        inside = (resampled(mask, _fine_size(box)) >= 0.5).float()
+        self._stamp(_edge(inside, width * 2), (255, 255, 255), box)
+        self._stamp(_edge(inside, width), colour, box)
+
+    def _stamp(self, weight: Tensor, colour: RGB, box: Box) -> None:
+        stencil = Image.fromarray((weight * 255 + 0.5).byte().numpy())
+        self._sheet.paste(colour, (round(box[0] * FINE), round(box[1] * FINE)), stencil)
+
+    def tensor(self) -> Tensor:
+        """The finished picture, [H, W, 3], 0..1."""
+        small = self._sheet.reduce(FINE)
+        return torch.from_numpy(np.array(small)).float() / 255
+
+
+def resampled(plane: Tensor, size: tuple[int, int], *, smooth: bool = True) -> Tensor:
+    """A plane [h, w] at (width, height), 0..1, float32 on the CPU, [height, width]."""
+    values = plane.detach().float().cpu().nan_to_num(0).clamp(0, 1)[None, None]
+    mode = "bicubic" if smooth else "nearest"
+    return F.interpolate(values, size[::-1], mode=mode, antialias=smooth)[0, 0].clamp(0, 1)
+
+
+def _edge(inside: Tensor, width: float) -> Tensor:
+    """Pixels within half of `width` (px of the finished picture) of a mask's border."""
+    reach = max(1, round(width * FINE / 2))
+    grown, shrunk = _grown(inside, reach), 1 - _grown(1 - inside, reach)
+    return grown - shrunk
+
+
+def _grown(inside: Tensor, reach: int) -> Tensor:
+    """The largest value within so many pixels to each side; along one axis, then the other."""
+    wide = F.max_pool2d(inside[None, None], (1, 2 * reach + 1), 1, (0, reach))
+    return F.max_pool2d(wide, (2 * reach + 1, 1), 1, (reach, 0))[0, 0]
+
+
+def _fine_size(box: Box) -> tuple[int, int]:
+    """(width, height) of a box on the fine sheet."""
+    return max(1, round(box[2] * FINE)), max(1, round(box[3] * FINE))
+
+
+def fitted(size: Sequence[int], longest_px: float) -> tuple[float, float]:
+    """(width, height) in whole px of a picture (height, width) whose longer side becomes this."""
+    height, width = size
+    scale = longest_px / max(height, width)
+    return max(1, round(width * scale)), max(1, round(height * scale))
