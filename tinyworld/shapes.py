@@ -156,7 +156,7 @@ def paint_background(kind: str, x: Array, y: Array, rng: np.random.Generator) ->
         row = np.floor(y * rows + py)
         u, v = np.mod(x * rows / 2 + px + 0.5 * np.mod(row, 2), 1), np.mod(y * rows + py, 1)
         mortar = (u < 0.09) | (v < 0.18)
-        return np.where(mortar[..., None], np.float32((205, 198, 190)), np.float32((160, 82, 62)))
+        return np.where(mortar[..., None], np.float32((196, 164, 146)), np.float32((160, 82, 62)))
     if kind == "night":
         image = _mix((12, 14, 48), (48, 38, 96), t)
         for _ in range(int(rng.integers(10, 16))):

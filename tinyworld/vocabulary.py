@@ -24,7 +24,9 @@ GUEST_WORDS = (
     "hexagon blob disc wheel eye mouth petal wing leg arm head window door stripe dot check swirls"
 ).split()
 # fmt: on
-COMMON_MERGES = 2600  # CLIP's first merges, by frequency: enough for any English prompt to read well
+COMMON_MERGES = (
+    2600  # CLIP's first merges, by frequency: enough for any English prompt to read well
+)
 SPECIAL = ("<|startoftext|>", "<|endoftext|>")
 
 

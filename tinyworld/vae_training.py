@@ -1,0 +1,95 @@
+"""Stage 1: the autoencoder."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from .data import open_images
+from .fast import ready_for_training
+from .loop import Budget, Team, train
+from .model import ModelConfig, build_vae
+from .vae_start import LOG_VARIANCE, start_near_linear
+
+log = logging.getLogger("conceptloom")
+
+EDGE_WEIGHT = 0.4  # pull of the picture's differences, beside L1 + L2
+KL_WEIGHT = 1e-3  # small: latents only have to stay near unit scale
+HELD_OUT = 256  # samples of the last shard, for the figures
+
+
+def to_tensor(pictures: NDArray[np.uint8], device: str = "cpu") -> Tensor:
+    """uint8 [N, S, S, 3] -> float32 [N, 3, S, S] in -1..1, channels_last."""
+    x = torch.from_numpy(np.array(pictures)).to(device).permute(0, 3, 1, 2)
+    return (x.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+
+
+def vae_loss(vae: nn.Module, x: Tensor, noise: Tensor) -> Tensor:
+    """L1 + L2 + edges of the reconstruction, and a KL that pins the latents' scale.
+
+    Args:
+        x:     [B, 3, S, S]  pictures, -1..1.
+        noise: [B, C, S/f, S/f]  unit variance.
+    """
+    posterior = vae.encode(x).latent_dist
+    y = vae.decode(posterior.mean + posterior.std * noise).sample.float()
+    error = y - x
+    across, down = error[..., 1:] - error[..., :-1], error[..., 1:, :] - error[..., :-1, :]
+    edges = across.abs().mean() + down.abs().mean()
+    scale = (
+        posterior.mean.square().mean() + 0.05 * (posterior.logvar - LOG_VARIANCE).square().mean()
+    )
+    return error.abs().mean() + error.square().mean() + EDGE_WEIGHT * edges + KL_WEIGHT * scale
+
+
+@torch.no_grad()
+def psnr(vae: nn.Module, pictures: NDArray[np.uint8]) -> float:
+    """Reconstruction quality in dB over all pixels of the pictures (peak 255)."""
+    error = []
+    for start in range(0, len(pictures), 32):
+        x = to_tensor(pictures[start : start + 32])
+        y = vae.decode(vae.encode(x).latent_dist.mean).sample.clamp(-1, 1)
+        error.append(((y - x) * 127.5).square().mean().item())
+    return float(10 * np.log10(255**2 / np.mean(error)))
+
+
+def train_vae(
+    team: Team, config: ModelConfig, workdir: Path, minutes: float, batch: int, seed: int
+) -> None:
+    """Train or go on training; the result lies in `workdir`/vae.pt (averaged weights)."""
+    torch.manual_seed(seed)
+    shards = open_images(workdir / "data")
+    vae = build_vae(config)
+    start_near_linear(vae, to_tensor(shards[0][:256]).contiguous())
+    ready_for_training(vae.to(team.device), team.bfloat16)
+    side = config.latent_size
+
+    def loss_of(step: int) -> Tensor:
+        rng = np.random.default_rng((seed, 1, step, team.rank))
+        shard = shards[int(rng.integers(len(shards)))]
+        picked = np.sort(rng.choice(len(shard) - HELD_OUT, batch, replace=False))
+        pictures = shard[picked]
+        if rng.random() < 0.5:
+            pictures = pictures[:, :, ::-1]
+        noise = rng.standard_normal((batch, config.latent_channels, side, side), np.float32)
+        with torch.autocast(team.device, torch.bfloat16, enabled=team.bfloat16):
+            return vae_loss(
+                vae, to_tensor(pictures, team.device), torch.from_numpy(noise).to(team.device)
+            )
+
+    def on_save(modules: nn.ModuleDict, figures: dict[str, Any]) -> None:
+        quality = psnr(vae, shards[-1][-HELD_OUT:])
+        figures["psnr"] = round(quality, 2)
+        log.info("autoencoder at minute %.1f: %.2f dB", figures["minutes"], quality)
+        torch.save({"vae": vae.state_dict(), "figures": figures}, workdir / "vae.pt")
+
+    budget = Budget(minutes=minutes, learning_rate=1e-3, save_minutes=2.0)
+    train(
+        nn.ModuleDict({"vae": vae}), loss_of, budget, team, workdir / "vae_state.pt", on_save, 0.995
+    )
