@@ -15,11 +15,12 @@ class LocalisationScores(NamedTuple):
     """Two figures for one word; a plain pair, so that it can be drawn without knowing of us.
 
     Attributes:
-        iou: 0..1, 1 is best. The map's hot half against the mask; above 0.5 the word has found its
-            object, below 0.2 it has not.
+        iou: 0..1, 1 is best. The map's hot half against the mask; words that a model knows reach
+            0.4 to 0.6 on their own object and 0 on another (TinyWorld, 12 words, 16x16 maps).
         leak: 0 or more, 0 is best. Attention outside of the mask, relative to a word that looks
             everywhere alike: 0 = nothing outside, 1 = the mask is ignored, more = it is avoided.
-            Below 0.5 is good. NaN, as `iou`, when the map is not finite.
+            Known words have 0.8 to 0.9, because softmax leaves a little everywhere; compare with
+            that and with the steps before. NaN, as `iou`, when the map is not finite.
     """
 
     iou: float
