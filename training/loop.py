@@ -257,6 +257,14 @@ class _Run:
             torch.cuda.empty_cache()
 
 
+def summary(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Steps, and the mean of every loss term over the last tenth of them."""
+    tail = history[-max(1, len(history) // 10) :]
+    names = [name for name in (tail[-1] if tail else {}) if name not in ("step", "phase")]
+    means = {name: sum(row.get(name, 0.0) for row in tail) / len(tail) for name in names}
+    return {"steps": len(history), **means}
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception of torch says that memory ran out, on a GPU or on the CPU."""
     return isinstance(error, torch.OutOfMemoryError) or (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +13,9 @@ from ...attention.levels import sites_to_read
 from ...attention.maps import AttentionCapture, TokenQuery
 from ...host.ports import Host, Prompt
 from ...training.adapters import Scope, make_adapters
+from ...training.concept import Concept
 from ...training.handles import HandleParameters, initial_handles
-from ...training.loop import Losses, Phase, StepDown
+from ...training.loop import Losses, Phase, StepDown, summary
 from ...training.scene import ConceptScene, resized_scene
 from .config import BreakASceneConfig
 from .losses import attention_loss, masked_noise_loss
@@ -30,32 +32,37 @@ class BreakAScene:
         host: the base model; it is given back as it was.
         scene: pictures, masks and words.
         config: the settings.
+
+    Attributes:
         class_latents: [P, C, h, w] latents of `config.prior_prompt` for prior preservation, of
-            the scene's latent size, or None to do without.
+            the scene's latent size; None does without.
     """
 
-    def __init__(
-        self,
-        host: Host,
-        scene: ConceptScene,
-        config: BreakASceneConfig,
-        class_latents: Tensor | None = None,
-    ) -> None:
+    class_latents: Tensor | None = None
+
+    def __init__(self, host: Host, scene: ConceptScene, config: BreakASceneConfig) -> None:
         self.host, self.config = host, config
         self.scene = resized_scene(scene, config.resolution_px, host.pixels_per_latent)
         self.handles = HandleParameters(initial_handles(host, scene.words, seed=config.seed))
         phase = config.weight_phase
         scope = phase.scope if phase.steps else Scope.HANDLES
         self.adapters = make_adapters(host, scope, rank=phase.rank, seed=config.seed)
-        height, width = self.scene.images[0].image.shape[:2]
-        ratio = host.pixels_per_latent
-        self.sites = sites_to_read(
-            host.sites, (height // ratio, width // ratio), config.attention_level
-        )
-        self._class_latents = class_latents if config.prior_weight else None
+        self.sites = sites_to_read(host.sites, self.latent_size, config.attention_level)
         self._rows, self._checkpointing = config.batch_size, config.checkpointing
         with torch.no_grad():
             self._material = SceneMaterial(host, self.scene, self.sites[0].level)
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """(H, W) at which the scene is learned."""
+        height, width = self.scene.images[0].image.shape[:2]
+        return height, width
+
+    @property
+    def latent_size(self) -> tuple[int, int]:
+        """(h, w) of its latents."""
+        height, width = self.size_px
+        return height // self.host.pixels_per_latent, width // self.host.pixels_per_latent
 
     def phases(self) -> Sequence[Phase]:
         tokens, weights = self.config.token_phase, self.config.weight_phase
@@ -128,6 +135,24 @@ class BreakAScene:
             return StepDown("activations are computed again in the backward pass")
         return None
 
+    def concept(self, history: Sequence[Mapping[str, float]], thumbnail: Tensor | None) -> Concept:
+        """What was learned, ready to be saved."""
+        names = self.scene.names
+        together = self.config.prompt_prefix + " and ".join(f"<{name}>" for name in names)
+        alone = [f"{self.config.prompt_prefix}<{name}>" for name in names]
+        return Concept(
+            handles=self.handles.to_concept_handles(),
+            weights=self.adapters.to_concept_weights(),
+            base=self.host.fingerprint,
+            method="break_a_scene",
+            recipe=asdict(self.config),
+            seeds={"seed": self.config.seed},
+            prompts=tuple(dict.fromkeys([*alone, together])),
+            words=dict(self.scene.words),
+            history=summary(history),
+            thumbnail=thumbnail,
+        )
+
     def _prompts(self, samples: Sequence[Sample]) -> list[Prompt]:
         vectors = self.handles.vectors()
         texts = [sample.prompt(self.config.prompt_prefix) for sample in samples]
@@ -135,10 +160,10 @@ class BreakAScene:
         return [encoded[text] for text in texts]
 
     def _draw_class_latents(self, rows: int, draw: torch.Generator) -> Tensor | None:
-        if self._class_latents is None:
+        if self.class_latents is None or not self.config.prior_weight:
             return None
-        chosen = torch.randint(len(self._class_latents), (rows,), generator=draw)
-        return self._class_latents[chosen].to(self.host.device)
+        chosen = torch.randint(len(self.class_latents), (rows,), generator=draw)
+        return self.class_latents[chosen].to(self.host.device)
 
     def _noised(self, rows: int, latent: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
         """Noise like the latents, and a timestep for every row, from the CPU's generator."""

@@ -1,0 +1,55 @@
+"""Pictures of what the base model already knows, for prior preservation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..errors import ImageError
+from ..host.ports import Host, Progress, no_progress
+from .ddim import sample_ddim, seeded_noise
+
+
+def drawn_class_latents(
+    host: Host,
+    prompt: str,
+    count: int,
+    size_px: tuple[int, int],
+    *,
+    seed: int = 0,
+    steps: int = 50,
+    cfg: float = 7.5,
+    rows: int = 4,
+    progress: Progress = no_progress,
+) -> Tensor:
+    """[count, C, h, w] latents of pictures of a prompt, drawn by the base model itself.
+
+    Source: Break-A-Scene's official code draws 100 with 50 steps at guidance 7.5
+    (train.py:128-153, 669-723).
+
+    Args:
+        size_px: (H, W) of the pictures.
+        rows: how many are drawn at once.
+    """
+    positive, negative = host.encode_prompt(prompt), host.encode_prompt("")
+    noise = seeded_noise(host, seed, count, size_px)
+    drawn: list[Tensor] = []
+    for start in range(0, count, rows):
+        part = noise[start : start + rows]
+        drawn.append(sample_ddim(host, [positive], negative, part, steps=steps, cfg=cfg).cpu())
+        progress(min(start + rows, count), count, f"drawing class images of '{prompt}'")
+    return torch.cat(drawn)
+
+
+def encoded_class_latents(host: Host, images: Tensor, size_px: tuple[int, int]) -> Tensor:
+    """[P, C, h, w] latents of class images [P, H, W, 3] that the user gives.
+
+    Raises:
+        ImageError: they have another size than the scene, so they cannot share a batch with it.
+    """
+    if tuple(images.shape[1:3]) != tuple(size_px):
+        raise ImageError(
+            f"The class images are {images.shape[2]}x{images.shape[1]} px but the scene is learned "
+            f"at {size_px[1]}x{size_px[0]} px; resize them to that."
+        )
+    return torch.cat([host.encode_image(image[None]).cpu() for image in images])

@@ -1,0 +1,108 @@
+"""What a run shows while it learns: pictures of a fixed seed, and where each word looks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..attention.localisation import LocalisationScores, attention_scores
+from ..attention.reading import read_attention
+from ..host.ports import HandleVectors, Host
+from ..samplers.ddim import sample_ddim, seeded_noise
+from .pictures import attention_overlay, sample_strip
+from .scene import ConceptScene, SceneImage
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreviewConfig:
+    """How the pictures in between are drawn."""
+
+    prompts: tuple[str, ...] = ()  # empty: every handle alone, then all of them together
+    steps: int = 20  # DDIM steps of a preview
+    cfg: float = 7.5
+    seed: int = 1
+
+
+@dataclass(slots=True)
+class Previews:
+    """Draws with the concepts as they are at this moment.
+
+    Attributes:
+        vectors: gives the handles as they are now.
+        strips: rows of pictures drawn so far, one tensor [n, H, W, 3] per preview.
+        scores: of every handle at the last look.
+    """
+
+    host: Host
+    scene: ConceptScene
+    vectors: Callable[[], HandleVectors]
+    config: PreviewConfig = field(default_factory=PreviewConfig)
+    strips: list[Tensor] = field(default_factory=list)
+    captions: list[str] = field(default_factory=list)
+    scores: dict[str, LocalisationScores] = field(default_factory=dict)
+
+    @property
+    def prompts(self) -> Sequence[str]:
+        """What is drawn at each preview."""
+        if self.config.prompts:
+            return self.config.prompts
+        alone = [f"a photo of <{name}>" for name in self.scene.names]
+        together = "a photo of " + " and ".join(f"<{name}>" for name in self.scene.names)
+        return alone if len(alone) == 1 else [*alone, together]
+
+    @torch.no_grad()
+    def samples(self) -> Tensor:
+        """[n, H, W, 3] one picture for each prompt, from the same noise every time."""
+        height, width = self.scene.images[0].image.shape[:2]
+        vectors = self.vectors()
+        encoded = [self.host.encode_prompt(text, vectors) for text in self.prompts]
+        noise = seeded_noise(self.host, self.config.seed, len(encoded), (height, width))
+        latents = [
+            sample_ddim(
+                self.host,
+                [prompt],
+                self.host.encode_prompt(""),
+                noise[i : i + 1],
+                steps=self.config.steps,
+                cfg=self.config.cfg,
+            )
+            for i, prompt in enumerate(encoded)
+        ]
+        return self.host.decode_latent(torch.cat(latents))
+
+    def overlay(self) -> Tensor:
+        """[H, W, 3] attention of every handle over the first picture that shows it; keeps scores."""
+        panels, waiting = [], set(self.scene.names)
+        for picture in self.scene.images:
+            if names := [name for name in picture.masks if name in waiting]:
+                panels.append(self._attention_panel(picture, names))
+                waiting -= set(names)
+        return torch.cat(panels)
+
+    def _attention_panel(self, picture: SceneImage, names: Sequence[str]) -> Tensor:
+        words = [f"<{name}>" for name in names]
+        prompt = self.host.encode_prompt("a photo of " + " and ".join(words), self.vectors())
+        latent = self.host.encode_image(picture.image[None])
+        maps = dict(zip(names, read_attention(self.host, latent, prompt, words).values(), strict=True))
+        masks = {name: picture.masks[name] for name in names}
+        scores = {name: attention_scores(maps[name], masks[name]) for name in names}
+        self.scores.update(scores)
+        return attention_overlay(picture.image, maps, masks, scores)
+
+    def __call__(self, step: int) -> Tensor:
+        """A preview at a step: draws, remembers, and gives one picture of both."""
+        drawn = self.samples()
+        self.strips.append(drawn)
+        self.captions.append(f"step {step}")
+        return sample_strip(list(drawn), list(self.prompts))
+
+    def timeline(self) -> Tensor | None:
+        """[H, W, 3] every preview so far, one row each; None before the first."""
+        if not self.strips:
+            return None
+        images = [image for strip in self.strips for image in strip]
+        captions = [f"{when}: {p}" for when in self.captions for p in self.prompts]
+        return sample_strip(images, captions)
