@@ -164,7 +164,7 @@ def load_tokenizer() -> CLIPTokenizer:
     """CLIP's tokenizer with the reduced vocabulary; ids are CLIP's own."""
     from transformers import CLIPTokenizer
 
-    return CLIPTokenizer.from_pretrained(str(TOKENIZER))
+    return CLIPTokenizer.from_pretrained(str(TOKENIZER), local_files_only=True)
 
 
 def load_tinyworld(path: Path = CHECKPOINT) -> TinyWorldModules:
