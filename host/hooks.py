@@ -80,6 +80,11 @@ def _on_projection(site: TransformerSite, edits: Sequence[UNetEdit]) -> Callable
     return hook
 
 
+# Layers whose edits run at this moment: what an edit projects for itself is not the host's pass,
+# neither for its own hooks nor for those of another application on the same layer.
+_editing: set[nn.Module] = set()
+
+
 def _cross_attention_hooks(
     site: TransformerSite, layer: int, edits: Sequence[UNetEdit], info: ForwardInfo
 ) -> Iterator[Any]:
@@ -88,22 +93,36 @@ def _cross_attention_hooks(
 
     def keep(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-            projected[name] = output
+            if attention not in _editing:
+                projected[name] = output
 
         return hook
 
-    def attended(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        # Taken out before the edits run: an edit may project other contexts with the same layers.
+    def attended(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        if attention in _editing or len(projected) < 3:
+            return None
         query, key, value = (projected.pop(name) for name in ("query", "key", "value"))
-        call = CrossAttentionCall(site, layer, info, module, query, key, value, output)
-        for edit in edits:
-            changed = edit.cross_attention(call)
-            if changed is not None:
-                call.output = changed
-        projected.clear()
+        call = CrossAttentionCall(site, layer, info, attention, query, key, value, output)
+        _editing.add(attention)
+        try:
+            for edit in edits:
+                changed = edit.cross_attention(call)
+                if changed is not None:
+                    call.output = changed
+        finally:
+            _editing.discard(attention)
         return call.output
 
     yield attention.to_q.register_forward_hook(keep("query"))
     yield attention.to_k.register_forward_hook(keep("key"))
     yield attention.to_v.register_forward_hook(keep("value"))
-    yield attention.register_forward_hook(attended)
+    yield _last_module(attention).register_forward_hook(attended)
+
+
+def _last_module(attention: Any) -> nn.Module:
+    """The module that every result of an attention comes out of.
+
+    Where another pack replaces an attention, ComfyUI calls its layers one by one and never the
+    attention itself; diffusers always calls it, and keeps `to_out` as a list.
+    """
+    return attention.to_out if isinstance(attention.to_out, nn.Sequential) else attention

@@ -20,9 +20,41 @@ COMFYUI = _find_comfyui()
 if COMFYUI is None:
     pytest.skip("ComfyUI was not found; set COMFYUI_PATH to its folder", allow_module_level=True)
 sys.path.insert(0, str(COMFYUI))
+sys.path.append(str(Path(__file__).parent))  # the helpers beside the tests
 sys.argv = sys.argv[:1]  # ComfyUI reads the command line when it is imported
 
 from comfy.cli_args import args as comfy_args  # noqa: E402
 
 if not os.environ.get("CONCEPTLOOM_TEST_GPU"):
     comfy_args.cpu = True
+
+import torch  # noqa: E402
+from conceptloom.host.comfyui.host import ComfyHost  # noqa: E402
+from tiny_models import FAMILIES, Graph, graph_of  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def inference_mode():
+    """Every node runs in it."""
+    with torch.inference_mode():
+        yield
+
+
+@pytest.fixture(params=list(FAMILIES))
+def family(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def graph(family: str) -> Graph:
+    return graph_of(family)
+
+
+@pytest.fixture
+def sd1() -> Graph:
+    return graph_of("sd1")
+
+
+@pytest.fixture
+def host(graph: Graph) -> ComfyHost:
+    return ComfyHost(graph.model, graph.clip, graph.vae)

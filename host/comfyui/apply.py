@@ -1,0 +1,89 @@
+"""A learned concept on MODEL and CLIP, as patches that every sampler and loader of the host knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import Any
+
+from torch import Tensor
+
+from comfy.weight_adapter import LoRAAdapter
+
+from ...errors import BaseMismatchError
+from ..ports import HandleVectors
+from .prompts import clip_with_handles, encoder_names
+from .sites import unet_sites
+from .weights import Weight, reaches_the_unet, text_weights, unet_weights
+
+# Dense delta of the weight's shape, or (up [out, r], down [r, in], scale): delta = scale up @ down.
+WeightDelta = Tensor | tuple[Tensor, Tensor, float]
+
+
+def apply_concept(
+    model: Any,
+    clip: Any,
+    weight_deltas: Mapping[str, WeightDelta],
+    handles: HandleVectors,
+    strength: float = 1.0,
+) -> tuple[Any, Any]:
+    """Clones of MODEL and CLIP that know a concept; the ones that came in stay as they are.
+
+    Args:
+        weight_deltas: canonical weight name -> what learning added to it.
+        handles: name -> vectors per text encoder; usable as `<name>` in every prompt downstream.
+        strength: factor on the weights; 0 leaves them exactly as they are. Handles keep their length.
+
+    Raises:
+        BaseMismatchError: the concept has weights that this base model has not, or not so large.
+        HandleError: the handles do not fit the text encoders.
+    """
+    unet_sites(model.model.diffusion_model)  # refuses what has no UNet, in words
+    unet = unet_weights(model.model.diffusion_model)
+    text = text_weights(clip.cond_stage_model, encoder_names(clip))
+    for name, delta in weight_deltas.items():
+        _check_fits(name, delta, unet.get(name) or text.get(name))
+    applied_model, applied_clip = model.clone(), clip_with_handles(clip, handles)
+    if strength != 0:
+        for patcher, weights in ((applied_model, unet), (applied_clip, text)):
+            patches = {
+                weights[name].key: _patch(weights[name], delta)
+                for name, delta in weight_deltas.items()
+                if name in weights
+            }
+            if patches:
+                patcher.add_patches(patches, strength)
+    return applied_model, applied_clip
+
+
+def _patch(weight: Weight, delta: WeightDelta) -> Any:
+    if isinstance(delta, Tensor):
+        return ("diff", (delta.detach().reshape(_shape(weight)),))
+    up, down, scale = delta
+    # The host divides alpha by the rank. What follows it: mid, DoRA scale, reshape.
+    factors = (up.detach(), down.detach(), scale * down.shape[0], None, None, None)
+    return LoRAAdapter({weight.key}, factors)
+
+
+def _shape(weight: Weight) -> tuple[int, ...]:
+    return tuple(getattr(weight.module, weight.attribute).shape)
+
+
+def _check_fits(name: str, delta: WeightDelta, weight: Weight | None) -> None:
+    if weight is None or not reaches_the_unet(name):
+        raise BaseMismatchError(
+            f"The concept changes {name}, which this base model does not have; it was learned on "
+            "another kind of model. Load the checkpoint family that it was trained on."
+        )
+    shape = _shape(weight)
+    # A 1x1 convolution (SD1) and a linear layer (SD2, SDXL) hold the same numbers.
+    came = (
+        (delta.shape[0], delta[0].numel())
+        if isinstance(delta, Tensor)
+        else (delta[0].shape[0], delta[1][0].numel())
+    )
+    if came != (shape[0], prod(shape[1:])):
+        raise BaseMismatchError(
+            f"{name} is {'x'.join(map(str, shape))} in this base model, but {came[0]}x{came[1]} in "
+            "the concept; it was learned on a model of other widths."
+        )
