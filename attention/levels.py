@@ -30,7 +30,9 @@ def sites_to_read(
     """
     there = sorted({s.level for s in sites.transformers if s.place is not Place.MID}, reverse=True)
     if level == 0:
-        fine = [n for n in there if n <= PAPER_LEVEL and min(grid_at(n, latent_size)) >= SMALLEST_GRID]
+        fine = [
+            n for n in there if n <= PAPER_LEVEL and min(grid_at(n, latent_size)) >= SMALLEST_GRID
+        ]
         level = fine[0] if fine else there[-1]
     if level not in there:
         told = ", ".join(str(n) for n in sorted(there))

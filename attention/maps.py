@@ -29,7 +29,9 @@ class TokenQuery:
 
     def columns(self, context_length: int) -> list[int]:
         """Key positions in a context in which the prompt may stand several times."""
-        return [start + p for start in range(0, context_length, self.length) for p in self.positions]
+        return [
+            start + p for start in range(0, context_length, self.length) for p in self.positions
+        ]
 
 
 @dataclass(frozen=True, slots=True)

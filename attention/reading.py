@@ -25,7 +25,9 @@ def word_positions(host: Host, prompt: Prompt, word: str) -> tuple[int, ...]:
     handle = HANDLE.fullmatch(word.strip())
     found = prompt.find_handle(handle[1]) if handle else prompt.find(host.tokenize(word))
     if not found:
-        raise PromptError(f"The prompt {prompt.text!r} does not hold {word!r}; add it, or look at another word.")
+        raise PromptError(
+            f"The prompt {prompt.text!r} does not hold {word!r}; add it, or look at another word."
+        )
     return found
 
 

@@ -56,7 +56,9 @@ def _hooks(sites: UNetSites, edits: Sequence[UNetEdit], info: ForwardInfo) -> It
             yield site.last_layer.register_forward_hook(_on_output(changes))
 
 
-def _bind(method: Callable[..., Tensor | None], *place: object) -> Callable[[Tensor], Tensor | None]:
+def _bind(
+    method: Callable[..., Tensor | None], *place: object
+) -> Callable[[Tensor], Tensor | None]:
     return lambda output: method(*place, output)
 
 

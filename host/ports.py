@@ -1,9 +1,9 @@
 """What a method may ask of a host, and nothing else.
 
 A method receives a `Host` (ComfyUI or diffusers, it never asks which) and talks about the UNet in
-one vocabulary: *sites* (where something can be hooked), *edits* (what steps in there for one forward
-pass) and *weights* by their canonical names. Canonical names are those of the original Stable
-Diffusion checkpoints without prefix:
+one vocabulary: *sites* (where something can be hooked), *edits* (what steps in there for one
+forward pass) and *weights* by their canonical names. Canonical names are those of the original
+Stable Diffusion checkpoints without prefix:
 
     unet.output_blocks.4.1.transformer_blocks.0.attn2.to_k.weight
     clip_l.text_model.encoder.layers.0.self_attn.q_proj.weight     (clip_g, clip_h alike)

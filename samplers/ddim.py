@@ -1,6 +1,6 @@
 """DDIM on the base model's own timesteps (Song et al. 2020, arXiv 2010.02502, Eq. 12).
 
-    alpha_bar -> alpha_t of the paper's Sec. 4      eta -> the paper's eta, 0 is deterministic
+alpha_bar -> alpha_t of the paper's Sec. 4      eta -> the paper's eta, 0 is deterministic
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ class Estimate:
         """One line for the user."""
         total = (self.learning_bytes + self.activation_bytes) / MIB
         return (
-            f"{steps} steps, {self.parameters:,} trained numbers, about {total:,.0f} MiB beside the "
-            f"model ({self.activation_bytes / MIB:,.0f} MiB of them activations)"
+            f"{steps} steps, {self.parameters:,} trained numbers, about {total:,.0f} MiB beside "
+            f"the model ({self.activation_bytes / MIB:,.0f} MiB of them activations)"
         )
 
 

@@ -53,12 +53,12 @@ def checked_names(names: Sequence[str], host: Host | None = None) -> list[str]:
     """Names without brackets, in the same order.
 
     Args:
-        host: refuse words of its vocabulary too. In a prompt `<mug>` would still be told from the
-            word, but the exported embedding and every caption would bear the word's own name.
+        host: warn of words in its vocabulary too. In a prompt `<mug>` is told from `mug` by its
+            brackets, but only by them.
 
     Raises:
-        HandleError: a name is not a handle, comes twice (upper and lower case count as the same,
-            for they share a file name), or is a word that the text encoder knows as one token.
+        HandleError: a name is not a handle, or comes twice (upper and lower case count as the
+            same, for they share a file name).
     """
     checked = [checked_name(name) for name in names]
     seen: dict[str, str] = {}
@@ -67,9 +67,11 @@ def checked_names(names: Sequence[str], host: Host | None = None) -> list[str]:
             raise HandleError(f"The handle <{name}> comes twice (also as <{other}>); rename one.")
         seen[name.casefold()] = name
         if host is not None and len(host.tokenize(name)) == 1:
-            raise HandleError(
-                f"<{name}> is a word that the model already knows; choose a name that is not in "
-                f"its vocabulary, for example my-{name}."
+            log.warning(
+                "<%s> is also a word that the model knows: write it with its brackets to mean the "
+                "concept, or choose a name such as my-%s",
+                name,
+                name,
             )
     return checked
 

@@ -12,119 +12,16 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
-from typing import Protocol
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import DivergedError, MemoryExhaustedError
-from ..host.ports import Progress, no_progress
-from .checks import require_positive, require_whole
+from .recipe import Events, LoopConfig, LoopState, Phase, Recipe, StateStore
 from .watch import LossWatch, remaining
 
 log = logging.getLogger("conceptloom")
-
-Losses = Mapping[str, Tensor]  # name of a term -> its weighted value; the total is their sum
-
-
-@dataclass(frozen=True, slots=True)
-class Phase:
-    """A stretch of steps with its own parameters and a fresh optimizer."""
-
-    name: str
-    steps: int
-    learning_rate: float
-    parameters: Sequence[nn.Parameter]
-
-
-class Recipe(Protocol):
-    """What the loop asks of a method."""
-
-    def phases(self) -> Sequence[Phase]: ...
-
-    def named_parameters(self) -> Mapping[str, nn.Parameter]:
-        """Everything that learns in any phase, by a stable name."""
-        ...
-
-    def computing(self, phase: Phase) -> AbstractContextManager[None]:
-        """The model as it computes in a phase: trained weights in place, gradients on."""
-        ...
-
-    def losses(self, phase: Phase, draw: torch.Generator) -> Losses:
-        """Loss terms of one forward pass; `draw` is its only source of randomness."""
-        ...
-
-    def step_down(self) -> StepDown | None:
-        """Need less memory from now on, or None when there is nothing left to give."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class StepDown:
-    """How a recipe needs less memory."""
-
-    told: str  # for the user
-    passes: int = 1  # forward passes that now make up one of before
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LoopConfig:
-    """How to optimise; AdamW as in the official code of Break-A-Scene (train.py:300-323)."""
-
-    seed: int = 0
-    accumulation: int = 1  # forward passes an optimizer step
-    clip: float = 1.0  # largest norm of all gradients of a step; 0 does not clip
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 1e-2
-    epsilon: float = 1e-8
-    loss_scale: float = 1.0  # above 1 for half-precision models, so that gradients do not vanish
-    save_every: int = 100  # steps between saved states; 0 saves only at the end or on cancel
-    preview_every: int = 0  # steps between previews; 0 draws none
-
-    def __post_init__(self) -> None:
-        for name in ("clip", "weight_decay"):
-            require_positive(name, getattr(self, name), zero=True)
-        for name, least in (("accumulation", 1), ("save_every", 0), ("preview_every", 0)):
-            require_whole(name, getattr(self, name), least=least)
-
-
-@dataclass(slots=True)
-class LoopState:
-    """All that a stopped run needs to go on."""
-
-    step: int = 0  # optimizer steps done, over all phases
-    history: list[dict[str, float]] = field(default_factory=list)
-    optimizer: torch.optim.AdamW | None = None
-    phase: int = -1  # whose optimizer that is
-    stepped_down: bool = False  # memory ran out once; the recipe needs less since
-    passes: int = 1  # forward passes for one of the configured ones
-
-
-class StateStore(Protocol):
-    """Where the state of a run is kept between queueing and queueing again."""
-
-    def save(self, state: LoopState, parameters: Mapping[str, nn.Parameter]) -> str:
-        """Write everything in one atomic step; returns where, for the user."""
-        ...
-
-    def load(
-        self,
-        parameters: Mapping[str, nn.Parameter],
-        optimizer_for: Callable[[int], torch.optim.AdamW],
-    ) -> LoopState | None:
-        """Fill the parameters from a saved state; None when there is none."""
-        ...
-
-
-@dataclass(slots=True)
-class Events:
-    """Who wants to hear of a run while it goes on."""
-
-    progress: Progress = no_progress
-    on_step: Callable[[Mapping[str, float]], None] = lambda row: None
-    on_preview: Callable[[int], Tensor | None] = lambda step: None  # picture [H, W, 3] to show
 
 
 def run(
@@ -150,8 +47,18 @@ def run(
         log.info("resuming after step %d", state.step)
     if state.stepped_down:
         recipe.step_down()
+
+    def rewind(step: int) -> str:
+        if store is None:
+            return "in memory only, and too late: no folder was given"
+        store.drop_after(step)
+        earlier = store.load(parameters, optimizer_for) or LoopState()
+        for name in ("step", "history", "optimizer", "phase"):
+            setattr(state, name, getattr(earlier, name))
+        return "saved earlier" if state.step else "nothing was saved before; start anew"
+
     with _saved_when_stopped(store, state, parameters) as save:
-        run_ = _Run(recipe, config, events or Events(), state, phases, save)
+        run_ = _Run(recipe, config, events or Events(), state, phases, save, rewind)
         for index in range(len(phases)):
             if state.step < run_.ends[index]:
                 if state.phase != index or state.optimizer is None:
@@ -171,9 +78,10 @@ class _Run:
         state: LoopState,
         phases: Sequence[Phase],
         save: Callable[[], str],
+        rewind: Callable[[int], str],
     ) -> None:
         self.recipe, self.config, self.events, self.state = recipe, config, events, state
-        self.phases, self.save = phases, save
+        self.phases, self.save, self.rewind = phases, save, rewind
         self.ends = list(itertools.accumulate(phase.steps for phase in phases))
         self.watch = LossWatch(row["total"] for row in state.history)
         self.started, self.first = time.monotonic(), state.step
@@ -202,16 +110,24 @@ class _Run:
         if trouble is None and not math.isfinite(norm) and self.config.loss_scale == 1:
             trouble = "the gradients are not finite"
         if trouble:
-            raise DivergedError(
-                f"Learning stopped at step {self.state.step + 1} ({phase.name}): {trouble}. "
-                f"The steps before are kept ({self.save()}). Lower the learning rate of this "
-                f"phase, now {phase.learning_rate:g}, to a third and queue again."
-            )
+            raise self.diverged(phase, trouble)
         if math.isfinite(norm):  # an overflow under loss scaling skips the step
             optimizer.step()
         self.state.step += 1
         self.watch.add(total)
         return {"total": total, **terms}
+
+    def diverged(self, phase: Phase, trouble: str) -> DivergedError:
+        """Back to the last good state, and what to tell the user."""
+        stopped_at = self.state.step + 1
+        # A step with a bad loss is not taken, so before one the present state is a good one.
+        exploded = self.watch.has_exploded
+        kept = self.rewind(self.watch.good_until) if exploded else self.save()
+        return DivergedError(
+            f"Learning stopped at step {stopped_at} ({phase.name}): {trouble}. "
+            f"The state after step {self.state.step} is kept ({kept}). Lower the learning rate of "
+            f"this phase, now {phase.learning_rate:g}, to a third and queue again."
+        )
 
     def gradients(self, phase: Phase) -> dict[str, float]:
         """Mean gradients over the accumulated passes, and the mean of every loss term."""
@@ -246,10 +162,14 @@ class _Run:
         """Need less memory from here on, or end with advice."""
         advice = "Use a smaller resolution, a smaller scope (low-rank, handles) or a batch of 1."
         if self.state.stepped_down:
-            raise MemoryExhaustedError(f"Out of memory, also after stepping down. {advice}") from error
+            raise MemoryExhaustedError(
+                f"Out of memory, also after stepping down. {advice}"
+            ) from error
         lesser = self.recipe.step_down()
         if lesser is None:
-            raise MemoryExhaustedError(f"Out of memory, and nothing left to give. {advice}") from error
+            raise MemoryExhaustedError(
+                f"Out of memory, and nothing left to give. {advice}"
+            ) from error
         self.state.stepped_down = True
         self.state.passes = lesser.passes
         log.warning("out of memory at step %d: %s", self.state.step + 1, lesser.told)

@@ -12,7 +12,8 @@ from ..attention.localisation import LocalisationScores, attention_scores
 from ..attention.reading import read_attention
 from ..host.ports import HandleVectors, Host
 from ..samplers.ddim import sample_ddim, seeded_noise
-from .pictures import attention_overlay, sample_strip
+from .palette import RGB, concept_colours
+from .pictures import attention_overlay, sample_strip, stacked
 from .scene import ConceptScene, SceneImage
 
 
@@ -53,6 +54,10 @@ class Previews:
         together = "a photo of " + " and ".join(f"<{name}>" for name in self.scene.names)
         return alone if len(alone) == 1 else [*alone, together]
 
+    @property
+    def _colours(self) -> dict[str, RGB]:
+        return concept_colours(self.scene.names)
+
     @torch.no_grad()
     def samples(self) -> Tensor:
         """[n, H, W, 3] one picture for each prompt, from the same noise every time."""
@@ -74,30 +79,32 @@ class Previews:
         return self.host.decode_latent(torch.cat(latents))
 
     def overlay(self) -> Tensor:
-        """[H, W, 3] attention of every handle over the first picture that shows it; keeps scores."""
+        """[H, W, 3] attention of every handle over its first picture; keeps the scores."""
         panels, waiting = [], set(self.scene.names)
         for picture in self.scene.images:
             if names := [name for name in picture.masks if name in waiting]:
                 panels.append(self._attention_panel(picture, names))
                 waiting -= set(names)
-        return torch.cat(panels)
+        return stacked(panels)
 
     def _attention_panel(self, picture: SceneImage, names: Sequence[str]) -> Tensor:
         words = [f"<{name}>" for name in names]
         prompt = self.host.encode_prompt("a photo of " + " and ".join(words), self.vectors())
         latent = self.host.encode_image(picture.image[None])
-        maps = dict(zip(names, read_attention(self.host, latent, prompt, words).values(), strict=True))
+        maps = dict(
+            zip(names, read_attention(self.host, latent, prompt, words).values(), strict=True)
+        )
         masks = {name: picture.masks[name] for name in names}
         scores = {name: attention_scores(maps[name], masks[name]) for name in names}
         self.scores.update(scores)
-        return attention_overlay(picture.image, maps, masks, scores)
+        return attention_overlay(picture.image, maps, masks, scores, self._colours)
 
     def __call__(self, step: int) -> Tensor:
         """A preview at a step: draws, remembers, and gives one picture of both."""
         drawn = self.samples()
         self.strips.append(drawn)
         self.captions.append(f"step {step}")
-        return sample_strip(list(drawn), list(self.prompts))
+        return sample_strip(list(drawn), list(self.prompts), self._colours)
 
     def timeline(self) -> Tensor | None:
         """[H, W, 3] every preview so far, one row each; None before the first."""
@@ -105,4 +112,4 @@ class Previews:
             return None
         images = [image for strip in self.strips for image in strip]
         captions = [f"{when}: {p}" for when in self.captions for p in self.prompts]
-        return sample_strip(images, captions)
+        return sample_strip(images, captions, self._colours, len(self.prompts))

@@ -114,7 +114,9 @@ def _scene_image(index: int, image: Tensor, masks: Mapping[str, Tensor | None]) 
         if fitted.max() > 0:
             shown[name] = fitted
     if not shown:
-        raise MaskError(f"Every mask of picture {index + 1} is empty; paint one, or drop the picture.")
+        raise MaskError(
+            f"Every mask of picture {index + 1} is empty; paint one, or drop the picture."
+        )
     _check_overlaps(index, shown)
     return SceneImage(image[..., :3].float().clamp(0, 1), shown)
 
@@ -123,15 +125,18 @@ def _fitted_mask(name: str, mask: Tensor, size: tuple[int, int]) -> Tensor:
     if mask.ndim == 3 and mask.shape[0] == 1:
         mask = mask[0]
     if mask.ndim != 2:
-        raise MaskError(f"The mask of <{name}> has the shape {list(mask.shape)}; give height x width.")
+        raise MaskError(
+            f"The mask of <{name}> has the shape {list(mask.shape)}; give height x width."
+        )
     height, width = mask.shape
     if (height, width) == size:
         return mask.float()
     aspect = (width / height) / (size[1] / size[0])
     if abs(aspect - 1) > SAME_ASPECT:
         raise MaskError(
-            f"The mask of <{name}> is {width}x{height} px but its picture is {size[1]}x{size[0]} px, "
-            "another aspect; crop or pad the mask to the picture. (Same aspect would be resized.)"
+            f"The mask of <{name}> is {width}x{height} px but its picture is {size[1]}x{size[0]} "
+            "px, another aspect; crop or pad the mask to the picture. (Of the same aspect it would "
+            "be resized.)"
         )
     return F.interpolate(mask[None, None].float(), size, mode="bilinear", antialias=True)[0, 0]
 
@@ -181,7 +186,9 @@ def resized_scene(scene: ConceptScene, resolution_px: int, multiple_px: int) -> 
     sizes = {_target_size(p.image.shape[:2], resolution_px, multiple_px) for p in scene.images}
     if len(sizes) > 1:
         told = ", ".join(f"{w}x{h}" for h, w in sorted(sizes))
-        raise ImageError(f"The pictures have different sizes ({told}); crop them to one size first.")
+        raise ImageError(
+            f"The pictures have different sizes ({told}); crop them to one size first."
+        )
     size = sizes.pop()
 
     def fit(channels: Tensor) -> Tensor:  # [1, C, H, W]
@@ -202,5 +209,7 @@ def resized_scene(scene: ConceptScene, resolution_px: int, multiple_px: int) -> 
 def _target_size(size: Sequence[int], resolution_px: int, multiple_px: int) -> tuple[int, int]:
     height, width = size
     scale = resolution_px / (height * width) ** 0.5 if resolution_px else 1.0
-    sides = [max(multiple_px, round(n * scale / multiple_px) * multiple_px) for n in (height, width)]
+    sides = [
+        max(multiple_px, round(n * scale / multiple_px) * multiple_px) for n in (height, width)
+    ]
     return sides[0], sides[1]

@@ -5,16 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-SMOOTHING = 0.95  # weight of the past in the moving average
-SETTLED = 20  # steps after which the average means something
-EXPLOSION = 10.0  # times the lowest average so far
+SMOOTHING = 0.95  # weight of the past in the moving average, about 20 steps
+SETTLED = 40  # steps after which averages mean something
+EXPLOSION = 5.0  # moving average over the mean of the whole run; noise alone stays below 3
+SOUND = 2.0  # up to here nothing was wrong yet
 
 
 class LossWatch:
-    """Moving average of a loss, and whether the next value is one to stop at."""
+    """Moving average of a loss, and whether the next value is one to stop at.
+
+    Attributes:
+        good_until: how many steps were taken when the average was last as usual.
+    """
 
     def __init__(self, history: Iterable[float] = ()) -> None:
-        self._average, self._lowest, self._seen = 0.0, math.inf, 0
+        self._average, self._sum, self._seen = 0.0, 0.0, 0
+        self.good_until = 0
         for value in history:
             self.add(value)
 
@@ -25,21 +31,32 @@ class LossWatch:
             return math.nan
         return self._average / (1 - SMOOTHING**self._seen)
 
+    @property
+    def usual(self) -> float:
+        """Mean over the whole run; NaN before the first step."""
+        return self._sum / self._seen if self._seen else math.nan
+
+    @property
+    def has_exploded(self) -> bool:
+        return self._seen >= SETTLED and self.smooth > EXPLOSION * self.usual
+
     def add(self, value: float) -> None:
         """A step was taken with this loss."""
         self._average = SMOOTHING * self._average + (1 - SMOOTHING) * value
+        self._sum += value
         self._seen += 1
-        if self._seen >= SETTLED:
-            self._lowest = min(self._lowest, self.smooth)
+        if self.smooth <= SOUND * self.usual:
+            self.good_until = self._seen
 
     def trouble(self, value: float) -> str | None:
         """What is wrong with a loss before its step is taken; None when it is sound."""
-        if not math.isfinite(value):
-            return "the loss is not a number" if math.isnan(value) else "the loss is infinite"
-        if self._seen >= SETTLED and self.smooth > EXPLOSION * self._lowest:
+        if math.isnan(value):
+            return "the loss is not a number"
+        if math.isinf(value):
+            return "the loss is infinite"
+        if self.has_exploded:
             return (
-                f"the loss exploded: its average is {self.smooth:.3g}, after having been "
-                f"{self._lowest:.3g}"
+                f"the loss exploded, its average is {self.smooth:.3g} instead of {self.usual:.3g}"
             )
         return None
 

@@ -108,8 +108,9 @@ def _checked_blocks(unet: Any) -> list[_Block]:
         return list(_blocks(unet))
     except (AttributeError, TypeError, IndexError) as error:
         raise UnsupportedModelError(
-            f"{type(unet).__name__} is not supported: ConceptLoom needs a UNet with cross-attention "
-            "in its middle block, as in Stable Diffusion 1.x, 2.x and SDXL (UNet2DConditionModel)."
+            f"{type(unet).__name__} is not supported: ConceptLoom needs a UNet with cross-"
+            "attention in its middle block, as in Stable Diffusion 1.x, 2.x and SDXL "
+            "(UNet2DConditionModel)."
         ) from error
 
 

@@ -33,7 +33,7 @@ def edited_weights(
     *,
     trainable: bool,
 ) -> Iterator[None]:
-    """Parametrize `modules[name]` = (module, "weight" or "bias") for every edit; undo at the end."""
+    """Parametrize `modules[name]`, a module and "weight" or "bias", for every edit; undo it."""
     installed: list[tuple[nn.Module, str]] = []
     try:
         for name, edit in weights.items():

@@ -15,8 +15,9 @@ from ...samplers.class_images import drawn_class_latents, encoded_class_latents
 from ...training.checkpoints import StateFolder, content_key, model_digest
 from ...training.concept import Concept
 from ...training.estimate import Estimate, estimate_of
-from ...training.loop import Events, LoopConfig, run
+from ...training.loop import run
 from ...training.previews import PreviewConfig, Previews
+from ...training.recipe import Events, LoopConfig
 from ...training.reports import TensorBoardLog, write_csv
 from ...training.scene import ConceptScene
 from .config import BreakASceneConfig
@@ -93,9 +94,7 @@ def _estimate(recipe: BreakAScene) -> Estimate:
     return estimate_of(host, parameters, size, rows, checkpointing=checkpointing)
 
 
-def _class_latents(
-    recipe: BreakAScene, given: ClassImages, progress: Progress
-) -> Tensor | None:
+def _class_latents(recipe: BreakAScene, given: ClassImages, progress: Progress) -> Tensor | None:
     if not recipe.config.prior_weight:
         return None
     if given.images is not None:

@@ -15,7 +15,8 @@ from ...host.ports import Host, Prompt
 from ...training.adapters import Scope, make_adapters
 from ...training.concept import Concept
 from ...training.handles import HandleParameters, initial_handles
-from ...training.loop import Losses, Phase, StepDown, summary
+from ...training.loop import summary
+from ...training.recipe import Losses, Phase, StepDown
 from ...training.scene import ConceptScene, resized_scene
 from .config import BreakASceneConfig
 from .losses import attention_loss, masked_noise_loss
@@ -92,8 +93,14 @@ class BreakAScene:
         if class_latent is not None:
             class_noise, class_timesteps = self._noised(len(samples), class_latent, draw)
             latent = torch.cat([latent, class_latent])
-            noise, timesteps = torch.cat([noise, class_noise]), torch.cat([timesteps, class_timesteps])
-            prompts = [*prompts, *[self.host.encode_prompt(self.config.prior_prompt)] * len(samples)]
+            noise, timesteps = (
+                torch.cat([noise, class_noise]),
+                torch.cat([timesteps, class_timesteps]),
+            )
+            prompts = [
+                *prompts,
+                *[self.host.encode_prompt(self.config.prior_prompt)] * len(samples),
+            ]
         capture = AttentionCapture(self.sites if self.config.attention_weight else ())
         noisy = self.host.schedule.add_noise(latent, noise, timesteps)
         predicted = self.host.predict(noisy, timesteps, prompts, [capture])

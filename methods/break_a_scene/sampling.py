@@ -31,9 +31,7 @@ def draw_samples(
     return [_draw_sample(scene, config, draw) for _ in range(rows)]
 
 
-def _draw_sample(
-    scene: ConceptScene, config: BreakASceneConfig, draw: torch.Generator
-) -> Sample:
+def _draw_sample(scene: ConceptScene, config: BreakASceneConfig, draw: torch.Generator) -> Sample:
     image = _below(len(scene.images), draw)
     names: Sequence[str] = list(scene.images[image].masks)
     count = 1 + _below(len(names), draw) if config.union_sampling else 1

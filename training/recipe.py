@@ -1,0 +1,122 @@
+"""What the training loop and a method agree on.
+
+A method is a `Recipe`: phases, parameters and losses. The loop brings the rest: optimizer,
+resuming, watching the loss, and a good end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ..host.ports import Progress, no_progress
+from .checks import require_positive, require_whole
+
+Losses = Mapping[str, Tensor]  # name of a term -> its weighted value; the total is their sum
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A stretch of steps with its own parameters and a fresh optimizer."""
+
+    name: str
+    steps: int
+    learning_rate: float
+    parameters: Sequence[nn.Parameter]
+
+
+class Recipe(Protocol):
+    """What the loop asks of a method."""
+
+    def phases(self) -> Sequence[Phase]: ...
+
+    def named_parameters(self) -> Mapping[str, nn.Parameter]:
+        """Everything that learns in any phase, by a stable name."""
+        ...
+
+    def computing(self, phase: Phase) -> AbstractContextManager[None]:
+        """The model as it computes in a phase: trained weights in place, gradients on."""
+        ...
+
+    def losses(self, phase: Phase, draw: torch.Generator) -> Losses:
+        """Loss terms of one forward pass; `draw` is its only source of randomness."""
+        ...
+
+    def step_down(self) -> StepDown | None:
+        """Need less memory from now on, or None when there is nothing left to give."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StepDown:
+    """How a recipe needs less memory."""
+
+    told: str  # for the user
+    passes: int = 1  # forward passes that now make up one of before
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoopConfig:
+    """How to optimise; AdamW as in the official code of Break-A-Scene (train.py:300-323)."""
+
+    seed: int = 0
+    accumulation: int = 1  # forward passes an optimizer step
+    clip: float = 1.0  # largest norm of all gradients of a step; 0 does not clip
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 1e-2
+    epsilon: float = 1e-8
+    loss_scale: float = 1.0  # above 1 for half-precision models, so that gradients do not vanish
+    save_every: int = 100  # steps between saved states; 0 saves only at the end or on cancel
+    preview_every: int = 0  # steps between previews; 0 draws none
+
+    def __post_init__(self) -> None:
+        for name in ("clip", "weight_decay"):
+            require_positive(name, getattr(self, name), zero=True)
+        for name, least in (("accumulation", 1), ("save_every", 0), ("preview_every", 0)):
+            require_whole(name, getattr(self, name), least=least)
+
+
+@dataclass(slots=True)
+class LoopState:
+    """All that a stopped run needs to go on."""
+
+    step: int = 0  # optimizer steps done, over all phases
+    history: list[dict[str, float]] = field(default_factory=list)
+    optimizer: torch.optim.AdamW | None = None
+    phase: int = -1  # whose optimizer that is
+    stepped_down: bool = False  # memory ran out once; the recipe needs less since
+    passes: int = 1  # forward passes for one of the configured ones
+
+
+class StateStore(Protocol):
+    """Where the state of a run is kept between queueing and queueing again."""
+
+    def save(self, state: LoopState, parameters: Mapping[str, nn.Parameter]) -> str:
+        """Write everything in one atomic step; returns where, for the user."""
+        ...
+
+    def load(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        optimizer_for: Callable[[int], torch.optim.AdamW],
+    ) -> LoopState | None:
+        """Fill the parameters from the newest saved state; None when there is none."""
+        ...
+
+    def drop_after(self, step: int) -> None:
+        """Forget the states of later steps."""
+        ...
+
+
+@dataclass(slots=True)
+class Events:
+    """Who wants to hear of a run while it goes on."""
+
+    progress: Progress = no_progress
+    on_step: Callable[[Mapping[str, float]], None] = lambda row: None
+    on_preview: Callable[[int], Tensor | None] = lambda step: None  # picture [H, W, 3] to show
