@@ -93,7 +93,7 @@ class LowRankWeight:
     """scale * up @ down, added to a weight of a linear layer or a convolution.
 
     Args:
-        shape: of the weight; convolutions are flattened to [out, in * height * width].
+        shape: of the weight, [out, in] or [out, in, height, width].
         rank: r; more than the weight's own rank adds nothing and is cut to it.
         generator: on the CPU, draws the factors.
         alpha: scale = alpha / r; None for a scale of 1.
@@ -111,7 +111,7 @@ class LowRankWeight:
         out, inner = shape[0], math.prod(shape[1:])
         rank = min(rank, out, inner)
         self.scale = 1.0 if alpha is None else alpha / rank
-        up, down = torch.zeros(out, rank), torch.empty(rank, inner)
+        up, down = torch.zeros(out, rank), torch.empty(rank, *shape[1:])
         if start is Start.KAIMING:
             bound = inner**-0.5
             down.uniform_(-bound, bound, generator=generator)
@@ -123,7 +123,7 @@ class LowRankWeight:
 
     def edit(self, original: Tensor) -> Tensor:
         """The weight with the residual; the sum is made in float32."""
-        delta = self.scale * (self.up @ self.down)
+        delta = self.scale * (self.up @ self.down.flatten(1))
         return (original + delta.to(original.device).view_as(original)).to(original.dtype)
 
     def named(self) -> dict[str, nn.Parameter]:

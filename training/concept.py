@@ -29,7 +29,7 @@ class LowRank:
     """A difference of low rank: scale * up @ down."""
 
     up: Tensor  # [out, r] float32
-    down: Tensor  # [r, in], convolutions flattened: in * kernel height * kernel width
+    down: Tensor  # [r, in], for convolutions [r, in, kernel height, kernel width]
     scale: float = 1.0  # alpha / r of LoRA files
 
     @property
@@ -38,7 +38,7 @@ class LowRank:
 
     def delta(self, shape: Sequence[int]) -> Tensor:
         """What is added to a weight of this shape."""
-        return _shaped(self.scale * (self.up @ self.down), shape)
+        return _shaped(self.scale * (self.up @ self.down.flatten(1)), shape)
 
 
 Change = Diff | LowRank

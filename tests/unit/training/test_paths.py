@@ -1,0 +1,153 @@
+"""File names stay in their folder, and files appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from conceptloom.errors import ConceptFileError, StorageError
+from conceptloom.training import paths
+from conceptloom.training.paths import confined_path, write_atomically
+
+OUTSIDE = [
+    "",
+    ".",
+    "..",
+    "../mug",
+    "a/../../mug",
+    "a/../mug",
+    "..\\mug",
+    "a\\..\\..\\mug",
+    "/etc/mug",
+    "\\mug",
+    "\\\\server\\share\\mug",
+    "C:\\mug",
+    "c:mug",
+    "~/mug",
+    "mug\0",
+    "mug\0.safetensors",
+    "mug\nmug",
+    "mug:stream",
+    "mug?",
+    "m*g",
+    "<mug>",
+    'm"g',
+    "m|g",
+    "a//b",
+    "mug/",
+    " mug",
+    "a /mug",
+    "mug./x",
+    ".hidden",
+    ".safetensors",
+    "con",
+    "CON",
+    "nul.safetensors",
+    "kitchen/aux",
+    "com1",
+    "lpt9.x",
+    "com\u00b9",
+    "a" * 200,
+]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConceptFileError, match="my-mug"):
+        confined_path(tmp_path, name, ".safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("mug", "mug.safetensors"),
+        ("mug.safetensors", "mug.safetensors"),
+        ("Mug.SafeTensors", "Mug.SafeTensors"),
+        ("mug.v2", "mug.v2.safetensors"),
+        ("kitchen/mug", "kitchen/mug.safetensors"),
+        ("kitchen\\mug", "kitchen/mug.safetensors"),
+        ("my mug", "my mug.safetensors"),
+        ("\u00c9toile", "\u00c9toile.safetensors"),
+    ],
+)
+def test_plain_names_lie_in_the_folder(tmp_path: Path, name: str, expected: str) -> None:
+    assert confined_path(tmp_path, name, ".safetensors") == tmp_path.resolve() / expected
+
+
+def test_symbolic_links_do_not_lead_out(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "in", tmp_path / "out"
+    inside.mkdir()
+    outside.mkdir()
+    (inside / "door").symlink_to(outside)
+    (inside / "mug.safetensors").symlink_to(outside / "mug.safetensors")
+    for name in ("door/mug", "mug"):
+        with pytest.raises(ConceptFileError, match="leads out"):
+            confined_path(inside, name, ".safetensors")
+
+
+def test_the_folder_itself_may_be_a_link(tmp_path: Path) -> None:
+    real, link = tmp_path / "real", tmp_path / "link"
+    real.mkdir()
+    link.symlink_to(real)
+    assert confined_path(link, "mug", ".x") == real.resolve() / "mug.x"
+
+
+def test_a_folder_beside_with_the_same_start_is_outside(tmp_path: Path) -> None:
+    (tmp_path / "concepts").mkdir()
+    (tmp_path / "concepts-private").mkdir()
+    (tmp_path / "concepts" / "door").symlink_to(tmp_path / "concepts-private")
+    with pytest.raises(ConceptFileError):
+        confined_path(tmp_path / "concepts", "door/x", ".x")
+
+
+def test_a_file_is_replaced_and_folders_are_made(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "file"
+    write_atomically(path, [b"one"])
+    write_atomically(path, [b"tw", memoryview(b"o")])
+    assert path.read_bytes() == b"two"
+    assert [p.name for p in path.parent.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_a_full_disk_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, [b"old"])
+
+    def fail(_: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(paths.os, "fsync", fail)
+    with pytest.raises(StorageError, match="untouched"):
+        write_atomically(path, [b"new"])
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_truly_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = open
+    monkeypatch.setattr(paths, "open", lambda path, mode: real("/dev/full", "wb"), raising=False)
+    with pytest.raises(StorageError, match="disk is full"):
+        write_atomically(tmp_path / "file", [b"x" * 100_000])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path: Path) -> None:
+    def chunks():
+        yield b"half"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "file", chunks())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(StorageError, match="could not be written"):
+        write_atomically(tmp_path / "file" / "x", [b""])

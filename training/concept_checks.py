@@ -1,0 +1,160 @@
+"""What a concept file may hold. Nothing in a file is believed before it passed through here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import ConceptFileError, HandleError
+from .concept import Change, Diff, LowRank
+from .handles import NAME, checked_names
+from .tensor_file import Document, Entry
+
+FORMAT, VERSION = "concept", 1
+ENCODERS = ("clip_l", "clip_g", "clip_h")
+_TEXT_LIMIT = 10_000  # characters of one prompt
+_PROMPTS_LIMIT = 1_000
+_LARGEST_SCALE = 1e6
+
+HANDLE_KEY = re.compile(rf"handle\.({NAME.pattern})\.({'|'.join(ENCODERS)})")
+ADAPTER_KEY = re.compile(
+    r"adapter\.((?:unet|clip_[lgh])(?:\.[A-Za-z0-9_]{1,64}){1,12})\.(diff|diff_b|up|down)"
+)
+_FIELDS: dict[str, type] = {
+    "base": str,
+    "format": str,
+    "history": dict,
+    "method": str,
+    "prompts": list,
+    "recipe": dict,
+    "scales": dict,
+    "seeds": dict,
+    "sha256": str,
+    "thumbnail": str,
+    "version": int,
+    "words": dict,
+}
+
+
+def refusal(path: Path, why: str) -> ConceptFileError:
+    """An error that says why a file is refused."""
+    return ConceptFileError(f"{path.name} is not a sound concept file: {why}.")
+
+
+def check_document(path: Path, document: Document) -> None:
+    """Refuse documents of another format or version, with unknown entries or odd types."""
+    if document.get("format") == "training state":
+        raise ConceptFileError(
+            f"{path.name} is the saved state of a training run, not a concept: queue the trainer "
+            "again with the same inputs and it goes on from there."
+        )
+    version = document.get("version")
+    if document.get("format") == FORMAT and type(version) is int and version > VERSION:
+        raise ConceptFileError(
+            f"{path.name} was written by a newer ConceptLoom (format {version}, this one reads up "
+            f"to {VERSION}); update ConceptLoom."
+        )
+    if document.get("format") != FORMAT or type(version) is not int or version != VERSION:
+        raise refusal(
+            path, f"its format is {document.get('format')!r:.40}, version {version!r:.40}"
+        )
+    if odd := sorted(_FIELDS.keys() ^ document.keys()):
+        raise refusal(path, f"the entry {odd[0]!r:.80} is missing or unknown")
+    for name, kind in _FIELDS.items():
+        if type(document[name]) is not kind:
+            raise refusal(path, f"{name} is not of the type {kind.__name__}")
+    for what, texts in (
+        ("method", [document["method"]]),
+        ("base", [document["base"]]),
+        ("prompts", document["prompts"]),
+        ("words", [*document["words"], *document["words"].values()]),
+        ("seeds", [*document["seeds"]]),
+    ):
+        if len(texts) > _PROMPTS_LIMIT or not all(_is_text(text) for text in texts):
+            raise refusal(path, f"{what} holds something that is not a text of usual length")
+    if not all(type(seed) is int for seed in document["seeds"].values()):
+        raise refusal(path, "a seed is not a whole number")
+    scales = document["scales"].values()
+    if not all(type(scale) in (int, float) and abs(scale) < _LARGEST_SCALE for scale in scales):
+        raise refusal(path, "a scale is not a number")
+
+
+def _is_text(value: object) -> bool:
+    if not isinstance(value, str) or len(value) > _TEXT_LIMIT or "\0" in value:
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def check_keys(path: Path, entries: Mapping[str, Entry]) -> None:
+    """Refuse tensors with unknown names or of another precision, before they are read."""
+    for key, entry in entries.items():
+        if not (HANDLE_KEY.fullmatch(key) or ADAPTER_KEY.fullmatch(key)):
+            raise refusal(path, f"it holds the unknown tensor {key!r:.80}")
+        if entry.dtype != torch.float32:
+            raise refusal(path, f"{key} is {entry.dtype} instead of torch.float32")
+
+
+def check_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse unknown names and values that are not numbers; before writing, too."""
+    for key, tensor in tensors.items():
+        if not (HANDLE_KEY.fullmatch(key) or ADAPTER_KEY.fullmatch(key)):
+            raise refusal(path, f"{key!r:.120} is not a name that concept files know")
+        if not bool(torch.isfinite(tensor).all()):
+            raise refusal(path, f"{key} holds values that are not numbers (NaN or infinite)")
+
+
+def sorted_out(
+    path: Path, tensors: Mapping[str, Tensor], scales: Mapping[str, Any]
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, Change]]:
+    """Handles and weights from the tensors of a file; refuses what does not fit together."""
+    handles: dict[str, dict[str, Tensor]] = {}
+    weights: dict[str, Change] = {}
+    for key in sorted(tensors):
+        tensor = tensors[key]
+        if match := HANDLE_KEY.fullmatch(key):
+            if tensor.ndim != 2 or not tensor.numel():
+                raise refusal(path, f"{key} has the shape {list(tensor.shape)}")
+            handles.setdefault(match[1], {})[match[2]] = tensor
+        elif match := ADAPTER_KEY.fullmatch(key):
+            module, part = match.groups()
+            if part == "up":
+                scale = float(scales.get(module, 1.0))
+                down = tensors.get(f"adapter.{module}.down")
+                weights[f"{module}.weight"] = _low_rank(path, module, tensor, down, scale)
+            elif part == "down":
+                if f"adapter.{module}.up" not in tensors:
+                    raise refusal(path, f"{module} has a down but no up")
+            else:
+                weight = f"{module}.{'weight' if part == 'diff' else 'bias'}"
+                if part == "diff" and f"adapter.{module}.up" in tensors:
+                    raise refusal(path, f"{module} is changed twice, by diff and by up")
+                if not 1 <= tensor.ndim <= 4 or not tensor.numel():
+                    raise refusal(path, f"{key} has the impossible shape {list(tensor.shape)}")
+                weights[weight] = Diff(tensor)
+    try:
+        checked_names(list(handles))
+    except HandleError as error:
+        raise refusal(path, str(error).rstrip(".")) from error
+    if lost := [module for module in scales if f"{module}.weight" not in weights]:
+        raise refusal(path, f"there is a scale for {lost[0]!r:.80} but no weight")
+    return handles, weights
+
+
+def _low_rank(path: Path, module: str, up: Tensor, down: Tensor | None, scale: float) -> LowRank:
+    if down is None:
+        raise refusal(path, f"{module} has an up but no down")
+    fits = up.ndim == 2 and down.ndim in (2, 4) and up.shape[1] == down.shape[0]
+    if not fits or not up.numel() or not down.numel():
+        raise refusal(
+            path, f"up {list(up.shape)} and down {list(down.shape)} of {module} do not fit"
+        )
+    return LowRank(up, down, scale)

@@ -1,0 +1,167 @@
+"""Concept files: one .safetensors with everything that a concept is.
+
+Tensors `handle.<name>.<encoder>` and `adapter.<canonical module path>.<part>` with the parts diff
+(of the weight), diff_b (of the bias), up and down; the rest is the JSON document of `tensor_file`.
+A file is read with no pickle, and nothing in it is believed before it was checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from torch import Tensor
+
+from ..errors import ConceptFileError
+from .concept import Change, Concept, LowRank
+from .concept_checks import (
+    ADAPTER_KEY,
+    FORMAT,
+    HANDLE_KEY,
+    VERSION,
+    check_document,
+    check_keys,
+    check_tensors,
+    refusal,
+    sorted_out,
+)
+from .tensor_file import Document, as_json, read_header, read_tensors, write_document
+from .thumbnails import from_png, to_png
+
+
+def recipe_of(config: Any, **more: Any) -> dict[str, Any]:
+    """Every field of a config dataclass (nested ones too) and `more`, as a concept stores it."""
+    if is_dataclass(config) and not isinstance(config, type):
+        config = asdict(config)
+    return cast(dict[str, Any], as_json({**cast(dict[str, Any], config), **more}))
+
+
+def save_concept(concept: Concept, path: Path) -> Path:
+    """Write a concept file, whole or not at all. The same concept gives the same bytes.
+
+    Raises:
+        StorageError: the disk would not take it; what was there before is untouched.
+        ConceptFileError: a weight has a name, or a tensor a value, that could not be read again.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, vectors in concept.handles.items():
+        for encoder, rows in vectors.items():
+            tensors[f"handle.{name}.{encoder}"] = rows
+    scales: dict[str, float] = {}
+    for name, change in concept.weights.items():
+        module, _, kind = name.rpartition(".")
+        tensors |= _parts(module, kind, change)
+        if isinstance(change, LowRank) and change.scale != 1:
+            scales[module] = change.scale
+    tensors = {key: tensor.detach().float() for key, tensor in tensors.items()}
+    check_tensors(path, tensors)
+    write_document(path, tensors, _document(concept, scales))
+    return path
+
+
+def _parts(module: str, kind: str, change: Change) -> dict[str, Tensor]:
+    prefix = f"adapter.{module}"
+    if isinstance(change, LowRank):
+        return {f"{prefix}.up": change.up, f"{prefix}.down": change.down}
+    if kind not in ("weight", "bias"):
+        raise ConceptFileError(f"{module}.{kind} is neither a weight nor a bias.")
+    return {f"{prefix}.{'diff' if kind == 'weight' else 'diff_b'}": change.tensor}
+
+
+def _document(concept: Concept, scales: Mapping[str, float]) -> Document:
+    return {
+        "base": concept.base,
+        "format": FORMAT,
+        "history": concept.history,
+        "method": concept.method,
+        "prompts": concept.prompts,
+        "recipe": concept.recipe,
+        "scales": scales,
+        "seeds": concept.seeds,
+        "thumbnail": "" if concept.thumbnail is None else to_png(concept.thumbnail),
+        "version": VERSION,
+        "words": concept.words,
+    }
+
+
+def load_concept(path: Path) -> Concept:
+    """Read a concept file; tensors are float32 on the CPU.
+
+    Raises:
+        ConceptFileError: truncated, damaged, hostile, of a newer version, or something else than
+            a concept: then the message says what.
+    """
+    document, entries = read_header(path)
+    check_document(path, document)
+    check_keys(path, entries)
+    tensors = read_tensors(path, document)
+    check_tensors(path, tensors)
+    handles, weights = sorted_out(path, tensors, document["scales"])
+    return _concept(path, document, handles, weights)
+
+
+@dataclass(frozen=True, slots=True)
+class ConceptInfo:
+    """What a concept file tells without its tensors being read.
+
+    Attributes:
+        concept: handles and weights are empty.
+        handles: name -> encoder -> number of vectors.
+        weights: number of changed weights and biases.
+        numbers: how many numbers the file holds.
+        size_bytes: of the file.
+    """
+
+    concept: Concept
+    handles: Mapping[str, Mapping[str, int]]
+    weights: int
+    numbers: int
+    size_bytes: int
+
+
+def read_concept_info(path: Path) -> ConceptInfo:
+    """Look into a concept file quickly, for lists and previews; the checksum is not verified.
+
+    Raises:
+        ConceptFileError: as `load_concept`.
+    """
+    document, entries = read_header(path)
+    check_document(path, document)
+    check_keys(path, entries)
+    handles: dict[str, dict[str, int]] = {}
+    modules: set[tuple[str, bool]] = set()
+    for key, entry in entries.items():
+        if match := HANDLE_KEY.fullmatch(key):
+            handles.setdefault(match[1], {})[match[2]] = entry.shape[0] if entry.shape else 0
+        elif match := ADAPTER_KEY.fullmatch(key):
+            modules.add((match[1], match[2] == "diff_b"))
+    numbers = sum((e.end - e.begin) // e.dtype.itemsize for e in entries.values())
+    concept = _concept(path, document, {}, {})
+    return ConceptInfo(concept, handles, len(modules), numbers, path.stat().st_size)
+
+
+def _concept(
+    path: Path,
+    document: Document,
+    handles: Mapping[str, Mapping[str, Tensor]],
+    weights: Mapping[str, Change],
+) -> Concept:
+    text = document["thumbnail"]
+    try:
+        thumbnail = from_png(text) if text else None
+    except ValueError as error:
+        raise refusal(path, str(error)) from error
+    return Concept(
+        handles=handles,
+        weights=weights,
+        base=document["base"],
+        method=document["method"],
+        recipe=document["recipe"],
+        seeds=document["seeds"],
+        prompts=tuple(document["prompts"]),
+        words=document["words"],
+        history=document["history"],
+        thumbnail=thumbnail,
+    )

@@ -1,0 +1,224 @@
+"""Concepts for everybody else: a plain LoRA, and `embedding:` files.
+
+    lora.safetensors    <module>.lora_up.weight, .lora_down.weight, .alpha    what is of low rank
+                        <module>.diff, .diff_b                                everything else, exact
+    mug.safetensors     clip_l, clip_g, clip_h [n, width]                     one file a handle
+
+Low-rank concepts export exactly. Whole differences (K/V and full training) become low-rank by a
+truncated singular value decomposition, whose error is told, or stay whole with `rank=None`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import ConceptFileError, ConfigError
+from .concept import Concept, Diff, LowRank
+from .paths import confined_path
+from .stock_names import stock_name
+from .tensor_file import write_tensors
+
+DEFAULT_RANK = 64
+SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportReport:
+    """What was written, and how faithful it is.
+
+    Attributes:
+        files: in the order in which they were written.
+        ranks: canonical weight name -> rank; whole differences have none.
+        errors: canonical weight name -> |exported - learned| / |learned|, Frobenius norms.
+        error: the same over all weights together.
+        left_out: what is not in the files -> why.
+        notes: what a user should know, as sentences.
+    """
+
+    files: tuple[Path, ...]
+    ranks: Mapping[str, int] = field(default_factory=dict[str, int])
+    errors: Mapping[str, float] = field(default_factory=dict[str, float])
+    error: float = 0.0
+    left_out: Mapping[str, str] = field(default_factory=dict[str, str])
+    notes: tuple[str, ...] = ()
+
+    def told(self) -> str:
+        """For the user, in one paragraph."""
+        written = ", ".join(str(path) for path in self.files) or "nothing"
+        lines = [f"Written: {written}."]
+        if self.errors and self.error:
+            worst = max(self.errors, key=lambda name: self.errors[name])
+            lines.append(
+                f"Of what was learned {self.error:.2%} is lost (relative Frobenius error); most, "
+                f"{self.errors[worst]:.2%}, at {worst}."
+            )
+        elif self.errors:
+            lines.append("The weights are exact.")
+        lines += [f"Left out: {what} ({why})." for what, why in self.left_out.items()]
+        return " ".join([*lines, *self.notes])
+
+
+def export_lora(
+    concept: Concept, path: Path, *, rank: int | None = DEFAULT_RANK, overwrite: bool = False
+) -> ExportReport:
+    """The concept's weights as a LoRA that core ComfyUI's Load LoRA reads, float32.
+
+    Strength 1 in Load LoRA, for model and clip, is the concept at strength 1.
+
+    Args:
+        rank: of whole differences; one that needs no cut stays exact. None keeps them whole: no
+            error, large files, and only ComfyUI and A1111 read those.
+        overwrite: replace a file that is there.
+
+    Raises:
+        ConfigError: the rank is below 1.
+        ConceptFileError: the file is there already.
+        StorageError: the disk would not take it.
+    """
+    if rank is not None and rank < 1:
+        raise ConfigError("rank", rank, "1 or more, or None to keep whole differences")
+    if not concept.weights:
+        reason = "the concept has handles only; export those as embeddings"
+        return ExportReport(files=(), left_out={"weights": reason})
+    encoders = encoders_of(concept)
+    tensors: dict[str, Tensor] = {}
+    ranks: dict[str, int] = {}
+    errors: dict[str, float] = {}
+    lost = learned = 0.0
+    whole = False
+    for name, change in concept.weights.items():
+        module, _, kind = name.rpartition(".")
+        stock = stock_name(module, concept.base, encoders)
+        if isinstance(change, LowRank):
+            tensors |= _lora_tensors(stock, change)
+            ranks[name], errors[name] = change.rank, 0.0
+            learned += float(change.delta(_shape_of(change)).double().square().sum())
+            continue
+        squared = float(change.tensor.double().square().sum())
+        learned += squared
+        errors[name] = 0.0
+        if rank is None or kind == "bias" or change.tensor.ndim < 2:
+            tensors[f"{stock}.{'diff_b' if kind == 'bias' else 'diff'}"] = change.tensor
+            whole = True
+            continue
+        cut, residue = low_rank_of(change, rank)
+        tensors |= _lora_tensors(stock, cut)
+        ranks[name] = cut.rank
+        errors[name] = math.sqrt(residue / squared) if squared else 0.0
+        lost += residue
+    notes = ()
+    if whole:
+        notes = (
+            "It holds whole differences (diff, diff_b), which ComfyUI reads; some other programs "
+            "pass over them or refuse the file.",
+        )
+    _write(path, tensors, _lora_metadata(concept, ranks), overwrite)
+    error = math.sqrt(lost / learned) if learned else 0.0
+    return ExportReport(files=(path,), ranks=ranks, errors=errors, error=error, notes=notes)
+
+
+def encoders_of(concept: Concept) -> set[str]:
+    """Text encoders of the base model, as far as the concept tells."""
+    known = {encoder for vectors in concept.handles.values() for encoder in vectors}
+    known |= {name.partition(".")[0] for name in concept.weights} - {"unet"}
+    return known | {name for name in ("clip_l", "clip_g", "clip_h") if name in concept.base}
+
+
+def low_rank_of(change: Diff, rank: int) -> tuple[LowRank, float]:
+    """The closest change of a rank (Eckart-Young), and its squared Frobenius distance.
+
+    By the eigenvectors of the smaller Gram matrix in float64, which no random number enters. The
+    distance is measured on the float32 factors, as they are stored.
+    """
+    delta = change.tensor.detach()
+    matrix = delta.flatten(1).double()  # [out, inner]
+    tall = matrix.shape[0] > matrix.shape[1]
+    small = matrix.T if tall else matrix  # [m, n], m <= n
+    rank = min(rank, small.shape[0])
+    _, vectors = torch.linalg.eigh(small @ small.T)  # ascending
+    basis = vectors[:, -rank:].flip(1)  # [m, r]
+    coordinates = basis.T @ small  # [r, n], rows orthogonal, singular values as norms
+    balance = coordinates.norm(dim=1).clamp_min(1e-30).sqrt()  # share them out on both factors
+    basis, coordinates = basis * balance, coordinates / balance[:, None]
+    up, down = (coordinates.T, basis.T) if tall else (basis, coordinates)
+    cut = LowRank(
+        up.float().contiguous(),
+        down.float().reshape(rank, *delta.shape[1:]).contiguous(),
+    )
+    residue = (cut.delta(delta.shape).double() - delta.double()).square().sum()
+    return cut, float(residue)
+
+
+def _shape_of(change: LowRank) -> tuple[int, ...]:
+    return (change.up.shape[0], *change.down.shape[1:])
+
+
+def _lora_tensors(stock: str, change: LowRank) -> dict[str, Tensor]:
+    kernel = (1,) * (change.down.ndim - 2)  # 1x1 after a convolution, nothing after a linear layer
+    return {
+        f"{stock}.lora_up.weight": change.up.reshape(*change.up.shape, *kernel),
+        f"{stock}.lora_down.weight": change.down,
+        f"{stock}.alpha": torch.tensor(change.scale * change.rank),
+    }
+
+
+def _lora_metadata(concept: Concept, ranks: Mapping[str, int]) -> dict[str, str]:
+    """What kohya's tools and model managers show; the words to use above all."""
+    words = ", ".join(f"embedding:{name}" for name in concept.handles)
+    dimensions = set(ranks.values())
+    return {
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.title": ", ".join(concept.handles),
+        "modelspec.trigger_phrase": words,
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": str(dimensions.pop()) if len(dimensions) == 1 else "Dynamic",
+        "conceptloom_export": json.dumps(
+            {"base": concept.base, "method": concept.method, "prompts": list(concept.prompts)},
+            sort_keys=True,
+        ),
+    }
+
+
+def export_embeddings(concept: Concept, folder: Path, *, overwrite: bool = False) -> ExportReport:
+    """One file a handle, which stock ComfyUI reads as `embedding:<name>`, float32.
+
+    Args:
+        folder: models/embeddings, or a folder in it.
+        overwrite: replace files that are there.
+
+    Raises:
+        ConceptFileError: a file is there already, or the handle cannot be a file name.
+        StorageError: the disk would not take it.
+    """
+    planned = {name: confined_path(folder, name, SUFFIX) for name in concept.handles}
+    if not overwrite:
+        for path in planned.values():
+            _refuse_existing(path)
+    for name, path in planned.items():
+        _write(path, concept.handles[name], {}, overwrite)
+    names = " ".join(f"embedding:{name}" for name in planned)
+    note = (f"Write {names} in prompts.",) if planned else ()
+    return ExportReport(files=tuple(planned.values()), notes=note)
+
+
+def _write(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], overwrite: bool
+) -> None:
+    if not overwrite:
+        _refuse_existing(path)
+    exact = {name: tensor.detach().float().contiguous() for name, tensor in tensors.items()}
+    write_tensors(path, exact, metadata)
+
+
+def _refuse_existing(path: Path) -> None:
+    if path.exists():
+        raise ConceptFileError(
+            f"{path} is there already; choose another name, or switch overwriting on."
+        )

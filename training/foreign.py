@@ -1,0 +1,76 @@
+"""What a file is when it is not ours, so that an error can say where it belongs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+_PICKLE = (
+    "it is a pickle (.pt, .bin, .ckpt), which can run any code when it is read, so ConceptLoom "
+    "reads none. If you trust its maker, load it in the program that wrote it and save it as "
+    ".safetensors."
+)
+_STARTS = (
+    (b"PK\x03\x04", _PICKLE),
+    (b"\x80\x02", _PICKLE),
+    (b"\x80\x03", _PICKLE),
+    (b"\x80\x04", _PICKLE),
+    (b"\x80\x05", _PICKLE),
+    (b"GGUF", "it is a GGUF model; load it with a GGUF loader."),
+    (
+        b"version https://git-lfs",
+        "it is a Git LFS pointer, not the file itself; fetch it with LFS.",
+    ),
+    (b"\x89PNG", "it is a picture."),
+    (b"\xff\xd8\xff", "it is a picture."),
+    (b"RIFF", "it is a picture or a sound."),
+)
+
+
+def foreign_bytes(start: bytes) -> str:
+    """What a file's first bytes give away; "" when it may be a safetensors file."""
+    if not start:
+        return "it is empty."
+    if start[4:9] == b"\0\0\0\0{":  # a header below 4 GB, then JSON
+        return ""
+    for magic, told in _STARTS:
+        if start.startswith(magic):
+            return told
+    text = start.lstrip()[:15].lower()
+    if text.startswith((b"<!doctype", b"<html")):
+        return "it is a web page, saved in place of the file; download the file itself."
+    if text.startswith(b"{"):
+        return "it is a JSON file, perhaps a workflow; drag that onto the canvas."
+    return ""
+
+
+_LORA = (".lora_up.", ".lora_down.", "lora_A.", "lora_B.", ".lora.up.", "_lora.up", ".hada_w1")
+_EMBEDDING = {"clip_l", "clip_g", "clip_h", "emb_params", "t5xxl"}
+
+
+def foreign_tensors(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """What the tensors of a safetensors file look like.
+
+    Args:
+        shapes: name -> shape of every tensor.
+    """
+    names = list(shapes)
+
+    def any_has(*pieces: str) -> bool:
+        return any(piece in name for name in names for piece in pieces)
+
+    if any_has(*_LORA):
+        return "it is a LoRA; load it with Load LoRA."
+    if any_has("model.diffusion_model.", "first_stage_model."):
+        return "it is a checkpoint; load it with Load Checkpoint."
+    if any_has("control_model.", "controlnet_"):
+        return "it is a ControlNet; load it with Load ControlNet Model."
+    if any_has("down_blocks.", "input_blocks.", "double_blocks.", "transformer_blocks."):
+        return "it is a diffusion model without the rest; load it with Load Diffusion Model."
+    if any_has("text_model.encoder."):
+        return "it is a text encoder; load it with Load CLIP."
+    few_rows = len(names) <= 3 and all(len(shape) in (1, 2) for shape in shapes.values())
+    if names and few_rows and (_EMBEDDING & set(names) or len(names) == 1):
+        return (
+            "it is an embedding; put it in models/embeddings and write embedding:NAME in a prompt."
+        )
+    return "it is a safetensors file of another program; a concept file is made by Save Concept."

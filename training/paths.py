@@ -1,0 +1,103 @@
+"""Where files may lie, and how they get there whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import uuid
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from ..errors import ConceptFileError, StorageError
+
+LONGEST_PART = 120  # characters of one folder or file name; file systems stop at 255 bytes
+_ODD = re.compile(r"[\x00-\x1f\x7f<>:\"|?*]")
+_PORTS = {f"{port}{n}" for port in ("com", "lpt") for n in "0123456789\u00b9\u00b2\u00b3"}
+_DEVICES = _PORTS | {"con", "prn", "aux", "nul", "conin$", "conout$", "clock$"}
+
+
+def confined_path(folder: str | os.PathLike[str], name: str, suffix: str) -> Path:
+    """Path of a file that a user named, always inside of `folder`.
+
+    Args:
+        name: "mug" or "kitchen/mug", with or without the suffix.
+        suffix: ".safetensors" and the like.
+
+    Raises:
+        ConceptFileError: the name is empty, absolute, leads out of the folder (also through a
+            symbolic link), holds characters that a file system refuses, or is a device of Windows.
+    """
+    plain = name.replace("\\", "/")
+    if not plain.lower().endswith(suffix):
+        plain += suffix
+    if _ODD.search(name) or name.startswith(("/", "\\", "~")):
+        raise ConceptFileError(f"{name!r} is not a file name here: {_RULE}")
+    for part in plain.split("/"):
+        stem = part.split(".")[0].rstrip(" ").lower()
+        if not stem or part != part.strip() or part.endswith(".") or len(part) > LONGEST_PART:
+            raise ConceptFileError(f"{name!r} is not a file name here: {_RULE}")
+        if stem in _DEVICES:
+            raise ConceptFileError(
+                f"{name!r}: Windows keeps the name {stem!r} for a device; {_RULE}"
+            )
+    root = os.path.realpath(folder)
+    target = os.path.realpath(os.path.join(root, plain))
+    if target == root or not _is_inside(root, target):
+        raise ConceptFileError(f"{name!r} leads out of the folder {root}; {_RULE}")
+    return Path(target)
+
+
+def _is_inside(root: str, target: str) -> bool:
+    try:
+        return os.path.commonpath((root, target)) == root
+    except ValueError:  # another drive of Windows
+        return False
+
+
+_RULE = "use a plain name such as my-mug, or kitchen/my-mug for a subfolder."
+
+
+def write_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
+    """Write a file that appears whole or not at all; one that was there stays until then.
+
+    Raises:
+        StorageError: the disk would not take it. Nothing is left behind.
+    """
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "xb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        raise StorageError(_told(path, error)) from error
+    finally:
+        with suppress(OSError):
+            part.unlink()
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name last through a power cut, where folders can be synced."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _told(path: Path, error: OSError) -> str:
+    reasons = {
+        errno.ENOSPC: "the disk is full; free some space and queue again",
+        errno.EDQUOT: "your quota on this disk is used up; free some space and queue again",
+        errno.EACCES: "writing is not allowed there; choose another folder or change its rights",
+        errno.EROFS: "the disk is read-only; choose another folder",
+    }
+    reason = reasons.get(error.errno or 0, str(error))
+    return f"{path} could not be written: {reason}. A file that was there before is untouched."
