@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -45,14 +45,14 @@ class TransformerSite:
     width: int  # channels
     heads: int
     depth: int
-    module: nn.Module = field(repr=False)
+    module: Any = field(repr=False)  # an nn.Module; Any, since its children have no types
 
     @property
     def proj_out(self) -> nn.Module:
         """1x1 convolution (SD1) on [B, C, h, w] or linear layer (SD2, SDXL) on [B, N, C]."""
         return self.module.proj_out
 
-    def layer(self, index: int) -> nn.Module:
+    def layer(self, index: int) -> Any:
         """The `index`-th transformer layer; it has `attn1` (self) and `attn2` (cross)."""
         return self.module.transformer_blocks[index]
 
@@ -258,6 +258,7 @@ class Host(Protocol):
     latent_channels: int
     pixels_per_latent: int  # H / h, 8 for Stable Diffusion
     device: torch.device  # where predict computes and expects its tensors
+    dtype: torch.dtype  # precision of a forward pass inside the UNet
     fingerprint: str  # family and shapes of the base model, as stored in a concept
 
     def predict(

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import torch
-from torch import Tensor
-
 import comfy.model_management
 import comfy.patcher_extension
+import torch
+from torch import Tensor
 
 from ...errors import ImageError, ModelError
 from ..contexts import batched_context, batched_pooled
@@ -76,6 +75,10 @@ class ComfyHost:
     @property
     def device(self) -> torch.device:
         return self._patcher.load_device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._base.get_dtype_inference()
 
     def predict(
         self,

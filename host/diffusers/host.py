@@ -55,6 +55,10 @@ class DiffusersHost:
     def device(self) -> torch.device:
         return self.unet.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.unet.dtype
+
     @classmethod
     def tinyworld(cls) -> DiffusersHost:
         """The bundled tiny model."""

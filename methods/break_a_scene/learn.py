@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ...attention.localisation import LocalisationScores
@@ -22,6 +23,10 @@ from ...training.reports import TensorBoardLog, write_csv
 from ...training.scene import ConceptScene
 from .config import BreakASceneConfig
 from .recipe import BreakAScene
+
+
+# float16 loses gradients below 6e-8; masters are float32, so scaling up and down again costs nothing.
+HALF_PRECISION_SCALE = 1024.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +72,10 @@ def learn_scene(
     Raises:
         InputError, TrainingError: see `errors`; the state so far is in `folder`.
     """
-    loop = replace(loop or LoopConfig(), seed=config.seed, accumulation=config.accumulation)
+    scale = HALF_PRECISION_SCALE if host.dtype is torch.float16 else 1.0
+    loop = replace(
+        loop or LoopConfig(), seed=config.seed, accumulation=config.accumulation, loss_scale=scale
+    )
     recipe = BreakAScene(host, scene, config)
     total = sum(phase.steps for phase in recipe.phases())
     given = class_images or ClassImages()
