@@ -24,8 +24,7 @@ from ...training.scene import ConceptScene
 from .config import BreakASceneConfig
 from .recipe import BreakAScene
 
-
-# float16 loses gradients below 6e-8; masters are float32, so scaling up and down again costs nothing.
+# float16 loses gradients below 6e-8; masters are float32, so scaling there and back is exact.
 HALF_PRECISION_SCALE = 1024.0
 
 
