@@ -42,7 +42,7 @@ def run(
     def optimizer_for(index: int) -> torch.optim.AdamW:
         return _optimizer(phases[index], config)
 
-    state = (store and store.load(parameters, optimizer_for)) or LoopState()
+    state = (store.load(parameters, optimizer_for) if store else None) or LoopState()
     if state.step:
         log.info("resuming after step %d", state.step)
     if state.stepped_down:
