@@ -1,0 +1,38 @@
+"""Every node of the pack, named one by one."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+from typing_extensions import override
+
+from .attention import AttentionMaps
+from .concept import ApplyConcept, ExportConcept, InspectConcept, LoadConcept, SaveConcept
+from .scene import ConceptSceneNode
+from .shared import register_concept_folders
+from .tinyworld import TinyWorldCheckpoint, TinyWorldScene
+from .trainer import CrossAttentionLossTrainer
+
+NODES: list[type[io.ComfyNode]] = [
+    ConceptSceneNode,
+    CrossAttentionLossTrainer,
+    LoadConcept,
+    SaveConcept,
+    ApplyConcept,
+    ExportConcept,
+    InspectConcept,
+    AttentionMaps,
+    TinyWorldCheckpoint,
+    TinyWorldScene,
+]
+
+
+class ConceptLoomExtension(ComfyExtension):
+    """What ComfyUI asks for nodes."""
+
+    @override
+    async def on_load(self) -> None:
+        register_concept_folders()
+
+    @override
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return NODES

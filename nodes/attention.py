@@ -1,0 +1,196 @@
+"""Attention Maps: where the words of a prompt look in a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from comfy_api.latest import io
+from torch import Tensor
+from typing_extensions import override
+
+from ..attention.localisation import LocalisationScores, attention_scores
+from ..attention.reading import READ_AT, read_attention
+from ..errors import ConfigError, ImageError, MaskError
+from ..host.comfyui.host import ComfyHost
+from ..host.prompt_text import HANDLE
+from ..training.palette import concept_colours
+from ..training.pictures import attention_overlay, scores_told
+from .shared import CATEGORY, listed, picture, shown, whole_numbers
+
+
+class AttentionMaps(io.ComfyNode):
+    """Heat-maps of words or learned names."""
+
+    @classmethod
+    @override
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ConceptLoomAttentionMaps",
+            display_name="Attention Maps",
+            category=CATEGORY,
+            description="Shows where each word of a prompt looks in a picture. Works with plain "
+            "words and with learned names, on any Stable Diffusion 1.x, 2.x or XL.",
+            search_aliases=["daam", "heatmap", "cross attention", "token map", "iou"],
+            inputs=[
+                io.Model.Input("model", tooltip="The base model, with concepts applied or not."),
+                io.Clip.Input(
+                    "clip", tooltip="Its CLIP; one that went through Apply Concept knows the names."
+                ),
+                io.Vae.Input("vae", tooltip="Its VAE."),
+                io.Image.Input("image", tooltip="The picture to look at; the first of a batch."),
+                io.String.Input(
+                    "prompt",
+                    default="a photo of a red circle and a blue square",
+                    multiline=True,
+                    tooltip="A description of the picture. It has to hold the words below.",
+                ),
+                io.String.Input(
+                    "words",
+                    default="circle, square",
+                    tooltip="Words, phrases or names such as <my-mug>, with commas between. Each "
+                    "gets a map of its own.",
+                ),
+                io.Mask.Input(
+                    "masks",
+                    optional=True,
+                    tooltip="Where the words should look: one mask per word, or one for all. Then "
+                    "the scores tell IoU (1 is best) and leak (0 is best).",
+                ),
+                io.String.Input(
+                    "timesteps",
+                    default=", ".join(map(str, READ_AT)),
+                    advanced=True,
+                    tooltip="Noise levels to read at, 0 to 999, averaged. Low ones see detail, "
+                    "high ones only the layout.",
+                ),
+                io.Combo.Input(
+                    "level",
+                    options=[0, 1, 2, 4, 8],
+                    default=0,
+                    advanced=True,
+                    tooltip="Depth to read at: latents made this many times smaller. Small numbers "
+                    "give fine and noisy maps, large ones coarse; 0 chooses as training does.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**32 - 1,
+                    advanced=True,
+                    tooltip="Of the noise that the picture is read through; the same seed gives "
+                    "the same maps.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(
+                    "overlay",
+                    tooltip="The picture once per word: bright where it looks, dark where not.",
+                ),
+                io.Mask.Output(
+                    "maps",
+                    tooltip="A batch with one map per word, each from 0 to 1 at its hottest, as "
+                    "large as the picture. Usable as masks.",
+                ),
+                io.String.Output("scores", tooltip="IoU and leak per word, where masks came in."),
+            ],
+        )
+
+    @classmethod
+    @override
+    def execute(
+        cls, model: Any, clip: Any, vae: Any, image: Tensor, prompt: str, words: str,
+        timesteps: str, level: int, seed: int, masks: Tensor | None = None,
+    ) -> io.NodeOutput:  # fmt: skip
+        at = whole_numbers("timesteps", timesteps)
+        reading = read(ComfyHost(model, clip, vae), image, prompt, listed(words), at, level, seed)
+        scores = scored(reading.maps, masks)
+        overlay = picture(overlay_of(reading, scores, masks))
+        told = scores_of(scores)
+        return io.NodeOutput(overlay, stretched(reading), told, ui=shown(cls, overlay, told))
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was read in one picture."""
+
+    image: Tensor  # [H, W, 3]
+    maps: Mapping[str, Tensor]  # word -> [gh, gw]
+
+
+def read(
+    host: ComfyHost,
+    image: Tensor,
+    prompt: str,
+    words: Sequence[str],
+    timesteps: Sequence[int],
+    level: int,
+    seed: int,
+) -> Reading:
+    """Maps of words in the first picture of a batch.
+
+    Raises:
+        InputError: no word was asked for, or see `read_attention`.
+    """
+    if not words:
+        raise ConfigError("words", "", "one or more words of the prompt, with commas between")
+    if image.ndim != 4 or image.shape[-1] not in (3, 4):
+        raise ImageError(f"The image has the shape {list(image.shape)}; connect an RGB picture.")
+    first = image[:1, ..., :3]
+    latent = host.encode_image(first)
+    encoded = host.encode_prompt(prompt)
+    maps = read_attention(host, latent, encoded, words, timesteps=timesteps, level=level, seed=seed)
+    return Reading(first[0], maps)
+
+
+def scored(maps: Mapping[str, Tensor], masks: Tensor | None) -> dict[str, LocalisationScores]:
+    """IoU and leak per word; none without masks.
+
+    Raises:
+        MaskError: the number of masks is neither one nor that of the words.
+    """
+    if masks is None:
+        return {}
+    found = named_masks(list(maps), masks)
+    return {word: attention_scores(maps[word], mask) for word, mask in found.items()}
+
+
+def named_masks(words: Sequence[str], masks: Tensor) -> dict[str, Tensor]:
+    """A mask [H, W] for every word."""
+    batch = masks if masks.ndim == 3 else masks[None]
+    if len(batch) not in (1, len(words)):
+        raise MaskError(
+            f"{len(batch)} masks came for {len(words)} words ({', '.join(words)}); give one per "
+            "word in the same order, or a single one for all."
+        )
+    return {word: batch[min(i, len(batch) - 1)] for i, word in enumerate(words)}
+
+
+def overlay_of(
+    reading: Reading, scores: Mapping[str, LocalisationScores], masks: Tensor | None
+) -> Tensor:
+    """[H, W, 3] one panel per word; names without their brackets, which the panels draw."""
+    bare = {word: HANDLE.sub(r"\1", word) for word in reading.maps}
+    handles = [name for word, name in bare.items() if name != word]
+    return attention_overlay(
+        reading.image,
+        {bare[word]: map for word, map in reading.maps.items()},
+        None if masks is None else {bare[w]: m for w, m in named_masks([*bare], masks).items()},
+        {bare[word]: pair for word, pair in scores.items()},
+        concept_colours(handles),
+    )
+
+
+def stretched(reading: Reading) -> Tensor:
+    """MASK [n, H, W]: every map from 0 to 1, as large as the picture."""
+    size = reading.image.shape[:2]
+    rows = torch.stack([map / map.max().clamp_min(1e-12) for map in reading.maps.values()])
+    return F.interpolate(rows[:, None], tuple(size), mode="bilinear")[:, 0].clamp(0, 1)
+
+
+def scores_of(scores: Mapping[str, LocalisationScores]) -> str:
+    """The scores as text, one word per line."""
+    return "\n".join(f"{word}: {scores_told(*pair)}" for word, pair in scores.items())

@@ -1,0 +1,177 @@
+"""Concept Scene: pictures, masks and words that belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from comfy_api.latest import io
+from torch import Tensor
+from typing_extensions import override
+
+from ..errors import HandleError, ImageError, MaskError
+from ..training.scene import ConceptScene, make_scene, with_background
+from ..training.scene_preview import scene_preview
+from .shared import CATEGORY, handles_told, named_lines, picture, shown
+from .sockets import Scene
+
+MOST_MASKS = 16
+LATENT_PX = 8  # pixels per latent of Stable Diffusion, for previews without a VAE
+
+
+class ConceptSceneNode(io.ComfyNode):
+    """Images + masks + words -> CONCEPT_SCENE."""
+
+    @classmethod
+    @override
+    def define_schema(cls) -> io.Schema:
+        masks = io.Autogrow.TemplatePrefix(
+            io.Mask.Input(
+                "mask",
+                tooltip="Where a concept is: white (1) belongs to it, black (0) does not, grey in "
+                "part. With one picture every mask of a batch is a concept of its own; with "
+                "several pictures a batch holds one mask per picture, black where a picture does "
+                "not show the concept.",
+            ),
+            prefix="mask",
+            min=1,
+            max=MOST_MASKS,
+        )
+        return io.Schema(
+            node_id="ConceptLoomConceptScene",
+            display_name="Concept Scene",
+            category=CATEGORY,
+            description="What to learn from: pictures, one mask per concept, and a name for each.",
+            search_aliases=["break-a-scene", "training image", "mask", "dataset", "dreambooth"],
+            inputs=[
+                io.Image.Input(
+                    "images",
+                    tooltip="One picture, or a batch of several of one size. Learning works from a "
+                    "single one. An alpha channel is ignored.",
+                ),
+                io.Autogrow.Input(
+                    "masks",
+                    template=masks,
+                    tooltip="One mask per concept, in the order of the names. A new socket appears "
+                    f"with every one that you connect, up to {MOST_MASKS}.",
+                ),
+                io.String.Input(
+                    "concepts",
+                    default="my-mug: cup\nmy-toy: toy",
+                    multiline=True,
+                    tooltip="One line per mask: the name that you will write as <my-mug> in "
+                    "prompts, a colon, and a plain word that comes close. Learning starts from "
+                    "that word; without one it starts from chance and takes longer. Names are "
+                    "letters, digits, - and _, and no words that the model knows already.",
+                ),
+                io.String.Input(
+                    "background",
+                    default="",
+                    tooltip="Empty: what no mask covers is not learned. A name such as my-room: "
+                    "room makes it one concept more.",
+                ),
+                io.Vae.Input(
+                    "vae",
+                    optional=True,
+                    tooltip="Only for the preview: shows the masks as coarse as this VAE's latents "
+                    f"see them. Without it {LATENT_PX} pixels per latent are assumed.",
+                ),
+            ],
+            outputs=[
+                Scene.Output("scene", tooltip="For a trainer."),
+                io.Image.Output(
+                    "preview",
+                    tooltip="Every picture with its masks, numbered and named, and what is left of "
+                    "them on the latent grid. Red tells what is too small or overlaps too much.",
+                ),
+                io.String.Output(
+                    "handles",
+                    tooltip="The names as prompts take them, for example <my-mug>, <my-toy>.",
+                ),
+            ],
+        )
+
+    @classmethod
+    @override
+    def execute(
+        cls,
+        images: Tensor,
+        masks: dict[str, Tensor],
+        concepts: str,
+        background: str,
+        vae: object = None,
+    ) -> io.NodeOutput:
+        scene = scene_of(images, list(masks.values()), concepts, background)
+        preview = picture(scene_preview(scene, latent_grid(scene, vae)))
+        handles = handles_told(scene.names)
+        return io.NodeOutput(scene, preview, handles, ui=shown(cls, preview, handles))
+
+
+def scene_of(
+    images: Tensor, masks: Sequence[Tensor], concepts: str, background: str
+) -> ConceptScene:
+    """A scene of what came in through sockets and widgets.
+
+    Args:
+        images: [P, H, W, C].
+        masks: [H, W] or [n, H, W] each, in the order of the concepts.
+        concepts: one line per concept, `name: word`.
+        background: `name: word`, or empty for none.
+
+    Raises:
+        InputError: see `make_scene` and `masks_by_name`.
+    """
+    if images.ndim != 4:
+        raise ImageError(
+            f"The images have the shape {list(images.shape)}; an IMAGE is pictures x height x "
+            "width x 3. Connect a node that loads or makes pictures."
+        )
+    words = named_lines(concepts)
+    by_name = masks_by_name(list(words), masks, len(images))
+    scene = make_scene(list(images), by_name, words)
+    for name, word in named_lines(background).items():
+        scene = with_background(scene, name, word)
+    return scene
+
+
+def masks_by_name(
+    names: Sequence[str], masks: Sequence[Tensor], n_pictures: int
+) -> Mapping[str, Sequence[Tensor]]:
+    """One mask [H, W] per picture for every name.
+
+    With one picture every row of every batch is a concept, which is what SAM's individual masks
+    and several sockets look like alike; with more, every socket is a concept.
+
+    Raises:
+        HandleError: there are more names than masks, or no name at all.
+        MaskError: there are more masks than names, or a batch does not match the pictures.
+    """
+    if not names:
+        raise HandleError("No concept has a name; write one line per mask, such as my-mug: cup.")
+    batches = [mask if mask.ndim == 3 else mask[None] for mask in masks]
+    if n_pictures == 1:
+        batches = [row[None] for batch in batches for row in batch]
+    for name, batch in zip(names, batches, strict=False):
+        if len(batch) != n_pictures:
+            raise MaskError(
+                f"<{name}> has a batch of {len(batch)} masks for {n_pictures} pictures; give one "
+                "mask per picture, black where a picture does not show it."
+            )
+    if len(batches) > len(names):
+        raise MaskError(
+            f"{len(batches)} masks came but only {len(names)} names ({handles_told(names)}); write "
+            "one line per mask, or disconnect the masks that you do not want to learn."
+        )
+    if len(batches) < len(names):
+        raise HandleError(
+            f"<{names[len(batches)]}> has no mask: {len(names)} names, but {len(batches)} masks. "
+            "Connect a mask for every line, or remove the line."
+        )
+    return dict(zip(names, batches, strict=True))
+
+
+def latent_grid(scene: ConceptScene, vae: object) -> tuple[int, int]:
+    """(h, w) of the first picture's latents, as far as it is known."""
+    read = getattr(vae, "spacial_compression_encode", None)
+    side = read() if read else LATENT_PX
+    height, width = scene.images[0].image.shape[:2]
+    return max(1, height // side), max(1, width // side)

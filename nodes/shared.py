@@ -1,0 +1,121 @@
+"""What several nodes share: where concept files lie, applying them, reading lines of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+from comfy_api.latest import ui
+from torch import Tensor
+
+from ..errors import ConceptFileError, ConfigError, HandleError
+from ..host.comfyui.apply import WeightDelta, apply_concept
+from ..host.comfyui.host import ComfyHost
+from ..training.concept import Concept, Diff, check_base
+from ..training.handles import checked_name
+
+CATEGORY = "ConceptLoom"
+CONCEPTS = "concepts"  # the folder of models/ that concept files lie in
+SUFFIX = ".safetensors"
+SHIPPED = Path(__file__).parents[1] / "workflows" / "concepts"  # what our workflows load
+
+
+def register_concept_folders() -> None:
+    """Make models/concepts known to ComfyUI, and the concepts that our workflows use with it."""
+    for folder in (Path(folder_paths.models_dir) / CONCEPTS, SHIPPED):
+        folder_paths.add_model_folder_path(CONCEPTS, str(folder))
+    _, suffixes = folder_paths.folder_names_and_paths[CONCEPTS]
+    suffixes.add(SUFFIX)
+
+
+def concept_path(name: str) -> Path:
+    """The file of a concept that a list offered; looked at again, for lists can be forged."""
+    found = folder_paths.get_full_path(CONCEPTS, name) if name in concept_names() else None
+    if found is None:
+        raise ConceptFileError(
+            f"There is no concept {name!r} in models/{CONCEPTS}; save one there with Save Concept, "
+            "or refresh the lists (key R) if the file is new."
+        )
+    return Path(found)
+
+
+def concept_names() -> list[str]:
+    """Names of all concept files, as Load Concept lists them."""
+    return folder_paths.get_filename_list(CONCEPTS)
+
+
+def first_folder(kind: str) -> Path:
+    """The folder in which new files of a kind are saved: "loras", "embeddings", "concepts"."""
+    return Path(folder_paths.get_folder_paths(kind)[0])
+
+
+def applied(model: Any, clip: Any, concept: Concept, strength: float) -> tuple[Any, Any]:
+    """Clones of MODEL and CLIP that know a concept, after a look at whether it belongs there."""
+    check_base(concept, ComfyHost(model, clip).fingerprint)
+    return apply_concept(model, clip, weight_deltas(concept), concept.handles, strength)
+
+
+def weight_deltas(concept: Concept) -> dict[str, WeightDelta]:
+    """What a concept changes, as the host's patches take it."""
+    return {
+        name: change.tensor if isinstance(change, Diff) else (change.up, change.down, change.scale)
+        for name, change in concept.weights.items()
+    }
+
+
+def named_lines(text: str, separator: str = ":") -> dict[str, str]:
+    """Lines such as `my-mug: cup` as name -> what follows; empty lines are passed over.
+
+    Raises:
+        HandleError: a name cannot be a handle, or comes twice.
+    """
+    found: dict[str, str] = {}
+    for line in filter(None, map(str.strip, text.splitlines())):
+        name, _, rest = line.partition(separator)
+        name = checked_name(name.strip())
+        if name in found:
+            raise HandleError(f"The handle <{name}> comes twice; rename one of them.")
+        found[name] = rest.strip()
+    return found
+
+
+def listed(text: str) -> list[str]:
+    """Entries of a list typed with commas or line breaks, each once."""
+    entries = (entry.strip() for line in text.splitlines() for entry in line.split(","))
+    return list(dict.fromkeys(filter(None, entries)))
+
+
+def whole_numbers(name: str, text: str) -> tuple[int, ...]:
+    """Whole numbers typed as a list.
+
+    Raises:
+        ConfigError: an entry is something else.
+    """
+    try:
+        return tuple(int(entry) for entry in listed(text))
+    except ValueError:
+        raise ConfigError(
+            name, text, "whole numbers with commas between, such as 200, 400"
+        ) from None
+
+
+def handles_told(names: Iterable[str]) -> str:
+    """Handles as one writes them in prompts: "<my-mug>, <my-fish>"."""
+    return ", ".join(f"<{name}>" for name in names)
+
+
+def picture(image: Tensor) -> Tensor:
+    """[H, W, 3] as a ComfyUI IMAGE of one picture."""
+    return image[None]
+
+
+def shown(cls: Any, image: Tensor | None = None, text: str = "") -> Mapping[str, Any]:
+    """A picture and a text for the node itself."""
+    on_node: dict[str, Any] = {}
+    if image is not None:
+        on_node |= ui.PreviewImage(image, cls=cls).as_dict()
+    if text:
+        on_node |= ui.PreviewText(text).as_dict()
+    return on_node

@@ -1,0 +1,8 @@
+"""The two sockets of our own; everything else on the wires is ComfyUI's."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+Scene = io.Custom("CONCEPT_SCENE")  # training.scene.ConceptScene
+LearnedConcept = io.Custom("CONCEPT")  # training.concept.Concept

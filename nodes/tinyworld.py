@@ -1,0 +1,132 @@
+"""The bundled checkpoint, and pictures of its world to teach it from."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+from typing_extensions import override
+
+from ..errors import ConfigError
+from ..host.comfyui.tinyworld import load_tinyworld
+from ..tinyworld.concepts import CONCEPTS, concept_scene
+from ..tinyworld.shapes import BACKGROUNDS
+from ..tinyworld.world import SIZE
+from .shared import CATEGORY, listed
+
+MOST_OBJECTS = 3
+
+
+class TinyWorldCheckpoint(io.ComfyNode):
+    """The bundled model as MODEL, CLIP and VAE."""
+
+    @classmethod
+    @override
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ConceptLoomTinyWorldCheckpoint",
+            display_name="TinyWorld Checkpoint",
+            category=f"{CATEGORY}/TinyWorld",
+            description="A Stable Diffusion of 5 million parameters that comes with this pack: "
+            f"{SIZE} px pictures of coloured shapes. Every workflow runs on it with nothing to "
+            "download, also without a GPU.",
+            search_aliases=["tiny model", "demo checkpoint", "load checkpoint"],
+            inputs=[],
+            outputs=[
+                io.Model.Output("model", tooltip="Its UNet; every sampler takes it."),
+                io.Clip.Output(
+                    "clip",
+                    tooltip="Its text encoder. It knows words such as a red striped circle, a "
+                    "green star, on the grass, at the beach.",
+                ),
+                io.Vae.Output(
+                    "vae", tooltip=f"Its VAE, for pictures of {SIZE} px or any multiple of it."
+                ),
+            ],
+        )
+
+    @classmethod
+    @override
+    def execute(cls) -> io.NodeOutput:
+        return io.NodeOutput(*load_tinyworld())
+
+
+class TinyWorldScene(io.ComfyNode):
+    """A rendered picture with exact masks."""
+
+    @classmethod
+    @override
+    def define_schema(cls) -> io.Schema:
+        known = ", ".join(CONCEPTS)
+        return io.Schema(
+            node_id="ConceptLoomTinyWorldScene",
+            display_name="TinyWorld Scene",
+            category=f"{CATEGORY}/TinyWorld",
+            description="A picture to try learning on: objects that the TinyWorld checkpoint has "
+            "no word for, with their exact masks.",
+            search_aliases=["example image", "test picture", "sample masks"],
+            inputs=[
+                io.String.Input(
+                    "objects",
+                    default="mushroom, fish",
+                    tooltip=f"One to {MOST_OBJECTS} names with commas between. Unknown to the "
+                    f"model: {known}. Known to it: a colour, a texture if you like, and a shape, "
+                    "such as red striped square.",
+                ),
+                io.Combo.Input(
+                    "background",
+                    options=list(BACKGROUNDS),
+                    default="white",
+                    tooltip="What lies behind the objects: plain ones make learning easiest.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=2,
+                    min=0,
+                    max=2**32 - 1,
+                    tooltip="Where the objects lie and how large they are; the same seed draws "
+                    "the same picture.",
+                ),
+                io.Int.Input(
+                    "size",
+                    default=SIZE,
+                    min=16,
+                    max=1024,
+                    step=8,
+                    tooltip=f"Side of the picture in pixels. {SIZE} is what the checkpoint was "
+                    "trained at; larger ones suit other models.",
+                    advanced=True,
+                ),
+            ],
+            outputs=[
+                io.Image.Output("image", tooltip="The picture, for Concept Scene."),
+                io.Mask.Output(
+                    "masks",
+                    tooltip="A batch with one mask per object, in the order of the names.",
+                ),
+            ],
+        )
+
+    @classmethod
+    @override
+    def execute(cls, objects: str, background: str, seed: int, size: int) -> io.NodeOutput:
+        return io.NodeOutput(*rendered(listed(objects), background, seed, size))
+
+
+def rendered(
+    names: list[str], background: str, seed: int, size: int = SIZE
+) -> tuple[Tensor, Tensor]:
+    """IMAGE [1, H, W, 3] and MASK [n, H, W] of a scene.
+
+    Raises:
+        ConfigError: a name is unknown, or there are too many.
+    """
+    if not 1 <= len(names) <= MOST_OBJECTS:
+        raise ConfigError("objects", ", ".join(names), f"1 to {MOST_OBJECTS} names")
+    try:
+        scene = concept_scene(names, seed, background, size)
+    except KeyError as error:
+        raise ConfigError("objects", ", ".join(names), str(error.args[0])) from error
+    image = torch.from_numpy(scene.image.astype(np.float32) / 255)
+    return image[None], torch.from_numpy(scene.masks)
