@@ -27,6 +27,7 @@ class HandleTokens:
     """Mixed into the class of a tokenizer: known handles become their vectors."""
 
     handles: Mapping[str, Tensor]  # name -> [n, width]
+    embedding_directory: Any  # the host's own
 
     def tokenize_with_weights(self, text: str, *args: Any, **kwargs: Any) -> Any:
         return super().tokenize_with_weights(self._marked(text), *args, **kwargs)  # type: ignore[misc]
@@ -81,7 +82,11 @@ def encode(clip: Any, text: str, handles: HandleVectors, device: torch.device) -
     reader = copy.copy(clip)  # shares everything but the tokenizer
     reader.tokenizer = _tokenizer_with(clip, rows)
     pairs = reader.tokenize(text)
-    named = [_named_tokens(pairs[name.removeprefix("clip_")], rows[name]) for name in rows]
+    # Handles that the CLIP knew already (Apply Concept) are found like those given here.
+    named = [
+        _named_tokens(pairs[name.removeprefix("clip_")], getattr(reader.tokenizer, name).handles)
+        for name in rows
+    ]
     if any(_handle_places(tokens) != _handle_places(named[0]) for tokens in named):
         raise PromptError(
             f"The text encoders cut {text!r} into chunks differently; a handle must have as many "
@@ -98,7 +103,9 @@ def encode(clip: Any, text: str, handles: HandleVectors, device: torch.device) -
 
 def token_ids(clip: Any, name: str, text: str) -> list[int]:
     """BPE ids of a text in one encoder, without start, end and padding."""
-    return list(getattr(clip.tokenizer, name).tokenizer(text, add_special_tokens=False)["input_ids"])
+    return list(
+        getattr(clip.tokenizer, name).tokenizer(text, add_special_tokens=False)["input_ids"]
+    )
 
 
 def encoder_width(clip: Any, name: str) -> int:
@@ -110,7 +117,7 @@ def _tokenizer_with(clip: Any, rows: Mapping[str, Mapping[str, Tensor]]) -> Any:
     """A copy of a CLIP's tokenizer that knows handles; encoder -> handle -> [n, width]."""
     outer = copy.copy(clip.tokenizer)
     for name, known in rows.items():
-        inner = copy.copy(getattr(outer, name))
+        inner: Any = copy.copy(getattr(outer, name))
         if isinstance(inner, HandleTokens):
             known = {**inner.handles, **known}
         else:
