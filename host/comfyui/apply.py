@@ -1,4 +1,4 @@
-"""A learned concept on MODEL and CLIP, as patches that every sampler and loader of the host knows."""
+"""A learned concept on MODEL and CLIP, by patches that every sampler of the host knows."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any
 
-from torch import Tensor
-
 from comfy.weight_adapter import LoRAAdapter
+from torch import Tensor
 
 from ...errors import BaseMismatchError
 from ..ports import HandleVectors
@@ -32,7 +31,7 @@ def apply_concept(
     Args:
         weight_deltas: canonical weight name -> what learning added to it.
         handles: name -> vectors per text encoder; usable as `<name>` in every prompt downstream.
-        strength: factor on the weights; 0 leaves them exactly as they are. Handles keep their length.
+        strength: factor on the weights, not on the handles; 0 leaves them exactly as they are.
 
     Raises:
         BaseMismatchError: the concept has weights that this base model has not, or not so large.

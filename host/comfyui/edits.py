@@ -10,9 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor, nn
-
 from comfy.patcher_extension import WrappersMP
+from torch import Tensor, nn
 
 from ..hooks import edits_installed
 from ..ports import ForwardInfo, Schedule, UNetEdit, UNetSites

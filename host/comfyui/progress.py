@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from PIL import Image
-from torch import Tensor
-
 import comfy.model_management
 import comfy.utils
+from PIL import Image
+from torch import Tensor
 
 PREVIEW_PX = 512  # longer side of what is sent to the browser
 

@@ -1,11 +1,9 @@
-"""Where things stand in ComfyUI's UNet; its modules bear the original checkpoint's names already."""
+"""Where things stand in ComfyUI's UNet, whose modules bear the original checkpoint's names."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from typing import Any
-
-from torch import nn
 
 from comfy.ldm.modules.attention import SpatialTransformer, SpatialVideoTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import (
@@ -14,6 +12,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import (
     UNetModel,
     Upsample,
 )
+from torch import nn
 
 from ...errors import UnsupportedModelError
 from ..ports import Place, ResNetSite, TransformerSite, UNetSites

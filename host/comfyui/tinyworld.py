@@ -10,9 +10,6 @@ import copy
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
 import comfy.latent_formats
 import comfy.model_management
 import comfy.model_patcher
@@ -21,7 +18,9 @@ import comfy.sd1_clip
 import comfy.supported_models
 import comfy.utils
 import folder_paths
+import torch
 from comfy.model_base import ModelType
+from torch import Tensor, nn
 
 from ...tinyworld.checkpoint import CHECKPOINT, TinyWorldFile, read_checkpoint
 

@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import torch
-from torch import nn
-from torch.utils.checkpoint import checkpoint
-
 import comfy.model_management
+import torch
 from comfy.clip_model import CLIPLayer
 from comfy.ldm.modules.attention import BasicTransformerBlock, attention_pytorch
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
+from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 
 @contextmanager
@@ -34,11 +33,11 @@ def autograd_possible() -> Iterator[None]:
 def text_layers_keep_inputs(cond_stage_model: nn.Module) -> Iterator[None]:
     """The host's CLIP layers add in place to what their layer norms saved; give those a copy."""
     with ExitStack() as stack:
-        for layer in cond_stage_model.modules():
-            if isinstance(layer, CLIPLayer):
-                for norm in (layer.layer_norm1, layer.layer_norm2):
-                    hook = norm.register_forward_pre_hook(lambda module, args: args[0].clone())
-                    stack.callback(hook.remove)
+        layers: list[Any] = [m for m in cond_stage_model.modules() if isinstance(m, CLIPLayer)]
+        for layer in layers:
+            for norm in (layer.layer_norm1, layer.layer_norm2):
+                hook = norm.register_forward_pre_hook(lambda module, args: args[0].clone())
+                stack.callback(hook.remove)
         yield
 
 

@@ -11,10 +11,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import comfy.utils
 import torch
 from torch import Tensor, nn
-
-import comfy.utils
 
 from ..ports import WeightEdit
 
@@ -45,7 +44,7 @@ def text_weights(cond_stage_model: Any, encoders: list[str]) -> dict[str, Weight
 
 
 def reaches_the_unet(name: str) -> bool:
-    """False for the text projections that every encoder has here and only SDXL's second one uses."""
+    """False for text projections: every encoder has one here, only SDXL's second one uses it."""
     return PROJECTION not in name or name.startswith("clip_g.")
 
 
@@ -62,7 +61,7 @@ def _has(module: Any, attribute: str) -> bool:
 
 
 def original_weight(patcher: Any, weight: Weight) -> Tensor:
-    """A weight as it came from the checkpoint, also while LoRAs are loaded; do not write into it."""
+    """A weight as the checkpoint had it, also while LoRAs are loaded. Do not write into it."""
     if (kept := patcher.hook_backup.get(weight.key)) is not None:
         value = kept[0]
     elif (kept := patcher.backup.get(weight.key)) is not None:

@@ -29,8 +29,9 @@ if not os.environ.get("CONCEPTLOOM_TEST_GPU"):
     comfy_args.cpu = True
 
 import torch  # noqa: E402
-from conceptloom.host.comfyui.host import ComfyHost  # noqa: E402
 from tiny_models import FAMILIES, Graph, graph_of  # noqa: E402
+
+from conceptloom.host.comfyui.host import ComfyHost  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

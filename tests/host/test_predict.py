@@ -5,12 +5,13 @@ from __future__ import annotations
 import comfy.samplers
 import pytest
 import torch
+from tiny_models import Graph, assert_same_state, graph_of, make_graph, state_of
+
 from conceptloom.errors import ModelError, UnsupportedModelError
 from conceptloom.host.comfyui.host import ComfyHost
 from conceptloom.host.comfyui.schedule import schedule_of
 from conceptloom.host.comfyui.sites import unet_sites
 from conceptloom.host.ports import ForwardInfo, Place, StopForward, UNetEdit
-from tiny_models import Graph, assert_same_state, graph_of, make_graph, state_of
 
 LATENT = torch.randn(2, 4, 12, 20, generator=torch.Generator().manual_seed(1))
 TIMESTEPS = torch.tensor([40, 901])

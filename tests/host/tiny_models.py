@@ -128,7 +128,12 @@ def make_graph(family: str, seed: int = 0, dtype: torch.dtype = torch.float32) -
     widths = {"clip_l": WIDTH, "clip_h": WIDTH, "clip_g": 96}
     options = {f"{name}_model_config": _text(width) for name, width in widths.items()}
     target = supported_models.supported_models_base.ClipTarget(tokenizer, text_model)
-    clip = comfy.sd.CLIP(target, parameters=1, model_options=options | {"dtype": torch.float32})
+    clip = comfy.sd.CLIP(
+        target,
+        embedding_directory=[],
+        parameters=1,
+        model_options=options | {"dtype": torch.float32},
+    )
     for name in widths:
         if encoder := getattr(clip.cond_stage_model, name, None):
             state = random_state(encoder.transformer, generator)

@@ -1,0 +1,223 @@
+"""Learning inside ComfyUI: gradients go where they should, and nothing stays behind."""
+
+from __future__ import annotations
+
+import comfy.model_management
+import pytest
+import torch
+from tiny_models import Graph, assert_same_state, graph_of, make_graph, state_of
+
+from conceptloom.errors import ModelError
+from conceptloom.host.comfyui.host import ComfyHost
+from conceptloom.host.ports import UNetEdit
+
+LATENT = torch.randn(2, 4, 12, 8, generator=torch.Generator().manual_seed(1))
+TIMESTEPS = torch.tensor([40, 901])
+KEY = "unet.output_blocks.4.1.transformer_blocks.0.attn2.to_k.weight"
+
+
+def parameter(*shape: int, seed: int = 0) -> torch.nn.Parameter:
+    with torch.inference_mode(False):
+        generator = torch.Generator().manual_seed(seed)
+        return torch.nn.Parameter(0.05 * torch.randn(shape, generator=generator))
+
+
+def handle_for(host: ComfyHost, vectors: int = 2) -> dict[str, torch.nn.Parameter]:
+    return {name: parameter(vectors, width) for name, width in host.encoders.items()}
+
+
+def loss_of(host: ComfyHost, handle: dict[str, torch.Tensor], edits=()) -> torch.Tensor:
+    prompt = host.encode_prompt("a photo of <mug> on a mat", {"mug": handle})
+    return host.predict(LATENT, TIMESTEPS, [prompt], edits).pow(2).mean()
+
+
+def test_gradients_reach_handles_and_weight_edits_and_nothing_else(graph: Graph, host: ComfyHost):
+    before = state_of(graph.model), state_of(graph.clip.patcher)
+    handle = handle_for(host)
+    name = next(n for n in host.weight_names() if n.endswith("attn2.to_k.weight"))
+    delta = parameter(*host.weight(name).shape)
+    text = next(n for n in host.weight_names() if n.endswith("layers.0.mlp.fc1.weight"))
+    text_delta = parameter(*host.weight(text).shape, seed=2)
+    edits = {name: lambda w: w + delta, text: lambda w: w + text_delta}
+    with host.edited(edits, trainable=True):
+        assert comfy.model_management.in_training
+        assert not torch.is_inference_mode_enabled()
+        loss_of(host, handle).backward()
+        others = [*graph.model.model.parameters(), *graph.clip.patcher.model.parameters()]
+        assert all(p.grad is None for p in others)
+    assert not comfy.model_management.in_training
+    assert torch.is_inference_mode_enabled()
+    for learned in (delta, text_delta, *handle.values()):
+        assert learned.grad is not None
+        assert learned.grad.abs().max() > 0
+    assert_same_state(graph.model, before[0])
+    assert_same_state(graph.clip.patcher, before[1])
+
+
+def test_gradients_agree_with_finite_differences(host: ComfyHost):
+    handle = handle_for(host, vectors=1)
+    direction = {k: torch.randn_like(v, requires_grad=False) for k, v in handle.items()}
+    with host.edited({}, trainable=True):
+        loss_of(host, handle).backward()
+        slope = sum((handle[k].grad * direction[k]).sum() for k in handle).item()
+        ends = []
+        for step in (-1e-2, 1e-2):
+            with torch.no_grad():
+                moved = {k: v + step * direction[k] for k, v in handle.items()}
+                ends.append(loss_of(host, moved).item())
+    assert slope == pytest.approx((ends[1] - ends[0]) / 2e-2, rel=2e-2, abs=1e-6)
+
+
+def test_recomputing_activations_changes_neither_loss_nor_gradients(host: ComfyHost, graph: Graph):
+    before = state_of(graph.model)
+    handle, results = handle_for(host), []
+    for checkpointing in (False, True):
+        capture = Captured()
+        with host.edited({}, trainable=True, checkpointing=checkpointing):
+            loss = loss_of(host, handle, [capture])
+            # A loss on captured activations, as attention losses are.
+            loss = loss + sum(q.pow(2).mean() for q in capture.queries)
+            results.append((loss.item(), torch.autograd.grad(loss, list(handle.values()))))
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-6)
+    for plain, recomputed in zip(results[0][1], results[1][1], strict=True):
+        torch.testing.assert_close(plain, recomputed, rtol=1e-4, atol=1e-7)
+    assert_same_state(graph.model, before)
+
+
+class Captured(UNetEdit):
+    def __init__(self) -> None:
+        self.queries: list[torch.Tensor] = []
+
+    def wants_cross_attention(self, site) -> bool:
+        return site.level == 4
+
+    def cross_attention(self, call) -> None:
+        self.queries.append(call.query)
+
+
+def test_gradient_reaches_the_latent(host: ComfyHost):
+    prompt = host.encode_prompt("a cat")  # an inference tensor, as nodes pass them
+    with host.edited({}, trainable=True):
+        latent = LATENT.clone().requires_grad_()
+        host.predict(latent, TIMESTEPS, [prompt]).sum().backward()
+    assert latent.grad is not None
+    assert latent.grad.abs().min() > 0
+
+
+def test_sampling_code_may_use_what_training_made(host: ComfyHost):
+    handle = handle_for(host)
+    with host.edited({}, trainable=True), torch.no_grad():
+        inside = loss_of(host, handle)
+    assert inside.item() == pytest.approx(loss_of(host, handle).item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("how", [RuntimeError, KeyboardInterrupt, "interrupt"])
+def test_a_crash_or_cancel_leaves_everything_as_it_was(sd1: Graph, how):
+    error = comfy.model_management.InterruptProcessingException if how == "interrupt" else how
+    host = ComfyHost(sd1.model, sd1.clip, sd1.vae)
+    prompt = host.encode_prompt("a cat")
+    expected = host.predict(LATENT, TIMESTEPS, [prompt])
+    before = state_of(sd1.model), state_of(sd1.clip.patcher)
+
+    class Crash(UNetEdit):
+        def wants_resnet(self, site) -> bool:
+            return site.number == 5
+
+        def resnet(self, site, output):
+            raise error
+
+    delta = parameter(*host.weight(KEY).shape)
+    with (
+        pytest.raises(error),
+        host.edited({KEY: lambda w: w + delta}, trainable=True, checkpointing=True),
+    ):
+        loss_of(host, handle_for(host), [Crash()])
+    assert not comfy.model_management.in_training
+    assert_same_state(sd1.model, before[0])
+    assert_same_state(sd1.clip.patcher, before[1])
+    assert torch.equal(host.predict(LATENT, TIMESTEPS, [prompt]), expected)
+
+
+def test_every_weight_can_be_edited(host: ComfyHost):
+    """Each name is where its edit acts: one small change at a time moves the prediction."""
+    prompt_text = "a photo of a cat"
+    plain = host.predict(LATENT, TIMESTEPS, [host.encode_prompt(prompt_text)])
+    names = host.weight_names()
+    assert len(names) == len(set(names))
+    picked = names[:: max(1, len(names) // 25)] + [
+        n for n in names if "position_embedding" in n or "token_embedding" in n or "projection" in n
+    ]
+    for name in picked:
+        seen = []
+
+        def edit(weight: torch.Tensor, seen: list = seen) -> torch.Tensor:
+            seen.append(weight.shape)
+            return weight + torch.linspace(-1, 1, weight.numel()).reshape(weight.shape)
+
+        with host.edited({name: edit}, trainable=False):
+            changed = host.predict(LATENT, TIMESTEPS, [host.encode_prompt(prompt_text)])
+        assert seen == [host.weight(name).shape], f"{name}: called {len(seen)} times"
+        last = max(n for n in names if "layers." in n).split("layers.")[1].split(".")[0]
+        beyond = f"layers.{last}." in name or "final_layer_norm" in name
+        if not (beyond and name.startswith(("clip_l", "clip_h")) and len(host.encoders) > 1):
+            assert not torch.equal(changed, plain) or name.endswith("k_proj.bias"), name
+
+
+def test_untrained_edits_compose_and_leave_no_trace(sd1: Graph):
+    host = ComfyHost(sd1.model, sd1.clip)
+    prompt = host.encode_prompt("a cat")
+    plain = host.predict(LATENT, TIMESTEPS, [prompt])
+    before = state_of(sd1.model)
+    with host.edited({KEY: lambda w: w * 2}, trainable=False):
+        once = host.predict(LATENT, TIMESTEPS, [prompt])
+        with host.edited({KEY: lambda w: w / 2}, trainable=False):
+            torch.testing.assert_close(host.predict(LATENT, TIMESTEPS, [prompt]), plain)
+        assert torch.equal(host.predict(LATENT, TIMESTEPS, [prompt]), once)
+    assert not torch.allclose(once, plain, atol=1e-4)
+    assert torch.equal(host.predict(LATENT, TIMESTEPS, [prompt]), plain)
+    assert_same_state(sd1.model, before)
+
+
+def test_trained_edits_see_other_packs_loras(sd1: Graph):
+    model = sd1.model.clone()
+    host = ComfyHost(sd1.model, sd1.clip)
+    original = host.weight(KEY).clone()
+    model.add_patches({KEY.replace("unet", "diffusion_model", 1): ("diff", (original,))})
+    seen = []
+    patched = ComfyHost(model, sd1.clip)
+    with patched.edited({KEY: lambda w: seen.append(w.clone()) or w}, trainable=True):
+        loss_of(patched, handle_for(patched))
+    torch.testing.assert_close(seen[0], 2 * original)
+    assert torch.equal(host.weight(KEY), original)
+
+
+def test_half_precision_models_learn_in_float32(sd1: Graph):
+    graph = make_graph("sd1", dtype=torch.bfloat16)
+    host = ComfyHost(graph.model, graph.clip)
+    before = state_of(graph.model)
+    delta, handle = parameter(*host.weight(KEY).shape), handle_for(host)
+    with host.edited({KEY: lambda w: w + delta}, trainable=True):
+        loss_of(host, handle).backward()
+    assert delta.grad is not None
+    assert delta.grad.dtype == torch.float32
+    assert delta.grad.abs().max() > 0
+    assert_same_state(graph.model, before)
+
+
+def test_gradient_through_weighted_prompts(sd1: Graph):
+    host, handle = ComfyHost(sd1.model, sd1.clip), None
+    handle = handle_for(host)
+    with host.edited({}, trainable=True):
+        prompt = host.encode_prompt("a (<mug>:1.4) and (a cat:0.6)", {"mug": handle})
+        host.predict(LATENT, TIMESTEPS, [prompt]).sum().backward()
+    assert handle["clip_l"].grad.abs().max() > 0
+
+
+def test_unknown_names_are_refused():
+    graph = graph_of("sd1")
+    host = ComfyHost(graph.model, graph.clip)
+    with (
+        pytest.raises(ModelError, match=r"unet\.nowhere"),
+        host.edited({"unet.nowhere": lambda w: w}, trainable=False),
+    ):
+        pass
