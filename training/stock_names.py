@@ -12,7 +12,10 @@ from collections.abc import Collection
 
 # Fingerprints of UNets with four levels of two ResNet blocks, trained by tools on diffusers' names.
 _SD1_OR_SD2 = re.compile(r"unet320 context(?:768|1024) clip_[lh]\d+ ")
-_ENCODER_LAYER = re.compile(r"text_model\.encoder\.layers\.\d+\.[\w.]+")
+# The parts of a text encoder that kohya's naming knows; core ComfyUI reads the rest by other names.
+_ENCODER_LAYER = re.compile(
+    r"text_model\.encoder\.layers\.\d+\.(?:self_attn\.(?:q|k|v|out)_proj|mlp\.fc[12])"
+)
 
 _RESNET = {
     "in_layers.0": "norm1",

@@ -204,6 +204,8 @@ FLAT = "text_model_encoder_layers_0_mlp_fc1"
         (f"clip_g.{TEXT}", SDXL, "lg", f"lora_te2_{FLAT}"),
         ("clip_l.text_model.final_layer_norm", SD1, "l",
          "text_encoders.clip_l.transformer.text_model.final_layer_norm"),
+        ("clip_l.text_model.encoder.layers.0.layer_norm1", SD1, "l",
+         "text_encoders.clip_l.transformer.text_model.encoder.layers.0.layer_norm1"),
     ],
 )  # fmt: skip
 def test_stock_names(module: str, base: str, encoders: str, expected: str) -> None:
