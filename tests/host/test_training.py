@@ -61,11 +61,11 @@ def test_gradients_agree_with_finite_differences(host: ComfyHost):
         loss_of(host, handle).backward()
         slope = sum((handle[k].grad * direction[k]).sum() for k in handle).item()
         ends = []
-        for step in (-1e-2, 1e-2):
+        for step in (-4e-3, 4e-3):
             with torch.no_grad():
                 moved = {k: v + step * direction[k] for k, v in handle.items()}
                 ends.append(loss_of(host, moved).item())
-    assert slope == pytest.approx((ends[1] - ends[0]) / 2e-2, rel=2e-2, abs=1e-6)
+    assert slope == pytest.approx((ends[1] - ends[0]) / 8e-3, rel=2e-2, abs=1e-5)
 
 
 def test_recomputing_activations_changes_neither_loss_nor_gradients(host: ComfyHost, graph: Graph):
@@ -138,6 +138,15 @@ def test_a_crash_or_cancel_leaves_everything_as_it_was(sd1: Graph, how):
     assert torch.equal(host.predict(LATENT, TIMESTEPS, [prompt]), expected)
 
 
+def is_felt(host: ComfyHost, name: str) -> bool:
+    """Whether a weight reaches the prediction at all."""
+    if name.endswith("k_proj.bias"):
+        return False  # the same on every logit of a row: the softmax takes it out
+    if name.startswith("clip_l.") and "clip_g" in host.encoders:
+        return "layers.2." not in name and "final_layer_norm" not in name  # last but one of 3
+    return not (name.startswith("clip_h.") and "layers.2." in name)
+
+
 def test_every_weight_can_be_edited(host: ComfyHost):
     """Each name is where its edit acts: one small change at a time moves the prediction."""
     prompt_text = "a photo of a cat"
@@ -157,10 +166,7 @@ def test_every_weight_can_be_edited(host: ComfyHost):
         with host.edited({name: edit}, trainable=False):
             changed = host.predict(LATENT, TIMESTEPS, [host.encode_prompt(prompt_text)])
         assert seen == [host.weight(name).shape], f"{name}: called {len(seen)} times"
-        last = max(n for n in names if "layers." in n).split("layers.")[1].split(".")[0]
-        beyond = f"layers.{last}." in name or "final_layer_norm" in name
-        if not (beyond and name.startswith(("clip_l", "clip_h")) and len(host.encoders) > 1):
-            assert not torch.equal(changed, plain) or name.endswith("k_proj.bias"), name
+        assert torch.equal(changed, plain) != is_felt(host, name), name
 
 
 def test_untrained_edits_compose_and_leave_no_trace(sd1: Graph):

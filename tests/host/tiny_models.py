@@ -175,15 +175,16 @@ def graph_of(family: str) -> Graph:
 
 
 def state_of(patcher: Any) -> dict[str, torch.Tensor]:
-    """A copy of every weight as it is loaded now."""
+    """A copy of every weight, loaded as this patcher has it and not as the last user had it."""
+    comfy.model_management.load_models_gpu([patcher])
     return {name: value.clone() for name, value in patcher.model.state_dict().items()}
 
 
 def assert_same_state(patcher: Any, before: dict[str, torch.Tensor]) -> None:
     """Every weight is bit for bit what it was, and nothing hangs on any module."""
-    after = patcher.model.state_dict()
-    assert [n for n, value in before.items() if not torch.equal(value, after[n])] == []
     assert left_behind(patcher.model) == []
+    after = state_of(patcher)
+    assert [n for n, value in before.items() if not torch.equal(value, after[n])] == []
 
 
 def left_behind(module: torch.nn.Module) -> list[str]:
