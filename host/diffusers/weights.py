@@ -6,7 +6,7 @@ gradients reach whatever the edit depends on, also when checkpointing recomputes
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,20 +33,36 @@ def edited_weights(
     *,
     trainable: bool,
 ) -> Iterator[None]:
-    """Parametrize `modules[name]`, a module and "weight" or "bias", for every edit; undo it."""
-    installed: list[tuple[nn.Module, str]] = []
+    """Parametrize `modules[name]`, a module and "weight" or "bias", for every edit; undo it.
+
+    May be entered again on the same weights: the later edit gets what the earlier one gives.
+    """
+    installed: list[tuple[nn.Module, str, list[str]]] = []
     try:
         for name, edit in weights.items():
             module, attribute = modules[name]
             if not trainable:
                 with torch.no_grad():
                     edit = _constant(edit(getattr(module, attribute).detach()))
+            order = list(module._parameters)
             parametrize.register_parametrization(module, attribute, _Edited(edit), unsafe=True)
-            installed.append((module, attribute))
+            installed.append((module, attribute, order))
         yield
     finally:
-        for module, attribute in reversed(installed):
-            parametrize.remove_parametrizations(module, attribute, leave_parametrized=False)
+        for module, attribute, order in reversed(installed):
+            _take_off(module, attribute, order)
+
+
+def _take_off(module: Any, attribute: str, order: Sequence[str]) -> None:
+    """Remove the newest edit of a weight, and leave the module's parameters in their order."""
+    edits = module.parametrizations[attribute]
+    if len(edits) > 1:
+        del edits[len(edits) - 1]
+        return
+    parametrize.remove_parametrizations(module, attribute, leave_parametrized=False)
+    for name in order:  # torch puts the original back, but behind all others
+        if name in module._parameters:
+            module._parameters[name] = module._parameters.pop(name)
 
 
 def _constant(value: Tensor) -> WeightEdit:
