@@ -21,12 +21,12 @@ from .schedule import schedule_of
 from .sites import unet_sites
 from .training import autograd_possible, checkpointed, exact_attention, text_layers_keep_inputs
 from .weights import (
+    WrappedWeights,
     original_weight,
     reaches_the_unet,
     text_weights,
     unet_weights,
     usable,
-    wrapped_weights,
 )
 
 
@@ -67,6 +67,7 @@ class ComfyHost:
         self._unet_weights = unet_weights(self._base.diffusion_model)
         self._text_weights = text_weights(clip.cond_stage_model, names)
         self._learning = False
+        self._wrapped: list[WrappedWeights] = []
 
     @property
     def _base(self) -> Any:
@@ -78,7 +79,8 @@ class ComfyHost:
 
     @property
     def dtype(self) -> torch.dtype:
-        return self._base.get_dtype_inference()
+        # Asked of the patcher: a node may have set it, and the model hears of that when loaded.
+        return self._patcher.get_model_object("manual_cast_dtype") or self._base.get_dtype()
 
     def predict(
         self,
@@ -94,7 +96,7 @@ class ComfyHost:
         shown = tuple(conditional) if conditional is not None else (True,) * rows
         info = ForwardInfo(tuple(latent.shape), timesteps, shown, context.shape[1])
         self._load([self._patcher], self._base.memory_required([rows, *latent.shape[1:]]))
-        dtype = self._base.get_dtype_inference()
+        dtype = self.dtype
         extra = self._extra_inputs(latent, prompts, dtype)
         inputs = torch.cat([latent, extra.pop("c_concat")], 1) if "c_concat" in extra else latent
         with edits_installed(self.sites, edits, info):
@@ -143,6 +145,8 @@ class ComfyHost:
         # Weights were made in inference mode, and only there may they be moved.
         with torch.inference_mode():
             comfy.model_management.load_models_gpu(patchers, memory_required=memory_required)
+        for wrapped in self._wrapped:
+            wrapped.settle()
 
     def tokenize(self, text: str) -> tuple[int | str, ...]:
         return tuple(token_ids(self._clip, next(iter(self.encoders)), text))
@@ -200,7 +204,7 @@ class ComfyHost:
         known = set(self.weight_names())
         if unknown := [name for name in weights if name not in known]:
             raise self._unknown(unknown)
-        before = (self._patcher, self._clip, self._learning)
+        before = (self._patcher, self._clip, self._learning, self._wrapped)
         with ExitStack() as stack:
             if trainable:
                 stack.enter_context(autograd_possible())
@@ -208,14 +212,20 @@ class ComfyHost:
             if checkpointing:
                 stack.enter_context(checkpointed(self._base.diffusion_model))
             unet, clip = self._patcher.clone(), self._clip.clone()
-            for patcher, found in ((unet, self._unet_weights), (clip.patcher, self._text_weights)):
-                stack.enter_context(wrapped_weights(patcher, found, weights, trainable=trainable))
+            wrapped = [
+                stack.enter_context(WrappedWeights(patcher, found, weights, trainable=trainable))
+                for patcher, found in (
+                    (unet, self._unet_weights),
+                    (clip.patcher, self._text_weights),
+                )
+            ]
             try:
                 self._patcher, self._clip = unet, clip
                 self._learning = self._learning or trainable
+                self._wrapped = [*self._wrapped, *wrapped]
                 yield
             finally:
-                self._patcher, self._clip, self._learning = before
+                self._patcher, self._clip, self._learning, self._wrapped = before
 
     def _unknown(self, names: Sequence[str]) -> ModelError:
         return ModelError(

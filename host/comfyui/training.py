@@ -19,6 +19,8 @@ from torch.utils.checkpoint import checkpoint
 def autograd_possible() -> Iterator[None]:
     """Leave the inference mode in which nodes run; the host's training flag is set."""
     before = getattr(comfy.model_management, "in_training", None)
+    # Buffers for offloaded weights were made in inference mode; outside nobody may write to them.
+    getattr(comfy.model_management, "reset_cast_buffers", lambda: None)()
     with torch.inference_mode(False), torch.enable_grad():
         try:
             if before is not None:

@@ -7,7 +7,7 @@ wherever it pages, casts or offloads it, and the weights themselves are never to
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..ports import WeightEdit
 
 PROJECTION = "text_projection"
+Wrapper = Callable[[Tensor], Tensor]  # weight as the host would use it -> weight to use
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,42 +80,78 @@ def usable(tensor: Tensor) -> Tensor:
     return tensor
 
 
-@contextmanager
-def wrapped_weights(
-    patcher: Any,
-    weights: Mapping[str, Weight],
-    edits: Mapping[str, WeightEdit],
-    *,
-    trainable: bool,
-) -> Iterator[None]:
-    """Put wrappers on a patcher that nobody else holds, and take them out of its modules again.
+class WrappedWeights:
+    """Wrappers on a patcher that nobody else holds; a context, and what to call after each load.
 
     Args:
+        patcher: a clone made for this.
         weights: those of this patcher, by canonical name.
         edits: by canonical name; names of other patchers are left to them.
+        trainable: call the edits on every use, and keep every weight fit for autograd.
     """
-    wrappers: list[Callable[[Tensor], Tensor]] = []
-    for name, weight in weights.items():
-        edit = edits.get(name)
-        if edit is not None:
-            wrapper = _edited(patcher, edit) if trainable else _edited_once(edit)
-        elif trainable and _autograd_keeps(weight):
-            wrapper = _copied(patcher)
-        else:
-            continue
-        wrappers.append(wrapper)
-        patcher.add_weight_wrapper(weight.key, wrapper)
-    try:
-        with ExitStack() as stack:
-            _follow_position_edits(stack, patcher, weights, edits, trainable=trainable)
-            yield
-    finally:
-        # The host takes wrappers off when it next loads the model; nobody should meet them before.
-        for weight in weights.values():
-            functions = getattr(weight.module, f"{weight.attribute}_function")
-            kept = [f for f in functions if not any(f is ours for ours in wrappers)]
+
+    def __init__(
+        self,
+        patcher: Any,
+        weights: Mapping[str, Weight],
+        edits: Mapping[str, WeightEdit],
+        *,
+        trainable: bool,
+    ) -> None:
+        self._patcher = patcher
+        self._wrappers: list[tuple[Weight, Wrapper]] = []
+        self._positions: list[tuple[Weight, Wrapper]] = []
+        for name, weight in weights.items():
+            edit = edits.get(name)
+            if edit is not None:
+                wrapper = _edited(patcher, edit) if trainable else _edited_once(edit)
+            elif trainable and _autograd_keeps(weight):
+                wrapper = _copied(patcher)
+            else:
+                continue
+            self._wrappers.append((weight, wrapper))
+            if edit is not None and name.endswith("embeddings.position_embedding.weight"):
+                self._positions.append((weight, wrapper))
+
+    def __enter__(self) -> WrappedWeights:
+        self._cleanup = ExitStack()
+        self._cleanup.callback(self._take_off)
+        for weight, wrapper in self._wrappers:
+            self._patcher.add_weight_wrapper(weight.key, wrapper)
+        for weight, wrapper in self._positions:
+            text_model = comfy.utils.get_attr(
+                self._patcher.model, weight.key.split(".embeddings.")[0]
+            )
+            hook = text_model.register_forward_pre_hook(
+                _shifting_positions(weight, wrapper), with_kwargs=True
+            )
+            self._cleanup.callback(hook.remove)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._cleanup.close()
+
+    def settle(self) -> None:
+        """Put the wrappers where the host left them out.
+
+        Dynamic VRAM loads small layers (norms, mostly) by a short way that forgets about wrappers.
+        """
+        for weight, wrapper in self._wrappers:
+            functions = _functions(weight)
+            if not any(f is wrapper for f in functions):
+                setattr(weight.module, f"{weight.attribute}_function", [*functions, wrapper])
+
+    def _take_off(self) -> None:
+        # The host does this when it next loads the model; nobody should meet them before.
+        for weight, wrapper in self._wrappers:
+            functions = _functions(weight)
+            kept = [f for f in functions if f is not wrapper]
             if len(kept) != len(functions):
                 setattr(weight.module, f"{weight.attribute}_function", kept)
+
+
+def _functions(weight: Weight) -> list[Wrapper]:
+    return getattr(weight.module, f"{weight.attribute}_function")
 
 
 def _autograd_keeps(weight: Weight) -> bool:
@@ -123,7 +160,7 @@ def _autograd_keeps(weight: Weight) -> bool:
     return not isinstance(weight.module, nn.Embedding) or parameter.requires_grad
 
 
-def _copied(patcher: Any) -> Callable[[Tensor], Tensor]:
+def _copied(patcher: Any) -> Wrapper:
     """A weight as autograd may keep it until the backward pass.
 
     The host hands out a copy of its own when the model is loaded whole, but a place in a buffer
@@ -138,12 +175,12 @@ def _copied(patcher: Any) -> Callable[[Tensor], Tensor]:
     return wrapper
 
 
-def _edited(patcher: Any, edit: WeightEdit) -> Callable[[Tensor], Tensor]:
+def _edited(patcher: Any, edit: WeightEdit) -> Wrapper:
     copied = _copied(patcher)
     return lambda weight: edit(copied(weight)).to(weight)
 
 
-def _edited_once(edit: WeightEdit) -> Callable[[Tensor], Tensor]:
+def _edited_once(edit: WeightEdit) -> Wrapper:
     made: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
     def wrapper(weight: Tensor) -> Tensor:
@@ -156,31 +193,14 @@ def _edited_once(edit: WeightEdit) -> Callable[[Tensor], Tensor]:
     return wrapper
 
 
-def _follow_position_edits(
-    stack: ExitStack,
-    patcher: Any,
-    weights: Mapping[str, Weight],
-    edits: Mapping[str, WeightEdit],
-    *,
-    trainable: bool,
-) -> None:
+def _shifting_positions(weight: Weight, edited: Wrapper) -> Callable[..., Any]:
     """The host adds position embeddings without calling their layer: add what an edit changes."""
-    for name, weight in weights.items():
-        if name not in edits or not name.endswith("embeddings.position_embedding.weight"):
-            continue
-        edit = _edited(patcher, edits[name]) if trainable else _edited_once(edits[name])
-        text_model = comfy.utils.get_attr(patcher.model, weight.key.split(".embeddings.")[0])
 
-        def shift(
-            module: nn.Module,
-            args: tuple[Any, ...],
-            kwargs: dict[str, Any],
-            edit: Callable[[Tensor], Tensor] = edit,
-            layer: Any = weight.module,
-        ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-            embeds = kwargs["embeds"]
-            before = usable(layer.weight.detach()).to(embeds)
-            return args, {**kwargs, "embeds": embeds + (edit(before) - before)}
+    def shift(
+        module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        embeds = kwargs["embeds"]
+        before = usable(getattr(weight.module, weight.attribute).detach()).to(embeds)
+        return args, {**kwargs, "embeds": embeds + (edited(before) - before)}
 
-        hook = text_model.register_forward_pre_hook(shift, with_kwargs=True)
-        stack.callback(hook.remove)
+    return shift

@@ -33,7 +33,6 @@ from tiny_models import FAMILIES, Graph, graph_of  # noqa: E402
 
 from conceptloom.host.comfyui.host import ComfyHost  # noqa: E402
 
-
 torch.set_num_threads(1)  # in models this small, threads only wait for each other
 
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 import comfy.model_management
 import pytest
 import torch
-from tiny_models import Graph, assert_same_state, graph_of, make_graph, state_of
+from comfy.model_patcher import ModelPatcher
+from tiny_models import (
+    Graph,
+    assert_same_state,
+    graph_of,
+    left_behind,
+    make_graph,
+    state_of,
+)
 
 from conceptloom.errors import ModelError
 from conceptloom.host.comfyui.host import ComfyHost
@@ -217,6 +225,31 @@ def test_gradient_through_weighted_prompts(sd1: Graph):
         prompt = host.encode_prompt("a (<mug>:1.4) and (a cat:0.6)", {"mug": handle})
         host.predict(LATENT, TIMESTEPS, [prompt]).sum().backward()
     assert handle["clip_l"].grad.abs().max() > 0
+
+
+def test_layers_that_the_host_loads_without_wrappers_learn_too(sd1: Graph):
+    """Dynamic VRAM forgets the wrappers of small layers when it loads them."""
+
+    class Forgetful(ModelPatcher):
+        def load(self, *args, **kwargs) -> None:
+            super().load(*args, **kwargs)
+            for module in self.model.modules():
+                if getattr(module, "weight_function", None) and module.weight.numel() < 4096:
+                    module.weight_function, module.bias_function = [], []
+                    module.comfy_cast_weights = True
+
+    model = Forgetful(sd1.model.model, sd1.model.load_device, sd1.model.offload_device)
+    host = ComfyHost(model, sd1.clip)
+    name = "unet.output_blocks.4.1.norm.bias"
+    delta = parameter(*host.weight(name).shape)
+    with host.edited({name: lambda w: w + delta}, trainable=True):
+        loss_of(host, handle_for(host)).backward()
+    assert delta.grad is not None
+    assert delta.grad.abs().max() > 0
+    assert left_behind(sd1.model.model) == []
+    for module in sd1.model.model.modules():
+        if hasattr(module, "comfy_cast_weights"):
+            module.comfy_cast_weights = False
 
 
 def test_unknown_names_are_refused():
