@@ -1,0 +1,171 @@
+"""The console command `conceptloom`. Commands here are options and calls, nothing more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import Progress
+from typer.core import TyperGroup
+
+from .. import __version__
+from ..errors import ConceptLoomError
+from .cancelling import Stopped
+from .console import complain, console, log_to_console, say
+from .options import Device, Layout, Model, Precision, PrecisionName
+from .train_command import train
+
+WRONG_INPUT, STOPPED = 2, 130  # exit codes; 130 is what a shell gives for Ctrl-C
+
+
+class _Commands(TyperGroup):
+    """Says what went wrong in one message; `--debug` shows where."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ConceptLoomError as error:
+            if ctx.params.get("debug"):
+                raise
+            complain(str(error))
+            raise typer.Exit(WRONG_INPUT) from error
+        except Stopped as stopped:
+            say(str(stopped), "yellow")
+            raise typer.Exit(STOPPED) from stopped
+        except KeyboardInterrupt as error:
+            complain("Stopped at once; what was saved before is kept.")
+            raise typer.Exit(STOPPED) from error
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("train")(train)
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option(help="Tracebacks and all log lines.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Teach a text-to-image model new visual concepts, and draw with them."""
+    log_to_console(debug=debug)
+    if version:
+        say(f"conceptloom {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the page.")] = Path(
+        "runs/demo"
+    ),
+    token_steps: Annotated[
+        int | None, typer.Option(help="Steps in which only the words learn.")
+    ] = None,
+    weight_steps: Annotated[
+        int | None, typer.Option(help="Steps in which the model learns with them.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn by chance.")] = 0,
+) -> None:
+    """The whole story on the bundled model: learn two objects, draw them anew, measure, show."""
+    from .demo import run_demo
+
+    page = run_demo(out, token_steps=token_steps, weight_steps=weight_steps, seed=seed)
+    say(f"Open {page.resolve().as_uri()}", "bold green")
+
+
+@app.command()
+def sample(
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option("--prompt", "-p", help="Repeat for several; by default those it learned."),
+    ] = None,
+    concept: Annotated[
+        list[str] | None,
+        typer.Option("--concept", "-c", metavar="FILE[:STRENGTH]", help="Repeat for several."),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="A PNG; more are numbered.")] = Path(
+        "picture.png"
+    ),
+    negative: Annotated[str, typer.Option(help="What to keep away from.")] = "",
+    seed: Annotated[int, typer.Option(help="The same seed gives the same picture.")] = 0,
+    count: Annotated[int, typer.Option(min=1, help="Pictures for each prompt.")] = 1,
+    steps: Annotated[int, typer.Option(min=1, help="DDIM steps: 20 quick, 50 fine.")] = 50,
+    cfg: Annotated[
+        float | None,
+        typer.Option(help="1 is loose, 7.5 usual; by default 7.5, on tinyworld 3."),
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="WIDTHxHEIGHT", help="By default what the model likes.")
+    ] = None,
+    model: Model = "tinyworld",
+    layout: Layout = None,
+    device: Device = "auto",
+    precision: Precision = PrecisionName.FP32,
+) -> None:
+    """Draw pictures with learned concepts."""
+    from .drawing import Drawing, draw, loaded_stack, natural_size, parsed_size, save_drawn
+    from .models import TINYWORLD, open_host
+    from .models import Precision as Computed
+
+    is_tiny = model == TINYWORLD
+    host = open_host(model, layout=layout, device=device, precision=Computed(precision.value))
+    stack, concepts = loaded_stack(host, concept or [])
+    prompts = prompt or [text for loaded in concepts for text in loaded.prompts]
+    settings = Drawing(
+        negative=negative,
+        seed=seed,
+        steps=steps,
+        cfg=cfg if cfg is not None else (3.0 if is_tiny else 7.5),
+        size_px=parsed_size(size) if size else natural_size(host),
+    )
+    with Progress(console=console, transient=True) as bars:
+        task = bars.add_task("drawing", total=None)
+        drawn = draw(
+            host,
+            prompts,
+            stack,
+            settings,
+            count=count,
+            progress=lambda done, total, *_: bars.update(task, completed=done, total=total),
+        )
+    for path in save_drawn(drawn, prompts, settings, out):
+        say(f"wrote {path}")
+
+
+@app.command()
+def inspect(
+    file: Annotated[list[Path], typer.Argument(help="Concept files.")],
+    thumbnail: Annotated[
+        Path | None, typer.Option(help="Write the thumbnail of the file to this PNG.")
+    ] = None,
+    verify: Annotated[bool, typer.Option(help="Read every tensor and its checksum.")] = False,
+) -> None:
+    """What is in a concept file: handles, recipe, sizes, prompts, thumbnail."""
+    from ..training.concept_file import load_concept, read_concept_info
+    from .inspection import told
+    from .picture_files import write_picture
+
+    for path in file:
+        info = read_concept_info(path)
+        console.print(told(path, info, in_colour=console.color_system is not None))
+        if verify:
+            load_concept(path)
+            say(f"{path} is whole: every tensor was read and the checksum agrees.", "green")
+        if thumbnail is not None and info.concept.thumbnail is not None:
+            say(f"wrote {write_picture(info.concept.thumbnail, thumbnail)}")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

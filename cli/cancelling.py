@@ -1,0 +1,15 @@
+"""Ending early because the user wished so."""
+
+from __future__ import annotations
+
+
+class Cancelled(Exception):
+    """A run was stopped between two steps; `step` of its last stage were done."""
+
+    def __init__(self, step: int, total: int, learning: bool) -> None:
+        super().__init__(f"stopped after step {step} of {total}")
+        self.step, self.total, self.learning = step, total, learning
+
+
+class Stopped(Exception):
+    """A command ended early; says what is kept and how to go on."""

@@ -1,0 +1,34 @@
+"""Where the command line speaks: results on standard output, remarks and errors beside it."""
+
+from __future__ import annotations
+
+import logging
+
+from rich.console import Console
+from rich.markup import escape
+
+console = Console(highlight=False)
+remarks = Console(stderr=True, highlight=False)
+
+
+def say(text: str, style: str = "") -> None:
+    """One line for the user; brackets in it are text and not markup."""
+    console.print(escape(text), style=style or None, soft_wrap=True)
+
+
+def complain(text: str) -> None:
+    """Why a command did not do what it was asked for."""
+    remarks.print(f"[bold red]Error:[/] {escape(text)}", soft_wrap=True)
+
+
+class _ToConsole(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        style = "yellow" if record.levelno >= logging.WARNING else "dim"
+        remarks.print(escape(self.format(record)), style=style, soft_wrap=True)
+
+
+def log_to_console(*, debug: bool) -> None:
+    """Send the pack's own log lines to the user; call it as often as you like."""
+    log = logging.getLogger("conceptloom")
+    log.handlers = [_ToConsole()]
+    log.setLevel(logging.DEBUG if debug else logging.INFO)

@@ -1,0 +1,172 @@
+"""Pictures of prompts with learned concepts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError, InputError, PromptError
+from ..host.ports import Host, Progress, no_progress
+from ..samplers.ddim import sample_ddim, seeded_noise
+from ..training.concept import Concept, Stack, check_base, stacked
+from ..training.concept_file import load_concept
+from ..training.handles import handles_in
+from ..training.pictures import sample_strip
+from .picture_files import write_picture
+
+SMALLEST_LATENT = 8  # cells a side; a UNet has nothing to halve below that
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drawing:
+    """How pictures are drawn."""
+
+    negative: str = ""
+    seed: int = 0
+    steps: int = 50  # DDIM
+    cfg: float = 7.5  # 1 looks at the prompt alone, more follows it harder
+    size_px: tuple[int, int] = (512, 512)  # (H, W)
+
+    def __post_init__(self) -> None:
+        if not self.cfg >= 1 or self.cfg == float("inf"):
+            raise ConfigError("cfg", self.cfg, "1 or more")
+
+
+def parsed_concept(option: str) -> tuple[Path, float]:
+    """(file, strength) of FILE or FILE:STRENGTH."""
+    file, colon, number = option.rpartition(":")
+    try:
+        return (Path(file), float(number)) if colon and file else (Path(option), 1.0)
+    except ValueError:
+        return Path(option), 1.0  # the colon belongs to the name: C:/mug.safetensors
+
+
+def parsed_size(text: str) -> tuple[int, int]:
+    """(H, W) of "WIDTHxHEIGHT", or of one number for both."""
+    width, _, height = text.lower().partition("x")
+    try:
+        return int(height or width), int(width)
+    except ValueError as error:
+        raise ConfigError("size", text, "as 512x768 (width x height) or 512") from error
+
+
+def loaded_stack(host: Host, options: Sequence[str]) -> tuple[Stack, list[Concept]]:
+    """The concept files of `--concept FILE[:STRENGTH]`, applied together.
+
+    Raises:
+        ConceptFileError, BaseMismatchError, HandleError: see `errors`.
+    """
+    loaded: list[tuple[Concept, float]] = []
+    for option in options:
+        path, strength = parsed_concept(option)
+        concept = load_concept(path)
+        check_base(concept, host.fingerprint)
+        loaded.append((concept, strength))
+    return stacked(loaded), [concept for concept, _ in loaded]
+
+
+def check_prompts(prompts: Sequence[str], stack: Stack) -> None:
+    """Whether every handle of the prompts was loaded.
+
+    Raises:
+        PromptError: a prompt asks for one that no concept brings, or there is no prompt.
+        InputError: there is nothing to draw.
+    """
+    if not prompts:
+        raise InputError("There is nothing to draw: give a --prompt.")
+    for prompt in prompts:
+        for name in handles_in(prompt):
+            if name not in stack.handles:
+                known = ", ".join(f"<{n}>" for n in stack.handles) or "none"
+                raise PromptError(
+                    f"The prompt {prompt!r} asks for <{name}>, which no loaded concept brings; "
+                    f"there is {known}. Load its file with --concept."
+                )
+
+
+@torch.no_grad()
+def draw(
+    host: Host,
+    prompts: Sequence[str],
+    stack: Stack,
+    settings: Drawing,
+    *,
+    count: int = 1,
+    rows: int = 4,
+    progress: Progress = no_progress,
+) -> list[Tensor]:
+    """`count` pictures [count, H, W, 3] for each prompt; picture i has the same noise in all.
+
+    Args:
+        rows: pictures that are drawn at once.
+    """
+    check_prompts(prompts, stack)
+    _check_size(host, settings.size_px)
+    noise = seeded_noise(host, settings.seed, count, settings.size_px)
+    drawn: list[Tensor] = []
+    done, total = 0, count * len(prompts)
+    with host.edited(stack.edits, trainable=False):
+        negative = host.encode_prompt(settings.negative, stack.handles)
+        for prompt in prompts:
+            encoded = host.encode_prompt(prompt, stack.handles)
+            pictures: list[Tensor] = []
+            for part in noise.split(rows):
+                latent = sample_ddim(
+                    host, [encoded], negative, part, steps=settings.steps, cfg=settings.cfg
+                )
+                pictures.append(host.decode_latent(latent))
+                done += part.shape[0]
+                progress(done, total, "drawing")
+            drawn.append(torch.cat(pictures))
+    return drawn
+
+
+def _check_size(host: Host, size_px: tuple[int, int]) -> None:
+    step = host.pixels_per_latent
+    for side in size_px:
+        if side % step or side < step * SMALLEST_LATENT:
+            raise ConfigError(
+                "size",
+                f"{size_px[1]}x{size_px[0]}",
+                f"in multiples of {step} px, {step * SMALLEST_LATENT} or more, for this model",
+            )
+
+
+def natural_size(host: Host) -> tuple[int, int]:
+    """(H, W) that a model draws best: 16 latent cells for TinyWorld, 64 for SD 1, more for XL."""
+    tiny, medium, large = 16, 64, 128
+    channels = host.sites.transformers[0].width
+    cells = tiny if channels < 320 else large if len(host.encoders) > 1 else medium
+    return cells * host.pixels_per_latent, cells * host.pixels_per_latent
+
+
+def save_drawn(
+    drawn: Sequence[Tensor], prompts: Sequence[str], settings: Drawing, out: Path
+) -> list[Path]:
+    """Write every picture with its prompt and seed in it; several as a sheet and numbered.
+
+    Returns:
+        The files: `out` alone, or `out` as a sheet of all, then out-01.png and so on.
+    """
+    every = [
+        (picture, prompt) for batch, prompt in zip(drawn, prompts, strict=True) for picture in batch
+    ]
+    notes = {
+        "negative": settings.negative,
+        "seed": str(settings.seed),
+        "steps": str(settings.steps),
+        "cfg": str(settings.cfg),
+    }
+    out = out if out.suffix.lower() == ".png" else out.with_name(out.name + ".png")
+    if len(every) == 1:
+        return [write_picture(every[0][0], out, {"prompt": every[0][1], **notes})]
+    sheet = sample_strip([p for p, _ in every], [text for _, text in every])
+    files = [write_picture(sheet, out)]
+    for number, (picture, prompt) in enumerate(every, 1):
+        file = out.with_name(f"{out.stem}-{number:02d}.png")
+        files.append(write_picture(picture, file, {"prompt": prompt, **notes}))
+    return files

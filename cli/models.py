@@ -1,0 +1,148 @@
+"""Base models from local files; nothing is ever downloaded."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from ..errors import ConfigError, ModelError, UnsupportedModelError
+from ..host.diffusers import DiffusersHost
+from ..host.diffusers.prompts import TextEncoder
+from ..host.ports import Host
+
+TINYWORLD = "tinyworld"
+PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
+INDEX = "model_index.json"
+HOW = "pip install 'conceptloom[diffusers]'"
+
+
+class Precision(str, Enum):
+    """What UNet and text encoders compute in; the VAE and what learns stay float32."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+
+_DTYPES = {
+    Precision.FP32: torch.float32,
+    Precision.BF16: torch.bfloat16,
+    Precision.FP16: torch.float16,
+}
+
+
+def open_host(
+    model: str = TINYWORLD,
+    *,
+    layout: Path | None = None,
+    device: str = "auto",
+    precision: Precision = Precision.FP32,
+) -> Host:
+    """A base model, ready to learn on and to draw with.
+
+    Args:
+        model: "tinyworld" (comes with the pack), a folder as diffusers saves it, or a single
+            .safetensors file in the original layout.
+        layout: for a single file, a folder of the same family as diffusers saves it; only its
+            small JSON files and its tokenizer are read.
+        device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1", "mps", ...
+
+    Raises:
+        ModelError: the files are not there, or not a base model that the pack knows.
+    """
+    where, dtype = _device(device), _DTYPES[precision]
+    if model == TINYWORLD:
+        return _tinyworld(where, dtype)
+    path = Path(model)
+    try:
+        pipeline = _pipeline(path, layout)
+    except ImportError as error:
+        raise ModelError(f"Models in files need diffusers ({HOW}): {error}.") from error
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"{path} could not be read as a base model: {error}") from error
+    pipeline.vae.to(where)
+    for name in ("unet", "text_encoder", "text_encoder_2"):
+        if (network := getattr(pipeline, name, None)) is not None:
+            _cast(network, where, dtype)
+    return cast(Host, DiffusersHost.from_pipeline(pipeline))
+
+
+def _tinyworld(device: torch.device, dtype: torch.dtype) -> Host:
+    from ..tinyworld.checkpoint import load_tinyworld
+
+    try:
+        world = load_tinyworld()
+    except ImportError as error:
+        raise ModelError(f"TinyWorld outside of ComfyUI needs diffusers ({HOW}).") from error
+    text = _cast(world.text_encoder, device, dtype)
+    encoder = TextEncoder("clip_l", text, world.tokenizer)
+    host = DiffusersHost(
+        unet=_cast(world.unet, device, dtype),
+        vae=world.vae.to(device),
+        encoders=[encoder],
+        scheduler=world.scheduler,
+    )
+    return cast(Host, host)
+
+
+def _cast(network: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    network.to(device)
+    if dtype is torch.float16:
+        return network.half()
+    return network.bfloat16() if dtype is torch.bfloat16 else network
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError("device", name, "auto, cpu, or a device that torch finds here") from error
+    return device
+
+
+def _pipeline(path: Path, layout: Path | None) -> Any:
+    if path.is_dir():
+        return _pipeline_class(path).from_pretrained(
+            path, local_files_only=True, use_safetensors=True, **_without_filter()
+        )
+    if path.suffix != ".safetensors" or not path.is_file():
+        raise ModelError(
+            f"There is no base model {path}: give {TINYWORLD}, a folder that diffusers saved, or a "
+            ".safetensors file. (Files that hold pickles, .ckpt and .bin, are not read.)"
+        )
+    if layout is None:
+        raise ModelError(
+            f"{path.name} holds weights but not the layout of its networks. Name a folder of the "
+            "same family that diffusers saved, with --layout; its JSON files and tokenizer are "
+            "read, its weights are not needed."
+        )
+    kind = _pipeline_class(layout)
+    return kind.from_single_file(
+        str(path), config=str(layout), local_files_only=True, **_without_filter()
+    )
+
+
+def _without_filter() -> dict[str, Any]:
+    return {"safety_checker": None, "feature_extractor": None, "torch_dtype": torch.float32}
+
+
+def _pipeline_class(folder: Path) -> Any:
+    index = folder / INDEX
+    if not index.is_file():
+        raise ModelError(f"{folder} holds no {INDEX}; it is not a model as diffusers saves it.")
+    name = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
+    if name not in PIPELINES:
+        raise UnsupportedModelError(
+            f"{folder} is a {name}; ConceptLoom knows Stable Diffusion 1.x, 2.x and XL "
+            f"({', '.join(PIPELINES)})."
+        )
+    import diffusers
+
+    return getattr(diffusers, name)

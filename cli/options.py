@@ -1,0 +1,47 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class PrecisionName(str, Enum):
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+
+class ScopeName(str, Enum):
+    """Short names of `training.adapters.Scope`."""
+
+    HANDLES = "handles"
+    KV = "kv"
+    LOW_RANK = "low-rank"
+    FULL = "full"
+
+
+class PresetName(str, Enum):
+    AUTO = "auto"
+    OFFICIAL = "official"
+    TINYWORLD = "tinyworld"
+
+
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="Base model: tinyworld (comes with the pack), a folder that diffusers saved, or a "
+        ".safetensors file. Nothing is downloaded.",
+    ),
+]
+Layout = Annotated[
+    Path | None,
+    typer.Option(help="For a single file: a folder of the same family, as diffusers saves it."),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...")]
+Precision = Annotated[PrecisionName, typer.Option(help="Of the model; what learns is always fp32.")]

@@ -1,0 +1,108 @@
+"""Settings of a training run: a preset, and what the user wants otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from enum import Enum
+from typing import Any
+
+from ..errors import ConfigError
+from ..methods.break_a_scene import BreakASceneConfig, ClassImages, TokenPhase, WeightPhase
+from ..methods.break_a_scene.config import RATE_OF_SCOPE
+from ..training.adapters import Scope
+from ..training.loop import LoopConfig
+from ..training.previews import PreviewConfig
+
+
+class Preset(str, Enum):
+    """Where the numbers start."""
+
+    OFFICIAL = "official"  # the authors' own, for Stable Diffusion
+    TINYWORLD = "tinyworld"  # for the bundled model: larger rates, fewer steps
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """All that a run needs besides the model and the scene."""
+
+    config: BreakASceneConfig = field(default_factory=BreakASceneConfig)
+    class_images: ClassImages = field(default_factory=ClassImages)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    previews: PreviewConfig = field(default_factory=PreviewConfig)
+
+
+# TinyWorld is a thousandth of Stable Diffusion: it bears, and needs, larger steps.
+TINYWORLD = Settings(
+    config=BreakASceneConfig(
+        token_phase=TokenPhase(steps=100, learning_rate=5e-3),
+        weight_phase=WeightPhase(steps=250, learning_rate=2e-4),
+        prior_prompt="a photo of an object",
+        batch_size=3,
+    ),
+    class_images=ClassImages(draw=24, steps=20, cfg=3.0),
+    previews=PreviewConfig(cfg=3.0),
+)
+TINYWORLD_RATE_OF_SCOPE = {
+    Scope.HANDLES: 5e-3,
+    Scope.CROSS_ATTENTION_KV: 1e-3,
+    Scope.LOW_RANK: 1e-3,
+    Scope.FULL: 2e-4,
+}
+_PRESETS = {
+    Preset.OFFICIAL: (Settings(), RATE_OF_SCOPE),
+    Preset.TINYWORLD: (TINYWORLD, TINYWORLD_RATE_OF_SCOPE),
+}
+
+
+def settings_of(preset: Preset, wanted: Mapping[str, Any] | None = None) -> Settings:
+    """A preset with other values; None among them means "as the preset has it".
+
+    Args:
+        wanted: fields of `BreakASceneConfig` by their names; those of its phases as token_steps,
+            token_rate, weight_steps, weight_rate, scope and rank; class_draw, class_steps and
+            class_cfg; preview_prompts, preview_steps, preview_cfg and preview_seed; and fields of
+            `LoopConfig`. A scope without a rate gets the preset's rate for that scope.
+
+    Raises:
+        ConfigError: a value makes no sense, or there is no such setting.
+    """
+    base, rates = _PRESETS[preset]
+    given = {name: value for name, value in (wanted or {}).items() if value is not None}
+    if "scope" in given and "weight_rate" not in given:
+        scope = Scope(given["scope"])
+        if scope not in rates:
+            raise ConfigError("scope", given["scope"], "one that Break-A-Scene trains")
+        given["weight_rate"] = rates[scope]
+    token = _taken(given, token_steps="steps", token_rate="learning_rate")
+    weight = _taken(
+        given, weight_steps="steps", weight_rate="learning_rate", scope="scope", rank="rank"
+    )
+    class_images = _taken(given, class_draw="draw", class_steps="steps", class_cfg="cfg")
+    previews = _taken(
+        given,
+        preview_prompts="prompts",
+        preview_steps="steps",
+        preview_cfg="cfg",
+        preview_seed="seed",
+    )
+    own = {f.name for f in fields(BreakASceneConfig)}
+    config = {name: given.pop(name) for name in list(given) if name in own}
+    if unknown := set(given) - {f.name for f in fields(LoopConfig)}:
+        raise ConfigError("setting", sorted(unknown)[0], "one that Break-A-Scene has")
+    return Settings(
+        config=replace(
+            base.config,
+            token_phase=replace(base.config.token_phase, **token),
+            weight_phase=replace(base.config.weight_phase, **weight),
+            **config,
+        ),
+        class_images=replace(base.class_images, **class_images),
+        loop=replace(base.loop, **given),
+        previews=replace(base.previews, **previews),
+    )
+
+
+def _taken(given: dict[str, Any], **names: str) -> dict[str, Any]:
+    """Settings of one dataclass, out of all: the user's name -> the field's."""
+    return {names[name]: given.pop(name) for name in list(given) if name in names}

@@ -1,0 +1,101 @@
+"""Progress in the terminal, and a Ctrl-C that stops between two steps and loses nothing."""
+
+from __future__ import annotations
+
+import re
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from torch import Tensor
+
+from .cancelling import Cancelled
+from .console import console, say
+from .picture_files import write_picture
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+TOLD_EVERY = 10  # per cent between two lines where the output is no terminal
+_TRAINING = re.compile(r"(?P<stage>.+): (?P<figures>loss .*)")
+
+Handler = Callable[[int, FrameType | None], Any] | int | None
+
+
+class RunProgress:
+    """A `host.ports.Progress` for the terminal; use it in a `with` block.
+
+    The first Ctrl-C (or a cluster's SIGTERM) raises `Cancelled` out of the next report, when the
+    step is complete and its state can be saved. The second one stops at once.
+
+    Args:
+        preview: file that always holds the newest preview; None drops previews.
+    """
+
+    def __init__(self, preview: Path | None = None) -> None:
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            console=console,
+        )
+        self._preview = preview
+        self._tasks: dict[str, TaskID] = {}
+        self._told: dict[str, int] = {}
+        self._asked_to_stop = False
+        self._before: dict[signal.Signals, Handler] = {}
+
+    def __enter__(self) -> RunProgress:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._stop) for number in SIGNALS}
+        if console.is_terminal:
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if console.is_terminal:
+            self._bars.stop()
+        self._restore_signals()
+
+    def __call__(
+        self, step: int, total: int, message: str = "", preview: Tensor | None = None
+    ) -> None:
+        if preview is not None and self._preview is not None:
+            write_picture(preview, self._preview)
+        match = _TRAINING.fullmatch(message)
+        if step == 0 and match is None:
+            say(message)
+        else:
+            self._show(match["stage"] if match else message, step, total, match)
+        if self._asked_to_stop:
+            raise Cancelled(step, total, learning=match is not None)
+
+    def _show(self, stage: str, step: int, total: int, match: re.Match[str] | None) -> None:
+        figures = match["figures"] if match else ""
+        if console.is_terminal:
+            if stage not in self._tasks:
+                self._tasks[stage] = self._bars.add_task(stage, total=total, figures="")
+            self._bars.update(self._tasks[stage], completed=step, total=total, figures=figures)
+            return
+        share = 100 * step // total // TOLD_EVERY
+        if self._told.get(stage) != share or step == total:
+            self._told[stage] = share
+            say(f"{stage}: {step}/{total} {figures}".rstrip())
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self._asked_to_stop = True
+        self._restore_signals()
+        say("Stopping after this step. Once more stops at once.", "yellow")
+
+    def _restore_signals(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}

@@ -1,0 +1,141 @@
+"""A scene from the command line's options, or from a folder with a `scene.json`.
+
+    {
+      "pictures": [
+        {"image": "kitchen.png", "masks": {"my-mug": "mug.png", "my-cat": "cat.png"}}
+      ],
+      "words": {"my-mug": "mug", "my-cat": "cat"},
+      "background": "my-kitchen"
+    }
+
+Files are named relative to the folder and lie inside of it. `words` and `background` may be left
+out; a background given as a pair ["my-kitchen", "room"] starts from that word.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..errors import ConfigError, HandleError, InputError, MaskError
+from ..training.handles import checked_name
+from ..training.scene import ConceptScene, make_scene, with_background
+from .picture_files import read_image, read_mask
+
+SCENE_FILE = "scene.json"
+NOT_SHOWN = "-"
+_WORD = re.compile(r"[^:/\\.]*")
+
+
+def parsed_mask(option: str) -> tuple[str, str, str]:
+    """(name, file, word) of NAME=FILE or NAME=FILE:WORD.
+
+    Raises:
+        MaskError: the option has no "=" or no file.
+        HandleError: the name cannot be a handle.
+    """
+    name, equals, rest = option.partition("=")
+    file, colon, word = rest.rpartition(":")
+    if not colon or not _WORD.fullmatch(word):
+        file, word = rest, ""  # "C:/mug.png" has a colon but no word
+    if not equals or not file:
+        raise MaskError(f"--mask {option!r} should read NAME=FILE or NAME=FILE:WORD.")
+    return checked_name(name.strip()), file, word.strip()
+
+
+def scene_from_options(
+    images: Sequence[Path], masks: Sequence[str], background: str = ""
+) -> ConceptScene:
+    """The scene of `--image`, `--mask` and `--background`.
+
+    Args:
+        images: picture files.
+        masks: "NAME=FILE:WORD". With several pictures a name comes once for each of them, in their
+            order, "NAME=-" where one does not show it.
+        background: "NAME" or "NAME:WORD"; a concept of its own from all that no mask covers.
+    """
+    if len(set(images)) < len(images):
+        raise InputError("The same picture is given twice; drop one --image.")
+    files: dict[str, list[str]] = {}
+    words: dict[str, str] = {}
+    for option in masks:
+        name, file, word = parsed_mask(option)
+        if word and words.get(name, word) != word:
+            raise HandleError(f"<{name}> has two words, {words[name]!r} and {word!r}; keep one.")
+        files.setdefault(name, []).append(file)
+        words[name] = word or words.get(name, "")
+    read = {name: [_mask(Path(f), f) for f in of_name] for name, of_name in files.items()}
+    scene = make_scene([read_image(path) for path in images], read, words)
+    name, _, word = background.partition(":")
+    return with_background(scene, name, word) if background else scene
+
+
+def _mask(path: Path, option: str) -> Tensor | None:
+    return None if option == NOT_SHOWN else read_mask(path)
+
+
+def scene_from_folder(path: Path) -> ConceptScene:
+    """The scene of a `scene.json`, or of a folder that holds one.
+
+    Raises:
+        InputError: the file is not as the top of this module shows it.
+    """
+    file = path / SCENE_FILE if path.is_dir() else path
+    document = _document(file)
+    pictures = _typed(document, "pictures", list, file)
+    entries = [_picture(entry, file) for entry in pictures]
+    names = list(dict.fromkeys(name for _, masks in entries for name in masks))
+    masks = {name: [masks.get(name) for _, masks in entries] for name in names}
+    words = {str(n): str(w) for n, w in _typed(document, "words", dict, file, {}).items()}
+    scene = make_scene([image for image, _ in entries], masks, words)
+    background = document.get("background", "")
+    name, word = (background, "") if isinstance(background, str) else _pair(background, file)
+    return with_background(scene, name, word) if name else scene
+
+
+def _document(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise InputError(f"There is no {file}; see `conceptloom train --help` for what it holds.")
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{file} is not JSON: {error}.") from error
+    known = {"pictures", "words", "background"}
+    if not isinstance(document, dict) or not set(document) <= known:
+        raise InputError(f"{file} should hold the keys {', '.join(sorted(known))} and no others.")
+    return document
+
+
+def _picture(entry: Any, file: Path) -> tuple[Tensor, dict[str, Tensor]]:
+    if not isinstance(entry, dict):
+        raise InputError(f"{file}: every picture has an image and masks, but one is {entry!r:.60}.")
+    masks = _typed(entry, "masks", dict, file)
+    image = read_image(_inside(file, _typed(entry, "image", str, file)))
+    return image, {str(name): read_mask(_inside(file, str(mask))) for name, mask in masks.items()}
+
+
+def _typed(entry: Any, key: str, kind: type, file: Path, default: Any = None) -> Any:
+    value = entry.get(key, default)
+    if not isinstance(value, kind):
+        raise InputError(f"{file}: {key!r} should be a {kind.__name__}, not {value!r:.60}.")
+    return value
+
+
+def _pair(value: Any, file: Path) -> tuple[str, str]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise ConfigError(f"{file}: background", value, "a name, or a name and a word")
+    return str(value[0]), str(value[1])
+
+
+def _inside(file: Path, name: str) -> Path:
+    root = os.path.realpath(file.parent)
+    target = os.path.realpath(os.path.join(root, name))
+    if not target.startswith(root + os.sep):
+        raise InputError(f"{file}: {name!r} leads out of its folder; put the picture beside it.")
+    return Path(target)

@@ -1,0 +1,92 @@
+"""Learning a scene from the command line: run, results in a folder, and a clean stop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor
+
+from ..host.ports import Host
+from ..methods.break_a_scene import Learned, learn_scene
+from ..training.concept_file import save_concept
+from ..training.palette import concept_colours
+from ..training.pictures import sample_strip
+from ..training.plots import loss_plot
+from ..training.reports import write_csv
+from ..training.scene import ConceptScene
+from ..training.scene_preview import scene_preview
+from .cancelling import Cancelled, Stopped
+from .picture_files import write_picture
+from .presets import Settings
+from .progress import RunProgress
+
+CONCEPT, STATE = "concept.safetensors", "state"
+
+
+def train(
+    host: Host,
+    scene: ConceptScene,
+    settings: Settings,
+    out: Path,
+    *,
+    class_images: Tensor | None = None,
+) -> Learned:
+    """Learn a scene and leave the results in a folder.
+
+    `concept.safetensors`, `losses.csv`, `losses.png`, `timeline.png` (when previews were drawn),
+    `samples.png`, `attention.png` and `scene.png`. The states of the run are below `state/`; the
+    same call goes on from there.
+
+    Raises:
+        Stopped: the user pressed Ctrl-C.
+        ConceptLoomError: see `errors`.
+    """
+    given = replace(settings.class_images, images=class_images)
+    try:
+        with RunProgress(out / "preview.png") as progress:
+            learned = learn_scene(
+                host,
+                scene,
+                settings.config,
+                loop=settings.loop,
+                class_images=given,
+                previews=settings.previews,
+                folder=out / STATE,
+                progress=progress,
+            )
+    except Cancelled as cancelled:
+        raise Stopped(_told(cancelled, out)) from cancelled
+    save_concept(learned.concept, out / CONCEPT)
+    write_csv(learned.history, out / "losses.csv")
+    prompts = settings.previews.prompts or learned.concept.prompts
+    for name, picture in pictures_of(host, scene, learned, prompts).items():
+        write_picture(picture, out / f"{name}.png")
+    return learned
+
+
+def pictures_of(
+    host: Host, scene: ConceptScene, learned: Learned, prompts: Sequence[str]
+) -> Mapping[str, Tensor]:
+    """What a run looks like: name -> [H, W, 3], 0..1; `prompts` belong to the samples."""
+    height, width = learned.samples.shape[1:3]
+    step = host.pixels_per_latent
+    pictures = {
+        "scene": scene_preview(scene, (height // step, width // step)),
+        "losses": loss_plot(learned.history),
+        "samples": sample_strip(list(learned.samples), prompts, concept_colours(scene.names)),
+        "attention": learned.overlay,
+    }
+    if learned.timeline is not None:
+        pictures["timeline"] = learned.timeline
+    return pictures
+
+
+def _told(cancelled: Cancelled, out: Path) -> str:
+    if not cancelled.learning:
+        return "Stopped before the first step; nothing was learned yet. Nothing was overwritten."
+    return (
+        f"Stopped after step {cancelled.step} of {cancelled.total}. Everything is kept in "
+        f"{out / STATE}; the same command goes on from there."
+    )
