@@ -15,7 +15,7 @@ from ..contexts import batched_context, batched_pooled
 from ..fingerprint import fingerprint_of
 from ..hooks import edits_installed
 from ..ports import ForwardInfo, HandleVectors, Prompt, Schedule, UNetEdit, WeightEdit
-from .prompts import TextEncoder
+from .prompts import TextEncoder, Token
 from .sites import canonical_unet_names, unet_sites
 from .weights import checkpointed, edited_weights, frozen
 
@@ -128,20 +128,19 @@ class DiffusersHost:
 
     def encode_prompt(self, text: str, handles: HandleVectors | None = None) -> Prompt:
         handles = handles or {}
-        contexts, tokens, pooled = [], (), None
-        for encoder in self._encoders:
-            windows = encoder.windows(text, handles)
-            context, encoder_pooled = encoder.encode(windows, handles)
-            contexts.append(context)
-            pooled = encoder_pooled if encoder_pooled is not None else pooled
-            if encoder is self._encoders[0]:
-                tokens = tuple(t if isinstance(t, int) else t[0] for w in windows for t in w)
-        longest = max(c.shape[1] for c in contexts)
-        if any(c.shape[1] != longest for c in contexts):
+        windows = [encoder.windows(text, handles) for encoder in self._encoders]
+        places = [[_handle_of(token) for window in w for token in window] for w in windows]
+        if any(p != places[0] for p in places):
             raise PromptError(
                 f"The text encoders cut {text!r} into windows differently; a handle must have as "
                 "many vectors in every encoder."
             )
+        tokens = tuple(t if isinstance(t, int) else t[0] for w in windows[0] for t in w)
+        contexts, pooled = [], None
+        for encoder, its_windows in zip(self._encoders, windows, strict=True):
+            context, encoder_pooled = encoder.encode(its_windows, handles)
+            contexts.append(context)
+            pooled = encoder_pooled if encoder_pooled is not None else pooled
         return Prompt(text, torch.cat(contexts, dim=-1), tokens, pooled)
 
     def word_vectors(self, word: str) -> dict[str, Tensor]:
@@ -190,7 +189,7 @@ class DiffusersHost:
             stack.enter_context(edited_weights(self._weights, weights, trainable=trainable))
             yield
 
-    def _named_weights(self) -> dict[str, tuple[nn.Module, str]]:
+    def _named_weights(self) -> dict[str, tuple[Any, str]]:
         named = {}
         for name, path in canonical_unet_names(self.unet).items():
             module, _, attribute = path.rpartition(".")
@@ -204,3 +203,8 @@ class DiffusersHost:
                     bare = f"text_model.{bare}"
                 named[f"{encoder.name}.{bare}"] = (encoder.model.get_submodule(module), attribute)
         return named
+
+
+def _handle_of(token: Token) -> str | None:
+    """Name of the handle that a token belongs to; None for an ordinary token."""
+    return None if isinstance(token, int) else token[0]

@@ -100,6 +100,8 @@ def unet_sites(unet: Any) -> UNetSites:
         elif hasattr(block.module, "conv2"):
             width = block.module.conv2.weight.shape[0]
             resnets.append(ResNetSite(*at, width, block.module.conv2))
+    if not transformers:
+        raise _unsupported(unet)
     return UNetSites(tuple(transformers), tuple(resnets))
 
 
@@ -107,11 +109,14 @@ def _checked_blocks(unet: Any) -> list[_Block]:
     try:
         return list(_blocks(unet))
     except (AttributeError, TypeError, IndexError) as error:
-        raise UnsupportedModelError(
-            f"{type(unet).__name__} is not supported: ConceptLoom needs a UNet with cross-"
-            "attention in its middle block, as in Stable Diffusion 1.x, 2.x and SDXL "
-            "(UNet2DConditionModel)."
-        ) from error
+        raise _unsupported(unet) from error
+
+
+def _unsupported(unet: Any) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"{type(unet).__name__} is not supported: ConceptLoom needs a UNet with cross-attention in "
+        "its middle block, as in Stable Diffusion 1.x, 2.x and SDXL (UNet2DConditionModel)."
+    )
 
 
 def canonical_unet_names(unet: nn.Module) -> dict[str, str]:

@@ -44,7 +44,7 @@ def edited_weights(
             if not trainable:
                 with torch.no_grad():
                     edit = _constant(edit(getattr(module, attribute).detach()))
-            order = list(module._parameters)
+            order = [name for name, _ in module.named_parameters(recurse=False)]
             parametrize.register_parametrization(module, attribute, _Edited(edit), unsafe=True)
             installed.append((module, attribute, order))
         yield

@@ -1,0 +1,181 @@
+"""Computing with edited weights, and giving the model back as it was."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from conceptloom.attention.maps import AttentionCapture, TokenQuery
+from conceptloom.errors import ModelError
+from conceptloom.host.diffusers import DiffusersHost
+from conceptloom.training.checkpoints import model_digest
+
+from ..tiny_models import assert_unchanged, diffusers, noise, snapshot, tiny_host
+
+NAMES = [
+    "unet.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight",
+    "unet.output_blocks.4.1.proj_out.bias",
+    "clip_l.text_model.encoder.layers.1.self_attn.v_proj.weight",
+    "clip_l.text_model.embeddings.token_embedding.weight",
+]
+
+
+@pytest.fixture
+def host() -> DiffusersHost:
+    return tiny_host()
+
+
+def predict(host: DiffusersHost) -> Tensor:
+    prompt = host.encode_prompt("a photo of a cat")
+    return host.predict(noise(1, 4, 8, 8), torch.tensor([300]), [prompt])
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_model_is_given_back_as_it_was(
+    host: DiffusersHost, trainable: bool, fails: bool
+) -> None:
+    next(host.unet.parameters()).requires_grad_(False)  # flags come back one by one
+    host.unet.train()
+    before, plain = snapshot(host), predict(host).detach()
+    edits = {name: lambda w: w * 1.5 for name in host.weight_names()}
+    try:
+        with host.edited(edits, trainable=trainable, checkpointing=True):
+            assert not torch.equal(predict(host), plain)
+            if fails:
+                raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        assert fails
+    assert_unchanged(before, host)
+    assert torch.equal(predict(host), plain)
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_an_edit_that_fails_leaves_nothing_behind(host: DiffusersHost, trainable: bool) -> None:
+    def fail(weight: Tensor) -> Tensor:
+        raise RuntimeError("broken edit")
+
+    before = snapshot(host)
+    edits = dict.fromkeys(NAMES, lambda w: w * 2) | {NAMES[2]: fail}
+    with pytest.raises(RuntimeError, match="broken edit"):  # noqa: SIM117
+        with host.edited(edits, trainable=trainable):
+            predict(host)
+    assert_unchanged(before, host)
+
+
+def test_edits_that_change_nothing_change_nothing(host: DiffusersHost) -> None:
+    plain = predict(host).detach()
+    for trainable in (True, False):
+        with host.edited(dict.fromkeys(NAMES, lambda w: w), trainable=trainable):
+            assert torch.equal(predict(host), plain)
+
+
+def test_edited_weights_are_the_ones_computed_with(host: DiffusersHost) -> None:
+    name = "unet.out.2.bias"
+    plain = predict(host).detach()
+    for trainable in (True, False):
+        with host.edited({name: lambda b: b + 0.25}, trainable=trainable):
+            assert torch.allclose(predict(host), plain + 0.25, atol=1e-6)
+            assert torch.equal(host.weight(name), host.unet.conv_out.parametrizations.bias.original)
+
+
+def test_trainable_edits_are_called_on_every_use_and_others_once(host: DiffusersHost) -> None:
+    calls = []
+
+    def count(weight: Tensor) -> Tensor:
+        calls.append(weight)
+        return weight
+
+    for trainable, expected in ((True, 2), (False, 1)):
+        calls.clear()
+        with host.edited({NAMES[0]: count}, trainable=trainable):
+            predict(host)
+            predict(host)
+        assert len(calls) == expected
+
+
+def test_gradients_reach_the_parameters_of_edits_and_nothing_else(host: DiffusersHost) -> None:
+    learned = {name: nn.Parameter(host.weight(name) * 0 + 1e-3) for name in NAMES}
+    edits = {name: lambda w, p=p: w + p for name, p in learned.items()}
+    with host.edited(edits, trainable=True):
+        predict(host).square().mean().backward()
+    for name, parameter in learned.items():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+    models = [host.unet, *(e.model for e in host._encoders)]
+    assert all(p.grad is None for model in models for p in model.parameters())
+
+
+def test_without_trainable_edits_no_gradient_is_asked_for(host: DiffusersHost) -> None:
+    learned = nn.Parameter(torch.ones(()))
+    with host.edited({NAMES[0]: lambda w: w * learned}, trainable=False):
+        assert not host.sites.transformers[0].layer(0).attn2.to_k.weight.requires_grad
+        predict(host).sum().backward()
+    assert learned.grad is None
+
+
+def gradients(host: DiffusersHost, checkpointing: bool) -> list[Tensor]:
+    """Of a loss on the prediction and on attention maps, by handle and weights."""
+    learned = {name: nn.Parameter(torch.zeros_like(host.weight(name))) for name in NAMES}
+    vector = nn.Parameter(noise(1, 16, seed=9))
+    edits = {name: lambda w, p=p: w + p for name, p in learned.items()}
+    capture = AttentionCapture([s for s in host.sites.transformers if s.level == 2])
+    with host.edited(edits, trainable=True, checkpointing=checkpointing):
+        assert host.unet.is_gradient_checkpointing == checkpointing
+        prompt = host.encode_prompt("a photo of <mug>", {"mug": {"clip_l": vector}})
+        output = host.predict(noise(1, 4, 8, 8), torch.tensor([300]), [prompt], [capture])
+        maps = capture.maps([TokenQuery(0, prompt.find_handle("mug"), 77)])
+        (output.square().mean() + 100 * maps.square().sum()).backward()
+    grads = [vector.grad, *(p.grad for p in learned.values())]
+    assert all(g is not None and g.abs().sum() > 0 for g in grads)
+    return [g for g in grads if g is not None]
+
+
+def test_checkpointing_gives_the_same_gradients(host: DiffusersHost) -> None:
+    before = snapshot(host)
+    plain, recomputed = gradients(host, False), gradients(host, True)
+    for a, b in zip(plain, recomputed, strict=True):
+        assert torch.allclose(a, b, rtol=1e-5, atol=1e-9)
+    assert_unchanged(before, host)
+
+
+def test_checkpointing_that_was_on_stays_on(host: DiffusersHost) -> None:
+    host.unet.enable_gradient_checkpointing()
+    with host.edited({}, trainable=True, checkpointing=True):
+        pass
+    assert host.unet.is_gradient_checkpointing
+
+
+def test_edits_nest(host: DiffusersHost) -> None:
+    """A concept learned on top of one that is applied."""
+    before = snapshot(host)
+    name = "unet.out.2.bias"
+    plain = predict(host).detach()
+    with host.edited({name: lambda b: b + 1}, trainable=False):
+        with host.edited({name: lambda b: b + 0.5}, trainable=True):
+            assert torch.allclose(predict(host), plain + 1.5, atol=1e-6)
+        assert torch.allclose(predict(host), plain + 1, atol=1e-6)
+    assert_unchanged(before, host)
+
+
+def test_the_digest_of_a_model_survives_learning(host: DiffusersHost) -> None:
+    """Otherwise a run on the same pipeline would not find its own state again."""
+    digest = model_digest(host)
+    with host.edited(dict.fromkeys(host.weight_names(), lambda w: w), trainable=True):
+        assert model_digest(host) == digest
+    again = DiffusersHost(
+        unet=host.unet,
+        vae=host.vae,
+        encoders=host._encoders,
+        scheduler=diffusers.DDPMScheduler(),
+    )
+    assert model_digest(again) == digest
+
+
+def test_unknown_weights_are_refused_before_anything_happens(host: DiffusersHost) -> None:
+    before = snapshot(host)
+    with pytest.raises(ModelError, match=r"no weight unet\.nowhere .*another kind of model"):  # noqa: SIM117
+        with host.edited({NAMES[0]: lambda w: w, "unet.nowhere": lambda w: w}, trainable=True):
+            raise AssertionError
+    assert_unchanged(before, host)

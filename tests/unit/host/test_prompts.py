@@ -1,0 +1,191 @@
+"""Prompts of any length, with handles, for one and two text encoders."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from conceptloom.errors import PromptError
+from conceptloom.host.contexts import batched_context, batched_pooled
+from conceptloom.host.diffusers import DiffusersHost
+from conceptloom.host.ports import Prompt
+from conceptloom.host.prompt_text import handles_in, split_at_handles
+
+from ..tiny_models import END, START, hooks_on, noise, tiny_host
+
+
+@pytest.fixture(scope="module")
+def host() -> DiffusersHost:
+    return tiny_host()
+
+
+@pytest.fixture(scope="module")
+def xl() -> DiffusersHost:
+    return tiny_host("sdxl")
+
+
+def handle(rows: int = 1, seed: int = 0) -> dict[str, Tensor]:
+    return {"clip_l": noise(rows, 16, seed=seed), "clip_g": noise(rows, 24, seed=seed + 1)}
+
+
+def test_a_prompt_stands_in_one_window(host: DiffusersHost) -> None:
+    prompt = host.encode_prompt("a photo of a cat")
+    body = host.tokenize("a photo of a cat")
+    assert prompt.tokens == (START, *body, END, *[END] * (77 - 2 - len(body)))
+    assert prompt.context.shape == (1, 77, 16)
+    ids = torch.tensor([prompt.tokens])
+    direct = host._encoders[0].model(input_ids=ids).last_hidden_state
+    assert torch.equal(prompt.context, direct)
+
+
+def test_handles_are_rows_of_their_own(host: DiffusersHost) -> None:
+    handles = {"mug": handle(3), "cat": handle(1, seed=5)}
+    prompt = host.encode_prompt("a <cat> beside <mug>", handles)
+    beside = host.tokenize("beside")
+    assert prompt.tokens[:8] == (START, *host.tokenize("a"), "cat", *beside, *["mug"] * 3, END)
+    assert prompt.find_handle("mug") == (4, 5, 6)
+    assert prompt.find_handle("cat") == (2,)
+    assert prompt.find_handle("dog") == ()
+
+
+def test_a_handle_with_a_words_vector_is_that_word(host: DiffusersHost, xl: DiffusersHost) -> None:
+    for model in (host, xl):
+        vectors, word = {"mug": model.word_vectors("cat")}, model.encode_prompt("a cat")
+        before = hooks_on(model)  # transformers leaves some of its own after the first pass
+        same = model.encode_prompt("a <mug>", vectors)
+        assert torch.equal(word.context, same.context)
+        if word.pooled is not None:
+            assert torch.equal(word.pooled, same.pooled)
+        assert hooks_on(model) == before
+
+
+def test_both_encoders_see_their_own_rows(xl: DiffusersHost) -> None:
+    vectors = handle(2)
+    prompt = xl.encode_prompt("a <mug>", {"mug": vectors})
+    assert prompt.context.shape == (1, 77, 40)
+    assert prompt.pooled is not None
+    assert prompt.pooled.shape == (1, 24)
+    for name, part in (("clip_l", slice(0, 16)), ("clip_g", slice(16, 40))):
+        changed = {**vectors, name: vectors[name] + 1}
+        other = xl.encode_prompt("a <mug>", {"mug": changed})
+        same = (other.context == prompt.context).all(dim=1).flatten()
+        assert not same[part].any()
+        rest = torch.ones(40, dtype=torch.bool)
+        rest[part] = False
+        assert same[rest].all()
+
+
+def test_vectors_of_a_missing_encoder_are_told(xl: DiffusersHost) -> None:
+    xl.encode_prompt("")
+    before = hooks_on(xl)
+    with pytest.raises(PromptError, match="<mug> has no vectors for the text encoder clip_g"):
+        xl.encode_prompt("a <mug>", {"mug": {"clip_l": noise(1, 16)}})
+    assert hooks_on(xl) == before
+
+
+def test_encoders_with_different_numbers_of_vectors_are_told(xl: DiffusersHost) -> None:
+    uneven = {"mug": {"clip_l": noise(1, 16), "clip_g": noise(2, 24)}}
+    with pytest.raises(PromptError, match="as many vectors in every encoder"):
+        xl.encode_prompt("a <mug>", uneven)
+
+
+def test_gradients_reach_the_handles_and_nothing_else(xl: DiffusersHost) -> None:
+    vectors = {name: nn.Parameter(rows) for name, rows in handle(2).items()}
+    idle = {name: nn.Parameter(rows) for name, rows in handle(1, seed=7).items()}
+    with xl.edited({}, trainable=True):
+        prompt = xl.encode_prompt("a photo of <mug>", {"mug": vectors, "idle": idle})
+        (prompt.context.square().sum() + prompt.pooled.sum()).backward()  # type: ignore[union-attr]
+    for rows in vectors.values():
+        assert rows.grad is not None
+        assert (rows.grad.abs().sum(dim=1) > 0).all()
+    assert all(rows.grad is None for rows in idle.values())
+    assert all(p.grad is None for e in xl._encoders for p in e.model.parameters())
+
+
+def test_unknown_handles_stay_text(host: DiffusersHost) -> None:
+    assert list(split_at_handles("a <mug> and <dog>", {"mug"})) == [
+        ("a ", False),
+        ("mug", True),
+        (" and <dog>", False),
+    ]
+    assert list(split_at_handles("<mug><mug>", {"mug"})) == [("mug", True)] * 2
+    assert list(split_at_handles("  ", {"mug"})) == []
+    assert handles_in("<a> <b c> <a>") == ["a", "a"]
+    plain = host.encode_prompt("a <dog>")
+    assert plain.tokens[1:6] == (*host.tokenize("a <dog>"), END)
+
+
+def test_long_prompts_fill_several_windows(host: DiffusersHost) -> None:
+    words = [f"w{i}" for i in range(100)]
+    prompt = host.encode_prompt(" ".join(words))
+    assert prompt.context.shape == (1, 154, 16)
+    assert prompt.tokens[0] == prompt.tokens[77] == START
+    body = [*prompt.tokens[1:76], *prompt.tokens[78 : 78 + 25]]
+    assert tuple(body) == host.tokenize(" ".join(words))
+    assert prompt.tokens[76] == prompt.tokens[103] == END
+
+
+def test_a_handle_is_not_torn_apart_at_the_end_of_a_window(host: DiffusersHost) -> None:
+    before = " ".join(f"w{i}" for i in range(73))
+    prompt = host.encode_prompt(f"{before} <mug> after", {"mug": handle(4)})
+    assert prompt.find_handle("mug") == (78, 79, 80, 81)
+    # two places of the first window stay empty
+    assert prompt.tokens[74:77] == (END, END, END)
+
+
+def test_a_very_long_handle_fills_what_is_left(host: DiffusersHost) -> None:
+    before = " ".join(f"w{i}" for i in range(70))
+    prompt = host.encode_prompt(f"{before} <mug>", {"mug": handle(80)})
+    assert len(prompt.find_handle("mug")) == 80
+    assert prompt.tokens[71:79] == (*["mug"] * 5, END, START, "mug")
+    assert prompt.context.shape == (1, 154, 16)
+
+
+def test_the_empty_prompt_is_one_window(host: DiffusersHost) -> None:
+    prompt = host.encode_prompt("")
+    assert prompt.tokens == (START, *[END] * 76)
+
+
+def context(length: int, seed: int, pooled: bool = False) -> Prompt:
+    made = noise(1, length, 16, seed=seed)
+    return Prompt("", made, tuple(range(length)), noise(1, 24, seed=seed) if pooled else None)
+
+
+def test_contexts_are_repeated_to_a_common_length() -> None:
+    short, longer = context(2, 0), context(3, 1)
+    both = batched_context([short, longer], 2)
+    assert both.shape == (2, 6, 16)
+    assert torch.equal(both[0], short.context[0].repeat(3, 1))
+    assert torch.equal(both[1], longer.context[0].repeat(2, 1))
+    assert torch.equal(batched_context([short], 3), short.context.expand(3, -1, -1))
+    with pytest.raises(PromptError, match="2 prompts came for 3 latents"):
+        batched_context([short, longer], 3)
+
+
+def test_pooled_outputs_follow_their_rows() -> None:
+    one, two = context(2, 0, True), context(2, 1, True)
+    pooled = batched_pooled([one, two], 2)
+    assert pooled is not None
+    assert torch.equal(pooled, torch.cat([one.pooled, two.pooled]))  # type: ignore[list-item]
+    assert batched_pooled([context(2, 0)], 2) is None
+
+
+def test_repeats_leave_the_prediction_unchanged(host: DiffusersHost, xl: DiffusersHost) -> None:
+    for model in (host, xl):
+        short = model.encode_prompt("a cat")
+        longer = model.encode_prompt(" ".join(f"w{i}" for i in range(100)))
+        latent, at = noise(2, 4, 8, 8), torch.tensor([300, 300])
+        with torch.no_grad():
+            together = model.predict(latent, at, [short, longer])
+            alone = model.predict(latent[:1], at[:1], [short])
+        assert torch.allclose(together[:1], alone, atol=1e-5)
+
+
+def test_rows_of_a_batch_do_not_mix(xl: DiffusersHost) -> None:
+    prompts = [xl.encode_prompt(text) for text in ("a cat", "two dogs", "a cat")]
+    latent, at = noise(3, 4, 8, 8), torch.tensor([300, 20, 700])
+    with torch.no_grad():
+        together = xl.predict(latent, at, prompts)
+        alone = [xl.predict(latent[i : i + 1], at[i : i + 1], [prompts[i]]) for i in range(3)]
+    assert torch.allclose(together, torch.cat(alone), atol=1e-5)
