@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 WeightEdit = Callable[[Tensor], Tensor]  # original weight -> weight to compute with, same shape
+PURE_NOISE = 1e-8  # alpha_bar below this is no picture any more
 HandleVectors = Mapping[str, Mapping[str, Tensor]]  # handle -> encoder ("clip_l") -> [n, width]
 
 
@@ -181,7 +182,8 @@ class Schedule:
 
     def at(self, timesteps: Tensor) -> Tensor:
         """alpha_bar [B] at integer timesteps [B], float32 on their device."""
-        return self.alpha_bar.to(timesteps.device)[timesteps.long()].float()
+        # float32 before it moves: some devices have no float64.
+        return self.alpha_bar.float().to(timesteps.device)[timesteps.long()]
 
     def sigma(self, timesteps: Tensor) -> Tensor:
         """k-diffusion noise level [B]."""
@@ -207,9 +209,11 @@ class Schedule:
         """Factor [B] that turns a squared noise error into one of the model's own target.
 
         For v-prediction v_hat - v = (eps_hat - eps) / sqrt(alpha_bar), so it is 1 / alpha_bar.
+        Where a schedule ends in pure noise (alpha_bar = 0) the noise error is 0 whatever the model
+        says; the factor stays finite there, so that the loss is 0 and not NaN.
         """
         if self.predicts_velocity:
-            return 1 / self.at(timesteps)
+            return 1 / self.at(timesteps).clamp_min(PURE_NOISE)
         return torch.ones_like(timesteps, dtype=torch.float32)
 
 
@@ -252,14 +256,39 @@ def no_progress(step: int, total: int, message: str = "", preview: Tensor | None
 class Host(Protocol):
     """A base model: UNet, text encoders and VAE, in ComfyUI or in diffusers."""
 
-    sites: UNetSites
-    schedule: Schedule
-    encoders: Mapping[str, int]  # text encoder -> width of its token vectors
-    latent_channels: int
-    pixels_per_latent: int  # H / h, 8 for Stable Diffusion
-    device: torch.device  # where predict computes and expects its tensors
-    dtype: torch.dtype  # precision of a forward pass inside the UNet
-    fingerprint: str  # family and shapes of the base model, as stored in a concept
+    @property
+    def sites(self) -> UNetSites: ...
+
+    @property
+    def schedule(self) -> Schedule: ...
+
+    @property
+    def encoders(self) -> Mapping[str, int]:
+        """Text encoder -> width of its token vectors."""
+        ...
+
+    @property
+    def latent_channels(self) -> int: ...
+
+    @property
+    def pixels_per_latent(self) -> int:
+        """H / h, 8 for Stable Diffusion."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where `predict` computes and expects its tensors."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of a forward pass inside the UNet."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Family and shapes of the base model, as stored in a concept."""
+        ...
 
     def predict(
         self,
