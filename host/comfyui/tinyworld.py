@@ -7,6 +7,7 @@ own. Nothing is registered with the host: its detection of checkpoints stays as 
 from __future__ import annotations
 
 import copy
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -110,9 +111,13 @@ def _clip(file: TinyWorldFile, weights: dict[str, Tensor], disable_dynamic: bool
         parameters=comfy.utils.calculate_parameters(state),
         state_dict=[_for_encoder(state, width)],
         model_options={"clip_l_model_config": text, "dtype": torch.float32},
-        # Hosts that never ask for it do not know it either.
-        **({"disable_dynamic": True} if disable_dynamic else {}),
+        # Hosts that do not know the word never ask for such a CLIP.
+        **({"disable_dynamic": True} if disable_dynamic and _knows_dynamic(comfy.sd.CLIP) else {}),
     )
+
+
+def _knows_dynamic(kind: Any) -> bool:
+    return "disable_dynamic" in inspect.signature(kind).parameters
 
 
 def _for_encoder(state: dict[str, Tensor], width: int) -> dict[str, Tensor]:
