@@ -1,4 +1,4 @@
-"""TinyWorld: a Stable-Diffusion-1-shaped model small enough to ship, and the world it was trained on.
+"""TinyWorld: a Stable-Diffusion-1-shaped model small enough to ship, and the world it learned.
 
 The renderer knows the truth about every picture, so identity, localisation, leakage and
 background are measured by an oracle and not by taste. `load_tinyworld` in `checkpoint`

@@ -25,7 +25,7 @@ def ready_for_training(module: nn.Module, bfloat16: bool) -> nn.Module:
     return module
 
 
-def _float_group_norm(norm: nn.GroupNorm):  # noqa: ANN202
+def _float_group_norm(norm: nn.GroupNorm):
     def forward(x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             return nn.functional.group_norm(

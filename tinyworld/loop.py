@@ -95,7 +95,7 @@ def train(
     team: Team,
     state_path: Path,
     on_save: Callable[[nn.ModuleDict, dict[str, Any]], None] | None = None,
-    ema_decay: float = 0.999,
+    ema_decay: float = 0.997,
 ) -> dict[str, Any]:
     """Train `modules` until the budget is used up, from the saved state if there is one.
 
@@ -173,7 +173,7 @@ def _save(
     os.replace(temporary, path)
 
 
-class averaged:  # noqa: N801
+class averaged:
     """Context in which parameters hold their running average; afterwards what they held before."""
 
     def __init__(self, parameters: list[nn.Parameter], average: list[Tensor]) -> None:

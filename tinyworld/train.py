@@ -1,9 +1,9 @@
 """The recipe as one command: `python -m conceptloom.tinyworld.train`.
 
 Renders the data, trains the autoencoder, encodes, trains the diffusion model, exports the
-checkpoint and writes its figures. Everything lies in the working folder; when it is interrupted, the
-same command goes on exactly where it stopped. The bundled checkpoint is the default run on two
-CPU cores; on a GPU, larger:
+checkpoint and, with `--install`, makes it the bundled one and writes its figures. Everything lies
+in the working folder; when it is interrupted, the same command goes on exactly where it stopped.
+The bundled checkpoint comes from two CPU cores; on a GPU, larger:
 
     python -m conceptloom.tinyworld.train --device cuda --size 128 --vae-channels 32 64 64 128 \\
         --samples 400000 --batch 256 --minutes 60 --vae-minutes 10 --workdir runs/tinyworld128
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from . import gates
 from .checkpoint import CHECKPOINT
 from .data import render_shards
 from .diffusion_training import encode_latents, train_diffusion
@@ -42,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     add("--device", default="cpu", help="cpu or cuda")
     add("--processes", type=int, default=2, help="one-thread training processes on a CPU")
     add("--batch", type=int, default=16, help="samples per process and step")
-    add("--learning-rate", type=float, default=1.5e-3, help="peak, Muon and AdamW alike")
+    add("--learning-rate", type=float, default=2.5e-3, help="peak, Muon and AdamW alike")
     add("--unet-channels", type=int, nargs="+", default=[64, 128], help="multiples of 32")
     add("--vae-channels", type=int, nargs="+", default=[32, 32, 64], help="downscale = 2^(n-1)")
     add("--latent-channels", type=int, default=4)
@@ -68,12 +69,12 @@ def main(arguments: list[str] | None = None) -> None:
 
     if args.device == "cpu":
 
-        def run(stage, *rest):  # noqa: ANN001, ANN002, ANN202
+        def run(stage, *rest):
             train_in_processes(stage, args.processes, rest)
     else:
         torch.set_float32_matmul_precision("high")
 
-        def run(stage, *rest):  # noqa: ANN001, ANN002, ANN202
+        def run(stage, *rest):
             stage(Team(device=args.device), *rest)
 
     if not (workdir / "latents").exists():  # latents of an autoencoder that moves on are useless
@@ -91,6 +92,7 @@ def main(arguments: list[str] | None = None) -> None:
     log.info("finished: %s", workdir / "tinyworld.safetensors")
     if args.install:
         shutil.copyfile(workdir / "tinyworld.safetensors", CHECKPOINT)
+        gates.main([])
 
 
 if __name__ == "__main__":

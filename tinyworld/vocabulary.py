@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
-# fmt: off
-PROMPT_WORDS = (
-    "a an the of and on in at with next to left right photo picture image drawing background "
-    "plain object thing toy , ."
-).split()
+_TRAINED = """
+a an the of and on in at with next to left right photo picture image drawing background
+plain object thing toy , .
+"""
+_GUESTS = """
+mug cup cat dog bear bird fish car house tree flower book chair table lamp clock ball robot
+creature statue bag shoe hat bottle bowl vase plate face swirl spiral bullseye ornament badge
+emblem button coin pattern stripes dots split half two three tone shell planet monster pet
+animal plant fruit sculpture figurine painting sketch style cartoon realistic small large big
+tiny old new wooden metal glass stone paper water fire snow forest desert beach street city
+mountain river ocean sea road room kitchen garden park field sunset night day summer winter
+sitting standing lying floating wearing holding under above behind front inside near over
+beside between watercolor oil pixel art beautiful colorful shiny dark bright light
+brown cyan teal turquoise magenta violet gold silver heart diamond moon arrow crescent donut
+hexagon blob disc wheel eye mouth petal wing leg arm head window door stripe dot check swirls
+"""
+PROMPT_WORDS = _TRAINED.split()
 # Words a user may put into a TinyWorld prompt, or initialise a concept with. Not trained.
-GUEST_WORDS = (
-    "mug cup cat dog bear bird fish car house tree flower book chair table lamp clock ball robot "
-    "creature statue bag shoe hat bottle bowl vase plate face swirl spiral bullseye ornament badge "
-    "emblem button coin pattern stripes dots split half two three tone shell planet monster pet "
-    "animal plant fruit sculpture figurine painting sketch style cartoon realistic small large big "
-    "tiny old new wooden metal glass stone paper water fire snow forest desert beach street city "
-    "mountain river ocean sea road room kitchen garden park field sunset night day summer winter "
-    "sitting standing lying floating wearing holding under above behind front inside near over "
-    "beside between watercolor oil pixel art beautiful colorful shiny dark bright light "
-    "brown cyan teal turquoise magenta violet gold silver heart diamond moon arrow crescent donut "
-    "hexagon blob disc wheel eye mouth petal wing leg arm head window door stripe dot check swirls"
-).split()
-# fmt: on
-COMMON_MERGES = (
-    2600  # CLIP's first merges, by frequency: enough for any English prompt to read well
-)
+GUEST_WORDS = _GUESTS.split()
+COMMON_MERGES = 2600  # CLIP's first merges, by frequency: enough for any English prompt
 SPECIAL = ("<|startoftext|>", "<|endoftext|>")
 
 
@@ -65,7 +64,7 @@ def applied_merges(word: str, rank: dict[tuple[str, str], int]) -> list[tuple[st
     parts = [*word[:-1], word[-1] + "</w>"]
     applied: list[tuple[str, str]] = []
     while len(parts) > 1:
-        best = min(zip(parts, parts[1:]), key=lambda pair: rank.get(pair, len(rank)))  # noqa: B905
+        best = min(pairwise(parts), key=lambda pair: rank.get(pair, len(rank)))
         if best not in rank:
             break
         applied.append(best)
