@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add = p.add_argument
     add("--workdir", type=Path, default=Path("runs/tinyworld"), help="resumable working folder")
-    add("--minutes", type=float, default=85, help="diffusion training, all runs together")
+    add("--minutes", type=float, default=64, help="diffusion training, all runs together")
     add("--vae-minutes", type=float, default=7, help="autoencoder training")
     add("--samples", type=int, default=72000, help="scenes to render")
     add("--size", type=int, default=64, help="picture side in px")
