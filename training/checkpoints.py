@@ -287,7 +287,7 @@ def content_key(model: str, config: Any, tensors: Mapping[str, Tensor | Sequence
 def model_digest(host: Host) -> str:
     """Tells two base models apart by a sample of their weights, as 64 hex digits. Quick."""
     digest = hashlib.sha256(host.fingerprint.encode())
-    names = host.weight_names()
+    names = sorted(host.weight_names())
     for name in names[:: max(1, len(names) // _SAMPLED)]:
         sample = host.weight(name).reshape(-1)[:_NUMBERS].float().cpu()
         digest.update(name.encode())

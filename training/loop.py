@@ -17,11 +17,13 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from ..errors import DivergedError, MemoryExhaustedError
+from ..errors import DivergedError, MemoryExhaustedError, StorageError
 from .recipe import Events, LoopConfig, LoopState, Phase, Recipe, StateStore
 from .watch import LossWatch, remaining
 
 log = logging.getLogger("conceptloom")
+
+MOST_OVERFLOWS = 20  # steps skipped in a row, after which half precision is not going to work
 
 
 def run(
@@ -85,6 +87,7 @@ class _Run:
         self.ends = list(itertools.accumulate(phase.steps for phase in phases))
         self.watch = LossWatch(row["total"] for row in state.history)
         self.started, self.first = time.monotonic(), state.step
+        self.overflows = 0
 
     def finish_phase(self, index: int) -> None:
         """All steps of a phase; out of memory is answered once, outside of the model's context."""
@@ -93,7 +96,7 @@ class _Run:
                 with self.recipe.computing(self.phases[index]):
                     while self.state.step < self.ends[index]:
                         self.report(index, self.step(self.phases[index]))
-            except (torch.OutOfMemoryError, RuntimeError) as error:
+            except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
                 self.step_down(error)
@@ -103,15 +106,20 @@ class _Run:
         optimizer = self.state.optimizer
         assert optimizer is not None
         optimizer.zero_grad(set_to_none=True)
+        self.state.is_whole = True
         terms = self.gradients(phase)
         total = sum(terms.values())
         norm = _unscaled_norm(phase.parameters, self.config)
         trouble = self.watch.trouble(total)
-        if trouble is None and not math.isfinite(norm) and self.config.loss_scale == 1:
+        # An overflow under loss scaling skips the step.
+        self.overflows = 0 if math.isfinite(norm) else self.overflows + 1
+        patience = 1 if self.config.loss_scale == 1 else MOST_OVERFLOWS
+        if trouble is None and self.overflows >= patience:
             trouble = "the gradients are not finite"
         if trouble:
             raise self.diverged(phase, trouble)
-        if math.isfinite(norm):  # an overflow under loss scaling skips the step
+        self.state.is_whole = False
+        if not self.overflows:
             optimizer.step()
         self.state.step += 1
         self.watch.add(total)
@@ -146,11 +154,13 @@ class _Run:
         """Tell everybody of a finished step; the progress comes last, for it may cancel."""
         state, config = self.state, self.config
         state.history.append({"step": state.step, "phase": index, **terms})
+        state.is_whole = True
         self.events.on_step(state.history[-1])
         preview = None
         if config.preview_every and state.step % config.preview_every == 0:
             preview = self.events.on_preview(state.step)
-        if config.save_every and state.step % config.save_every == 0:
+        # A state that may be on its way to an explosion would push a good one off the disk.
+        if config.save_every and state.step % config.save_every == 0 and self.watch.is_sound:
             self.save()
         total = self.ends[-1]
         seconds = time.monotonic() - self.started
@@ -186,9 +196,10 @@ def summary(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception of torch says that memory ran out, on a GPU or on the CPU."""
+    """Whether an exception of torch says that memory ran out, on a GPU, a Mac or the CPU."""
+    told = ("can't allocate memory", "MPS backend out of memory")
     return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+        isinstance(error, RuntimeError) and any(text in str(error) for text in told)
     )
 
 
@@ -222,7 +233,11 @@ def step_generator(seed: int, step: int, part: int = 0) -> torch.Generator:
 def _saved_when_stopped(
     store: StateStore | None, state: LoopState, parameters: Mapping[str, nn.Parameter]
 ) -> Iterator[Callable[[], str]]:
-    """Gives a function that saves now, and saves when the run ends early between two steps."""
+    """Gives a function that saves now; saves at the end, and when the run is stopped before.
+
+    A disk that is full stops nobody who still has the work in memory: it is warned of. Only who
+    stops without a saved state is told by an error.
+    """
     saved_at = state.step
 
     def save() -> str:
@@ -233,10 +248,20 @@ def _saved_when_stopped(
         saved_at = state.step
         return where
 
-    finished = False
+    def save_if_possible() -> str:
+        try:
+            return save()
+        except StorageError as error:  # what was learned is still in memory: go on with it
+            log.warning("The state after step %d was not saved. %s", state.step, error)
+            return "in memory only: the disk would not take it"
+
     try:
-        yield save
-        finished = True
-    finally:
-        if store is not None and (finished or state.step > saved_at):
+        yield save_if_possible
+    except BaseException:
+        if not state.is_whole:
+            log.warning("stopped in the middle of a step: step %d is the last saved", saved_at)
+        elif store is not None and state.step > saved_at:
             log.info("state at step %d saved: %s", state.step, save())
+        raise
+    if store is not None:
+        log.info("state at step %d saved: %s", state.step, save_if_possible())

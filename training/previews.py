@@ -33,6 +33,7 @@ class Previews:
 
     Attributes:
         vectors: gives the handles as they are now.
+        level: depth at which attention is shown; the one that the loss reads.
         strips: rows of pictures drawn so far, one tensor [n, H, W, 3] per preview.
         scores: of every handle at the last look.
     """
@@ -41,6 +42,7 @@ class Previews:
     scene: ConceptScene
     vectors: Callable[[], HandleVectors]
     config: PreviewConfig = field(default_factory=PreviewConfig)
+    level: int = 0  # see `attention.levels.sites_to_read`
     strips: list[Tensor] = field(default_factory=list)
     captions: list[str] = field(default_factory=list)
     scores: dict[str, LocalisationScores] = field(default_factory=dict)
@@ -91,9 +93,8 @@ class Previews:
         words = [f"<{name}>" for name in names]
         prompt = self.host.encode_prompt("a photo of " + " and ".join(words), self.vectors())
         latent = self.host.encode_image(picture.image[None])
-        maps = dict(
-            zip(names, read_attention(self.host, latent, prompt, words).values(), strict=True)
-        )
+        found = read_attention(self.host, latent, prompt, words, level=self.level)
+        maps = dict(zip(names, found.values(), strict=True))
         masks = {name: picture.masks[name] for name in names}
         scores = {name: attention_scores(maps[name], masks[name]) for name in names}
         self.scores.update(scores)

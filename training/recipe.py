@@ -77,6 +77,8 @@ class LoopConfig:
     def __post_init__(self) -> None:
         for name in ("clip", "weight_decay"):
             require_positive(name, getattr(self, name), zero=True)
+        for name in ("epsilon", "loss_scale"):
+            require_positive(name, getattr(self, name))
         for name, least in (("accumulation", 1), ("save_every", 0), ("preview_every", 0)):
             require_whole(name, getattr(self, name), least=least)
 
@@ -91,6 +93,7 @@ class LoopState:
     phase: int = -1  # whose optimizer that is
     stepped_down: bool = False  # memory ran out once; the recipe needs less since
     passes: int = 1  # forward passes for one of the configured ones
+    is_whole: bool = True  # False while a step is being taken: parameters and step do not agree
 
 
 class StateStore(Protocol):

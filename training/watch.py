@@ -40,6 +40,11 @@ class LossWatch:
     def has_exploded(self) -> bool:
         return self._seen >= SETTLED and self.smooth > EXPLOSION * self.usual
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether the average is as usual at this moment."""
+        return self.good_until == self._seen
+
     def add(self, value: float) -> None:
         """A step was taken with this loss."""
         self._average = SMOOTHING * self._average + (1 - SMOOTHING) * value

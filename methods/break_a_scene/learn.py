@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...attention.localisation import LocalisationScores
+from ...errors import StorageError
 from ...host.ports import Host, Progress, no_progress
 from ...samplers.class_images import drawn_class_latents, encoded_class_latents
 from ...training.checkpoints import StateFolder, content_key, model_digest
@@ -23,6 +25,8 @@ from ...training.reports import TensorBoardLog, write_csv
 from ...training.scene import ConceptScene
 from .config import BreakASceneConfig
 from .recipe import BreakAScene
+
+log = logging.getLogger("conceptloom")
 
 # float16 loses gradients below 6e-8; masters are float32, so scaling there and back is exact.
 HALF_PRECISION_SCALE = 1024.0
@@ -78,23 +82,33 @@ def learn_scene(
     recipe = BreakAScene(host, scene, config)
     total = sum(phase.steps for phase in recipe.phases())
     given = class_images or ClassImages()
-    progress(0, total, _estimate(recipe).told(total))
+    progress(0, total, _estimate(recipe, given).told(total))
     recipe.class_latents = _class_latents(recipe, given, progress)
-    shown = Previews(host, recipe.scene, recipe.handles.vectors, previews or PreviewConfig())
+    settings, level = previews or PreviewConfig(), recipe.sites[0].level
+    shown = Previews(host, recipe.scene, recipe.handles.vectors, settings, level)
     kept = _kept(folder, recipe, loop, given)
     with _log(kept) as written:
         events = Events(progress, written.scalars if written else _ignore, shown)
         state = run(recipe, loop, events, kept)
     if kept:
-        write_csv(state.history, kept.folder / "losses.csv")
+        _write_losses(state.history, kept.folder / "losses.csv")
     with recipe.computing(recipe.phases()[-1]):
         samples, overlay = shown.samples(), shown.overlay()
     concept = recipe.concept(state.history, thumbnail=samples[-1])
     return Learned(concept, state.history, samples, shown.timeline(), overlay, shown.scores)
 
 
-def _estimate(recipe: BreakAScene) -> Estimate:
-    rows = 2 * recipe.config.batch_size if recipe.config.prior_weight else recipe.config.batch_size
+def _write_losses(history: Sequence[Mapping[str, float]], path: Path) -> None:
+    """The CSV file; a disk that is full costs the file and not the concept."""
+    try:
+        write_csv(history, path)
+    except StorageError as error:
+        log.warning("%s", error)
+
+
+def _estimate(recipe: BreakAScene, given: ClassImages) -> Estimate:
+    prior = recipe.config.prior_weight and (given.images is not None or given.draw)
+    rows = recipe.config.batch_size * (2 if prior else 1)
     parameters = recipe.named_parameters().values()
     checkpointing = recipe.config.checkpointing
     host, size = recipe.host, recipe.latent_size
@@ -134,7 +148,8 @@ def _kept(
     }
     names = [list(p.masks) for p in pictures]
     numerics = {name: value for name, value in asdict(loop).items() if not name.endswith("_every")}
-    settings = [asdict(recipe.config), numerics, dict(recipe.scene.words), names, given.draw]
+    drawn = [given.draw, given.steps, given.cfg]
+    settings = [asdict(recipe.config), numerics, dict(recipe.scene.words), names, drawn]
     return StateFolder(folder, content_key(model_digest(recipe.host), settings, inputs))
 
 
