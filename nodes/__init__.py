@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
-from typing_extensions import override
 
 from .attention import AttentionMaps
 from .concept import ApplyConcept, ExportConcept, InspectConcept, LoadConcept, SaveConcept
@@ -29,10 +28,8 @@ NODES: list[type[io.ComfyNode]] = [
 class ConceptLoomExtension(ComfyExtension):
     """What ComfyUI asks for nodes."""
 
-    @override
     async def on_load(self) -> None:
         register_concept_folders()
 
-    @override
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES

@@ -10,23 +10,21 @@ import torch
 import torch.nn.functional as F
 from comfy_api.latest import io
 from torch import Tensor
-from typing_extensions import override
 
 from ..attention.localisation import LocalisationScores, attention_scores
 from ..attention.reading import READ_AT, read_attention
 from ..errors import ConfigError, ImageError, MaskError
-from ..host.comfyui.host import ComfyHost
+from ..host.ports import Host
 from ..host.prompt_text import HANDLE
 from ..training.palette import concept_colours
 from ..training.pictures import attention_overlay, scores_told
-from .shared import CATEGORY, listed, picture, shown, whole_numbers
+from .shared import CATEGORY, host_of, listed, picture, shown, whole_numbers
 
 
 class AttentionMaps(io.ComfyNode):
     """Heat-maps of words or learned names."""
 
     @classmethod
-    @override
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="ConceptLoomAttentionMaps",
@@ -40,7 +38,7 @@ class AttentionMaps(io.ComfyNode):
                 io.Clip.Input(
                     "clip", tooltip="Its CLIP; one that went through Apply Concept knows the names."
                 ),
-                io.Vae.Input("vae", tooltip="Its VAE."),
+                io.Vae.Input("vae", tooltip="Its VAE, which takes the picture to latents."),
                 io.Image.Input("image", tooltip="The picture to look at; the first of a batch."),
                 io.String.Input(
                     "prompt",
@@ -80,6 +78,7 @@ class AttentionMaps(io.ComfyNode):
                     default=0,
                     min=0,
                     max=2**32 - 1,
+                    control_after_generate=False,
                     advanced=True,
                     tooltip="Of the noise that the picture is read through; the same seed gives "
                     "the same maps.",
@@ -100,13 +99,12 @@ class AttentionMaps(io.ComfyNode):
         )
 
     @classmethod
-    @override
     def execute(
         cls, model: Any, clip: Any, vae: Any, image: Tensor, prompt: str, words: str,
         timesteps: str, level: int, seed: int, masks: Tensor | None = None,
     ) -> io.NodeOutput:  # fmt: skip
         at = whole_numbers("timesteps", timesteps)
-        reading = read(ComfyHost(model, clip, vae), image, prompt, listed(words), at, level, seed)
+        reading = read(host_of(model, clip, vae), image, prompt, listed(words), at, level, seed)
         scores = scored(reading.maps, masks)
         overlay = picture(overlay_of(reading, scores, masks))
         told = scores_of(scores)
@@ -122,7 +120,7 @@ class Reading:
 
 
 def read(
-    host: ComfyHost,
+    host: Host,
     image: Tensor,
     prompt: str,
     words: Sequence[str],

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from comfy_api.latest import io
-from typing_extensions import override
 
 from ..errors import ConceptFileError
 from ..training.concept import Concept, LowRank, renamed
@@ -39,7 +38,6 @@ class LoadConcept(io.ComfyNode):
     """A concept file -> CONCEPT."""
 
     @classmethod
-    @override
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="ConceptLoomLoadConcept",
@@ -73,13 +71,11 @@ class LoadConcept(io.ComfyNode):
         )
 
     @classmethod
-    @override
     def fingerprint_inputs(cls, concept_name: str, rename: str = "") -> str:
         """Another file under the same name is another concept."""
         return hashlib.sha256(concept_path(concept_name).read_bytes()).hexdigest() + rename
 
     @classmethod
-    @override
     def execute(cls, concept_name: str, rename: str = "") -> io.NodeOutput:
         concept = renamed(load_concept(concept_path(concept_name)), named_lines(rename))
         return io.NodeOutput(concept, handles_told(concept.names))
@@ -89,7 +85,6 @@ class SaveConcept(io.ComfyNode):
     """CONCEPT -> a concept file."""
 
     @classmethod
-    @override
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="ConceptLoomSaveConcept",
@@ -113,7 +108,6 @@ class SaveConcept(io.ComfyNode):
         )
 
     @classmethod
-    @override
     def execute(cls, concept: Concept, name: str, overwrite: bool) -> io.NodeOutput:
         path = confined_path(first_folder(CONCEPTS), name, SUFFIX)
         refuse_existing([path], overwrite)
@@ -125,7 +119,6 @@ class ApplyConcept(io.ComfyNode):
     """MODEL, CLIP and CONCEPT -> MODEL and CLIP that know it."""
 
     @classmethod
-    @override
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="ConceptLoomApplyConcept",
@@ -156,7 +149,6 @@ class ApplyConcept(io.ComfyNode):
         )
 
     @classmethod
-    @override
     def execute(cls, model: Any, clip: Any, concept: Concept, strength: float) -> io.NodeOutput:
         return io.NodeOutput(*applied(model, clip, concept, strength))
 
@@ -165,7 +157,6 @@ class ExportConcept(io.ComfyNode):
     """CONCEPT -> a plain LoRA and embeddings, for everything else."""
 
     @classmethod
-    @override
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="ConceptLoomExportConcept",
@@ -197,7 +188,6 @@ class ExportConcept(io.ComfyNode):
         )
 
     @classmethod
-    @override
     def execute(cls, concept: Concept, name: str, rank: int, overwrite: bool) -> io.NodeOutput:
         report = export_report(export(concept, name, rank or None, overwrite))
         return io.NodeOutput(report, ui=shown(cls, text=report))
@@ -207,7 +197,6 @@ class InspectConcept(io.ComfyNode):
     """What is in a concept."""
 
     @classmethod
-    @override
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="ConceptLoomInspectConcept",
@@ -228,7 +217,6 @@ class InspectConcept(io.ComfyNode):
         )
 
     @classmethod
-    @override
     def execute(cls, concept: Concept) -> io.NodeOutput:
         text = described(concept)
         thumbnail = concept.thumbnail

@@ -53,11 +53,11 @@ PRESETS: dict[str, Settings] = {
     "TinyWorld quick": Settings(
         config=BreakASceneConfig(
             token_phase=TokenPhase(steps=100, learning_rate=5e-3),
-            weight_phase=WeightPhase(steps=200, learning_rate=1e-3, scope=Scope.LOW_RANK, rank=8),
+            weight_phase=WeightPhase(steps=200, learning_rate=1e-3, scope=Scope.LOW_RANK, rank=2),
             prior_prompt="a photo of an object",
-            batch_size=2,
+            batch_size=3,
         ),
-        class_images=ClassImages(draw=24, steps=20, cfg=4.0),
+        class_images=ClassImages(draw=24, steps=20, cfg=3.0),
         told="low-rank with the larger steps that the bundled TinyWorld model wants: minutes on a "
         "laptop's CPU",
     ),

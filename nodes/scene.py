@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 from comfy_api.latest import io
 from torch import Tensor
-from typing_extensions import override
 
 from ..errors import HandleError, ImageError, MaskError
 from ..training.scene import ConceptScene, make_scene, with_background
@@ -22,7 +21,6 @@ class ConceptSceneNode(io.ComfyNode):
     """Images + masks + words -> CONCEPT_SCENE."""
 
     @classmethod
-    @override
     def define_schema(cls) -> io.Schema:
         masks = io.Autogrow.TemplatePrefix(
             io.Mask.Input(
@@ -61,7 +59,7 @@ class ConceptSceneNode(io.ComfyNode):
                     tooltip="One line per mask: the name that you will write as <my-mug> in "
                     "prompts, a colon, and a plain word that comes close. Learning starts from "
                     "that word; without one it starts from chance and takes longer. Names are "
-                    "letters, digits, - and _, and no words that the model knows already.",
+                    "letters, digits, - and _; better none that is a word as it is.",
                 ),
                 io.String.Input(
                     "background",
@@ -77,7 +75,7 @@ class ConceptSceneNode(io.ComfyNode):
                 ),
             ],
             outputs=[
-                Scene.Output("scene", tooltip="For a trainer."),
+                Scene.Output("scene", tooltip="What to learn, for a trainer."),
                 io.Image.Output(
                     "preview",
                     tooltip="Every picture with its masks, numbered and named, and what is left of "
@@ -91,7 +89,6 @@ class ConceptSceneNode(io.ComfyNode):
         )
 
     @classmethod
-    @override
     def execute(
         cls,
         images: Tensor,
@@ -135,7 +132,7 @@ def scene_of(
 
 def masks_by_name(
     names: Sequence[str], masks: Sequence[Tensor], n_pictures: int
-) -> Mapping[str, Sequence[Tensor]]:
+) -> Mapping[str, Sequence[Tensor | None]]:
     """One mask [H, W] per picture for every name.
 
     With one picture every row of every batch is a concept, which is what SAM's individual masks
@@ -166,7 +163,7 @@ def masks_by_name(
             f"<{names[len(batches)]}> has no mask: {len(names)} names, but {len(batches)} masks. "
             "Connect a mask for every line, or remove the line."
         )
-    return dict(zip(names, batches, strict=True))
+    return {name: list(batch) for name, batch in zip(names, batches, strict=True)}
 
 
 def latent_grid(scene: ConceptScene, vae: object) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import folder_paths
 from comfy_api.latest import ui
@@ -13,6 +13,7 @@ from torch import Tensor
 from ..errors import ConceptFileError, ConfigError, HandleError
 from ..host.comfyui.apply import WeightDelta, apply_concept
 from ..host.comfyui.host import ComfyHost
+from ..host.ports import Host
 from ..training.concept import Concept, Diff, check_base
 from ..training.handles import checked_name
 
@@ -51,9 +52,18 @@ def first_folder(kind: str) -> Path:
     return Path(folder_paths.get_folder_paths(kind)[0])
 
 
+def host_of(model: Any, clip: Any, vae: Any = None) -> Host:
+    """MODEL, CLIP and VAE of a graph behind the port.
+
+    Raises:
+        ModelError: they are not of a kind that the methods work with, or do not fit each other.
+    """
+    return cast(Host, ComfyHost(model, clip, vae))
+
+
 def applied(model: Any, clip: Any, concept: Concept, strength: float) -> tuple[Any, Any]:
     """Clones of MODEL and CLIP that know a concept, after a look at whether it belongs there."""
-    check_base(concept, ComfyHost(model, clip).fingerprint)
+    check_base(concept, host_of(model, clip).fingerprint)
     return apply_concept(model, clip, weight_deltas(concept), concept.handles, strength)
 
 

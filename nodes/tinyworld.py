@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from comfy_api.latest import io
 from torch import Tensor
-from typing_extensions import override
 
 from ..errors import ConfigError
 from ..host.comfyui.tinyworld import load_tinyworld
@@ -22,7 +21,6 @@ class TinyWorldCheckpoint(io.ComfyNode):
     """The bundled model as MODEL, CLIP and VAE."""
 
     @classmethod
-    @override
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="ConceptLoomTinyWorldCheckpoint",
@@ -47,7 +45,6 @@ class TinyWorldCheckpoint(io.ComfyNode):
         )
 
     @classmethod
-    @override
     def execute(cls) -> io.NodeOutput:
         return io.NodeOutput(*load_tinyworld())
 
@@ -56,7 +53,6 @@ class TinyWorldScene(io.ComfyNode):
     """A rendered picture with exact masks."""
 
     @classmethod
-    @override
     def define_schema(cls) -> io.Schema:
         known = ", ".join(CONCEPTS)
         return io.Schema(
@@ -85,6 +81,7 @@ class TinyWorldScene(io.ComfyNode):
                     default=2,
                     min=0,
                     max=2**32 - 1,
+                    control_after_generate=False,
                     tooltip="Where the objects lie and how large they are; the same seed draws "
                     "the same picture.",
                 ),
@@ -109,7 +106,6 @@ class TinyWorldScene(io.ComfyNode):
         )
 
     @classmethod
-    @override
     def execute(cls, objects: str, background: str, seed: int, size: int) -> io.NodeOutput:
         return io.NodeOutput(*rendered(listed(objects), background, seed, size))
 

@@ -11,11 +11,9 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 from torch import Tensor
-from typing_extensions import override
 
-from ..host.comfyui.host import ComfyHost
 from ..host.comfyui.progress import NodeProgress
-from ..host.ports import Progress
+from ..host.ports import Host, Progress
 from ..methods.break_a_scene import Learned, learn_scene
 from ..training.concept import Concept
 from ..training.concept_file import save_concept
@@ -25,7 +23,7 @@ from ..training.plots import loss_plot
 from ..training.previews import PreviewConfig
 from ..training.scene import ConceptScene, SceneImage
 from .presets import Settings, preset_input, settings_of
-from .shared import CATEGORY, SUFFIX, applied, picture, shown
+from .shared import CATEGORY, SUFFIX, applied, host_of, picture, shown
 from .sockets import LearnedConcept, Scene
 
 RUNS = Path("conceptloom", "runs")  # in ComfyUI's output folder
@@ -35,7 +33,6 @@ class CrossAttentionLossTrainer(io.ComfyNode):
     """Learns the concepts of a scene."""
 
     @classmethod
-    @override
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="ConceptLoomCrossAttentionLossTrainer",
@@ -52,7 +49,6 @@ class CrossAttentionLossTrainer(io.ComfyNode):
         )
 
     @classmethod
-    @override
     def execute(
         cls, model: Any, clip: Any, vae: Any, scene: ConceptScene, preset: dict[str, Any],
         name: str, seed: int, preview_every: int, preview_prompts: str, preview_steps: int,
@@ -62,7 +58,7 @@ class CrossAttentionLossTrainer(io.ComfyNode):
         prompts = tuple(filter(None, map(str.strip, preview_prompts.splitlines())))
         previews = PreviewConfig(prompts=prompts, steps=preview_steps, cfg=preview_cfg)
         folder = run_folder(name)
-        run = Run(ComfyHost(model, clip, vae), scene, settings, previews, folder, prior_images)
+        run = Run(host_of(model, clip, vae), scene, settings, previews, folder, prior_images)
         told, progress = [], NodeProgress(cls.hidden.unique_id)
         learned = run.learn(_keeping_first(progress, told))
         report = report_of(run, learned, told[0] if told else "")
@@ -107,6 +103,7 @@ def _widgets() -> list[io.Input]:
             default=0,
             min=0,
             max=2**32 - 1,
+            control_after_generate=False,
             tooltip="Everything random: the same seed and inputs give the same concept, bit for "
             "bit, on the same machine.",
         ),
@@ -176,7 +173,7 @@ def _outputs() -> list[io.Output]:
 class Run:
     """One training run of the node."""
 
-    host: ComfyHost
+    host: Host
     scene: ConceptScene
     settings: Settings
     previews: PreviewConfig
@@ -243,7 +240,8 @@ def report_of(run: Run, learned: Learned, estimate: str) -> str:
     """What a user wants to know of a finished run, line by line."""
     lines = [f"<{name}>: {scores_told(*scores)}" for name, scores in learned.scores.items()]
     losses = learned.concept.history
-    told = ", ".join(f"{name} {losses[name]:.4g}" for name in losses if name != "steps")
+    terms = ["total", *sorted(losses.keys() - {"steps", "total"})]
+    told = ", ".join(f"{name} {losses[name]:.4g}" for name in terms)
     lines.append(f"Loss at the end of {losses['steps']} steps: {told}")
     if estimate:
         lines.append(f"Planned: {estimate}")
