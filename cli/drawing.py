@@ -47,9 +47,9 @@ def parsed_concept(option: str) -> tuple[Path, float]:
 
 def parsed_size(text: str) -> tuple[int, int]:
     """(H, W) of "WIDTHxHEIGHT", or of one number for both."""
-    width, _, height = text.lower().partition("x")
+    width, x, height = text.lower().partition("x")
     try:
-        return int(height or width), int(width)
+        return int(height if x else width), int(width)
     except ValueError as error:
         raise ConfigError("size", text, "as 512x768 (width x height) or 512") from error
 

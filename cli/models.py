@@ -130,7 +130,7 @@ def _pipeline(path: Path, layout: Path | None) -> Any:
 
 
 def _without_filter() -> dict[str, Any]:
-    return {"safety_checker": None, "feature_extractor": None, "torch_dtype": torch.float32}
+    return {"safety_checker": None, "feature_extractor": None}
 
 
 def _pipeline_class(folder: Path) -> Any:

@@ -21,7 +21,7 @@ from .page_template import PAGE
 from .picture_files import png_bytes
 from .story import Shot, Story
 
-SHOWN_PX = 256  # pictures of 64 px are enlarged to this, so that no browser smears them
+SHOWN_PX = 192  # pictures of 64 px are enlarged to this, so that no browser smears them
 _HANDLE = re.compile(r"&lt;([A-Za-z0-9_-]+)&gt;")
 
 
@@ -51,9 +51,9 @@ def page_of(story: Story, folder: Path) -> str:
     return PAGE.substitute(
         colours=_styles(plot.handles),
         lead=(
-            f"ConceptLoom was shown one picture of {len(handles)} things that its model has no "
-            "words for, and learned one word for each. Everything on this page was drawn and "
-            "measured on this computer, with a small model that comes with the pack."
+            "ConceptLoom was shown one picture of things that its model has no words for, and "
+            "learned one word for each. Everything on this page was drawn and measured on this "
+            "computer, with a small model that comes with the pack."
         ),
         scene_text=_told(
             f"This is all that it gets: a picture, a mask for each object, and the word "
@@ -68,7 +68,7 @@ def page_of(story: Story, folder: Path) -> str:
             "them. Each step sees a random choice of the objects, and only what lies under their "
             "masks; a second loss pulls the attention of each word onto its own object."
         ),
-        timeline=_image(timeline, "pictures drawn while learning"),
+        timeline=_figure(timeline, "The same noise and prompts at every preview."),
         learning=_figure(
             learned.overlay,
             "Where each word looks in the picture it was learned from. The outline is the mask.",

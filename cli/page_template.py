@@ -62,7 +62,7 @@ figcaption { font-size: .88rem; line-height: 1.4; padding: .55rem .15rem .1rem; 
   display: grid; gap: 1.1rem; align-items: start;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr));
 }
-.below { margin-top: 1.1rem; }
+.column { display: grid; gap: 1.1rem; }
 .handle { font-weight: 600; white-space: nowrap; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 .scroll { overflow-x: auto; }
@@ -83,9 +83,7 @@ $colours
 
 <h2>2. Learning</h2>
 <p>$learning_text</p>
-<div class="wide"><figure>$timeline
-<figcaption>The same noise and prompts at every preview.</figcaption></figure></div>
-<div class="two below">$learning</div>
+<div class="two">$timeline<div class="column">$learning</div></div>
 
 <h2>3. Apart, in new places</h2>
 <p>$apart_text</p>

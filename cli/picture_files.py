@@ -89,7 +89,7 @@ def png_bytes(image: Tensor, notes: Mapping[str, str] | None = None) -> bytes:
     for name, text in (notes or {}).items():
         info.add_itxt(name, text)
     buffer = io.BytesIO()
-    Image.fromarray(values).save(buffer, "PNG", optimize=True, pnginfo=info)
+    Image.fromarray(values).save(buffer, "PNG", pnginfo=info)
     return buffer.getvalue()
 
 

@@ -1,0 +1,75 @@
+"""`conceptloom demo` writes a page that stands alone and is the same every time."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from conceptloom.cli import demo
+from conceptloom.cli.presets import Preset, settings_of
+from conceptloom.cli.story import Plot
+from conceptloom.training.adapters import Scope
+
+from .quick import Command
+
+TINY = {
+    "token_steps": 1, "weight_steps": 1, "batch_size": 1, "class_draw": 1, "class_steps": 1,
+    "preview_steps": 1, "scope": Scope.CROSS_ATTENTION_KV,
+}  # fmt: skip
+ALONE = {"area", "base", "br", "col", "hr", "img", "input", "link", "meta", "source", "wbr"}
+
+
+class Reader(HTMLParser):
+    """Collects pictures and what the page would fetch; checks that tags close in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.images: list[str] = []
+        self.links: list[str] = []
+        self.open: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in ALONE:
+            self.open.append(tag)
+        given = dict(attrs)
+        if tag == "img":
+            self.images.append(given["src"] or "")
+            assert given["alt"]
+        elif "src" in given or "href" in given:
+            self.links.append(str(given))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_stands_alone_and_is_the_same_every_time(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def small(*, settings: object) -> Plot:
+        quick = settings_of(Preset.TINYWORLD, TINY)
+        return Plot(settings=quick, steps=1, seeds=(1,), alone_on=("black",), together_on=("sky",))
+
+    monkeypatch.setattr(demo, "Plot", small)
+    monkeypatch.chdir(tmp_path)
+    pages = []
+    for _ in range(2):
+        result = command("demo", "--out", "demo")
+        assert result.exit_code == 0, result.output
+        assert "index.html" in result.output
+        pages.append((tmp_path / "demo" / "index.html").read_text(encoding="utf-8"))
+    assert pages[0] == pages[1]
+    reader = Reader()
+    reader.feed(pages[0])
+    assert not reader.open
+    assert not reader.links
+    assert "$" not in reader.text.replace("$ ", "")
+    assert len(reader.images) >= 10
+    assert all(src.startswith("data:image/png;base64,") for src in reader.images)
+    assert "<my-swirl>" in reader.text
+    assert (tmp_path / "demo" / "concept.safetensors").is_file()

@@ -1,0 +1,139 @@
+"""`conceptloom sample` and `inspect`, and base models from local files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from conceptloom.cli.drawing import parsed_concept, parsed_size
+from conceptloom.cli.models import Precision, open_host
+from conceptloom.errors import ConfigError, ModelError, UnsupportedModelError
+
+from .quick import Command
+
+
+def test_pictures_carry_their_prompt_and_depend_on_the_seed_alone(
+    command: Command, learned: Path, tmp_path: Path
+) -> None:
+    concept = learned / "concept.safetensors"
+    files = [tmp_path / f"{name}.png" for name in "abc"]
+    for file, seed in zip(files, (1, 1, 2), strict=True):
+        options = ("-p", "a <my-swirl>", "--steps", 2, "--seed", seed, "--size", "64x32")
+        result = command("sample", "-c", concept, *options, "-o", file)
+        assert result.exit_code == 0, result.output
+    assert files[0].read_bytes() == files[1].read_bytes() != files[2].read_bytes()
+    with Image.open(files[0]) as picture:
+        assert picture.size == (64, 32)
+        assert picture.text["prompt"] == "a <my-swirl>"  # pyright: ignore
+
+
+def test_several_pictures_are_numbered_and_shown_on_a_sheet(
+    command: Command, learned: Path, tmp_path: Path
+) -> None:
+    concept = f"{learned / 'concept.safetensors'}:0.5"
+    result = command("sample", "-c", concept, "--steps", 1, "-o", tmp_path / "all")
+    assert result.exit_code == 0, result.output
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["all-01.png", "all-02.png", "all-03.png", "all.png"]
+
+
+BAD_SAMPLES = {
+    "no prompt": ([], "nothing to draw"),
+    "unknown handle": (["-p", "a <my-cat>"], "<my-cat>"),
+    "missing file": (["-p", "x", "-c", "nowhere.safetensors"], "nowhere.safetensors"),
+    "odd size": (["-p", "x", "--size", "63"], "multiples of 4"),
+    "size in words": (["-p", "x", "--size", "large"], "512"),
+    "no guidance": (["-p", "x", "--cfg", "0"], "cfg"),
+    "too many steps": (["-p", "x", "--steps", "2000"], "between 1 and"),
+}
+
+
+@pytest.mark.parametrize(("options", "told"), BAD_SAMPLES.values(), ids=BAD_SAMPLES.keys())
+def test_bad_wishes_end_with_one_message(
+    command: Command, tmp_path: Path, options: list[str], told: str
+) -> None:
+    result = command("sample", *options, "-o", tmp_path / "x.png")
+    assert result.exit_code == 2
+    assert told in result.output
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_inspect_tells_handles_recipe_and_prompts(command: Command, learned: Path) -> None:
+    result = command("inspect", learned / "concept.safetensors", "--verify")
+    assert result.exit_code == 0, result.output
+    for text in ("<my-swirl>", "object", "token_phase.steps", "a photo of <my-robot>", "is whole"):
+        assert text in result.output
+
+
+def test_inspect_refuses_what_is_no_concept(command: Command, tmp_path: Path) -> None:
+    for name, content in (("short", b"abc"), ("foreign", b"\x02\0\0\0\0\0\0\0{}")):
+        file = tmp_path / f"{name}.safetensors"
+        file.write_bytes(content)
+        result = command("inspect", file)
+        assert result.exit_code == 2
+        assert "Error:" in result.output
+        assert "Traceback" not in result.output
+
+
+def test_options_are_parsed() -> None:
+    assert parsed_concept("a/mug.safetensors") == (Path("a/mug.safetensors"), 1.0)
+    assert parsed_concept("mug.safetensors:0.5") == (Path("mug.safetensors"), 0.5)
+    assert parsed_concept("C:/mug.safetensors") == (Path("C:/mug.safetensors"), 1.0)
+    assert parsed_size("512x768") == (768, 512)
+    assert parsed_size("64") == (64, 64)
+    with pytest.raises(ConfigError):
+        parsed_size("64x")
+
+
+@pytest.fixture(scope="module")
+def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """TinyWorld as diffusers saves a model."""
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+    from conceptloom.tinyworld.checkpoint import load_tinyworld
+
+    world = load_tinyworld()
+    pipeline = StableDiffusionPipeline(
+        vae=world.vae,
+        text_encoder=world.text_encoder,
+        tokenizer=world.tokenizer,
+        unet=world.unet,
+        scheduler=DDIMScheduler.from_config(world.scheduler.config, steps_offset=1),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    folder = tmp_path_factory.mktemp("model")
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def test_a_folder_of_diffusers_is_the_same_model(saved_model: Path) -> None:
+    ours, theirs = open_host(), open_host(str(saved_model))
+    assert ours.fingerprint == theirs.fingerprint
+    latent, timesteps = torch.ones(1, ours.latent_channels, 16, 16), torch.tensor([500])
+    with torch.no_grad():
+        a, b = (h.predict(latent, timesteps, [h.encode_prompt("a toy")]) for h in (ours, theirs))
+    assert torch.equal(a, b)
+
+
+def test_half_precision_is_taken(saved_model: Path) -> None:
+    host = open_host(precision=Precision.BF16)
+    assert host.dtype is torch.bfloat16
+
+
+def test_models_that_cannot_be_used_are_refused(saved_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no base model"):
+        open_host("model.ckpt")
+    single = tmp_path / "model.safetensors"
+    single.write_bytes(b"abc")
+    with pytest.raises(ModelError, match="--layout"):
+        open_host(str(single))
+    with pytest.raises(ModelError, match="could not be read"):
+        open_host(str(single), layout=saved_model)
+    (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+    with pytest.raises(UnsupportedModelError, match="FluxPipeline"):
+        open_host(str(tmp_path))

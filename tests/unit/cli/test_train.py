@@ -1,0 +1,231 @@
+"""`conceptloom train`: what it leaves, how it stops, and what it says of bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from conceptloom.cli import progress as progress_module
+from conceptloom.cli.cancelling import Cancelled
+from conceptloom.cli.presets import Preset, settings_of
+from conceptloom.cli.progress import RunProgress
+from conceptloom.cli.scene_files import parsed_mask, scene_from_folder, scene_from_options
+from conceptloom.errors import ConfigError, InputError, MaskError
+from conceptloom.training.adapters import Scope
+from conceptloom.training.concept_file import load_concept
+
+from .quick import QUICK, Command, masks_of
+
+
+def test_a_run_leaves_concept_losses_and_pictures(learned: Path) -> None:
+    names = {path.name for path in learned.iterdir()}
+    pictures = {f"{n}.png" for n in ("scene", "losses", "samples", "attention", "timeline")}
+    assert {"concept.safetensors", "losses.csv", "state", *pictures} <= names
+    concept = load_concept(learned / "concept.safetensors")
+    assert set(concept.handles) == {"my-swirl", "my-robot"}
+    assert concept.words == {"my-swirl": "object", "my-robot": "object"}
+    assert len((learned / "losses.csv").read_text().splitlines()) == 3  # header and two steps
+
+
+def test_the_same_command_again_gives_the_same_bytes(
+    command: Command, pictures: Path, learned: Path, tmp_path: Path
+) -> None:
+    scene = {
+        "pictures": [
+            {"image": "kitchen.png", "masks": {"my-swirl": "swirl.png", "my-robot": "robot.png"}}
+        ],
+        "words": {"my-swirl": "object", "my-robot": "object"},
+    }
+    for name in ("kitchen", "swirl", "robot"):
+        shutil.copy(pictures / f"{name}.png", tmp_path)
+    (tmp_path / "scene.json").write_text(json.dumps(scene))
+    out = tmp_path / "out"
+    result = command("train", "--scene", tmp_path, *QUICK, "--preview-every", 1, "--out", out)
+    assert result.exit_code == 0, result.output
+    ours, theirs = (f / "concept.safetensors" for f in (out, learned))
+    assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_ctrl_c_keeps_the_work_and_the_same_command_goes_on(
+    command: Command, pictures: Path, learned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class PressedAfterOne(RunProgress):
+        def __call__(
+            self, step: int, total: int, message: str = "", preview: object = None
+        ) -> None:
+            if step == 1 and "loss" in message:
+                os.kill(os.getpid(), signal.SIGINT)
+            super().__call__(step, total, message, preview)  # pyright: ignore
+
+    arguments = ("train", "-i", pictures / "kitchen.png", *masks_of(pictures), *QUICK)
+    arguments = (*arguments, "--preview-every", 1, "--out", tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("conceptloom.cli.training_run.RunProgress", PressedAfterOne)
+        stopped = command(*arguments)
+    assert stopped.exit_code == 130
+    assert "Stopped after step 1 of 2" in stopped.output
+    assert "same command" in stopped.output
+    assert list(tmp_path.rglob("state-00000001.safetensors"))
+    assert not (tmp_path / "concept.safetensors").exists()
+    gone_on = command(*arguments)
+    assert gone_on.exit_code == 0, gone_on.output
+    written = (tmp_path / "concept.safetensors").read_bytes()
+    assert written == (learned / "concept.safetensors").read_bytes()
+
+
+def test_signal_handlers_are_put_back() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(Cancelled), RunProgress() as progress:  # noqa: PT012
+        assert signal.getsignal(signal.SIGINT) != before
+        os.kill(os.getpid(), signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) == before  # a second Ctrl-C stops at once
+        progress(1, 2, "handles: loss 1, 0 s left")
+    assert signal.getsignal(signal.SIGINT) == before
+    assert set(progress_module.SIGNALS) == {signal.SIGINT, signal.SIGTERM}
+
+
+BAD_INPUT = {
+    "no picture": ([], ["my-a=swirl.png"], "no picture"),
+    "no mask": (["kitchen.png"], [], "no mask"),
+    "missing picture": (["nowhere.png"], ["my-a=swirl.png"], "There is no picture"),
+    "missing mask": (["kitchen.png"], ["my-a=nowhere.png"], "There is no mask"),
+    "text as picture": (["text.png"], ["my-a=swirl.png"], "save it as PNG"),
+    "picture of one pixel": (["dot.png"], ["my-a=swirl.png"], "1x1 px"),
+    "mask of another size": (["kitchen.png"], ["my-a=wide.png"], "another aspect"),
+    "empty mask": (["kitchen.png"], ["my-a=empty.png"], "empty"),
+    "same mask twice": (["kitchen.png"], ["my-a=swirl.png", "my-b=swirl.png"], "same pixels"),
+    "handle twice": (["kitchen.png"], ["my-a=swirl.png", "my-a=robot.png"], "2 masks for 1"),
+    "handle with a space": (["kitchen.png"], ["my a=swirl.png"], "cannot be a handle"),
+    "no equals sign": (["kitchen.png"], ["swirl.png"], "NAME=FILE"),
+    "picture twice": (["kitchen.png", "kitchen.png"], ["my-a=swirl.png"], "given twice"),
+}
+
+
+@pytest.mark.parametrize(("images", "masks", "told"), BAD_INPUT.values(), ids=BAD_INPUT.keys())
+def test_bad_scenes_end_with_one_message(
+    command: Command, pictures: Path, tmp_path: Path, images: list[str], masks: list[str], told: str
+) -> None:
+    options: list[object] = []
+    for image in images:
+        options += ["-i", pictures / image]
+    for mask in masks:
+        name, equals, file = mask.partition("=")
+        options += ["--mask", f"{name}={pictures / file}" if equals else mask]
+    out = tmp_path / "out"
+    result = command("train", *options, "--out", out)
+    assert result.exit_code == 2
+    assert told in result.output
+    assert "Traceback" not in result.output
+    assert not out.exists()
+
+
+BAD_SETTINGS = {
+    "zero steps": (["--token-steps", 0, "--weight-steps", 0], "at least 1"),
+    "negative rate": (["--weight-rate", -1], "weight_rate"),
+    "rate that is no number": (["--token-rate", "nan"], "token_rate"),
+    "no such level": (["--attention-level", 3], "attention_level"),
+    "flip above one": (["--flip", 1.5], "flip"),
+    "no such device": (["--device", "toaster"], "device"),
+    "no such model": (["--model", "nowhere"], "There is no base model"),
+    "two scenes": (["--scene", "."], "not both"),
+}
+
+
+@pytest.mark.parametrize(("options", "told"), BAD_SETTINGS.values(), ids=BAD_SETTINGS.keys())
+def test_bad_settings_end_with_one_message(
+    command: Command, pictures: Path, tmp_path: Path, options: list[object], told: str
+) -> None:
+    scene = ("-i", pictures / "kitchen.png", *masks_of(pictures))
+    result = command("train", *scene, *options, "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert told in result.output
+    assert "Traceback" not in result.output
+
+
+def test_debug_shows_where_it_went_wrong(command: Command) -> None:
+    result = command("--debug", "train", "-i", "nowhere.png", "--mask", "my-a=nowhere.png")
+    assert isinstance(result.exception, InputError)
+
+
+def test_masks_are_read_from_options() -> None:
+    assert parsed_mask("my-mug=mug.png:cup") == ("my-mug", "mug.png", "cup")
+    assert parsed_mask("<my-mug>=mug.png") == ("my-mug", "mug.png", "")
+    assert parsed_mask("my-mug=C:/mug.png") == ("my-mug", "C:/mug.png", "")
+    assert parsed_mask("my-mug=C:/mug.png:coffee cup") == ("my-mug", "C:/mug.png", "coffee cup")
+    with pytest.raises(MaskError):
+        parsed_mask("mug.png")
+
+
+def test_several_pictures_and_a_background(pictures: Path, tmp_path: Path) -> None:
+    other = shutil.copy(pictures / "kitchen.png", tmp_path / "other.png")
+    options = [f"my-a={pictures}/swirl.png:toy", f"my-b={pictures}/robot.png"]
+    options += ["my-a=-", f"my-b={pictures}/robot.png"]
+    scene = scene_from_options([pictures / "kitchen.png", Path(other)], options, "my-lawn:grass")
+    assert [list(p.masks) for p in scene.images] == [
+        ["my-a", "my-b", "my-lawn"],
+        ["my-b", "my-lawn"],
+    ]
+    assert scene.words == {"my-a": "toy", "my-b": "", "my-lawn": "grass"}
+
+
+BAD_FILES = {
+    "no JSON": "{",
+    "a list": "[]",
+    "unknown key": '{"pictures": [], "colour": 1}',
+    "no pictures": '{"pictures": 3}',
+    "picture as text": '{"pictures": ["kitchen.png"]}',
+    "outside": '{"pictures": [{"image": "../kitchen.png", "masks": {}}]}',
+    "absolute": '{"pictures": [{"image": "/etc/hostname", "masks": {}}]}',
+    "background as number": '{"pictures": [], "background": 1}',
+}
+
+
+@pytest.mark.parametrize("text", BAD_FILES.values(), ids=BAD_FILES.keys())
+def test_bad_scene_files_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "scene.json").write_text(text)
+    with pytest.raises(InputError):
+        scene_from_folder(tmp_path)
+
+
+def test_every_setting_arrives_where_it_should() -> None:
+    settings = settings_of(
+        Preset.OFFICIAL,
+        {
+            "token_steps": 3, "token_rate": 0.1, "weight_steps": 4, "rank": 5,
+            "scope": Scope.LOW_RANK, "flip": 0.25, "class_draw": 7, "preview_cfg": 2.0,
+            "clip": 0.5, "seed": None,
+        },
+    )  # fmt: skip
+    config = settings.config
+    assert (config.token_phase.steps, config.token_phase.learning_rate) == (3, 0.1)
+    assert (config.weight_phase.steps, config.weight_phase.rank) == (4, 5)
+    assert config.weight_phase.learning_rate == 1e-4  # the preset's for that scope
+    assert (config.flip, config.seed) == (0.25, 0)
+    assert settings.class_images.draw == 7
+    assert settings.previews.cfg == 2.0
+    assert settings.loop.clip == 0.5
+    with pytest.raises(ConfigError):
+        settings_of(Preset.OFFICIAL, {"colour": 1})
+
+
+def test_every_option_is_a_setting() -> None:
+    """What `train` offers and what `settings_of` knows cannot drift apart."""
+    import inspect
+
+    from conceptloom.cli.train_command import _ELSEWHERE, train
+
+    options = set(inspect.signature(train).parameters) - _ELSEWHERE
+    renamed = {"resolution": "resolution_px", "preview_prompt": "preview_prompts"}
+    values = {
+        "preview_prompt": ("x",),
+        "prior_prompt": "x",
+        "prompt_prefix": "x",
+        "scope": Scope.FULL,
+    }
+    for name in options:
+        settings_of(Preset.OFFICIAL, {renamed.get(name, name): values.get(name, 1)})
