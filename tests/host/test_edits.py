@@ -86,6 +86,18 @@ def test_watching_changes_nothing_and_sees_every_pass(graph: Graph):
     assert_same_state(graph.model, before)
 
 
+def test_prompts_in_one_call_and_apart(sd1: Graph, monkeypatch: pytest.MonkeyPatch):
+    pictures, calls = [], []
+    for memory in (0.0, 1e30):  # what one pass is said to need decides how many rows fit
+        monkeypatch.setattr(type(sd1.model.model), "memory_required", lambda *a, m=memory, **k: m)
+        model, made = watched(sd1.model, factor=0.5)
+        pictures.append(sample(sd1, model))
+        calls.append([info.conditional for info in made[0].infos])
+    torch.testing.assert_close(*pictures, rtol=1e-3, atol=1e-3)
+    assert [sorted(set(rows)) for rows in calls[0]] == [[False, True]] * 3
+    assert sorted(map(set, calls[1]), key=str) == [{False}] * 3 + [{True}] * 3
+
+
 def test_edits_reach_the_picture_and_the_incoming_model_stays(sd1: Graph):
     plain = sample(sd1, sd1.model)
     model, _ = watched(sd1.model, factor=0.5)
