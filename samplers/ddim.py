@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError
+from ..errors import ConfigError, PromptError
 from ..host.ports import Host, Progress, Prompt, Schedule, UNetEdit, no_progress
 
 
@@ -53,6 +53,8 @@ def sample_ddim(
         cfg: guidance scale; 1 skips the negative prompt.
     """
     rows = noise.shape[0]
+    if len(prompts) not in (1, rows):
+        raise PromptError(f"{len(prompts)} prompts came for {rows} latents; give one, or {rows}.")
     every = list(prompts) if len(prompts) == rows else [prompts[0]] * rows
     latent = noise.to(host.device, torch.float32)
     timesteps = ddim_timesteps(host.schedule, steps)

@@ -101,6 +101,14 @@ def _scene_image(index: int, image: Tensor, masks: Mapping[str, Tensor | None]) 
             f"Picture {index + 1} has the shape {list(image.shape)}; an image is height x width "
             "x 3 (RGB), or x 4 with an alpha channel, which is ignored."
         )
+    if not image.is_floating_point():
+        raise ImageError(
+            f"Picture {index + 1} holds {image.dtype}; give numbers from 0 to 1 (divide by 255)."
+        )
+    if not image.isfinite().all():
+        raise ImageError(
+            f"Picture {index + 1} holds NaN or infinite values; look at the node that made it."
+        )
     height, width = image.shape[:2]
     if min(height, width) < SMALLEST_PX:
         raise ImageError(
@@ -127,6 +135,10 @@ def _fitted_mask(name: str, mask: Tensor, size: tuple[int, int]) -> Tensor:
     if mask.ndim != 2:
         raise MaskError(
             f"The mask of <{name}> has the shape {list(mask.shape)}; give height x width."
+        )
+    if not mask.isfinite().all():
+        raise MaskError(
+            f"The mask of <{name}> holds NaN or infinite values; look at the node that made it."
         )
     height, width = mask.shape
     if (height, width) == size:
@@ -161,16 +173,17 @@ def with_background(scene: ConceptScene, name: str, word: str = "") -> ConceptSc
     Raises:
         MaskError: the masks leave no background in any picture.
     """
-    if checked_name(name) in scene.words:
+    name = checked_name(name)
+    if name in scene.words:
         raise HandleError(f"The background cannot be <{name}>: a concept has that name already.")
     pictures = []
     for picture in scene.images:
         rest = 1 - torch.stack(list(picture.masks.values())).amax(dim=0)
-        shown = {**picture.masks, checked_name(name): rest} if rest.max() > 0 else picture.masks
+        shown = {**picture.masks, name: rest} if rest.max() > 0 else picture.masks
         pictures.append(SceneImage(picture.image, shown))
     if not any(name in picture.masks for picture in pictures):
         raise MaskError("The masks cover every pixel, so there is no background to learn.")
-    return ConceptScene(tuple(pictures), {**scene.words, checked_name(name): word})
+    return ConceptScene(tuple(pictures), {**scene.words, name: word})
 
 
 def resized_scene(scene: ConceptScene, resolution_px: int, multiple_px: int) -> ConceptScene:

@@ -15,7 +15,7 @@ transformers = pytest.importorskip("transformers")
 from conceptloom.host.diffusers import DiffusersHost  # noqa: E402
 from conceptloom.host.diffusers.prompts import TextEncoder  # noqa: E402
 
-START, END, WORDS = 1, 60, 61  # END is the highest, and the padding, as in CLIP
+START, END, WORDS = 1, 996, 997  # END is the highest, and the padding, as in CLIP
 FAMILIES = ("sd1", "sd2", "sdxl")
 
 _SHARED = {

@@ -157,9 +157,7 @@ def test_a_run_stopped_after_any_step_goes_on_exactly(
     first = Lines()
     with pytest.raises(Cancelled):
         run(first, config, stop_at(step), StateFolder(tmp_path, "k" * 64))
-    assert [f.name for f in StateFolder(tmp_path, "k" * 64).files()][0] == (
-        f"state-{step:08d}.safetensors"
-    )
+    assert StateFolder(tmp_path, "k" * 64).files()[0].name == (f"state-{step:08d}.safetensors")
     again, seen = Lines(), []
     events = Events(on_step=lambda row: seen.append(row["step"]))
     state = run(again, config, events, StateFolder(tmp_path, "k" * 64))
@@ -480,7 +478,7 @@ def test_out_of_memory_steps_down_once_and_says_so(
 def test_out_of_memory_twice_ends_with_advice(tmp_path: Path) -> None:
     recipe = Crowded(lambda n, rows: n in (3, 6), ERRORS[0])
     store = StateFolder(tmp_path, "k" * 64)
-    with pytest.raises(MemoryExhaustedError, match="also after stepping down.*smaller resolution"):
+    with pytest.raises(MemoryExhaustedError, match=r"also after stepping down.*smaller resolution"):
         run(recipe, LoopConfig(), store=store)
     assert recipe.inside == 0
     kept = store.newest()

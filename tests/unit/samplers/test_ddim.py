@@ -1,0 +1,164 @@
+"""DDIM by hand and against diffusers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from conceptloom.errors import ConfigError, ImageError, PromptError
+from conceptloom.host.diffusers import DiffusersHost
+from conceptloom.host.ports import ForwardInfo, Schedule, UNetEdit
+from conceptloom.samplers.class_images import drawn_class_latents, encoded_class_latents
+from conceptloom.samplers.ddim import (
+    ddim_step,
+    ddim_timesteps,
+    guided_noise,
+    sample_ddim,
+    seeded_noise,
+)
+
+from ..tiny_models import assert_unchanged, diffusers, noise, snapshot, tiny_host
+
+
+@pytest.fixture(scope="module")
+def host() -> DiffusersHost:
+    return tiny_host()
+
+
+def test_a_step_by_hand() -> None:
+    schedule = Schedule(torch.tensor([0.64, 0.36], dtype=torch.float64))
+    noisy, predicted = torch.tensor([[[[10.0]]]]), torch.tensor([[[[5.0]]]])
+    # x_0 = (10 - 0.8 * 5) / 0.6 = 10; then 0.8 * 10 + 0.6 * 5
+    assert ddim_step(schedule, noisy, predicted, 1, 0).item() == pytest.approx(11.0)
+    assert ddim_step(schedule, noisy, predicted, 1, -1).item() == pytest.approx(11.0)
+    assert ddim_step(schedule, noisy, predicted, 1, 1).item() == pytest.approx(10.0)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 30, 50])
+@pytest.mark.parametrize("velocity", [False, True])
+def test_steps_are_those_of_diffusers(steps: int, velocity: bool) -> None:
+    host = tiny_host(velocity=velocity)
+    scheduler = diffusers.DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type="v_prediction" if velocity else "epsilon",
+    )
+    scheduler.set_timesteps(steps)
+    timesteps = ddim_timesteps(host.schedule, steps)
+    assert timesteps == scheduler.timesteps.tolist()
+    ours = theirs = noise(1, 4, 4, 4)
+    for i, timestep in enumerate(timesteps):
+        output = noise(1, 4, 4, 4, seed=timestep)
+        theirs = scheduler.step(output, timestep, theirs).prev_sample
+        if velocity:
+            output = host.schedule.noise_from_velocity(ours, output, torch.tensor([timestep]))
+        following = timesteps[i + 1] if i + 1 < steps else -1
+        ours = ddim_step(host.schedule, ours, output, timestep, following)
+        assert torch.allclose(
+            ours, theirs, rtol=1e-6 * (i + 1), atol=2e-6 * float(ours.abs().max())
+        )
+
+
+@pytest.mark.parametrize("steps", [0, -1, 1001])
+def test_impossible_numbers_of_steps_are_told(host: DiffusersHost, steps: int) -> None:
+    with pytest.raises(ConfigError, match=f"steps is {steps}; it must be between 1 and 1000"):
+        ddim_timesteps(host.schedule, steps)
+
+
+def test_as_many_steps_as_timesteps_stay_in_range(host: DiffusersHost) -> None:
+    timesteps = ddim_timesteps(host.schedule, 1000)
+    assert (len(timesteps), timesteps[0], timesteps[-1]) == (1000, 999, 1)
+
+
+def test_guidance_by_hand(host: DiffusersHost) -> None:
+    latent, at = noise(2, 4, 8, 8), torch.tensor([300, 300])
+    cat, dog, none = (host.encode_prompt(text) for text in ("a cat", "a dog", ""))
+    with torch.no_grad():
+        guided = guided_noise(host, latent, 300, [cat, dog], none, 3.0)
+        plain, empty = host.predict(latent, at, [cat, dog]), host.predict(latent, at, [none])
+        unguided = guided_noise(host, latent, 300, [cat, dog], none, 1.0)
+        off = guided_noise(host, latent, 300, [cat, dog], none, 0.0)
+    assert torch.allclose(guided, empty + 3 * (plain - empty), atol=1e-5)
+    assert torch.equal(unguided, plain)
+    assert torch.allclose(off, empty, atol=1e-5)
+
+
+def test_edits_are_told_which_rows_are_conditional(host: DiffusersHost) -> None:
+    seen = []
+
+    class Look(UNetEdit):
+        def begin(self, info: ForwardInfo) -> None:
+            seen.append(info.conditional)
+
+    cat, none = host.encode_prompt("a cat"), host.encode_prompt("")
+    for cfg in (2.0, 1.0):
+        sample_ddim(host, [cat], none, noise(2, 4, 8, 8), steps=2, cfg=cfg, edits=[Look()])
+    assert seen == [(False, False, True, True)] * 2 + [(True, True)] * 2
+
+
+@pytest.mark.parametrize("cfg", [1.0, 4.0])
+def test_a_row_does_not_depend_on_its_batch(host: DiffusersHost, cfg: float) -> None:
+    prompts = [host.encode_prompt(text) for text in ("a cat", "a dog", "two cows")]
+    none, start = host.encode_prompt(""), seeded_noise(host, 5, 3, (16, 24))
+    assert start.shape == (3, 4, 8, 12)
+    together = sample_ddim(host, prompts, none, start, steps=3, cfg=cfg)
+    for row, prompt in enumerate(prompts):
+        alone = sample_ddim(host, [prompt], none, start[row : row + 1], steps=3, cfg=cfg)
+        assert torch.allclose(together[row], alone[0], atol=1e-4)
+
+
+def test_noise_of_a_row_does_not_depend_on_the_others(host: DiffusersHost) -> None:
+    assert torch.equal(seeded_noise(host, 5, 2, (16, 16)), seeded_noise(host, 5, 4, (16, 16))[:2])
+    assert not torch.equal(seeded_noise(host, 5, 1, (16, 16)), seeded_noise(host, 6, 1, (16, 16)))
+
+
+def test_sampling_leaves_the_model_alone_and_tells_its_progress(host: DiffusersHost) -> None:
+    before, told = snapshot(host), []
+    cat, none = host.encode_prompt("a cat"), host.encode_prompt("")
+    drawn = sample_ddim(
+        host,
+        [cat],
+        none,
+        noise(1, 4, 8, 8),
+        steps=3,
+        progress=lambda step, total, *_: told.append((step, total)),
+    )
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert not drawn.requires_grad
+    assert_unchanged(before, host)
+
+
+def test_prompts_that_do_not_match_the_rows_are_told(host: DiffusersHost) -> None:
+    cat, none = host.encode_prompt("a cat"), host.encode_prompt("")
+    with pytest.raises(PromptError, match="2 prompts came for 3 latents"):
+        sample_ddim(host, [cat, cat], none, noise(3, 4, 8, 8), steps=1)
+
+
+def test_class_images_do_not_depend_on_how_many_are_drawn_at_once(host: DiffusersHost) -> None:
+    told = []
+
+    def draw(rows: int) -> torch.Tensor:
+        return drawn_class_latents(
+            host,
+            "a beach",
+            5,
+            (16, 16),
+            steps=2,
+            rows=rows,
+            progress=lambda step, total, *_: told.append((step, total)),
+        )
+
+    assert torch.allclose(draw(4), draw(2), atol=1e-4)
+    assert told == [(4, 5), (5, 5), (2, 5), (4, 5), (5, 5)]
+
+
+def test_given_class_images_need_the_size_of_the_scene(host: DiffusersHost) -> None:
+    images = torch.rand(2, 16, 24, 3)
+    latents = encoded_class_latents(host, images, (16, 24))
+    assert torch.allclose(latents, host.encode_image(images), atol=1e-5)
+    with pytest.raises(ImageError, match="are 24x16 px but the scene is learned at 16x16 px"):
+        encoded_class_latents(host, images, (16, 16))
