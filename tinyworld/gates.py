@@ -21,7 +21,7 @@ from torch import Tensor
 from .checkpoint import CHECKPOINT, TinyWorldModules, load_tinyworld, read_checkpoint
 from .concepts import CONCEPTS, concept_scene
 from .oracle import Oracle, load_oracle, localisation
-from .sampling import draw, encode_prompts, word_maps
+from .sampling import GUIDANCE, STEPS, draw, encode_prompts, word_maps
 from .shapes import BACKGROUNDS, COLOURS, SHAPES
 from .world import article, place, render, vocabulary_item
 
@@ -225,7 +225,8 @@ def report(gates: list[Gate], readings: list[Reading], path: Path, count: int) -
         "# TinyWorld: what the bundled checkpoint reaches",
         "",
         f"`python -m conceptloom.tinyworld.gates` on {date.today().isoformat()}, "
-        f"{machine()}; {count} prompts of each kind, 25 DDIM steps, guidance 3.",
+        f"{machine()}; {count} prompts of each kind, {STEPS} DDIM steps, "
+        f"guidance {GUIDANCE:g}.",
         "",
         "| gate | asked | reached | oracle on true pictures | passed |",
         "|---|---|---|---|---|",

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .checkpoint import load_tinyworld
+from .oracle import components, iou
 from .oracle_nets import (
     BACKGROUND_NAMES,
     COLOUR_NAMES,
@@ -38,12 +39,12 @@ IGNORE = -100  # cross entropy's word for "no label"
 
 @dataclass(frozen=True, kw_only=True)
 class Samples:
-    """Training material of both networks; crops know their scene's picture."""
+    """Training material of both networks."""
 
     images: Tensor  # [N, 3, 64, 64], 0..1
     masks: Tensor  # [N, 64, 64], all objects together
     backgrounds: Tensor  # [N]
-    crops: Tensor  # [M, 4, 32, 32]
+    objects: list[tuple[int, Tensor]]  # M times scene and mask [64, 64]
     identity: Tensor  # [M]
     words: Tensor  # [M, 3] colour, shape, texture
 
@@ -129,8 +130,7 @@ def through_autoencoder(images: Tensor, rng: np.random.Generator) -> Tensor:
 def make_samples(count: int, seed: int) -> Samples:
     """Render `count` scenes with their labels."""
     rng = np.random.default_rng((9, seed))
-    images, masks, backgrounds, crops, identity, words = [], [], [], [], [], []
-    objects: list[tuple[int, Array]] = []
+    images, masks, backgrounds, objects, identity, words = [], [], [], [], [], []
     for index in range(count):
         number = int(rng.choice([0, 1, 2, 3], p=[0.04, 0.4, 0.46, 0.1]))
         colours = rng.permutation(list(COLOURS))
@@ -142,26 +142,43 @@ def make_samples(count: int, seed: int) -> Samples:
         masks.append(cover.sum(0) if number else np.zeros(image.shape[:2], np.float32))
         backgrounds.append(BACKGROUND_NAMES.index(background))
         for (_, who, labels), mask in zip(made, cover, strict=True):
-            objects.append((index, mask))
+            objects.append((index, torch.from_numpy(mask)))
             identity.append(who)
             words.append(labels)
     pictures = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
     pictures = through_autoencoder(pictures, rng)
-    for index, mask in objects:
-        cover = torch.from_numpy(mask)
-        if rng.random() < 0.5:  # found masks are a little off
-            grown = functional.max_pool2d(cover[None, None], 3, 1, 1)
-            shrunk = -functional.max_pool2d(-cover[None, None], 3, 1, 1)
-            cover = (grown if rng.random() < 0.5 else shrunk)[0, 0]
-        crops.append(crop_object(pictures[index], cover if cover.max() > 0.5 else cover + 1))
     return Samples(
         images=pictures,
         masks=torch.from_numpy(np.stack(masks)),
         backgrounds=torch.tensor(backgrounds),
-        crops=torch.stack(crops),
+        objects=objects,
         identity=torch.tensor(identity),
         words=torch.tensor(words),
     )
+
+
+@torch.no_grad()
+def cut_objects(samples: Samples, finder: Finder, seed: int) -> Tensor:
+    """[M, 4, 32, 32] crops by the true mask, or, for every second one, by what the finder sees.
+
+    A found mask lacks what looks like the background, and the describer has to live with it.
+    """
+    rng = np.random.default_rng((12, seed))
+    crops = []
+    last, parts = -1, []
+    for index, mask in samples.objects:
+        if index != last:
+            last, parts = index, components(finder(samples.images[index][None])[0][0] > 0)
+        cover, dice = mask, rng.random()
+        if dice < 0.2:
+            cover = functional.max_pool2d(mask[None, None], 3, 1, 1)[0, 0]
+        elif dice < 0.7:
+            best = max(parts, key=lambda part: iou(part, mask > 0.5), default=mask > 0.5)
+            cover = best.float() if iou(best, mask > 0.5) > 0.25 else mask
+        if cover.max() <= 0.5:
+            cover = torch.ones_like(mask)
+        crops.append(crop_object(samples.images[index], cover))
+    return torch.stack(crops)
 
 
 def train_finder(samples: Samples, steps: int, seed: int) -> Finder:
@@ -186,7 +203,7 @@ def train_finder(samples: Samples, steps: int, seed: int) -> Finder:
     return finder.eval()
 
 
-def train_describer(samples: Samples, steps: int, seed: int) -> Describer:
+def train_describer(samples: Samples, crops: Tensor, steps: int, seed: int) -> Describer:
     """Cross entropy of the words, and of the identity with a cosine margin (arXiv 1801.09414)."""
     torch.manual_seed(seed)
     describer = Describer().to(memory_format=torch.channels_last)
@@ -197,8 +214,8 @@ def train_describer(samples: Samples, steps: int, seed: int) -> Describer:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, steps)
     rng = np.random.default_rng((11, seed))
     for step in range(steps):
-        picked = torch.from_numpy(rng.integers(len(samples.crops), size=128))
-        x, who, words = samples.crops[picked], samples.identity[picked], samples.words[picked]
+        picked = torch.from_numpy(rng.integers(len(crops), size=128))
+        x, who, words = crops[picked], samples.identity[picked], samples.words[picked]
         x = x + 0.02 * torch.from_numpy(rng.standard_normal(x.shape, np.float32))
         out = describer(x.contiguous(memory_format=torch.channels_last))
         loss = sum(
@@ -221,17 +238,18 @@ def train_describer(samples: Samples, steps: int, seed: int) -> Describer:
 def main(arguments: list[str] | None = None) -> None:
     """Train both networks and write them."""
     p = argparse.ArgumentParser(prog="python -m conceptloom.tinyworld.oracle_training")
-    p.add_argument("--scenes", type=int, default=14000)
-    p.add_argument("--finder-steps", type=int, default=900)
-    p.add_argument("--describer-steps", type=int, default=2500)
+    p.add_argument("--scenes", type=int, default=9000)
+    p.add_argument("--finder-steps", type=int, default=1300)
+    p.add_argument("--describer-steps", type=int, default=2600)
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--output", type=Path, default=WEIGHTS)
     args = p.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     samples = make_samples(args.scenes, args.seed)
-    log.info("%d scenes, %d objects", len(samples.images), len(samples.crops))
+    log.info("%d scenes, %d objects", len(samples.images), len(samples.objects))
     finder = train_finder(samples, args.finder_steps, args.seed)
-    describer = train_describer(samples, args.describer_steps, args.seed)
+    crops = cut_objects(samples, finder, args.seed)
+    describer = train_describer(samples, crops, args.describer_steps, args.seed)
     from safetensors.torch import save_file
 
     weights = {f"finder.{k}": v for k, v in finder.state_dict().items()}

@@ -14,7 +14,7 @@ from .checkpoint import TinyWorldModules
 from .model import SCHEDULE, TOKENS
 
 STEPS = 25
-GUIDANCE = 3.0
+GUIDANCE = 4.0
 
 
 @torch.no_grad()

@@ -57,7 +57,7 @@ def test_muon_step_has_the_size_of_an_adam_step() -> None:
     weight = nn.Parameter(torch.zeros(16, 64))
     weight.grad = torch.randn(16, 64)
     Muon([weight], lr=0.1).step()
-    assert weight.square().mean().sqrt() == pytest.approx(0.1 * 0.2, rel=0.3)
+    assert float(weight.detach().square().mean().sqrt()) == pytest.approx(0.1 * 0.2, rel=0.3)
 
 
 def test_tables_and_outer_layers_are_no_matrices_for_muon() -> None:
@@ -108,8 +108,9 @@ def _run(path: Path, seconds: list[float], monkeypatch: pytest.MonkeyPatch) -> l
 def test_a_resumed_run_ends_where_an_unbroken_one_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # the look at the clock that ends a run takes a second without a step
     whole = _run(tmp_path / "whole.pt", [20], monkeypatch)
-    pieces = _run(tmp_path / "pieces.pt", [8, 20], monkeypatch)
+    pieces = _run(tmp_path / "pieces.pt", [8, 21], monkeypatch)
     assert all(torch.equal(a, b) for a, b in zip(whole, pieces, strict=True))
 
 
