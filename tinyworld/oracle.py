@@ -28,9 +28,11 @@ from .oracle_nets import (
     Finder,
     crop_object,
 )
+from .world import render
 
 SAME = 0.60  # least cosine at which two objects count as the same one; see `gates`
 LEAST_SHARE = 0.008  # a found object covers at least this share of the picture
+SURE = 3.0  # mask logit at which neighbours come apart; the rest of each is grown back to 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,10 +82,12 @@ class Oracle:
     def find(self, image: ArrayLike | Tensor) -> list[Found]:
         """All objects of a picture, the largest first."""
         x = picture(image)
-        logits, _ = self.finder(x[None])
-        blobs = components(logits[0] > 0)
-        blobs = [b for b in blobs if b.float().mean() >= LEAST_SHARE]
-        return [self.describe(x, blob) for blob in blobs]
+        return [self.describe(x, mask) for mask in self._masks(x)]
+
+    def _masks(self, x: Tensor) -> list[Tensor]:
+        logits = self.finder(x[None])[0][0]
+        sure = components(logits > SURE)
+        return grown([c for c in sure if c.float().mean() >= LEAST_SHARE], logits > 0)
 
     def describe(self, image: ArrayLike | Tensor, mask: ArrayLike | Tensor) -> Found:
         """The object under a mask of the picture."""
@@ -105,8 +109,21 @@ class Oracle:
         return BACKGROUND_NAMES[int(self.finder(picture(image)[None])[1].argmax())]
 
     def reference(self, image: ArrayLike | Tensor, mask: ArrayLike | Tensor) -> Tensor:
-        """[64] what the object under the mask looks like, to compare others with."""
-        return self.describe(image, mask).embedding
+        """[K, 64] what the object under the mask looks like, to compare others with.
+
+        The object is seen in its picture and, cut out and a little blurred, before every
+        background: by its mask, and by what the finder makes of it there, which lacks the parts
+        that look like the background.
+        """
+        x, cover = picture(image), at_side(mask)
+        views = [self.describe(x, cover).embedding]
+        for background in _empty_backgrounds():
+            y = blurred(x * cover + background * (1 - cover))
+            views.append(self.describe(y, cover).embedding)
+            best = max(self._masks(y), key=lambda m: iou(m, cover > 0.5), default=None)
+            if best is not None and iou(best, cover > 0.5) > 0.3:
+                views.append(self.describe(y, best).embedding)
+        return torch.stack(views)
 
     def identity(
         self, image: ArrayLike | Tensor, references: Mapping[str, Tensor], name: str
@@ -115,9 +132,9 @@ class Oracle:
         found = self.find(image)
         if not found:
             return Identity(similarity=0.0, nearest="", right=False, mask=None)
-        best = max(found, key=lambda f: float(f.embedding @ references[name]))
-        similarity = float(best.embedding @ references[name])
-        nearest = max(references, key=lambda r: float(best.embedding @ references[r]))
+        best = max(found, key=lambda f: likeness(f, references[name]))
+        similarity = likeness(best, references[name])
+        nearest = max(references, key=lambda r: likeness(best, references[r]))
         right = nearest == name and similarity >= SAME
         return Identity(similarity=similarity, nearest=nearest, right=right, mask=best.mask)
 
@@ -130,8 +147,8 @@ class Oracle:
         """Concepts that the picture shows though not asked, or more often than once."""
         seen: list[str] = []
         for found in self.find(image):
-            name = max(references, key=lambda r: float(found.embedding @ references[r]))
-            if float(found.embedding @ references[name]) >= SAME:
+            name = max(references, key=lambda r: likeness(found, references[r]))
+            if likeness(found, references[name]) >= SAME:
                 seen.append(name)
         return [n for i, n in enumerate(seen) if n not in asked or n in seen[:i]]
 
@@ -148,6 +165,11 @@ class Oracle:
             shapes = [f.shape for f in found if f.colour == colour]
             verdicts.append((bool(shapes), shape in shapes))
         return verdicts
+
+
+def likeness(found: Found, reference: Tensor) -> float:
+    """Best cosine of an object with the views of a reference, [K, 64] or [64]."""
+    return float((reference @ found.embedding).max())
 
 
 @lru_cache(maxsize=1)
@@ -192,6 +214,31 @@ def components(mask: Tensor) -> list[Tensor]:
     values, counts = labels[labels > 0].unique(return_counts=True)
     order = counts.argsort(descending=True)
     return [labels[0, 0] == values[i] for i in order]
+
+
+def grown(parts: list[Tensor], allowed: Tensor, steps: int = 3) -> list[Tensor]:
+    """Parts spread over the allowed pixels around them; who comes first keeps a pixel."""
+    labels = torch.zeros(allowed.shape)
+    for number, part in enumerate(parts, 1):
+        labels[part] = number
+    for _ in range(steps):
+        spread = functional.max_pool2d(labels[None, None], 3, 1, 1)[0, 0]
+        labels = torch.where((labels == 0) & allowed, spread, labels)
+    return [labels == number for number in range(1, len(parts) + 1)]
+
+
+def blurred(x: Tensor) -> Tensor:
+    """A picture [3, h, w] as soft as the autoencoder makes it: 1 2 1 in both directions."""
+    row = torch.tensor([0.25, 0.5, 0.25])
+    kernel = (row[:, None] * row).expand(3, 1, 3, 3)
+    padded = functional.pad(x[None], (1, 1, 1, 1), mode="replicate")
+    return functional.conv2d(padded, kernel, groups=3)[0]
+
+
+@lru_cache(maxsize=1)
+def _empty_backgrounds() -> list[Tensor]:
+    rng = np.random.default_rng(0)
+    return [picture(render([], kind, rng, SIDE)[0]) for kind in BACKGROUND_NAMES]
 
 
 def localisation(pointer: ArrayLike | Tensor, mask: ArrayLike | Tensor) -> Localisation:

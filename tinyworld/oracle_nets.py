@@ -43,19 +43,33 @@ class Finder(nn.Module):
         self.up1 = _layer(32 + 24, 24)
         self.up0 = _layer(24 + 16, 16)
         self.mask = nn.Conv2d(16, 1, 1)
-        self.background = nn.Linear(48, len(BACKGROUND_NAMES))
+        self.background = nn.Linear(48 + 6, len(BACKGROUND_NAMES))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """[B, 3, 64, 64] in 0..1 -> mask logits [B, 64, 64], background logits [B, 8]."""
+        mask, features = self.look(x)
+        return mask, self.background(features)
+
+    def look(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mask logits [B, 64, 64], and what the background is read from, [B, 54].
+
+        That is the deepest layer's mean, and mean and spread of the colours beside the objects:
+        the norms inside take a dark picture's brightness away.
+        """
         a = self.first(x - 0.5)
         b = self.down1(a)
         c = self.down2(b)
         d = self.down3(c)
-        background = self.background(d.mean((2, 3)))
+        deepest = d.mean((2, 3))
         c = self.up2(torch.cat([functional.interpolate(d, scale_factor=2.0), c], 1))
         b = self.up1(torch.cat([functional.interpolate(c, scale_factor=2.0), b], 1))
         a = self.up0(torch.cat([functional.interpolate(b, scale_factor=2.0), a], 1))
-        return self.mask(a)[:, 0], background
+        mask = self.mask(a)
+        beside = (mask < 0).float()
+        count = beside.sum((2, 3)).clamp(min=1)
+        mean = (x * beside).sum((2, 3)) / count
+        spread = ((x - mean[..., None, None]).square() * beside).sum((2, 3)) / count
+        return mask[:, 0], torch.cat([deepest, 10 * mean, 10 * spread.sqrt()], 1)
 
 
 class Describer(nn.Module):

@@ -157,6 +157,20 @@ def make_samples(count: int, seed: int) -> Samples:
     )
 
 
+def fit_background(finder: Finder, samples: Samples, steps: int = 600) -> None:
+    """Fit the background's last layer alone: trained beside the masks it stays behind."""
+    with torch.no_grad():
+        parts = samples.images.split(64)
+        features = torch.cat([finder.look(part)[1] for part in parts])
+    optimizer = torch.optim.Adam(finder.background.parameters(), lr=0.02, weight_decay=1e-4)
+    for _ in range(steps):
+        loss = functional.cross_entropy(finder.background(features), samples.backgrounds)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+    log.info("background loss %.4f", loss.item())
+
+
 @torch.no_grad()
 def cut_objects(samples: Samples, finder: Finder, seed: int) -> Tensor:
     """[M, 4, 32, 32] crops by the true mask, or, for every second one, by what the finder sees.
@@ -248,6 +262,7 @@ def main(arguments: list[str] | None = None) -> None:
     samples = make_samples(args.scenes, args.seed)
     log.info("%d scenes, %d objects", len(samples.images), len(samples.objects))
     finder = train_finder(samples, args.finder_steps, args.seed)
+    fit_background(finder, samples)
     crops = cut_objects(samples, finder, args.seed)
     describer = train_describer(samples, crops, args.describer_steps, args.seed)
     from safetensors.torch import save_file
