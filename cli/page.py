@@ -56,8 +56,8 @@ def page_of(story: Story, folder: Path) -> str:
             "computer, with a small model that comes with the pack."
         ),
         scene_text=_told(
-            f"This is all that it gets: a picture, a mask for each object, and the word "
-            f"&quot;{escape(plot.word)}&quot; to start from. The words to be learned are "
+            "This is all that it gets: a picture, a mask for each object, and for each a plain "
+            f"word to start from: {_listed(plot.words)}. The words to be learned are "
             f"{_listed(handles)}."
         ),
         scene=_figure(scene_preview(story.scene, latents), "The picture and its masks.")
@@ -123,8 +123,8 @@ def _told(html: str) -> str:
     return _HANDLE.sub(r'<span class="handle h-\1">&lt;\1&gt;</span>', html)
 
 
-def _listed(handles: Sequence[str]) -> str:
-    return " and ".join(escape(handle) for handle in handles)
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(escape(word) for word in words)
 
 
 def _image(image: Tensor, alt: str) -> str:

@@ -16,9 +16,8 @@ from ..methods.break_a_scene import Learned, learn_scene
 from ..samplers.ddim import sample_ddim, seeded_noise
 from ..tinyworld.concepts import concept_scene
 from ..tinyworld.oracle import Localisation
-from ..tinyworld.oracle_nets import WEIGHTS
 from ..tinyworld.shapes import BACKGROUNDS
-from ..tinyworld.world import Scene
+from ..tinyworld.world import Scene, article
 from ..training.concept import stacked
 from ..training.concept_file import save_concept
 from ..training.palette import concept_colours
@@ -34,8 +33,8 @@ PREVIEWS = 5  # rows of the timeline
 class Plot:
     """What the demo teaches and draws."""
 
-    objects: tuple[str, ...] = ("swirl", "robot")  # of `tinyworld.concepts`
-    word: str = "object"  # that every handle starts from
+    objects: tuple[str, ...] = ("bullseye", "split")  # of `tinyworld.concepts`
+    words: tuple[str, ...] = ("circle", "square")  # that their handles start from
     scene_seed: int = 3
     background: str = "grass"
     alone_on: tuple[str, ...] = ("black", "beach", "bricks")
@@ -90,10 +89,10 @@ def tell(
     """
     truth = concept_scene(list(plot.objects), plot.scene_seed, plot.background)
     scene = taught_scene(truth, plot)
-    judge = Judge(truth, plot.handles) if WEIGHTS.is_file() else None
+    judge = Judge(truth, plot.handles)
     say("Drawing what the model can do before")
-    plain = f"{plot.word} and a {plot.word}"
-    prompt = f"a photo of a {plain} {_on(plot.background)}"
+    plain = " and ".join(article(word) for word in plot.words)
+    prompt = f"a photo of {plain} {_on(plot.background)}"
     before = [_drawn(host, {}, prompt, (), plot.background, plot)]
 
     settings = plot.settings
@@ -117,7 +116,7 @@ def tell(
         shots = []
         for prompt, asked, background in prompts_of(plot):
             shot = _drawn(host, stack.handles, prompt, asked, background, plot)
-            verdicts = [judge.look(image, asked) for image in shot.images] if judge else ()
+            verdicts = [judge.look(image, asked) for image in shot.images]
             shots.append(replace(shot, verdicts=verdicts))
             progress(len(shots), len(prompts_of(plot)), "drawing")
         together = [shot for shot in shots if len(shot.asked) > 1]
@@ -134,7 +133,7 @@ def taught_scene(truth: Scene, plot: Plot) -> ConceptScene:
     return make_scene(
         [as_image(truth.image)],
         dict(zip(plot.handles, masks, strict=True)),
-        dict.fromkeys(plot.handles, plot.word),
+        dict(zip(plot.handles, plot.words, strict=True)),
     )
 
 
