@@ -52,12 +52,14 @@ PRESETS: dict[str, Settings] = {
     ),
     "TinyWorld quick": Settings(
         config=BreakASceneConfig(
-            token_phase=TokenPhase(steps=100, learning_rate=5e-3),
-            weight_phase=WeightPhase(steps=200, learning_rate=1e-3, scope=Scope.LOW_RANK, rank=2),
+            token_phase=TokenPhase(steps=80, learning_rate=5e-3),
+            weight_phase=WeightPhase(steps=160, learning_rate=3e-3, scope=Scope.LOW_RANK, rank=2),
+            # Small objects in small pictures: at 1 the prior would drown what is to be learned.
+            prior_weight=0.2,
             prior_prompt="a photo of an object",
-            batch_size=3,
+            batch_size=2,
         ),
-        class_images=ClassImages(draw=24, steps=20, cfg=3.0),
+        class_images=ClassImages(draw=8, steps=12, cfg=3.0),
         told="low-rank with the larger steps that the bundled TinyWorld model wants: minutes on a "
         "laptop's CPU",
     ),

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .checkpoint import CHECKPOINT, TinyWorldModules, load_tinyworld, read_checkpoint
 from .concepts import CONCEPTS, concept_scene
-from .oracle import Oracle, load_oracle, localisation
+from .oracle import Localisation, Oracle, load_oracle, localisation
 from .sampling import GUIDANCE, STEPS, draw, encode_prompts, word_maps
 from .shapes import BACKGROUNDS, COLOURS, SHAPES
 from .world import article, place, render, vocabulary_item
@@ -126,10 +126,13 @@ def reconstruction(world: TinyWorldModules, count: int) -> float:
     return float(-10 * torch.log10(error))
 
 
-def word_attention(world: TinyWorldModules, count: int, timestep: int = 400) -> tuple[float, float]:
-    """Mean IoU (half-max) and AUC of the shape word's map with the true mask."""
+def word_attention(
+    world: TinyWorldModules, count: int, timestep: int = 400
+) -> dict[str, Localisation]:
+    """How well the maps of "colour" and "shape" words point at their object, on average."""
     rng = np.random.default_rng((24, timestep))
-    size, scores = world.config.resolution_px, []
+    size = world.config.resolution_px
+    scores: dict[str, list[Localisation]] = {"colour": [], "shape": []}
     for index in range(count):
         (prompt, wanted, background), *_ = prompts_of(1, 1 + index % 2, 1000 + index)
         spots = place(len(wanted), rng)
@@ -143,15 +146,29 @@ def word_attention(world: TinyWorldModules, count: int, timestep: int = 400) -> 
         ids, context = encode_prompts(world, [prompt])
         noise = torch.from_numpy(rng.standard_normal(latent.shape, np.float32))
         maps = word_maps(world, latent, context, noise, timestep)[0]
-        for (_, shape), mask in zip(wanted, masks, strict=True):
-            if [s for _, s in wanted].count(shape) > 1:
-                continue  # the same word twice: its places are not told apart here
-            token = world.tokenizer(shape, add_special_tokens=False).input_ids[-1]
-            position = ids[0].tolist().index(token)
-            found = localisation(maps[position], mask)
-            scores.append((found.iou, found.auc))
-    mean = np.mean(scores, 0)
-    return float(mean[0]), float(mean[1])
+        shapes = [shape for _, shape in wanted]
+        for (colour, shape), mask in zip(wanted, masks, strict=True):
+            words = {"colour": colour, "shape": shape}
+            if shapes.count(shape) > 1:
+                del words["shape"]  # the same word twice: its places are not told apart here
+            for kind, word in words.items():
+                tokens = world.tokenizer(word, add_special_tokens=False).input_ids
+                position = last_token(ids[0].tolist(), tokens)
+                scores[kind].append(localisation(maps[position], mask))
+    return {
+        kind: Localisation(
+            iou=float(np.mean([s.iou for s in found])),
+            iou_area=float(np.mean([s.iou_area for s in found])),
+            auc=float(np.mean([s.auc for s in found])),
+        )
+        for kind, found in scores.items()
+    }
+
+
+def last_token(ids: list[int], word: list[int]) -> int:
+    """Position of the last token of a word's first occurrence."""
+    starts = range(len(ids) - len(word) + 1)
+    return next(i for i in starts if ids[i : i + len(word)] == word) + len(word) - 1
 
 
 def identity_ceiling(world: TinyWorldModules, oracle: Oracle, per_concept: int) -> float:
@@ -190,7 +207,7 @@ def measure(world: TinyWorldModules, path: Path, count: int) -> tuple[list[Gate]
     one, one_true, two, two_true = readings
     grounds = (one.background + two.background) / 2
     grounds_true = (one_true.background + two_true.background) / 2
-    overlap, _ = word_attention(world, count)
+    pointing = word_attention(world, count)
     percent: Callable[[float], float] = lambda x: round(100 * x, 1)  # noqa: E731
     gates = [
         Gate(name="one object: colour", reached=percent(one.colour), asked=95,
@@ -200,7 +217,11 @@ def measure(world: TinyWorldModules, path: Path, count: int) -> tuple[list[Gate]
         Gate(name="two objects: both right", reached=percent(two.both), asked=60,
              ceiling=percent(two_true.both)),
         Gate(name="background", reached=percent(grounds), asked=90, ceiling=percent(grounds_true)),
-        Gate(name="word attention, IoU at t = 400", reached=round(overlap, 3), asked=0.65, unit=""),
+        *(
+            Gate(name=f"attention of the {kind} word, IoU at t = 400",
+                 reached=round(found.iou, 3), asked=0.65, unit="")
+            for kind, found in pointing.items()
+        ),
         Gate(name="reconstruction", reached=round(reconstruction(world, 256), 2), asked=28,
              unit="dB"),
         Gate(name="identity metric, held-out concepts",

@@ -1,0 +1,330 @@
+"""Time and peak memory of one training step of Break-A-Scene, ours beside others.
+
+    .venv/bin/python benchmarks/break_a_scene_step.py
+    .venv/bin/python benchmarks/break_a_scene_step.py --preset sd15 --device cuda --dtype bf16
+
+Every variant lives in a process of its own, so its peak memory is its own too. Those that are
+compared take turns, a step each (A B C A B C ...), so that whatever else the machine does meets
+all of them alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TIMES = ("seconds", "cpu")
+PAGE = "docs/results/break_a_scene_step.md"
+# The official recipe takes turns with ours alone: not every machine holds it and all the others.
+GROUPS = (
+    ("official", "full"),
+    ("plain", "full", "kv", "low-rank", "handles", "checkpointed"),
+    ("forward", "maps"),
+)
+
+
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", default="35m", help="tiny, 35m, sd15 or sdxl")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--dtype", default="fp32", choices=["fp32", "bf16"])
+    parser.add_argument("--rounds", type=int, default=7, help="steps of each variant that count")
+    parser.add_argument("--threads", type=int, default=0, help="of torch on the CPU; 0 = all cores")
+    parser.add_argument("--variants", nargs="*", help="by default all but checkpointed")
+    parser.add_argument("--output", type=Path, help=f"default: {PAGE} for the 35m preset")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+# ---------------------------------------------------------------- the process of one variant
+
+
+def work(options: argparse.Namespace) -> None:
+    """Make a step for every line that comes in; tell time and losses, at the end the memory."""
+    import torch
+    from models import PRESETS, make_host
+    from variants import VARIANTS, Setting
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    variant, preset = VARIANTS[options.worker], PRESETS[options.preset]
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[options.dtype]
+    host = make_host(preset, options.device, torch.float32 if variant.casts else dtype)
+    before = _memory(options.device, start=True)
+    networks = (host.unet, *(encoder.model for encoder in host._encoders), host.vae)
+    parameters = [sum(p.numel() for p in network.parameters()) for network in networks]
+    steps = variant.make(Setting(host, preset, options.device, dtype))
+    for _ in sys.stdin:
+        wall, cpu = time.perf_counter(), time.process_time()
+        losses = next(steps)
+        if options.device == "cuda":
+            torch.cuda.synchronize()
+        used = {"seconds": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+        peak = _memory(options.device) - before
+        told = {**used, "peak": peak, "losses": dict(losses), "parameters": parameters}
+        sys.stdout.write(json.dumps(told) + "\n")
+        sys.stdout.flush()
+    os._exit(0)  # our own loop waits in a thread for a step that never comes
+
+
+def _memory(device: str, *, start: bool = False) -> int:
+    """Bytes in use at the start, after that the peak since then."""
+    if device == "cuda":
+        import torch
+
+        if start:
+            torch.cuda.reset_peak_memory_stats()
+            return torch.cuda.memory_allocated()
+        return torch.cuda.max_memory_allocated()
+    if start:
+        try:
+            Path("/proc/self/clear_refs").write_text("5")  # forget the peak of making the model
+        except OSError:
+            sys.stderr.write("the peak of making the model cannot be reset here\n")
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(fields["VmRSS" if start else "VmHWM"].split()[0]) * 1024
+
+
+# ---------------------------------------------------------------- taking turns
+
+
+class Worker:
+    """One variant in its process."""
+
+    def __init__(self, name: str, options: argparse.Namespace) -> None:
+        command = [sys.executable, __file__, "--worker", name]
+        for key in ("preset", "device", "dtype", "threads"):
+            command += [f"--{key}", str(getattr(options, key))]
+        # without this, a thread that waits for another burns the time of whoever shares the cores
+        environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        self.rows: list[dict] = []
+
+    def step(self) -> dict:
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write("step\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.process.args} ended early")
+        self.rows.append(json.loads(line))
+        return self.rows[-1]
+
+    def close(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait()
+
+    def median(self, key: str) -> float:
+        """Of the steps after the first, which allocates the optimizer's state."""
+        return statistics.median(row[key] for row in self.rows[1:])
+
+    @property
+    def peak(self) -> int:
+        return max(row["peak"] for row in self.rows)
+
+
+Group = dict[str, Worker]
+
+
+def take_turns(names: list[str], options: argparse.Namespace) -> Group:
+    from rich.progress import track
+
+    workers = {name: Worker(name, options) for name in names}
+    try:
+        for _ in track(range(options.rounds + 1), description=", ".join(names)):
+            for worker in workers.values():
+                worker.step()
+    finally:
+        for worker in workers.values():
+            worker.close()
+    return workers
+
+
+# ---------------------------------------------------------------- the page
+
+HEAD = """\
+| variant | s | CPU s | of plain | CPU | faster than official | CPU | peak MiB | of official |
+|---|--:|--:|--:|--:|--:|--:|--:|--:|"""
+PROMISES = (
+    ("official at least 3 times as long as ours, full scope", "official", "full"),
+    ("full scope at most 1.05 of plain fine-tuning", "full", "plain"),
+    ("K/V at most 0.80 of plain fine-tuning", "kv", "plain"),
+    ("low-rank at most 0.80 of plain fine-tuning", "low-rank", "plain"),
+    ("maps at most 1.03 of a plain forward pass", "maps", "forward"),
+)
+NOTES = """\
+*s*: median of a step's wall time. *CPU*: the same for processor time, all threads together, which
+other work on the machine touches less. Ratios are medians of the ratios within a round. *plain* is
+fine-tuning of the same weights without attention loss; *official* is a plain transcription of the
+official recipe. *peak*: largest memory of the process above what it had with the models loaded;
+gradients, the optimizer's state and, with us, the float32 masters are part of it.
+"""
+
+
+def page(groups: list[Group], options: argparse.Namespace, command: str) -> str:
+    from models import PRESETS
+
+    return "\n".join(
+        [
+            "# A training step of Break-A-Scene",
+            "",
+            f"Written by `{command}` on {date.today():%d %B %Y}.",
+            "",
+            _model(options, next(iter(groups[0].values())).rows[0]["parameters"]),
+            "",
+            _machine(options),
+            "",
+            HEAD,
+            *_rows(groups),
+            "",
+            NOTES,
+            *_findings(groups),
+            "",
+            PRESETS[options.preset].remark,
+            "",
+        ]
+    )
+
+
+def _rows(groups: list[Group]) -> Iterator[str]:
+    from variants import VARIANTS
+
+    every = {name: worker for group in reversed(groups) for name, worker in group.items()}
+    for name, variant in VARIANTS.items():
+        if name not in every:
+            continue
+        worker, cells = every[name], [variant.title]
+        cells += [f"{worker.median(key):.2f}" for key in TIMES]
+        for one, other in ((name, "plain"), ("official", name)):
+            found = ratio(groups, one, other)
+            cells += [f"{found[key]:.2f}" if found else "" for key in TIMES]
+        cells.append(f"{worker.peak / 2**20:.0f}")
+        cells.append(f"{worker.peak / every['official'].peak:.2f}" if "official" in every else "")
+        yield "| " + " | ".join(cells) + " |"
+
+
+def ratio(groups: list[Group], name: str, other: str) -> dict[str, float] | None:
+    """Median over the rounds of the ratio within a round; the first round warms up.
+
+    Where the two took no turns with each other, both are compared with ours, full scope.
+    """
+    if name == other or "forward" in (name, other) or "maps" in (name, other):
+        return None if {name, other} != {"forward", "maps"} else _paired(groups[-1], name, other)
+    for group in groups:
+        if name in group and other in group:
+            return _paired(group, name, other)
+    first = next((g for g in groups if name in g and "full" in g), None)
+    second = next((g for g in groups if other in g and "full" in g), None)
+    if first is None or second is None:
+        return None
+    halves = _paired(first, name, "full"), _paired(second, "full", other)
+    return {key: halves[0][key] * halves[1][key] for key in TIMES}
+
+
+def _paired(group: Group, name: str, other: str) -> dict[str, float]:
+    pairs = list(zip(group[name].rows[1:], group[other].rows[1:], strict=True))
+    return {key: statistics.median(a[key] / b[key] for a, b in pairs) for key in TIMES}
+
+
+def _findings(groups: list[Group]) -> Iterator[str]:
+    """What we promise, and what was found."""
+    yield from ("| promised | wall | CPU |", "|---|--:|--:|")
+    for told, name, other in PROMISES:
+        if found := ratio(groups, name, other):
+            yield f"| {told} | {found['seconds']:.3f} | {found['cpu']:.3f} |"
+    pair = groups[0]
+    if "official" in pair and "full" in pair:
+        share = pair["full"].peak / pair["official"].peak
+        apart = largest_difference(pair["full"].rows, pair["official"].rows)
+        yield ""
+        yield f"Peak memory, promised at most 0.25 of the official recipe's: {share:.3f}."
+        yield (
+            f"On the same draws, every loss term of the two agrees to {apart:.0e} of its value, "
+            f"over {len(pair['full'].rows)} steps."
+        )
+
+
+def largest_difference(ours: list[dict], theirs: list[dict]) -> float:
+    """Over all steps and loss terms, relative."""
+    return max(
+        abs(a["losses"][name] / value - 1)
+        for a, b in zip(ours, theirs, strict=True)
+        for name, value in b["losses"].items()
+    )
+
+
+def _model(options: argparse.Namespace, parameters: list[int]) -> str:
+    from models import PRESETS
+
+    preset = PRESETS[options.preset]
+    unet, *encoders, vae = (round(count / 1e6, 1) for count in parameters)
+    texts = " + ".join(f"{count:g}" for count in encoders)
+    size = preset.latent
+    return (
+        f"Preset `{options.preset}`, random weights: UNet {unet:g} M parameters (widths "
+        f"{', '.join(map(str, preset.channels))}), text encoder {texts} M, VAE {vae:g} M; "
+        f"latents {size}x{size}, pictures {preset.pixels} px, one picture and one class picture a "
+        f"step, two concepts, {options.dtype}."
+    )
+
+
+def _machine(options: argparse.Namespace) -> str:
+    import diffusers
+    import torch
+    import transformers
+
+    cpu = platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            cpu = line.split(":", 1)[1].strip()
+            break
+    where = torch.cuda.get_device_name() if options.device == "cuda" else cpu
+    return (
+        f"{where}, {os.cpu_count()} cores, {options.threads or torch.get_num_threads()} threads; "
+        f"load average {os.getloadavg()[1]:.1f}, {options.rounds} rounds. Python "
+        f"{platform.python_version()}, torch {torch.__version__}, diffusers "
+        f"{diffusers.__version__}, transformers {transformers.__version__}."
+    )
+
+
+def main() -> None:
+    options = arguments()
+    if options.worker:
+        work(options)
+        return
+    from variants import VARIANTS
+
+    wanted = options.variants or [name for name, v in VARIANTS.items() if v.default]
+    if unknown := [name for name in wanted if name not in VARIANTS]:
+        raise SystemExit(f"no variant {unknown[0]}; there are {', '.join(VARIANTS)}")
+    if options.preset == "sdxl" and "official" in wanted:
+        wanted.remove("official")  # it knows one text encoder
+    chosen = [[name for name in group if name in wanted] for group in GROUPS]
+    if "official" not in wanted:  # then "full" is timed beside "plain" alone
+        del chosen[0]
+    groups = [take_turns(names, options) for names in chosen if names]
+    command = " ".join(["python benchmarks/break_a_scene_step.py", *sys.argv[1:]])
+    text = page(groups, options, command)
+    target = options.output or (ROOT / PAGE if options.preset == "35m" else None)
+    if target:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+    sys.stdout.write(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""The scene of the benchmark, and what our recipe draws for a step, for the others to use too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from conceptloom.methods.break_a_scene import BreakASceneConfig
+from conceptloom.methods.break_a_scene.sampling import draw_samples
+from conceptloom.training.loop import step_generator
+from conceptloom.training.scene import ConceptScene, make_scene
+
+NAMES, WORDS = ("first-one", "second-one"), ("mug", "cat")
+PREFIX, PRIOR_PROMPT = BreakASceneConfig().prompt_prefix, BreakASceneConfig().prior_prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """All that is random in one step."""
+
+    names: tuple[str, ...]
+    mirrored: bool
+    noise: Tensor
+    timestep: Tensor
+    class_noise: Tensor
+    class_timestep: Tensor
+
+
+def make_pictures(pixels: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Picture [H, W, 3], masks [2, H, W], and a class picture [H, W, 3]."""
+    generator = torch.Generator().manual_seed(1)
+    image, class_image = torch.rand(2, pixels, pixels, 3, generator=generator)
+    masks = torch.zeros(2, pixels, pixels)
+    masks[0, pixels // 8 : pixels // 2, pixels // 8 : pixels // 2] = 1
+    masks[1, pixels // 3 : -pixels // 8, pixels // 2 : -pixels // 8] = 1
+    return image, masks, class_image
+
+
+def scene_of(image: Tensor, masks: Tensor) -> ConceptScene:
+    named = {name: [mask] for name, mask in zip(NAMES, masks, strict=True)}
+    return make_scene([image], named, dict(zip(NAMES, WORDS, strict=True)))
+
+
+def prompt_of(names: tuple[str, ...]) -> str:
+    return PREFIX + " and ".join(f"<{name}>" for name in names)
+
+
+def draw_for(step: int, scene: ConceptScene, size: tuple[int, ...], device: str) -> Draw:
+    """What `BreakAScene.losses` draws in this step, in its order."""
+    config, draw = BreakASceneConfig(), step_generator(0, step)
+    (sample,) = draw_samples(scene, config, 1, draw)
+    noise, timestep = _noised(size, draw)
+    torch.randint(1, (1,), generator=draw)  # which class picture
+    class_noise, class_timestep = _noised(size, draw)
+    tensors = (noise, timestep, class_noise, class_timestep)
+    return Draw(sample.names, sample.mirrored, *(t.to(device) for t in tensors))
+
+
+def _noised(size: tuple[int, ...], draw: torch.Generator) -> tuple[Tensor, Tensor]:
+    noise = torch.randn(1, *size, generator=draw)
+    return noise, torch.randint(1000, (1,), generator=draw)

@@ -1,0 +1,161 @@
+"""Random models of the structure of Stable Diffusion, in several sizes; nothing is downloaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from conceptloom.host.diffusers import DiffusersHost
+from conceptloom.host.diffusers.prompts import TextEncoder
+
+PAD, START, END = "!", "<|startoftext|>", "<|endoftext|>"
+WORDS = [PAD, START, END, "a", "photo", "of", "and", "at", "the", "beach", "mug", "cat"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preset:
+    """Sizes of a model; `texts` are (name, width, layers, heads) of its text encoders."""
+
+    channels: tuple[int, ...]
+    heads: int | tuple[int, ...]
+    texts: tuple[tuple[str, int, int, int], ...]
+    vae_channels: tuple[int, ...]
+    vocabulary: int
+    latent: int = 64
+    depths: tuple[int, ...] | int = 1
+    first_attends: bool = True  # SDXL's first level has no attention
+    remark: str = ""  # what to know when reading the figures
+
+    @property
+    def pixels(self) -> int:
+        return self.latent * 2 ** (len(self.vae_channels) - 1)
+
+
+_CLIP_L, _CLIP_G = ("clip_l", 768, 12, 12), ("clip_g", 1280, 32, 20)
+_SD_VAE = (128, 256, 512, 512)
+PRESETS = {
+    "tiny": Preset(
+        channels=(32, 32, 64, 64),
+        heads=2,
+        texts=(("clip_l", 64, 2, 2),),
+        vae_channels=(8, 8, 16, 16),
+        vocabulary=1000,
+    ),
+    "35m": Preset(
+        channels=(64, 128, 256, 256),
+        heads=8,
+        texts=(("clip_l", 256, 4, 4),),
+        vae_channels=(32, 64, 128, 128),
+        vocabulary=1000,
+        remark=(
+            "This UNet has the eight heads of Stable Diffusion 1 at a fifth of its width, so a head "
+            "has 8 channels where that has 40. On a CPU, attention and its backward pass are then "
+            "about four fifths of a step of ours, whatever is trained, which leaves the smaller "
+            "scopes little to save."
+        ),
+    ),
+    "sd15": Preset(
+        channels=(320, 640, 1280, 1280),
+        heads=8,
+        texts=(_CLIP_L,),
+        vae_channels=_SD_VAE,
+        vocabulary=49408,
+    ),
+    "sdxl": Preset(
+        channels=(320, 640, 1280),
+        heads=(5, 10, 20),
+        texts=(_CLIP_L, _CLIP_G),
+        vae_channels=_SD_VAE,
+        vocabulary=49408,
+        latent=128,
+        depths=(1, 2, 10),
+        first_attends=False,
+    ),
+}
+
+
+class WordTokenizer:
+    """One token a word."""
+
+    bos_token_id, eos_token_id, pad_token_id = 1, 2, 0
+
+    def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
+        known = [WORDS.index(word) if word in WORDS else -1 for word in text.split()]
+        return {"input_ids": [i for n in known for i in ([n] if n >= 0 else [0, 0])]}
+
+
+def make_host(preset: Preset, device: str, dtype: torch.dtype, seed: int = 0) -> DiffusersHost:
+    """The same random model on every call."""
+    from diffusers import DDPMScheduler
+
+    torch.manual_seed(seed)
+    unet, vae = _unet(preset), _vae(preset)
+    encoders = [_text_encoder(preset, *text) for text in preset.texts]
+    for module in (unet, vae, *(e.model for e in encoders)):
+        module.to(device, dtype)
+    scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    return DiffusersHost(unet=unet.train(), vae=vae, encoders=encoders, scheduler=scheduler)
+
+
+def _unet(preset: Preset) -> Any:
+    from diffusers import UNet2DConditionModel
+
+    attends = [preset.first_attends, *[True] * (len(preset.channels) - 1)]
+    if preset.first_attends:
+        attends[-1] = False
+    more: dict[str, Any] = {}
+    if len(preset.texts) == 2:
+        more = {
+            "use_linear_projection": True,
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 256,
+            "projection_class_embeddings_input_dim": preset.texts[1][1] + 6 * 256,
+        }
+    return UNet2DConditionModel(
+        sample_size=preset.latent,
+        block_out_channels=preset.channels,
+        down_block_types=tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends),
+        up_block_types=tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in attends[::-1]),
+        layers_per_block=2,
+        attention_head_dim=preset.heads,
+        transformer_layers_per_block=preset.depths,
+        cross_attention_dim=sum(width for _, width, _, _ in preset.texts),
+        **more,
+    )
+
+
+def _vae(preset: Preset) -> Any:
+    from diffusers import AutoencoderKL
+
+    levels = len(preset.vae_channels)
+    return AutoencoderKL(
+        block_out_channels=preset.vae_channels,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        layers_per_block=2,
+        norm_num_groups=min(32, preset.vae_channels[0]),
+        latent_channels=4,
+        scaling_factor=0.18215,
+    ).requires_grad_(False)
+
+
+def _text_encoder(preset: Preset, name: str, width: int, layers: int, heads: int) -> TextEncoder:
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    config = CLIPTextConfig(
+        vocab_size=preset.vocabulary,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        projection_dim=width,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
+    pair = len(preset.texts) == 2
+    projected = pair and name == "clip_g"
+    model = (CLIPTextModelWithProjection if projected else CLIPTextModel)(config)
+    return TextEncoder(name, model.train(), WordTokenizer(), penultimate=pair, projected=projected)

@@ -1,0 +1,201 @@
+"""Everything that is timed, each a generator that makes one step whenever it is asked to."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from draws import NAMES, PRIOR_PROMPT, draw_for, make_pictures, prompt_of, scene_of
+from models import Preset
+from official_recipe import OfficialRecipe
+from torch import nn
+
+from conceptloom.attention.levels import sites_to_read
+from conceptloom.attention.maps import AttentionCapture, TokenQuery
+from conceptloom.host.diffusers import DiffusersHost
+from conceptloom.methods.break_a_scene import (
+    BreakAScene,
+    BreakASceneConfig,
+    TokenPhase,
+    WeightPhase,
+)
+from conceptloom.methods.break_a_scene.config import RATE_OF_SCOPE
+from conceptloom.methods.break_a_scene.losses import masked_noise_loss
+from conceptloom.methods.break_a_scene.material import SceneMaterial
+from conceptloom.methods.break_a_scene.sampling import Sample
+from conceptloom.training.adapters import Scope
+from conceptloom.training.handles import HandleParameters, initial_handles
+from conceptloom.training.loop import Events, LoopConfig, run
+
+Losses = Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a variant works with."""
+
+    host: DiffusersHost
+    preset: Preset
+    device: str
+    dtype: torch.dtype
+
+    def autocast(self) -> Any:
+        """For those who keep float32 weights and let torch cast."""
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device, self.dtype)
+
+    @property
+    def latent_size(self) -> tuple[int, int, int]:
+        return 4, self.preset.latent, self.preset.latent
+
+
+def official(setting: Setting) -> Iterator[Losses]:
+    """The official recipe, transcribed."""
+    image, masks, class_image = make_pictures(setting.preset.pixels)
+    on_device = (t.to(setting.device) for t in (image, masks, class_image))
+    recipe = OfficialRecipe(setting.host, *on_device)
+    scene, step = scene_of(image, masks), 0
+    while True:
+        draw = draw_for(step, scene, setting.latent_size, setting.device)
+        yield recipe.step(draw, setting.autocast())
+        step += 1
+
+
+def plain(setting: Setting) -> Iterator[Losses]:
+    """Fine-tuning of UNet, text encoders and handles: fast attention, cached latents, no maps."""
+    host = setting.host
+    image, masks, class_image = make_pictures(setting.preset.pixels)
+    scene = scene_of(image, masks)
+    material = SceneMaterial(host, scene, 4)
+    class_latent = host.encode_image(class_image[None])
+    handles = HandleParameters(initial_handles(host, scene.words))
+    modules = [host.unet, *(encoder.model for encoder in host._encoders)]
+    for module in modules:
+        module.requires_grad_(True)
+    parameters = [*handles.parameters(), *(p for m in modules for p in m.parameters())]
+    optimizer = torch.optim.AdamW(parameters, lr=2e-6, weight_decay=1e-2)
+    step = 0
+    while True:
+        draw = draw_for(step, scene, setting.latent_size, setting.device)
+        samples = [Sample(0, draw.mirrored, draw.names)]
+        noise = torch.cat([draw.noise, draw.class_noise])
+        timesteps = torch.cat([draw.timestep, draw.class_timestep])
+        with setting.autocast():
+            prompts = [
+                host.encode_prompt(prompt_of(draw.names), handles.vectors()),
+                host.encode_prompt(PRIOR_PROMPT),
+            ]
+            latent = torch.cat([material.latents(samples), class_latent])
+            noisy = host.schedule.add_noise(latent, noise, timesteps)
+            predicted = host.predict(noisy, timesteps, prompts)
+        seen = material.unions(samples)
+        terms = {
+            "diffusion": masked_noise_loss(predicted[:1], noise[:1], seen),
+            "prior": masked_noise_loss(predicted[1:], noise[1:], torch.ones_like(seen)),
+        }
+        torch.stack(list(terms.values())).sum().backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        yield {name: float(term.detach()) for name, term in terms.items()}
+        step += 1
+
+
+def ours(scope: Scope, *, checkpointing: bool = False) -> Callable[[Setting], Iterator[Losses]]:
+    """Our recipe in our loop, as a user runs it."""
+    steps = 10**6
+    phases = {
+        "token_phase": TokenPhase(steps=steps if scope is Scope.HANDLES else 0),
+        "weight_phase": WeightPhase(
+            steps=0 if scope is Scope.HANDLES else steps,
+            scope=scope,
+            learning_rate=RATE_OF_SCOPE[scope],
+        ),
+    }
+    config = BreakASceneConfig(checkpointing=checkpointing, **phases)
+
+    def make(setting: Setting) -> Iterator[Losses]:
+        image, masks, class_image = make_pictures(setting.preset.pixels)
+        recipe = BreakAScene(setting.host, scene_of(image, masks), config)
+        recipe.class_latents = setting.host.encode_image(class_image[None])
+        return _step_by_step(
+            lambda on_step: run(recipe, LoopConfig(save_every=0), Events(on_step=on_step))
+        )
+
+    return make
+
+
+def _step_by_step(train: Callable[[Callable[[Losses], None]], object]) -> Iterator[Losses]:
+    """A loop that calls back after every step, turned into a generator of its steps."""
+    asked: queue.Queue[None] = queue.Queue()
+    told: queue.Queue[Losses] = queue.Queue()
+
+    def on_step(row: Losses) -> None:
+        told.put({name: row[name] for name in ("diffusion", "prior", "attention")})
+        asked.get()
+
+    def work() -> None:
+        asked.get()
+        train(on_step)
+
+    threading.Thread(target=work, daemon=True).start()
+    while True:
+        asked.put(None)
+        yield told.get()
+
+
+def forward(*, capturing: bool) -> Callable[[Setting], Iterator[Losses]]:
+    """A forward pass of two rows, with or without the maps of two words."""
+
+    def make(setting: Setting) -> Iterator[Losses]:
+        host = setting.host
+        image, masks, _ = make_pictures(setting.preset.pixels)
+        handles = HandleParameters(initial_handles(host, scene_of(image, masks).words))
+        size = (setting.preset.latent, setting.preset.latent)
+        sites = sites_to_read(host.sites, size, 4)
+        with torch.no_grad():
+            prompt = host.encode_prompt(prompt_of(NAMES), handles.vectors())
+        latent = torch.randn(2, *setting.latent_size, device=setting.device)
+        timesteps = torch.tensor([200, 700], device=setting.device)
+        length = len(prompt.tokens)
+        queries = [TokenQuery(1, prompt.find_handle(name), length) for name in NAMES]
+        while True:
+            with torch.no_grad():
+                capture = AttentionCapture(sites)
+                host.predict(latent, timesteps, [prompt], [capture] if capturing else [])
+                if capturing:
+                    capture.maps(queries)
+            yield {}
+
+    return make
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One line of the table."""
+
+    title: str
+    make: Callable[[Setting], Iterator[Losses]]
+    casts: bool = False  # holds float32 weights and runs under autocast
+    default: bool = True
+
+
+VARIANTS = {
+    "official": Variant("official recipe, transcribed", official, casts=True),
+    "full": Variant("ours, full scope", ours(Scope.FULL)),
+    "plain": Variant("plain fine-tuning, no attention loss", plain, casts=True),
+    "kv": Variant("ours, cross-attention K/V", ours(Scope.CROSS_ATTENTION_KV)),
+    "low-rank": Variant("ours, low-rank 8", ours(Scope.LOW_RANK)),
+    "handles": Variant("ours, handles only", ours(Scope.HANDLES)),
+    "checkpointed": Variant(
+        "ours, full scope, checkpointing", ours(Scope.FULL, checkpointing=True), default=False
+    ),
+    "forward": Variant("forward pass", forward(capturing=False)),
+    "maps": Variant("forward pass with maps of two words", forward(capturing=True)),
+}

@@ -1,0 +1,137 @@
+"""Build workflows/: UI and API JSON, the shipped concept, thumbnails. See make-workflow-assets."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from headless import ROOT, HeadlessComfyUI
+from PIL import Image
+from workflow_stories import LEARNED, stories
+
+WORKFLOWS = ROOT / "workflows"
+CONCEPT = WORKFLOWS / "concepts" / LEARNED
+HELP = ROOT / "web" / "docs" / "images"
+THUMBNAIL_PX = (512, 384)
+# Titles of the nodes whose pictures make the thumbnail.
+ON_THUMBNAIL = {
+    "1-learn-a-scene": ["Concept Scene", "Samples"],
+    "2-use-the-words": ["Save Image"],
+    "3-look-at-attention": ["Overlay"],
+}
+# Help page picture -> workflow and title of the node that shows it.
+IN_HELP = {
+    "concept-scene": ("1-learn-a-scene", "Concept Scene"),
+    "trainer-timeline": ("1-learn-a-scene", "Timeline: a row per preview"),
+    "attention-maps": ("3-look-at-attention", "Overlay"),
+}
+PAPER = (250, 250, 248)
+LARGEST_CONCEPT = 300_000  # bytes; it is in the repository
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--comfyui", type=Path, required=True)
+    parser.add_argument("--json-only", action="store_true", help="the JSON files, with nothing run")
+    parser.add_argument("--keep-concept", action="store_true", help="do not learn it again")
+    parser.add_argument("--base", type=Path, help="ComfyUI's folders; a stopped run goes on there")
+    given = parser.parse_args()
+    for folder in (CONCEPT.parent, WORKFLOWS / "api", HELP):
+        folder.mkdir(parents=True, exist_ok=True)
+    base = given.base or Path(tempfile.mkdtemp(prefix="conceptloom-workflows-"))
+    try:
+        with HeadlessComfyUI(given.comfyui, base) as server:
+            build(server, json_only=given.json_only, keep_concept=given.keep_concept)
+    finally:
+        if not given.base:
+            shutil.rmtree(base, ignore_errors=True)
+
+
+def build(server: HeadlessComfyUI, *, json_only: bool, keep_concept: bool) -> None:
+    """Everything in its order: the second and third story need what the first one learned."""
+    placeholder = not CONCEPT.exists()
+    if placeholder:  # so that the list of concepts, and with it the second story, has its name
+        CONCEPT.write_bytes(b"")
+    graphs = stories(server.get("/object_info"))
+    for name, graph in graphs.items():
+        write_json(WORKFLOWS / f"{name}.json", graph.ui())
+        write_json(WORKFLOWS / "api" / f"{name}.json", graph.api())
+    if json_only:
+        if placeholder:
+            CONCEPT.unlink()
+        return
+    for name, graph in graphs.items():
+        if name.startswith("1-") and keep_concept and not placeholder:
+            continue
+        tell(f"running {name}")
+        began = time.monotonic()
+        shown = server.run(graph.api(), seconds=3000)
+        tell(f"{time.monotonic() - began:.0f} s")
+        for node in shown.values():
+            if node.get("text"):
+                tell("\n".join(node["text"]))
+        if name.startswith("1-"):
+            take_concept(server)
+        titles = {node.title: shown[str(node.id)] for node in graph.nodes if str(node.id) in shown}
+        images = [
+            picture
+            for node in graph.nodes
+            if str(node.id) in shown and node.title in ON_THUMBNAIL[name]
+            for picture in pictures(server, shown[str(node.id)])
+        ]
+        thumbnail(images).save(WORKFLOWS / f"{name}.jpg", quality=88)
+        for file, (story, title) in IN_HELP.items():
+            if story == name:
+                image = pictures(server, titles[title])[0]
+                image.thumbnail((900, 900))
+                image.save(HELP / f"{file}.jpg", quality=88)
+
+
+def take_concept(server: HeadlessComfyUI) -> None:
+    """What the first story saved becomes what the others load."""
+    (saved,) = (server.base / "models" / "concepts").glob("*.safetensors")
+    if saved.stat().st_size > LARGEST_CONCEPT:
+        raise SystemExit(f"{saved.name} has {saved.stat().st_size:,} bytes; lower the rank")
+    shutil.copyfile(saved, CONCEPT)
+
+
+def pictures(server: HeadlessComfyUI, shown: dict[str, Any]) -> list[Image.Image]:
+    """The pictures that a node shows."""
+    return [Image.open(server.file(picture)).convert("RGB") for picture in shown.get("images", [])]
+
+
+def thumbnail(images: Sequence[Image.Image]) -> Image.Image:
+    """Pictures side by side on paper, as large as they fit."""
+    images = images[:12]
+    sheet = Image.new("RGB", THUMBNAIL_PX, PAPER)
+    columns = max(1, min(len(images), round((len(images) * 4 / 3) ** 0.5)))
+    rows = -(-len(images) // columns)
+    width, height = (n // k for n, k in zip(THUMBNAIL_PX, (columns, rows), strict=True))
+    for i, image in enumerate(images):
+        scale = min((width - 8) / image.width, (height - 8) / image.height)
+        size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+        way = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC
+        row, column = divmod(i, columns)
+        corner = column * width + (width - size[0]) // 2, row * height + (height - size[1]) // 2
+        sheet.paste(image.resize(size, way), corner)
+    return sheet
+
+
+def write_json(path: Path, data: Any) -> None:
+    """JSON as git likes it."""
+    path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

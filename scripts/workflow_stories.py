@@ -1,0 +1,179 @@
+"""The example workflows: three stories on TinyWorld, written once and built into JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from workflow_graph import Graph, Node, Output
+
+OBJECTS, SCENE_SEED = "twotone, bullseye", 2
+HANDLES = "my-ball", "my-target"
+WORDS = "\n".join(f"{handle}: object" for handle in HANDLES)
+LEARNED = "two-objects-tinyworld.safetensors"  # shipped in workflows/concepts
+PREVIEW = {"preview_steps": 20, "preview_cfg": 3.0}
+GREEN, BLUE, VIOLET, GREY = "#3f5f3f", "#3f4f6f", "#5a4a6a", "#444444"
+PX = 64  # side of a TinyWorld picture
+
+
+def stories(schemas: dict[str, Any]) -> dict[str, Graph]:
+    """Name of the file -> workflow; the names sort in the order to try them in."""
+    return {
+        "1-learn-a-scene": learn_a_scene(Graph(schemas)),
+        "2-use-the-words": use_the_words(Graph(schemas)),
+        "3-look-at-attention": look_at_attention(Graph(schemas)),
+    }
+
+
+def learn_a_scene(graph: Graph) -> Graph:
+    """One picture with two unknown objects -> two words."""
+    graph.note(
+        "## Learn two objects from one picture\n\n"
+        "Press **Run**. The trainer learns a word for each masked object of one picture, shows "
+        "samples while it does, and saves the concept. It takes about two minutes on a laptop's "
+        "CPU, with nothing to download.\n\n"
+        "**Your own picture:** replace *TinyWorld Scene* by *Load Image* and one mask per object "
+        "(*Load Image (as Mask)*, the mask editor, or SAM3), *TinyWorld Checkpoint* by *Load "
+        "Checkpoint* with any SD 1.5, SD 2 or SDXL model, and choose another preset in the "
+        "trainer.\n\n"
+        "**Cancel** any time: the work so far is kept, and Run goes on from there.",
+        (40, 40), (520, 330),
+    )  # fmt: skip
+    base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 470), (240, 90))
+    picture = graph.node(
+        "ConceptLoomTinyWorldScene", (60, 620), (270, 150), objects=OBJECTS, seed=SCENE_SEED
+    )
+    scene = graph.node(
+        "ConceptLoomConceptScene", (370, 470), (360, 560),
+        images=picture[0], masks__mask0=picture[1], vae=base[2], concepts=WORDS,
+    )  # fmt: skip
+    trainer = graph.node(
+        "ConceptLoomCrossAttentionLossTrainer", (800, 80), (440, 950),
+        model=base[0], clip=base[1], vae=base[2], scene=scene[0],
+        preset="TinyWorld quick", name="two-objects", preview_every=80, **PREVIEW,
+    )  # fmt: skip
+    graph.node(
+        "ConceptLoomSaveConcept", (1310, 80), (320, 130),
+        concept=trainer[0], name="two-objects", overwrite=True,
+    )  # fmt: skip
+    graph.node("PreviewAny", (1310, 270), (320, 260), "Report", source=trainer[8])
+    show(graph, "Samples", trainer[3], (1310, 590), (320, 420))
+    show(graph, "Timeline: a row per preview", trainer[4], (1690, 80), (420, 600))
+    show(graph, "Attention of each word", trainer[5], (2150, 80), (420, 300))
+    show(graph, "Loss", trainer[6], (2150, 440), (420, 300))
+    graph.group("1. What to learn", 40, 400, 710, 650, GREEN)
+    graph.group("2. Learn", 780, 10, 480, 1040, VIOLET)
+    graph.group("3. What came out", 1290, 10, 1300, 1040, BLUE)
+    return graph
+
+
+def use_the_words(graph: Graph) -> Graph:
+    """A learned concept -> its words in new prompts, through stock nodes."""
+    graph.note(
+        "## Use learned words in any prompt\n\n"
+        "*Load Concept* takes a file that comes with this pack: the two objects of the first "
+        "workflow. *Apply Concept* makes MODEL and CLIP know their words, and from there on "
+        "everything is stock ComfyUI: write `<my-ball>` and `<my-target>` in any prompt, with "
+        "weights such as `(<my-target>:1.2)` too.\n\n"
+        "**Your own:** choose the file that *Save Concept* wrote, and load the checkpoint that it "
+        "was learned on. Chain several *Apply Concept* for several concepts.",
+        (40, 40), (520, 290),
+    )  # fmt: skip
+    base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 430), (240, 90))
+    concept = graph.node("ConceptLoomLoadConcept", (60, 580), (300, 130), concept_name=LEARNED)
+    graph.node("ConceptLoomInspectConcept", (60, 770), (300, 330), concept=concept[0])
+    known = graph.node(
+        "ConceptLoomApplyConcept", (400, 430), (240, 130),
+        model=base[0], clip=base[1], concept=concept[0],
+    )  # fmt: skip
+    nothing = graph.node(
+        "CLIPTextEncode", (400, 620), (300, 120), "Negative", clip=known[1], text=""
+    )
+    latent = graph.node(
+        "EmptyLatentImage", (400, 800), (300, 120), width=PX, height=PX, batch_size=4
+    )
+    first, second = HANDLES
+    prompts = {
+        f"a photo of <{first}> on the grass": "new-places/first",
+        f"a photo of <{second}> on a black background": "new-places/second",
+        f"a photo of <{first}> and <{second}> at the beach": "new-places/both",
+    }
+    for row, (text, prefix) in enumerate(prompts.items()):
+        top = 80 + row * 380
+        positive = graph.node(
+            "CLIPTextEncode", (780, top), (320, 130), "Prompt", clip=known[1], text=text
+        )
+        sampled = graph.node(
+            "KSampler", (1130, top), (280, 290),
+            model=known[0], positive=positive[0], negative=nothing[0], latent_image=latent[0],
+            seed=7, steps=25, cfg=3.0, sampler_name="ddim", scheduler="normal", denoise=1.0,
+        )  # fmt: skip
+        decoded = graph.node("VAEDecode", (1440, top), (160, 60), samples=sampled[0], vae=base[2])
+        graph.node(
+            "SaveImage", (1640, top), (360, 330),
+            images=decoded[0], filename_prefix=f"conceptloom/{prefix}",
+        )  # fmt: skip
+    graph.group("1. A learned concept", 40, 360, 690, 760, GREEN)
+    graph.group("2. Its words in new prompts, through stock nodes", 760, 10, 1260, 1140, BLUE)
+    return graph
+
+
+def look_at_attention(graph: Graph) -> Graph:
+    """Where plain words and learned words look."""
+    graph.note(
+        "## See where each word looks\n\n"
+        "*Attention Maps* noises a picture, denoises it by one step, and draws for every word how "
+        "strongly each place listens to it. With masks it tells how well that fits: **IoU** (1 is "
+        "best) and **leak** (0 is best, 1 means that the mask is ignored).\n\n"
+        "Above: plain words that the model knows. Below: learned words, through the CLIP that "
+        "*Apply Concept* gives. The maps are MASKs, so other nodes can use them.",
+        (40, 40), (520, 270),
+    )  # fmt: skip
+    base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 420), (240, 90))
+    concept = graph.node("ConceptLoomLoadConcept", (60, 700), (300, 130), concept_name=LEARNED)
+    known = graph.node(
+        "ConceptLoomApplyConcept", (400, 700), (240, 130),
+        model=base[0], clip=base[1], concept=concept[0],
+    )  # fmt: skip
+    plain = graph.node(
+        "ConceptLoomTinyWorldScene", (720, 80), (290, 150), "A picture of known things",
+        objects="red square, blue circle", seed=4,
+    )  # fmt: skip
+    taught = graph.node(
+        "ConceptLoomTinyWorldScene", (720, 620), (290, 150), "The picture that was learned from",
+        objects=OBJECTS, seed=SCENE_SEED,
+    )  # fmt: skip
+    first, second = HANDLES
+    read(
+        graph, 80, base[0], base[1], base[2], plain,
+        "a photo of a red square and a blue circle on a white background", "square, circle",
+    )  # fmt: skip
+    read(
+        graph, 620, known[0], known[1], base[2], taught,
+        f"a photo of <{first}> and <{second}>", f"<{first}>, <{second}>",
+    )  # fmt: skip
+    graph.group("Plain words", 700, 10, 1540, 510, BLUE)
+    graph.group("Learned words", 700, 550, 1540, 510, VIOLET)
+    graph.group("Model", 40, 350, 620, 500, GREEN)
+    return graph
+
+
+def read(
+    graph: Graph, top: int, model: Output, clip: Output, vae: Output, picture: Node,
+    prompt: str, words: str,
+) -> None:  # fmt: skip
+    """Attention Maps with all that it gives."""
+    maps = graph.node(
+        "ConceptLoomAttentionMaps", (1050, top), (340, 420), model=model, clip=clip, vae=vae,
+        image=picture[0], masks=picture[1], prompt=prompt, words=words,
+    )  # fmt: skip
+    show(graph, "Overlay", maps[0], (1430, top), (420, 380))
+    graph.node("PreviewAny", (1880, top), (320, 120), "Scores", source=maps[2])
+    as_image = graph.node("MaskToImage", (1880, top + 180), (200, 60), mask=maps[1])
+    show(graph, "Maps as masks", as_image[0], (1880, top + 290), (320, 170))
+
+
+def show(
+    graph: Graph, title: str, images: Output, at: tuple[int, int], size: tuple[int, int]
+) -> None:
+    """A preview with a title."""
+    graph.node("PreviewImage", at, size, title, images=images)

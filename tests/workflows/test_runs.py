@@ -1,0 +1,168 @@
+"""Every workflow in a real ComfyUI; the oracle looks at what it made."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from headless import ROOT, HeadlessComfyUI
+from PIL import Image
+from workflow_stories import HANDLES, OBJECTS, SCENE_SEED
+
+from conceptloom.tinyworld.concepts import CONCEPTS, concept_scene
+from conceptloom.tinyworld.oracle import load_oracle
+
+WORKFLOWS = ROOT / "workflows"
+LIMIT = 1800  # seconds; two minutes on a quiet machine
+TAUGHT = dict(zip(HANDLES, OBJECTS.split(", "), strict=True))  # handle -> object
+
+pytestmark = pytest.mark.slow
+
+
+def api(name: str) -> dict[str, Any]:
+    return json.loads((WORKFLOWS / "api" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def by_title(graph: dict[str, Any], title: str) -> str:
+    (found,) = [number for number, node in graph.items() if node["_meta"]["title"] == title]
+    return found
+
+
+def pictures(server: HeadlessComfyUI, node: dict[str, Any]) -> list[np.ndarray]:
+    return [read(server.file(shown)) for shown in node["images"]]
+
+
+def read(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+@pytest.fixture(scope="module")
+def references() -> dict[str, Any]:
+    """What every object looks like, seen alone on white."""
+    oracle = load_oracle()
+    seen = {}
+    for name in CONCEPTS:
+        scene = concept_scene([name], seed=5)
+        seen[name] = oracle.reference(scene.image, scene.masks[0])
+    return seen
+
+
+def shows(image: np.ndarray, references: dict[str, Any], name: str) -> bool:
+    return load_oracle().identity(image, references, name).right
+
+
+@pytest.fixture(scope="module")
+def learned(server: HeadlessComfyUI) -> dict[str, Any]:
+    """What the first workflow shows; it is run once for all tests."""
+    return server.run(api("1-learn-a-scene"), LIMIT)
+
+
+def test_learning_a_scene_finds_both_objects(
+    server: HeadlessComfyUI, learned: dict[str, Any], references: dict[str, Any]
+):
+    graph = api("1-learn-a-scene")
+    samples = pictures(server, learned[by_title(graph, "Samples")])
+    assert len(samples) == len(TAUGHT) + 1  # each alone, and all together
+    for image, name in zip(samples, TAUGHT.values(), strict=False):
+        assert shows(image, references, name), f"the oracle sees no {name}"
+    assert any(shows(samples[-1], references, name) for name in TAUGHT.values())
+
+
+def test_learning_a_scene_reports_and_saves(server: HeadlessComfyUI, learned: dict[str, Any]):
+    graph = api("1-learn-a-scene")
+    (report,) = learned[by_title(graph, "Report")]["text"]
+    for handle in HANDLES:
+        line = next(line for line in report.splitlines() if line.startswith(f"<{handle}>"))
+        assert float(line.split("IoU")[1].split()[0]) >= 0.3, line
+    assert (server.base / "models" / "concepts" / "two-objects.safetensors").is_file()
+
+
+def test_the_words_work_in_new_prompts(server: HeadlessComfyUI, references: dict[str, Any]):
+    shown = server.run(api("2-use-the-words"), LIMIT)
+    graph = api("2-use-the-words")
+    drawn = {
+        graph[number]["inputs"]["filename_prefix"].rpartition("/")[2]: pictures(server, node)
+        for number, node in shown.items()
+        if graph[number]["class_type"] == "SaveImage"
+    }
+    first, second = TAUGHT.values()
+    assert sum(shows(image, references, first) for image in drawn["first"]) >= 2
+    assert sum(shows(image, references, second) for image in drawn["second"]) >= 2
+    both = [shows(i, references, n) for i in drawn["both"] for n in (first, second)]
+    assert sum(both) >= len(drawn["both"]) // 2
+    places = [load_oracle().background(image) for image in drawn["first"]]
+    assert places.count("grass") >= 2
+
+
+def test_attention_finds_plain_and_learned_words(server: HeadlessComfyUI):
+    shown = server.run(api("3-look-at-attention"), LIMIT)
+    scores = [
+        line for node in shown.values() for text in node.get("text", []) for line in lines(text)
+    ]
+    found = {line.split(":")[0]: float(line.split("IoU")[1].split()[0]) for line in scores}
+    assert found.keys() == {"square", "circle", *(f"<{handle}>" for handle in HANDLES)}
+    for word, iou in found.items():
+        assert iou >= 0.3, f"{word} does not look at its object: IoU {iou}"
+
+
+def lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if "IoU" in line]
+
+
+def test_the_second_object_is_where_the_first_was_not():
+    """The shipped concept and the workflows speak of the same picture."""
+    scene = concept_scene(OBJECTS.split(", "), SCENE_SEED)
+    assert float((scene.masks[0] * scene.masks[1]).sum()) == 0
+
+
+@pytest.mark.parametrize("name", ["2-use-the-words", "3-look-at-attention"])
+def test_comfy_cli_runs_the_editors_form(name: str, server: HeadlessComfyUI, comfyui: Path):
+    comfy = shutil.which(
+        "comfy", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    )
+    if comfy is None:
+        pytest.skip("needs comfy-cli: pip install comfy-cli")
+    command = [comfy, "--skip-prompt", "--workspace", str(comfyui), "--where", "local", "run"]
+    command += ["--workflow", str(WORKFLOWS / f"{name}.json"), "--wait", "--timeout", str(LIMIT)]
+    command += ["--host", "127.0.0.1", "--port", str(server.port)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "DO_NOT_TRACK": "1"}
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_cancelling_over_http_keeps_the_work(server: HeadlessComfyUI):
+    """POST /interrupt in the middle; queued again it goes on from there."""
+    graph = api("1-learn-a-scene")
+    trainer = by_title(graph, "Cross-Attention Loss Trainer")
+    small = {
+        number: node for number, node in graph.items()
+        if node["class_type"].startswith("ConceptLoom") and "Save" not in node["class_type"]
+    }  # fmt: skip
+    small[trainer]["inputs"].update(
+        {"name": "cancelled", "preview_every": 0, "preview_steps": 1, "preset.prior_pictures": 0,
+         "preset.token_steps": 20, "preset.weight_steps": 0, "preset.save_every": 1,
+         "preset.batch_size": 1}
+    )  # fmt: skip
+    states = server.base / "output" / "conceptloom" / "runs" / "cancelled"
+    prompt_id = server.queue(small)
+    until = time.monotonic() + LIMIT
+    while not list(states.rglob("state-*3.safetensors")):
+        assert time.monotonic() < until, server.log[-2000:]
+        time.sleep(0.05)
+    server.post("/interrupt", {})
+    done = server.wait(prompt_id, LIMIT)
+    assert "execution_interrupted" in [event for event, _ in done["status"]["messages"]]
+    kept = max(int(path.stem.rpartition("-")[2]) for path in states.rglob("state-*.safetensors"))
+    assert 3 <= kept < 20
+    server.run(small, LIMIT)
+    assert f"resuming after step {kept}" in server.log
