@@ -36,11 +36,13 @@ class WeightPhase:
         require_whole("rank", self.rank, least=1)
 
 
-# 2e-6 is the official rate of the full scope. Custom Diffusion trains K and V at 1e-5; low-rank
-# factors start at zero and want more. The last two are ours, not the paper's.
+# 2e-6 is the official rate of the full scope. Custom Diffusion and CLiC train cross-attention at
+# 1e-5, Personalized Residuals the output projections at 1e-3. The one of low-rank factors is ours.
 RATE_OF_SCOPE = {
     Scope.HANDLES: 5e-4,
     Scope.CROSS_ATTENTION_KV: 1e-5,
+    Scope.CROSS_ATTENTION: 1e-5,
+    Scope.PROJ_OUT: 1e-3,
     Scope.LOW_RANK: 1e-4,
     Scope.FULL: 2e-6,
 }
