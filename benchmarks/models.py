@@ -50,8 +50,8 @@ PRESETS = {
         vae_channels=(32, 64, 128, 128),
         vocabulary=1000,
         remark=(
-            "This UNet has the eight heads of Stable Diffusion 1 at a fifth of its width: 8 channels "
-            "a head, where that has 40. On a CPU, attention and its backward pass are then about "
+            "This UNet has the eight heads of Stable Diffusion 1 at a fifth of its width: heads of "
+            "8 channels in place of 40. On a CPU, attention and its backward pass are then about "
             "four fifths of a step of ours, whatever is trained, which leaves the smaller scopes "
             "little to save."
         ),
