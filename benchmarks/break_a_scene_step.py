@@ -297,7 +297,18 @@ def _machine(options: argparse.Namespace) -> str:
         f"{where}, {os.cpu_count()} cores, {options.threads or torch.get_num_threads()} threads; "
         f"load average {os.getloadavg()[1]:.1f}, {options.rounds} rounds. Python "
         f"{platform.python_version()}, torch {torch.__version__}, diffusers "
-        f"{diffusers.__version__}, transformers {transformers.__version__}."
+        f"{diffusers.__version__}, transformers {transformers.__version__}.{_crowd()}"
+    )
+
+
+def _crowd() -> str:
+    """A warning when others wanted the machine too."""
+    load, cores = os.getloadavg()[1], os.cpu_count() or 1
+    if load < cores + 1:
+        return ""
+    return (
+        f" **Busy machine** ({load:.0f} threads wanted {cores} cores): go by the CPU columns; wall "
+        "times and their ratios are of little worth here."
     )
 
 
