@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -274,7 +275,7 @@ def machine() -> str:
     if info.exists():
         models = [s for s in info.read_text().split("\n") if s.startswith("model name")]
         name = models[0].split(":")[1].strip() if models else name
-    return f"{name}, {torch.get_num_threads()} threads"
+    return f"{name}, {os.cpu_count()} cores"
 
 
 def sample_sheet(world: TinyWorldModules, path: Path) -> None:
