@@ -87,7 +87,8 @@ def page(cells: Cells, budget: Budget, n_seeds: int, command: str, digest: str) 
                 )
     lines += ["", "## Every measure against every variant", ""]
     lines += [
-        "Gain of the whole method, positive = the whole method is better, ± standard error.",
+        "Gain of the whole method, positive = the whole method is better, ± standard error; bold "
+        "beyond two standard errors.",
         "",
         "| part switched off | " + " | ".join(m.title for m in MEASURES) + " |",
         "|---|" + "---|" * len(MEASURES),
@@ -95,13 +96,21 @@ def page(cells: Cells, budget: Budget, n_seeds: int, command: str, digest: str) 
     for variant in SERVES:
         gains = [compared(cells, variant, m) for m in MEASURES]
         if gains[0][2]:
-            figures = " | ".join(f"{gain:+.2f} ± {error:.2f}" for gain, error, _ in gains)
+            figures = " | ".join(as_gain(gain, error) for gain, error, _ in gains)
             lines.append(f"| {variant.removeprefix('without ')} | {figures} |")
     return "\n".join(lines) + "\n"
 
 
+def as_gain(gain: float, error: float) -> str:
+    """A gain in bold where two standard errors make it sure."""
+    text = f"{gain:+.2f} ± {error:.2f}"
+    return f"**{text}**" if abs(gain) > 2 * error else text
+
+
 def verdict_of(gain: float, error: float) -> str:
     """Plain words; two standard errors count as sure."""
+    if gain == error == 0:
+        return "**cannot tell**: all cells are alike, at the floor or ceiling of the measure"
     if gain > 2 * error:
         return "the whole method is better"
     if gain < -2 * error:

@@ -63,7 +63,7 @@ class Budget:
     sampling_steps: int
 
 
-FULL = Budget(100, 250, Scope.FULL.value, 2e-4, 3, 24, 4, 25)
+FULL = Budget(60, 250, Scope.FULL.value, 3e-4, 4, 0, 4, 25)
 QUICK = Budget(50, 70, Scope.LOW_RANK.value, 1e-3, 2, 0, 1, 16)
 
 Change = Callable[[BreakASceneConfig], BreakASceneConfig]

@@ -57,7 +57,7 @@ def page_of(story: Story, folder: Path) -> str:
         ),
         scene_text=_told(
             "This is all that it gets: a picture, a mask for each object, and for each a plain "
-            f"word to start from: {_listed(plot.words)}. The words to be learned are "
+            f"word to start from: {_listed(list(dict.fromkeys(plot.words)))}. The words to be learned are "
             f"{_listed(handles)}."
         ),
         scene=_figure(scene_preview(story.scene, latents), "The picture and its masks.")

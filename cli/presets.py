@@ -32,22 +32,25 @@ class Settings:
     previews: PreviewConfig = field(default_factory=PreviewConfig)
 
 
-# TinyWorld is a thousandth of Stable Diffusion: it bears, and needs, larger steps.
+# TinyWorld is a thousandth of Stable Diffusion: it bears, and needs, larger steps. In so few of
+# them a full weight on class images would leave little room for the concept, none lets it forget.
 TINYWORLD = Settings(
     config=BreakASceneConfig(
-        token_phase=TokenPhase(steps=100, learning_rate=5e-3),
-        weight_phase=WeightPhase(steps=250, learning_rate=2e-4),
+        token_phase=TokenPhase(steps=60, learning_rate=5e-3),
+        weight_phase=WeightPhase(steps=240, learning_rate=2e-3, scope=Scope.LOW_RANK),
+        prior_weight=0.3,
         prior_prompt="a photo of an object",
         batch_size=3,
     ),
-    class_images=ClassImages(draw=24, steps=20, cfg=3.0),
+    class_images=ClassImages(draw=16, steps=20, cfg=3.0),
+    loop=LoopConfig(save_every=50),
     previews=PreviewConfig(cfg=3.0),
 )
 TINYWORLD_RATE_OF_SCOPE = {
     Scope.HANDLES: 5e-3,
-    Scope.CROSS_ATTENTION_KV: 1e-3,
-    Scope.LOW_RANK: 1e-3,
-    Scope.FULL: 2e-4,
+    Scope.CROSS_ATTENTION_KV: 2e-3,
+    Scope.LOW_RANK: 2e-3,
+    Scope.FULL: 3e-4,
 }
 _PRESETS = {
     Preset.OFFICIAL: (Settings(), RATE_OF_SCOPE),

@@ -33,14 +33,14 @@ PREVIEWS = 5  # rows of the timeline
 class Plot:
     """What the demo teaches and draws."""
 
-    objects: tuple[str, ...] = ("bullseye", "split")  # of `tinyworld.concepts`
-    words: tuple[str, ...] = ("circle", "square")  # that their handles start from
+    objects: tuple[str, ...] = ("swirl", "twotone")  # of `tinyworld.concepts`
+    words: tuple[str, ...] = ("object", "object")  # that their handles start from
     scene_seed: int = 3
     background: str = "grass"
     alone_on: tuple[str, ...] = ("black", "beach", "bricks")
-    together_on: tuple[str, ...] = ("white", "sky", "night")
+    together_on: tuple[str, ...] = ("white", "gray", "night")
     neighbour: str = "a red square"  # something the model knew before
-    neighbour_on: str = "gray"
+    neighbour_on: str = "white"
     seeds: tuple[int, ...] = (1, 2)
     steps: int = 25  # DDIM
     cfg: float = 3.0

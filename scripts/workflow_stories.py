@@ -6,9 +6,9 @@ from typing import Any
 
 from workflow_graph import Graph, Node, Output
 
-OBJECTS, SCENE_SEED = "twotone, bullseye", 2
-HANDLES = "my-ball", "my-target"
-WORDS = "\n".join(f"{handle}: object" for handle in HANDLES)
+OBJECTS, SCENE_SEED = "split, bullseye", 2
+HANDLES = "my-box", "my-target"
+WORDS = "\n".join(f"{h}: {word}" for h, word in zip(HANDLES, ("square", "circle"), strict=True))
 LEARNED = "two-objects-tinyworld.safetensors"  # shipped in workflows/concepts
 PREVIEW = {"preview_steps": 20, "preview_cfg": 3.0}
 GREEN, BLUE, VIOLET, GREY = "#3f5f3f", "#3f4f6f", "#5a4a6a", "#444444"
@@ -49,7 +49,7 @@ def learn_a_scene(graph: Graph) -> Graph:
     trainer = graph.node(
         "ConceptLoomCrossAttentionLossTrainer", (800, 80), (440, 950),
         model=base[0], clip=base[1], vae=base[2], scene=scene[0],
-        preset="TinyWorld quick", name="two-objects", preview_every=80, **PREVIEW,
+        preset="TinyWorld quick", name="two-objects", preview_every=100, **PREVIEW,
     )  # fmt: skip
     graph.node(
         "ConceptLoomSaveConcept", (1310, 80), (320, 130),
@@ -72,7 +72,7 @@ def use_the_words(graph: Graph) -> Graph:
         "## Use learned words in any prompt\n\n"
         "*Load Concept* takes a file that comes with this pack: the two objects of the first "
         "workflow. *Apply Concept* makes MODEL and CLIP know their words, and from there on "
-        "everything is stock ComfyUI: write `<my-ball>` and `<my-target>` in any prompt, with "
+        "everything is stock ComfyUI: write `<my-box>` and `<my-target>` in any prompt, with "
         "weights such as `(<my-target>:1.2)` too.\n\n"
         "**Your own:** choose the file that *Save Concept* wrote, and load the checkpoint that it "
         "was learned on. Chain several *Apply Concept* for several concepts.",

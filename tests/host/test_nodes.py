@@ -461,7 +461,7 @@ def test_class_images_of_another_size_are_refused(executor: Executor, sd1: Graph
         "1": scene(),
         "2": node(
             "CrossAttentionLossTrainer", **MODEL_LINKS, scene=["1", 0], **QUICK,
-            prior_images=given("others"),
+            prior_images=given("others"), preset__prior_weight=1.0,
         ),
     }  # fmt: skip
     values = {**values_of(sd1), "image": image(), "masks": masks(), "others": image(side=64)}
