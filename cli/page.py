@@ -57,8 +57,8 @@ def page_of(story: Story, folder: Path) -> str:
         ),
         scene_text=_told(
             "This is all that it gets: a picture, a mask for each object, and for each a plain "
-            f"word to start from: {_listed(list(dict.fromkeys(plot.words)))}. The words to be learned are "
-            f"{_listed(handles)}."
+            f"word to start from: {_listed(list(dict.fromkeys(plot.words)))}. The words to be "
+            f"learned are {_listed(handles)}."
         ),
         scene=_figure(scene_preview(story.scene, latents), "The picture and its masks.")
         + _shot(story.before[0], "Before: what the model draws without the new words."),
@@ -90,7 +90,9 @@ def page_of(story: Story, folder: Path) -> str:
         maps="".join(_figure(overlay, _told(escape(prompt))) for prompt, overlay in story.maps),
         figures_text=(
             "The world of this model is drawn by a program, so an oracle can say what is in a "
-            "picture. Identity is judged against all 16 unseen objects of that world."
+            "picture. Identity is judged strictly, among all 16 unseen objects of that world: a "
+            "model as small as this gets colours, pattern and place of an unseen object, but "
+            "seldom its exact outline."
         ),
         figures=_table(story),
         go_on_text=_told(
