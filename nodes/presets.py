@@ -53,8 +53,8 @@ PRESETS: dict[str, Settings] = {
     "TinyWorld quick": Settings(
         config=BreakASceneConfig(
             token_phase=TokenPhase(steps=60, learning_rate=5e-3),
-            weight_phase=WeightPhase(steps=240, learning_rate=2e-3, scope=Scope.LOW_RANK, rank=2),
-            attention_weight=0.3,  # words that start as shapes of one world mix at the paper's 0.01
+            weight_phase=WeightPhase(steps=240, learning_rate=3e-3, scope=Scope.LOW_RANK, rank=2),
+            attention_weight=0.1,  # words that start as shapes of one world mix at the paper's 0.01
             # In so few steps it forgets little, and beside class images it would learn little.
             prior_weight=0.0,
             prior_prompt="a photo of an object",

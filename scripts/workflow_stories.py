@@ -29,7 +29,7 @@ def learn_a_scene(graph: Graph) -> Graph:
     graph.note(
         "## Learn two objects from one picture\n\n"
         "Press **Run**. The trainer learns a word for each masked object of one picture, shows "
-        "samples while it does, and saves the concept. It takes about two minutes on a laptop's "
+        "samples while it does, and saves the concept. It takes one or two minutes on a laptop's "
         "CPU, with nothing to download.\n\n"
         "**Your own picture:** replace *TinyWorld Scene* by *Load Image* and one mask per object "
         "(*Load Image (as Mask)*, the mask editor, or SAM3), *TinyWorld Checkpoint* by *Load "
@@ -93,8 +93,8 @@ def use_the_words(graph: Graph) -> Graph:
     )
     first, second = HANDLES
     prompts = {
-        f"a photo of <{first}> on the grass": "new-places/first",
-        f"a photo of <{second}> on a black background": "new-places/second",
+        f"a photo of <{first}> on a white background": "new-places/first",
+        f"a photo of <{second}> on the grass": "new-places/second",
         f"a photo of <{first}> and <{second}> at the beach": "new-places/both",
     }
     for row, (text, prefix) in enumerate(prompts.items()):
