@@ -68,6 +68,13 @@ def page(cells: Cells, budget: Budget, n_seeds: int, command: str, digest: str) 
             figures = " | ".join(told(values) for values in columns)
             lines.append(f"| {variant} | {len(columns[0])} | {figures} |")
     lines += ["", *(f"* {m.title}: {m.meaning}." for m in MEASURES)]
+    if not any(found["alone"] and max(found["alone"]) for found in cells.values()):
+        lines += [
+            "",
+            "No picture of any variant reached the oracle's threshold of sameness: at this budget "
+            "and with this base model colours and pattern are learned, the exact object is not. "
+            "Identity then compares nothing; likeness and attention still do.",
+        ]
     lines += ["", "## Does the whole method win?", ""]
     lines += [
         "Against each variant, on the measure that the paper's ablation (Sec. 5.2) says the part "
