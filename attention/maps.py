@@ -16,7 +16,13 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from ..host.ports import CrossAttentionCall, ForwardInfo, TransformerSite, UNetEdit
+from ..host.ports import (
+    CrossAttentionCall,
+    ForwardInfo,
+    StopForward,
+    TransformerSite,
+    UNetEdit,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +54,18 @@ class AttentionCapture(UNetEdit):
     """Keeps queries and keys of some blocks during one forward pass; changes nothing.
 
     Differentiable: maps carry gradients to whatever the queries and keys depend on.
+
+    Args:
+        sites: blocks whose attention is kept, every layer of them.
+        stop: end the forward pass with StopForward as soon as all of them were seen.
     """
 
-    def __init__(self, sites: Collection[TransformerSite]) -> None:
+    reads_only = True
+
+    def __init__(self, sites: Collection[TransformerSite], *, stop: bool = False) -> None:
         self._sites = frozenset(sites)
+        self._layers = sum(site.depth for site in self._sites)
+        self._stop = stop
         self._kept: list[_Projected] = []
 
     def begin(self, info: ForwardInfo) -> None:
@@ -63,6 +77,8 @@ class AttentionCapture(UNetEdit):
     def cross_attention(self, call: CrossAttentionCall) -> None:
         grid = call.info.grid(call.site)
         self._kept.append(_Projected(call.query, call.key, call.site.heads, grid))
+        if self._stop and len(self._kept) == self._layers:
+            raise StopForward
 
     def maps(self, queries: Sequence[TokenQuery], size: tuple[int, int] | None = None) -> Tensor:
         """Mean over heads, layers and blocks, for each query.

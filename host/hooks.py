@@ -8,7 +8,8 @@ attention patches of others keep working: what they replace is seen here as the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -22,44 +23,81 @@ from .ports import (
 )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pass:
+    """One forward pass with its edits."""
+
+    sites: UNetSites
+    edits: Sequence[UNetEdit]
+    info: ForwardInfo
+
+
+_passes: list[_Pass] = []  # those that run at this moment; several where applications are stacked
+
+
 @contextmanager
 def edits_installed(
     sites: UNetSites, edits: Sequence[UNetEdit], info: ForwardInfo
 ) -> Iterator[None]:
     """Every hook that the edits want, for as long as the context lasts."""
+    this = _Pass(sites, edits, info)
     with ExitStack() as cleanup:
         for edit in edits:
             cleanup.callback(edit.end)
             edit.begin(info)
-        for hook in _hooks(sites, edits, info):
-            cleanup.callback(hook.remove)
+        cleanup.enter_context(_hooked([this]))
+        _passes.append(this)
+        cleanup.callback(_passes.remove, this)
+        yield
+
+
+def checkpoint_contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """`context_fn` of torch's checkpoint: a block computed again meets the edits that change it."""
+    changing = [_Pass(p.sites, [e for e in p.edits if not e.reads_only], p.info) for p in _passes]
+    return nullcontext(), _hooked(changing)
+
+
+@contextmanager
+def _hooked(passes: Sequence[_Pass]) -> Iterator[None]:
+    with ExitStack() as cleanup:
+        for one in passes:
+            for hook in _hooks(one.sites, one.edits, one.info):
+                cleanup.callback(hook.remove)
         yield
 
 
 def _hooks(sites: UNetSites, edits: Sequence[UNetEdit], info: ForwardInfo) -> Iterator[Any]:
     for site in sites.transformers:
+        # before those below, which keep what these leave
+        if projecting := [e for e in edits if e.wants_cross_projections(site)]:
+            for layer in range(site.depth):
+                attention = site.layer(layer).attn2
+                key = [_bind(e.cross_key, info, site, layer) for e in projecting]
+                value = [_bind(e.cross_value, info, site, layer) for e in projecting]
+                yield attention.to_k.register_forward_hook(_on_host_output(attention, key))
+                yield attention.to_v.register_forward_hook(_on_host_output(attention, value))
         if cross := [e for e in edits if e.wants_cross_attention(site)]:
             for layer in range(site.depth):
                 yield from _cross_attention_hooks(site, layer, cross, info)
         if own := [e for e in edits if e.wants_self_attention(site)]:
             for layer in range(site.depth):
                 attention = site.layer(layer).attn1
-                query = [_bind(e.self_query, site, layer) for e in own]
-                key = [_bind(e.self_key, site, layer) for e in own]
+                query = [_bind(e.self_query, info, site, layer) for e in own]
+                key = [_bind(e.self_key, info, site, layer) for e in own]
                 yield attention.to_q.register_forward_hook(_on_output(query))
                 yield attention.to_k.register_forward_hook(_on_output(key))
         if projections := [e for e in edits if e.wants_projection(site)]:
-            yield site.proj_out.register_forward_hook(_on_projection(site, projections))
+            yield site.proj_out.register_forward_hook(_on_projection(site, projections, info))
     for site in sites.resnets:
         if residuals := [e for e in edits if e.wants_resnet(site)]:
-            changes = [_bind(e.resnet, site) for e in residuals]
+            changes = [_bind(e.resnet, info, site) for e in residuals]
             yield site.last_layer.register_forward_hook(_on_output(changes))
 
 
 def _bind(
-    method: Callable[..., Tensor | None], *place: object
+    method: Callable[..., Tensor | None], info: ForwardInfo, *place: object
 ) -> Callable[[Tensor], Tensor | None]:
-    return lambda output: method(*place, output)
+    return lambda output: method(*place, output, info)
 
 
 def _on_output(changes: Sequence[Callable[[Tensor], Tensor | None]]) -> Callable[..., Tensor]:
@@ -72,10 +110,24 @@ def _on_output(changes: Sequence[Callable[[Tensor], Tensor | None]]) -> Callable
     return hook
 
 
-def _on_projection(site: TransformerSite, edits: Sequence[UNetEdit]) -> Callable[..., Tensor]:
+def _on_host_output(
+    attention: nn.Module, changes: Sequence[Callable[[Tensor], Tensor | None]]
+) -> Callable[..., Tensor]:
+    """`_on_output` for what the host projects; what an edit projects for itself passes by."""
+    change = _on_output(changes)
+
+    def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        return output if attention in _editing else change(module, args, output)
+
+    return hook
+
+
+def _on_projection(
+    site: TransformerSite, edits: Sequence[UNetEdit], info: ForwardInfo
+) -> Callable[..., Tensor]:
     def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         for edit in edits:
-            changed = edit.projection(site, args[0], output)
+            changed = edit.projection(site, args[0], output, info)
             output = output if changed is None else changed
         return output
 

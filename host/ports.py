@@ -119,9 +119,12 @@ class UNetEdit:
     costs what it uses. Every method may return None for "leave it as it is". Edits apply in the
     order in which they are given; each sees what the ones before it left.
 
-    Hooks live for one forward pass. An activation that checkpointing computes again in the backward
-    pass meets no hook, so under checkpointing an edit may read but not change.
+    Hooks live for one forward pass. When checkpointing computes a block again in the backward pass,
+    they are put on again for that time, except those of edits that only read: what is computed
+    again must be changed again, but not be read twice. `begin` and `end` frame the forward pass.
     """
+
+    reads_only: bool = False  # True: never returns a tensor, so it is not needed for recomputing
 
     def begin(self, info: ForwardInfo) -> None:
         """A forward pass starts."""
@@ -130,6 +133,9 @@ class UNetEdit:
         """The forward pass is over, finished or not. Keep no tensor that nobody asked for."""
 
     def wants_cross_attention(self, site: TransformerSite) -> bool:
+        return False
+
+    def wants_cross_projections(self, site: TransformerSite) -> bool:
         return False
 
     def wants_self_attention(self, site: TransformerSite) -> bool:
@@ -145,19 +151,40 @@ class UNetEdit:
         """New output [B, N, C] of a cross-attention."""
         return None
 
-    def self_query(self, site: TransformerSite, layer: int, query: Tensor) -> Tensor | None:
+    def cross_key(
+        self, site: TransformerSite, layer: int, key: Tensor, info: ForwardInfo
+    ) -> Tensor | None:
+        """New projected key [B, K, C] of a cross-attention, before the host attends."""
+        return None
+
+    def cross_value(
+        self, site: TransformerSite, layer: int, value: Tensor, info: ForwardInfo
+    ) -> Tensor | None:
+        """New projected value [B, K, C] of a cross-attention, before the host attends."""
+        return None
+
+    def self_query(
+        self, site: TransformerSite, layer: int, query: Tensor, info: ForwardInfo
+    ) -> Tensor | None:
         """New projected query [B, N, C] of a self-attention, heads not split."""
         return None
 
-    def self_key(self, site: TransformerSite, layer: int, key: Tensor) -> Tensor | None:
+    def self_key(
+        self, site: TransformerSite, layer: int, key: Tensor, info: ForwardInfo
+    ) -> Tensor | None:
         """New projected key [B, N, C] of a self-attention, heads not split."""
         return None
 
-    def projection(self, site: TransformerSite, inputs: Tensor, output: Tensor) -> Tensor | None:
-        """New output of `proj_out`: [B, C, h, w] where it is a convolution, else [B, N, C]."""
+    def projection(
+        self, site: TransformerSite, inputs: Tensor, output: Tensor, info: ForwardInfo
+    ) -> Tensor | None:
+        """New output of `proj_out`: [B, C, h, w] where it is a convolution, else [B, N, C].
+
+        Never call `site.proj_out` from here: it would come back to this hook.
+        """
         return None
 
-    def resnet(self, site: ResNetSite, output: Tensor) -> Tensor | None:
+    def resnet(self, site: ResNetSite, output: Tensor, info: ForwardInfo) -> Tensor | None:
         """New residual [B, C, h, w] of a ResNet block, before the skip connection is added."""
         return None
 

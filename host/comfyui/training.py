@@ -14,6 +14,8 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from ..hooks import checkpoint_contexts
+
 
 @contextmanager
 def autograd_possible() -> Iterator[None]:
@@ -68,7 +70,14 @@ def _recomputing(forward: Callable[..., Any]) -> Callable[..., Any]:
         if (options := kwargs.get("transformer_options")) is not None:
             # The UNet goes on writing into its options; a second run must see them as they are now.
             kwargs["transformer_options"] = dict(options)
-        return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+        return checkpoint(
+            forward,
+            *args,
+            use_reentrant=False,
+            preserve_rng_state=False,
+            context_fn=checkpoint_contexts,
+            **kwargs,
+        )
 
     return run
 

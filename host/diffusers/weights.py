@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from torch.utils.checkpoint import checkpoint
 
+from ..hooks import checkpoint_contexts
 from ..ports import WeightEdit
 
 
@@ -85,11 +88,16 @@ def frozen(*modules: nn.Module) -> Iterator[None]:
 @contextmanager
 def checkpointed(unet: Any) -> Iterator[None]:
     """Recompute the UNet's blocks in the backward pass instead of keeping their activations."""
-    if unet.is_gradient_checkpointing:
-        yield
-        return
-    unet.enable_gradient_checkpointing()
+    blocks = [block for block in unet.modules() if hasattr(block, "gradient_checkpointing")]
+    before = [
+        (block.gradient_checkpointing, getattr(block, "_gradient_checkpointing_func", None))
+        for block in blocks
+    ]
+    recomputing = partial(checkpoint, use_reentrant=False, context_fn=checkpoint_contexts)
     try:
+        unet.enable_gradient_checkpointing(recomputing)
         yield
     finally:
-        unet.disable_gradient_checkpointing()
+        for block, (flag, function) in zip(blocks, before, strict=True):
+            block.gradient_checkpointing = flag
+            block._gradient_checkpointing_func = function

@@ -48,7 +48,7 @@ class Watch(UNetEdit):
     def wants_projection(self, site) -> bool:
         return True
 
-    def projection(self, site, inputs, output):
+    def projection(self, site, inputs, output, info):
         if self.crash_at is not None and len(self.infos) > self.crash_at:
             raise RuntimeError("crash in the middle of sampling")
         return output * self.factor if self.factor != 1.0 else None

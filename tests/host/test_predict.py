@@ -94,7 +94,7 @@ def test_levels_are_those_of_the_feature_maps(host: ComfyHost):
         def wants_resnet(self, site) -> bool:
             return True
 
-        def resnet(self, site, output):
+        def resnet(self, site, output, info):
             seen[site.name] = tuple(output.shape[-2:]), self.info.grid(site), site.width
             assert output.shape[1] == site.width
 
@@ -129,17 +129,17 @@ class Touch(UNetEdit):
         call.module.to_out(call.module.to_v(torch.zeros(1, 3, call.module.to_v.in_features)))
         return self._at("cross", call.output)
 
-    def self_query(self, site, layer, query):
+    def self_query(self, site, layer, query, info):
         return self._at("query", query)
 
-    def self_key(self, site, layer, key):
+    def self_key(self, site, layer, key, info):
         return self._at("key", key)
 
-    def projection(self, site, inputs, output):
+    def projection(self, site, inputs, output, info):
         assert inputs.shape == output.shape
         return self._at("projection", output)
 
-    def resnet(self, site, output):
+    def resnet(self, site, output, info):
         return self._at("resnet", output)
 
 
@@ -179,7 +179,7 @@ def test_stopping_early_takes_every_hook_off(host: ComfyHost, graph: Graph):
         def wants_projection(self, site) -> bool:
             return site.place is Place.MID
 
-        def projection(self, site, inputs, output):
+        def projection(self, site, inputs, output, info):
             raise StopForward
 
         def end(self) -> None:

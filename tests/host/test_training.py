@@ -131,7 +131,7 @@ def test_a_crash_or_cancel_leaves_everything_as_it_was(sd1: Graph, how):
         def wants_resnet(self, site) -> bool:
             return site.number == 5
 
-        def resnet(self, site, output):
+        def resnet(self, site, output, info):
             raise error
 
     delta = parameter(*host.weight(KEY).shape)

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from conceptloom.attention.maps import AttentionCapture, TokenQuery
 from conceptloom.errors import ModelError
 from conceptloom.host.diffusers import DiffusersHost
+from conceptloom.host.ports import ForwardInfo, TransformerSite, UNetEdit
 from conceptloom.training.checkpoints import model_digest
 
-from ..tiny_models import assert_unchanged, diffusers, noise, snapshot, tiny_host
+from ..tiny_models import assert_unchanged, diffusers, hooks_on, noise, snapshot, tiny_host
 
 NAMES = [
     "unet.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight",
@@ -179,3 +180,44 @@ def test_unknown_weights_are_refused_before_anything_happens(host: DiffusersHost
         with host.edited({NAMES[0]: lambda w: w, "unet.nowhere": lambda w: w}, trainable=True):
             raise AssertionError
     assert_unchanged(before, host)
+
+
+class StartTokenDetached(UNetEdit):
+    """Custom Diffusion's trick: nothing is learned about the start token."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def wants_cross_projections(self, site: TransformerSite) -> bool:
+        return True
+
+    def cross_key(
+        self, site: TransformerSite, layer: int, key: Tensor, info: ForwardInfo
+    ) -> Tensor:
+        self.calls += 1
+        return torch.cat([key[:, :1].detach(), key[:, 1:]], dim=1)
+
+
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+def test_recomputed_blocks_meet_the_edits_that_change_them(family: str) -> None:
+    host = tiny_host(family)
+    name = next(n for n in host.weight_names() if n.endswith("attn2.to_k.weight"))
+
+    def gradient(checkpointing: bool, edit: UNetEdit | None) -> Tensor:
+        delta = torch.zeros_like(host.weight(name), requires_grad=True)
+        edits = [] if edit is None else [edit]
+        with host.edited({name: lambda w: w + delta}, trainable=True, checkpointing=checkpointing):
+            prompt = host.encode_prompt("a photo of a cat")
+            out = host.predict(noise(1, 4, 16, 16), torch.tensor([300]), [prompt], edits)
+            out.square().sum().backward()
+        assert delta.grad is not None
+        return delta.grad
+
+    plain, edit = gradient(False, None), StartTokenDetached()
+    before = hooks_on(host)  # transformers has put some of its own on the text encoders
+    wanted = gradient(False, edit)
+    assert not torch.allclose(plain, wanted, rtol=1e-3)
+    calls, edit.calls = edit.calls, 0
+    torch.testing.assert_close(gradient(True, edit), wanted, rtol=1e-5, atol=1e-8)
+    assert calls < edit.calls <= 2 * calls  # the middle block is not recomputed by diffusers
+    assert hooks_on(host) == before

@@ -23,7 +23,15 @@ from conceptloom.host.ports import (
 
 from ..tiny_models import FAMILIES, assert_unchanged, hooks_on, noise, snapshot, tiny_host
 
-POINTS = ("cross", "self_query", "self_key", "projection", "resnet")
+POINTS = (
+    "cross",
+    "cross_key",
+    "cross_value",
+    "self_query",
+    "self_key",
+    "projection",
+    "resnet",
+)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -57,6 +65,9 @@ class Everywhere(UNetEdit):
     def wants_cross_attention(self, site: TransformerSite) -> bool:
         return self._wants("cross", site)
 
+    def wants_cross_projections(self, site: TransformerSite) -> bool:
+        return self._wants("cross_key", site) or self._wants("cross_value", site)
+
     def wants_self_attention(self, site: TransformerSite) -> bool:
         return self._wants("self_query", site) or self._wants("self_key", site)
 
@@ -75,16 +86,32 @@ class Everywhere(UNetEdit):
     def cross_attention(self, call: CrossAttentionCall) -> Tensor | None:
         return self._fire("cross", call.site, call.layer, call.output)
 
-    def self_query(self, site: TransformerSite, layer: int, query: Tensor) -> Tensor | None:
+    def cross_key(
+        self, site: TransformerSite, layer: int, key: Tensor, info: ForwardInfo
+    ) -> Tensor | None:
+        return self._fire("cross_key", site, layer, key)
+
+    def cross_value(
+        self, site: TransformerSite, layer: int, value: Tensor, info: ForwardInfo
+    ) -> Tensor | None:
+        return self._fire("cross_value", site, layer, value)
+
+    def self_query(
+        self, site: TransformerSite, layer: int, query: Tensor, info: ForwardInfo
+    ) -> Tensor | None:
         return self._fire("self_query", site, layer, query)
 
-    def self_key(self, site: TransformerSite, layer: int, key: Tensor) -> Tensor | None:
+    def self_key(
+        self, site: TransformerSite, layer: int, key: Tensor, info: ForwardInfo
+    ) -> Tensor | None:
         return self._fire("self_key", site, layer, key)
 
-    def projection(self, site: TransformerSite, inputs: Tensor, output: Tensor) -> Tensor | None:
+    def projection(
+        self, site: TransformerSite, inputs: Tensor, output: Tensor, info: ForwardInfo
+    ) -> Tensor | None:
         return self._fire("projection", site, 0, output)
 
-    def resnet(self, site: ResNetSite, output: Tensor) -> Tensor | None:
+    def resnet(self, site: ResNetSite, output: Tensor, info: ForwardInfo) -> Tensor | None:
         return self._fire("resnet", site, 0, output)
 
 
@@ -99,7 +126,7 @@ def expected(host: DiffusersHost, names: tuple[str, ...] | None = None) -> set[t
     wanted = {
         (point, site.name, layer)
         for site in host.sites.transformers
-        for point in ("cross", "self_query", "self_key")
+        for point in ("cross", "cross_key", "cross_value", "self_query", "self_key")
         for layer in range(site.depth)
     }
     wanted |= {("projection", site.name, 0) for site in host.sites.transformers}
@@ -292,7 +319,12 @@ def test_projection_is_a_convolution_or_a_linear_layer() -> None:
                 return True
 
             def projection(
-                self, site: TransformerSite, inputs: Tensor, output: Tensor, seen: list = seen
+                self,
+                site: TransformerSite,
+                inputs: Tensor,
+                output: Tensor,
+                info: ForwardInfo,
+                seen: list = seen,
             ) -> None:
                 seen.append((site.level, tuple(inputs.shape), tuple(output.shape)))
 
@@ -324,7 +356,7 @@ def test_grids_are_those_of_the_features(host: DiffusersHost, size: tuple[int, i
             assert call.query.shape[2] == call.site.width
             assert call.key.shape[1] == call.info.context_length
 
-        def resnet(self, site: ResNetSite, output: Tensor) -> None:
+        def resnet(self, site: ResNetSite, output: Tensor, info: ForwardInfo) -> None:
             assert tuple(output.shape[-2:]) == self.info.grid(site)
             assert output.shape[1] == site.width
 
@@ -372,3 +404,18 @@ def test_a_capture_changes_nothing_and_lets_gradients_through(host: DiffusersHos
     assert torch.equal(output.detach(), predict(host))
     (grad,) = torch.autograd.grad(capture.maps([TokenQuery(0, (2,), 77)]).sum(), latent)
     assert grad.abs().sum() > 0
+
+
+def test_a_capture_may_stop_the_pass_behind_its_last_block(host: DiffusersHost) -> None:
+    sites = [site for site in host.sites.transformers if site.place is Place.DOWN]
+    stopping, whole = AttentionCapture(sites, stop=True), AttentionCapture(sites)
+    behind = Everywhere(("projection",))
+    predict(host)
+    before = hooks_on(host)
+    with pytest.raises(StopForward):
+        predict(host, stopping, behind)
+    assert {name for _, name, _ in behind.fired} < {site.name for site in host.sites.transformers}
+    predict(host, whole)
+    query = [TokenQuery(0, (1,), 77)]
+    assert torch.equal(stopping.maps(query, (8, 8)), whole.maps(query, (8, 8)))
+    assert hooks_on(host) == before
