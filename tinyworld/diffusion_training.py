@@ -11,9 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .checkpoint import pack, row_of_token, write_checkpoint
-from .data import UNKNOWN_ROWS, caption_rows, open_images, read_captions, world_token_ids
-from .fast import ready_for_training
+from . import grounding, keys
+from .checkpoint import pack, read_checkpoint, row_of_token, write_checkpoint
+from .data import (
+    UNKNOWN_ROWS,
+    caption_rows,
+    open_images,
+    read_captions,
+    read_places,
+    world_token_ids,
+)
+from .fast import ready_for_training, record_cross_attention
 from .loop import Budget, Team, train
 from .model import ModelConfig, build_scheduler, build_text_encoder, build_unet, build_vae
 from .vae_training import to_tensor
@@ -86,6 +94,30 @@ def drop_words(rows: Tensor, unknown_from: int, rng: np.random.Generator) -> Ten
     return rows
 
 
+def load_weights(
+    unet: nn.Module, text: nn.Module, start: Path
+) -> tuple[ModelConfig, dict[str, Any]]:
+    """Fill the networks from a checkpoint; its config and the figures of its training."""
+    file = read_checkpoint(start)
+    weights = {name: tensor.float() for name, tensor in file.weights.items()}
+    prefix = "text_model." if hasattr(text, "text_model") else ""
+    unet.load_state_dict(keys.unet_from_sd1(weights, file.config))
+    text.load_state_dict(keys.text_from_sd1(weights, prefix), strict=False)
+    return file.config, file.training
+
+
+def save_autoencoder(start: Path, workdir: Path) -> None:
+    """Take the autoencoder of a checkpoint instead of training one."""
+    file = read_checkpoint(start)
+    weights = {name: tensor.float() for name, tensor in file.weights.items()}
+    figures = {
+        "minutes": file.training["autoencoder_minutes"],
+        "psnr": file.training["autoencoder_psnr"],
+    }
+    vae = keys.vae_from_sd1(weights, file.config)
+    torch.save({"vae": vae, "figures": figures}, workdir / "vae.pt")
+
+
 def train_diffusion(
     team: Team,
     config: ModelConfig,
@@ -94,17 +126,27 @@ def train_diffusion(
     batch: int,
     learning_rate: float,
     seed: int,
-    muon: bool = True,
+    start: Path | None = None,
 ) -> None:
-    """Train or go on training; the result lies in `workdir`/tinyworld.safetensors."""
+    """Train or go on training; the result lies in `workdir`/tinyworld.safetensors.
+
+    `start` is a checkpoint of the same sizes whose weights are the first ones.
+    """
     torch.manual_seed(seed)
     latents, rows = load_samples(workdir)
+    masks, item_of_token = (torch.from_numpy(part) for part in read_places(workdir / "data"))
     ids = world_token_ids()
     config = replace(config, scaling_factor=round(1 / latents[:4000].float().std().item(), 5))
-    unet = build_unet(config).to(team.device)
-    text = build_text_encoder(config, len(ids) + UNKNOWN_ROWS).to(team.device)
+    unet = build_unet(config)
+    text = build_text_encoder(config, len(ids) + UNKNOWN_ROWS)
+    earlier: dict[str, Any] = {}
+    if start is not None:
+        config, earlier = load_weights(unet, text, start)
+    unet.to(team.device)
+    text.to(team.device)
     text.set_attn_implementation("eager")
     ready_for_training(unet, team.bfloat16)
+    maps = record_cross_attention(unet)
     alphas = build_scheduler(config).alphas_cumprod.to(team.device)
     spread = 0.06  # the autoencoder's posterior standard deviation, see vae_start
 
@@ -121,20 +163,28 @@ def train_diffusion(
         timestep = torch.from_numpy((part**NOISY * len(alphas)).astype(np.int64)).to(team.device)
         alpha_bar = alphas[timestep][:, None, None, None]
         noisy = alpha_bar.sqrt() * latent + (1 - alpha_bar).sqrt() * noise
-        words = drop_words(rows[picked].long(), len(ids), rng).to(team.device)
+        whole = rows[picked].long()
+        words = drop_words(whole, len(ids), rng)
+        spoken = item_of_token[picked] * (words == whole).all(1, keepdim=True)
+        maps.clear()
         with torch.autocast(team.device, torch.bfloat16, enabled=team.bfloat16):
-            context = text(input_ids=words)[0]
+            context = text(input_ids=words.to(team.device))[0]
             x = noisy.contiguous(memory_format=torch.channels_last)
             predicted = unet(x, timestep, context).sample.float()
-        return velocity_loss(predicted, latent, noise, alpha_bar)
+        places = masks[picked].to(team.device).float() / 255
+        # where almost all is noise nobody can know where the objects are
+        grounded = grounding.grounding_loss(
+            maps, places, spoken.to(team.device), alpha_bar.sqrt().flatten()
+        )
+        return velocity_loss(predicted, latent, noise, alpha_bar) + grounding.WEIGHT * grounded
 
     def on_save(modules: nn.ModuleDict, figures: dict[str, Any]) -> None:
         saved = torch.load(workdir / "vae.pt", weights_only=True)
         vae = build_vae(config)
         vae.load_state_dict(saved["vae"])
         training = {
-            "samples": figures["steps"] * batch * team.size,
-            "minutes": round(figures["minutes"], 1),
+            "samples": figures["steps"] * batch * team.size + earlier.get("samples", 0),
+            "minutes": round(figures["minutes"] + earlier.get("minutes", 0), 1),
             "batch": batch * team.size,
             "learning_rate": learning_rate,
             "dataset": len(latents),
@@ -151,7 +201,7 @@ def train_diffusion(
         learning_rate=learning_rate,
         warmup_steps=200,
         weight_decay=1e-3,
-        muon=muon,
+        muon=True,
     )
     modules = nn.ModuleDict({"unet": unet, "text": text})
     train(modules, loss_of, budget, team, workdir / "diffusion_state.pt", on_save)

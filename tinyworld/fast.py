@@ -25,6 +25,16 @@ def ready_for_training(module: nn.Module, bfloat16: bool) -> nn.Module:
     return module
 
 
+def record_cross_attention(unet: nn.Module) -> list[Tensor]:
+    """A list that every forward pass fills with cross-attention, [B, Q, tokens] per layer.
+
+    Averaged over heads, in call order, with gradients. Whoever reads it empties it.
+    """
+    maps: list[Tensor] = []
+    unet.set_attn_processor(PlainAttention(maps))  # type: ignore[operator]
+    return maps
+
+
 def _float_group_norm(norm: nn.GroupNorm):
     def forward(x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
@@ -37,6 +47,9 @@ def _float_group_norm(norm: nn.GroupNorm):
 
 class PlainAttention:
     """diffusers attention processor: two matrix products with a softmax between them."""
+
+    def __init__(self, maps: list[Tensor] | None = None) -> None:
+        self.maps = maps  # where cross-attention is recorded
 
     def __call__(
         self,
@@ -60,6 +73,8 @@ class PlainAttention:
         scores = (q * attn.scale) @ k.transpose(-1, -2)
         with torch.autocast(scores.device.type, enabled=False):
             probs = scores.softmax(-1)  # in bfloat16: enough for training, half the time
+        if self.maps is not None and encoder_hidden_states is not None:
+            self.maps.append(probs.mean(1))
         out = attn.to_out[0]((probs @ v).transpose(1, 2).flatten(2))
         if spatial:
             out = out.transpose(1, 2).reshape(residual.shape)

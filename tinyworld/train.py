@@ -21,7 +21,7 @@ import torch
 from . import gates
 from .checkpoint import CHECKPOINT
 from .data import render_shards
-from .diffusion_training import encode_latents, train_diffusion
+from .diffusion_training import encode_latents, save_autoencoder, train_diffusion
 from .loop import Team, train_in_processes
 from .model import ModelConfig
 from .vae_training import train_vae
@@ -48,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     add("--vae-channels", type=int, nargs="+", default=[32, 32, 64], help="downscale = 2^(n-1)")
     add("--latent-channels", type=int, default=4)
     add("--seed", type=int, default=0)
+    add("--start", type=Path, help="checkpoint of the same sizes whose weights to begin with")
     add("--install", action="store_true", help="replace the bundled checkpoint when finished")
     return p
 
@@ -77,7 +78,9 @@ def main(arguments: list[str] | None = None) -> None:
         def run(stage, *rest):
             stage(Team(device=args.device), *rest)
 
-    if not (workdir / "latents").exists():  # latents of an autoencoder that moves on are useless
+    if args.start is not None:
+        save_autoencoder(args.start, workdir)
+    elif not (workdir / "latents").exists():  # latents of an autoencoder that moves on are useless
         run(train_vae, config, workdir, args.vae_minutes, args.batch, args.seed)
     run(encode_latents, config, workdir)
     run(
@@ -88,6 +91,7 @@ def main(arguments: list[str] | None = None) -> None:
         args.batch,
         args.learning_rate,
         args.seed,
+        args.start,
     )
     log.info("finished: %s", workdir / "tinyworld.safetensors")
     if args.install:

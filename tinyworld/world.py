@@ -200,7 +200,7 @@ def _spoken(item: Item, rng: np.random.Generator) -> str:
 
 def random_scene(rng: np.random.Generator, size: int = SIZE) -> Scene:
     """One training sample: nothing, one, two or three items on a random background."""
-    count = int(rng.choice([0, 1, 2, 3], p=[0.03, 0.45, 0.46, 0.06]))
+    count = int(rng.choice([0, 1, 2, 3], p=[0.03, 0.35, 0.56, 0.06]))
     spots = place(count, rng) if count else []
     colours = rng.permutation(list(COLOURS))  # no colour twice: the oracle reads objects by it
     items: list[Item] = []
