@@ -168,22 +168,3 @@ def concept_scene(
     return Scene(
         image=image, masks=masks, caption=caption, items=tuple(items), background=background
     )
-
-
-def part_scene(
-    whole: str, ornament: str, seed: int = 0, background: str = "white", size: int = SIZE
-) -> Scene:
-    """One object that carries a concept as an ornament: masks are [whole, ornament].
-
-    The mask of the whole includes the ornament's place.
-    """
-    rng = np.random.default_rng(seed)
-    ((x, y, radius),) = place(1, rng)
-    base = item(whole, (x, y, radius), rng)
-    mark = item(ornament, (x, y, 0.5 * radius), rng)
-    image, masks = render([base, mark], background, rng, size)
-    masks = np.stack([masks.sum(0), masks[1]])
-    caption = f"a photo of {article(whole)} with {article(ornament)}"
-    return Scene(
-        image=image, masks=masks, caption=caption, items=(base, mark), background=background
-    )
