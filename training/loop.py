@@ -85,12 +85,15 @@ class _Run:
         self.recipe, self.config, self.events, self.state = recipe, config, events, state
         self.phases, self.save, self.rewind = phases, save, rewind
         self.ends = list(itertools.accumulate(phase.steps for phase in phases))
-        self.watch = LossWatch(row["total"] for row in state.history)
+        self.watch = LossWatch()
         self.started, self.first = time.monotonic(), state.step
         self.overflows = 0
 
     def finish_phase(self, index: int) -> None:
         """All steps of a phase; out of memory is answered once, outside of the model's context."""
+        before = self.ends[index] - self.phases[index].steps
+        earlier = [row["total"] for row in self.state.history[before:]]
+        self.watch = LossWatch(earlier, before)
         while self.state.step < self.ends[index]:
             try:
                 with self.recipe.computing(self.phases[index]):

@@ -14,13 +14,19 @@ SOUND = 2.0  # up to here nothing was wrong yet
 class LossWatch:
     """Moving average of a loss, and whether the next value is one to stop at.
 
+    Every phase has a watch of its own: what is learned, and so what a usual loss is, changes there.
+
+    Args:
+        history: losses of the phase so far.
+        before: steps that were taken before the phase.
+
     Attributes:
-        good_until: how many steps were taken when the average was last as usual.
+        good_until: how many steps were taken in all when the average was last as usual.
     """
 
-    def __init__(self, history: Iterable[float] = ()) -> None:
-        self._average, self._sum, self._seen = 0.0, 0.0, 0
-        self.good_until = 0
+    def __init__(self, history: Iterable[float] = (), before: int = 0) -> None:
+        self._average, self._sum, self._seen, self._before = 0.0, 0.0, 0, before
+        self.good_until = before
         for value in history:
             self.add(value)
 
@@ -43,7 +49,7 @@ class LossWatch:
     @property
     def is_sound(self) -> bool:
         """Whether the average is as usual at this moment."""
-        return self.good_until == self._seen
+        return self.good_until == self._before + self._seen
 
     def add(self, value: float) -> None:
         """A step was taken with this loss."""
@@ -51,7 +57,7 @@ class LossWatch:
         self._sum += value
         self._seen += 1
         if self.smooth <= SOUND * self.usual:
-            self.good_until = self._seen
+            self.good_until = self._before + self._seen
 
     def trouble(self, value: float) -> str | None:
         """What is wrong with a loss before its step is taken; None when it is sound."""

@@ -40,6 +40,7 @@ class BreakAScene:
     """
 
     class_latents: Tensor | None = None
+    _fixed_class_prompt: Prompt | None = None
 
     def __init__(self, host: Host, scene: ConceptScene, config: BreakASceneConfig) -> None:
         self.host, self.config = host, config
@@ -84,23 +85,24 @@ class BreakAScene:
             yield
 
     def losses(self, phase: Phase, draw: torch.Generator) -> Losses:
-        """The weighted loss terms of one batch: diffusion, attention and prior."""
+        """The weighted loss terms of one batch: diffusion, attention and prior.
+
+        While only handles move there is no prior term: a class image's prompt holds no handle, so
+        its gradient would be exactly zero. (The official program computes it all the same.)
+        """
         samples = draw_samples(self.scene, self.config, self._rows, draw)
         latent = self._material.latents(samples)
         noise, timesteps = self._noised(latent.shape[0], latent, draw)
         prompts = self._prompts(samples)
-        class_latent = self._draw_class_latents(len(samples), draw)
+        class_latent = (
+            self._draw_class_latents(len(samples), draw) if phase.name == WEIGHTS else None
+        )
         if class_latent is not None:
             class_noise, class_timesteps = self._noised(len(samples), class_latent, draw)
             latent = torch.cat([latent, class_latent])
-            noise, timesteps = (
-                torch.cat([noise, class_noise]),
-                torch.cat([timesteps, class_timesteps]),
-            )
-            prompts = [
-                *prompts,
-                *[self.host.encode_prompt(self.config.prior_prompt)] * len(samples),
-            ]
+            noise = torch.cat([noise, class_noise])
+            timesteps = torch.cat([timesteps, class_timesteps])
+            prompts = [*prompts, *[self._class_prompt()] * len(samples)]
         capture = AttentionCapture(self.sites if self.config.attention_weight else ())
         noisy = self.host.schedule.add_noise(latent, noise, timesteps)
         predicted = self.host.predict(noisy, timesteps, prompts, [capture])
@@ -171,6 +173,15 @@ class BreakAScene:
             return None
         chosen = torch.randint(len(self.class_latents), (rows,), generator=draw)
         return self.class_latents[chosen].to(self.host.device)
+
+    def _class_prompt(self) -> Prompt:
+        """Encoded once, unless the text encoder learns too."""
+        if self._fixed_class_prompt is None:
+            prompt = self.host.encode_prompt(self.config.prior_prompt)
+            if prompt.context.requires_grad:
+                return prompt
+            self._fixed_class_prompt = prompt
+        return self._fixed_class_prompt
 
     def _noised(self, rows: int, latent: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
         """Noise like the latents, and a timestep for every row, from the CPU's generator."""

@@ -86,3 +86,10 @@ def test_the_first_steps_may_be_wild() -> None:
 )
 def test_the_time_left(seconds: float, done: int, left: int, told: str) -> None:
     assert remaining(seconds, done, left) == told
+
+
+def test_a_phase_is_watched_by_itself() -> None:
+    """A loss that gains a term at the switch has not exploded."""
+    watch = LossWatch([1.0] * SETTLED, before=400)
+    assert (watch.usual, watch.good_until, watch.is_sound) == (1.0, 400 + SETTLED, True)
+    assert LossWatch(before=400).good_until == 400
