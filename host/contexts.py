@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import PromptError
-from .ports import Prompt
+from .ports import ForwardInfo, Prompt
 
 
 def batched_context(prompts: Sequence[Prompt], rows: int) -> Tensor:
@@ -31,3 +31,25 @@ def batched_pooled(prompts: Sequence[Prompt], rows: int) -> Tensor | None:
     if not pooled:
         return None
     return torch.cat(pooled) if len(pooled) == rows else pooled[0].expand(rows, -1)
+
+
+def info_of(
+    latent: Tensor,
+    timesteps: Tensor,
+    prompts: Sequence[Prompt],
+    context: Tensor,
+    conditional: Sequence[bool] | None,
+) -> ForwardInfo:
+    """What edits are told of a forward pass whose prompts are known."""
+    rows = latent.shape[0]
+    shown = tuple(conditional) if conditional is not None else (True,) * rows
+    each = prompts if len(prompts) == rows else [prompts[0]] * rows
+    return ForwardInfo(
+        tuple(latent.shape),
+        timesteps,
+        shown,
+        context.shape[1],
+        tuple(p.tokens for p in each),
+        # Row n of the negative prompt belongs to row n of the positive one.
+        tuple(shown[:row].count(shown[row]) for row in range(rows)),
+    )

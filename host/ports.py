@@ -22,8 +22,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from .schedule import Schedule as Schedule
+
+Tokens = tuple[int | str, ...]  # per position: BPE id, or a handle's name for each of its vectors
 WeightEdit = Callable[[Tensor], Tensor]  # original weight -> weight to compute with, same shape
-PURE_NOISE = 1e-8  # alpha_bar below this is no picture any more
 HandleVectors = Mapping[str, Mapping[str, Tensor]]  # handle -> encoder ("clip_l") -> [n, width]
 
 
@@ -91,6 +93,8 @@ class ForwardInfo:
     timesteps: Tensor  # [B] training index, 0..999, may be fractional
     conditional: tuple[bool, ...]  # per row: False for rows of the negative prompt
     context_length: int  # K, after prompts of different length were repeated to fit
+    prompts: tuple[Tokens, ...] = ()  # per row, before repeating; an empty one is not known
+    pictures: tuple[int, ...] = ()  # per row: which picture of the batch it belongs to
 
     def grid(self, site: TransformerSite | ResNetSite) -> tuple[int, int]:
         """Rows and columns of the feature map at a site (strided convolutions round up)."""
@@ -189,59 +193,21 @@ class UNetEdit:
         return None
 
 
+class WaitsForPrompt(Exception):
+    """An edit needs a pass with another prompt at this noise level first; hosts try that order."""
+
+
 class StopForward(Exception):
     """An edit has what it came for: `predict` stops here and lets this through to its caller."""
 
 
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """Noise levels of the base model: the only conversions between t, sigma and alpha-bar.
-
-    x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) noise        (variance-preserving, the papers)
-    x_sigma = x_0 + sigma noise = x_t / sqrt(alpha_bar)          (ComfyUI, k-diffusion)
-    """
-
-    alpha_bar: Tensor  # [T] float64 on CPU, descending
-    predicts_velocity: bool = False  # the model's own output is v and not noise
-
-    def __len__(self) -> int:
-        return self.alpha_bar.shape[0]
-
-    def at(self, timesteps: Tensor) -> Tensor:
-        """alpha_bar [B] at integer timesteps [B], float32 on their device."""
-        # float32 before it moves: some devices have no float64.
-        return self.alpha_bar.float().to(timesteps.device)[timesteps.long()]
-
-    def sigma(self, timesteps: Tensor) -> Tensor:
-        """k-diffusion noise level [B]."""
-        alpha_bar = self.at(timesteps)
-        return ((1 - alpha_bar) / alpha_bar).sqrt()
-
-    def add_noise(self, latent: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """x_t [B, C, h, w] of clean latents; timesteps is [B]."""
-        alpha_bar = self.at(timesteps)[:, None, None, None]
-        return alpha_bar.sqrt() * latent + (1 - alpha_bar).sqrt() * noise
-
-    def denoised(self, noisy: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """x_0 estimate (Tweedie) from x_t and its predicted noise."""
-        alpha_bar = self.at(timesteps)[:, None, None, None]
-        return (noisy - (1 - alpha_bar).sqrt() * noise) / alpha_bar.sqrt()
-
-    def noise_from_velocity(self, noisy: Tensor, velocity: Tensor, timesteps: Tensor) -> Tensor:
-        """Noise in a v-prediction: eps = sqrt(alpha_bar) v + sqrt(1 - alpha_bar) x_t."""
-        alpha_bar = self.at(timesteps)[:, None, None, None]
-        return alpha_bar.sqrt() * velocity + (1 - alpha_bar).sqrt() * noisy
-
-    def native_weight(self, timesteps: Tensor) -> Tensor:
-        """Factor [B] that turns a squared noise error into one of the model's own target.
-
-        For v-prediction v_hat - v = (eps_hat - eps) / sqrt(alpha_bar), so it is 1 / alpha_bar.
-        Where a schedule ends in pure noise (alpha_bar = 0) the noise error is 0 whatever the model
-        says; the factor stays finite there, so that the loss is 0 and not NaN.
-        """
-        if self.predicts_velocity:
-            return 1 / self.at(timesteps).clamp_min(PURE_NOISE)
-        return torch.ones_like(timesteps, dtype=torch.float32)
+def find_run(tokens: Tokens, piece: Sequence[int | str]) -> tuple[int, ...]:
+    """Positions of every occurrence of a run of tokens; empty when there is none."""
+    piece, size, found = tuple(piece), len(piece), []
+    for start in range(len(tokens) - size + 1 if size else 0):
+        if tokens[start : start + size] == piece:
+            found.extend(range(start, start + size))
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,16 +216,12 @@ class Prompt:
 
     text: str
     context: Tensor  # [1, K, width]
-    tokens: tuple[int | str, ...]  # K entries: BPE id, or a handle's name for each of its vectors
+    tokens: Tokens  # K entries
     pooled: Tensor | None = None  # [1, width] for models that take one (SDXL)
 
     def find(self, piece: Sequence[int | str]) -> tuple[int, ...]:
         """Positions of every occurrence of a run of tokens; empty when there is none."""
-        piece, size, found = tuple(piece), len(piece), []
-        for start in range(len(self.tokens) - size + 1 if size else 0):
-            if self.tokens[start : start + size] == piece:
-                found.extend(range(start, start + size))
-        return tuple(found)
+        return find_run(self.tokens, piece)
 
     def find_handle(self, name: str) -> tuple[int, ...]:
         """Positions of all vectors of a handle; empty when the prompt does not hold it."""
@@ -342,7 +304,7 @@ class Host(Protocol):
         """
         ...
 
-    def tokenize(self, text: str) -> tuple[int | str, ...]:
+    def tokenize(self, text: str) -> Tokens:
         """BPE ids of a text, without start, end and padding."""
         ...
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from ...errors import ImageError, ModelError
-from ..contexts import batched_context, batched_pooled
+from ..contexts import batched_context, batched_pooled, info_of
 from ..fingerprint import fingerprint_of
 from ..hooks import edits_installed
-from ..ports import ForwardInfo, HandleVectors, Prompt, UNetEdit, WeightEdit
+from ..ports import HandleVectors, Prompt, UNetEdit, WeightEdit
 from .prompts import check_widths, encode, encoder_names, encoder_width, token_ids
 from .schedule import schedule_of
 from .sites import unet_sites
@@ -93,8 +93,7 @@ class ComfyHost:
         rows = latent.shape[0]
         latent, timesteps = usable(latent).to(self.device), usable(timesteps).to(self.device)
         context = usable(batched_context(prompts, rows)).to(self.device)
-        shown = tuple(conditional) if conditional is not None else (True,) * rows
-        info = ForwardInfo(tuple(latent.shape), timesteps, shown, context.shape[1])
+        info = info_of(latent, timesteps, prompts, context, conditional)
         self._load([self._patcher], self._base.memory_required([rows, *latent.shape[1:]]))
         dtype = self.dtype
         extra = self._extra_inputs(latent, prompts, dtype)
@@ -104,7 +103,7 @@ class ComfyHost:
                 inputs.to(dtype),
                 timesteps.float(),
                 context=context.to(dtype),
-                transformer_options=self._transformer_options(timesteps, shown),
+                transformer_options=self._transformer_options(timesteps, info.conditional),
                 **extra,
             ).float()
         if self.schedule.predicts_velocity:

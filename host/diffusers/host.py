@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn.utils import parametrize
 
 from ...errors import ModelError, PromptError
-from ..contexts import batched_context, batched_pooled
+from ..contexts import batched_context, batched_pooled, info_of
 from ..fingerprint import fingerprint_of
 from ..hooks import edits_installed
-from ..ports import ForwardInfo, HandleVectors, Prompt, Schedule, UNetEdit, WeightEdit
+from ..ports import HandleVectors, Prompt, Schedule, UNetEdit, WeightEdit
 from .prompts import TextEncoder, Token
 from .sites import canonical_unet_names, unet_sites
 from .weights import checkpointed, edited_weights, frozen
@@ -97,8 +97,7 @@ class DiffusersHost:
     ) -> Tensor:
         rows = latent.shape[0]
         context = batched_context(prompts, rows)
-        shown = tuple(conditional) if conditional is not None else (True,) * rows
-        info = ForwardInfo(tuple(latent.shape), timesteps, shown, context.shape[1])
+        info = info_of(latent, timesteps, prompts, context, conditional)
         dtype = self.unet.dtype
         with edits_installed(self.sites, edits, info):
             output = self.unet(
