@@ -33,7 +33,9 @@ def _scoped(scope: Scope, **more: Any) -> BreakASceneConfig:
 
 PRESETS: dict[str, Settings] = {
     "Break-A-Scene": Settings(
-        told="the paper's recipe: names, then every weight of the model; 24 GB for SD 1.5"
+        # a weight, its gradient and AdamW's two averages, 4 bytes each, times 0.98 G weights
+        told="the paper's recipe: names, then every weight of the model, 16 bytes for each: 16 GB "
+        "for SD 1.5 before activations"
     ),
     "Break-A-Scene K/V": Settings(
         config=_scoped(Scope.CROSS_ATTENTION_KV),

@@ -137,7 +137,8 @@ class _Run:
         return DivergedError(
             f"Learning stopped at step {stopped_at} ({phase.name}): {trouble}. "
             f"The state after step {self.state.step} is kept ({kept}). Lower the learning rate of "
-            f"this phase, now {phase.learning_rate:g}, to a third and queue again."
+            f"this phase, now {phase.learning_rate:g}, to a third and queue again; with another "
+            "rate it begins anew."
         )
 
     def gradients(self, phase: Phase) -> dict[str, float]:
