@@ -24,13 +24,13 @@ from conceptloom.methods.break_a_scene import (
     TokenPhase,
     WeightPhase,
 )
-from conceptloom.methods.break_a_scene.config import RATE_OF_SCOPE
-from conceptloom.methods.break_a_scene.losses import masked_noise_loss
 from conceptloom.methods.break_a_scene.material import SceneMaterial
 from conceptloom.methods.break_a_scene.sampling import Sample
 from conceptloom.training.adapters import Scope
 from conceptloom.training.handles import HandleParameters, initial_handles
 from conceptloom.training.loop import Events, LoopConfig, run
+from conceptloom.training.losses import masked_noise_loss
+from conceptloom.training.phases import RATE_OF_SCOPE
 
 Losses = Mapping[str, float]
 

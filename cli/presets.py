@@ -9,9 +9,9 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..methods.break_a_scene import BreakASceneConfig, ClassImages, TokenPhase, WeightPhase
-from ..methods.break_a_scene.config import RATE_OF_SCOPE
 from ..training.adapters import Scope
 from ..training.loop import LoopConfig
+from ..training.phases import RATE_OF_SCOPE
 from ..training.previews import PreviewConfig
 
 

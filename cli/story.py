@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..attention.reading import read_attention
 from ..host.ports import HandleVectors, Host, Progress
-from ..methods.break_a_scene import Learned, learn_scene
+from ..methods.break_a_scene import learn_scene
 from ..samplers.ddim import sample_ddim, seeded_noise
 from ..tinyworld.concepts import concept_scene
 from ..tinyworld.oracle import Localisation
@@ -23,6 +23,7 @@ from ..training.concept_file import save_concept
 from ..training.palette import concept_colours
 from ..training.pictures import attention_overlay
 from ..training.scene import ConceptScene, make_scene
+from ..training.session import Learned
 from .measures import ELSEWHERE_SEED, Judge, Verdict, as_image, word_localisation
 from .presets import TINYWORLD, Settings
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ..host.ports import Host
-from ..methods.break_a_scene import Learned, learn_scene
+from ..methods.break_a_scene import learn_scene
 from ..training.concept_file import save_concept
 from ..training.palette import concept_colours
 from ..training.pictures import sample_strip
@@ -17,6 +17,7 @@ from ..training.plots import loss_plot
 from ..training.reports import write_csv
 from ..training.scene import ConceptScene
 from ..training.scene_preview import scene_preview
+from ..training.session import Learned
 from .cancelling import Cancelled, Stopped
 from .picture_files import write_picture
 from .presets import Settings

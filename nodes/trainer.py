@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..host.comfyui.progress import NodeProgress
 from ..host.ports import Host, Progress
-from ..methods.break_a_scene import Learned, learn_scene
+from ..methods.break_a_scene import learn_scene
 from ..training.concept import Concept
 from ..training.concept_file import save_concept
 from ..training.paths import confined_path
@@ -22,6 +22,7 @@ from ..training.pictures import sample_strip, scores_told
 from ..training.plots import loss_plot
 from ..training.previews import PreviewConfig
 from ..training.scene import ConceptScene, SceneImage
+from ..training.session import Learned
 from .presets import Settings, preset_input, settings_of
 from .shared import CATEGORY, SUFFIX, applied, host_of, picture, shown
 from .sockets import LearnedConcept, Scene

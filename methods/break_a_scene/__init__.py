@@ -22,14 +22,13 @@ and class images of prior preservation stay latents and do not pass through a JP
 """
 
 from .config import BreakASceneConfig, TokenPhase, WeightPhase
-from .learn import ClassImages, Learned, learn_scene
+from .learn import ClassImages, learn_scene
 from .recipe import BreakAScene
 
 __all__ = [
     "BreakAScene",
     "BreakASceneConfig",
     "ClassImages",
-    "Learned",
     "TokenPhase",
     "WeightPhase",
     "learn_scene",

@@ -1,31 +1,10 @@
-"""The losses of Break-A-Scene on plain tensors."""
+"""The attention loss of Break-A-Scene on plain tensors; L_rec is `training.losses`."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 from ...attention.maps import normalised_by_max
-
-
-def masked_noise_loss(
-    predicted: Tensor, noise: Tensor, mask: Tensor, weight: Tensor | None = None
-) -> Tensor:
-    """Squared error of the predicted noise under the masks.
-
-    Source: L_rec, paper Sec. 4.2; official train.py:1152-1158. As there, the mean runs over all
-    latents and those outside of the mask count as zero: a small object pulls less.
-
-    Args:
-        predicted: [B, C, h, w] model output, noise units.
-        noise: [B, C, h, w] the noise that was added.
-        mask: [B, 1, h, w] union of the drawn concepts' masks, 0..1.
-        weight: [B] factor of every row; `Schedule.native_weight` for v-prediction.
-
-    Returns:
-        [] dimensionless.
-    """
-    error = ((predicted - noise) * mask).square().mean(dim=(1, 2, 3))
-    return (error if weight is None else error * weight).mean()
 
 
 def attention_loss(maps: Tensor, masks: Tensor, rows: int) -> Tensor:

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ...attention.levels import grid_at
 from ...host.ports import Host
+from ...training.grid_masks import mask_on_grid
 from ...training.scene import ConceptScene, SceneImage
 from .sampling import Sample
 
@@ -62,13 +62,6 @@ def _picture(host: Host, picture: SceneImage, level: int, mirrored: bool) -> _Pi
     masks = {name: turned(mask, 1) for name, mask in picture.masks.items()}
     return _Picture(
         latent,
-        {name: _nearest(mask, size).to(latent.device) for name, mask in masks.items()},
-        {name: _nearest(mask, grid).to(latent.device) for name, mask in masks.items()},
+        {name: mask_on_grid(mask, size).to(latent.device) for name, mask in masks.items()},
+        {name: mask_on_grid(mask, grid).to(latent.device) for name, mask in masks.items()},
     )
-
-
-def _nearest(mask: Tensor, size: tuple[int, ...]) -> Tensor:
-    resized = F.interpolate(mask[None, None], size, mode="nearest")
-    if resized.max() == 0:
-        resized = F.adaptive_max_pool2d(mask[None, None], size)
-    return resized[0, 0]

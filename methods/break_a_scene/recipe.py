@@ -14,12 +14,14 @@ from ...attention.maps import AttentionCapture, TokenQuery
 from ...host.ports import Host, Prompt
 from ...training.adapters import Scope, make_adapters
 from ...training.concept import Concept
+from ...training.draws import drawn_noise
 from ...training.handles import HandleParameters, initial_handles
 from ...training.loop import summary
+from ...training.losses import masked_noise_loss
 from ...training.recipe import Losses, Phase, StepDown
 from ...training.scene import ConceptScene, resized_scene
 from .config import BreakASceneConfig
-from .losses import attention_loss, masked_noise_loss
+from .losses import attention_loss
 from .material import SceneMaterial
 from .sampling import Sample, draw_samples
 
@@ -92,13 +94,13 @@ class BreakAScene:
         """
         samples = draw_samples(self.scene, self.config, self._rows, draw)
         latent = self._material.latents(samples)
-        noise, timesteps = self._noised(latent.shape[0], latent, draw)
+        noise, timesteps = drawn_noise(self.host, latent, draw)
         prompts = self._prompts(samples)
         class_latent = (
             self._draw_class_latents(len(samples), draw) if phase.name == WEIGHTS else None
         )
         if class_latent is not None:
-            class_noise, class_timesteps = self._noised(len(samples), class_latent, draw)
+            class_noise, class_timesteps = drawn_noise(self.host, class_latent, draw)
             latent = torch.cat([latent, class_latent])
             noise = torch.cat([noise, class_noise])
             timesteps = torch.cat([timesteps, class_timesteps])
@@ -182,12 +184,6 @@ class BreakAScene:
                 return prompt
             self._fixed_class_prompt = prompt
         return self._fixed_class_prompt
-
-    def _noised(self, rows: int, latent: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Noise like the latents, and a timestep for every row, from the CPU's generator."""
-        noise = torch.randn(latent.shape, generator=draw).to(latent)
-        timesteps = torch.randint(len(self.host.schedule), (rows,), generator=draw)
-        return noise, timesteps.to(latent.device)
 
 
 def _queries(samples: Sequence[Sample], prompts: Sequence[Prompt]) -> list[TokenQuery]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ...training.draws import below, happens
 from ...training.scene import ConceptScene
 from .config import BreakASceneConfig
 
@@ -32,13 +33,9 @@ def draw_samples(
 
 
 def _draw_sample(scene: ConceptScene, config: BreakASceneConfig, draw: torch.Generator) -> Sample:
-    image = _below(len(scene.images), draw)
+    image = below(len(scene.images), draw)
     names: Sequence[str] = list(scene.images[image].masks)
-    count = 1 + _below(len(names), draw) if config.union_sampling else 1
+    count = 1 + below(len(names), draw) if config.union_sampling else 1
     order = torch.randperm(len(names), generator=draw)[:count].tolist()
-    mirrored = float(torch.rand((), generator=draw)) < config.flip
+    mirrored = happens(config.flip, draw)
     return Sample(image, mirrored, tuple(names[i] for i in order))
-
-
-def _below(limit: int, draw: torch.Generator) -> int:
-    return int(torch.randint(limit, (), generator=draw))

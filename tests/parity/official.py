@@ -155,14 +155,10 @@ def recorded_recipe(
     noises = [recording["instance_noise"], recording["class_noise"]]
     class_timestep, timestep = recording["timesteps"].split(1)  # the class image came first
 
-    class Recorded(BreakAScene):
-        def _noised(self, *_: object) -> tuple[Tensor, Tensor]:
-            kind = next(kinds)
-            return noises[kind], (timestep, class_timestep)[kind]
-
-    kinds = iter((0, 1))
+    drawn = iter(zip(noises, (timestep, class_timestep), strict=True))
+    patched.setattr(recipe, "drawn_noise", lambda *_: next(drawn))
     patched.setattr(recipe, "draw_samples", lambda *_: [sample])
-    learner = Recorded(tiny_host(recording), recorded_scene(recording), config)
+    learner = BreakAScene(tiny_host(recording), recorded_scene(recording), config)
     learner.class_latents = recording["class_sample"] * LATENT_SCALE
     return learner
 

@@ -23,13 +23,14 @@ from conceptloom.methods.break_a_scene import (
     recipe,
 )
 from conceptloom.methods.break_a_scene import learn as learn_module
-from conceptloom.methods.break_a_scene.losses import attention_loss, masked_noise_loss
+from conceptloom.methods.break_a_scene.losses import attention_loss
 from conceptloom.methods.break_a_scene.material import SceneMaterial
 from conceptloom.methods.break_a_scene.sampling import Sample, draw_samples
-from conceptloom.training import paths
+from conceptloom.training import paths, session
 from conceptloom.training.adapters import Scope
 from conceptloom.training.concept_file import save_concept
 from conceptloom.training.loop import LoopConfig, run, step_generator
+from conceptloom.training.losses import masked_noise_loss
 from conceptloom.training.previews import PreviewConfig
 from conceptloom.training.scene import ConceptScene, make_scene, with_background
 
@@ -512,7 +513,7 @@ def test_a_full_disk_does_not_cost_the_concept(
 
     settings = config(1, 1, scope=Scope.HANDLES)
     straight = learn_scene(host, scene(), settings, **QUICK).concept
-    monkeypatch.setattr(learn_module, "write_csv", full)
+    monkeypatch.setattr(session, "write_csv", full)
     monkeypatch.setattr(learn_module.StateFolder, "save", full)
     concept = learn_scene(host, scene(), settings, **QUICK, folder=tmp_path).concept
     for name, vectors in straight.handles.items():
@@ -607,7 +608,7 @@ def test_every_setting_changes_what_is_learned(name: str, usual: list[Tensor]) -
 def test_every_setting_has_its_own_states(
     host: DiffusersHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(learn_module, "model_digest", lambda host: "the same")
+    monkeypatch.setattr(session, "model_digest", lambda host: "the same")
 
     def folder(settings: BreakASceneConfig, given: ClassImages, loop: LoopConfig) -> Path:
         learner = BreakAScene(host, scene(), settings)

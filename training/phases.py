@@ -1,0 +1,47 @@
+"""The two phases that methods learn in, and the rates that go with what learns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .adapters import Scope
+from .checks import require_positive, require_whole
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenPhase:
+    """Phase 1: only the handle vectors move (Break-A-Scene, train.py:200-211, 242-253)."""
+
+    steps: int = 400  # optimizer steps
+    learning_rate: float = 5e-4  # AdamW, constant
+
+    def __post_init__(self) -> None:
+        require_whole("token_steps", self.steps, least=0)
+        require_positive("token_rate", self.learning_rate)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WeightPhase:
+    """Phase 2: the weights of a scope move together with the handles, with a fresh optimizer."""
+
+    steps: int = 400  # optimizer steps
+    learning_rate: float = 2e-6  # for Scope.FULL; see RATE_OF_SCOPE for the others
+    scope: Scope = Scope.FULL
+    rank: int = 8  # of Scope.LOW_RANK
+
+    def __post_init__(self) -> None:
+        require_whole("weight_steps", self.steps, least=0)
+        require_positive("weight_rate", self.learning_rate)
+        require_whole("rank", self.rank, least=1)
+
+
+# 2e-6 is the official rate of the full scope. Custom Diffusion and CLiC train cross-attention at
+# 1e-5, Personalized Residuals the output projections at 1e-3. The one of low-rank factors is ours.
+RATE_OF_SCOPE = {
+    Scope.HANDLES: 5e-4,
+    Scope.CROSS_ATTENTION_KV: 1e-5,
+    Scope.CROSS_ATTENTION: 1e-5,
+    Scope.PROJ_OUT: 1e-3,
+    Scope.LOW_RANK: 1e-4,
+    Scope.FULL: 2e-6,
+}

@@ -1,0 +1,128 @@
+"""From a recipe to a concept: what methods that learn from a scene do around the loop."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..attention.localisation import LocalisationScores
+from ..errors import StorageError
+from ..host.ports import Host, Progress
+from .checkpoints import StateFolder, content_key, model_digest
+from .concept import Concept
+from .loop import run
+from .previews import Previews
+from .recipe import Events, LoopConfig, Recipe
+from .reports import TensorBoardLog, write_csv
+from .scene import ConceptScene
+
+log = logging.getLogger("conceptloom")
+
+# float16 loses gradients below 6e-8; masters are float32, so scaling there and back is exact.
+HALF_PRECISION_SCALE = 1024.0
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """All that a run leaves behind."""
+
+    concept: Concept
+    history: Sequence[Mapping[str, float]]  # one row a step
+    samples: Tensor  # [n, H, W, 3] last pictures of the fixed seed
+    timeline: Tensor | None  # [H, W, 3] the pictures of every preview
+    overlay: Tensor  # [H, W, 3] attention of every handle over its picture
+    scores: Mapping[str, LocalisationScores] = field(default_factory=dict)
+
+
+class ConceptRecipe(Recipe, Protocol):
+    """A recipe whose end is a concept."""
+
+    def concept(self, history: Sequence[Mapping[str, float]], thumbnail: Tensor | None) -> Concept:
+        """What was learned, ready to be saved."""
+        ...
+
+
+def loop_for(host: Host, loop: LoopConfig | None, *, seed: int, accumulation: int) -> LoopConfig:
+    """The loop's settings with those that a method has, and scaled losses where a host needs it."""
+    scale = HALF_PRECISION_SCALE if host.dtype is torch.float16 else 1.0
+    return replace(loop or LoopConfig(), seed=seed, accumulation=accumulation, loss_scale=scale)
+
+
+def state_folder(
+    folder: Path | None,
+    host: Host,
+    scene: ConceptScene,
+    loop: LoopConfig,
+    settings: Sequence[Any],
+    more: Mapping[str, Tensor | Sequence[Tensor]] | None = None,
+) -> StateFolder | None:
+    """The folder of this very run: other pictures or settings have another one.
+
+    Args:
+        folder: below which it lies; None keeps nothing.
+        scene: at the size at which it is learned.
+        settings: all else that decides the result, as JSON has it.
+        more: tensors that do so too, by a stable name.
+    """
+    if folder is None:
+        return None
+    inputs = {
+        "images": [p.image for p in scene.images],
+        "masks": [mask for p in scene.images for mask in p.masks.values()],
+        **(more or {}),
+    }
+    names = [list(p.masks) for p in scene.images]
+    numerics = {name: value for name, value in asdict(loop).items() if not name.endswith("_every")}
+    every = [settings[0], numerics, dict(scene.words), names, *settings[1:]]
+    return StateFolder(folder, content_key(model_digest(host), every, inputs))
+
+
+def teach(
+    recipe: ConceptRecipe,
+    loop: LoopConfig,
+    shown: Previews,
+    kept: StateFolder | None,
+    progress: Progress,
+) -> Learned:
+    """Run a recipe to its end, from where a saved state left off, and look at what came of it.
+
+    Raises:
+        TrainingError: see `training.loop.run`.
+    """
+    with _log(kept) as written:
+        events = Events(progress, written.scalars if written else _ignore, shown)
+        state = run(recipe, loop, events, kept)
+    if kept:
+        _write_losses(state.history, kept.folder / "losses.csv")
+    with recipe.computing(recipe.phases()[-1]):
+        samples, overlay = shown.samples(), shown.overlay()
+    concept = recipe.concept(state.history, samples[-1])
+    return Learned(concept, state.history, samples, shown.timeline(), overlay, shown.scores)
+
+
+def _write_losses(history: Sequence[Mapping[str, float]], path: Path) -> None:
+    """The CSV file; a disk that is full costs the file and not the concept."""
+    try:
+        write_csv(history, path)
+    except StorageError as error:
+        log.warning("%s", error)
+
+
+@contextmanager
+def _log(kept: StateFolder | None) -> Iterator[TensorBoardLog | None]:
+    if kept is None:
+        yield None
+        return
+    with TensorBoardLog(kept.folder / "tensorboard") as log:
+        yield log
+
+
+def _ignore(row: Mapping[str, float]) -> None:
+    """For runs that keep no files."""
