@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -112,7 +113,7 @@ class _Run:
         self.state.is_whole = True
         terms = self.gradients(phase)
         total = sum(terms.values())
-        norm = _unscaled_norm(phase.parameters, self.config)
+        norm = _unscaled_norm(phase.every_parameter, self.config)
         trouble = self.watch.trouble(total)
         # An overflow under loss scaling skips the step.
         self.overflows = 0 if math.isfinite(norm) else self.overflows + 1
@@ -218,8 +219,10 @@ def _unscaled_norm(parameters: Sequence[nn.Parameter], config: LoopConfig) -> fl
 
 
 def _optimizer(phase: Phase, config: LoopConfig) -> torch.optim.AdamW:
+    groups: list[dict[str, Any]] = [{"params": list(phase.parameters)}]
+    groups += [{"params": list(group), "lr": rate} for group, rate in phase.others]
     return torch.optim.AdamW(
-        list(phase.parameters),
+        groups,
         lr=phase.learning_rate,
         betas=config.betas,
         weight_decay=config.weight_decay,

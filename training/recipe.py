@@ -28,6 +28,13 @@ class Phase:
     steps: int
     learning_rate: float
     parameters: Sequence[nn.Parameter]
+    # More parameters, each group with a rate of its own.
+    others: Sequence[tuple[Sequence[nn.Parameter], float]] = ()
+
+    @property
+    def every_parameter(self) -> list[nn.Parameter]:
+        """All that learn in this phase, whatever their rate."""
+        return [*self.parameters, *(p for group, _ in self.others for p in group)]
 
 
 class Recipe(Protocol):

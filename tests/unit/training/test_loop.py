@@ -600,3 +600,19 @@ def test_a_summary_is_the_mean_of_the_last_tenth() -> None:
     history = [{"step": i, "phase": 0, "total": float(i), "prior": 1.0} for i in range(1, 21)]
     assert summary(history) == {"steps": 20, "total": 19.5, "prior": 1.0}
     assert summary([]) == {"steps": 0}
+
+
+def test_groups_of_a_phase_move_at_their_own_rates() -> None:
+    class TwoRates(Lines):
+        def phases(self) -> Sequence[Phase]:
+            return [Phase("both", 1, 0.01, [self.weight], (([self.handle], 0.1),))]
+
+    lines = TwoRates()
+    before = lines.weight.detach().clone(), lines.handle.detach().clone()
+    run(lines, LoopConfig(weight_decay=0.0, clip=0.0))
+    moved = [
+        (now - then).abs() for now, then in zip((lines.weight, lines.handle), before, strict=True)
+    ]
+    # Adam's first step is as long as the rate, whatever the gradient.
+    torch.testing.assert_close(moved[0], torch.full((4,), 0.01), rtol=1e-3, atol=0)
+    torch.testing.assert_close(moved[1], torch.full((4,), 0.1), rtol=1e-3, atol=0)
