@@ -7,7 +7,7 @@ attention patches of others keep working: what they replace is seen here as the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -64,6 +64,25 @@ def _hooked(passes: Sequence[_Pass]) -> Iterator[None]:
             for hook in _hooks(one.sites, one.edits, one.info):
                 cleanup.callback(hook.remove)
         yield
+
+
+@contextmanager
+def residuals_installed(
+    residuals: Iterable[tuple[nn.Module, Callable[[Tensor], Tensor]]],
+) -> Iterator[None]:
+    """Add to the output of layers what their inputs give, for as long as the context lasts."""
+    with ExitStack() as cleanup:
+        for module, residual in residuals:
+            hook = module.register_forward_hook(_adding(residual))
+            cleanup.callback(hook.remove)
+        yield
+
+
+def _adding(residual: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+    def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return output + residual(args[0]).to(output)
+
+    return hook
 
 
 def _hooks(sites: UNetSites, edits: Sequence[UNetEdit], info: ForwardInfo) -> Iterator[Any]:

@@ -29,6 +29,21 @@ WeightEdit = Callable[[Tensor], Tensor]  # original weight -> weight to compute 
 HandleVectors = Mapping[str, Mapping[str, Tensor]]  # handle -> encoder ("clip_l") -> [n, width]
 
 
+@dataclass(frozen=True, slots=True)
+class FactoredEdit:
+    """A weight edit that a layer's output can have instead: (W + BA) x = W x + B (A x).
+
+    While it learns a host may add the residual and never make the sum of the weights: no gradient
+    of the weight's size, and no second copy of the weight for the backward pass.
+    """
+
+    weight: WeightEdit
+    residual: Callable[[Tensor], Tensor]  # the layer's input -> what is added to its output
+
+    def __call__(self, original: Tensor) -> Tensor:
+        return self.weight(original)
+
+
 class Place(str, Enum):
     """Which arm of the UNet a block stands in."""
 

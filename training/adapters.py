@@ -12,10 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ConfigError, ModelError
-from ..host.ports import Host, WeightEdit
+from ..host.ports import FactoredEdit, Host, WeightEdit
 from .concept import Change, Diff, LowRank
 from .handles import generator_for
 
@@ -76,9 +77,9 @@ class FullWeight:
         copy = original.detach().to(device, torch.float32, copy=True)
         self.parameter = nn.Parameter(copy)
 
-    def edit(self, original: Tensor) -> Tensor:
-        """The learned weight in the precision of the one that it stands in for."""
-        return self.parameter.to(original)
+    def as_edit(self) -> WeightEdit:
+        """The learned weight, in the precision of the one that it stands in for."""
+        return lambda original: self.parameter.to(original)
 
     def named(self) -> dict[str, nn.Parameter]:
         return {"full": self.parameter}
@@ -121,10 +122,22 @@ class LowRankWeight:
             up.normal_(std=1e-3, generator=generator)
         self.up, self.down = nn.Parameter(up.to(device)), nn.Parameter(down.to(device))
 
-    def edit(self, original: Tensor) -> Tensor:
+    def as_edit(self) -> WeightEdit:
+        """The residual, added to the weight or, where a layer looks at single points, factored."""
+        is_pointwise = math.prod(self.down.shape[2:]) == 1
+        return FactoredEdit(self._added, self._residual) if is_pointwise else self._added
+
+    def _added(self, original: Tensor) -> Tensor:
         """The weight with the residual; the sum is made in float32."""
         delta = self.scale * (self.up @ self.down.flatten(1))
         return (original + delta.to(original.device).view_as(original)).to(original.dtype)
+
+    def _residual(self, inputs: Tensor) -> Tensor:
+        """scale * up (down x), in the precision of x: [..., in], or [B, in, h, w] of a 1x1 conv."""
+        down, up = self.down.to(inputs), self.scale * self.up.to(inputs)
+        if down.ndim == 2:
+            return F.linear(F.linear(inputs, down), up)
+        return F.conv2d(F.conv2d(inputs, down), up[:, :, None, None])
 
     def named(self) -> dict[str, nn.Parameter]:
         return {"up": self.up, "down": self.down}
@@ -147,7 +160,7 @@ class Adapters:
 
     def edits(self) -> dict[str, WeightEdit]:
         """Canonical weight name -> edit, for `Host.edited(..., trainable=True)`."""
-        return {name: part.edit for name, part in self._parts.items()}
+        return {name: part.as_edit() for name, part in self._parts.items()}
 
     def parameters(self) -> Iterator[nn.Parameter]:
         return iter(self.named().values())

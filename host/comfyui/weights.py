@@ -15,7 +15,8 @@ import comfy.utils
 import torch
 from torch import Tensor, nn
 
-from ..ports import WeightEdit
+from ..hooks import residuals_installed
+from ..ports import FactoredEdit, WeightEdit
 
 PROJECTION = "text_projection"
 Wrapper = Callable[[Tensor], Tensor]  # weight as the host would use it -> weight to use
@@ -87,7 +88,8 @@ class WrappedWeights:
         patcher: a clone made for this.
         weights: those of this patcher, by canonical name.
         edits: by canonical name; names of other patchers are left to them.
-        trainable: call the edits on every use, and keep every weight fit for autograd.
+        trainable: call the edits on every use, and keep every weight fit for autograd; factored
+            edits are added to what their layers give.
     """
 
     def __init__(
@@ -101,8 +103,12 @@ class WrappedWeights:
         self._patcher = patcher
         self._wrappers: list[tuple[Weight, Wrapper]] = []
         self._positions: list[tuple[Weight, Wrapper]] = []
+        self._residuals: list[tuple[nn.Module, Callable[[Tensor], Tensor]]] = []
         for name, weight in weights.items():
             edit = edits.get(name)
+            if trainable and isinstance(edit, FactoredEdit):
+                self._residuals.append((weight.module, edit.residual))
+                edit = None
             if edit is not None:
                 wrapper = _edited(patcher, edit) if trainable else _edited_once(edit)
             elif trainable and _autograd_keeps(weight):
@@ -115,6 +121,7 @@ class WrappedWeights:
 
     def __enter__(self) -> WrappedWeights:
         self._cleanup = ExitStack()
+        self._cleanup.enter_context(residuals_installed(self._residuals))
         self._cleanup.callback(self._take_off)
         for weight, wrapper in self._wrappers:
             self._patcher.add_weight_wrapper(weight.key, wrapper)

@@ -7,7 +7,7 @@ gradients reach whatever the edit depends on, also when checkpointing recomputes
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
 
-from ..hooks import checkpoint_contexts
-from ..ports import WeightEdit
+from ..hooks import checkpoint_contexts, residuals_installed
+from ..ports import FactoredEdit, WeightEdit
 
 
 class _Edited(nn.Module):
@@ -38,11 +38,21 @@ def edited_weights(
 ) -> Iterator[None]:
     """Parametrize `modules[name]`, a module and "weight" or "bias", for every edit; undo it.
 
-    May be entered again on the same weights: the later edit gets what the earlier one gives.
+    May be entered again on the same weights: the later edit gets what the earlier one gives. While
+    they learn, factored edits are added to what their layers give.
     """
+    factored = {n: e for n, e in weights.items() if trainable and isinstance(e, FactoredEdit)}
     installed: list[tuple[nn.Module, str, list[str]]] = []
-    try:
+    with ExitStack() as stack:
+        stack.enter_context(
+            residuals_installed(
+                (modules[name][0], edit.residual) for name, edit in factored.items()
+            )
+        )
+        stack.callback(_take_all_off, installed)
         for name, edit in weights.items():
+            if name in factored:
+                continue
             module, attribute = modules[name]
             if not trainable:
                 with torch.no_grad():
@@ -51,9 +61,11 @@ def edited_weights(
             parametrize.register_parametrization(module, attribute, _Edited(edit), unsafe=True)
             installed.append((module, attribute, order))
         yield
-    finally:
-        for module, attribute, order in reversed(installed):
-            _take_off(module, attribute, order)
+
+
+def _take_all_off(installed: Sequence[tuple[nn.Module, str, list[str]]]) -> None:
+    for module, attribute, order in reversed(installed):
+        _take_off(module, attribute, order)
 
 
 def _take_off(module: Any, attribute: str, order: Sequence[str]) -> None:

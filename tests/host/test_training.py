@@ -17,7 +17,8 @@ from tiny_models import (
 
 from conceptloom.errors import ModelError
 from conceptloom.host.comfyui.host import ComfyHost
-from conceptloom.host.ports import UNetEdit
+from conceptloom.host.ports import FactoredEdit, UNetEdit
+from conceptloom.training.adapters import Scope, Start, make_adapters
 
 LATENT = torch.randn(2, 4, 12, 8, generator=torch.Generator().manual_seed(1))
 TIMESTEPS = torch.tensor([40, 901])
@@ -260,3 +261,28 @@ def test_unknown_names_are_refused():
         host.edited({"unet.nowhere": lambda w: w}, trainable=False),
     ):
         pass
+
+
+def test_factored_edits_learn_what_their_sum_learns(graph: Graph, host: ComfyHost) -> None:
+    """Low-rank factors learn the same, whether they are summed with the weight or applied apart."""
+    before = state_of(graph.model), state_of(graph.clip.patcher)
+    handle = handle_for(host)
+    with torch.inference_mode(False):
+        adapters = make_adapters(host, Scope.LOW_RANK, rank=3, start=Start.BOTH_RANDOM)
+    edits = adapters.edits()
+    assert all(isinstance(edit, FactoredEdit) for edit in edits.values())
+    summed = {name: edit.weight for name, edit in edits.items()}
+
+    def gradients(edits, checkpointing=False) -> dict[str, torch.Tensor]:
+        for parameter in adapters.parameters():
+            parameter.grad = None
+        with host.edited(edits, trainable=True, checkpointing=checkpointing):
+            loss_of(host, handle).backward()
+        return {name: p.grad for name, p in adapters.named().items()}
+
+    wanted = gradients(summed)
+    for checkpointing in (False, True):
+        found = gradients(edits, checkpointing)
+        for name, gradient in wanted.items():
+            torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=2e-6)
+    assert_same_state(graph.model, before[0])

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from conceptloom.attention.maps import AttentionCapture, TokenQuery
 from conceptloom.errors import ModelError
 from conceptloom.host.diffusers import DiffusersHost
-from conceptloom.host.ports import ForwardInfo, TransformerSite, UNetEdit
+from conceptloom.host.ports import FactoredEdit, ForwardInfo, TransformerSite, UNetEdit
+from conceptloom.training.adapters import Scope, Start, make_adapters
 from conceptloom.training.checkpoints import model_digest
 
 from ..tiny_models import assert_unchanged, diffusers, hooks_on, noise, snapshot, tiny_host
@@ -220,4 +221,30 @@ def test_recomputed_blocks_meet_the_edits_that_change_them(family: str) -> None:
     calls, edit.calls = edit.calls, 0
     torch.testing.assert_close(gradient(True, edit), wanted, rtol=1e-5, atol=1e-8)
     assert calls < edit.calls <= 2 * calls  # the middle block is not recomputed by diffusers
+    assert hooks_on(host) == before
+
+
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+def test_factored_edits_learn_what_their_sum_learns(family: str) -> None:
+    """Low-rank factors learn the same, whether they are summed with the weight or applied apart."""
+    host = tiny_host(family)
+    predict(host)
+    before = hooks_on(host)
+    adapters = make_adapters(host, Scope.LOW_RANK, rank=3, start=Start.BOTH_RANDOM)
+    edits = adapters.edits()
+    assert all(isinstance(edit, FactoredEdit) for edit in edits.values())
+    summed = {name: edit.weight for name, edit in edits.items()}
+
+    def gradients(edits, checkpointing=False) -> dict[str, torch.Tensor]:
+        for parameter in adapters.parameters():
+            parameter.grad = None
+        with host.edited(edits, trainable=True, checkpointing=checkpointing):
+            predict(host).square().sum().backward()
+        return {name: p.grad for name, p in adapters.named().items()}
+
+    wanted = gradients(summed)
+    for checkpointing in (False, True):
+        found = gradients(edits, checkpointing)
+        for name, gradient in wanted.items():
+            torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=2e-6)
     assert hooks_on(host) == before

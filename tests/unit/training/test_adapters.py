@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from conceptloom.errors import ConfigError, ModelError
+from conceptloom.host.ports import FactoredEdit
 from conceptloom.training.adapters import (
     FullWeight,
     LowRankWeight,
@@ -130,7 +131,7 @@ def test_full_weight_by_hand() -> None:
     with torch.no_grad():
         weight.parameter.add_(0.5)
     assert weight.parameter.dtype == torch.float32
-    assert weight.edit(torch.zeros(2, dtype=torch.bfloat16)).tolist() == [1.5, 2.5]
+    assert weight.as_edit()(torch.zeros(2, dtype=torch.bfloat16)).tolist() == [1.5, 2.5]
     change = weight.change(torch.tensor([1.0, 2.0]))
     assert isinstance(change, Diff)
     assert change.tensor.tolist() == [0.5, 0.5]
@@ -141,8 +142,17 @@ def test_low_rank_by_hand() -> None:
     with torch.no_grad():
         part.up.copy_(torch.tensor([[1.0], [2.0]]))
         part.down.copy_(torch.tensor([[[[2.0]], [[4.0]], [[6.0]]]]))
-    edited = part.edit(torch.ones(2, 3, 1, 1))
+    edited = part.as_edit()(torch.ones(2, 3, 1, 1))
     assert edited.flatten(1).tolist() == [[2.0, 3.0, 4.0], [3.0, 5.0, 7.0]]
+    # the same on points: W x + B A x
+    inputs = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    factored = part.as_edit()
+    assert isinstance(factored, FactoredEdit)
+    torch.testing.assert_close(
+        torch.conv2d(inputs, torch.ones(2, 3, 1, 1)) + factored.residual(inputs),
+        torch.conv2d(inputs, edited),
+    )
+    assert not isinstance(LowRankWeight((2, 3, 3, 3), 1, torch.Generator()).as_edit(), FactoredEdit)
     change = part.change(torch.zeros(2, 3, 1, 1))
     assert isinstance(change, LowRank)
     assert change.down.shape == (1, 3, 1, 1)
