@@ -1,0 +1,313 @@
+"""LAG sampling: learned residuals only where the concept is (localized attention-guided sampling).
+
+    f_i -> output     W_i x                 what the base model's output projection gives
+    f'_i              W'_i x = f_i + A B x  with the residual of the concept
+    M_i -> masks      attention of the handle and the class word, above its median
+
+    (1 - M) f + M f' = W x + M (A B x)      Ham et al. 2024, arXiv 2405.12978, Sec. 3.2
+
+Cross-attention of a block runs before its output projection, so the mask is that of the very same
+forward pass and costs no second one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import ConfigError
+from ..host.ports import (
+    CrossAttentionCall,
+    ForwardInfo,
+    Tokens,
+    TransformerSite,
+    UNetEdit,
+    WaitsForPrompt,
+    find_run,
+)
+from .lag_masks import binarised, exclusive, smoothed, summed_attention
+
+OnMasks = Callable[[TransformerSite, Tensor, ForwardInfo], None]  # block, masks [P, G, h, w], info
+
+
+class Unconditional(str, Enum):
+    """Where the residual works in rows of the negative prompt, which does not hold the concept."""
+
+    SAME = "same mask"  # that of the positive prompt of the same picture
+    BASE = "nowhere"  # the base model alone
+    EVERYWHERE = "everywhere"  # as a LoRA would
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LagConfig:
+    """How one concept is localised. The paper's values, or ours where it has none."""
+
+    strength: float = 1.0  # factor of the residual; 0 leaves the base model bit for bit
+    localised: bool = True  # False: no attention; the residual works everywhere, as a LoRA does
+    quantile: float = 0.5  # of the attention that is left out; 0.5 is the paper's median
+    softness: float = 0.0  # width of the mask's edge, standard deviations of the attention
+    smoothing: float = 0.0  # Gaussian blur of the attention, cells of the block's map
+    start: float = 0.0  # share of the schedule after which the residual begins
+    end: float = 1.0  # share of the schedule after which the base model is alone again
+    unconditional: Unconditional = Unconditional.SAME
+
+    def __post_init__(self) -> None:
+        for name in ("quantile", "start", "end"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(name, getattr(self, name), "between 0 and 1")
+        for name in ("softness", "smoothing"):
+            if not 0 <= getattr(self, name) <= 64:
+                raise ConfigError(name, getattr(self, name), "between 0 and 64")
+        if not abs(self.strength) < 1e6:
+            raise ConfigError("strength", self.strength, "a finite number")
+        if self.start > self.end:
+            raise ConfigError("start", self.start, f"no more than end, which is {self.end}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class LagConcept:
+    """One concept as the edit applies it.
+
+    Attributes:
+        handle: its name, without brackets.
+        class_tokens: BPE ids of the class word; empty goes by the handle alone.
+        residuals: name of a block -> A [m, r] and B [r, m] of its output projection.
+        mask: [H, W], 0..1; the concept works only inside of it too. None allows it everywhere.
+    """
+
+    handle: str
+    class_tokens: Tokens
+    residuals: Mapping[str, tuple[Tensor, Tensor]]
+    config: LagConfig
+    mask: Tensor | None = None
+
+    def positions(self, tokens: Tokens) -> tuple[int, ...]:
+        """C of the paper: the handle's tokens and the class word's; empty without the handle.
+
+        The class word that follows the handle counts; where none does, every one in the prompt.
+        """
+        handle, word = find_run(tokens, (self.handle,)), self.class_tokens
+        size = len(word)
+        following = {
+            after + i
+            for after in (place + 1 for place in handle)
+            if tokens[after : after + size] == word
+            for i in range(size)
+        }
+        return (*handle, *(sorted(following) or find_run(tokens, word))) if handle else ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What one kind of forward pass needs: which rows and tokens to look at."""
+
+    concepts: tuple[LagConcept, ...]  # those that are at work at this noise level
+    rows: list[int]  # rows whose prompt holds a concept
+    columns: list[int]  # key positions that any of them needs
+    chosen: Tensor  # [R, columns, G]
+    pictures: list[int]  # picture of each of these rows
+    picture_of: list[int]  # picture of every row of the batch
+    holds: Tensor  # [P, G, 1] 1 where a picture's prompt holds the concept
+
+
+class LagEdit(UNetEdit):
+    """Merges the residuals of some concepts into every output projection, by their masks.
+
+    Args:
+        concepts: of one base model; overlaps go to the one with the stronger attention.
+        n_timesteps: of the model's schedule, for `start` and `end`.
+        on_masks: is shown every block's masks.
+    """
+
+    def __init__(
+        self,
+        concepts: Sequence[LagConcept],
+        n_timesteps: int = 1000,
+        on_masks: OnMasks | None = None,
+    ) -> None:
+        self._concepts = tuple(c for c in concepts if c.config.strength != 0)
+        self._last, self._on_masks = n_timesteps - 1, on_masks
+        self._plan: _Plan | None = None
+        self._plans: dict[object, _Plan] = {}
+        self._attention: dict[str, Tensor] = {}
+        self._factors: dict[object, tuple[Tensor, Tensor, Tensor]] = {}
+        self._user_masks: dict[object, Tensor] = {}
+        self._seen: dict[str, Tensor] = {}  # masks of the latest prompts with a concept
+        self._seen_at: Tensor | None = None  # their timesteps
+
+    def begin(self, info: ForwardInfo) -> None:
+        concepts = self._at_work(info)
+        key = (concepts, info.prompts, info.pictures, info.context_length, info.timesteps.device)
+        if key not in self._plans:
+            self._plans[key] = _plan(concepts, info)
+        self._plan = plan = self._plans[key]
+        if plan.rows:
+            self._seen_at = info.timesteps
+        elif not self._has_seen(info):
+            self._seen.clear()
+            borrows = any(
+                c.config.localised and c.config.unconditional is Unconditional.SAME
+                for c in concepts
+            )
+            if borrows and not any(info.conditional):
+                told = ", ".join(f"<{c.handle}>" for c in concepts)
+                raise WaitsForPrompt(f"no prompt that holds {told} came before the others")
+
+    def end(self) -> None:
+        self._attention.clear()
+        self._plan = None
+
+    def wants_cross_attention(self, site: TransformerSite) -> bool:
+        plan = self._plan
+        localised = plan is not None and any(c.config.localised for c in plan.concepts)
+        return localised and bool(plan and plan.rows) and self.wants_projection(site)
+
+    def wants_projection(self, site: TransformerSite) -> bool:
+        return self._plan is not None and any(site.name in c.residuals for c in self._plan.concepts)
+
+    def cross_attention(self, call: CrossAttentionCall) -> None:
+        plan, name = self._plan, call.site.name
+        assert plan is not None
+        found = summed_attention(
+            call.query[plan.rows], call.key[plan.rows], call.site.heads, plan.columns, plan.chosen
+        )
+        before = self._attention.get(name)
+        self._attention[name] = found if before is None else before + found
+
+    def projection(
+        self, site: TransformerSite, inputs: Tensor, output: Tensor, info: ForwardInfo
+    ) -> Tensor:
+        plan = self._plan
+        assert plan is not None
+        weights = self._weights(site, plan, inputs, info)  # [B, G, N]
+        up, down, owner = self._stacked(site, plan.concepts, inputs)
+        weights = weights[:, owner].to(inputs.dtype)  # [B, r, N]
+        if inputs.ndim == 4:  # a convolution, on [B, C, h, w]
+            hidden = (down @ inputs.flatten(2)) * weights  # M (B x)
+            return output + (up @ hidden).view_as(output)
+        hidden = (inputs @ down.T) * weights.transpose(1, 2)
+        return output + hidden @ up.T
+
+    def _at_work(self, info: ForwardInfo) -> tuple[LagConcept, ...]:
+        if all(c.config.start == 0 and c.config.end == 1 for c in self._concepts):
+            return self._concepts
+        done = 1 - float(info.timesteps.flatten()[0]) / self._last
+        return tuple(c for c in self._concepts if c.config.start <= done <= c.config.end)
+
+    def _has_seen(self, info: ForwardInfo) -> bool:
+        return self._seen_at is not None and bool(
+            (self._seen_at.flatten()[0] == info.timesteps.flatten()[0]).all()
+        )
+
+    def _weights(
+        self, site: TransformerSite, plan: _Plan, inputs: Tensor, info: ForwardInfo
+    ) -> Tensor:
+        """What each position of each row takes of each residual, strength and all, [B, G, N]."""
+        masks = self._masks(site, plan, inputs, info)[plan.picture_of]
+        for g, concept in enumerate(plan.concepts):
+            config = concept.config
+            if not config.localised:
+                masks[:, g] = self._allowed(concept, info.grid(site), masks.device)
+            elif config.unconditional is not Unconditional.SAME and not all(info.conditional):
+                negative = [not shown for shown in info.conditional]
+                masks[negative, g] = float(config.unconditional is Unconditional.EVERYWHERE)
+            if config.strength != 1:
+                masks[:, g] *= config.strength
+        return masks
+
+    def _masks(
+        self, site: TransformerSite, plan: _Plan, inputs: Tensor, info: ForwardInfo
+    ) -> Tensor:
+        """M_i of every picture and concept, [P, G, N]."""
+        grid = info.grid(site)
+        nothing = torch.zeros(
+            *plan.holds.shape[:2], grid[0] * grid[1], device=inputs.device, dtype=torch.float32
+        )
+        attention = self._attention.pop(site.name, None)
+        if attention is None:  # no prompt of this pass holds a concept
+            seen = self._seen.get(site.name, nothing)
+            # The prompt with the concept may have covered a part of the picture only.
+            return seen if seen.shape == nothing.shape else nothing
+        attention = attention / site.depth
+        if plan.pictures != list(range(len(nothing))):
+            index = torch.tensor(plan.pictures, device=attention.device)
+            index = index[:, None, None].expand_as(attention)
+            attention = nothing.scatter_reduce(0, index, attention, "amax")
+        masks = [
+            self._mask(attention[:, g : g + 1], concept, grid)
+            for g, concept in enumerate(plan.concepts)
+        ]
+        masks = exclusive(torch.cat(masks, dim=1) * plan.holds, attention)
+        self._seen[site.name] = masks
+        if self._on_masks is not None:
+            self._on_masks(site, masks.unflatten(-1, grid), info)
+        return masks
+
+    def _mask(self, attention: Tensor, concept: LagConcept, grid: tuple[int, int]) -> Tensor:
+        config = concept.config
+        if config.smoothing:
+            attention = smoothed(attention, grid, config.smoothing)
+        mask = binarised(attention, config.quantile, config.softness)
+        return mask * self._allowed(concept, grid, mask.device)
+
+    def _allowed(
+        self, concept: LagConcept, grid: tuple[int, int], device: torch.device
+    ) -> Tensor | int:
+        """The user's own mask of a concept on a grid, [N]; 1 where there is none."""
+        if concept.mask is None:
+            return 1
+        key = (concept, grid, device)
+        if key not in self._user_masks:
+            plane = concept.mask[None, None].float()
+            self._user_masks[key] = F.interpolate(plane, grid, mode="area").flatten().to(device)
+        return self._user_masks[key]
+
+    def _stacked(
+        self, site: TransformerSite, concepts: tuple[LagConcept, ...], inputs: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """All residuals of a block side by side: up [m, r], down [r, m], owner [r]."""
+        key = (site.name, concepts, inputs.device, inputs.dtype)
+        if key not in self._factors:
+            there = [
+                (g, *c.residuals[site.name])
+                for g, c in enumerate(concepts)
+                if site.name in c.residuals
+            ]
+            up = torch.cat([up for _, up, _ in there], dim=1).to(inputs)
+            down = torch.cat([down.flatten(1) for _, _, down in there]).to(inputs)
+            owner = [g for g, part, _ in there for _ in range(part.shape[1])]
+            self._factors[key] = up, down, torch.tensor(owner, device=inputs.device)
+        return self._factors[key]
+
+
+def _plan(concepts: tuple[LagConcept, ...], info: ForwardInfo) -> _Plan:
+    n_rows = info.latent_shape[0]
+    prompts = info.prompts or ((),) * n_rows
+    pictures = list(info.pictures or range(n_rows))
+    places = [[_columns(c, tokens, info.context_length) for c in concepts] for tokens in prompts]
+    rows = [row for row in range(n_rows) if any(places[row])]
+    columns = sorted({column for row in rows for found in places[row] for column in found})
+    device = info.timesteps.device
+    chosen = torch.zeros(len(rows), len(columns), len(concepts), device=device)
+    holds = torch.zeros(max(pictures) + 1, len(concepts), 1, device=device)
+    for r, row in enumerate(rows):
+        for g, found in enumerate(places[row]):
+            chosen[r, [columns.index(column) for column in found], g] = 1
+            if found:
+                holds[pictures[row], g] = 1
+    return _Plan(concepts, rows, columns, chosen, [pictures[r] for r in rows], pictures, holds)
+
+
+def _columns(concept: LagConcept, tokens: Tokens, context_length: int) -> list[int]:
+    """Key positions of a concept, in every repeat of its prompt."""
+    positions = concept.positions(tokens) if concept.config.localised else ()
+    return [
+        start + place
+        for start in (range(0, context_length, len(tokens)) if tokens else ())
+        for place in positions
+    ]

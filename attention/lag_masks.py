@@ -1,0 +1,97 @@
+"""The masks of LAG sampling: where a concept is, from the cross-attention of one block.
+
+    summed_attention  A_{i,C}   sum over the tokens of the concept, heads averaged
+    binarised         M_i       A_{i,C} above its own median (Ham et al. 2024, Sec. 3.2)
+
+Masks are flat, [pictures P, concepts G, positions N], N = h * w of the block.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+MOST_LOGITS = 2**26  # float32 numbers at a time: 256 MiB
+
+
+def summed_attention(
+    query: Tensor, key: Tensor, heads: int, columns: Sequence[int], chosen: Tensor
+) -> Tensor:
+    """Attention probability of each concept's tokens, mean over heads.
+
+    Source: A_{i,C} = sum of A_j over j in C, arXiv 2405.12978, Sec. 3.2. How heads are reduced the
+    paper does not say; here they are averaged before the sum is compared with its median.
+
+    Args:
+        query: [R, N, C] projected, heads not split.
+        key: [R, K, C].
+        columns: positions in 0..K-1 that belong to any concept.
+        chosen: [R, len(columns), G] 1 where the column belongs to the concept in that row, else 0.
+
+    Returns:
+        [R, G, N] probabilities 0..1, float32.
+    """
+    keys = rearrange(key.float(), "r k (a d) -> r a d k", a=heads)
+    wanted = torch.tensor(list(columns), device=key.device)
+    rows_at_once = max(1, MOST_LOGITS // (key.shape[0] * heads * key.shape[1]))
+    parts: list[Tensor] = []
+    for part in query.split(rows_at_once, dim=1):
+        queries = rearrange(part.float(), "r n (a d) -> r a n d", a=heads)
+        logits = (queries * queries.shape[-1] ** -0.5) @ keys  # [R, heads, N, K]
+        probs = logits.softmax(dim=-1).index_select(-1, wanted)  # [R, heads, N, columns]
+        parts.append(probs.mean(dim=1) @ chosen)
+    return torch.cat(parts, dim=1).transpose(1, 2)
+
+
+def binarised(attention: Tensor, quantile: float = 0.5, softness: float = 0.0) -> Tensor:
+    """1 where the attention lies above a quantile of its own values, else 0.
+
+    Source: M_i = binarize(A_{i,C}) at the median, arXiv 2405.12978, Sec. 3.2.
+
+    Args:
+        attention: [..., N].
+        quantile: share of positions that are left out; 0.5 is the median, 0 leaves out none and 1
+            all. Without equal values exactly N - ceil(quantile N) positions are 1.
+        softness: width of the edge in standard deviations of the attention; 0 is the paper's step.
+
+    Returns:
+        [..., N] 0..1.
+    """
+    left_out = math.ceil(quantile * attention.shape[-1])
+    if left_out == 0:
+        return torch.ones_like(attention)
+    threshold = attention.kthvalue(left_out, dim=-1, keepdim=True).values
+    if softness == 0 or left_out == attention.shape[-1]:
+        return (attention > threshold).to(attention)
+    width = softness * attention.std(dim=-1, keepdim=True)
+    return ((attention - threshold) / width.clamp_min(1e-12)).sigmoid()
+
+
+def smoothed(attention: Tensor, grid: tuple[int, int], sigma: float) -> Tensor:
+    """Attention [P, G, N] blurred by a Gaussian of `sigma` cells of its grid (h, w)."""
+    reach = math.ceil(2 * sigma)
+    offsets = torch.arange(-reach, reach + 1, device=attention.device, dtype=attention.dtype)
+    weights = (-0.5 * (offsets / sigma) ** 2).exp()
+    weights = weights / weights.sum()
+    planes = attention.reshape(-1, 1, *grid)
+    planes = F.pad(planes, (reach,) * 4, mode="replicate")
+    planes = F.conv2d(planes, weights.view(1, 1, 1, -1))
+    return F.conv2d(planes, weights.view(1, 1, -1, 1)).reshape(attention.shape)
+
+
+def exclusive(masks: Tensor, attention: Tensor) -> Tensor:
+    """Where masks of several concepts overlap, only that of the stronger attention stays.
+
+    Args:
+        masks: [P, G, N] 0..1.
+        attention: [P, G, N].
+    """
+    if masks.shape[1] == 1:
+        return masks
+    strongest = (masks * attention).argmax(dim=1, keepdim=True)  # [P, 1, N]
+    return torch.zeros_like(masks).scatter_(1, strongest, masks.gather(1, strongest))
