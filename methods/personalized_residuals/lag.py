@@ -1,0 +1,139 @@
+"""Concepts as LAG sampling applies them, and drawing with them in plain Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from ...attention.lag import LagConcept, LagConfig, LagEdit, OnMasks
+from ...errors import ConfigError, PromptError
+from ...host.ports import Host, Progress, Tokens, no_progress
+from ...samplers.ddim import sample_ddim
+from ...training.concept import Concept, LowRank, check_base, stacked
+
+PREFIX, SUFFIX = "unet.", ".proj_out.weight"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Localised:
+    """A concept and how to localise it."""
+
+    concept: Concept
+    config: LagConfig = field(default_factory=LagConfig)
+    class_word: str | None = None  # None is the one that it was learned with; "" goes without
+    mask: Tensor | None = None  # [H, W], 0..1; the residual works only inside of it too
+
+
+def lag_concept(host: Host, given: Localised) -> LagConcept:
+    """A concept as the edit takes it.
+
+    Raises:
+        BaseMismatchError: it was learned on another base model.
+        ConfigError: it changes more than output projections, or has several handles.
+    """
+    concept = given.concept
+    check_base(concept, host.fingerprint)
+    if len(concept.names) != 1:
+        raise ConfigError(
+            "concept", ", ".join(f"<{n}>" for n in concept.names), "a concept with one handle"
+        )
+    word = class_word_of(concept) if given.class_word is None else given.class_word
+    return LagConcept(
+        handle=concept.names[0],
+        class_tokens=host.tokenize(word) if word.strip() else (),
+        residuals=residuals_of(concept),
+        config=given.config,
+        mask=given.mask,
+    )
+
+
+def class_word_of(concept: Concept) -> str:
+    """The macro class that a concept was learned with; "" for concepts of other methods."""
+    return str(concept.recipe.get("class_word", ""))
+
+
+def residuals_of(concept: Concept) -> dict[str, tuple[Tensor, Tensor]]:
+    """Block -> A [m, r] and B [r, m], the scale in A.
+
+    Raises:
+        ConfigError: the concept changes anything but output projections, by low rank.
+    """
+    found: dict[str, tuple[Tensor, Tensor]] = {}
+    for name, change in concept.weights.items():
+        if not (name.startswith(PREFIX) and name.endswith(SUFFIX) and isinstance(change, LowRank)):
+            raise ConfigError(
+                "concept",
+                f"<{concept.names[0]}> ({concept.method}), which changes {name}",
+                "one of Personalized Residuals, or of another method with the scope proj_out; for "
+                "this one use Apply Concept",
+            )
+        factors = change.scale * change.up, change.down.flatten(1)
+        found[name.removeprefix(PREFIX).removesuffix(SUFFIX)] = factors
+    return found
+
+
+def check_prompts(concepts: Sequence[LagConcept], prompts: Mapping[str, Tokens]) -> None:
+    """Whether every localised concept stands in a prompt, and its class word with it.
+
+    Args:
+        prompts: text, or what it is called -> its tokens.
+
+    Raises:
+        PromptError: one does not; its mask could not be told.
+    """
+    for concept in (c for c in concepts if c.config.localised and c.config.strength):
+        told = f"<{concept.handle}>"
+        holding = {text: t for text, t in prompts.items() if concept.handle in t}
+        if not holding:
+            raise PromptError(
+                f"No prompt holds {told}, so LAG cannot tell where it is; write {told} in the "
+                "positive prompt and encode it with the CLIP that knows the name, or switch "
+                "localised off."
+            )
+        for text, tokens in holding.items():
+            n_handle = tokens.count(concept.handle)
+            if concept.class_tokens and len(concept.positions(tokens)) == n_handle:
+                raise PromptError(
+                    f"The prompt {text!r} holds {told} but not its class word; write it behind "
+                    f"{told}, as in training, or leave the class word out of the attention."
+                )
+
+
+def sample_lag(
+    host: Host,
+    concepts: Sequence[Localised],
+    prompts: Sequence[str],
+    noise: Tensor,
+    *,
+    negative: str = "",
+    steps: int = 50,
+    cfg: float = 7.5,
+    on_masks: OnMasks | None = None,
+    progress: Progress = no_progress,
+) -> Tensor:
+    """Latents [B, C, h, w] with every concept only where it is, DDIM.
+
+    Args:
+        prompts: one per row of `noise`, or one for all; handles in angle brackets.
+        noise: [B, C, h, w] of unit variance.
+        on_masks: is shown every block's masks of every step.
+
+    Raises:
+        PromptError: a concept stands in none of the prompts, or without its class word.
+    """
+    made = [lag_concept(host, given) for given in concepts]
+    handles = stacked([(given.concept, 0.0) for given in concepts]).handles
+    encoded = [host.encode_prompt(text, handles) for text in prompts]
+    check_prompts(made, {prompt.text: prompt.tokens for prompt in encoded})
+    return sample_ddim(
+        host,
+        encoded,
+        host.encode_prompt(negative, handles),
+        noise,
+        steps=steps,
+        cfg=cfg,
+        edits=[LagEdit(made, len(host.schedule), on_masks)],
+        progress=progress,
+    )

@@ -1,0 +1,109 @@
+"""From pictures to a concept in one call; what nodes and command line share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ...attention.reading import read_attention
+from ...host.ports import Host, Progress, no_progress
+from ...training.estimate import estimate_of
+from ...training.pictures import attention_overlay
+from ...training.previews import PreviewConfig, Previews
+from ...training.recipe import LoopConfig
+from ...training.scene import ConceptScene, SceneImage
+from ...training.session import Learned, loop_for, state_folder, teach
+from .config import PersonalizedResidualsConfig
+from .material import Lesson, make_lesson
+from .recipe import PersonalizedResiduals
+
+
+class LessonPreviews(Previews):
+    """Previews of one concept without a mask, so its attention has no score."""
+
+    def _attention_panel(self, picture: SceneImage, names: Sequence[str]) -> Tensor:
+        prompt = self.host.encode_prompt(self.prompts[0], self.vectors())
+        words = [f"<{name}>" for name in names if prompt.find_handle(name)]
+        latent = self.host.encode_image(picture.image[None])
+        found = read_attention(self.host, latent, prompt, words, level=self.level)
+        maps = {word[1:-1]: map for word, map in found.items()}
+        return attention_overlay(picture.image, maps, colours=self._colours)
+
+
+def learn_residuals(
+    host: Host,
+    images: Sequence[Tensor],
+    handle: str,
+    class_word: str,
+    config: PersonalizedResidualsConfig,
+    *,
+    captions: Sequence[str] = (),
+    loop: LoopConfig | None = None,
+    previews: PreviewConfig | None = None,
+    folder: Path | None = None,
+    progress: Progress = no_progress,
+) -> Learned:
+    """Learn one concept with Personalized Residuals.
+
+    Args:
+        images: [H, W, 3] each, 0..1; one or many, see `make_lesson`.
+        handle: V* of the paper; `<handle>` in prompts.
+        class_word: macro class, for example "cat", one word or several.
+        captions: one for each picture, or none.
+        folder: where states, CSV and TensorBoard files go, in a folder of their own for these
+            very inputs, so that the same call goes on where it was stopped. None keeps nothing.
+        progress: told of every step; may raise to cancel.
+
+    Raises:
+        InputError, TrainingError: see `errors`; the state so far is in `folder`.
+    """
+    loop = loop_for(host, loop, seed=config.seed, accumulation=config.accumulation)
+    lesson = make_lesson(
+        images,
+        handle,
+        class_word,
+        captions,
+        prompt=config.prompt,
+        resolution_px=config.resolution_px,
+        multiple_px=host.pixels_per_latent,
+    )
+    recipe = PersonalizedResiduals(host, lesson, config)
+    progress(0, config.steps, _estimate(recipe).told(config.steps))
+    scene = _as_scene(lesson)
+    settings = [asdict(config), lesson.class_word, list(lesson.captions)]
+    kept = state_folder(folder, host, scene, loop, settings)
+    shown = LessonPreviews(host, scene, recipe.handles.vectors, _shown(lesson, config, previews))
+    return teach(recipe, loop, shown, kept, progress)
+
+
+def _as_scene(lesson: Lesson) -> ConceptScene:
+    """The pictures as previews and state folders know them; the concept fills all of each."""
+    pictures = tuple(
+        SceneImage(image, {lesson.handle: torch.ones_like(image[..., 0])})
+        for image in lesson.images
+    )
+    return ConceptScene(pictures, {lesson.handle: lesson.class_word})
+
+
+def _shown(
+    lesson: Lesson, config: PersonalizedResidualsConfig, previews: PreviewConfig | None
+) -> PreviewConfig:
+    previews = previews or PreviewConfig()
+    prompts = previews.prompts or (config.prompt.replace("{}", lesson.told),)
+    return replace(previews, prompts=prompts)
+
+
+def _estimate(recipe: PersonalizedResiduals):
+    height, width = recipe.lesson.images[0].shape[:2]
+    side, config = recipe.host.pixels_per_latent, recipe.config
+    return estimate_of(
+        recipe.host,
+        recipe.named_parameters().values(),
+        (height // side, width // side),
+        config.batch_size,
+        checkpointing=config.checkpointing,
+    )

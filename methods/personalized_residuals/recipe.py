@@ -1,0 +1,114 @@
+"""Personalized Residuals as a recipe for the training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+
+import torch
+from torch import Tensor, nn
+
+from ...host.ports import Host, Prompt
+from ...training.adapters import Scope, make_adapters
+from ...training.concept import Concept
+from ...training.draws import below, drawn_noise, happens
+from ...training.handles import HandleParameters, initial_handles
+from ...training.loop import summary
+from ...training.losses import masked_noise_loss
+from ...training.recipe import Losses, Phase, StepDown
+from .config import PersonalizedResidualsConfig
+from .material import Lesson, LessonLatents
+
+METHOD, RESIDUALS = "personalized_residuals", "residuals"
+
+
+class PersonalizedResiduals:
+    """Learns A_i and B_i of every output projection; give it to `training.loop.run`.
+
+    Args:
+        host: the base model; it is given back as it was.
+        lesson: pictures and captions at the size to learn at.
+        config: the settings.
+    """
+
+    def __init__(self, host: Host, lesson: Lesson, config: PersonalizedResidualsConfig) -> None:
+        self.host, self.lesson, self.config = host, lesson, config
+        start = initial_handles(host, {lesson.handle: config.rare_token}, seed=config.seed)
+        self.handles = HandleParameters(start)
+        self.adapters = make_adapters(
+            host, Scope.PROJ_OUT, config.ratio, config.seed, start=config.start
+        )
+        self._rows, self._checkpointing = config.batch_size, config.checkpointing
+        self._encoded: dict[str, Prompt] = {}  # fixed captions, encoded once
+        with torch.no_grad():
+            self._latents = LessonLatents(host, lesson.images, mirrored=config.flip > 0)
+
+    def phases(self) -> Sequence[Phase]:
+        handles = ()
+        if self.config.train_handle:
+            handles = ((list(self.handles.parameters()), self.config.handle_rate),)
+        learning = list(self.adapters.parameters())
+        return [Phase(RESIDUALS, self.config.steps, self.config.learning_rate, learning, handles)]
+
+    def named_parameters(self) -> Mapping[str, nn.Parameter]:
+        handles = self.handles.named() if self.config.train_handle else {}
+        return {**handles, **self.adapters.named()}
+
+    @contextmanager
+    def computing(self, phase: Phase) -> Iterator[None]:
+        with self.host.edited(
+            self.adapters.edits(), trainable=True, checkpointing=self._checkpointing
+        ):
+            yield
+
+    def losses(self, phase: Phase, draw: torch.Generator) -> Losses:
+        """L_LDM = |eps - eps_theta(z_t, t, tau(y))|^2 (paper, Sec. 3.1), and nothing else.
+
+        No pictures of the class hold the model to what it knew: leaving the residual away does.
+        """
+        drawn = [
+            (below(len(self.lesson.images), draw), happens(self.config.flip, draw))
+            for _ in range(self._rows)
+        ]
+        latent = self._latents[drawn]
+        noise, timesteps = drawn_noise(self.host, latent, draw)
+        noisy = self.host.schedule.add_noise(latent, noise, timesteps)
+        predicted = self.host.predict(noisy, timesteps, self._prompts([i for i, _ in drawn]))
+        everywhere = torch.ones_like(latent[:, :1])
+        weight = self.host.schedule.native_weight(timesteps)
+        return {"diffusion": masked_noise_loss(predicted, noise, everywhere, weight)}
+
+    def step_down(self) -> StepDown | None:
+        if self._rows > 1:
+            passes, self._rows = self._rows, 1
+            return StepDown(f"one picture at a time, {passes} passes for a step", passes)
+        if not self._checkpointing:
+            self._checkpointing = True
+            return StepDown("activations are computed again in the backward pass")
+        return None
+
+    def concept(self, history: Sequence[Mapping[str, float]], thumbnail: Tensor | None) -> Concept:
+        """What was learned, ready to be saved."""
+        prompt = self.config.prompt.replace("{}", self.lesson.told)
+        return Concept(
+            handles=self.handles.to_concept_handles(),
+            weights=self.adapters.to_concept_weights(),
+            base=self.host.fingerprint,
+            method=METHOD,
+            recipe={**asdict(self.config), "class_word": self.lesson.class_word},
+            seeds={"seed": self.config.seed},
+            prompts=(prompt,),
+            words={self.lesson.handle: self.config.rare_token},
+            history=summary(history),
+            thumbnail=thumbnail,
+        )
+
+    def _prompts(self, images: Sequence[int]) -> list[Prompt]:
+        texts = [self.lesson.captions[image] for image in images]
+        known = {} if self.config.train_handle else self._encoded
+        with torch.set_grad_enabled(self.config.train_handle):
+            for text in dict.fromkeys(texts):
+                if text not in known:
+                    known[text] = self.host.encode_prompt(text, self.handles.vectors())
+        return [known[text] for text in texts]
