@@ -27,6 +27,10 @@ class PreviewConfig:
     seed: int = 1
 
 
+def _photo_of(words: Sequence[str]) -> str:
+    return "a photo of " + " and ".join(words)
+
+
 @dataclass(slots=True)
 class Previews:
     """Draws with the concepts as they are at this moment.
@@ -34,6 +38,7 @@ class Previews:
     Attributes:
         vectors: gives the handles as they are now.
         level: depth at which attention is shown; the one that the loss reads.
+        looking: the prompt with which words (`<mug>`) are looked for in a picture.
         strips: rows of pictures drawn so far, one tensor [n, H, W, 3] per preview.
         scores: of every handle at the last look.
     """
@@ -43,6 +48,7 @@ class Previews:
     vectors: Callable[[], HandleVectors]
     config: PreviewConfig = field(default_factory=PreviewConfig)
     level: int = 0  # see `attention.levels.sites_to_read`
+    looking: Callable[[Sequence[str]], str] = _photo_of
     strips: list[Tensor] = field(default_factory=list)
     captions: list[str] = field(default_factory=list)
     scores: dict[str, LocalisationScores] = field(default_factory=dict)
@@ -53,7 +59,7 @@ class Previews:
         if self.config.prompts:
             return self.config.prompts
         alone = [f"a photo of <{name}>" for name in self.scene.names]
-        together = "a photo of " + " and ".join(f"<{name}>" for name in self.scene.names)
+        together = _photo_of([f"<{name}>" for name in self.scene.names])
         return alone if len(alone) == 1 else [*alone, together]
 
     @property
@@ -91,7 +97,7 @@ class Previews:
 
     def _attention_panel(self, picture: SceneImage, names: Sequence[str]) -> Tensor:
         words = [f"<{name}>" for name in names]
-        prompt = self.host.encode_prompt("a photo of " + " and ".join(words), self.vectors())
+        prompt = self.host.encode_prompt(self.looking(words), self.vectors())
         latent = self.host.encode_image(picture.image[None])
         found = read_attention(self.host, latent, prompt, words, level=self.level)
         maps = dict(zip(names, found.values(), strict=True))

@@ -1,0 +1,46 @@
+"""CLiC: a detail of an object, learned in its context, to be carried onto another object (Safaee
+et al., CVPR 2024, arXiv 2311.17083; official code Mehdi0xC/clic, commit a5649f6, no licence).
+
+One picture, the mask of a detail (the ornament of a chair), one new word for it. The loss looks at
+the detail and, less, at what carries it; the word's attention is pulled onto the mask; and the
+region alone is denoised beside it, so that the word holds what it looks like and not only where.
+
+    ours                      theirs          where
+    handle                    v*              training/handles.py
+    mask                      M_s             material.py    on the grid of the latents, soft
+    soft_mask                 M_soft          training/soft_masks.py   a + (1 - a) M, a = 0.5
+    context                   l_context       recipe.py, training/losses.py   paper Sec. 3.1
+    attention_loss            l_att           losses.py      on CA(v*, x_t) of the up blocks
+    roi                       l_RoI           recipe.py      prompt c*, the same noise and t
+    StartDetached             detach          attention/start_token.py
+
+Paper and code compute l_context and l_RoI differently (docs/notation.md); `Form` chooses, the
+paper's is the default. Not reproduced: a step takes one of some altered copies that were encoded
+before, instead of altering and encoding its own; latents use the mean of the VAE posterior.
+"""
+
+from .config import (
+    OFFICIAL,
+    OFFICIAL_LOOP,
+    OFFICIAL_ROI_PROMPTS,
+    PAPER_LOOP,
+    CLiCConfig,
+    Form,
+    as_break_a_scene_loss,
+    as_custom_diffusion,
+)
+from .learn import learn_detail
+from .recipe import CLiC
+
+__all__ = [
+    "OFFICIAL",
+    "OFFICIAL_LOOP",
+    "OFFICIAL_ROI_PROMPTS",
+    "PAPER_LOOP",
+    "CLiC",
+    "CLiCConfig",
+    "Form",
+    "as_break_a_scene_loss",
+    "as_custom_diffusion",
+    "learn_detail",
+]

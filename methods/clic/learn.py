@@ -1,0 +1,62 @@
+"""From a scene to a concept in one call; what nodes and command line share."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from ...host.ports import Host, Progress, no_progress
+from ...training.estimate import estimate_of
+from ...training.previews import PreviewConfig, Previews
+from ...training.recipe import LoopConfig
+from ...training.scene import ConceptScene
+from ...training.session import Learned, loop_for, state_folder, teach
+from .config import CONCEPT, OBJECT, PAPER_LOOP, CLiCConfig
+from .recipe import CLiC
+
+
+def learn_detail(
+    host: Host,
+    scene: ConceptScene,
+    config: CLiCConfig,
+    *,
+    loop: LoopConfig | None = None,
+    previews: PreviewConfig | None = None,
+    folder: Path | None = None,
+    progress: Progress = no_progress,
+) -> Learned:
+    """Learn the details that a scene's masks mark, in their context, with CLiC.
+
+    Args:
+        loop: how to optimise; None is the paper's Adam.
+        folder: where states, CSV and TensorBoard files go, in a folder of their own for these
+            very inputs, so that the same call goes on where it was stopped. None keeps nothing.
+        progress: told of every step; may raise to cancel.
+
+    Raises:
+        InputError, TrainingError: see `errors`; the state so far is in `folder`.
+    """
+    given = PAPER_LOOP if loop is None else loop
+    loop = loop_for(host, given, seed=config.seed, accumulation=config.accumulation)
+    recipe = CLiC(host, scene, config)
+    total = sum(phase.steps for phase in recipe.phases())
+    estimate = estimate_of(
+        host,
+        recipe.named_parameters().values(),
+        recipe.latent_size,
+        recipe.rows,
+        checkpointing=config.checkpointing,
+    )
+    progress(0, total, estimate.told(total))
+    settings = previews or PreviewConfig()
+    settings = replace(settings, prompts=settings.prompts or recipe.prompts)
+    frame = config.prompt.replace(OBJECT, config.object_word)
+    shown = Previews(
+        host,
+        recipe.scene,
+        recipe.handles.vectors,
+        settings,
+        looking=lambda words: frame.replace(CONCEPT, " and ".join(words)),
+    )
+    kept = state_folder(folder, host, recipe.scene, loop, [asdict(config), "clic"])
+    return teach(recipe, loop, shown, kept, progress)

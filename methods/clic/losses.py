@@ -1,0 +1,62 @@
+"""The losses of CLiC on plain tensors. l_context and l_RoI as the paper writes them are
+`training.losses.masked_noise_loss`, with M_soft and with ones."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...attention.maps import normalised_min_max
+
+OUTSIDE = 0.05  # mask values below it lie outside (learning.py:113)
+
+
+def outside_weighted(mask: Tensor, background_weight: float) -> Tensor:
+    """The official context mask: the region as it is, a constant weight around it.
+
+    Source: learning.py:110-115, whose constant 0.25 is 0.5 * 0.5: as M_soft of the paper stands
+    inside the square, the error around the region counts a * a there too.
+
+    Args:
+        mask: any shape, 0..1.
+        background_weight: a, 0..1.
+    """
+    return torch.where(mask < OUTSIDE, background_weight**2, mask)
+
+
+def area_noise_loss(
+    predicted: Tensor, noise: Tensor, mask: Tensor, weight: Tensor | None = None
+) -> Tensor:
+    """Squared error of the predicted noise, weighted, per weight: small regions pull as hard.
+
+    Source: learning.py:1002-1011. Channels are summed and the mask has one, so with four of them
+    the value is four times the mean error.
+
+    Args:
+        predicted: [B, C, h, w] model output, noise units.
+        noise: [B, C, h, w] the noise that was added.
+        mask: [B, 1, h, w] weight of each latent, 0..1.
+        weight: [B] factor of every row; `Schedule.native_weight` for v-prediction.
+
+    Returns:
+        [] dimensionless; 0 where the mask is empty.
+    """
+    error = ((predicted - noise).square() * mask).sum(dim=(1, 2, 3))
+    error = error / (mask.sum(dim=(1, 2, 3)) + 1e-10)
+    return (error if weight is None else error * weight).mean()
+
+
+def attention_loss(maps: Tensor, masks: Tensor) -> Tensor:
+    """Distance of the concept's attention from its mask.
+
+    Source: l_att, paper Sec. 3.1; learning.py:995-999: maps stretched to 0..1, mean over grid and
+    pictures.
+
+    Args:
+        maps: [B, h, w] attention probabilities.
+        masks: [B, h, w] on the same grid, 0..1.
+
+    Returns:
+        [] dimensionless, before its weight.
+    """
+    return (normalised_min_max(maps) - masks).square().mean()

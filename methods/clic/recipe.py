@@ -1,0 +1,209 @@
+"""CLiC as a recipe for the training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...attention.levels import grid_at
+from ...attention.maps import AttentionCapture, TokenQuery
+from ...attention.start_token import StartDetached
+from ...errors import ModelError
+from ...host.ports import Host, Place, Prompt, UNetEdit
+from ...training.adapters import Scope, make_adapters
+from ...training.concept import Concept
+from ...training.draws import drawn_noise
+from ...training.handles import HandleParameters, initial_handles
+from ...training.loop import summary
+from ...training.losses import masked_noise_loss
+from ...training.recipe import Losses, Phase, StepDown
+from ...training.scene import ConceptScene, resized_scene
+from ...training.soft_masks import soft_mask
+from .config import CLiCConfig, Form
+from .losses import area_noise_loss, attention_loss, outside_weighted
+from .material import Sample, SceneMaterial
+
+TOKENS, WEIGHTS = "handles", "handles + weights"
+
+
+class CLiC:
+    """Learns details in their context; give it to `training.loop.run`.
+
+    Args:
+        host: the base model; it is given back as it was.
+        scene: pictures, masks and words; every step learns one of its concepts.
+        config: the settings.
+    """
+
+    def __init__(self, host: Host, scene: ConceptScene, config: CLiCConfig) -> None:
+        self.host, self.config = host, config
+        self.scene = resized_scene(scene, config.resolution_px, host.pixels_per_latent)
+        self.handles = HandleParameters(initial_handles(host, scene.words, seed=config.seed))
+        phase = config.weight_phase
+        scope = phase.scope if phase.steps else Scope.HANDLES
+        self.adapters = make_adapters(host, scope, rank=phase.rank, seed=config.seed)
+        self.sites = [s for s in host.sites.transformers if s.place is Place.UP]
+        if config.attention_weight and not self.sites:
+            raise ModelError("The model has no cross-attention in its up blocks to read maps from.")
+        self._rows, self._checkpointing = config.batch_size, config.checkpointing
+        with torch.no_grad():
+            self._material = SceneMaterial(host, self.scene, config)
+
+    @property
+    def latent_size(self) -> tuple[int, int]:
+        """(h, w) of the latents."""
+        height, width = self.scene.images[0].image.shape[:2]
+        return height // self.host.pixels_per_latent, width // self.host.pixels_per_latent
+
+    @property
+    def rows(self) -> int:
+        """Rows of the largest forward pass."""
+        return self._rows * (bool(self._reads_context) + bool(self.config.roi_weight))
+
+    @property
+    def _reads_context(self) -> float:
+        return self.config.context_weight + self.config.attention_weight
+
+    def phases(self) -> Sequence[Phase]:
+        tokens, weights = self.config.token_phase, self.config.weight_phase
+        handles = list(self.handles.parameters())
+        every = [*handles, *self.adapters.parameters()]
+        return [
+            Phase(TOKENS, tokens.steps, tokens.learning_rate, handles),
+            Phase(WEIGHTS, weights.steps, weights.learning_rate, every),
+        ]
+
+    def named_parameters(self) -> Mapping[str, nn.Parameter]:
+        return {**self.handles.named(), **self.adapters.named()}
+
+    @contextmanager
+    def computing(self, phase: Phase) -> Iterator[None]:
+        edits = self.adapters.edits() if phase.name == WEIGHTS else {}
+        with self.host.edited(edits, trainable=True, checkpointing=self._checkpointing):
+            yield
+
+    def losses(self, phase: Phase, draw: torch.Generator) -> Losses:
+        """The weighted loss terms of one batch: l_context, l_att and l_RoI.
+
+        Picture and region go through the UNet side by side, with the same noise and timestep.
+        """
+        samples = [self._material.draw(draw) for _ in range(self._rows)]
+        latent = self._material.latents(samples)
+        noise, timesteps = drawn_noise(self.host, latent, draw)
+        noisy = self.host.schedule.add_noise(latent, noise, timesteps)
+        inputs, texts = [], []
+        if self._reads_context:
+            inputs.append(noisy)
+            texts += [sample.prompt for sample in samples]
+        if self.config.roi_weight:
+            inputs.append(self._noisy_regions(samples, noisy, noise, timesteps))
+            texts += [sample.roi_prompt for sample in samples]
+        prompts = self._prompts(texts)
+        capture = AttentionCapture(self.sites if self.config.attention_weight else ())
+        predicted = self.host.predict(
+            torch.cat(inputs), timesteps.repeat(len(inputs)), prompts, self._edits(capture)
+        )
+        parts = list(predicted.split(len(samples)))
+        terms: dict[str, Tensor] = {}
+        weight = self.host.schedule.native_weight(timesteps)
+        if self._reads_context:
+            terms |= self._context_terms(samples, parts.pop(0), noise, weight)
+            if self.config.attention_weight:
+                terms["attention"] = self._attention_term(samples, prompts, capture)
+        if parts:
+            terms["roi"] = self._roi_term(samples, parts[0], noise, weight)
+        return terms
+
+    def _edits(self, capture: AttentionCapture) -> list[UNetEdit]:
+        return [StartDetached(), capture] if self.config.detach_start else [capture]
+
+    def _context_terms(
+        self, samples: Sequence[Sample], predicted: Tensor, noise: Tensor, weight: Tensor
+    ) -> dict[str, Tensor]:
+        """l_context = || M_soft (eps_hat - eps) ||^2, M_soft = a + (1 - a) M."""
+        config = self.config
+        if not config.context_weight:
+            return {}
+        mask, valid = self._material.masks(samples), self._material.valid(samples)
+        if config.context_form is Form.PAPER:
+            soft = soft_mask(mask, config.background_weight) * valid
+            loss = masked_noise_loss(predicted, noise, soft, weight)
+        else:
+            outside = outside_weighted(mask, config.background_weight) * valid
+            loss = area_noise_loss(predicted, noise, outside, weight)
+        return {"context": config.context_weight * loss}
+
+    def _attention_term(
+        self, samples: Sequence[Sample], prompts: Sequence[Prompt], capture: AttentionCapture
+    ) -> Tensor:
+        """l_att = || CA(v*, x_t) - Resize(M) ||^2."""
+        queries = [
+            TokenQuery(row, prompts[row].find_handle(sample.name), len(prompts[row].tokens))
+            for row, sample in enumerate(samples)
+        ]
+        grid = grid_at(self.config.attention_level, self.latent_size)
+        maps = capture.maps(queries, grid)
+        masks = self._material.masks(samples)
+        if masks.shape[-2:] != grid:
+            masks = F.adaptive_avg_pool2d(masks, grid)
+        return self.config.attention_weight * attention_loss(maps, masks[:, 0])
+
+    def _noisy_regions(
+        self, samples: Sequence[Sample], noisy: Tensor, noise: Tensor, timesteps: Tensor
+    ) -> Tensor:
+        """M x_t of the paper, or blank pixels with the same noise of the code."""
+        if self.config.roi_form is Form.PAPER:
+            return self._material.masks(samples) * noisy
+        return self.host.schedule.add_noise(self._material.regions(samples), noise, timesteps)
+
+    def _roi_term(
+        self, samples: Sequence[Sample], predicted: Tensor, noise: Tensor, weight: Tensor
+    ) -> Tensor:
+        """l_RoI = || eps_hat(M x_t, c*, t) - eps ||^2."""
+        mask = self._material.masks(samples)
+        if self.config.roi_form is Form.PAPER:
+            loss = masked_noise_loss(predicted, noise, torch.ones_like(mask), weight)
+        else:
+            loss = area_noise_loss(predicted, noise, mask, weight)
+        return self.config.roi_weight * loss
+
+    def step_down(self) -> StepDown | None:
+        if self._rows > 1:
+            passes, self._rows = self._rows, 1
+            return StepDown(f"one picture at a time, {passes} passes for a step", passes)
+        if not self._checkpointing:
+            self._checkpointing = True
+            return StepDown("activations are computed again in the backward pass")
+        return None
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """Prompts that train: the region alone, then in its context, for every concept."""
+        names = self.scene.names
+        alone = [self.config.roi_prompts_of(name)[0] for name in names]
+        return tuple(dict.fromkeys([*alone, *map(self.config.prompt_of, names)]))
+
+    def concept(self, history: Sequence[Mapping[str, float]], thumbnail: Tensor | None) -> Concept:
+        """What was learned, ready to be saved."""
+        return Concept(
+            handles=self.handles.to_concept_handles(),
+            weights=self.adapters.to_concept_weights(),
+            base=self.host.fingerprint,
+            method="clic",
+            recipe=asdict(self.config),
+            seeds={"seed": self.config.seed},
+            prompts=self.prompts,
+            words=dict(self.scene.words),
+            history=summary(history),
+            thumbnail=thumbnail,
+        )
+
+    def _prompts(self, texts: Sequence[str]) -> list[Prompt]:
+        vectors = self.handles.vectors()
+        encoded = {text: self.host.encode_prompt(text, vectors) for text in dict.fromkeys(texts)}
+        return [encoded[text] for text in texts]

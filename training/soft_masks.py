@@ -1,0 +1,160 @@
+"""Soft masks: the weight of what lies around a region, and the shape of the region itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import ConfigError, MaskError
+from .checks import require_fraction, require_positive, require_whole
+from .grid_masks import mask_on_grid
+
+FEATHER_REACH = 3.0  # a Gaussian is cut off after so many standard deviations
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SoftMaskConfig:
+    """How a mask is shaped, in the order in which it happens; the defaults leave it as it is."""
+
+    invert: bool = False
+    threshold: float | None = None  # 0..1; None keeps grey values
+    grow_px: int = 0  # added on all sides; below 0 taken away
+    feather_px: float = 0.0  # standard deviation of the blur of the edge
+    background_weight: float = 0.5  # alpha of CLiC, of M_soft only
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None:
+            require_fraction("threshold", self.threshold)
+        require_whole("grow", abs(self.grow_px), least=0)
+        require_positive("feather", self.feather_px, zero=True)
+        require_fraction("background_weight", self.background_weight)
+
+
+def soft_mask(mask: Tensor, background_weight: float) -> Tensor:
+    """M_soft = a + (1 - a) M: 1 in the region, a around it.
+
+    Source: CLiC, paper Sec. 3.1, a = 0.5.
+
+    Args:
+        mask: any shape, 0..1.
+        background_weight: a, 0..1. 0 is the mask itself, 1 forgets it.
+    """
+    return background_weight + (1 - background_weight) * mask
+
+
+def shaped_mask(masks: Tensor, config: SoftMaskConfig) -> Tensor:
+    """Masks inverted, cut at a threshold, grown or shrunk, and feathered; not yet softened.
+
+    Growing and shrinking go in all directions alike (a disc), so a corner becomes round. Beyond
+    the picture's border a mask goes on as it is at the border.
+
+    Args:
+        masks: [B, H, W] or [H, W], 0..1.
+
+    Returns:
+        [B, H, W], 0..1.
+
+    Raises:
+        MaskError: the masks are not planes of numbers, or nothing of one is left, or it was empty.
+    """
+    shaped = checked_masks(masks)
+    if config.invert:
+        shaped = 1 - shaped
+    if config.threshold is not None:
+        shaped = (shaped > config.threshold).float()
+    was_empty = shaped.amax(dim=(1, 2)) == 0
+    if config.grow_px:
+        shaped = _grown(shaped, abs(config.grow_px), shrink=config.grow_px < 0)
+    if config.feather_px:
+        shaped = _feathered(shaped, config.feather_px)
+    for number, plane in enumerate(shaped):
+        if plane.max() == 0:
+            why = (
+                "is empty; paint it, lower the threshold, or turn invert off"
+                if was_empty[number]
+                else f"has nothing left after shrinking by {-config.grow_px} px; shrink it less"
+            )
+            raise MaskError(f"Mask {number + 1} {why}.")
+    return shaped
+
+
+def checked_masks(masks: Tensor) -> Tensor:
+    """[B, H, W] float32, 0..1, copied.
+
+    Raises:
+        MaskError: something else came.
+    """
+    if masks.ndim == 2:
+        masks = masks[None]
+    if masks.ndim != 3 or not masks.numel():
+        raise MaskError(
+            f"The mask has the shape {list(masks.shape)}; give height x width, or a batch of them."
+        )
+    if not masks.isfinite().all():
+        raise MaskError("The mask holds NaN or infinite values; look at the node that made it.")
+    return masks.detach().float().clamp(0, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class GridWeights:
+    """What is left of a soft mask on a grid of the model."""
+
+    weights: Tensor  # [h, w], a..1
+    inside: float  # mean weight where the mask is above a half
+    outside: float  # mean weight elsewhere; NaN where there is no elsewhere
+    share: float  # of the grid that lies inside, 0..1
+
+
+def weights_on_grid(mask: Tensor, size: tuple[int, int], background_weight: float) -> GridWeights:
+    """The weights that CLiC's context loss gives each cell of a grid.
+
+    Args:
+        mask: [H, W], 0..1, not softened.
+        size: (h, w) of the grid.
+        background_weight: a.
+    """
+    if min(size) < 1:
+        raise ConfigError("grid", size, "at least one cell high and wide")
+    coarse = mask_on_grid(mask, size, "bilinear")
+    weights = soft_mask(coarse, background_weight)
+    is_inside = coarse > 0.5
+    return GridWeights(
+        weights,
+        float(weights[is_inside].mean()),
+        float(weights[~is_inside].mean()),
+        float(is_inside.float().mean()),
+    )
+
+
+def _grown(masks: Tensor, radius: int, *, shrink: bool) -> Tensor:
+    """Largest (or smallest) value within a disc, [B, H, W].
+
+    A disc of a radius r holds the rows -r..r, each as long as the circle is there; the largest
+    value of every row's stretch is a one-dimensional pooling, so it costs r and not r * r.
+    """
+    planes = -masks[:, None] if shrink else masks[:, None]
+    padded = F.pad(planes, (radius,) * 4, mode="replicate")
+    height = masks.shape[1]
+    best: Tensor | None = None
+    for row in range(-radius, radius + 1):
+        half = int((radius**2 - row**2) ** 0.5)
+        stretch = padded[:, :, radius + row : radius + row + height]
+        inner = stretch[..., radius - half : stretch.shape[-1] - (radius - half)]
+        pooled = F.max_pool2d(inner, (1, 2 * half + 1), stride=1)
+        best = pooled if best is None else torch.maximum(best, pooled)
+    assert best is not None
+    return -best[:, 0] if shrink else best[:, 0]
+
+
+def _feathered(masks: Tensor, deviation: float) -> Tensor:
+    """Gaussian blur, [B, H, W]; at least one pixel around is looked at."""
+    reach = max(1, round(FEATHER_REACH * deviation))
+    at = torch.arange(-reach, reach + 1, dtype=torch.float32, device=masks.device)
+    kernel = (-0.5 * (at / deviation) ** 2).exp()
+    kernel = kernel / kernel.sum()
+    padded = F.pad(masks[:, None], (reach,) * 4, mode="replicate")
+    across = F.conv2d(padded, kernel[None, None, None, :])
+    return F.conv2d(across, kernel[None, None, :, None])[:, 0].clamp(0, 1)
