@@ -1,0 +1,158 @@
+"""Blended sampling: a masked part of a picture is drawn anew, the rest is held to the picture.
+
+Blended Latent Diffusion (Avrahami et al. 2023, arXiv 2206.02779, Alg. 1; official code
+omriav/blended-latent-diffusion) in the form in which CLiC transfers a concept (Safaee et al.,
+CVPR 2024, arXiv 2404.19181; official transfer.py). All in k-diffusion's frame, so that one loop
+serves DDIM steps and every scheduler of ComfyUI.
+
+    sigmas        noise levels of a sampler, from noisy to 0        T .. 0
+    source        z_init, clean latents of the picture
+    start         t_start, steps that are skipped: more keeps more of what is under the mask
+    eta           DDIM's eta; at 1 every step draws fresh noise (CLiC), at 0 none does
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError, ImageError
+from ..host.ports import Progress, no_progress
+from ..training.checks import require_fraction, require_whole
+
+Denoise = Callable[[Tensor, float, int], Tensor]  # x_sigma, sigma, number of the step -> x_0
+DrawNoise = Callable[[], Tensor]  # unit noise like the latents
+
+
+class SourceLevel(str, Enum):
+    """How noisy the source is when it is put around the mask, before a step."""
+
+    SAME = "same as the step"  # both papers, and CLiC's official code
+    ONE_BEFORE = "one step noisier"  # official code of Blended Latent Diffusion
+
+
+class Inside(str, Enum):
+    """What stands under the mask when sampling starts."""
+
+    SOURCE = "noised source"  # CLiC
+    NOISE = "pure noise"  # official code of Blended Latent Diffusion for SD2, in spite of its start
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BlendConfig:
+    """How a picture is edited under a mask."""
+
+    start: int = 15  # steps skipped at the noisy end; CLiC: 15 and 20 of 50, its paper 5 to 15
+    free_steps: int = 0  # last steps without blending; 0 in the papers, 4 of 50 in CLiC's code
+    eta: float = 1.0  # transfer.py; 0 in Blended Latent Diffusion
+    source_level: SourceLevel = SourceLevel.SAME
+    inside: Inside = Inside.SOURCE
+    fresh_noise: bool = True  # new noise on the source before each step; False: the same all along
+
+    def __post_init__(self) -> None:
+        require_whole("start", self.start, least=0)
+        require_whole("free_steps", self.free_steps, least=0)
+        require_fraction("eta", self.eta)
+
+    def check(self, steps: int) -> None:
+        """ConfigError when not one of so many steps would be left."""
+        if self.start >= steps:
+            raise ConfigError(
+                "start",
+                self.start,
+                f"below the {steps} steps of the sampler, {steps - 1} at most: these are skipped",
+            )
+
+
+def noised_source(source: Tensor, noise: Tensor, sigma: float, level: float) -> Tensor:
+    """x_sigma [B, C, h, w] of the source, carrying the noise of `level`.
+
+    Where the two differ, the scale is that of unit-variance latents, as the UNet sees them.
+    """
+    noisy = source + level * noise
+    return noisy if level == sigma else noisy * ((1 + sigma**2) / (1 + level**2)) ** 0.5
+
+
+def blended(latent: Tensor, outside: Tensor, mask: Tensor) -> Tensor:
+    """latent * m + outside * (1 - m); exactly `outside` where the mask is 0."""
+    return torch.where(mask > 0, latent * mask + outside * (1 - mask), outside)
+
+
+def stochastic_step(
+    noisy: Tensor, denoised: Tensor, sigma: float, following: float, eta: float, draw: DrawNoise
+) -> Tensor:
+    """x at the following noise level, DDIM with any eta.
+
+    Source: Song et al. 2020 (arXiv 2010.02502), Eq. 12 and 16. In this frame
+    eta^2 sigma'^2 (sigma^2 - sigma'^2) / sigma^2 of the variance is fresh noise.
+    """
+    fresh = eta * following * (1 - (following / sigma) ** 2) ** 0.5
+    kept = max(following**2 - fresh**2, 0.0) ** 0.5
+    moved = denoised + kept / sigma * (noisy - denoised)
+    return moved + fresh * draw() if fresh else moved
+
+
+@torch.no_grad()
+def sample_blended(
+    denoise: Denoise,
+    source: Tensor,
+    mask: Tensor,
+    sigmas: Sequence[float],
+    draw: DrawNoise,
+    config: BlendConfig,
+    *,
+    first_noise: Tensor | None = None,
+    before_step: Callable[[Tensor, float, int], Tensor] = lambda latent, sigma, step: latent,
+    progress: Progress = no_progress,
+) -> Tensor:
+    """Latents [B, C, h, w] whose masked part is drawn anew.
+
+    Every step: the noised source goes around the mask, guidance may move the latents
+    (`before_step`), the model denoises, DDIM steps on. Ends with the clean source around the mask,
+    exactly, unless the last steps are free.
+
+    Args:
+        denoise: the model, with prompts and classifier-free guidance in it.
+        source: [B, C, h, w] clean latents of the picture.
+        mask: [1 or B, 1, h, w], 1 = drawn anew.
+        sigmas: S + 1 falling noise levels; may end above 0 where others sample on.
+        draw: unit noise like `source`; the only randomness.
+        first_noise: noise to start from, as `draw` gives it.
+        before_step: x_sigma, sigma, number of the step -> x_sigma.
+
+    Raises:
+        ConfigError: as many steps are skipped as there are.
+        ImageError: mask and latents differ in size.
+    """
+    if mask.shape[-2:] != source.shape[-2:]:
+        raise ImageError(
+            f"The mask has {mask.shape[-1]}x{mask.shape[-2]} cells and the latents "
+            f"{source.shape[-1]}x{source.shape[-2]}; make the mask on the picture that is edited."
+        )
+    steps = len(sigmas) - 1
+    config.check(steps)
+    noise = draw() if first_noise is None else first_noise
+    sigma = sigmas[config.start]
+    latent = noised_source(source, noise, sigma, sigma)
+    if config.inside is Inside.NOISE:
+        latent = blended(noise * (1 + sigma**2) ** 0.5, latent, mask)
+    for step in range(config.start, steps):
+        sigma, following = sigmas[step], sigmas[step + 1]
+        if step < steps - config.free_steps and step > config.start:
+            if config.fresh_noise:
+                noise = draw()
+            noisier = config.source_level is SourceLevel.ONE_BEFORE
+            level = sigmas[step - 1] if noisier else sigma
+            latent = blended(latent, noised_source(source, noise, sigma, level), mask)
+        latent = before_step(latent, sigma, step)
+        denoised = denoise(latent, sigma, step)
+        latent = stochastic_step(latent, denoised, sigma, following, config.eta, draw)
+        progress(step + 1 - config.start, steps - config.start, "drawing under the mask")
+    if not config.free_steps:
+        outside = noised_source(source, noise, sigmas[-1], sigmas[-1])
+        latent = blended(latent, outside, mask)
+    return latent

@@ -1,0 +1,187 @@
+"""Editing a picture under masks on any host: blended sampling, guidance, last harmonising steps.
+
+The order of CLiC's official transfer.py: blend, guide, denoise, and at the end the base model with
+a plain prompt, so that what was drawn and what stayed grow together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..attention.reading import word_positions
+from ..errors import ConfigError, PromptError
+from ..host.ports import Host, Progress, Prompt, WeightEdit, no_progress
+from ..training.checks import require_whole
+from .blended import BlendConfig, sample_blended
+from .guidance import GuidanceConfig, Wish, guided_sites, latent_gradient, moved
+from .masks import latent_masks, picture_masks, region_weights
+from .sigmas import ddim_sigmas, noise_at, timestep_at
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Region:
+    """A part of the picture and what is drawn there.
+
+    Several regions are drawn at once, each with its own prompt and so with its own concept; the
+    weights of all concepts are in place together (`training.concept.stacked`).
+    """
+
+    prompt: Prompt
+    mask: Tensor  # [H, W], 1 = drawn anew
+    words: tuple[str, ...] = ()  # of the prompt: those that guidance pulls in
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EditConfig:
+    """One edit."""
+
+    steps: int = 50  # DDIM, transfer.py
+    cfg: float = 7.5
+    blend: BlendConfig = field(default_factory=BlendConfig)
+    guidance: GuidanceConfig = field(default_factory=lambda: GuidanceConfig(eta=0.0))
+    target_is_mask: bool = True  # paper: M is the region; False: ones everywhere, transfer.py
+    harmonise_steps: int = 0  # last steps of base model and plain prompt; transfer.py knows 5
+
+    def __post_init__(self) -> None:
+        if not self.cfg >= 1 or self.cfg == float("inf"):
+            raise ConfigError("cfg", self.cfg, "1 or more")
+        require_whole("harmonise_steps", self.harmonise_steps, least=0)
+        self.blend.check(self.steps)
+
+
+@torch.no_grad()
+def edit_latents(
+    host: Host,
+    source: Tensor,
+    regions: Sequence[Region],
+    negative: Prompt,
+    config: EditConfig,
+    *,
+    weights: Mapping[str, WeightEdit] | None = None,
+    plain: Prompt | None = None,
+    seed: int = 0,
+    rows: int = 1,
+    progress: Progress = no_progress,
+) -> Tensor:
+    """Latents [rows, C, h, w] of a picture that is drawn anew under the masks.
+
+    Args:
+        source: [1, C, h, w] clean latents of the picture.
+        regions: one or more; where masks overlap their predictions mix.
+        weights: what the concepts change, in place until the harmonising steps.
+        plain: prompt of the harmonising steps, "a chair" where the edit says "a chair with
+            <x> style"; None keeps the regions' own.
+        rows: pictures, which differ by their noise.
+
+    Raises:
+        MaskError, PromptError, ConfigError: see `errors`.
+    """
+    if not regions:
+        raise PromptError("Nothing is to be drawn: give at least one mask with its prompt.")
+    height, width = (n * host.pixels_per_latent for n in source.shape[-2:])
+    planes = torch.cat([picture_masks(region.mask, (height, width)) for region in regions])
+    masks = latent_masks(planes, (source.shape[-2], source.shape[-1])).to(host.device)
+    start = source.to(host.device, torch.float32).expand(rows, -1, -1, -1)
+    shares = region_weights(masks)
+    wishes = [_wishes(host, r, plane, config) for r, plane in zip(regions, planes, strict=True)]
+    guides = config.guidance.eta != 0 and any(wishes)
+    sigmas = ddim_sigmas(host.schedule, config.steps).tolist()
+    generator = torch.Generator().manual_seed(seed)
+    with ExitStack() as model:
+        model.enter_context(host.edited(weights or {}, trainable=False))
+        if guides:
+            model.enter_context(host.edited({}, trainable=True))
+            model.enter_context(torch.no_grad())
+
+        def denoise(latent: Tensor, sigma: float, step: int) -> Tensor:
+            prompts = [region.prompt for region in regions]
+            if step >= config.steps - config.harmonise_steps:
+                model.close()  # the base model again
+                prompts = prompts if plain is None else [plain] * len(regions)
+            noise = _mixed_noise(host, latent, sigma, prompts, shares, negative, config.cfg)
+            return latent - sigma * noise
+
+        def guide(latent: Tensor, sigma: float, step: int) -> Tensor:
+            harmonising = step >= config.steps - config.harmonise_steps
+            if not guides or harmonising or not config.guidance.wants(step):
+                return latent
+            return _guided(host, latent, sigma, regions, wishes, masks, config.guidance)
+
+        return sample_blended(
+            denoise,
+            start,
+            masks.amax(dim=0, keepdim=True),
+            sigmas,
+            lambda: torch.randn(start.shape, generator=generator).to(start),
+            config.blend,
+            before_step=guide,
+            progress=progress,
+        )
+
+
+def _wishes(host: Host, region: Region, mask: Tensor, config: EditConfig) -> list[Wish]:
+    target = mask if config.target_is_mask else None
+    length = len(region.prompt.tokens)
+    return [
+        Wish(word_positions(host, region.prompt, word), length, target) for word in region.words
+    ]
+
+
+def _mixed_noise(
+    host: Host,
+    latent: Tensor,
+    sigma: float,
+    prompts: Sequence[Prompt],
+    shares: Tensor,
+    negative: Prompt,
+    cfg: float,
+) -> Tensor:
+    """Classifier-free guidance with the regions' predictions mixed by their shares, one pass."""
+    rows, every = latent.shape[0], [negative, *prompts] if cfg != 1 else list(prompts)
+    predicted = noise_at(
+        host,
+        latent.repeat(len(every), 1, 1, 1),
+        sigma,
+        [prompt for prompt in every for _ in range(rows)],
+        conditional=[cfg == 1 or i >= rows for i in range(len(every) * rows)],
+    )
+    parts = predicted.split(rows)
+    own = parts[-len(prompts) :]
+    conditional = sum(share * part for share, part in zip(shares, own, strict=True))
+    if len(prompts) == 1:
+        conditional = own[0]
+    assert isinstance(conditional, Tensor)
+    return conditional if cfg == 1 else parts[0] + cfg * (conditional - parts[0])
+
+
+def _guided(
+    host: Host,
+    latent: Tensor,
+    sigma: float,
+    regions: Sequence[Region],
+    wishes: Sequence[Sequence[Wish]],
+    masks: Tensor,
+    config: GuidanceConfig,
+) -> Tensor:
+    """x_sigma moved by a step of guidance; each region moves what lies under its own mask."""
+    scale = (1 + sigma**2) ** 0.5
+    unit = latent / scale  # x_t, as the UNet sees it
+    at = torch.full((unit.shape[0],), timestep_at(host.schedule, sigma), device=unit.device)
+    sites = guided_sites(host.sites, config.level)
+    for region, wanted, mask in zip(regions, wishes, masks, strict=True):
+        if not wanted:
+            continue
+
+        def forward(moving: Tensor, capture: object, prompt: Prompt = region.prompt) -> object:
+            return host.predict(moving, at, [prompt], [capture])  # type: ignore[list-item]
+
+        gradient = latent_gradient(forward, unit, wanted, sites)
+        if len(regions) > 1:
+            gradient = torch.where(mask > 0, gradient, 0.0)
+        unit = moved(unit, gradient, config)
+    return unit * scale

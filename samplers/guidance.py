@@ -1,0 +1,151 @@
+"""Cross-attention guidance: latents are moved until words look where they should.
+
+CLiC (Safaee et al., CVPR 2024, arXiv 2404.19181, Sec. 3.4 "cross-attention guidance"; official
+transfer.py:113-142), an offspring of Attend-and-Excite (Chefer et al. 2023, arXiv 2301.13826):
+
+    x <- x - eta grad_x || CA(v*, x) - M ||^2
+
+    CA            cross-attention probabilities of the words, head and layer mean, not normalised
+    M             where they should look: a mask, or ones everywhere (the official code)
+    eta > 0       pulls the words in; eta < 0 drives them out
+
+All on unit-variance latents x_t, as the UNet sees them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..attention.maps import AttentionCapture, TokenQuery
+from ..errors import ConfigError
+from ..host.ports import Place, StopForward, TransformerSite, UNetSites
+from ..training.checks import require_whole
+
+log = logging.getLogger("conceptloom")
+
+# Tried until the gradient is finite. Half precision loses what is below 6e-8 or above 65504 on its
+# way back through the UNet; in float32 powers of two change no digit.
+LOSS_SCALES = (2.0**10, 1.0, 2.0**-12)
+
+
+class Rule(str, Enum):
+    """How far the latents move."""
+
+    SIGN = "sign"  # eta in every element: what the official code's first step of Adam comes to
+    GRADIENT = "gradient"  # eta times the gradient, as the paper writes it
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GuidanceConfig:
+    """How words are pulled in or driven out."""
+
+    eta: float = 0.01  # transfer.py: 0.001 * att_opt, the authors' 10; below 0 removes
+    steps: int = 30  # first steps of the schedule that are guided, transfer.py:113 (of 50)
+    rule: Rule = Rule.SIGN
+    level: int = 0  # downsampling of the maps against the latent; 0 takes all, as the authors do
+
+    def __post_init__(self) -> None:
+        if not -1e6 <= self.eta <= 1e6:
+            raise ConfigError("eta", self.eta, "a finite number")
+        require_whole("steps", self.steps, least=0)
+
+    def wants(self, step: int) -> bool:
+        """Whether a step (0 is the noisiest of the whole schedule) is guided."""
+        return self.eta != 0 and step < self.steps
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Words of a prompt, and where they should look."""
+
+    positions: tuple[int, ...]  # of their tokens; their probabilities are summed
+    length: int  # tokens of the whole prompt
+    target: Tensor | None = None  # [h, w] mask of any size, 0..1; None for ones everywhere
+
+
+def guided_sites(sites: UNetSites, level: int = 0) -> list[TransformerSite]:
+    """Blocks of the up arm whose maps guide (the official code's "cross_up" layers).
+
+    Raises:
+        ConfigError: the model has no cross-attention at that level.
+    """
+    up = [site for site in sites.transformers if site.place is Place.UP]
+    chosen = [site for site in up if level in (0, site.level)]
+    if not chosen:
+        there = ", ".join(str(n) for n in sorted({site.level for site in up}))
+        raise ConfigError("level", level, f"one of {there} for this model, or 0 for all")
+    return chosen
+
+
+def attention_distance(
+    capture: AttentionCapture, wishes: Sequence[Wish], rows: int, size: tuple[int, int]
+) -> Tensor:
+    """Sum over rows and wishes of || CA - M ||^2, float32.
+
+    Differs from the official code, which takes the mean over the map: its step keeps only the
+    sign, and the sum is the norm that the paper writes.
+
+    Args:
+        rows: B, the latents of the pass; every one is a row of the same prompt.
+        size: (h, w) of the latents, to which all maps are brought (bilinear).
+    """
+    queries = [TokenQuery(row, w.positions, w.length) for row in range(rows) for w in wishes]
+    maps = capture.maps(queries, size)
+    targets = torch.stack([_target(wish, size, maps) for wish in wishes]).repeat(rows, 1, 1)
+    return (maps - targets).square().sum()
+
+
+def _target(wish: Wish, size: tuple[int, int], like: Tensor) -> Tensor:
+    if wish.target is None:
+        return torch.ones(size, device=like.device, dtype=like.dtype)
+    return F.interpolate(wish.target[None, None].to(like), size, mode="area")[0, 0]
+
+
+def latent_gradient(
+    forward: Callable[[Tensor, AttentionCapture], object],
+    latent: Tensor,
+    wishes: Sequence[Wish],
+    sites: Sequence[TransformerSite],
+) -> Tensor:
+    """Gradient of the distance to the latents, [B, C, h, w] float32.
+
+    The pass ends behind the last block whose map is read; nothing behind it is computed. A
+    gradient that overflows at every scale is left out: zeros, and the log says so.
+
+    Args:
+        forward: the model's pass on latents, with this edit in it; autograd is on.
+    """
+    with torch.enable_grad():
+        moving = latent.detach().clone().requires_grad_(True)
+        capture = AttentionCapture(sites, stop=True)
+        with contextlib.suppress(StopForward):
+            forward(moving, capture)
+        distance = attention_distance(
+            capture, wishes, latent.shape[0], (latent.shape[-2], latent.shape[-1])
+        )
+        capture.clear()
+        for scale in LOSS_SCALES:
+            scaled = torch.autograd.grad(distance * scale, moving, retain_graph=True)[0]
+            gradient = scaled.float() / scale
+            if gradient.isfinite().all():
+                return gradient.detach()
+    log.warning("guidance: the gradient of a step is no number in this precision; left out")
+    return torch.zeros_like(latent, dtype=torch.float32)
+
+
+def moved(latent: Tensor, gradient: Tensor, config: GuidanceConfig) -> Tensor:
+    """x - eta grad, or x - eta sign(grad), in float32 and the latents' own precision at the end.
+
+    Adam's first step in half precision is a division by nothing where the gradient is below
+    5e-3; the sign is what it means.
+    """
+    direction = gradient.sign() if config.rule is Rule.SIGN else gradient
+    return (latent.float() - config.eta * direction).to(latent.dtype)

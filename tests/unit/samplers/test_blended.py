@@ -1,0 +1,195 @@
+"""Blended sampling by hand, against diffusers, and against what it promises."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from conceptloom.errors import ConfigError, ImageError
+from conceptloom.host.ports import Schedule
+from conceptloom.samplers.blended import (
+    BlendConfig,
+    Inside,
+    SourceLevel,
+    blended,
+    noised_source,
+    sample_blended,
+    stochastic_step,
+)
+from conceptloom.samplers.ddim import ddim_step
+
+from ..tiny_models import diffusers, noise
+
+SIGMAS = [8.0, 4.0, 2.0, 1.0, 0.5, 0.0]
+SOURCE = noise(1, 4, 4, 4, seed=1)
+MASK = torch.zeros(1, 1, 4, 4)
+MASK[..., :2] = 1
+MASK[..., 1] = 0.5
+
+
+class Draws:
+    """Unit noise from a seed; keeps what it gave."""
+
+    def __init__(self) -> None:
+        self.generator, self.given = torch.Generator().manual_seed(0), []
+
+    def __call__(self) -> torch.Tensor:
+        self.given.append(torch.randn(SOURCE.shape, generator=self.generator))
+        return self.given[-1]
+
+
+def run(config: BlendConfig, **more):
+    """Result, what the model saw at each step, and the draws."""
+    seen: list[tuple[torch.Tensor, float, int]] = []
+    draws = Draws()
+
+    def denoise(latent: torch.Tensor, sigma: float, step: int) -> torch.Tensor:
+        seen.append((latent.clone(), sigma, step))
+        return 0.5 * latent / (1 + sigma**2)
+
+    mask = more.pop("mask", MASK)
+    return sample_blended(denoise, SOURCE, mask, SIGMAS, draws, config, **more), seen, draws
+
+
+def test_a_step_by_hand():
+    noisy, denoised = torch.tensor([10.0]), torch.tensor([2.0])
+    # half way down: 2 + 2/4 * (10 - 2)
+    assert stochastic_step(noisy, denoised, 4.0, 2.0, 0.0, lambda: torch.ones(1)).item() == 6.0
+    # eta 1: fresh = 2 * sqrt(1 - 1/4) = sqrt(3), kept = sqrt(4 - 3) = 1; 2 + 1/4 * 8 + sqrt(3)
+    found = stochastic_step(noisy, denoised, 4.0, 2.0, 1.0, lambda: torch.ones(1)).item()
+    assert found == pytest.approx(4 + 3**0.5)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
+def test_steps_are_those_of_diffusers_for_any_eta(eta: float):
+    scheduler = diffusers.DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
+        set_alpha_to_one=False, steps_offset=1,
+    )  # fmt: skip
+    scheduler.set_timesteps(10)
+    schedule = Schedule(scheduler.alphas_cumprod.double())
+    now, then = scheduler.timesteps[3:5]
+    sigma, following = (float(schedule.sigma(t[None])) for t in (now, then))
+    latent, predicted, fresh = (noise(1, 4, 4, 4, seed=i) for i in range(3))
+    theirs = scheduler.step(predicted, now, latent, eta=eta, variance_noise=fresh).prev_sample
+    noisy = latent * (1 + sigma**2) ** 0.5
+    ours = stochastic_step(noisy, noisy - sigma * predicted, sigma, following, eta, lambda: fresh)
+    assert torch.allclose(ours / (1 + following**2) ** 0.5, theirs, atol=1e-5)
+    if eta == 0:
+        ours = ddim_step(schedule, latent, predicted, int(now), int(then))
+        assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_steps_are_skipped_and_the_model_sees_the_rest():
+    _, seen, _ = run(BlendConfig(start=2))
+    assert [(sigma, step) for _, sigma, step in seen] == [(2.0, 2), (1.0, 3), (0.5, 4)]
+
+
+def test_around_the_mask_the_model_sees_the_noised_source_at_every_step():
+    _, seen, draws = run(BlendConfig(start=1, eta=0.0))
+    outside = MASK.expand_as(SOURCE) == 0
+    for (latent, sigma, _), drawn in zip(seen, draws.given, strict=True):
+        assert torch.equal(latent[outside], (SOURCE + sigma * drawn)[outside])
+
+
+def test_the_same_noise_may_stay_on_the_source():
+    _, seen, draws = run(BlendConfig(start=1, eta=0.0, fresh_noise=False))
+    outside = MASK.expand_as(SOURCE) == 0
+    assert len(draws.given) == 1
+    for latent, sigma, _ in seen:
+        assert torch.equal(latent[outside], (SOURCE + sigma * draws.given[0])[outside])
+
+
+def test_the_source_may_come_one_step_noisier():
+    config = BlendConfig(start=1, eta=0.0, source_level=SourceLevel.ONE_BEFORE)
+    _, seen, draws = run(config)
+    outside = MASK.expand_as(SOURCE) == 0
+    for (latent, sigma, step), drawn in zip(seen, draws.given, strict=True):
+        level = SIGMAS[step - 1] if step > 1 else sigma
+        # variance-preserving latents at the noisier level, scaled to the step's own sigma
+        expected = (SOURCE + level * drawn) * ((1 + sigma**2) / (1 + level**2)) ** 0.5
+        assert torch.allclose(latent[outside], expected[outside])
+    assert torch.equal(noised_source(SOURCE, SOURCE, 2.0, 2.0), 3 * SOURCE)
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_around_the_mask_the_source_comes_back_exactly(eta: float):
+    found, *_ = run(BlendConfig(start=0, eta=eta))
+    outside = MASK.expand_as(SOURCE) == 0
+    assert torch.equal(found[outside], SOURCE[outside])
+    assert not torch.allclose(found[~outside], SOURCE[~outside], atol=1e-2)
+
+
+def test_free_steps_are_not_held_to_the_source():
+    held, seen, _ = run(BlendConfig(start=0, eta=0.0))
+    free, freely, draws = run(BlendConfig(start=0, eta=0.0, free_steps=2))
+    outside = MASK.expand_as(SOURCE) == 0
+    assert torch.equal(seen[2][0], freely[2][0])
+    assert len(draws.given) == 3
+    assert not torch.allclose(free[outside], SOURCE[outside], atol=1e-2)
+    assert torch.equal(held[outside], SOURCE[outside])
+
+
+def test_a_full_mask_blends_nothing():
+    full = torch.ones(1, 1, 4, 4)
+    found, seen, draws = run(BlendConfig(start=0, eta=0.0), mask=full)
+    latent = SOURCE + 8.0 * draws.given[0]
+    for step in range(5):
+        assert torch.equal(seen[step][0], latent)
+        denoised = 0.5 * latent / (1 + SIGMAS[step] ** 2)
+        latent = stochastic_step(latent, denoised, SIGMAS[step], SIGMAS[step + 1], 0.0, draws)
+    assert torch.equal(found, latent)
+
+
+def test_sampling_may_start_from_pure_noise_under_the_mask():
+    _, seen, draws = run(BlendConfig(start=1, inside=Inside.NOISE))
+    inside = MASK.expand_as(SOURCE) == 1
+    assert torch.allclose(seen[0][0][inside], (draws.given[0] * 17**0.5)[inside])
+
+
+def test_soft_masks_mix():
+    mask = torch.full((1, 1, 4, 4), 0.25)
+    assert torch.allclose(blended(torch.ones(4, 4), torch.zeros(4, 4), mask), mask)
+
+
+def test_guidance_moves_what_the_model_sees():
+    found = []
+
+    def push(latent: torch.Tensor, sigma: float, step: int) -> torch.Tensor:
+        found.append((sigma, step))
+        return latent + 1
+
+    _, plain, _ = run(BlendConfig(start=3))
+    _, pushed, _ = run(BlendConfig(start=3), before_step=push)
+    assert found == [(1.0, 3), (0.5, 4)]
+    assert torch.equal(pushed[0][0], plain[0][0] + 1)
+
+
+def test_noise_levels_may_end_above_zero():
+    found, draws = [], Draws()
+    result = sample_blended(
+        lambda latent, sigma, step: latent * 0, SOURCE, MASK, SIGMAS[:3], draws,
+        BlendConfig(start=0, eta=0.0), progress=lambda step, total, *_: found.append((step, total)),
+    )  # fmt: skip
+    outside = MASK.expand_as(SOURCE) == 0
+    assert torch.equal(result[outside], (SOURCE + 2.0 * draws.given[-1])[outside])
+    assert found == [(1, 2), (2, 2)]
+
+
+@pytest.mark.parametrize("start", [5, 40])
+def test_skipping_every_step_is_told(start: int):
+    with pytest.raises(ConfigError, match=f"start is {start}; it must be below the 5 steps"):
+        run(BlendConfig(start=start))
+
+
+@pytest.mark.parametrize("wrong", [{"start": -1}, {"free_steps": -1}, {"eta": 1.5}])
+def test_impossible_settings_are_told(wrong: dict):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        replace(BlendConfig(), **wrong)
+
+
+def test_a_mask_of_another_size_is_told():
+    with pytest.raises(ImageError, match="8x8 cells and the latents 4x4"):
+        run(BlendConfig(start=0), mask=torch.ones(1, 1, 8, 8))
