@@ -6,17 +6,20 @@ one around the UNet, which puts them on for a single pass. The clone holds no te
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
 
+from ...errors import PromptError
 from ..hooks import edits_installed
-from ..ports import ForwardInfo, Schedule, UNetEdit, UNetSites
+from ..ports import ForwardInfo, Schedule, Tokens, UNetEdit, UNetSites, WaitsForPrompt
 from .schedule import schedule_of
 from .sites import unet_sites
+from .tokens import tokens_by_conditioning
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,7 @@ class SamplingRun:
     sites: UNetSites
     schedule: Schedule
     sigmas: Tensor | None  # the sampler's own noise levels; None for a pass outside of a sampler
+    prompts: Mapping[str, Tokens] = field(default_factory=dict[str, Tokens])  # by "positive 1", ...
 
 
 @dataclass(slots=True)
@@ -33,6 +37,8 @@ class _Run:
     """One sampling run; a UNet that the host copied for another device gets edits of its own."""
 
     sigmas: Tensor | None
+    prompts: Mapping[Any, tuple[int, str, Tokens]] = field(default_factory=dict)
+    one_by_one: bool = False  # some edit had to see another prompt first
     edits: dict[nn.Module, tuple[UNetSites, Sequence[UNetEdit]]] = field(default_factory=dict)
 
 
@@ -47,7 +53,11 @@ class _Slot:
 
 
 def with_edits(
-    model: Any, key: str, make_edits: Callable[[SamplingRun], Sequence[UNetEdit]]
+    model: Any,
+    key: str,
+    make_edits: Callable[[SamplingRun], Sequence[UNetEdit]],
+    *,
+    replace: bool = False,
 ) -> Any:
     """A clone of a MODEL that takes these edits through every forward pass; stackable.
 
@@ -56,6 +66,7 @@ def with_edits(
         key: names the application among the wrappers of the host, for example "conceptloom.lag".
         make_edits: called once at the start of every sampling run (and of every forward pass that
             runs outside of a sampler), so that edits may keep state for as long as a run lasts.
+        replace: take the place of what was applied under this key, instead of coming after it.
 
     Raises:
         UnsupportedModelError: the MODEL is not a UNet with cross-attention.
@@ -67,7 +78,8 @@ def with_edits(
     def sample(
         executor: Any, noise: Any, latent: Any, sampler: Any, sigmas: Any, *args: Any, **kwargs: Any
     ) -> Any:
-        outer, slot.run = slot.run, _Run(sigmas)  # runs may nest
+        run = _Run(sigmas, tokens_by_conditioning(executor.class_obj))
+        outer, slot.run = slot.run, run  # runs may nest
         try:
             return executor(noise, latent, sampler, sigmas, *args, **kwargs)
         finally:
@@ -79,25 +91,92 @@ def with_edits(
         unet, run = executor.class_obj, slot.run or _Run(None)
         if unet not in run.edits:
             sites = unet_sites(unet)
-            run.edits[unet] = sites, make_edits(SamplingRun(sites, schedule, run.sigmas))
+            started = SamplingRun(sites, schedule, run.sigmas, _named(run.prompts))
+            run.edits[unet] = sites, make_edits(started)
         sites, edits = run.edits[unet]
-        info = ForwardInfo(
-            tuple(x.shape), timesteps, _conditional(x.shape[0], args, kwargs), context.shape[1]
-        )
+        info = _info(x, timesteps, context, _transformer_options(args, kwargs), run)
         with edits_installed(sites, edits, info):
             return executor(x, timesteps, context, *args, **kwargs)
 
+    def evaluate(executor: Any, model: Any, conds: Any, x: Tensor, *args: Any) -> Any:
+        run = slot.run or _Run(None)
+        if not run.one_by_one:
+            try:
+                return executor(model, conds, x, *args)
+            except WaitsForPrompt:
+                run.one_by_one = True
+        return _one_by_one(lambda some: executor(model, some, x, *args), conds, x)
+
     patched = model.clone()
-    patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, sample)
-    patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, key, forward)
+    for kind, wrapper in (
+        (WrappersMP.OUTER_SAMPLE, sample),
+        (WrappersMP.CALC_COND_BATCH, evaluate),
+        (WrappersMP.DIFFUSION_MODEL, forward),
+    ):
+        if replace:
+            patched.remove_wrappers_with_key(kind, key)
+        patched.add_wrapper_with_key(kind, key, wrapper)
     return patched
 
 
-def _conditional(rows: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bool, ...]:
-    """Per row of the batch: whether it belongs to a positive prompt."""
+def _one_by_one(
+    evaluate: Callable[[list[Any]], list[Tensor]], conds: Sequence[Any], x: Tensor
+) -> list[Tensor]:
+    """Predictions for every list of conditionings, in an order in which no edit has to wait.
+
+    The host runs the negative prompt first when memory does not allow both at once.
+    """
+    found: dict[int, Tensor] = {}
+    waiting = [number for number, cond in enumerate(conds) if cond is not None]
+    while waiting:
+        waits: list[int] = []
+        for number in waiting:
+            alone = [cond if n == number else None for n, cond in enumerate(conds)]
+            try:
+                found[number] = evaluate(alone)[number]
+            except WaitsForPrompt as reason:
+                waits.append(number)
+                if len(waits) == len(waiting):
+                    raise PromptError(
+                        f"The sampler cannot go on: {reason}. Write the handle in the positive "
+                        "prompt, or choose another way for the negative one."
+                    ) from reason
+        waiting = waits
+    return [found.get(number, torch.zeros_like(x)) for number in range(len(conds))]
+
+
+def _named(prompts: Mapping[Any, tuple[int, str, Tokens]]) -> dict[str, Tokens]:
+    """Tokens of every prompt that tells them, by a name that a user understands."""
+    told = [(name, tokens) for _, name, tokens in prompts.values() if tokens]
+    return {f"{name} {i + 1}": tokens for i, (name, tokens) in enumerate(told)}
+
+
+def _transformer_options(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     options = kwargs.get("transformer_options")
     if options is None:  # y, control, transformer_options
         options = args[2] if len(args) > 2 else {}
+    return options
+
+
+def _info(
+    x: Tensor, timesteps: Tensor, context: Tensor, options: dict[str, Any], run: _Run
+) -> ForwardInfo:
     chunks = options.get("cond_or_uncond") or [0]  # 0 for positive, 1 for negative; chunk-major
-    each = rows // len(chunks)
-    return tuple(chunk == 0 for chunk in chunks for _ in range(each))
+    ids = options.get("uuids") or [None] * len(chunks)
+    each = x.shape[0] // len(chunks)
+    per_chunk = [_tokens(run, *chunk) for chunk in zip(chunks, ids, strict=False)]
+    return ForwardInfo(
+        tuple(x.shape),
+        timesteps,
+        tuple(chunk == 0 for chunk in chunks for _ in range(each)),
+        context.shape[1],
+        tuple(tokens for tokens in per_chunk for _ in range(each)),
+        tuple(picture for _ in chunks for picture in range(each)),
+    )
+
+
+def _tokens(run: _Run, chunk: int, conditioning: Any) -> Tokens:
+    number, _, tokens = run.prompts.get(conditioning, (chunk, "", ()))
+    # For a prompt with an area the host makes a negative one that bears its id.
+    is_borrowed = len({name for _, name, _ in run.prompts.values()}) <= 2 and number != chunk
+    return () if is_borrowed else tokens

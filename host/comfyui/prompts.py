@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ...errors import HandleError, ModelError, PromptError, UnsupportedModelError
 from ..ports import HandleVectors, Prompt
+from .tokens import telling_tokens
 
 ENCODERS = ("clip_l", "clip_g", "clip_h")  # those of SD1 and SDXL, SDXL, SD2
 MARK = "embedding:"
@@ -73,6 +74,9 @@ def clip_with_handles(clip: Any, handles: HandleVectors) -> Any:
     patched = clip.clone()
     with torch.no_grad():
         patched.tokenizer = _tokenizer_with(clip, _vectors_by_encoder(clip, handles))
+    name = encoder_names(clip)[0]
+    known = getattr(patched.tokenizer, name).handles
+    telling_tokens(patched, name.removeprefix("clip_"), lambda chunks: _named_tokens(chunks, known))
     return patched
 
 
