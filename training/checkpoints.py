@@ -20,7 +20,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConceptFileError, TrainingError
+from ..errors import ConceptFileError, StorageError, TrainingError
 from ..host.ports import Host
 from .recipe import LoopState
 from .tensor_file import Document, as_json, read_header, read_tensors, write_document
@@ -213,6 +213,19 @@ class StateFolder:
             path.unlink(missing_ok=True)
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
+
+    def remembered(self, name: str, make: Callable[[], Tensor]) -> Tensor:
+        """What `make` gave when this run first asked, so that going on need not make it again."""
+        path = self.folder / f"{name}.safetensors"
+        try:
+            return read_tensors(path, read_header(path)[0])[name]
+        except (ConceptFileError, FileNotFoundError):
+            made = make()
+        try:
+            write_document(path, {name: made}, {"format": name, "version": VERSION})
+        except StorageError as error:
+            log.warning("%s It will be made again next time.", error)
+        return made
 
     def save(self, state: LoopState, parameters: Mapping[str, nn.Parameter]) -> str:
         """Write the state of a loop in one atomic step; returns where, for the user."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from ...training.scene import ConceptScene
 from ...training.session import Learned, loop_for, state_folder, teach
 from .config import BreakASceneConfig
 from .recipe import BreakAScene
+
+log = logging.getLogger("conceptloom")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,14 +58,15 @@ def learn_scene(
     total = sum(phase.steps for phase in recipe.phases())
     given = class_images or ClassImages()
     progress(0, total, _estimate(recipe, given).told(total))
-    recipe.class_latents = _class_latents(recipe, given, progress)
+    kept = _kept(folder, recipe, loop, given)
+    recipe.class_latents = _class_latents(recipe, given, kept, progress)
     settings, level = previews or PreviewConfig(), recipe.sites[0].level
     shown = Previews(host, recipe.scene, recipe.handles.vectors, settings, level)
-    return teach(recipe, loop, shown, _kept(folder, recipe, loop, given), progress)
+    return teach(recipe, loop, shown, kept, progress)
 
 
 def _estimate(recipe: BreakAScene, given: ClassImages) -> Estimate:
-    prior = recipe.config.prior_weight and (given.images is not None or given.draw)
+    prior = _preserves(recipe.config) and (given.images is not None or given.draw)
     rows = recipe.config.batch_size * (2 if prior else 1)
     parameters = recipe.named_parameters().values()
     checkpointing = recipe.config.checkpointing
@@ -70,23 +74,40 @@ def _estimate(recipe: BreakAScene, given: ClassImages) -> Estimate:
     return estimate_of(host, parameters, size, rows, checkpointing=checkpointing)
 
 
-def _class_latents(recipe: BreakAScene, given: ClassImages, progress: Progress) -> Tensor | None:
-    if not recipe.config.prior_weight:
+def _preserves(config: BreakASceneConfig) -> bool:
+    """Whether class images have anything to hold: nothing of them reaches the handles."""
+    return config.prior_weight > 0 and config.weight_phase.steps > 0
+
+
+def _class_latents(
+    recipe: BreakAScene, given: ClassImages, kept: StateFolder | None, progress: Progress
+) -> Tensor | None:
+    host, config = recipe.host, recipe.config
+    if not _preserves(config):
+        if given.images is not None:
+            log.warning(
+                "The class images that came are not used: prior_weight is %g and the second phase "
+                "has %d steps.", config.prior_weight, config.weight_phase.steps,
+            )  # fmt: skip
         return None
     if given.images is not None:
-        return encoded_class_latents(recipe.host, given.images, recipe.size_px)
+        return encoded_class_latents(host, given.images, recipe.size_px)
     if not given.draw:
         return None
-    return drawn_class_latents(
-        recipe.host,
-        recipe.config.prior_prompt,
-        given.draw,
-        recipe.size_px,
-        seed=recipe.config.seed,
-        steps=given.steps,
-        cfg=given.cfg,
-        progress=progress,
-    )
+
+    def drawn() -> Tensor:
+        return drawn_class_latents(
+            host,
+            config.prior_prompt,
+            given.draw,
+            recipe.size_px,
+            seed=config.seed,
+            steps=given.steps,
+            cfg=given.cfg,
+            progress=progress,
+        )
+
+    return kept.remembered("class-latents", drawn) if kept else drawn()
 
 
 def _kept(

@@ -26,6 +26,7 @@ from conceptloom.methods.break_a_scene import learn as learn_module
 from conceptloom.methods.break_a_scene.losses import attention_loss
 from conceptloom.methods.break_a_scene.material import SceneMaterial
 from conceptloom.methods.break_a_scene.sampling import Sample, draw_samples
+from conceptloom.samplers.class_images import drawn_class_latents
 from conceptloom.training import paths, session
 from conceptloom.training.adapters import Scope
 from conceptloom.training.concept_file import save_concept
@@ -673,8 +674,38 @@ def test_class_images_of_another_size_are_told(host: DiffusersHost) -> None:
 def test_class_images_that_are_given_are_used(host: DiffusersHost) -> None:
     given = ClassImages(images=torch.rand(1, SIDE, SIDE, 3))
     learner = BreakAScene(host, scene(), config())
-    found = learn_module._class_latents(learner, given, lambda *_: None)
+    found = learn_module._class_latents(learner, given, None, lambda *_: None)
     assert found is not None
     assert torch.equal(found, host.encode_image(given.images))  # type: ignore[arg-type]
-    none = learn_module._class_latents(learner, ClassImages(draw=0), lambda *_: None)
+    none = learn_module._class_latents(learner, ClassImages(draw=0), None, lambda *_: None)
     assert none is None
+
+
+def test_class_images_that_nothing_needs_are_told(
+    host: DiffusersHost, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = ClassImages(images=torch.rand(1, SIDE, SIDE, 3))
+    for settings in (config(1, 1, prior_weight=0.0), config(1, 0)):
+        learner = BreakAScene(host, scene(), settings)
+        assert learn_module._class_latents(learner, given, None, lambda *_: None) is None
+    assert caplog.text.count("The class images that came are not used") == 2
+
+
+def test_class_images_are_drawn_once_for_a_run(
+    host: DiffusersHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draws: list[Tensor] = []
+
+    def drawn(*args: Any, **more: Any) -> Tensor:
+        draws.append(drawn_class_latents(*args, **more))
+        return draws[-1]
+
+    monkeypatch.setattr(learn_module, "drawn_class_latents", drawn)
+    with pytest.raises(Cancelled):
+        learn_scene(host, scene(), config(1, 1), **QUICK, folder=tmp_path, progress=Reports(2))
+    learn_scene(host, scene(), config(1, 1), **QUICK, folder=tmp_path)
+    assert len(draws) == 1
+    (kept,) = tmp_path.rglob("class-latents.safetensors")
+    kept.write_bytes(b"not a file")  # damaged: made again
+    learn_scene(host, scene(), config(1, 1), **QUICK, folder=tmp_path)
+    assert torch.equal(draws[0], draws[1])
