@@ -1,0 +1,44 @@
+"""Concept Weaver: several learned concepts woven into one template picture (Kwon et al., CVPR 2024,
+arXiv 2404.03913). There is no official code; it builds on Plug-and-Play (arXiv 2211.12572) and
+Custom Diffusion (arXiv 2212.04488), whose code was compared with.
+
+A template picture, drawn by any model or photographed, is inverted. Drawing it again, its features
+hold the layout, while in every cross-attention each region listens to its own concept.
+
+    ours                   theirs          where
+    Template.trajectory    z_T .. z_0      template.py, samplers/inversion.py   Step 3
+    Features               f_t^l           attention/injection.py               Step 3
+    Regions.masks          M_i, M_bg       attention/regions.py                 Step 4
+    Region.prompt          p_+i, p_+bg     prompts.py                           Step 5
+    Regions.sentence       p_base          prompts.py
+    RegionFusion           h_fuse          attention/fusion.py                  Step 5
+    suppression            lambda          config.py
+    cfg, negative          omega, p_neg    config.py
+
+The texts that we could read leave out lambda, omega, the injection thresholds, how far masks are
+dilated and the number of inversion steps: what stands for them is in config.py with its reason.
+Different on purpose: an inversion step is refined until sampling gives the template back
+(samplers/inversion.py), so the sampler's own 50 steps do where Plug-and-Play makes 999. Not
+reproduced: the user study, and the CLIP figures, for which the authors' pictures are missing.
+"""
+
+from .config import InversionConfig, Keep, Mixing, RegionConfig, WeaveConfig
+from .regions import Region, Regions, Wish, make_regions
+from .template import Template, make_template
+from .weave import Woven, weave
+
+__all__ = [
+    "InversionConfig",
+    "Keep",
+    "Mixing",
+    "Region",
+    "RegionConfig",
+    "Regions",
+    "Template",
+    "WeaveConfig",
+    "Wish",
+    "Woven",
+    "make_regions",
+    "make_template",
+    "weave",
+]

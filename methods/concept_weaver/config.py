@@ -1,0 +1,81 @@
+"""Every setting of Concept Weaver.
+
+The paper's texts that we could read leave out lambda, omega, the thresholds and how far masks are
+dilated. Where Plug-and-Play, whose code the authors used, has a value, it is taken from there; the
+others are ours and say so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from ...attention.regions import Priority
+from ...errors import ConfigError
+from ...samplers.inversion import REFINEMENTS
+from ...training.checks import require_fraction, require_positive, require_whole
+
+
+class Mixing(str, Enum):
+    """Where concepts meet."""
+
+    FEATURES = "features"  # in every cross-attention: Concept Weaver
+    SCORES = "scores"  # in the predicted noise, a whole pass each: the paper's naive baseline
+
+
+class Keep(str, Enum):
+    """Where the template's features wait until they are used."""
+
+    RAM = "RAM"
+    DEVICE = "GPU"  # the device that the model computes on
+    NOTHING = "recompute"  # nowhere: a step computes them once more, which costs most of a pass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InversionConfig:
+    """Step 3: from a picture to its noise and its features."""
+
+    steps: int = 50  # of the sampler (Plug-and-Play, config_pnp.yaml)
+    refinements: int = REFINEMENTS  # ours; Plug-and-Play makes 999 steps without any
+    resnet_until: float = 0.8  # share of the steps whose ResNet features are kept
+    attention_until: float = 0.5  # share of the steps whose queries and keys are kept
+    resnet_blocks: tuple[int, ...] = ()  # decoder blocks; () takes 4, or as deep on other models
+    attention_blocks: tuple[int, ...] = ()  # decoder blocks; () takes 4, 7, 9, or as deep
+    keep: Keep = Keep.RAM
+
+    def __post_init__(self) -> None:
+        require_whole("steps", self.steps, least=1)
+        require_whole("refinements", self.refinements, least=0)
+        if self.refinements > 50:
+            raise ConfigError("refinements", self.refinements, "at most 50")
+        require_fraction("resnet_until", self.resnet_until)
+        require_fraction("attention_until", self.attention_until)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RegionConfig:
+    """Step 4: who has which part of the picture."""
+
+    dilate: float = 0.02  # of the longer side; ours, 16 px of 768
+    priority: Priority = Priority.FIRST  # where the masks themselves overlap; ours
+
+    def __post_init__(self) -> None:
+        require_fraction("dilate", self.dilate)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WeaveConfig:
+    """Step 5: drawing the template again with the concepts in it."""
+
+    suppression: float = 0.2  # lambda, ours; 0 mixes only
+    cfg: float = 7.5  # omega (Plug-and-Play, config_pnp.yaml)
+    negative: str = "ugly, blurry, black, low res, unrealistic"  # p_neg (the same file)
+    resnet_until: float = 0.8  # share of the steps (pnp_f_t of the same file)
+    attention_until: float = 0.5  # share of the steps (pnp_attn_t of the same file)
+    mixing: Mixing = Mixing.FEATURES
+
+    def __post_init__(self) -> None:
+        require_positive("suppression", self.suppression, zero=True)
+        require_positive("cfg", self.cfg)
+        require_fraction("resnet_until", self.resnet_until)
+        require_fraction("attention_until", self.attention_until)

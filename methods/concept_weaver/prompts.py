@@ -1,0 +1,163 @@
+"""One sentence becomes the prompts of all regions (paper, Step 5).
+
+    p_base  "a dog and a cat playing with a ball, mountain background"
+    p_+1    "a <c1> dog playing with a ball, mountain background"
+    p_+2    "a <c2> cat playing with a ball, mountain background"
+    p_+bg   "a dog and a cat playing with a ball, <bg> mountain background"
+
+A region's prompt names its own concept and drops the other subjects: with one prompt for all, their
+looks mix. What comes out is a proposal; every prompt can be given by hand instead.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ...errors import PromptError
+from ...training.concept import Concept
+
+_TOKEN = re.compile(r"<[\w-]+>|[\w'-]+|[^\w\s]")
+DETERMINERS = frozenset(
+    ("a", "an", "the", "one", "my", "your", "his", "her", "our", "their", "this", "that", "some")
+)
+JOINING = frozenset(("and", "or", ",", "&"))
+PLACING = frozenset(
+    ["with", "beside", "near", "behind", "above", "below", "under", "over", "by", "next", "to"]
+) | frozenset(["in", "on", "at", "of", "between", "chasing"])
+MOST_ADJECTIVES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class WeavePrompts:
+    """The prompts of one weave."""
+
+    base: str
+    regions: tuple[str, ...]
+    background: str
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What stands in the sentence for a concept.
+
+    Attributes:
+        word: of the sentence, one or several words: "dog", "red circle".
+        marked: what replaces it in the concept's own prompt: "<c1> dog", or "<c1>".
+    """
+
+    word: str
+    marked: str
+
+
+def weave_prompts(
+    sentence: str, subjects: Sequence[Subject], background: Subject | None = None
+) -> WeavePrompts:
+    """The prompts that a sentence and its subjects make.
+
+    Raises:
+        PromptError: the sentence does not hold a word, or not as often as it is asked for.
+    """
+    tokens: list[str] = _TOKEN.findall(sentence)
+    every = [*subjects, background] if background else list(subjects)
+    places = _places(sentence, tokens, [subject.word for subject in every])
+    spans = [_phrase(tokens, place) for place in places]
+    regions: list[str] = []
+    for i, subject in enumerate(subjects):
+        others = [span for j, span in enumerate(spans[: len(subjects)]) if j != i]
+        regions.append(_written(tokens, places[i], subject.marked, others))
+    last = _written(tokens, places[-1], background.marked, ()) if background else sentence
+    return WeavePrompts(sentence, tuple(regions), last)
+
+
+def marked_word(concept: Concept | None, handle: str, word: str) -> str:
+    """How a concept's own prompt calls it: "<c1> dog" where it was trained so, else "<c1>"."""
+    if concept is None or not handle:
+        return word
+    trained = re.compile(rf"<{re.escape(handle)}>\s+{re.escape(word)}\b", re.IGNORECASE)
+    return f"<{handle}> {word}" if any(map(trained.search, concept.prompts)) else f"<{handle}>"
+
+
+def _places(sentence: str, tokens: Sequence[str], words: Sequence[str]) -> list[range]:
+    """Where each word stands; the same word asked for twice is found twice."""
+    lower, taken, found = [token.casefold() for token in tokens], set[int](), list[range]()
+    for word in words:
+        wanted = [token.casefold() for token in _TOKEN.findall(word)]
+        starts = range(len(lower) - len(wanted) + 1) if wanted else ()
+        spans = (range(start, start + len(wanted)) for start in starts)
+        place = next(
+            (
+                span
+                for span in spans
+                if lower[span.start : span.stop] == wanted and not taken.intersection(span)
+            ),
+            None,
+        )
+        if place is None:
+            raise PromptError(
+                f"The prompt {sentence!r} does not hold {word!r}"
+                + (" once more" if any(w.casefold() == word.casefold() for w in words) else "")
+                + "; write every concept's word into it, or give the region a prompt of its own."
+            )
+        taken.update(place)
+        found.append(place)
+    return found
+
+
+def _phrase(tokens: Sequence[str], place: range) -> range:
+    """The word with its adjectives and its article, where it has one."""
+    for start in range(place.start - 1, max(-1, place.start - 2 - MOST_ADJECTIVES), -1):
+        token = tokens[start].casefold()
+        if token in DETERMINERS:
+            return range(start, place.stop)
+        if token in JOINING or token in PLACING or not token[0].isalnum():
+            break
+    return place
+
+
+def _written(tokens: Sequence[str], place: range, marked: str, others: Sequence[range]) -> str:
+    """The sentence with one word marked and other phrases dropped."""
+    kept: list[str | None] = list(tokens)
+    for span in others:
+        _drop(kept, span)
+    kept[place.start] = marked
+    for i in place[1:]:
+        kept[i] = None
+    if place.start and (kept[place.start - 1] or "").casefold() in ("a", "an"):
+        kept[place.start - 1] = _article(str(kept[place.start - 1]), marked)
+    text = " ".join(token for token in kept if token is not None)
+    return re.sub(r"\s+([,.;:!?])", r"\1", text).strip(" ,")
+
+
+def _drop(kept: list[str | None], span: range) -> None:
+    """Drop a phrase and what tied it to the phrase before it, or else to the one after it."""
+    for i in span:
+        kept[i] = None
+    before = _run(kept, span.start - 1, -1)
+    for i in before or _run(kept, span.stop, 1):
+        kept[i] = None
+
+
+def _run(kept: Sequence[str | None], start: int, step: int) -> list[int]:
+    """Places of the joining words from a place on, over what was dropped already.
+
+    To the left a preposition counts only where a phrase stands before it: "a dog beside [a cat]",
+    but not "a photo of [a dog]".
+    """
+    found: list[int] = []
+    i = start
+    while 0 <= i < len(kept):
+        token = kept[i]
+        if token is not None and token.casefold() not in JOINING | PLACING - {"of"}:
+            break
+        if token is not None:
+            found.append(i)
+        i += step
+    return found if 0 <= i < len(kept) else []
+
+
+def _article(article: str, marked: str) -> str:
+    bare = marked.lstrip("<")
+    right = "an" if bare[:1].lower() in "aeiou" and not marked.startswith("<") else "a"
+    return right.capitalize() if article[0].isupper() else right

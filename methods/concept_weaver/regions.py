@@ -1,0 +1,209 @@
+"""Regions tied to concepts and prompts (Step 4 and the prompts of Step 5)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ...attention.fusion import RegionSource
+from ...attention.regions import region_masks
+from ...errors import HandleError, InputError, MaskError, PromptError
+from ...host.ports import Host
+from ...training.concept import Change, Concept, check_base, weight_edits
+from .config import RegionConfig
+from .prompts import Subject, marked_word, weave_prompts
+
+_TEXT = re.compile(r"clip_[lgh]\..*")
+_FUSED = re.compile(r"unet\..*\.attn2\.to_[kv]\.weight|unet\..*\.proj_out\.weight")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Wish:
+    """A concept and where it is wanted.
+
+    Attributes:
+        concept: None for a plain region of the base model.
+        word: of the sentence; what stands there in the template.
+        handle: of the concept, without brackets; "" takes the one that was learned from the word,
+            or the first.
+        prompt: p_+i by hand; "" makes it from the sentence.
+    """
+
+    concept: Concept | None
+    word: str
+    mask: Tensor | None = None  # [H, W], 0..1
+    handle: str = ""
+    prompt: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Region:
+    """One part of the picture."""
+
+    name: str  # for people: "<my-mug>", "a circle", "background"
+    prompt: str  # p_+i
+    concept: Concept | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Regions:
+    """All parts of a picture, the background last.
+
+    Attributes:
+        parts: N regions, then the background.
+        masks: [N + 1, H, W], summing to exactly 1.
+        sentence: p_base.
+    """
+
+    parts: tuple[Region, ...]
+    masks: Tensor
+    sentence: str
+
+    @property
+    def prompts(self) -> str:
+        """All prompts, one a line, as a user reads and edits them."""
+        lines = [f"base: {self.sentence}"]
+        return "\n".join([*lines, *(f"{part.name}: {part.prompt}" for part in self.parts)])
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)."""
+        height, width = self.masks.shape[-2:]
+        return height, width
+
+
+def make_regions(
+    sentence: str,
+    wishes: Sequence[Wish],
+    background: Wish | None = None,
+    config: RegionConfig | None = None,
+) -> Regions:
+    """Regions with their prompts.
+
+    Args:
+        sentence: p_base; holds every word whose region has no prompt of its own.
+        background: its concept, word and prompt; its mask is what the others leave.
+
+    Raises:
+        InputError: a mask is missing or empty, a word or a handle is not there, or a concept
+            changes more of the model than can be fused.
+    """
+    config = config or RegionConfig()
+    if not wishes:
+        raise InputError("There is no region; connect at least one concept with its mask.")
+    handles = [_handle(wish) for wish in wishes]
+    names = [_name(wish, handle) for wish, handle in zip(wishes, handles, strict=True)]
+    dense: list[Tensor] = []
+    for wish, name in zip(wishes, names, strict=True):
+        if wish.mask is None:
+            raise MaskError(f"The region of {name} has no mask; connect one, or remove the region.")
+        dense.append(wish.mask)
+    longer = max(dense[0].shape[-2:])
+    masks = region_masks(
+        dense, names, dilate_px=round(config.dilate * longer), priority=config.priority
+    )
+    prompts = _prompts(sentence, wishes, handles, background)
+    parts = [
+        Region(name, prompt, wish.concept)
+        for name, prompt, wish in zip(names, prompts, wishes, strict=False)
+    ]
+    last = Region("background", prompts[-1], background.concept if background else None)
+    for wish, handle, prompt in zip(wishes, handles, prompts, strict=False):
+        _check_prompt(handle, prompt, by_hand=bool(wish.prompt))
+    for part in (*parts, last):
+        if part.concept is not None:
+            check_fusible(part.name, part.concept)
+    return Regions((*parts, last), masks, sentence)
+
+
+def check_fusible(name: str, concept: Concept) -> None:
+    """Whether a concept can share one pass with others.
+
+    Raises:
+        InputError: it changes layers that all regions share.
+    """
+    shared = [n for n in concept.weights if not _TEXT.fullmatch(n) and not _FUSED.fullmatch(n)]
+    if shared:
+        raise InputError(
+            f"The concept of {name} changes {len(shared)} weights that all regions share, such as "
+            f"{shared[0]}: it would reach beyond its region. The fuser takes concepts that change "
+            "K and V of cross-attention, output projections (as residuals under the region's mask) "
+            "or the text encoder. Learn it with a K/V preset, with handles only, or as "
+            "personalized residuals."
+        )
+
+
+def sources_of(host: Host, regions: Regions) -> list[RegionSource]:
+    """What each region reads and changes, encoded with its own concept alone.
+
+    Raises:
+        BaseMismatchError: a concept was learned on another kind of model.
+    """
+    return [_source(host, part) for part in regions.parts]
+
+
+def _source(host: Host, part: Region) -> RegionSource:
+    if part.concept is None:
+        return RegionSource(host.encode_prompt(part.prompt).context)
+    check_base(part.concept, host.fingerprint)
+    text_edits = {n: e for n, e in weight_edits(part.concept).items() if _TEXT.fullmatch(n)}
+    with host.edited(text_edits, trainable=False):
+        context = host.encode_prompt(part.prompt, part.concept.handles).context
+    changes: dict[str, Change] = {
+        n: change for n, change in part.concept.weights.items() if _FUSED.fullmatch(n)
+    }
+    return RegionSource(context.detach(), changes)
+
+
+def _handle(wish: Wish) -> str:
+    if wish.concept is None:
+        return ""
+    names = wish.concept.names
+    if wish.handle and wish.handle not in names:
+        known = ", ".join(f"<{name}>" for name in names) or "none"
+        raise HandleError(f"The concept has no handle <{wish.handle}>; it has {known}.")
+    learned = [name for name in names if wish.concept.words.get(name, "") == wish.word.strip()]
+    return wish.handle or next(iter([*learned, *names]), "")
+
+
+def _name(wish: Wish, handle: str) -> str:
+    return f"<{handle}>" if handle else wish.word or "a region without a word"
+
+
+def _prompts(
+    sentence: str, wishes: Sequence[Wish], handles: Sequence[str], background: Wish | None
+) -> list[str]:
+    """p_+i of all regions, and p_+bg last; those given by hand are left alone."""
+    every = [wish for wish in wishes if not wish.prompt]
+    subjects = [
+        Subject(wish.word, marked_word(wish.concept, handle, wish.word))
+        for wish, handle in zip(wishes, handles, strict=True)
+        if not wish.prompt
+    ]
+    behind = None
+    if background is not None and background.word and not background.prompt:
+        handle = _handle(background)
+        behind = Subject(background.word, marked_word(background.concept, handle, background.word))
+    if any(not wish.word.strip() for wish in every):
+        raise PromptError(
+            "A region has neither a word nor a prompt; write the word of the sentence that it "
+            "stands for."
+        )
+    # Subjects whose prompt is given by hand are dropped from the others' too, where they stand.
+    named = [w for w in wishes if w.prompt and w.word and w.word.casefold() in sentence.casefold()]
+    extra = [Subject(wish.word, wish.word) for wish in named]
+    made = weave_prompts(sentence, [*subjects, *extra], behind)
+    proposals = iter(made.regions)
+    found = [wish.prompt or next(proposals) for wish in wishes]
+    return [*found, background.prompt if background and background.prompt else made.background]
+
+
+def _check_prompt(handle: str, prompt: str, *, by_hand: bool) -> None:
+    if by_hand and handle and f"<{handle}>" not in prompt:
+        raise PromptError(
+            f"The prompt {prompt!r} does not hold <{handle}>, the concept of its region; write it "
+            "there, or leave the prompt empty to have it made."
+        )
