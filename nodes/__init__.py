@@ -6,6 +6,8 @@ from comfy_api.latest import ComfyExtension, io
 
 from .attention import AttentionMaps
 from .concept import ApplyConcept, ExportConcept, InspectConcept, LoadConcept, SaveConcept
+from .lag import ApplyLag, LagMapsNode, LagSampler
+from .residuals import TrainPersonalizedResiduals
 from .scene import ConceptSceneNode
 from .shared import register_concept_folders
 from .tinyworld import TinyWorldCheckpoint, TinyWorldScene
@@ -14,11 +16,15 @@ from .trainer import CrossAttentionLossTrainer
 NODES: list[type[io.ComfyNode]] = [
     ConceptSceneNode,
     CrossAttentionLossTrainer,
+    TrainPersonalizedResiduals,
     LoadConcept,
     SaveConcept,
     ApplyConcept,
     ExportConcept,
     InspectConcept,
+    ApplyLag,
+    LagSampler,
+    LagMapsNode,
     AttentionMaps,
     TinyWorldCheckpoint,
     TinyWorldScene,

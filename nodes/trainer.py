@@ -15,7 +15,7 @@ from torch import Tensor
 from ..host.comfyui.progress import NodeProgress
 from ..host.ports import Host, Progress
 from ..methods.break_a_scene import learn_scene
-from ..training.concept import Concept
+from ..training.concept import Concept, LowRank
 from ..training.concept_file import save_concept
 from ..training.paths import confined_path
 from ..training.pictures import sample_strip, scores_told
@@ -225,6 +225,9 @@ def saved(concept: Concept, folder: Path) -> Path:
         digest.update(name.encode())
         for rows in vectors.values():
             digest.update(rows.numpy().tobytes())
+    for change in concept.weights.values():  # names may stay as they were; whole weights are many
+        if isinstance(change, LowRank):
+            digest.update(change.up.numpy().tobytes())
     return save_concept(concept, folder / f"{folder.name}-{digest.hexdigest()[:8]}{SUFFIX}")
 
 

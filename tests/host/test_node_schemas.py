@@ -28,6 +28,10 @@ PRESETS = {
     "handles only": PRESET,
     "TinyWorld quick": PRESET | WEIGHTS | {"rank"},
 }
+LAG = [
+    "strength", "localised", "quantile", "softness", "smoothing", "start", "end", "negative_rows",
+    "use_class_word", "class_word", "mask",
+]  # fmt: skip
 SURFACE = {
     "ConceptScene": (
         ["images", "masks", "concepts", "background", "vae"],
@@ -46,6 +50,23 @@ SURFACE = {
     "AttentionMaps": (
         ["model", "clip", "vae", "image", "prompt", "words", "masks", "timesteps", "level", "seed"],
         ["IMAGE", "MASK", "STRING"],
+    ),
+    "TrainPersonalizedResiduals": (
+        ["model", "clip", "vae", "images", "handle", "class_word", "captions", "name", "steps",
+         "batch_size", "learning_rate", "ratio", "seed", "resolution_px", "checkpointing", "start",
+         "rare_token", "train_handle", "handle_rate", "prompt", "flip", "accumulation",
+         "save_every", "preview_every", "preview_prompts", "preview_steps", "preview_cfg"],
+        ["CONCEPT", "MODEL", "CLIP", "IMAGE", "IMAGE", "IMAGE", "IMAGE", "LOSS_MAP", "STRING"],
+    ),
+    "ApplyLag": (["model", "clip", "concept", *LAG], ["MODEL", "CLIP"]),
+    "LagSampler": (
+        ["model", "clip", "concepts", "positive", "negative", "latent_image", "seed", "steps",
+         "cfg", "sampler_name", "scheduler", "denoise", *LAG],
+        ["LATENT", "MASK", "IMAGE"],
+    ),
+    "LagMaps": (
+        ["model", "clip", "vae", "image", "concepts", "prompt", "timestep", *LAG],
+        ["IMAGE", "IMAGE", "MASK"],
     ),
     "TinyWorldCheckpoint": ([], ["MODEL", "CLIP", "VAE"]),
     "TinyWorldScene": (["objects", "background", "seed", "size"], ["IMAGE", "MASK"]),

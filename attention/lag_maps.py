@@ -1,0 +1,52 @@
+"""The masks of a LAG run, kept for people to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..host.ports import ForwardInfo, TransformerSite
+
+
+class LagMaps:
+    """Collects masks; give it to `LagEdit` as `on_masks`.
+
+    Of every block it keeps the newest mask and the mean over all passes, nothing else.
+    """
+
+    def __init__(self) -> None:
+        self._newest: dict[str, Tensor] = {}
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def __call__(self, site: TransformerSite, masks: Tensor, info: ForwardInfo) -> None:
+        name, before = site.name, self._sums.get(site.name)
+        self._newest[name] = masks
+        if before is None or before.shape != masks.shape:  # another size: a pass of its own
+            self._sums[name], self._counts[name] = masks.clone(), 1
+        else:
+            self._sums[name] = before + masks
+            self._counts[name] += 1
+
+    def __bool__(self) -> bool:
+        return bool(self._newest)
+
+    def blocks(self) -> Mapping[str, Tensor]:
+        """Name of a block -> [P, G, h, w] mean over all passes, on the CPU."""
+        return {name: (total / self._counts[name]).cpu() for name, total in self._sums.items()}
+
+    def averaged(self, size: tuple[int, int]) -> Tensor:
+        """[P, G, *size] mean over blocks and passes, 0..1, on the CPU."""
+        return _mean(self.blocks(), size)
+
+    def newest(self, size: tuple[int, int]) -> Tensor:
+        """[P, G, *size] mean over the blocks of the last pass, 0..1, on the CPU."""
+        return _mean({name: masks.cpu() for name, masks in self._newest.items()}, size)
+
+
+def _mean(blocks: Mapping[str, Tensor], size: tuple[int, int]) -> Tensor:
+    fitted = [F.interpolate(m, size, mode="bilinear", align_corners=False) for m in blocks.values()]
+    return torch.stack(fitted).mean(dim=0).clamp(0, 1)

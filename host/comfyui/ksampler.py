@@ -1,0 +1,75 @@
+"""The host's KSampler with prompts and a callback, for nodes that are a sampler in one piece."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.sample
+import comfy.samplers
+import latent_preview
+import numpy as np
+import torch
+from torch import Tensor
+
+SAMPLERS, SCHEDULERS = comfy.samplers.SAMPLER_NAMES, comfy.samplers.SCHEDULER_NAMES
+OnStep = Callable[[int, int, Tensor | None], None]  # step, total, rough picture [H, W, 3]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KSamplerCall:
+    """What a KSampler is asked for, prompts as text."""
+
+    positive: str
+    negative: str
+    seed: int
+    steps: int
+    cfg: float
+    sampler: str
+    scheduler: str
+    denoise: float = 1.0
+
+
+def sampled(
+    model: Any, clip: Any, latent: Mapping[str, Any], call: KSamplerCall, on_step: OnStep
+) -> dict[str, Any]:
+    """A LATENT from a LATENT, the same that the host's KSampler gives.
+
+    Args:
+        on_step: told of every step; the rough picture is None where previews are switched off.
+    """
+    positive, negative = (
+        clip.encode_from_tokens_scheduled(clip.tokenize(text))
+        for text in (call.positive, call.negative)
+    )
+    shrunk = latent.get("downscale_ratio_spacial")
+    samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"], shrunk)
+    noise = comfy.sample.prepare_noise(samples, call.seed, latent.get("batch_index"))
+    previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
+
+    def callback(step: int, x0: Tensor, x: Tensor, total: int) -> None:
+        rough = None
+        if previewer is not None:
+            pixels = previewer.decode_latent_to_preview(x0).convert("RGB")
+            rough = torch.from_numpy(np.array(pixels)).float() / 255
+        on_step(step + 1, total, rough)
+
+    drawn = comfy.sample.sample(
+        model,
+        noise,
+        call.steps,
+        call.cfg,
+        call.sampler,
+        call.scheduler,
+        positive,
+        negative,
+        samples,
+        denoise=call.denoise,
+        noise_mask=latent.get("noise_mask"),
+        callback=callback,
+        disable_pbar=True,
+        seed=call.seed,
+    )
+    kept = {name: value for name, value in latent.items() if not name.startswith("downscale_ratio")}
+    return {**kept, "samples": drawn}
