@@ -1,0 +1,22 @@
+"""ConceptLab: a new member of a category that none of its members is (Richardson et al., ACM TOG
+2024, arXiv 2308.02669; official code kfirgoldberg/ConceptLab, commit f94f43c, MIT).
+
+One token vector learns. Every step puts it into a random sentence, lets the diffusion prior imagine
+a picture's embedding of it, and compares that with the embeddings of the same sentence about the
+category (closer) and about its named members (farther). A model that answers questions about
+pictures names the member that the concept looks like at the moment; it becomes one more to leave.
+
+    ours                    theirs                  where
+    handle                  v*, S*                  training/handles.py
+    `imagine`               P(E_y(v*))              vision/ports.py, vision/prior.py
+    `meanings`              E_y(c), c in C          no prior comes in: constraints stay broad
+    `look_at`               E_im(c)                 pictures of parents
+    positive_loss           1 - S(C_pos, v*)        losses.py, with the code's ceiling
+    negative_loss           (S + S_max)(C_neg) / 2  losses.py, with the code's floor
+    mix_loss                L_mix                   losses.py, by the paper
+    positive_weight         lambda                  config.py
+    Negatives               adaptive negatives      questions.py
+
+Not reproduced: two faults of the official code (docs/notation.md), and its dependence of style
+templates on twenty exact sentences; ours have the same subjects.
+"""

@@ -1,0 +1,160 @@
+"""Adaptive negatives: what the pictures show already is what the concept must leave.
+
+Source: arXiv 2308.02669, Sec. 4.3; coach.py:55-76, 256-264, 356-367. The list lives in `notes`, a
+JSON document that is saved with every state, so a run that goes on knows the same words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .config import ConceptLabConfig, Kind
+
+_LEADING = re.compile(r"^(?:(?:a|an|the|it is|it's|this is|there is)\s+)+")
+_STYLE_QUESTION = "What art style was used in this photo of a horse and a barn?"
+
+
+def question_for(config: ConceptLabConfig) -> str:
+    """The user's question, or the paper's for the kind of concept."""
+    if config.negatives.question.strip():
+        return config.negatives.question.strip()
+    if config.kind is Kind.STYLE:
+        return _STYLE_QUESTION
+    return f"What kind of {config.positives[0]} is in this photo?"
+
+
+def normalised(answer: str) -> str:
+    """An answer as a constraint: lower case, without article and punctuation."""
+    plain = re.sub(r"[^\w\s'-]+", " ", answer.lower()).replace("_", " ")
+    return _LEADING.sub("", " ".join(plain.split())).strip(" '-")
+
+
+def official_form(answer: str) -> str:
+    """An answer as the official code takes it: a leading "a " goes, all else stays."""
+    return answer.removeprefix("a ")
+
+
+def same_word(first: str, second: str) -> bool:
+    """Whether two words say the same; a plural counts as its singular."""
+    a, b = normalised(first), normalised(second)
+    return a == b or a == f"{b}s" or b == f"{a}s"
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look at the pictures brought."""
+
+    step: int
+    answer: str  # as it came; "" when nobody was asked
+    added: str  # the new negative, "" for none
+    reason: str  # why nothing was added
+
+    def told(self) -> str:
+        """For the user, under the pictures."""
+        if self.added:
+            return f"step {self.step}: now without {self.added}"
+        return f"step {self.step}: {self.reason}" if self.reason else f"step {self.step}"
+
+
+class Negatives:
+    """The words that a concept must not become, step by step.
+
+    Args:
+        notes: the JSON document that they live in; empty for a run that begins.
+        config: of the whole run.
+    """
+
+    def __init__(self, notes: dict[str, Any], config: ConceptLabConfig) -> None:
+        self.notes, self._config = notes, config
+
+    def begin(self) -> None:
+        """The first list; does nothing for a run that goes on."""
+        if "negatives" in self.notes:
+            return
+        config = self._config.negatives
+        pool = [word.strip() for word in config.start if word.strip()]
+        if config.gradual:
+            seeded = torch.Generator().manual_seed(self._config.seed)
+            pool = [pool[i] for i in torch.randperm(len(pool), generator=seeded).tolist()]
+        first = pool[:1] if config.gradual else pool
+        self.notes |= {"negatives": first, "pool": pool[len(first) :], "looks": [], "quiet": 0}
+
+    @property
+    def words(self) -> list[str]:
+        """Negative constraints at this moment, locked ones first."""
+        return [*self._config.negatives.locked, *self.notes.get("negatives", [])]
+
+    @property
+    def looks(self) -> list[Look]:
+        """All looks so far."""
+        return [Look(**row) for row in self.notes.get("looks", [])]
+
+    @property
+    def has_enough(self) -> bool:
+        """Whether the last answers brought nothing new, often enough to stop."""
+        limit = self._config.negatives.early_stop
+        return limit > 0 and self.notes.get("quiet", 0) >= limit
+
+    def is_due(self, step: int) -> bool:
+        """Whether a look is to be taken before the step after `step` steps."""
+        every = self._config.negatives.every
+        return every > 0 and step % every == 0 and all(look.step != step for look in self.looks)
+
+    def asks_at(self, step: int) -> bool:
+        """Whether the question is put: not at the start when a list was given (coach.py:258)."""
+        given = (*self._config.negatives.start, *self._config.negatives.locked)
+        return not self._config.negatives.gradual and (step > 0 or not given)
+
+    def heard(self, step: int, answer: str | None) -> Look:
+        """Take an answer in, or without one (None) the next word of a gradual list."""
+        if answer is None:
+            look = self._next_of_pool(step)
+        else:
+            word, reason = self._judged(answer)
+            look = Look(step, answer, word, reason)
+            self.notes["quiet"] = 0 if word else self.notes["quiet"] + 1
+        if look.added:
+            self.notes["negatives"].append(look.added)
+            self._drop_oldest()
+        self.notes["looks"].append(
+            {"step": step, "answer": look.answer, "added": look.added, "reason": look.reason}
+        )
+        return look
+
+    def _judged(self, answer: str) -> tuple[str, str]:
+        """The word to add, or "" and why not."""
+        if self._config.negatives.keep_duplicates:
+            word = official_form(answer)
+            return (word, "") if word.strip() else ("", "the answer was empty")
+        word = normalised(answer)
+        if not word:
+            return "", "the answer was empty"
+        for words, reason in (
+            (self._config.positives, f"{word!r} is the category itself"),
+            (self._config.negatives.forbidden, f"{word!r} is forbidden"),
+            (self.words, f"{word!r} is a negative already"),
+        ):
+            if _is_among(word, words):
+                return "", reason
+        return word, ""
+
+    def _next_of_pool(self, step: int) -> Look:
+        pool = self.notes["pool"]
+        # The first word of a gradual list is there before the first look.
+        if self._config.negatives.gradual and step > 0 and pool:
+            return Look(step, "", pool.pop(0), "")
+        return Look(step, "", "", "")
+
+    def _drop_oldest(self) -> None:
+        most, current = self._config.negatives.most, self.notes["negatives"]
+        while most and len(self.words) > most and current:
+            current.pop(0)
+
+
+def _is_among(word: str, words: Sequence[str]) -> bool:
+    return any(same_word(word, other) for other in words)

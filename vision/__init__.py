@@ -1,0 +1,1 @@
+"""What sees: segmentation, questions to a picture, and the prior, behind small ports."""

@@ -1,0 +1,125 @@
+"""What ConceptLab asks of the networks that imagine, compare, draw and answer.
+
+A *space* is where a prompt and a picture are vectors of one kind, [D], whose cosine says how much
+the one shows the other. Networks stay on the CPU until they are used; `park` sends them back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError
+from ..host.ports import HandleVectors, Progress, Tokens, no_progress
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PriorSampling:
+    """How a diffusion prior is sampled; the numbers of ConceptLab's code (coach.py:271-278)."""
+
+    steps: int = 5  # denoising steps, all of which the gradient passes
+    guidance: float = 4.0  # against `negative`; 1 is none and halves the work
+    negative: str = ""
+    checkpointing: bool = True  # compute each step again in the backward pass: memory of one step
+
+    def __post_init__(self) -> None:
+        if isinstance(self.steps, bool) or not 2 <= self.steps <= 1000:
+            raise ConfigError("prior_steps", self.steps, "a whole number, 2 to 1000")
+        if not self.guidance >= 1:
+            raise ConfigError("prior_guidance", self.guidance, "1 (none) or more")
+
+
+class ConceptSpace(Protocol):
+    """A text encoder, with or without a prior behind it."""
+
+    @property
+    def encoders(self) -> Mapping[str, int]:
+        """Text encoder whose token vectors a handle has -> their width."""
+        ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision that the networks compute in."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Kind and shapes of the model that a concept learned here belongs to."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Tells two models of one kind apart, as 64 hex digits."""
+        ...
+
+    def tokenize(self, text: str) -> Tokens:
+        """BPE ids of a text, without start and end."""
+        ...
+
+    def word_vectors(self, word: str) -> dict[str, Tensor]:
+        """Token vectors [n, width] of a word per encoder."""
+        ...
+
+    def imagine(
+        self, text: str, handles: HandleVectors, draw: torch.Generator, sampling: PriorSampling
+    ) -> Tensor:
+        """P(E_y(v)): the embedding [D] of a picture of a prompt, differentiable in the handles."""
+        ...
+
+    def meanings(self, texts: Sequence[str]) -> Tensor:
+        """E_y(c): unit embeddings [n, D] of plain texts, without gradient; no prior comes in."""
+        ...
+
+    def look_at(self, images: Tensor) -> Tensor:
+        """E_im(c): unit embeddings [n, D] of pictures [n, H, W, 3], 0..1.
+
+        Raises:
+            UnsupportedModelError: there is no image encoder.
+        """
+        ...
+
+    def park(self) -> None:
+        """Free the device until the next use."""
+        ...
+
+
+class Painter(Protocol):
+    """Draws pictures of prompts with handles."""
+
+    def paint(
+        self,
+        prompts: Sequence[str],
+        handles: HandleVectors,
+        seed: int,
+        progress: Progress = no_progress,
+    ) -> Tensor:
+        """[n, H, W, 3] one picture for each prompt, 0..1, on the CPU; the same for a seed."""
+        ...
+
+    def park(self) -> None:
+        """Free the device until the next use."""
+        ...
+
+
+class Questions(Protocol):
+    """Answers questions about a picture."""
+
+    @property
+    def name(self) -> str:
+        """Which model answers; other answers make another run."""
+        ...
+
+    def answer(self, image: Tensor, question: str) -> str:
+        """What a picture [H, W, 3], 0..1, shows, in a few words; may be empty."""
+        ...
+
+    def park(self) -> None:
+        """Free the device until the next use."""
+        ...
