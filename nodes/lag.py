@@ -212,10 +212,16 @@ def _sampler_inputs() -> list[io.Input]:
             tooltip="How closely the prompt is followed. 1 leaves the negative prompt out.",
         ),
         io.Combo.Input(
-            "sampler_name", options=SAMPLERS, default="ddim", tooltip="The same ones that KSampler has."
+            "sampler_name",
+            options=SAMPLERS,
+            default="ddim",
+            tooltip="The same ones that KSampler has.",
         ),
         io.Combo.Input(
-            "scheduler", options=SCHEDULERS, default="normal", tooltip="The same ones that KSampler has."
+            "scheduler",
+            options=SCHEDULERS,
+            default="normal",
+            tooltip="The same ones that KSampler has.",
         ),
         io.Float.Input(
             "denoise",
