@@ -5,13 +5,16 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .attention import AttentionMaps
+from .blended import CompositeSeam, MaskedBlendedEdit, MaskedBlendedSampler
 from .concept import ApplyConcept, ExportConcept, InspectConcept, LoadConcept, SaveConcept
+from .guidance import CrossAttentionGuidance
 from .lag import ApplyLag, LagMapsNode, LagSampler
 from .residuals import TrainPersonalizedResiduals
 from .scene import ConceptSceneNode
 from .shared import register_concept_folders
 from .tinyworld import TinyWorldCheckpoint, TinyWorldScene
 from .trainer import CrossAttentionLossTrainer
+from .two_stage import TwoStageGeneration
 
 NODES: list[type[io.ComfyNode]] = [
     ConceptSceneNode,
@@ -25,6 +28,11 @@ NODES: list[type[io.ComfyNode]] = [
     ApplyLag,
     LagSampler,
     LagMapsNode,
+    MaskedBlendedSampler,
+    MaskedBlendedEdit,
+    CompositeSeam,
+    CrossAttentionGuidance,
+    TwoStageGeneration,
     AttentionMaps,
     TinyWorldCheckpoint,
     TinyWorldScene,

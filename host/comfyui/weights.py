@@ -7,7 +7,7 @@ wherever it pages, casts or offloads it, and the weights themselves are never to
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,6 +159,20 @@ class WrappedWeights:
 
 def _functions(weight: Weight) -> list[Wrapper]:
     return getattr(weight.module, f"{weight.attribute}_function")
+
+
+@contextmanager
+def kept_for_autograd(patcher: Any, weights: Mapping[str, Weight]) -> Iterator[None]:
+    """Weights of a model that is loaded already, fit for a backward pass; then as they were."""
+    wrapper, before = _copied(patcher), [(w, _functions(w)) for w in weights.values()]
+    try:
+        for weight, functions in before:
+            if _autograd_keeps(weight):
+                setattr(weight.module, f"{weight.attribute}_function", [*functions, wrapper])
+        yield
+    finally:
+        for weight, functions in before:
+            setattr(weight.module, f"{weight.attribute}_function", functions)
 
 
 def _autograd_keeps(weight: Weight) -> bool:

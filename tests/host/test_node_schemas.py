@@ -47,6 +47,26 @@ SURFACE = {
     "ApplyConcept": (["model", "clip", "concept", "strength"], ["MODEL", "CLIP"]),
     "ExportConcept": (["concept", "name", "rank", "overwrite"], ["STRING"]),
     "InspectConcept": (["concept"], ["IMAGE", "STRING", "STRING"]),
+    "MaskedBlendedSampler": (
+        ["start", "eta", "free_steps", "source_level", "inside", "fresh_noise", "mask"],
+        ["SAMPLER"],
+    ),
+    "MaskedBlendedEdit": (
+        ["model", "clip", "vae", "image", "mask", "prompts", "negative", "seed", "steps", "cfg",
+         "scheduler", "start", "eta", "free_steps", "source_level", "inside", "fresh_noise",
+         "harmonise_steps", "harmonise_prompt", "composite", "feather_px", "base_model"],
+        ["IMAGE", "LATENT", "MASK"],
+    ),
+    "CompositeSeam": (["drawn", "source", "mask", "feather_px"], ["IMAGE"]),
+    "CrossAttentionGuidance": (
+        ["model", "clip", "words", "eta", "steps", "rule", "level", "save_memory", "mask"],
+        ["MODEL", "CLIP"],
+    ),
+    "TwoStageGeneration": (
+        ["base_model", "model", "base_positive", "positive", "negative", "latent_image",
+         "base_steps", "seed", "steps", "cfg", "sampler_name", "scheduler"],
+        ["LATENT"],
+    ),
     "AttentionMaps": (
         ["model", "clip", "vae", "image", "prompt", "words", "masks", "timesteps", "level", "seed"],
         ["IMAGE", "MASK", "STRING"],
@@ -67,6 +87,27 @@ SURFACE = {
     "LagMaps": (
         ["model", "clip", "vae", "image", "concepts", "prompt", "timestep", *LAG],
         ["IMAGE", "IMAGE", "MASK"],
+    ),
+    "ConceptBank": (["folder", "filter", "pick", "model", "clip"], ["CONCEPT", "IMAGE", "STRING"]),
+    "InvertTemplate": (
+        ["model", "clip", "vae", "image", "prompt", "sigmas", "steps", "scheduler", "refinements",
+         "keep", "resnet_until", "attention_until", "resnet_blocks", "attention_blocks"],
+        ["TEMPLATE", "SIGMAS", "LATENT", "IMAGE", "STRING"],
+    ),
+    "Regions": (
+        ["concepts", "masks", "sentence", "words", "background_concept", "background", "dilate",
+         "priority", "template"],
+        ["REGIONS", "IMAGE", "STRING"],
+    ),
+    "RegionFeatureFuser": (
+        ["model", "clip", "template", "regions", "suppression", "negative", "resnet_until",
+         "attention_until"],
+        ["MODEL", "CONDITIONING", "CONDITIONING", "LATENT", "SIGMAS"],
+    ),
+    "WeaveConcepts": (
+        ["model", "clip", "vae", "template", "regions", "suppression", "negative", "resnet_until",
+         "attention_until", "cfg", "mixing"],
+        ["IMAGE", "LATENT"],
     ),
     "TinyWorldCheckpoint": ([], ["MODEL", "CLIP", "VAE"]),
     "TinyWorldScene": (["objects", "background", "seed", "size"], ["IMAGE", "MASK"]),

@@ -1,0 +1,137 @@
+"""Samplers of our own on the host's wires: as a SAMPLER, and run at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.sample
+import comfy.samplers
+import comfy.utils
+import latent_preview
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class SamplerCall:
+    """What a sampler gets from the host. Latents are scaled, x_sigma = x_0 + sigma noise."""
+
+    denoise: Callable[[Tensor, float], Tensor]  # x_sigma, sigma -> x_0, guidance scale included
+    sigmas: list[float]  # noise levels, falling
+    noise: Tensor  # [B, C, h, w] unit noise from the NOISE socket
+    source: Tensor  # [B, C, h, w] clean latents from the LATENT socket
+    mask: Tensor | None  # [B, C, h, w] the LATENT's noise mask, 1 = drawn anew
+    seed: int
+    report: Callable[[int, Tensor, Tensor], None]  # step, x_0, x_sigma: progress and preview
+
+
+def sampler_of(sample: Callable[[SamplerCall], Tensor]) -> Any:
+    """A SAMPLER for the host's custom sampling nodes.
+
+    Args:
+        sample: gives x_0 (or x at the last noise level).
+    """
+
+    def conceptloom_blended(
+        model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None = None,
+        callback: Any = None, disable: Any = None, **_: Any,
+    ) -> Tensor:  # fmt: skip
+        given = dict(extra_args or {})
+        # Blending is the sampler's own business; the host would do it a second time.
+        mask, given["denoise_mask"] = given.get("denoise_mask"), None
+        levels = sigmas.tolist()
+
+        def denoise(latent: Tensor, sigma: float) -> Tensor:
+            return model(latent, torch.full((latent.shape[0],), sigma).to(latent), **given)
+
+        def report(step: int, denoised: Tensor, latent: Tensor) -> None:
+            if callback is not None:
+                sigma = levels[step]
+                told = {"i": step, "denoised": denoised, "x": latent}
+                callback(told | {"sigma": sigma, "sigma_hat": sigma})
+
+        seed = given.get("seed") or 0
+        call = SamplerCall(denoise, levels, model.noise, model.latent_image, mask, seed, report)
+        return sample(call)
+
+    return comfy.samplers.KSAMPLER(conceptloom_blended)
+
+
+def sigmas_of(model: Any, scheduler: str, steps: int) -> Tensor:
+    """Noise levels [steps + 1] of one of the host's schedulers."""
+    sampling = model.get_model_object("model_sampling")
+    return comfy.samplers.calculate_sigmas(sampling, scheduler, steps)
+
+
+def run_sampler(
+    model: Any,
+    positive: Any,
+    negative: Any,
+    cfg: float,
+    sampler: Any,
+    sigmas: Tensor,
+    latent: dict[str, Any],
+    seed: int,
+    *,
+    adds_noise: bool = True,
+    progress_of: tuple[int, int] = (0, 0),
+) -> dict[str, Any]:
+    """A LATENT drawn by the host's own machinery, with previews, progress and cancelling.
+
+    Args:
+        adds_noise: False goes on with latents that a sampler left noisy.
+        progress_of: (steps before, all steps) where several runs make up one.
+    """
+    shrunk = latent.get("downscale_ratio_spacial")
+    samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"], shrunk)
+    if adds_noise:
+        noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
+    else:
+        noise = torch.zeros_like(samples)
+    before, total = progress_of
+    preview = latent_preview.prepare_callback(model, total or len(sigmas) - 1)
+
+    def callback(step: int, denoised: Tensor, x: Tensor, steps: int) -> None:
+        preview(before + step, denoised, x, total or steps)
+
+    drawn = comfy.sample.sample_custom(
+        model, noise, cfg, sampler, sigmas, positive, negative, samples,
+        noise_mask=latent.get("noise_mask"), callback=callback,
+        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED, seed=seed,
+    )  # fmt: skip
+    kept = {name: value for name, value in latent.items() if not name.startswith("downscale")}
+    return kept | {"samples": drawn}
+
+
+def conditioning_of(clip: Any, text: str) -> Any:
+    """CONDITIONING of a prompt, as the host's own text node encodes it."""
+    return clip.encode_from_tokens_scheduled(clip.tokenize(text))
+
+
+def masked_conditioning(parts: Sequence[tuple[Any, Tensor]]) -> Any:
+    """Several CONDITIONINGs in one, each counting by its mask [H, W]; the host mixes them."""
+    return [
+        [
+            context,
+            {**options, "mask": mask[None], "set_area_to_bounds": False, "mask_strength": 1.0},
+        ]
+        for conditioning, mask in parts
+        for context, options in conditioning
+    ]
+
+
+def sampler_names() -> list[str]:
+    """What a KSampler offers."""
+    return list(comfy.samplers.SAMPLER_NAMES)
+
+
+def scheduler_names() -> list[str]:
+    """What a KSampler offers."""
+    return list(comfy.samplers.SCHEDULER_NAMES)
+
+
+def named_sampler(name: str) -> Any:
+    """One of the host's own samplers."""
+    return comfy.samplers.sampler_object(name)

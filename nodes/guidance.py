@@ -1,0 +1,195 @@
+"""Cross-Attention Guidance: words are pulled to where they should be, under any sampler."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..errors import ConfigError, PromptError
+from ..host.comfyui.prompts import clip_with_handles
+from ..host.comfyui.steering import Forward, with_steering
+from ..host.ports import Tokens, UNetSites, find_run
+from ..host.prompt_text import HANDLE
+from ..samplers.guidance import GuidanceConfig, Rule, Wish, guided_sites, latent_gradient, moved
+from ..samplers.masks import picture_masks
+from .blended import SAMPLING
+from .shared import host_of, listed
+
+KEY = "conceptloom.guidance"
+
+
+class CrossAttentionGuidance(io.ComfyNode):
+    """MODEL whose latents are moved until words look where they should."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        config = GuidanceConfig()
+        return io.Schema(
+            node_id="ConceptLoomCrossAttentionGuidance",
+            display_name="Cross-Attention Guidance",
+            category=SAMPLING,
+            description="Pulls words or learned names of the prompt into a mask, or drives them "
+            "out, by moving the latents before each step (CLiC). Works in any sampler; encode the "
+            "prompt with the CLIP that comes out here.",
+            search_aliases=["attend and excite", "attention guidance", "layout", "clic", "remove"],
+            inputs=[
+                io.Model.Input("model", tooltip="SD 1.x, 2.x or XL, with concepts or without."),
+                io.Clip.Input("clip", tooltip="Its CLIP; from Apply Concept it knows names."),
+                io.String.Input(
+                    "words",
+                    default="cup",
+                    tooltip="Words, phrases or names such as <my-mug>, with commas between. The "
+                    "positive prompt has to hold them.",
+                ),
+                io.Float.Input(
+                    "eta",
+                    default=config.eta,
+                    min=-1000.0,
+                    max=1000.0,
+                    step=0.001,
+                    round=0.00001,
+                    tooltip="Strength: above 0 the words come, below they go, 0 changes nothing. "
+                    "With rule sign 0.01 is gentle and 0.05 much; with gradient try 0.1 to 10.",
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=config.steps,
+                    min=0,
+                    max=10000,
+                    tooltip="First steps of the schedule that are guided: few set the layout, all "
+                    "cost up to three times the time.",
+                ),
+                io.Combo.Input(
+                    "rule",
+                    options=[rule.value for rule in Rule],
+                    default=config.rule.value,
+                    advanced=True,
+                    tooltip="sign moves every latent by eta (the authors' code), gradient by eta "
+                    "times the gradient (the paper).",
+                ),
+                io.Combo.Input(
+                    "level",
+                    options=[0, 1, 2, 4, 8],
+                    default=config.level,
+                    advanced=True,
+                    tooltip="Which maps guide: latents made this many times smaller. 0 takes all "
+                    "as the authors do; 4 alone is cheaper and coarser.",
+                ),
+                io.Boolean.Input(
+                    "save_memory",
+                    default=False,
+                    advanced=True,
+                    tooltip="On: needs much less memory and a third more time for guided steps.",
+                ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="Where the words should look: one mask for all, or one for each word. "
+                    "Left out: everywhere, as in the authors' code.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output("model", tooltip="For any sampler; the one that came in stays."),
+                io.Clip.Output(
+                    "clip", tooltip="For the text encoder: it tells where the words stand."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, model: Any, clip: Any, words: str, eta: float, steps: int, rule: str, level: int,
+        save_memory: bool, mask: Tensor | None = None,
+    ) -> io.NodeOutput:  # fmt: skip
+        config = GuidanceConfig(eta=eta, steps=steps, rule=Rule(rule), level=level)
+        wanted = wanted_words(model, clip, words, mask)
+        telling = clip_with_handles(clip, {})
+        guided_sites(host_of(model, clip).sites, level)
+        if not config.wants(0):
+            return io.NodeOutput(model, telling)
+        return io.NodeOutput(guided(model, wanted, config, save_memory), telling)
+
+
+@dataclass(frozen=True, slots=True)
+class WantedWord:
+    """A word as the tokenizer cuts it, and where it should look."""
+
+    text: str
+    piece: Tokens
+    target: Tensor | None  # [H, W]
+
+
+class _Guidance:
+    """The guidance of one sampling run."""
+
+    def __init__(self, words: Sequence[WantedWord], config: GuidanceConfig) -> None:
+        self._words, self._config = words, config
+
+    def wants(self, step: int) -> bool:
+        return self._config.wants(step)
+
+    def sees(self, tokens: Tokens) -> bool:
+        return bool(self._wishes(tokens))
+
+    def gradient(
+        self, forward: Forward, latent: Tensor, sites: UNetSites, tokens: Tokens
+    ) -> Tensor:
+        chosen = guided_sites(sites, self._config.level)
+        return latent_gradient(forward, latent, self._wishes(tokens), chosen)
+
+    def moved(self, latent: Tensor, gradient: Tensor) -> Tensor:
+        return moved(latent, gradient, self._config)
+
+    def _wishes(self, tokens: Tokens) -> list[Wish]:
+        found = [(find_run(tokens, word.piece), word.target) for word in self._words]
+        return [Wish(places, len(tokens), target) for places, target in found if places]
+
+
+def wanted_words(model: Any, clip: Any, words: str, mask: Tensor | None) -> list[WantedWord]:
+    """The words of the widget, each with its mask.
+
+    Raises:
+        ConfigError: there is no word.
+        MaskError: a mask is empty; see `picture_masks`.
+    """
+    texts = listed(words)
+    if not texts:
+        raise ConfigError("words", words, "one or more words of the prompt, with commas between")
+    host = host_of(model, clip)
+    handles = [HANDLE.fullmatch(text) for text in texts]
+    pieces = [(h[1],) if h else host.tokenize(t) for h, t in zip(handles, texts, strict=True)]
+    targets: list[Tensor | None] = [None] * len(texts)
+    if mask is not None:
+        planes = picture_masks(mask, (mask.shape[-2], mask.shape[-1]))
+        if len(planes) not in (1, len(texts)):
+            raise ConfigError(
+                "words", words, f"{len(planes)} words, one for each mask (or give a single mask)"
+            )
+        targets = [planes[min(i, len(planes) - 1)] for i in range(len(texts))]
+    return [WantedWord(*parts) for parts in zip(texts, pieces, targets, strict=True)]
+
+
+def guided(
+    model: Any, words: Sequence[WantedWord], config: GuidanceConfig, save_memory: bool = False
+) -> Any:
+    """A clone of a MODEL that guides these words in every sampling run."""
+
+    def start(prompts: Mapping[str, Tokens]) -> _Guidance:
+        if not prompts:
+            raise PromptError(
+                "Cross-Attention Guidance cannot tell the words of the positive prompt: encode it "
+                "with the CLIP that comes out of that node."
+            )
+        for word in words:
+            if not any(find_run(tokens, word.piece) for tokens in prompts.values()):
+                raise PromptError(
+                    f"The positive prompt does not hold {word.text!r}, which Cross-Attention "
+                    "Guidance should guide; add it to the prompt, or guide another word."
+                )
+        return _Guidance(words, config)
+
+    return with_steering(model, KEY, start, checkpointing=save_memory)
