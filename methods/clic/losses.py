@@ -3,25 +3,24 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from ...attention.maps import normalised_min_max
-
-OUTSIDE = 0.05  # mask values below it lie outside (learning.py:113)
 
 
 def outside_weighted(mask: Tensor, background_weight: float) -> Tensor:
     """The official context mask: the region as it is, a constant weight around it.
 
     Source: learning.py:110-115, whose constant 0.25 is 0.5 * 0.5: as M_soft of the paper stands
-    inside the square, the error around the region counts a * a there too.
+    inside the square, the error around the region counts a * a there too. The code puts it where
+    the mask is below 0.05; here it is the least that a place can weigh, so that a faint edge does
+    not count less than what lies beyond it, and a = 1 is the plain loss.
 
     Args:
         mask: any shape, 0..1.
         background_weight: a, 0..1.
     """
-    return torch.where(mask < OUTSIDE, background_weight**2, mask)
+    return mask.clamp_min(background_weight**2)
 
 
 def area_noise_loss(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,11 +29,15 @@ TABLE = "text.embeddings.token_embedding.weight"
 class WordTokenizer:
     """One token a word; ids as in the recording."""
 
-    bos_token_id, eos_token_id, pad_token_id = 1, 2, 0
+    bos_token_id, eos_token_id = 1, 2
+
+    def __init__(self, words: Sequence[str] = VOCABULARY, pad_token_id: int = 0) -> None:
+        self.words, self.pad_token_id = words, pad_token_id
 
     def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
         assert not add_special_tokens
-        known = [VOCABULARY.index(word) if word in VOCABULARY else -1 for word in text.split()]
+        split = text.lower().split()
+        known = [self.words.index(word) if word in self.words else -1 for word in split]
         return {"input_ids": [i for n in known for i in ([n] if n >= 0 else [0, 0])]}
 
 
@@ -49,11 +54,11 @@ class FixedVae(nn.Module):
 
 
 class Recording:
-    """One case of `break_a_scene_step.safetensors`: "weights", "velocity" or "tokens"."""
+    """One case of a recorded step, of Break-A-Scene's "weights", "velocity" or "tokens"."""
 
-    def __init__(self, folder: Path, case: str) -> None:
+    def __init__(self, folder: Path, case: str, name: str = "break_a_scene_step") -> None:
         self.case = case
-        with safe_open(folder / "break_a_scene_step.safetensors", "pt") as file:
+        with safe_open(folder / f"{name}.safetensors", "pt") as file:
             self._tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
 
     def __getitem__(self, key: str) -> Tensor:
@@ -87,7 +92,7 @@ def digest(gradient: Tensor) -> Tensor:
     return torch.stack([flat.norm(), flat @ torch.arange(flat.numel()).double().cos()])
 
 
-def tiny_host(recording: Recording) -> Any:
+def tiny_host(recording: Recording, vae: nn.Module, tokenizer: WordTokenizer) -> Any:
     """The recorded UNet and text encoder behind our diffusers host."""
     from diffusers import DDPMScheduler, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
@@ -104,7 +109,7 @@ def tiny_host(recording: Recording) -> Any:
     )
     text = CLIPTextModel(
         CLIPTextConfig(
-            vocab_size=len(VOCABULARY),
+            vocab_size=len(tokenizer.words),
             hidden_size=16,
             intermediate_size=32,
             num_hidden_layers=2,
@@ -112,7 +117,7 @@ def tiny_host(recording: Recording) -> Any:
             max_position_embeddings=77,
             bos_token_id=1,
             eos_token_id=2,
-            pad_token_id=0,
+            pad_token_id=tokenizer.pad_token_id,
         )
     )
     weights = recording.starting("model/")
@@ -130,8 +135,8 @@ def tiny_host(recording: Recording) -> Any:
     )
     return DiffusersHost(
         unet=unet.train(),
-        vae=FixedVae(recording["instance_sample"]),
-        encoders=[TextEncoder("clip_l", text.train(), WordTokenizer())],
+        vae=vae,
+        encoders=[TextEncoder("clip_l", text.train(), tokenizer)],
         scheduler=scheduler,
     )
 
@@ -158,7 +163,8 @@ def recorded_recipe(
     drawn = iter(zip(noises, (timestep, class_timestep), strict=True))
     patched.setattr(recipe, "drawn_noise", lambda *_: next(drawn))
     patched.setattr(recipe, "draw_samples", lambda *_: [sample])
-    learner = BreakAScene(tiny_host(recording), recorded_scene(recording), config)
+    host = tiny_host(recording, FixedVae(recording["instance_sample"]), WordTokenizer())
+    learner = BreakAScene(host, recorded_scene(recording), config)
     learner.class_latents = recording["class_sample"] * LATENT_SCALE
     return learner
 

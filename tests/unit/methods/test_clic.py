@@ -109,9 +109,11 @@ def test_around_the_region_the_error_counts_alpha_squared() -> None:
     assert official.item() == pytest.approx((4 + 4) / 1.25)
 
 
-def test_grey_edges_stay_in_the_official_mask_and_faint_ones_lie_outside() -> None:
+def test_no_edge_counts_less_than_what_lies_beyond_it() -> None:
     mask = torch.tensor([0.0, 0.04, 0.06, 0.7, 1.0])
-    assert outside_weighted(mask, 0.5).tolist() == pytest.approx([0.25, 0.25, 0.06, 0.7, 1.0])
+    assert outside_weighted(mask, 0.5).tolist() == pytest.approx([0.25, 0.25, 0.25, 0.7, 1.0])
+    assert outside_weighted(mask, 1.0).tolist() == [1] * 5
+    assert torch.equal(outside_weighted(mask, 0.0), mask)
 
 
 def test_the_area_loss_counts_channels_and_knows_an_empty_mask() -> None:
