@@ -14,6 +14,7 @@ from ..errors import ConceptLoomError
 from .cancelling import Stopped
 from .console import complain, console, log_to_console, say
 from .options import Device, Layout, Model, Precision, PrecisionName
+from .residuals_command import train_residuals
 from .train_command import train
 
 WRONG_INPUT, STOPPED = 2, 130  # exit codes; 130 is what a shell gives for Ctrl-C
@@ -46,6 +47,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("train")(train)
+app.command("train-residuals")(train_residuals)
 
 
 @app.callback()
@@ -104,6 +106,13 @@ def sample(
     size: Annotated[
         str | None, typer.Option(metavar="WIDTHxHEIGHT", help="By default what the model likes.")
     ] = None,
+    lag: Annotated[
+        bool,
+        typer.Option("--lag", help="Residuals only where each concept is; see train-residuals."),
+    ] = False,
+    quantile: Annotated[
+        float, typer.Option(min=0, max=1, help="With --lag: share left to the base model.")
+    ] = 0.5,
     model: Model = "tinyworld",
     layout: Layout = None,
     device: Device = "auto",
@@ -111,6 +120,7 @@ def sample(
 ) -> None:
     """Draw pictures with learned concepts."""
     from .drawing import Drawing, draw, loaded_stack, natural_size, parsed_size, save_drawn
+    from .lag import localised
     from .models import TINYWORLD, open_host
     from .models import Precision as Computed
 
@@ -118,6 +128,7 @@ def sample(
     host = open_host(model, layout=layout, device=device, precision=Computed(precision.value))
     stack, concepts = loaded_stack(host, concept or [])
     prompts = prompt or [text for loaded in concepts for text in loaded.prompts]
+    stack, edits = localised(host, concept or [], prompts, quantile) if lag else (stack, [])
     settings = Drawing(
         negative=negative,
         seed=seed,
@@ -133,6 +144,7 @@ def sample(
             stack,
             settings,
             count=count,
+            edits=edits,
             progress=lambda done, total, *_: bars.update(task, completed=done, total=total),
         )
     for path in save_drawn(drawn, prompts, settings, out):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, InputError, PromptError
-from ..host.ports import Host, Progress, no_progress
+from ..host.ports import Host, Progress, UNetEdit, no_progress
 from ..samplers.ddim import sample_ddim, seeded_noise
 from ..training.concept import Concept, Stack, check_base, stacked
 from ..training.concept_file import load_concept
@@ -96,12 +96,14 @@ def draw(
     settings: Drawing,
     *,
     count: int = 1,
+    edits: Sequence[UNetEdit] = (),
     rows: int = 4,
     progress: Progress = no_progress,
 ) -> list[Tensor]:
     """`count` pictures [count, H, W, 3] for each prompt; picture i has the same noise in all.
 
     Args:
+        edits: take part in every forward pass.
         rows: pictures that are drawn at once.
     """
     check_prompts(prompts, stack)
@@ -116,7 +118,13 @@ def draw(
             pictures: list[Tensor] = []
             for part in noise.split(rows):
                 latent = sample_ddim(
-                    host, [encoded], negative, part, steps=settings.steps, cfg=settings.cfg
+                    host,
+                    [encoded],
+                    negative,
+                    part,
+                    steps=settings.steps,
+                    cfg=settings.cfg,
+                    edits=edits,
                 )
                 pictures.append(host.decode_latent(latent))
                 done += part.shape[0]

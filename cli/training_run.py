@@ -58,7 +58,7 @@ def train(
                 progress=progress,
             )
     except Cancelled as cancelled:
-        raise Stopped(_told(cancelled, out)) from cancelled
+        raise Stopped(stopped_note(cancelled, out)) from cancelled
     save_concept(learned.concept, out / CONCEPT)
     write_csv(learned.history, out / "losses.csv")
     prompts = settings.previews.prompts or learned.concept.prompts
@@ -84,7 +84,8 @@ def pictures_of(
     return pictures
 
 
-def _told(cancelled: Cancelled, out: Path) -> str:
+def stopped_note(cancelled: Cancelled, out: Path) -> str:
+    """What a user should know of a run that was stopped."""
     if not cancelled.learning:
         return "Stopped before the first step; nothing was learned yet. Nothing was overwritten."
     return (

@@ -1,0 +1,67 @@
+"""Learning residuals from the command line: run, results in a folder, and a clean stop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..host.ports import Host
+from ..methods.personalized_residuals import PersonalizedResidualsConfig, learn_residuals
+from ..training.concept_file import save_concept
+from ..training.pictures import sample_strip
+from ..training.plots import loss_plot
+from ..training.reports import write_csv
+from ..training.session import Learned
+from .cancelling import Cancelled, Stopped
+from .picture_files import write_picture
+from .progress import RunProgress
+from .training_run import CONCEPT, STATE, stopped_note
+
+# TinyWorld is a thousandth of Stable Diffusion and its layers are narrow: more rank, larger steps.
+TINYWORLD_RESIDUALS = PersonalizedResidualsConfig(steps=200, learning_rate=1e-2, ratio=0.25)
+
+
+def learn_into(
+    out: Path,
+    host: Host,
+    images: Sequence[Tensor],
+    handle: str,
+    class_word: str,
+    config: PersonalizedResidualsConfig,
+    **more: Any,
+) -> Learned:
+    """Learn a concept and leave the results in a folder.
+
+    `concept.safetensors`, `losses.csv`, `losses.png`, `samples.png`, `attention.png`, and
+    `timeline.png` when previews were drawn. The states of the run are below `state/`; the same
+    call goes on from there.
+
+    Args:
+        more: captions, loop and previews of `learn_residuals`.
+
+    Raises:
+        Stopped: the user pressed Ctrl-C.
+        ConceptLoomError: see `errors`.
+    """
+    given = (host, images, handle, class_word, config)
+    try:
+        with RunProgress(out / "preview.png") as progress:
+            learned = learn_residuals(*given, folder=out / STATE, progress=progress, **more)
+    except Cancelled as cancelled:
+        raise Stopped(stopped_note(cancelled, out)) from cancelled
+    save_concept(learned.concept, out / CONCEPT)
+    write_csv(learned.history, out / "losses.csv")
+    prompts = list(learned.concept.prompts) * len(learned.samples)
+    pictures = {
+        "losses": loss_plot(learned.history),
+        "samples": sample_strip(list(learned.samples), prompts[: len(learned.samples)]),
+        "attention": learned.overlay,
+        "timeline": learned.timeline,
+    }
+    for name, picture in pictures.items():
+        if picture is not None:
+            write_picture(picture, out / f"{name}.png")
+    return learned
