@@ -7,17 +7,24 @@ from comfy_api.latest import ComfyExtension, io
 from .attention import AttentionMaps
 from .blended import CompositeSeam, MaskedBlendedEdit, MaskedBlendedSampler
 from .concept import ApplyConcept, ExportConcept, InspectConcept, LoadConcept, SaveConcept
+from .concept_bank import ConceptBank
 from .guidance import CrossAttentionGuidance
 from .lag import ApplyLag, LagMapsNode, LagSampler
+from .matching import ConceptDiscovery, RoIMatching
+from .regions import RegionsNode
 from .residuals import TrainPersonalizedResiduals
 from .scene import ConceptSceneNode
 from .shared import register_concept_folders
+from .soft_mask import SoftMaskBuilder
+from .template import InvertTemplate
 from .tinyworld import TinyWorldCheckpoint, TinyWorldScene
 from .trainer import CrossAttentionLossTrainer
 from .two_stage import TwoStageGeneration
+from .weaver import RegionFeatureFuser, WeaveConcepts
 
 NODES: list[type[io.ComfyNode]] = [
     ConceptSceneNode,
+    SoftMaskBuilder,
     CrossAttentionLossTrainer,
     TrainPersonalizedResiduals,
     LoadConcept,
@@ -33,6 +40,13 @@ NODES: list[type[io.ComfyNode]] = [
     CompositeSeam,
     CrossAttentionGuidance,
     TwoStageGeneration,
+    RoIMatching,
+    ConceptDiscovery,
+    ConceptBank,
+    InvertTemplate,
+    RegionsNode,
+    RegionFeatureFuser,
+    WeaveConcepts,
     AttentionMaps,
     TinyWorldCheckpoint,
     TinyWorldScene,

@@ -1,4 +1,4 @@
-"""The two sockets of our own; everything else on the wires is ComfyUI's."""
+"""The sockets of our own; everything else on the wires is ComfyUI's."""
 
 from __future__ import annotations
 
@@ -6,3 +6,5 @@ from comfy_api.latest import io
 
 Scene = io.Custom("CONCEPT_SCENE")  # training.scene.ConceptScene
 LearnedConcept = io.Custom("CONCEPT")  # training.concept.Concept
+TemplateSocket = io.Custom("TEMPLATE")  # methods.concept_weaver.Template
+RegionsSocket = io.Custom("REGIONS")  # methods.concept_weaver.Regions

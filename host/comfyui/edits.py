@@ -30,6 +30,7 @@ class SamplingRun:
     schedule: Schedule
     sigmas: Tensor | None  # the sampler's own noise levels; None for a pass outside of a sampler
     prompts: Mapping[str, Tokens] = field(default_factory=dict[str, Tokens])  # by "positive 1", ...
+    network: nn.Module | None = None  # the UNet that computes, for further passes (`again`)
 
 
 @dataclass(slots=True)
@@ -91,7 +92,7 @@ def with_edits(
         unet, run = executor.class_obj, slot.run or _Run(None)
         if unet not in run.edits:
             sites = unet_sites(unet)
-            started = SamplingRun(sites, schedule, run.sigmas, _named(run.prompts))
+            started = SamplingRun(sites, schedule, run.sigmas, _named(run.prompts), unet)
             run.edits[unet] = sites, make_edits(started)
         sites, edits = run.edits[unet]
         info = _info(x, timesteps, context, _transformer_options(args, kwargs), run)

@@ -96,7 +96,7 @@ class ComfyHost:
         info = info_of(latent, timesteps, prompts, context, conditional)
         self._load([self._patcher], self._base.memory_required([rows, *latent.shape[1:]]))
         dtype = self.dtype
-        extra = self._extra_inputs(latent, prompts, dtype)
+        extra = self.extra_inputs(latent, prompts)
         inputs = torch.cat([latent, extra.pop("c_concat")], 1) if "c_concat" in extra else latent
         with edits_installed(self.sites, edits, info):
             output = self._base.diffusion_model(
@@ -110,9 +110,7 @@ class ComfyHost:
             return self.schedule.noise_from_velocity(latent.float(), output, timesteps)
         return output
 
-    def _extra_inputs(
-        self, latent: Tensor, prompts: Sequence[Prompt], dtype: torch.dtype
-    ) -> dict[str, Tensor]:
+    def extra_inputs(self, latent: Tensor, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
         """What some UNets take beside latent and context: SDXL's sizes, a mask for inpainting."""
         height, width = (self.pixels_per_latent * n for n in latent.shape[-2:])
         given = {"noise": latent, "device": self.device, "height": height, "width": width}
@@ -120,7 +118,7 @@ class ComfyHost:
         if pooled is not None:
             given["pooled_output"] = usable(pooled).to(self.device)
         found = self._base.extra_conds(**given)
-        rows = latent.shape[0]
+        rows, dtype = latent.shape[0], self.dtype
         return {
             name: usable(condition.cond).to(self.device, dtype).expand(rows, *[-1] * (c.ndim - 1))
             for name, condition in found.items()

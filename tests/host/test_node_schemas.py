@@ -21,12 +21,23 @@ PRESET = {
     "prompt_prefix", "clip", "weight_decay", "save_every",
 }  # fmt: skip
 WEIGHTS = {"weight_steps", "weight_rate"}
+CLIC = WEIGHTS | {
+    "object_word", "token_steps", "token_rate", "context_weight", "attention_weight", "roi_weight",
+    "background_weight", "prompt", "roi_prompts", "context_form", "roi_form", "attention_level",
+    "detach_start", "brightness", "random_scale", "views", "resolution_px", "checkpointing",
+    "batch_size", "accumulation", "flip", "clip", "weight_decay", "save_every",
+}  # fmt: skip
 PRESETS = {
     "Break-A-Scene": PRESET | WEIGHTS,
     "Break-A-Scene K/V": PRESET | WEIGHTS,
     "Break-A-Scene low-rank": PRESET | WEIGHTS | {"rank"},
     "handles only": PRESET,
     "TinyWorld quick": PRESET | WEIGHTS | {"rank"},
+    "CLiC": CLIC,
+    "CLiC official": CLIC,
+    "CLiC low-rank": CLIC | {"rank"},
+    "Custom Diffusion": CLIC,
+    "TinyWorld CLiC quick": CLIC,
 }
 LAG = [
     "strength", "localised", "quantile", "softness", "smoothing", "start", "end", "negative_rows",
@@ -36,6 +47,11 @@ SURFACE = {
     "ConceptScene": (
         ["images", "masks", "concepts", "background", "vae"],
         ["CONCEPT_SCENE", "IMAGE", "STRING"],
+    ),
+    "SoftMaskBuilder": (
+        ["mask", "background_weight", "grow_px", "feather_px", "threshold", "invert",
+         "attention_level", "vae"],
+        ["MASK", "MASK", "IMAGE", "STRING"],
     ),
     "CrossAttentionLossTrainer": (
         ["model", "clip", "vae", "scene", "prior_images", "preset", "name", "seed",
@@ -66,6 +82,16 @@ SURFACE = {
         ["base_model", "model", "base_positive", "positive", "negative", "latent_image",
          "base_steps", "seed", "steps", "cfg", "sampler_name", "scheduler"],
         ["LATENT"],
+    ),
+    "RoIMatching": (
+        ["model", "clip", "vae", "concept", "source", "source_mask", "targets", "handle",
+         "object_word", "steps", "rate", "checkpointing", "read_steps", "threshold", "seed"],
+        ["MASK", "MASK", "IMAGE"],
+    ),
+    "ConceptDiscovery": (
+        ["model", "clip", "vae", "images", "name", "word", "scope", "object_word", "steps",
+         "rate", "checkpointing", "read_steps", "threshold", "seed"],
+        ["CONCEPT", "MASK", "MASK", "IMAGE"],
     ),
     "AttentionMaps": (
         ["model", "clip", "vae", "image", "prompt", "words", "masks", "timesteps", "level", "seed"],
@@ -186,8 +212,9 @@ def test_presets_give_back_what_their_widgets_show():
 
 def test_the_official_preset_is_the_official_recipe():
     module = sys.modules[pack_nodes()["ConceptLoomCrossAttentionLossTrainer"].__module__]
-    config = module.settings_of({"preset": "Break-A-Scene"}, 0, 0).config
-    assert config == type(config)()
+    for preset in ("Break-A-Scene", "CLiC"):
+        config = module.settings_of({"preset": preset}, 0, 0).config
+        assert config == type(config)()
 
 
 @pytest.mark.parametrize("node_id", IDS)

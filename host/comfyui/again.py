@@ -1,0 +1,57 @@
+"""One more pass of the UNet from inside of a sampling run, for what edits want to read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..hooks import edits_installed
+from ..ports import ForwardInfo, Prompt, StopForward, UNetEdit
+from .edits import SamplingRun
+from .host import ComfyHost
+
+
+class PassAgain:
+    """Runs a prompt through the network that computes at this moment, patches of others left out.
+
+    The host's own way to the UNet would load models, which a sampler has loaded already; this one
+    calls the network as it stands. What SDXL wants beside the context is prepared beforehand.
+
+    Args:
+        host: MODEL, CLIP of the graph.
+        prompt: of the pass.
+        shape: [1, C, h, w] of its latents.
+    """
+
+    def __init__(self, host: ComfyHost, prompt: Prompt, shape: Sequence[int]) -> None:
+        self._context, self._dtype = prompt.context, host.dtype
+        self._extra: Mapping[str, Tensor] = host.extra_inputs(
+            torch.zeros(*shape, device=host.device), [prompt]
+        )
+
+    def __call__(
+        self, run: SamplingRun, scaled: Tensor, timestep: int, edits: Sequence[UNetEdit]
+    ) -> None:
+        """One pass for its edits alone; its prediction is dropped.
+
+        Args:
+            scaled: [1, C, h, w] x_t, variance-preserving, on the network's device.
+        """
+        network: Any = run.network
+        at = torch.full((1,), float(timestep), device=scaled.device)
+        extra = {name: value.to(scaled.device) for name, value in self._extra.items()}
+        if "c_concat" in extra:  # inpainting models
+            scaled = torch.cat([scaled, extra.pop("c_concat").to(scaled)], 1)
+        info = ForwardInfo(tuple(scaled.shape), at, (True,), self._context.shape[1])
+        with suppress(StopForward), edits_installed(run.sites, edits, info):
+            network(
+                scaled.to(self._dtype),
+                at,
+                context=self._context.to(scaled.device, self._dtype),
+                transformer_options={},
+                **extra,
+            )

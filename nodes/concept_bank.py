@@ -1,0 +1,155 @@
+"""Concept Bank: the concepts of a folder, with thumbnails, filtered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..errors import ConceptFileError, ConfigError
+from ..training.concept_file import ConceptInfo, load_concept, read_concept_info
+from ..training.pictures import sample_strip
+from .shared import CONCEPTS, concept_names, concept_path, handles_told, host_of, picture, shown
+from .sockets import LearnedConcept
+from .template import WEAVER
+
+NO_PICTURE_PX = 64
+
+
+class ConceptBank(io.ComfyNode):
+    """A folder of concepts, one of them to take."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ConceptLoomConceptBank",
+            display_name="Concept Bank",
+            category=WEAVER,
+            description=f"Shows the concepts in models/{CONCEPTS} with their pictures, words and "
+            "sizes, and hands over the one you pick by number.",
+            search_aliases=["browse concepts", "gallery", "list concepts", "library"],
+            is_output_node=True,
+            inputs=[
+                io.String.Input(
+                    "folder",
+                    default="",
+                    tooltip=f"A subfolder of models/{CONCEPTS}. Empty lists all of them.",
+                ),
+                io.String.Input(
+                    "filter",
+                    default="",
+                    tooltip="Words that must all be found in a concept's file name, handles, "
+                    "words, prompts or method. Empty shows every concept.",
+                ),
+                io.Int.Input(
+                    "pick",
+                    default=1,
+                    min=1,
+                    max=10_000,
+                    tooltip="Number of the concept to hand over, as the pictures count them.",
+                ),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="With MODEL and CLIP connected only concepts that fit them are shown.",
+                ),
+                io.Clip.Input("clip", optional=True, tooltip="The CLIP of the same checkpoint."),
+            ],
+            outputs=[
+                LearnedConcept.Output("concept", tooltip="The picked one, for Regions or Apply."),
+                io.Image.Output("thumbnails", tooltip="All that were found, numbered."),
+                io.String.Output("list", tooltip="One line for each: number, file, names, size."),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, folder: str, filter: str, pick: int, **_: Any) -> str:
+        """New, changed and removed files count."""
+        stamps = [(n, concept_path(n).stat().st_mtime_ns) for n in concept_names()]
+        return repr((folder, filter, pick, stamps))
+
+    @classmethod
+    def execute(
+        cls, folder: str, filter: str, pick: int, model: Any = None, clip: Any = None
+    ) -> io.NodeOutput:
+        base = host_of(model, clip).fingerprint if model is not None and clip is not None else ""
+        found, broken = entries(folder, filter, base)
+        told = list_told(found, broken)
+        sheet = picture(sheet_of(found))
+        concept = load_concept(concept_path(picked(found, pick, told).name))
+        return io.NodeOutput(concept, sheet, told, ui=shown(cls, sheet, told))
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A concept file that can be read."""
+
+    name: str  # as the list of files has it
+    info: ConceptInfo
+
+    @property
+    def searched(self) -> str:
+        """Everything that a filter looks at."""
+        concept = self.info.concept
+        words = [*self.info.handles, *concept.words.values(), *concept.prompts, concept.method]
+        return " ".join([self.name, *words]).casefold()
+
+
+def entries(folder: str, wanted: str, base: str) -> tuple[list[Entry], list[str]]:
+    """Concepts of a folder that match, and what could not be read, one line each."""
+    prefix = folder.strip().replace("\\", "/").strip("/")
+    found: list[Entry] = []
+    broken: list[str] = []
+    for name in sorted(concept_names()):
+        plain = name.replace("\\", "/")
+        if prefix and not plain.startswith(f"{prefix}/"):
+            continue
+        try:
+            entry = Entry(name, read_concept_info(concept_path(name)))
+        except ConceptFileError as error:
+            broken.append(f"not readable: {error}")
+            continue
+        fits = not base or entry.info.concept.base == base
+        if fits and all(word in entry.searched for word in wanted.casefold().split()):
+            found.append(entry)
+    return found, broken
+
+
+def picked(found: Sequence[Entry], pick: int, told: str) -> Entry:
+    """The entry of a number, counted from 1.
+
+    Raises:
+        ConceptFileError: nothing was found.
+        ConfigError: there are not so many.
+    """
+    if not found:
+        raise ConceptFileError(
+            f"No concept in models/{CONCEPTS} matches; change folder or filter, or save one there "
+            f"with Save Concept.{chr(10) + told if told else ''}"
+        )
+    if pick > len(found):
+        raise ConfigError("pick", pick, f"a number from 1 to {len(found)}")
+    return found[pick - 1]
+
+
+def sheet_of(found: Sequence[Entry]) -> Tensor:
+    """[H, W, 3] the thumbnails, numbered."""
+    blank = torch.full((NO_PICTURE_PX, NO_PICTURE_PX, 3), 0.85)
+    pictures = [e.info.concept.thumbnail if e.info.concept.thumbnail is not None else blank
+                for e in found]  # fmt: skip
+    captions = [f"{i}  {handles_told(e.info.handles)}" for i, e in enumerate(found, 1)]
+    return sample_strip(pictures, captions)
+
+
+def list_told(found: Sequence[Entry], broken: Sequence[str]) -> str:
+    """The list as text."""
+    lines = [
+        f"{i}  {e.name}: {handles_told(e.info.handles)}, {e.info.concept.method}, "
+        f"{e.info.size_bytes / 2**20:.2f} MiB"
+        for i, e in enumerate(found, 1)
+    ]
+    return "\n".join([*lines, *broken])

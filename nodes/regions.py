@@ -1,0 +1,210 @@
+"""Regions: which concept is drawn where, and with which prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..attention.regions import Priority
+from ..errors import ConfigError, MaskError
+from ..methods.concept_weaver import RegionConfig, Regions, Template, Wish, make_regions
+from ..training.concept import Concept
+from ..training.scene import ConceptScene, SceneImage
+from ..training.scene_preview import scene_preview
+from .shared import picture, shown
+from .sockets import LearnedConcept, RegionsSocket, TemplateSocket
+from .template import WEAVER
+
+MOST_REGIONS = 16
+
+
+class RegionsNode(io.ComfyNode):
+    """Concepts + masks + words -> REGIONS."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ConceptLoomRegions",
+            display_name="Regions",
+            category=WEAVER,
+            description="Shares a template out among concepts: one mask and one word each. Masks "
+            "grow a little, keep apart where they meet, and what is left is background.",
+            search_aliases=["regional prompt", "couple", "mask", "multi concept", "compose"],
+            inputs=_inputs(),
+            outputs=[
+                RegionsSocket.Output("regions", tooltip="For Region Feature Fuser."),
+                io.Image.Output(
+                    "preview", tooltip="The regions over the template, numbered and named."
+                ),
+                io.String.Output(
+                    "prompts",
+                    tooltip="The prompt of every region, one a line. To change one, write it into "
+                    "the line of its word.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, concepts: dict[str, Concept], masks: dict[str, Tensor], sentence: str, words: str,
+        background: str, dilate: float, priority: str, background_concept: Concept | None = None,
+        template: Template | None = None,
+    ) -> io.NodeOutput:  # fmt: skip
+        config = RegionConfig(dilate=dilate, priority=Priority(priority))
+        wishes = wishes_of(list(concepts.values()), list(masks.values()), words)
+        regions = make_regions(sentence, wishes, behind(background_concept, background), config)
+        preview = picture(preview_of(regions, template))
+        on_node = shown(cls, preview, regions.prompts)
+        return io.NodeOutput(regions, preview, regions.prompts, ui=on_node)
+
+
+def _inputs() -> list[io.Input]:
+    config = RegionConfig()
+    return [
+        io.Autogrow.Input(
+            "concepts",
+            template=io.Autogrow.TemplatePrefix(
+                LearnedConcept.Input(
+                    "concept",
+                    tooltip="A learned concept: one that changes K and V of cross-attention, one "
+                    "of handles only, or personalized residuals.",
+                ),
+                prefix="concept",
+                min=1,
+                max=MOST_REGIONS,
+            ),
+            tooltip="One concept per region, in the order of the words. A new socket appears with "
+            "every one that you connect.",
+        ),
+        io.Autogrow.Input(
+            "masks",
+            template=io.Autogrow.TemplatePrefix(
+                io.Mask.Input(
+                    "mask",
+                    tooltip="Where the concept goes: white is its region. Every mask of a batch is "
+                    "a region of its own.",
+                ),
+                prefix="mask",
+                min=1,
+                max=MOST_REGIONS,
+            ),
+            tooltip="One mask per concept, in the same order, from Segment by Text, SAM, Attention "
+            "Maps or your brush.",
+        ),
+        io.String.Input(
+            "sentence",
+            default="a photo of a circle and a square",
+            multiline=True,
+            tooltip="What the template shows, in plain words. The prompts of all regions are made "
+            "from it.",
+        ),
+        io.String.Input(
+            "words",
+            default="circle\nsquare",
+            multiline=True,
+            tooltip="One line per region: the word of the sentence that the concept stands for, "
+            "and after a colon, if you like, a prompt of your own: dog: a <my-dog> asleep.",
+        ),
+        LearnedConcept.Input(
+            "background_concept",
+            optional=True,
+            tooltip="A concept for all that no region covers. Without one it stays the model's "
+            "own.",
+        ),
+        io.String.Input(
+            "background",
+            default="",
+            tooltip="The background's word, and after a colon a prompt, as above. Empty draws it "
+            "with the whole sentence.",
+        ),
+        io.Float.Input(
+            "dilate",
+            default=config.dilate,
+            min=0.0,
+            max=0.5,
+            step=0.005,
+            tooltip="How far regions grow, as a share of the longer side. 0 keeps masks as they "
+            "are, which bends what is drawn in them; much lets concepts reach into the background.",
+        ),
+        io.Combo.Input(
+            "priority",
+            options=[priority.value for priority in Priority],
+            default=config.priority.value,
+            tooltip="Whose a place is that two masks cover: the first region's, the last one's as "
+            "with layers of paint, or shared by both.",
+        ),
+        TemplateSocket.Input(
+            "template",
+            optional=True,
+            tooltip="Only for the preview and to see that the sizes fit.",
+        ),
+    ]  # fmt: skip
+
+
+def wishes_of(concepts: Sequence[Concept], masks: Sequence[Tensor], words: str) -> list[Wish]:
+    """One wish per region.
+
+    Raises:
+        InputError: concepts, masks and words are not equally many.
+    """
+    rows = [row for mask in masks for row in (mask if mask.ndim == 3 else mask[None])]
+    lines = [line.strip() for line in words.splitlines() if line.strip()]
+    if len(rows) != len(concepts):
+        raise MaskError(
+            f"{len(rows)} masks came for {len(concepts)} concepts; every region needs both. Every "
+            "row of a batch of masks counts as a region."
+        )
+    if len(lines) != len(concepts):
+        raise ConfigError(
+            "words", f"{len(lines)} lines", f"one line for each of the {len(concepts)} concepts"
+        )
+    pairs = [_word_and_prompt(line) for line in lines]
+    return [
+        Wish(concept=concept, word=word, mask=row, prompt=prompt)
+        for concept, row, (word, prompt) in zip(concepts, rows, pairs, strict=True)
+    ]
+
+
+def behind(concept: Concept | None, line: str) -> Wish | None:
+    """The background's wish; None when nothing is wished."""
+    word, prompt = _word_and_prompt(line)
+    if concept is not None and not (word or prompt):
+        raise ConfigError(
+            "background", line, "the word of the sentence that the background concept stands for"
+        )
+    return Wish(concept=concept, word=word, prompt=prompt) if word or prompt else None
+
+
+def _word_and_prompt(line: str) -> tuple[str, str]:
+    word, _, prompt = line.partition(":")
+    return word.strip(), prompt.strip()
+
+
+def preview_of(regions: Regions, template: Template | None) -> Tensor:
+    """[H, W, 3] all regions, numbered, over the template or over grey.
+
+    Raises:
+        MaskError: the regions are of another size than the template.
+    """
+    height, width = regions.size
+    grid = None
+    if template is None:
+        image = torch.full((height, width, 3), 0.6)
+    else:
+        image = template.image
+        grid = template.trajectory.shape[-2], template.trajectory.shape[-1]
+        if (height, width) != tuple(image.shape[:2]):
+            raise MaskError(
+                f"The masks are {width}x{height} px but the template is {image.shape[1]}x"
+                f"{image.shape[0]} px; make them from the template's picture."
+            )
+    names = [part.name.strip("<>") for part in regions.parts[:-1]]
+    shown_masks = {
+        f"{name} {i + 1}" if names.count(name) > 1 else name: mask
+        for i, (name, mask) in enumerate(zip(names, regions.masks, strict=False))
+    }
+    scene = ConceptScene((SceneImage(image, shown_masks),), dict.fromkeys(shown_masks, ""))
+    return scene_preview(scene, grid)

@@ -1,0 +1,224 @@
+"""Invert Template: a picture becomes the noise and the features that a weave starts from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import comfy.model_management
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..attention.injection import InjectionBlocks
+from ..errors import ImageError
+from ..host.comfyui.progress import NodeProgress
+from ..host.comfyui.sampling import scheduler_names, sigmas_of
+from ..host.ports import Host
+from ..methods.concept_weaver import InversionConfig, Keep, Template, make_template
+from ..methods.concept_weaver.template import blocks_of, feature_cost
+from ..training.pictures import sample_strip
+from .shared import CATEGORY, host_of, picture, shown, whole_numbers
+from .sockets import TemplateSocket
+
+WEAVER = f"{CATEGORY}/Concept Weaver"
+AUTO = "auto"
+SHARE_OF_FREE_RAM = 0.25  # above it, "auto" computes features again instead of keeping them
+
+
+class InvertTemplate(io.ComfyNode):
+    """A picture -> TEMPLATE."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ConceptLoomInvertTemplate",
+            display_name="Invert Template",
+            category=WEAVER,
+            description="Finds the noise from which your sampler draws a given picture again, and "
+            "what the model feels on the way (DDIM inversion, Plug-and-Play). The layout of the "
+            "picture then holds while Region Feature Fuser puts your concepts into it.",
+            search_aliases=["ddim inversion", "plug and play", "pnp", "reverse", "template"],
+            hidden=[io.Hidden.unique_id],
+            inputs=_inputs(),
+            outputs=[
+                TemplateSocket.Output("template", tooltip="For Regions and Region Feature Fuser."),
+                io.Sigmas.Output("sigmas", tooltip="The noise levels that the sampler has to use."),
+                io.Latent.Output(
+                    "latent",
+                    tooltip="The picture's noise, where the sampler starts. Switch the sampler's "
+                    "own noise off.",
+                ),
+                io.Image.Output(
+                    "reconstruction",
+                    tooltip="The picture as it comes back from that noise, without any concept.",
+                ),
+                io.String.Output(
+                    "report", tooltip="PSNR of the reconstruction, and what is kept where."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, model: Any, clip: Any, vae: Any, image: Tensor, prompt: str, steps: int,
+        scheduler: str, refinements: int, keep: str, resnet_until: float, attention_until: float,
+        resnet_blocks: str, attention_blocks: str, sigmas: Tensor | None = None,
+    ) -> io.NodeOutput:  # fmt: skip
+        host = host_of(model, clip, vae)
+        levels = sigmas if sigmas is not None else sigmas_of(model, scheduler, steps)
+        config = inversion_of(
+            host, image, len(levels) - 1, keep, refinements, resnet_until, attention_until,
+            whole_numbers("resnet_blocks", resnet_blocks),
+            whole_numbers("attention_blocks", attention_blocks),
+        )  # fmt: skip
+        report = NodeProgress(cls.hidden.unique_id)
+        template = make_template(host, image, prompt, levels, config, progress=report)
+        told = told_of(template)
+        latent, back = start_latent(model, template), picture(template.reconstruction)
+        on_node = shown(cls, picture(compared(template)), told)
+        return io.NodeOutput(template, template.sigmas, latent, back, told, ui=on_node)
+
+
+def _inputs() -> list[io.Input]:
+    config = InversionConfig()
+    return [
+        io.Model.Input("model", tooltip="The model to weave with, without any concept applied."),
+        io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint."),
+        io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
+        io.Image.Input(
+            "image",
+            tooltip="One picture, drawn by any model or photographed, at the size to draw at: 512 "
+            "px for SD 1.5, 768 for SD 2.1, 1024 for SDXL. Sides are multiples of 8.",
+        ),
+        io.String.Input(
+            "prompt",
+            default="a photo of a circle and a square",
+            multiline=True,
+            tooltip="What the picture shows, in plain words: best the sentence that Regions gets. "
+            "Empty is possible and holds the layout a little less.",
+        ),
+        io.Sigmas.Input(
+            "sigmas",
+            optional=True,
+            tooltip="Noise levels of the sampler to come, down to 0. They replace steps and "
+            "scheduler.",
+        ),
+        io.Int.Input(
+            "steps",
+            default=config.steps,
+            min=1,
+            max=1000,
+            tooltip="Steps of the sampler: 20 quick, 50 the paper's. Few leave a coarser way back.",
+        ),
+        io.Combo.Input(
+            "scheduler",
+            options=scheduler_names(),
+            default="ddim_uniform",
+            tooltip="Spacing of the noise levels; ddim_uniform is the paper's.",
+        ),
+        io.Int.Input(
+            "refinements",
+            default=config.refinements,
+            min=0,
+            max=50,
+            tooltip="Looks at each step again so many times. 0 is plain DDIM inversion, 2 brings "
+            "nearly every picture back, more cost time and change little.",
+        ),
+        io.Combo.Input(
+            "keep",
+            options=[AUTO, *(keep.value for keep in Keep)],
+            default=AUTO,
+            tooltip="Where features wait: RAM, the GPU (fastest), or nowhere: then each step "
+            "computes them once more. auto takes RAM as long as they fit into a quarter of what "
+            "is free.",
+        ),
+        _share("resnet_until", config.resnet_until, "ResNet features (the layout)"),
+        _share("attention_until", config.attention_until, "queries and keys (what belongs)"),
+        _blocks("resnet_blocks", "ResNet output", "4"),
+        _blocks("attention_blocks", "self-attention", "4, 7, 9"),
+    ]  # fmt: skip
+
+
+def _share(name: str, default: float, what: str) -> io.Input:
+    return io.Float.Input(
+        name,
+        default=default,
+        min=0.0,
+        max=1.0,
+        step=0.05,
+        advanced=True,
+        tooltip=f"Share of the steps whose {what} are kept. 0 keeps none, 1 all. What the fuser "
+        "asks for beyond it is computed again.",
+    )
+
+
+def _blocks(name: str, what: str, on_sd: str) -> io.Input:
+    return io.String.Input(
+        name,
+        default="",
+        advanced=True,
+        tooltip=f"Numbers of the decoder blocks whose {what} is taken. Empty: {on_sd} on SD 1 and "
+        "2 as in the paper, as deep on other models.",
+    )
+
+
+def inversion_of(
+    host: Host, image: Tensor, steps: int, keep: str, refinements: int, resnet_until: float,
+    attention_until: float, resnet_blocks: tuple[int, ...], attention_blocks: tuple[int, ...],
+) -> InversionConfig:  # fmt: skip
+    """The settings; `auto` looks at the free memory.
+
+    Raises:
+        InputError: the image is no single picture, or a number is out of its range.
+    """
+    if image.ndim != 4 or len(image) != 1:
+        raise ImageError(
+            f"The image has the shape {list(image.shape)}; a template is one picture. Pick one of "
+            "the batch with Image From Batch."
+        )
+    config = InversionConfig(
+        steps=steps,
+        refinements=refinements,
+        resnet_until=resnet_until,
+        attention_until=attention_until,
+        resnet_blocks=resnet_blocks,
+        attention_blocks=attention_blocks,
+        keep=Keep.RAM if keep == AUTO else Keep(keep),
+    )
+    if keep != AUTO:
+        return config
+    blocks: InjectionBlocks = blocks_of(host.sites, config)
+    size = image.shape[1] // host.pixels_per_latent, image.shape[2] // host.pixels_per_latent
+    free = comfy.model_management.get_free_memory(torch.device("cpu"))
+    fits = feature_cost(host, blocks, size, config, steps) <= SHARE_OF_FREE_RAM * free
+    return config if fits else replace(config, keep=Keep.NOTHING)
+
+
+def start_latent(model: Any, template: Template) -> dict[str, Tensor]:
+    """LATENT of the template's noise; the host brings it back to the model's own scale."""
+    return {"samples": model.model.process_latent_out(template.trajectory[:1].clone())}
+
+
+def compared(template: Template) -> Tensor:
+    """[H, W, 3] the picture beside what comes back of it."""
+    told = f"comes back with {template.psnr:.1f} dB"
+    return sample_strip([template.image, template.reconstruction], ["template", told])
+
+
+def told_of(template: Template) -> str:
+    """What a user wants to know of an inversion."""
+    kept = template.feature_bytes() / 2**20
+    features = f"{kept:,.1f} MiB of features of {len(template.features)} steps are kept"
+    if not template.features:
+        features = "no features are kept, they are computed again"
+    verdict = "" if template.psnr >= 30 else "; below 30 dB the layout may drift: more refinements"
+    blocks = template.blocks
+    return "\n".join(
+        [
+            f"reconstruction: {template.psnr:.1f} dB{verdict}",
+            f"{template.steps} steps from sigma {float(template.sigmas[0]):.3g}; {features}",
+            f"ResNet blocks {', '.join(map(str, blocks.resnets)) or 'none'}; self-attention blocks "
+            f"{', '.join(map(str, blocks.attentions)) or 'none'}",
+        ]
+    )
