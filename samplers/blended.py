@@ -2,7 +2,7 @@
 
 Blended Latent Diffusion (Avrahami et al. 2023, arXiv 2206.02779, Alg. 1; official code
 omriav/blended-latent-diffusion) in the form in which CLiC transfers a concept (Safaee et al.,
-CVPR 2024, arXiv 2404.19181; official transfer.py). All in k-diffusion's frame, so that one loop
+CVPR 2024, arXiv 2311.17083; official transfer.py). All in k-diffusion's frame, so that one loop
 serves DDIM steps and every scheduler of ComfyUI.
 
     sigmas        noise levels of a sampler, from noisy to 0        T .. 0

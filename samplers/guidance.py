@@ -1,6 +1,6 @@
 """Cross-attention guidance: latents are moved until words look where they should.
 
-CLiC (Safaee et al., CVPR 2024, arXiv 2404.19181, Sec. 3.4 "cross-attention guidance"; official
+CLiC (Safaee et al., CVPR 2024, arXiv 2311.17083, Sec. 3.4 "cross-attention guidance"; official
 transfer.py:113-142), an offspring of Attend-and-Excite (Chefer et al. 2023, arXiv 2301.13826):
 
     x <- x - eta grad_x || CA(v*, x) - M ||^2

@@ -1,6 +1,6 @@
 """Two-stage generation: the base model lays an object out, then the concept is put on it.
 
-CLiC (Safaee et al., CVPR 2024, arXiv 2404.19181, Sec. 4.1): for the first t_s steps the unmodified
+CLiC (Safaee et al., CVPR 2024, arXiv 2311.17083, Sec. 4.1): for the first t_s steps the unmodified
 model draws "a photo of an OBJECT", from then on the tuned one draws "a photo of an OBJECT, with v*
 style". The paper gives t_s = 5 of 50 and there is no script for it.
 """

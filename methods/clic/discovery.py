@@ -1,0 +1,90 @@
+"""Concept discovery: what several pictures share becomes a word, and the word finds its places.
+
+Source: CLiC, paper Sec. 3.3 (no script). A token w* and cross-attention learn by the plain
+diffusion loss on several pictures of objects that share a detail ("An OBJECT with w* style"); then
+the attention of w* is the source mask of each picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ...errors import ImageError
+from ...host.ports import Host, Progress, no_progress
+from ...training.concept import Concept, weight_edits
+from ...training.loop import run
+from ...training.recipe import Events
+from ...training.scene import make_scene
+from ...training.session import loop_for
+from .config import PAPER_LOOP, CLiCConfig, as_custom_diffusion
+from .matching import Match, ReadConfig, clean, read_heat
+from .recipe import CLiC
+
+FEWEST = 2  # of one picture everything is shared
+DISCOVERY = as_custom_diffusion(CLiCConfig(prompt="a {object} with {concept} style"))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DiscoveryConfig:
+    """How the shared concept learns and is read."""
+
+    learning: CLiCConfig = field(default_factory=lambda: DISCOVERY)
+    reading: ReadConfig = field(default_factory=ReadConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """What several pictures share."""
+
+    concept: Concept
+    matches: Sequence[Match]  # where it is in each of them
+
+
+def discover(
+    host: Host,
+    images: Sequence[Tensor],
+    name: str,
+    config: DiscoveryConfig,
+    *,
+    word: str = "",
+    progress: Progress = no_progress,
+) -> Discovery:
+    """Learn what pictures share, and where each of them shows it.
+
+    Args:
+        images: two or more pictures [H, W, 3] of one size, 0..1.
+        name: handle of the concept.
+        word: what its vector starts from; "" draws one.
+
+    Raises:
+        ImageError: there are too few pictures, or of different sizes.
+    """
+    if len(images) < FEWEST:
+        raise ImageError(
+            f"{len(images)} picture came; what is shared needs at least {FEWEST}. Give more "
+            "pictures, or mark the detail with a mask and learn it with CLiC."
+        )
+    if len({tuple(image.shape) for image in images}) > 1:
+        raise ImageError("The pictures differ in size; resize them to one size first.")
+    everywhere = [torch.ones(image.shape[:2]) for image in images]
+    scene = make_scene(list(images), {name: everywhere}, {name: word})
+    recipe = CLiC(host, scene, config.learning)
+    loop = loop_for(host, PAPER_LOOP, seed=config.learning.seed, accumulation=1)
+    state = run(recipe, loop, Events(progress))
+    concept = recipe.concept(state.history, images[0].detach().float().cpu())
+    prompt_text = config.learning.prompt_of(name)
+    with host.edited(weight_edits(concept), trainable=False), torch.no_grad():
+        vectors = {
+            handle: {e: rows.to(host.device) for e, rows in by_encoder.items()}
+            for handle, by_encoder in concept.handles.items()
+        }
+        prompt = host.encode_prompt(prompt_text, vectors)
+        matches = [
+            clean(read_heat(host, image, prompt, name, config.reading), image, config.reading)
+            for image in images
+        ]
+    return Discovery(concept, matches)

@@ -1,0 +1,199 @@
+"""RoI matching: where the place of a learned detail lies on other objects.
+
+Source: CLiC, paper Sec. 3.3; official segmentation/seg_diff.py:87-132, io_utils.py:24-46. A second
+word w*, started from the learned v*, learns by l_att alone where the detail sits ("a w* region of
+an OBJECT"); nothing else learns. Then w* is read on the way of a target picture through denoising.
+
+Differs from the official code, whose mode "seg" trains all cross-attention with w* and starts it
+from a word of the vocabulary. Its learning rate belongs to those weights; ours is a token's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...attention.maps import AttentionCapture, TokenQuery, normalised_min_max
+from ...errors import HandleError, ImageError, ModelError
+from ...host.ports import HandleVectors, Host, Place, Progress, Prompt, StopForward, no_progress
+from ...samplers.ddim import ddim_timesteps
+from ...training.checks import require_fraction, require_whole
+from ...training.concept import Concept, weight_edits
+from ...training.handles import HandleParameters
+from ...training.loop import run
+from ...training.phases import TokenPhase, WeightPhase
+from ...training.recipe import Events
+from ...training.scene import make_scene
+from ...training.session import loop_for
+from .config import PAPER_LOOP, CLiCConfig
+from .recipe import CLiC
+
+REGION = "region"  # handle of w*, known only while it is learned and read
+ROI_MATCHING = CLiCConfig(
+    token_phase=TokenPhase(steps=500, learning_rate=5e-4),  # steps: the paper; rate: ours
+    weight_phase=WeightPhase(steps=0),
+    context_weight=0.0,
+    attention_weight=1.0,
+    roi_weight=0.0,
+    prompt="a {concept} region of {object}",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReadConfig:
+    """How a map is read and cleaned; seg_diff.py and io_utils.py."""
+
+    steps: int = 50  # noise levels, from noisy to clean
+    faint: float = 0.75  # below this a map, stretched to 0..1, is dimmed
+    dimmed: float = 0.9  # by this factor
+    opening: float = 5 / 512  # side of the square that specks are opened with, of the picture's
+    threshold: float = 100 / 255
+    seed: int = 0  # of the noise that the picture is read through
+
+    def __post_init__(self) -> None:
+        require_whole("read_steps", self.steps, least=1)
+        for name in ("faint", "dimmed", "opening", "threshold"):
+            require_fraction(name, getattr(self, name))
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The region in one picture."""
+
+    mask: Tensor  # [H, W], 0 or 1
+    heat: Tensor  # [H, W], 0..1, before the threshold
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MatchConfig:
+    """How w* learns and is read."""
+
+    learning: CLiCConfig = field(default_factory=lambda: ROI_MATCHING)
+    reading: ReadConfig = field(default_factory=ReadConfig)
+
+
+def match_regions(
+    host: Host,
+    concept: Concept,
+    source: Tensor,
+    mask: Tensor,
+    targets: Sequence[Tensor],
+    config: MatchConfig,
+    *,
+    name: str = "",
+    progress: Progress = no_progress,
+) -> list[Match]:
+    """The place of a concept's detail in every target picture.
+
+    The concept's weights are in place while w* learns and is read, since v* was learned with them.
+
+    Args:
+        source: [H, W, 3] a picture that carries the detail, 0..1.
+        mask: [H, W] the detail in it.
+        targets: [H, W, 3] pictures of objects of the same kind.
+        name: which handle of the concept; may be left out where there is only one.
+
+    Raises:
+        HandleError: the concept has no such handle, or several and none was named.
+        MaskError, ImageError: see `errors`.
+    """
+    for target in targets:
+        _check_picture(host, target)
+    with host.edited(weight_edits(concept), trainable=False):
+        word = learn_region(host, vectors_of(concept, name), source, mask, config, progress)
+        prompt_text = config.learning.prompt_of(REGION)
+        with torch.no_grad():
+            prompt = host.encode_prompt(prompt_text, word)
+        return [
+            clean(read_heat(host, target, prompt, REGION, config.reading), target, config.reading)
+            for target in targets
+        ]
+
+
+def vectors_of(concept: Concept, name: str) -> dict[str, Tensor]:
+    """Encoder -> vectors of one handle of a concept."""
+    bare = name.strip("<> ")
+    if not bare and len(concept.handles) == 1:
+        bare = concept.names[0]
+    if bare not in concept.handles:
+        known = ", ".join(f"<{n}>" for n in concept.handles)
+        told = f"The concept has no handle <{bare}>" if bare else "The concept has several handles"
+        raise HandleError(f"{told}; name one of {known}.")
+    return dict(concept.handles[bare])
+
+
+def learn_region(
+    host: Host,
+    start: dict[str, Tensor],
+    source: Tensor,
+    mask: Tensor,
+    config: MatchConfig,
+    progress: Progress = no_progress,
+) -> HandleVectors:
+    """w*, started from the vectors of v*; handle -> encoder -> [n, width]."""
+    scene = make_scene([source], {REGION: [mask]}, {REGION: config.learning.object_word})
+    recipe = CLiC(host, scene, config.learning)
+    begun = {encoder: rows.to(host.device) for encoder, rows in start.items()}
+    recipe.handles = HandleParameters({REGION: begun})
+    loop = loop_for(host, PAPER_LOOP, seed=config.learning.seed, accumulation=1)
+    run(recipe, loop, Events(progress))
+    found = recipe.handles.to_concept_handles()
+    return {REGION: {e: rows.to(host.device) for e, rows in found[REGION].items()}}
+
+
+@torch.no_grad()
+def read_heat(host: Host, image: Tensor, prompt: Prompt, name: str, config: ReadConfig) -> Tensor:
+    """Mean attention [h, w] of a handle over the noise levels of a picture, 0..1.
+
+    Source: seg_diff.py:87-132. At every step the picture itself is noised (its `do_blending`).
+    """
+    sites = [site for site in host.sites.transformers if site.place is Place.UP]
+    if not sites:
+        raise ModelError("The model has no cross-attention in its up blocks to read maps from.")
+    latent = host.encode_image(image[None])
+    size = (latent.shape[-2], latent.shape[-1])
+    query = TokenQuery(0, prompt.find_handle(name), len(prompt.tokens))
+    capture = AttentionCapture(sites, stop=True)
+    draw = torch.Generator().manual_seed(config.seed)
+    total = torch.zeros(size)
+    for timestep in ddim_timesteps(host.schedule, config.steps):
+        at = torch.tensor([timestep], device=latent.device)
+        noise = torch.randn(latent.shape, generator=draw).to(latent)
+        try:
+            host.predict(host.schedule.add_noise(latent, noise, at), at, [prompt], [capture])
+        except StopForward:
+            total = total + capture.maps([query], size)[0].cpu()
+    return total / config.steps
+
+
+def clean(heat: Tensor, image: Tensor, config: ReadConfig) -> Match:
+    """A mask from a map: stretched to 0..1, faint parts dimmed, opened, cut.
+
+    Args:
+        heat: [h, w], any scale.
+        image: [H, W, 3] the picture that it belongs to.
+    """
+    stretched = normalised_min_max(heat[None])
+    stretched = torch.where(stretched < config.faint, stretched * config.dimmed, stretched)
+    size = (image.shape[0], image.shape[1])
+    grown = F.interpolate(stretched[None], size, mode="bicubic").clamp(0, 1)
+    side = round(config.opening * min(size)) // 2 * 2 + 1
+    opened = _largest(-_largest(-grown, side), side)
+    return Match((opened[0, 0] >= config.threshold).float(), opened[0, 0])
+
+
+def _largest(planes: Tensor, side: int) -> Tensor:
+    return F.max_pool2d(planes, side, 1, side // 2)
+
+
+def _check_picture(host: Host, image: Tensor) -> None:
+    side = host.pixels_per_latent
+    if image.ndim != 3 or image.shape[0] % side or image.shape[1] % side:
+        raise ImageError(
+            f"A target picture has the shape {list(image.shape)}; give [H, W, 3] with sides that "
+            f"are multiples of {side}."
+        )
