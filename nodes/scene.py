@@ -10,11 +10,10 @@ from torch import Tensor
 from ..errors import HandleError, ImageError, MaskError
 from ..training.scene import ConceptScene, make_scene, with_background
 from ..training.scene_preview import scene_preview
-from .shared import CATEGORY, handles_told, named_lines, picture, shown
+from .shared import CATEGORY, LATENT_PX, handles_told, latent_size, named_lines, picture, shown
 from .sockets import Scene
 
 MOST_MASKS = 16
-LATENT_PX = 8  # pixels per latent of Stable Diffusion, for previews without a VAE
 
 
 class ConceptSceneNode(io.ComfyNode):
@@ -168,7 +167,5 @@ def masks_by_name(
 
 def latent_grid(scene: ConceptScene, vae: object) -> tuple[int, int]:
     """(h, w) of the first picture's latents, as far as it is known."""
-    read = getattr(vae, "spacial_compression_encode", None)
-    side = read() if read else LATENT_PX
     height, width = scene.images[0].image.shape[:2]
-    return max(1, height // side), max(1, width // side)
+    return latent_size(height, width, vae)

@@ -18,6 +18,7 @@ from ..training.concept import Concept, Diff, check_base
 from ..training.handles import checked_name
 
 CATEGORY = "ConceptLoom"
+LATENT_PX = 8  # pixels per latent of Stable Diffusion, for previews without a VAE
 CONCEPTS = "concepts"  # the folder of models/ that concept files lie in
 SUFFIX = ".safetensors"
 SHIPPED = Path(__file__).parents[1] / "workflows" / "concepts"  # what our workflows load
@@ -114,6 +115,13 @@ def whole_numbers(name: str, text: str) -> tuple[int, ...]:
 def handles_told(names: Iterable[str]) -> str:
     """Handles as one writes them in prompts: "<my-mug>, <my-fish>"."""
     return ", ".join(f"<{name}>" for name in names)
+
+
+def latent_size(height: int, width: int, vae: Any) -> tuple[int, int]:
+    """(h, w) of the latents of a picture, as far as it is known without encoding it."""
+    read = getattr(vae, "spacial_compression_encode", None)
+    side = read() if read else LATENT_PX
+    return max(1, height // side), max(1, width // side)
 
 
 def picture(image: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from torch import Tensor
 
 from ..host.comfyui.progress import NodeProgress
 from ..host.ports import Host, Progress
-from ..methods.break_a_scene import learn_scene
 from ..training.concept import Concept, LowRank
 from ..training.concept_file import save_concept
 from ..training.paths import confined_path
@@ -23,7 +22,8 @@ from ..training.plots import loss_plot
 from ..training.previews import PreviewConfig
 from ..training.scene import ConceptScene, SceneImage
 from ..training.session import Learned
-from .presets import Settings, preset_input, settings_of
+from .presets import preset_input, settings_of
+from .settings import Settings
 from .shared import CATEGORY, SUFFIX, applied, host_of, picture, shown
 from .sockets import LearnedConcept, Scene
 
@@ -39,10 +39,19 @@ class CrossAttentionLossTrainer(io.ComfyNode):
             node_id="ConceptLoomCrossAttentionLossTrainer",
             display_name="Cross-Attention Loss Trainer",
             category=CATEGORY,
-            description="Learns every concept of a scene at once (Break-A-Scene): one word each, "
-            "kept apart by pulling each word's attention onto its own mask. Cancelling keeps the "
-            "work; queue again and it goes on.",
-            search_aliases=["break-a-scene", "train", "textual inversion", "dreambooth", "lora"],
+            description="Learns the concepts of a scene, each as a word: objects kept apart by "
+            "pulling each word's attention onto its own mask (Break-A-Scene), or one detail of an "
+            "object in its context (CLiC). Cancelling keeps the work; queue again and it goes on.",
+            search_aliases=[
+                "break-a-scene",
+                "clic",
+                "custom diffusion",
+                "ornament",
+                "train",
+                "textual inversion",
+                "dreambooth",
+                "lora",
+            ],
             is_output_node=True,
             hidden=[io.Hidden.unique_id],
             inputs=[*_sockets(), preset_input(), *_widgets()],
@@ -184,18 +193,14 @@ class Run:
     def learn(self, progress: Progress) -> Learned:
         """Learn outside of the inference mode in which nodes run, on copies made there."""
         with torch.inference_mode(False):
-            given = self.settings.class_images
-            if self.prior_images is not None:
-                given = replace(given, images=self.prior_images[..., :3].clone())
-            return learn_scene(
+            given = self.prior_images
+            return self.settings.learn(
                 self.host,
                 copied_scene(self.scene),
-                self.settings.config,
-                loop=self.settings.loop,
-                class_images=given,
-                previews=self.previews,
-                folder=self.folder,
-                progress=progress,
+                self.previews,
+                self.folder,
+                progress,
+                given if given is None else given[..., :3].clone(),
             )
 
 

@@ -1,0 +1,57 @@
+"""How one run of the trainer learns, and which method that calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from ..errors import ImageError
+from ..host.ports import Host, Progress
+from ..methods.break_a_scene import BreakASceneConfig, ClassImages, learn_scene
+from ..methods.clic import CLiCConfig, learn_detail
+from ..training.previews import PreviewConfig
+from ..training.recipe import LoopConfig
+from ..training.scene import ConceptScene
+from ..training.session import Learned
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """All that a preset and its knobs decide."""
+
+    config: BreakASceneConfig | CLiCConfig = field(default_factory=BreakASceneConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    class_images: ClassImages = field(default_factory=ClassImages)  # Break-A-Scene only
+    told: str = ""  # about the preset, for its tooltip
+
+    def learn(
+        self,
+        host: Host,
+        scene: ConceptScene,
+        previews: PreviewConfig,
+        folder: Path,
+        progress: Progress,
+        prior_images: Tensor | None = None,
+    ) -> Learned:
+        """Learn a scene by the method that these settings belong to.
+
+        Raises:
+            ImageError: pictures to be held to came, and the method takes none.
+        """
+        if isinstance(self.config, CLiCConfig):
+            if prior_images is not None:
+                raise ImageError(
+                    "This preset learns without pictures to be held to; disconnect prior_images, "
+                    "or choose a preset of Break-A-Scene."
+                )
+            return learn_detail(
+                host, scene, self.config,
+                loop=self.loop, previews=previews, folder=folder, progress=progress,
+            )  # fmt: skip
+        given = replace(self.class_images, images=prior_images)
+        return learn_scene(
+            host, scene, self.config, class_images=given,
+            loop=self.loop, previews=previews, folder=folder, progress=progress,
+        )  # fmt: skip

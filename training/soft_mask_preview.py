@@ -1,0 +1,77 @@
+"""A soft mask as the loss sees it: in pixels, on the latents, and on the grid of attention maps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from .canvas import Canvas, fitted
+from .palette import INK, QUIET
+from .soft_masks import weights_on_grid
+
+SIDE_PX = 220  # longer side of a panel
+GAP_PX = 20
+LINE_PX = 18
+MOST_MASKS = 8  # rows; a longer batch is told of and not drawn
+
+
+def soft_mask_preview(
+    masks: Tensor, background_weight: float, grids: Mapping[str, tuple[int, int]]
+) -> Tensor:
+    """One row per mask, one panel per grid; black weighs nothing, white 1.
+
+    Below each panel stands the mean weight inside and outside; the loss counts its square.
+
+    Args:
+        masks: [B, H, W], 0..1, not softened.
+        grids: title -> (h, w); the first is usually the picture itself.
+
+    Returns:
+        [H, W, 3], 0..1.
+    """
+    width, height = fitted(tuple(masks.shape[1:]), SIDE_PX)
+    step = width + GAP_PX, height + 3 * LINE_PX + GAP_PX
+    rows = min(len(masks), MOST_MASKS)
+    left_out = len(masks) - rows
+    canvas = Canvas(
+        len(grids) * step[0] + GAP_PX, rows * step[1] + GAP_PX + (LINE_PX if left_out else 0)
+    )
+    for row, mask in enumerate(masks[:rows]):
+        top = GAP_PX + row * step[1]
+        for column, (title, grid) in enumerate(grids.items()):
+            left = GAP_PX + column * step[0]
+            seen = weights_on_grid(mask, grid, background_weight)
+            gray = seen.weights[..., None].expand(-1, -1, 3)
+            canvas.picture(gray, (left, top, width, height), smooth=False)
+            name = f"{title}, {grid[1]}x{grid[0]}"
+            canvas.text((left, top + height + 0.6 * LINE_PX), name, 13, INK)
+            told = f"inside {seen.inside:.2f}, outside {_told(seen.outside)}"
+            canvas.text((left, top + height + 1.6 * LINE_PX), told, 12, QUIET)
+            canvas.text(
+                (left, top + height + 2.5 * LINE_PX), f"{100 * seen.share:.0f} % of it", 12, QUIET
+            )
+    if left_out:
+        place = (GAP_PX, rows * step[1] + GAP_PX)
+        canvas.text(place, f"and {left_out} more masks", 13, INK)
+    return canvas.tensor()
+
+
+def weights_told(
+    masks: Tensor, background_weight: float, grids: Mapping[str, tuple[int, int]]
+) -> str:
+    """The same in words, one line per mask and grid."""
+    lines = []
+    for number, mask in enumerate(masks, 1):
+        for title, grid in grids.items():
+            seen = weights_on_grid(mask, grid, background_weight)
+            lines.append(
+                f"mask {number}, {title} {grid[1]}x{grid[0]}: inside {seen.inside:.2f}, outside "
+                f"{_told(seen.outside)}, {100 * seen.share:.0f} % of it inside"
+            )
+    return "\n".join(lines)
+
+
+def _told(weight: float) -> str:
+    return "nothing" if math.isnan(weight) else f"{weight:.2f} (counts {weight**2:.2f})"
