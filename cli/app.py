@@ -16,6 +16,7 @@ from .console import complain, console, log_to_console, say
 from .options import Device, Layout, Model, Precision, PrecisionName
 from .residuals_command import train_residuals
 from .train_command import train
+from .transfer_command import transfer
 
 WRONG_INPUT, STOPPED = 2, 130  # exit codes; 130 is what a shell gives for Ctrl-C
 
@@ -47,6 +48,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("train")(train)
+app.command("transfer")(transfer)
 app.command("train-residuals")(train_residuals)
 
 

@@ -1,0 +1,150 @@
+"""`conceptloom transfer`: a learned detail onto an object in a photograph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import Progress
+
+from .console import console, say
+from .options import Device, Layout, Model, Precision, PrecisionName
+
+_WHAT, _HOW, _GUIDE, _END = "What", "Sampling", "Guidance", "Finish"
+START_SHARE = 0.3  # of the steps: CLiC skips 15 of 50
+
+
+def transfer(
+    image: Annotated[
+        Path, typer.Option("--image", "-i", help="The photograph.", rich_help_panel=_WHAT)
+    ],
+    mask: Annotated[
+        list[Path],
+        typer.Option(
+            help="White is drawn anew, grey is mixed; repeat for several places.",
+            rich_help_panel=_WHAT,
+        ),
+    ],
+    prompt: Annotated[
+        list[str],
+        typer.Option(
+            "--prompt",
+            "-p",
+            help="What is drawn there, such as 'a chair with <ornament> style'; one, or one for "
+            "each mask.",
+            rich_help_panel=_WHAT,
+        ),
+    ],
+    concept: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--concept",
+            "-c",
+            metavar="FILE[:STRENGTH]",
+            help="Repeat for several.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="A PNG; more are numbered.")] = Path(
+        "transfer.png"
+    ),
+    negative: Annotated[str, typer.Option(help="What to keep away from.")] = "",
+    seed: Annotated[int, typer.Option(help="The same seed gives the same picture.")] = 0,
+    count: Annotated[int, typer.Option(min=1, help="How many pictures.")] = 1,
+    steps: Annotated[
+        int, typer.Option(min=1, help="DDIM steps, skipped ones too.", rich_help_panel=_HOW)
+    ] = 50,
+    cfg: Annotated[
+        float | None,
+        typer.Option(help="By default 7.5, on tinyworld 3.", rich_help_panel=_HOW),
+    ] = None,
+    start: Annotated[
+        int | None,
+        typer.Option(
+            help="Steps skipped (t_start): more keeps more of the photograph's object; by default "
+            "three of ten.",
+            rich_help_panel=_HOW,
+        ),
+    ] = None,
+    ddim_eta: Annotated[
+        float, typer.Option(help="Fresh noise: 0 none, 1 as CLiC.", rich_help_panel=_HOW)
+    ] = 1.0,
+    free_steps: Annotated[
+        int, typer.Option(help="Last steps without blending.", rich_help_panel=_HOW)
+    ] = 0,
+    guide: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A word or <name> of the prompt to pull into the mask; repeat for several.",
+            rich_help_panel=_GUIDE,
+        ),
+    ] = None,
+    guide_eta: Annotated[
+        float, typer.Option(help="Its strength; below 0 drives it out.", rich_help_panel=_GUIDE)
+    ] = 0.01,
+    guide_steps: Annotated[
+        int, typer.Option(min=0, help="First steps that are guided.", rich_help_panel=_GUIDE)
+    ] = 30,
+    guide_everywhere: Annotated[
+        bool, typer.Option(help="Aim at ones everywhere, not the mask.", rich_help_panel=_GUIDE)
+    ] = False,
+    harmonise_steps: Annotated[
+        int, typer.Option(help="Last steps of the base model.", rich_help_panel=_END)
+    ] = 0,
+    plain: Annotated[
+        str, typer.Option(help="Prompt of these steps: 'a chair'.", rich_help_panel=_END)
+    ] = "",
+    composite: Annotated[
+        bool, typer.Option(help="Keep every pixel outside of the mask.", rich_help_panel=_END)
+    ] = True,
+    feather: Annotated[
+        int, typer.Option(min=0, help="Width of the seam in px.", rich_help_panel=_END)
+    ] = 4,
+    model: Model = "tinyworld",
+    layout: Layout = None,
+    device: Device = "auto",
+    precision: Precision = PrecisionName.FP32,
+) -> None:
+    """Carry a learned detail onto an object in a photograph (CLiC).
+
+        conceptloom transfer -i chair.png --mask back.png -c ornament.safetensors \\
+            -p 'a chair with <ornament> style' --guide '<ornament>'
+    """
+    from ..samplers.blended import BlendConfig
+    from ..samplers.editing import EditConfig
+    from ..samplers.guidance import GuidanceConfig
+    from .drawing import loaded_stack
+    from .models import TINYWORLD, open_host
+    from .models import Precision as Computed
+    from .picture_files import write_picture
+    from .transferring import Transfer, transferred
+
+    skipped = int(START_SHARE * steps) if start is None else start
+    config = EditConfig(
+        steps=steps,
+        cfg=cfg if cfg is not None else (3.0 if model == TINYWORLD else 7.5),
+        blend=BlendConfig(start=skipped, eta=ddim_eta, free_steps=free_steps),
+        guidance=GuidanceConfig(eta=guide_eta if guide else 0.0, steps=guide_steps),
+        target_is_mask=not guide_everywhere,
+        harmonise_steps=harmonise_steps,
+    )
+    wish = Transfer(
+        image=image, masks=mask, prompts=prompt, words=guide or (), negative=negative, plain=plain,
+        seed=seed, count=count, composite=composite, feather_px=feather, config=config,
+    )  # fmt: skip
+    host = open_host(model, layout=layout, device=device, precision=Computed(precision.value))
+    stack, _ = loaded_stack(host, concept or [])
+    with Progress(console=console, transient=True) as bars:
+        task = bars.add_task("drawing", total=None)
+        drawn = transferred(
+            host,
+            wish,
+            stack,
+            lambda done, total, *_: bars.update(task, completed=done, total=total),
+        )
+    file = out if out.suffix.lower() == ".png" else out.with_name(out.name + ".png")
+    notes = {"prompt": " | ".join(prompt), "seed": str(seed), "steps": str(steps)}
+    for number, picture in enumerate(drawn, 1):
+        path = file if len(drawn) == 1 else file.with_name(f"{file.stem}-{number:02d}.png")
+        say(f"wrote {write_picture(picture, path, notes)}")

@@ -1,0 +1,87 @@
+"""A learned detail drawn into a photograph, under masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import ImageError, PromptError
+from ..host.ports import Host, Progress, no_progress
+from ..samplers.editing import EditConfig, Region, edit_latents
+from ..samplers.masks import composited, picture_masks
+from ..training.concept import Stack
+from .drawing import check_prompts
+from .picture_files import read_image, read_mask
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Transfer:
+    """What is drawn where."""
+
+    image: Path
+    masks: Sequence[Path]
+    prompts: Sequence[str]  # one, or one for each mask
+    words: Sequence[str] = ()  # that guidance pulls in; each goes with the prompts that hold it
+    negative: str = ""
+    plain: str = ""  # prompt of the harmonising steps
+    seed: int = 0
+    count: int = 1
+    composite: bool = True
+    feather_px: int = 4
+    config: EditConfig = field(default_factory=EditConfig)
+
+
+def transferred(
+    host: Host, wish: Transfer, stack: Stack, progress: Progress = no_progress
+) -> Tensor:
+    """Pictures [count, H, W, 3] with the concept under the masks.
+
+    Raises:
+        ImageError, MaskError, PromptError: see `errors`.
+    """
+    image, masks = _picture(host, wish.image), [read_mask(path) for path in wish.masks]
+    texts = _prompts(wish)
+    check_prompts([*texts, *filter(None, [wish.plain])], stack)
+    planes = [picture_masks(mask, (image.shape[0], image.shape[1]))[0] for mask in masks]
+    with host.edited(stack.edits, trainable=False), torch.no_grad():
+        prompts = [host.encode_prompt(text, stack.handles) for text in texts]
+        negative = host.encode_prompt(wish.negative, stack.handles)
+        source = host.encode_image(image[None])
+    plain = host.encode_prompt(wish.plain) if wish.plain else None
+    words = [tuple(word for word in wish.words if word in text) for text in texts]
+    if lost := [word for word in wish.words if not any(word in text for text in texts)]:
+        raise PromptError(f"No prompt holds {lost[0]!r}; add it, or guide another word.")
+    regions = [Region(*parts) for parts in zip(prompts, planes, words, strict=True)]
+    latents = edit_latents(
+        host, source, regions, negative, wish.config,
+        weights=stack.edits, plain=plain, seed=wish.seed, rows=wish.count, progress=progress,
+    )  # fmt: skip
+    drawn = host.decode_latent(latents)
+    if not wish.composite:
+        return drawn
+    union = torch.stack(planes).amax(dim=0)
+    return composited(drawn, image[None], union, wish.feather_px)
+
+
+def _prompts(wish: Transfer) -> list[str]:
+    prompts = list(wish.prompts)
+    if len(prompts) not in (1, len(wish.masks)):
+        raise PromptError(
+            f"{len(prompts)} prompts came for {len(wish.masks)} masks; give one for each mask in "
+            "their order, or a single one."
+        )
+    return prompts * len(wish.masks) if len(prompts) == 1 else prompts
+
+
+def _picture(host: Host, path: Path) -> Tensor:
+    image, side = read_image(path), host.pixels_per_latent
+    if image.shape[0] % side or image.shape[1] % side:
+        raise ImageError(
+            f"{path} is {image.shape[1]}x{image.shape[0]} px; its sides must be multiples of "
+            f"{side} for this model. Resize or crop it first."
+        )
+    return image
