@@ -164,10 +164,15 @@ class StateFolder:
     Args:
         folder: where all runs keep their states.
         key: of this run, see `content_key`; it names the run's own subfolder.
+
+    Attributes:
+        notes: what a method wants back beside its parameters, as JSON has it. Saved with every
+            state, and filled again by `load`.
     """
 
     def __init__(self, folder: Path, key: str) -> None:
         self.folder, self._key = folder / key[:32], key
+        self.notes: dict[str, Any] = {}
 
     def files(self) -> list[Path]:
         """Saved states, newest first."""
@@ -231,7 +236,8 @@ class StateFolder:
         """Write the state of a loop in one atomic step; returns where, for the user."""
         optimizer = state.optimizer and state.optimizer.state_dict()
         values = {name: parameter.detach() for name, parameter in parameters.items()}
-        more = {"phase": state.phase, "stepped_down": state.stepped_down, "passes": state.passes}
+        more: dict[str, Any] = {"phase": state.phase, "stepped_down": state.stepped_down}
+        more |= {"passes": state.passes, "notes": self.notes}
         saved = TrainingState(state.step, values, optimizer, {}, state.history, more)
         return str(self.write(saved))
 
@@ -249,6 +255,8 @@ class StateFolder:
         if state is None:
             return None
         _fill(parameters, state.parameters, self.folder)
+        self.notes.clear()
+        self.notes |= state.more.get("notes", {})
         optimizer = None
         if state.optimizer is not None:
             optimizer = optimizer_for(state.more["phase"])

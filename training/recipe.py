@@ -128,5 +128,6 @@ class Events:
     """Who wants to hear of a run while it goes on."""
 
     progress: Progress = no_progress
-    on_step: Callable[[Mapping[str, float]], None] = lambda row: None
+    # The row that the history keeps: who hears of it may add columns that are no losses.
+    on_step: Callable[[dict[str, float]], None] = lambda row: None
     on_preview: Callable[[int], Tensor | None] = lambda step: None  # picture [H, W, 3] to show

@@ -7,6 +7,7 @@ the one shows the other. Networks stay on the CPU until they are used; `park` se
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -67,6 +68,10 @@ class ConceptSpace(Protocol):
         """Token vectors [n, width] of a word per encoder."""
         ...
 
+    def computing(self) -> AbstractContextManager[None]:
+        """Gradients flow through `imagine` until the context is left."""
+        ...
+
     def imagine(
         self, text: str, handles: HandleVectors, draw: torch.Generator, sampling: PriorSampling
     ) -> Tensor:
@@ -92,6 +97,11 @@ class ConceptSpace(Protocol):
 
 class Painter(Protocol):
     """Draws pictures of prompts with handles."""
+
+    @property
+    def name(self) -> str:
+        """What draws, and how; other pictures make another run."""
+        ...
 
     def paint(
         self,

@@ -17,6 +17,39 @@ pictures names the member that the concept looks like at the moment; it becomes 
     positive_weight         lambda                  config.py
     Negatives               adaptive negatives      questions.py
 
-Not reproduced: two faults of the official code (docs/notation.md), and its dependence of style
-templates on twenty exact sentences; ours have the same subjects.
+Not reproduced: two faults of the official code (docs/notation.md). Style templates have the
+subjects of the official ones in plainer words.
 """
+
+from .config import (
+    OFFICIAL_LOOP,
+    ConceptLabConfig,
+    EvolutionConfig,
+    Kind,
+    NegativesConfig,
+    style_config,
+    text_space_config,
+)
+from .learn import Invented, evolve, invent
+from .lineage import LINEAGE, lineage_told
+from .recipe import SIMILARITY, ConceptLab, Evolution, Parent, Studio
+
+__all__ = [
+    "LINEAGE",
+    "OFFICIAL_LOOP",
+    "SIMILARITY",
+    "ConceptLab",
+    "ConceptLabConfig",
+    "Evolution",
+    "EvolutionConfig",
+    "Invented",
+    "Kind",
+    "NegativesConfig",
+    "Parent",
+    "Studio",
+    "evolve",
+    "invent",
+    "lineage_told",
+    "style_config",
+    "text_space_config",
+]

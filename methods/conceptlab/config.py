@@ -75,6 +75,8 @@ class ConceptLabConfig:
         _check_weights("weights", self.weights, len(self.positives))
         if not self.positives or not all(word.strip() for word in self.positives):
             raise ConfigError("positives", self.positives, "one word or more, such as pet")
+        if self.kind is Kind.STYLE and len(self.positives) > 1:
+            raise ConfigError("positives", self.positives, "a single word where a style is sought")
         both = {word.casefold() for word in self.positives}
         named = (*self.negatives.start, *self.negatives.locked)
         if clash := [word for word in named if word.strip().casefold() in both]:
@@ -144,6 +146,11 @@ def check_parents(config: EvolutionConfig, count: int) -> None:
     if count < 1:
         raise ConfigError("parents", count, "one parent or more, each with pictures")
     _check_weights("weights", config.weights, count)
+
+
+def text_space_config(config: ConceptLabConfig) -> ConceptLabConfig:
+    """The same run for a space without a prior, where clamps of picture embeddings mean nothing."""
+    return replace(config, positive_ceiling=1.0, negative_floor=-1.0)
 
 
 # Plain AdamW without clipping, as the official code (train_config.py:25-37).

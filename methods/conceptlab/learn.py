@@ -1,0 +1,239 @@
+"""From words or pictures to a concept in one call; what nodes and command line share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import StorageError
+from ...host.ports import Progress, no_progress
+from ...training.checkpoints import StateFolder, content_key
+from ...training.concept import Concept
+from ...training.concept_file import recipe_of
+from ...training.loop import run, summary
+from ...training.pictures import sample_strip
+from ...training.recipe import Events, LoopConfig
+from ...training.reports import write_csv
+from ...training.session import HALF_PRECISION_SCALE
+from ...vision.ports import ConceptSpace, Painter, Questions
+from .album import Album
+from .config import OFFICIAL_LOOP, ConceptLabConfig, EvolutionConfig
+from .lineage import LINEAGE, lineage_of
+from .losses import shares
+from .questions import Look
+from .recipe import ConceptLab, EnoughLearned, Evolution, Parent, Studio
+from .templates import filled
+
+log = logging.getLogger("conceptloom")
+
+
+@dataclass(frozen=True, slots=True)
+class Invented:
+    """All that a run leaves behind.
+
+    Attributes:
+        concept: as it was at the end.
+        history: one row a step: losses, and the similarity with every constraint.
+        looks: answers, and what each of them added.
+        negatives: words that it left at the end.
+        album: vectors and pictures of every look.
+    """
+
+    concept: Concept
+    history: Sequence[Mapping[str, float]]
+    looks: Sequence[Look]
+    negatives: Sequence[str]
+    album: Album
+
+    @property
+    def samples(self) -> Tensor | None:
+        """[n, H, W, 3] the last gallery; None where nobody painted."""
+        return self.album.pictures(self.album.steps[-1])
+
+    def at(self, step: int) -> Concept:
+        """The concept as it was after a step, without learning again; 0 is the end.
+
+        Raises:
+            ConfigError: that step was not kept.
+        """
+        if step == 0 or step == self.album.steps[-1]:
+            return self.concept
+        (name,) = self.concept.names
+        widths = {encoder: rows.shape[1] for encoder, rows in self.concept.handles[name].items()}
+        pictures = self.album.pictures(step)
+        return replace(
+            self.concept,
+            handles={name: self.album.vectors(step, widths)},
+            recipe={**self.concept.recipe, "checkpoint": step},
+            thumbnail=None if pictures is None else pictures[0],
+        )
+
+    def timeline(self) -> Tensor | None:
+        """[H, W, 3] the gallery of every look, a row each, with what its answer added."""
+        told = {look.step: look.told() for look in self.looks}
+        images: list[Tensor] = []
+        captions: list[str] = []
+        columns = 1
+        for step in self.album.steps:
+            pictures = self.album.pictures(step)
+            if pictures is not None:
+                columns = len(pictures)
+                images += list(pictures)
+                captions += [told.get(step, f"step {step}"), *[""] * (columns - 1)]
+        return sample_strip(images, captions, n_columns=columns) if images else None
+
+
+def invent(
+    space: ConceptSpace,
+    name: str,
+    config: ConceptLabConfig,
+    *,
+    painter: Painter | None = None,
+    questions: Questions | None = None,
+    loop: LoopConfig | None = None,
+    folder: Path | None = None,
+    progress: Progress = no_progress,
+) -> Invented:
+    """Invent a member of a category, or mix several, as a new handle.
+
+    Args:
+        name: of the handle.
+        painter: draws the galleries; without one nothing is asked, too.
+        questions: finds the negatives; None leaves the list as it was given.
+        loop: how to optimise; None is the official AdamW.
+        folder: where states, vectors and pictures go, in a folder of their own for these very
+            inputs, so that the same call goes on where it was stopped. None keeps nothing.
+        progress: told of every step; may raise to cancel.
+
+    Raises:
+        InputError, TrainingError: see `errors`; the state so far is in `folder`.
+    """
+    asked = questions.name if questions else "", painter.name if painter else ""
+    loop = _loop_for(space, loop, config.seed)
+    kept = _folder_of(folder, space, loop, ["invent", name, asdict(config), *asked], {})
+    notes = kept.notes if kept else {}
+    studio = Studio(Album(notes, kept), painter, questions)
+    recipe = ConceptLab(space, name, config, studio, notes)
+    history = _taught(recipe, loop, kept, progress)
+    more = {"final_negatives": recipe.negatives.words}
+    concept = _concept(recipe, config, history, more)
+    return Invented(concept, history, recipe.negatives.looks, recipe.negatives.words, studio.album)
+
+
+def evolve(
+    space: ConceptSpace,
+    name: str,
+    parents: Sequence[Parent],
+    config: EvolutionConfig,
+    *,
+    painter: Painter | None = None,
+    loop: LoopConfig | None = None,
+    folder: Path | None = None,
+    progress: Progress = no_progress,
+) -> Invented:
+    """Breed a child of several parents, which are given by pictures, as a new handle.
+
+    Raises:
+        UnsupportedModelError: the space has no image encoder.
+        InputError, TrainingError: see `errors`; the state so far is in `folder`.
+    """
+    loop = _loop_for(space, loop, config.seed)
+    told = ["evolve", name, asdict(config), [p.name for p in parents]]
+    images = {f"parent {i}": parent.images for i, parent in enumerate(parents)}
+    kept = _folder_of(folder, space, loop, [*told, painter.name if painter else ""], images)
+    notes = kept.notes if kept else {}
+    studio = Studio(Album(notes, kept), painter)
+    recipe = Evolution(space, name, parents, config, studio, notes)
+    history = _taught(recipe, loop, kept, progress)
+    weights = shares(config.weights, len(parents)).tolist()
+    tree = lineage_of([p.name for p in parents], weights, [p.history for p in parents])
+    concept = _concept(recipe, config, history, {LINEAGE: tree})
+    return Invented(concept, history, (), (), studio.album)
+
+
+def _loop_for(space: ConceptSpace, loop: LoopConfig | None, seed: int) -> LoopConfig:
+    scale = HALF_PRECISION_SCALE if space.dtype is torch.float16 else 1.0
+    return replace(loop or OFFICIAL_LOOP, seed=seed, loss_scale=scale, preview_every=0)
+
+
+def _folder_of(
+    folder: Path | None,
+    space: ConceptSpace,
+    loop: LoopConfig,
+    settings: list[Any],
+    tensors: Mapping[str, Tensor],
+) -> StateFolder | None:
+    """The folder of this very run: other words, settings, pictures or models have another one."""
+    if folder is None:
+        return None
+    numerics = {name: value for name, value in asdict(loop).items() if not name.endswith("_every")}
+    return StateFolder(folder, content_key(space.digest, [*settings, numerics], tensors))
+
+
+def _taught(
+    recipe: ConceptLab | Evolution, loop: LoopConfig, kept: StateFolder | None, progress: Progress
+) -> Sequence[Mapping[str, float]]:
+    """Run to the end, or to where nothing new comes; the last moment is kept in the album."""
+    rows: list[Mapping[str, float]] = []
+    total = recipe.phases()[0].steps
+
+    def heard(row: dict[str, float]) -> None:
+        recipe.after_step(row)
+        rows.append(row)
+
+    def looked(look: Look, pictures: Tensor | None) -> None:
+        log.info("<%s> %s", recipe.name, look.told())
+        shown = None
+        if pictures is not None:
+            shown = sample_strip(list(pictures), [look.told(), *[""] * (len(pictures) - 1)])
+        progress(recipe.step, total, look.told(), shown)
+
+    recipe.studio.on_look = looked
+    try:
+        history = run(recipe, loop, Events(progress, heard), kept).history
+    except EnoughLearned:
+        log.info("<%s> ends at step %d: the answers repeat", recipe.name, recipe.step)
+        state = kept.newest() if kept else None
+        history = state.history if state else rows
+    with recipe.computing(recipe.phases()[0]):
+        if not recipe.studio.album.has(recipe.step, recipe.space.encoders):
+            recipe.keep()
+    recipe.space.park()
+    if kept:
+        _write_losses(history, kept.folder / "losses.csv")
+    return history
+
+
+def _write_losses(history: Sequence[Mapping[str, float]], path: Path) -> None:
+    try:
+        write_csv(history, path)
+    except StorageError as error:  # costs the file and not the concept
+        log.warning("%s", error)
+
+
+def _concept(
+    recipe: ConceptLab | Evolution,
+    config: ConceptLabConfig | EvolutionConfig,
+    history: Sequence[Mapping[str, float]],
+    more: Mapping[str, Any],
+) -> Concept:
+    album, name = recipe.studio.album, recipe.name
+    pictures = album.pictures(album.steps[-1])
+    gallery = config.pictures if isinstance(config, ConceptLabConfig) else config.gallery
+    return Concept(
+        handles=recipe.handles.to_concept_handles(),
+        base=recipe.space.fingerprint,
+        method="conceptlab",
+        recipe=recipe_of(config, **more),
+        seeds={"seed": config.seed, "gallery": config.gallery_seed},
+        prompts=tuple(filled(text, f"<{name}>") for text in gallery),
+        words={name: config.first_word},
+        history=summary(history),
+        thumbnail=None if pictures is None else pictures[0],
+    )

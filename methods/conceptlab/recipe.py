@@ -1,0 +1,244 @@
+"""ConceptLab as recipes for the training loop: inventing or mixing, and breeding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import HandleError
+from ...training.draws import below
+from ...training.handles import HandleParameters, Initialiser, checked_name
+from ...training.recipe import Losses, Phase, StepDown
+from ...vision.ports import ConceptSpace, Painter, Questions
+from .album import Album
+from .config import ConceptLabConfig, EvolutionConfig, Kind, check_parents
+from .losses import cosines, mix_loss, negative_loss, positive_loss, shares
+from .questions import Look, Negatives, question_for
+from .templates import drawn_template, filled, without_style
+
+SIMILARITY = "similarity "  # before the name of a constraint, in the columns of the history
+
+
+class EnoughLearned(Exception):
+    """The answers brought nothing new for as long as the user wanted to wait."""
+
+
+@dataclass(slots=True)
+class Studio:
+    """What a run draws and asks with, and where it keeps what came of it."""
+
+    album: Album
+    painter: Painter | None = None
+    questions: Questions | None = None
+    on_look: Callable[[Look, Tensor | None], None] = lambda look, pictures: None
+
+    def pictures(
+        self, config: ConceptLabConfig | EvolutionConfig, name: str, handles: HandleParameters
+    ) -> Tensor | None:
+        """[n, H, W, 3] the gallery, the same noise every time; None where nobody paints."""
+        if self.painter is None:
+            return None
+        gallery = config.pictures if isinstance(config, ConceptLabConfig) else config.gallery
+        prompts = [filled(text, f"<{name}>") for text in gallery]
+        with torch.no_grad():
+            painted = self.painter.paint(prompts, handles.vectors(), config.gallery_seed)
+        self.painter.park()
+        return painted
+
+
+def first_vectors(space: ConceptSpace, word: str, initialiser: Initialiser) -> dict[str, Tensor]:
+    """What the handle starts as, encoder -> [1, width]; the official code takes the first token.
+
+    Raises:
+        HandleError: the word has no token.
+    """
+    vectors: dict[str, Tensor] = {}
+    for encoder, rows in space.word_vectors(word).items():
+        if not rows.shape[0]:
+            raise HandleError(f"The word {word!r} has no token; start from a plain noun.")
+        if initialiser is Initialiser.MEAN:
+            rows = rows.mean(dim=0, keepdim=True)
+        elif initialiser is Initialiser.FIRST:
+            rows = rows[:1]
+        vectors[encoder] = rows.to(space.device, torch.float32)
+    return vectors
+
+
+class _HandleRecipe:
+    """One handle that learns in a space; what inventing and breeding share."""
+
+    def __init__(
+        self,
+        space: ConceptSpace,
+        name: str,
+        config: ConceptLabConfig | EvolutionConfig,
+        studio: Studio,
+        notes: dict[str, Any],
+    ) -> None:
+        self.space, self.name, self.studio, self.notes = space, checked_name(name), studio, notes
+        start = first_vectors(space, config.first_word, config.initialiser)
+        self.handles = HandleParameters({self.name: start})
+        self.similarities: dict[str, float] = {}
+        self._settings = config
+
+    def phases(self) -> Sequence[Phase]:
+        config = self._settings
+        return [Phase("handle", config.steps, config.learning_rate, [*self.handles.parameters()])]
+
+    def named_parameters(self) -> Mapping[str, nn.Parameter]:
+        return self.handles.named()
+
+    @contextmanager
+    def computing(self, phase: Phase) -> Iterator[None]:
+        with self.space.computing():
+            yield
+
+    def step_down(self) -> StepDown | None:
+        """One prompt at a time, recomputed step by step: there is nothing left to give."""
+        return None
+
+    @property
+    def step(self) -> int:
+        """Steps that were taken and saved or are about to be."""
+        return self.notes.get("step", 0)
+
+    def after_step(self, row: dict[str, float]) -> None:
+        """Told by the loop; the similarities go into the history beside the losses."""
+        self.notes["step"] = int(row["step"])
+        row |= {f"{SIMILARITY}{word}": value for word, value in self.similarities.items()}
+
+    def keep(self) -> Tensor | None:
+        """Draw the gallery of this moment, and keep it with the vectors."""
+        pictures = self.studio.pictures(self._settings, self.name, self.handles)
+        self.studio.album.keep(self.step, self.handles.vectors()[self.name], pictures)
+        return pictures
+
+    def imagined(self, template: str, draw: torch.Generator) -> Tensor:
+        """P(E_y(v)) [D]."""
+        text = filled(template, f"<{self.name}>")
+        return self.space.imagine(text, self.handles.vectors(), draw, self._settings.sampling)
+
+
+class ConceptLab(_HandleRecipe):
+    """Closer to the positives, farther from the negatives; positives alone are mixed.
+
+    Args:
+        space: where prompts and constraints are compared.
+        name: of the handle.
+        config: the settings.
+        studio: for the looks, by which negatives are found.
+        notes: JSON document that is saved with every state.
+    """
+
+    def __init__(
+        self,
+        space: ConceptSpace,
+        name: str,
+        config: ConceptLabConfig,
+        studio: Studio,
+        notes: dict[str, Any],
+    ) -> None:
+        super().__init__(space, name, config, studio, notes)
+        self.config, self.negatives = config, Negatives(notes, config)
+        self._weights = shares(config.weights, len(config.positives)).to(space.device)
+        self._known: dict[str, Tensor] = {}
+
+    def losses(self, phase: Phase, draw: torch.Generator) -> Losses:
+        self.negatives.begin()
+        # Before a step, not behind it: who cancels during a question is asked it again.
+        if self.negatives.is_due(self.step):
+            self._look()
+        if self.negatives.has_enough:
+            raise EnoughLearned
+        config = self.config
+        template = drawn_template(config.sentences, draw)
+        # 1. what the concept looks like in this sentence
+        imagined = self.imagined(template, draw)
+        # 2. the same sentence about the constraints; no prior, so that they stay broad
+        if config.kind is Kind.STYLE:
+            wanted = self._meanings([without_style(template)])
+        else:
+            wanted = self._meanings([filled(template, word) for word in config.positives])
+        unwanted = self._meanings([filled(template, word) for word in self.negatives.words])
+        # 3. L = 0.5 (mean + max of the negatives) + lambda sum w (1 - positive)
+        positive, negative = cosines(wanted, imagined), cosines(unwanted, imagined)
+        weights = self._weights[: positive.numel()]
+        self._remember(positive, negative)
+        return {
+            "positive": config.positive_weight
+            * positive_loss(positive, weights, config.positive_ceiling),
+            "negative": negative_loss(negative, config.negative_floor),
+        }
+
+    def _meanings(self, texts: Sequence[str]) -> Tensor:
+        """[n, D] E_y(c), each text encoded once in a run; none gives [0, D]."""
+        if new := [text for text in dict.fromkeys(texts) if text not in self._known]:
+            self._known |= dict(zip(new, self.space.meanings(new), strict=True))
+        if not texts:
+            some = next(iter(self._known.values()))
+            return some.new_zeros(0, some.shape[-1])
+        return torch.stack([self._known[text] for text in texts])
+
+    def _remember(self, positive: Tensor, negative: Tensor) -> None:
+        words = self.config.positives[: positive.numel()]
+        values = [*positive.detach().tolist(), *negative.detach().tolist()]
+        self.similarities = dict(zip([*words, *self.negatives.words], values, strict=True))
+
+    def _look(self) -> None:
+        """Draw, ask, and take the answer in; nothing is noted before all of it went well."""
+        pictures, answer = self.keep(), None
+        asked = self.studio.questions
+        if asked is not None and pictures is not None and self.negatives.asks_at(self.step):
+            self.space.park()  # the two largest networks are never on the device together
+            answer = asked.answer(pictures[0], question_for(self.config))
+            asked.park()
+        self.studio.on_look(self.negatives.heard(self.step, answer), pictures)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Parent:
+    """One parent of an evolution.
+
+    Attributes:
+        name: for the lineage and the plot.
+        images: [n, H, W, 3] 0..1, of a concept or photographs; three to five as a rule.
+        history: lineage of a concept, as its file has it; empty for photographs.
+    """
+
+    name: str
+    images: Tensor
+    history: Mapping[str, Any]
+
+
+class Evolution(_HandleRecipe):
+    """A child near the pictures of all its parents."""
+
+    def __init__(
+        self,
+        space: ConceptSpace,
+        name: str,
+        parents: Sequence[Parent],
+        config: EvolutionConfig,
+        studio: Studio,
+        notes: dict[str, Any],
+    ) -> None:
+        check_parents(config, len(parents))
+        super().__init__(space, name, config, studio, notes)
+        self.config, self._names = config, [parent.name for parent in parents]
+        self._weights = shares(config.weights, len(parents)).to(space.device)
+        self._seen = [space.look_at(parent.images) for parent in parents]
+
+    def losses(self, phase: Phase, draw: torch.Generator) -> Losses:
+        every = self.config.gallery_every
+        if every and self.step % every == 0 and self.step not in self.studio.album.steps:
+            self.studio.on_look(Look(self.step, "", "", ""), self.keep())
+        template = drawn_template(self.config.templates, draw)
+        chosen = torch.stack([seen[below(len(seen), draw)] for seen in self._seen])
+        similarities = cosines(chosen, self.imagined(template, draw))
+        self.similarities = dict(zip(self._names, similarities.detach().tolist(), strict=True))
+        return {"mix": mix_loss(similarities, self._weights)}

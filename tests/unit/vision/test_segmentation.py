@@ -1,0 +1,209 @@
+"""Words to boxes to masks, through tiny networks of the real classes and by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from conceptloom.errors import ConfigError, ImageError, MaskError, ModelError
+from conceptloom.vision.segmentation import (
+    Boxes,
+    GroundingDino,
+    OriginalSam,
+    Place,
+    Sam,
+    SegmentationConfig,
+    Take,
+    normalised,
+    parsed_places,
+    segment_words,
+    segmenter_from,
+)
+
+transformers = pytest.importorskip("transformers")
+
+CPU = torch.device("cpu")
+IMAGE = torch.rand(40, 60, 3, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def dino_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Grounding DINO of a few thousand weights, saved as Hugging Face saves one."""
+    folder = tmp_path_factory.mktemp("dino")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", ".", "red", "cat", "dog"]
+    (folder / "vocab.txt").write_text("\n".join(words))
+    backbone = transformers.SwinConfig(
+        image_size=64, patch_size=4, embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2],
+        window_size=2, out_features=["stage2", "stage3", "stage4"],
+    )  # fmt: skip
+    text = transformers.BertConfig(
+        vocab_size=len(words), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16, max_position_embeddings=32,
+    )  # fmt: skip
+    config = transformers.GroundingDinoConfig(
+        backbone_config=backbone, text_config=text, d_model=32, encoder_layers=1,
+        decoder_layers=1, encoder_ffn_dim=16, decoder_ffn_dim=16, encoder_attention_heads=2,
+        decoder_attention_heads=2, num_queries=5, num_feature_levels=3, encoder_n_points=1,
+        decoder_n_points=1, max_text_len=16, disable_custom_kernels=True,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        transformers.GroundingDinoForObjectDetection(config).save_pretrained(folder)
+    transformers.BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sam_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SAM of the same kind."""
+    folder = tmp_path_factory.mktemp("sam")
+    config = transformers.SamConfig(
+        vision_config={
+            "hidden_size": 16, "output_channels": 16, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "image_size": 64, "patch_size": 8, "mlp_dim": 16,
+            "window_size": 2, "global_attn_indexes": [0], "num_pos_feats": 8,
+        },
+        prompt_encoder_config={
+            "hidden_size": 16, "image_size": 64, "patch_size": 8, "mask_input_channels": 4,
+        },
+        mask_decoder_config={
+            "hidden_size": 16, "mlp_dim": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "iou_head_hidden_dim": 16,
+        },
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        transformers.SamModel(config).save_pretrained(folder)
+    return folder
+
+
+class Known:
+    """A detector that knows its answer, and a segmenter that fills boxes."""
+
+    def __init__(self, *found: tuple[float, list[float]]) -> None:
+        self.found = found
+
+    def find(self, image: Tensor, word: str) -> Boxes:
+        corners = torch.tensor([box for _, box in self.found]).reshape(-1, 4)
+        return Boxes(corners, torch.tensor([score for score, _ in self.found]))
+
+    def cut(self, image: Tensor, places: Any) -> Tensor:
+        masks = torch.zeros(len(places), *image.shape[:2])
+        for mask, place in zip(masks, places, strict=True):
+            left, top, right, bottom = map(int, place.box)
+            mask[top:bottom, left:right] = 1
+        return masks
+
+
+LEFT, RIGHT = [2.0, 2.0, 10.0, 12.0], [20.0, 2.0, 28.0, 12.0]
+
+
+def test_the_surest_box_makes_the_mask_and_the_same_word_twice_takes_the_next() -> None:
+    known = Known((0.9, LEFT), (0.5, RIGHT), (0.1, [0.0, 0.0, 60.0, 40.0]))
+    one, two = segment_words(IMAGE, ["cat", "cat"], known, known)
+    assert one.sum() == two.sum() == 80
+    assert one[5, 5] == two[5, 25] == 1
+    both = segment_words(IMAGE, ["cat"], known, known, SegmentationConfig(take=Take.ALL))
+    assert torch.equal(both[0], one + two)
+
+
+def test_words_that_find_nothing_are_told_with_their_best_score() -> None:
+    known = Known((0.25, LEFT))
+    with pytest.raises(MaskError, match=r"'cat' finds nothing .*best score 0.25, threshold 0.30"):
+        segment_words(IMAGE, ["cat"], known, known)
+    sure = Known((0.9, LEFT))
+    with pytest.raises(MaskError, match="finds only 1"):
+        segment_words(IMAGE, ["cat", "cat"], sure, sure)
+    with pytest.raises(MaskError, match="best score none"):
+        segment_words(IMAGE, ["cat"], Known(), known)
+    with pytest.raises(ConfigError, match="threshold is 2"):
+        SegmentationConfig(threshold=2)
+
+
+def test_the_real_networks_go_the_whole_way(dino_folder: Path, sam_folder: Path) -> None:
+    detector, segmenter = GroundingDino(dino_folder, CPU), segmenter_from(sam_folder, CPU)
+    found = detector.find(IMAGE, "Red cat")
+    assert found.corners.shape == (5, 4)
+    assert (found.scores[:-1] >= found.scores[1:]).all()
+    assert (found.corners >= 0).all()
+    assert (found.corners <= torch.tensor([60, 40, 60, 40])).all()
+    masks = segment_words(
+        IMAGE, ["cat", "dog"], detector, segmenter, SegmentationConfig(threshold=0.0)
+    )
+    assert masks.shape == (2, 40, 60)
+    assert set(masks.unique().tolist()) <= {0.0, 1.0}
+
+
+def test_detection_agrees_with_transformers_own_postprocessing(dino_folder: Path) -> None:
+    detector = GroundingDino(dino_folder, CPU)
+    found = detector.find(IMAGE, "cat")
+    pixels = normalised(IMAGE, (800, 1200))
+    text = detector._tokenizer("cat.", return_tensors="pt")
+    with torch.no_grad():
+        output = detector._network(pixel_values=pixels, **text)
+    processing = transformers.models.grounding_dino.processing_grounding_dino
+    theirs = processing.GroundingDinoProcessor.post_process_grounded_object_detection(
+        type("Bare", (), {"batch_decode": lambda self, ids: []})(),
+        output, text["input_ids"], threshold=0.0, target_sizes=[(40, 60)],
+    )[0]  # fmt: skip
+    order = theirs["scores"].argsort(descending=True)
+    torch.testing.assert_close(found.scores, theirs["scores"][order])
+    limits = torch.tensor([60.0, 40.0, 60.0, 40.0])
+    clamped = torch.minimum(theirs["boxes"][order].clamp_min(0), limits)
+    torch.testing.assert_close(found.corners, clamped, rtol=1e-4, atol=1e-3)
+
+
+def test_boxes_and_points_move_sams_masks(sam_folder: Path) -> None:
+    sam = Sam(sam_folder, CPU)
+    places = [
+        Place(box=(2, 2, 20, 20)),
+        Place(inside=((30, 20),)),
+        Place(inside=((30, 20),), outside=((1, 1), (59, 39))),
+        Place(box=(2, 2, 20, 20), inside=((5, 5),)),
+    ]
+    prompts = [sam._prompt(place, 2.0) for place in places]
+    assert prompts[0]["input_boxes"].tolist() == [[[4, 4, 40, 40]]]
+    assert prompts[2]["input_points"].tolist() == [[[[60, 40], [2, 2], [118, 78]]]]
+    assert prompts[2]["input_labels"].tolist() == [[[1, 0, 0]]]
+    assert sam.cut(IMAGE, places).shape == (4, 40, 60)
+
+
+def test_pictures_are_normalised_as_imagenets() -> None:
+    grey = torch.tensor([0.485, 0.456, 0.406]).expand(8, 8, 3)
+    assert normalised(grey, (4, 4)).abs().max() < 1e-5
+    assert normalised(grey + torch.tensor([0.229, 0, 0]), (8, 8))[0, :, 0, 0].tolist() == (
+        pytest.approx([1, 0, 0], abs=1e-5)
+    )
+
+
+def test_places_are_read_from_lines() -> None:
+    assert parsed_places("box 1 2 30, 40\n\n5 6; not 7 8; 9 10.5") == [
+        Place(box=(1, 2, 30, 40)),
+        Place(inside=((5, 6), (9, 10.5)), outside=((7, 8),)),
+    ]
+    for bad in ("box 1 2 3", "box 30 2 1 40", "here", "1 2 3"):
+        with pytest.raises(ConfigError, match="places"):
+            parsed_places(bad)
+
+
+def test_missing_and_damaged_files_say_what_belongs_there(
+    tmp_path: Path, sam_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ModelError, match="Put the files of IDEA-Research/grounding-dino-base"):
+        GroundingDino(tmp_path, CPU)
+    with pytest.raises(ModelError, match="Put the files of facebook/sam-vit-base"):
+        segmenter_from(tmp_path, CPU)
+    (tmp_path / "config.json").write_text((sam_folder / "config.json").read_text())
+    with pytest.raises(ModelError, match="could not be read as SamModel"):
+        Sam(tmp_path, CPU)
+    with pytest.raises(ModelError, match="does not say how large it is"):
+        OriginalSam(tmp_path / "sam.pth", CPU)
+    monkeypatch.setitem(__import__("sys").modules, "segment_anything", None)
+    with pytest.raises(ModelError, match="pip install segment-anything"):
+        segmenter_from(tmp_path / "sam_vit_b_01ec64.pth", CPU)
+    with pytest.raises(ImageError, match="height x width x 3"):
+        Sam(sam_folder, CPU).cut(torch.zeros(4, 4), [])

@@ -1,0 +1,66 @@
+"""Networks from local folders only: nothing is downloaded, and no pickle is read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import ModelError
+from .residence import fit_for_autograd
+
+
+def described_folder(
+    folder: Path, what: str, source: str, file: str = "config.json"
+) -> Mapping[str, Any]:
+    """The JSON file that tells what lies in a folder.
+
+    Args:
+        what: for the user: "BLIP-2".
+        source: where the files come from: "Salesforce/blip2-flan-t5-xl".
+        file: its name.
+
+    Raises:
+        ModelError: it is not there, or no JSON.
+    """
+    path = folder / file
+    if not path.is_file():
+        raise ModelError(
+            f"{folder} holds no {file}, so it is no {what}. Put the files of {source} (Hugging "
+            "Face, safetensors) there as they are, with their subfolders. Nothing is downloaded "
+            "by itself."
+        )
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(
+            f"{path} cannot be read ({error}); copy it again from {source}."
+        ) from error
+    if not isinstance(found, dict):
+        raise ModelError(f"{path} does not describe a model; copy it again from {source}.")
+    return found
+
+
+def from_folder(kind: Any, folder: Path, dtype: torch.dtype | None = None) -> Any:
+    """A network, scheduler, tokenizer or processor of a class, on the CPU.
+
+    Args:
+        dtype: of the weights; None for what has none.
+
+    Raises:
+        ModelError: a file is missing, damaged, or not safetensors.
+    """
+    given: dict[str, Any] = {}
+    if dtype is not None:
+        given = {"torch_dtype": dtype, "use_safetensors": True}
+    try:
+        with fit_for_autograd():
+            return kind.from_pretrained(folder, local_files_only=True, **given)
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+        raise ModelError(
+            f"{folder} could not be read as {kind.__name__}: {error} Weights must be .safetensors; "
+            "files that hold pickles (.bin, .ckpt) are not read."
+        ) from error

@@ -1,0 +1,198 @@
+"""From a prompt with handles to what a prior reads: hidden states, and one projected vector.
+
+That vector is read at the end token, whose position is known from the tokens themselves. Both
+libraries look for it in ways that an added token can lead astray: the highest id of the prompt (the
+official code's sampling, transformers with its old configuration) is the added token's own.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..errors import PromptError
+from ..host.ports import HandleVectors, Host, Tokens
+from ..host.prompt_text import split_at_handles
+
+log = logging.getLogger("conceptloom")
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedText:
+    """One prompt."""
+
+    hidden: Tensor  # [1, K, W]
+    pooled: Tensor  # [1, D] the end token's, projected where there is a projection
+    mask: Tensor  # [1, K] bool, True up to the end token
+
+
+class TextSide(Protocol):
+    """A text encoder with its token table."""
+
+    @property
+    def encoders(self) -> Mapping[str, int]: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def tokenize(self, text: str) -> Tokens: ...
+
+    def word_vectors(self, word: str) -> dict[str, Tensor]: ...
+
+    def encode(self, text: str, handles: HandleVectors) -> EncodedText:
+        """Differentiable in the handle vectors."""
+        ...
+
+    def computing(self) -> AbstractContextManager[None]:
+        """Gradients may flow through it until the context is left."""
+        ...
+
+
+def end_position(tokens: Sequence[int | str], end: int | str) -> int:
+    """Position of the end token: the first one behind the start.
+
+    Raises:
+        PromptError: there is none.
+    """
+    for position, token in enumerate(tokens):
+        if position and token == end:
+            return position
+    raise PromptError("The prompt has no end token; shorten it.")
+
+
+def _mask(size: int, end: int, device: torch.device) -> Tensor:
+    return (torch.arange(size, device=device) <= end)[None]
+
+
+class ClipText:
+    """transformers' CLIPTextModelWithProjection with its tokenizer.
+
+    Args:
+        name: of its token table: "clip_l" (768 wide), "clip_g" (1280).
+        model, tokenizer: of one folder.
+    """
+
+    def __init__(self, name: str, model: Any, tokenizer: Any) -> None:
+        self.name, self.model, self.tokenizer = name, model, tokenizer
+        self._size: int = model.config.max_position_embeddings
+        self.encoders = {name: int(self._table.weight.shape[1])}
+
+    @property
+    def _table(self) -> Any:
+        return self.model.get_input_embeddings()
+
+    @property
+    def device(self) -> torch.device:
+        return self._table.weight.device
+
+    def tokenize(self, text: str) -> Tokens:
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def word_vectors(self, word: str) -> dict[str, Tensor]:
+        ids = torch.tensor(self.tokenize(word), dtype=torch.long, device=self.device)
+        return {self.name: self._table.weight.detach()[ids].float().clone()}
+
+    def encode(self, text: str, handles: HandleVectors) -> EncodedText:
+        tokens, end = self._tokens(text, handles)
+        ids = torch.tensor([[t if isinstance(t, int) else 0 for t in tokens]], device=self.device)
+        with self._spliced(tokens, handles):
+            hidden = self.model(input_ids=ids).last_hidden_state
+        pooled = self.model.text_projection(hidden[:, end])
+        return EncodedText(hidden, pooled, _mask(len(tokens), end, self.device))
+
+    def computing(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def _tokens(self, text: str, handles: HandleVectors) -> tuple[list[int | tuple[str, int]], int]:
+        """Start, body, end, padding; and where the end is."""
+        body: list[int | tuple[str, int]] = []
+        for piece, is_handle in split_at_handles(text, handles):
+            if is_handle:
+                body += [(piece, row) for row in range(self._rows(handles, piece).shape[0])]
+            else:
+                body += [int(token) for token in self.tokenize(piece)]
+        if len(body) > self._size - 2:
+            log.warning("%r is longer than %d tokens; the rest is cut off", text, self._size - 2)
+            body = body[: self._size - 2]
+        padding = [int(self.tokenizer.pad_token_id)] * (self._size - 2 - len(body))
+        start, end = int(self.tokenizer.bos_token_id), int(self.tokenizer.eos_token_id)
+        return [start, *body, end, *padding], len(body) + 1
+
+    def _rows(self, handles: HandleVectors, name: str) -> Tensor:
+        rows = handles[name].get(self.name)
+        width = self.encoders[self.name]
+        if rows is None or rows.shape[-1] != width:
+            told = ", ".join(f"{k} ({v.shape[-1]} wide)" for k, v in handles[name].items())
+            raise PromptError(
+                f"<{name}> has vectors for {told or 'no text encoder'}, but this prior reads "
+                f"{self.name} ({width} wide); use the prior that it was learned with."
+            )
+        return rows.reshape(-1, width)
+
+    @contextmanager
+    def _spliced(
+        self, tokens: Sequence[int | tuple[str, int]], handles: HandleVectors
+    ) -> Iterator[None]:
+        """Handle vectors in place of looked-up rows, for one forward pass."""
+
+        def splice(module: Any, args: tuple[Any, ...], looked_up: Tensor) -> Tensor:
+            rows = [
+                looked_up[0, i]
+                if isinstance(token, int)
+                else self._rows(handles, token[0])[token[1]].to(looked_up)
+                for i, token in enumerate(tokens)
+            ]
+            return torch.stack(rows)[None]
+
+        hook = self._table.register_forward_hook(splice)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+
+class HostText:
+    """The text encoders of a base model, behind the port of a host.
+
+    Args:
+        host: Stable Diffusion 1.x, 2.x, XL or TinyWorld, in either host.
+        projection: [W, D] what the end token's state is multiplied with; None leaves it as it is.
+    """
+
+    def __init__(self, host: Host, projection: Tensor | None = None) -> None:
+        self.host, self._projection = host, projection
+        self._end: int | str | None = None
+
+    @property
+    def encoders(self) -> Mapping[str, int]:
+        return self.host.encoders
+
+    @property
+    def device(self) -> torch.device:
+        return self.host.device
+
+    def tokenize(self, text: str) -> Tokens:
+        return self.host.tokenize(text)
+
+    def word_vectors(self, word: str) -> dict[str, Tensor]:
+        return self.host.word_vectors(word)
+
+    def encode(self, text: str, handles: HandleVectors) -> EncodedText:
+        if self._end is None:  # an empty prompt is a start, an end and padding
+            self._end = self.host.encode_prompt("").tokens[1]
+        prompt = self.host.encode_prompt(text, handles)
+        end = end_position(prompt.tokens, self._end)
+        hidden = prompt.context.float()
+        pooled = hidden[:, end]
+        if self._projection is not None:
+            pooled = pooled @ self._projection.to(pooled)
+        return EncodedText(hidden, pooled, _mask(hidden.shape[1], end, hidden.device))
+
+    def computing(self) -> AbstractContextManager[None]:
+        return self.host.edited({}, trainable=True)

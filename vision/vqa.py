@@ -1,0 +1,70 @@
+"""BLIP-2 as somebody who answers questions about pictures (Li et al. 2023, arXiv 2301.12597).
+
+The official code asks Salesforce/blip2-flan-t5-xl (coach.py:110-120, 55-76); any BLIP-2 that
+transformers reads will do. Everything comes from a local folder in safetensors.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import ModelError
+from .local_files import described_folder, from_folder
+from .residence import Residence, digest_of
+
+LONGEST_ANSWER = 20  # new tokens, as transformers' own default; a word or two is enough
+PROMPT = "Question: {} Answer:"  # what BLIP-2's language models without instruction tuning expect
+
+
+class Blip2:
+    """A BLIP-2 model; on the device only while it answers.
+
+    Args:
+        model: transformers' Blip2ForConditionalGeneration.
+        processor: its Blip2Processor.
+        device: where it computes.
+    """
+
+    def __init__(self, model: Any, processor: Any, device: torch.device) -> None:
+        self._model, self._processor = model, processor
+        self._residence = Residence([model], device)
+        self.name = f"blip2 {digest_of('blip2', [model])[:16]}"
+        # Flan-T5 follows a question as it is (coach.py:67); OPT completes a text.
+        self._is_instructed = not bool(model.config.use_decoder_only_language_model)
+
+    @torch.no_grad()
+    def answer(self, image: Tensor, question: str) -> str:
+        self._residence.here()
+        pixels = (image[..., :3].clamp(0, 1) * 255).round().byte().cpu().numpy()
+        text = question if self._is_instructed else PROMPT.format(question)
+        given = self._processor(images=pixels, text=text, return_tensors="pt")
+        given = given.to(self._residence.device)
+        given["pixel_values"] = given["pixel_values"].to(self._model.dtype)
+        # Greedy: the same picture has the same answer.
+        tokens = self._model.generate(**given, do_sample=False, max_new_tokens=LONGEST_ANSWER)
+        if not self._is_instructed:
+            tokens = tokens[:, given["input_ids"].shape[1] :]
+        return str(self._processor.batch_decode(tokens, skip_special_tokens=True)[0]).strip()
+
+    def park(self) -> None:
+        self._residence.park()
+
+
+def load_blip2(folder: Path, device: torch.device, dtype: torch.dtype) -> Blip2:
+    """BLIP-2 from a folder as transformers saves it: config, *.safetensors, tokenizer, processor.
+
+    Raises:
+        ModelError: files are missing, hold pickles, or are of another model.
+    """
+    from transformers import Blip2ForConditionalGeneration, Blip2Processor
+
+    kind = described_folder(folder, "BLIP-2", "Salesforce/blip2-flan-t5-xl").get("model_type")
+    if kind != "blip-2":
+        raise ModelError(f"{folder} holds a {kind!r} and no BLIP-2; choose its own folder.")
+    model = from_folder(Blip2ForConditionalGeneration, folder, dtype)
+    processor = from_folder(Blip2Processor, folder)
+    return Blip2(model, processor, device)
