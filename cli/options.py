@@ -20,6 +20,7 @@ class ScopeName(str, Enum):
 
     HANDLES = "handles"
     KV = "kv"
+    CROSS = "cross"
     LOW_RANK = "low-rank"
     FULL = "full"
 
@@ -28,6 +29,15 @@ class PresetName(str, Enum):
     AUTO = "auto"
     OFFICIAL = "official"
     TINYWORLD = "tinyworld"
+
+
+class MethodName(str, Enum):
+    """How `train` learns."""
+
+    BREAK_A_SCENE = "break-a-scene"
+    CLIC = "clic"
+    CLIC_OFFICIAL = "clic-official"
+    CUSTOM_DIFFUSION = "custom-diffusion"
 
 
 Model = Annotated[

@@ -9,10 +9,27 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..methods.break_a_scene import BreakASceneConfig, ClassImages, TokenPhase, WeightPhase
+from ..methods.clic import (
+    OFFICIAL,
+    OFFICIAL_LOOP,
+    PAPER_LOOP,
+    CLiCConfig,
+    Form,
+    as_custom_diffusion,
+)
 from ..training.adapters import Scope
 from ..training.loop import LoopConfig
 from ..training.phases import RATE_OF_SCOPE
 from ..training.previews import PreviewConfig
+
+
+class Method(str, Enum):
+    """How a scene is learned; the names are those of the command line."""
+
+    BREAK_A_SCENE = "break-a-scene"  # objects, kept apart
+    CLIC = "clic"  # a detail of an object, in its context, as the paper has it
+    CLIC_OFFICIAL = "clic-official"  # the same as the authors' code computes it
+    CUSTOM_DIFFUSION = "custom-diffusion"  # the plain loss on whole pictures
 
 
 class Preset(str, Enum):
@@ -26,10 +43,37 @@ class Preset(str, Enum):
 class Settings:
     """All that a run needs besides the model and the scene."""
 
-    config: BreakASceneConfig = field(default_factory=BreakASceneConfig)
+    config: BreakASceneConfig | CLiCConfig = field(default_factory=BreakASceneConfig)
     class_images: ClassImages = field(default_factory=ClassImages)
     loop: LoopConfig = field(default_factory=LoopConfig)
     previews: PreviewConfig = field(default_factory=PreviewConfig)
+
+
+TINYWORLD_CLIC_RATE = 3e-4  # of cross-attention, all of it
+_CLIC = {
+    Method.CLIC: Settings(config=CLiCConfig(), loop=PAPER_LOOP),
+    Method.CLIC_OFFICIAL: Settings(config=OFFICIAL, loop=OFFICIAL_LOOP),
+    Method.CUSTOM_DIFFUSION: Settings(config=as_custom_diffusion(CLiCConfig()), loop=PAPER_LOOP),
+}
+
+
+def for_tinyworld(settings: Settings) -> Settings:
+    """CLiC with the larger steps that the bundled model bears and needs."""
+    assert isinstance(settings.config, CLiCConfig)
+    config = replace(
+        settings.config,
+        token_phase=TokenPhase(steps=60, learning_rate=5e-3),
+        weight_phase=replace(
+            settings.config.weight_phase, steps=240, learning_rate=TINYWORLD_CLIC_RATE
+        ),
+        batch_size=2,
+    )
+    return replace(
+        settings,
+        config=config,
+        loop=replace(settings.loop, save_every=50),
+        previews=PreviewConfig(cfg=3.0),
+    )
 
 
 # TinyWorld is a thousandth of Stable Diffusion: it bears, and needs, larger steps. In so few of
@@ -49,33 +93,42 @@ TINYWORLD = Settings(
 TINYWORLD_RATE_OF_SCOPE = {
     Scope.HANDLES: 5e-3,
     Scope.CROSS_ATTENTION_KV: 2e-3,
+    Scope.CROSS_ATTENTION: TINYWORLD_CLIC_RATE,
     Scope.LOW_RANK: 2e-3,
     Scope.FULL: 3e-4,
 }
-_PRESETS = {
-    Preset.OFFICIAL: (Settings(), RATE_OF_SCOPE),
-    Preset.TINYWORLD: (TINYWORLD, TINYWORLD_RATE_OF_SCOPE),
-}
+_RATES = {Preset.OFFICIAL: RATE_OF_SCOPE, Preset.TINYWORLD: TINYWORLD_RATE_OF_SCOPE}
 
 
-def settings_of(preset: Preset, wanted: Mapping[str, Any] | None = None) -> Settings:
+def _start(preset: Preset, method: Method) -> Settings:
+    """Where the numbers of a method start."""
+    if method is Method.BREAK_A_SCENE:
+        return TINYWORLD if preset is Preset.TINYWORLD else Settings()
+    return for_tinyworld(_CLIC[method]) if preset is Preset.TINYWORLD else _CLIC[method]
+
+
+def settings_of(
+    preset: Preset,
+    wanted: Mapping[str, Any] | None = None,
+    method: Method = Method.BREAK_A_SCENE,
+) -> Settings:
     """A preset with other values; None among them means "as the preset has it".
 
     Args:
-        wanted: fields of `BreakASceneConfig` by their names; those of its phases as token_steps,
-            token_rate, weight_steps, weight_rate, scope and rank; class_draw, class_steps and
-            class_cfg; preview_prompts, preview_steps, preview_cfg and preview_seed; and fields of
-            `LoopConfig`. A scope without a rate gets the preset's rate for that scope.
+        wanted: fields of `BreakASceneConfig` or `CLiCConfig` by their names; those of its phases as
+            token_steps, token_rate, weight_steps, weight_rate, scope and rank; class_draw,
+            class_steps and class_cfg; preview_prompts, preview_steps, preview_cfg and preview_seed;
+            and fields of `LoopConfig`. A scope without a rate gets the preset's rate for it.
 
     Raises:
         ConfigError: a value makes no sense, or there is no such setting.
     """
-    base, rates = _PRESETS[preset]
+    base, rates = _start(preset, method), _RATES[preset]
     given = {name: value for name, value in (wanted or {}).items() if value is not None}
     if "scope" in given and "weight_rate" not in given:
         scope = Scope(given["scope"])
         if scope not in rates:
-            raise ConfigError("scope", given["scope"], "one that Break-A-Scene trains")
+            raise ConfigError("scope", given["scope"], f"one that {method.value} trains")
         given["weight_rate"] = rates[scope]
     token = _taken(given, token_steps="steps", token_rate="learning_rate")
     weight = _taken(
@@ -89,10 +142,11 @@ def settings_of(preset: Preset, wanted: Mapping[str, Any] | None = None) -> Sett
         preview_cfg="cfg",
         preview_seed="seed",
     )
-    own = {f.name for f in fields(BreakASceneConfig)}
+    own = {f.name for f in fields(base.config)}
     config = {name: given.pop(name) for name in list(given) if name in own}
+    config |= {name: Form(config[name]) for name in ("context_form", "roi_form") if name in config}
     if unknown := set(given) - {f.name for f in fields(LoopConfig)}:
-        raise ConfigError("setting", sorted(unknown)[0], "one that Break-A-Scene has")
+        raise ConfigError("setting", sorted(unknown)[0], f"one that {method.value} has")
     return Settings(
         config=replace(
             base.config,
@@ -100,10 +154,16 @@ def settings_of(preset: Preset, wanted: Mapping[str, Any] | None = None) -> Sett
             weight_phase=replace(base.config.weight_phase, **weight),
             **config,
         ),
-        class_images=replace(base.class_images, **class_images),
+        class_images=_class_images(base, class_images, method),
         loop=replace(base.loop, **given),
         previews=replace(base.previews, **previews),
     )
+
+
+def _class_images(base: Settings, wanted: Mapping[str, Any], method: Method) -> ClassImages:
+    if wanted and method is not Method.BREAK_A_SCENE:
+        raise ConfigError("setting", f"class_{next(iter(wanted))}", f"one that {method.value} has")
+    return replace(base.class_images, **wanted)
 
 
 def _taken(given: dict[str, Any], **names: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`conceptloom train`: every setting of Break-A-Scene as an option."""
+"""`conceptloom train`: every setting of Break-A-Scene and of CLiC as an option."""
 
 from __future__ import annotations
 
@@ -8,19 +8,30 @@ from typing import Annotated
 import typer
 
 from .console import say
-from .options import Device, Layout, Model, Precision, PrecisionName, PresetName, ScopeName
+from .options import (
+    Device,
+    Layout,
+    MethodName,
+    Model,
+    Precision,
+    PrecisionName,
+    PresetName,
+    ScopeName,
+)
 
 _SCENE, _LEARN, _PRIOR, _SHOW, _LOOP = "Scene", "Learning", "Prior preservation", "Previews", "Loop"
+_CLIC = "CLiC and Custom Diffusion"
 _SCOPES = {
     ScopeName.HANDLES: "HANDLES",
     ScopeName.KV: "CROSS_ATTENTION_KV",
+    ScopeName.CROSS: "CROSS_ATTENTION",
     ScopeName.LOW_RANK: "LOW_RANK",
     ScopeName.FULL: "FULL",
 }
 # what `train` takes that is no setting of the method
 _ELSEWHERE = {
     *("image", "mask", "scene", "background", "class_image", "out"),
-    *("model", "layout", "device", "precision", "preset"),
+    *("model", "layout", "device", "precision", "preset", "method"),
 }
 
 
@@ -64,6 +75,10 @@ def train(
     layout: Layout = None,
     device: Device = "auto",
     precision: Precision = PrecisionName.FP32,
+    method: Annotated[
+        MethodName,
+        typer.Option(help="break-a-scene learns objects, clic a detail of one, in its context."),
+    ] = MethodName.BREAK_A_SCENE,
     preset: Annotated[
         PresetName, typer.Option(help="Where all numbers below start; auto goes by the model.")
     ] = PresetName.AUTO,
@@ -84,6 +99,22 @@ def train(
     accumulation: Annotated[Whole, _option(_LEARN, "Forward passes a step.")] = None,
     checkpointing: Annotated[Switch, _option(_LEARN, "Less memory, a third slower.")] = None,
     seed: Annotated[Whole, _option(_LEARN, "Same seed, same machine: same file.")] = None,
+    object_word: Annotated[Words, _option(_CLIC, "What carries the detail: chair, ring.")] = None,
+    context_weight: Annotated[Number, _option(_CLIC, "Of l_context; 0 leaves it out.")] = None,
+    roi_weight: Annotated[Number, _option(_CLIC, "Of l_RoI; 0 halves the work.")] = None,
+    background_weight: Annotated[
+        Number, _option(_CLIC, "Alpha: 0 sees the region only, 1 all alike.")
+    ] = None,
+    context_form: Annotated[Words, _option(_CLIC, "paper or official.")] = None,
+    roi_form: Annotated[Words, _option(_CLIC, "paper or official.")] = None,
+    prompt: Annotated[Words, _option(_CLIC, "With {object} and {concept} in it.")] = None,
+    roi_prompt: Annotated[
+        list[str] | None, _option(_CLIC, "Of the region alone, with {concept}; repeat.")
+    ] = None,
+    brightness: Annotated[Number, _option(_CLIC, "0 as it is, 0.5 half to one and a half.")] = None,
+    random_scale: Annotated[Switch, _option(_CLIC, "Smaller and larger copies too.")] = None,
+    views: Annotated[Whole, _option(_CLIC, "Altered copies of each picture.")] = None,
+    detach_start: Annotated[Switch, _option(_CLIC, "Start tokens teach nothing.")] = None,
     prior_weight: Annotated[Number, _option(_PRIOR, "0 does without.")] = None,
     prior_prompt: Annotated[Words, _option(_PRIOR, "Of the class images.")] = None,
     class_image: Annotated[
@@ -103,11 +134,13 @@ def train(
         Whole, _option(_LOOP, "Steps between saved states; 0 at the end.")
     ] = None,
 ) -> None:
-    """Learn one word per object from a picture and masks (Break-A-Scene).
+    """Learn words from a picture and masks: one per object (Break-A-Scene), or for a detail (CLiC).
 
     Ctrl-C stops between two steps and keeps the work; the same command goes on from there.
 
         conceptloom train -i kitchen.png --mask my-mug=mug.png:cup --mask my-cat=cat.png:cat
+
+        conceptloom train --method clic -i bench.png --mask carving=carving.png --object-word bench
 
     A scene.json says the same for many pictures:
     {"pictures": [{"image": "a.png", "masks": {"my-mug": "mug.png"}}], "words": {"my-mug": "cup"}}
@@ -118,7 +151,7 @@ def train(
     from .models import TINYWORLD, open_host
     from .models import Precision as Computed
     from .picture_files import read_images
-    from .presets import Preset, settings_of
+    from .presets import Method, Preset, settings_of
     from .scene_files import scene_from_folder, scene_from_options
     from .training_run import CONCEPT
     from .training_run import train as run
@@ -127,12 +160,15 @@ def train(
         raise InputError("Give either --scene, or --image and --mask, not both.")
     wanted = {name: value for name, value in wanted.items() if name not in _ELSEWHERE}
     wanted["resolution_px"] = wanted.pop("resolution")
+    regions = wanted.pop("roi_prompt")
+    wanted["roi_prompts"] = tuple(regions) if regions else None
     prompts = wanted.pop("preview_prompt")
     wanted["preview_prompts"] = tuple(prompts) if prompts else None
     if scope is not None:
         wanted["scope"] = Scope[_SCOPES[scope]]
     is_tiny = preset is PresetName.TINYWORLD or (preset is PresetName.AUTO and model == TINYWORLD)
-    settings = settings_of(Preset.TINYWORLD if is_tiny else Preset.OFFICIAL, wanted)
+    start = Preset.TINYWORLD if is_tiny else Preset.OFFICIAL
+    settings = settings_of(start, wanted, Method(method.value))
     taught = (
         scene_from_folder(scene)
         if scene is not None

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..host.ports import Host
+from ..errors import InputError
+from ..host.ports import Host, Progress
 from ..methods.break_a_scene import learn_scene
+from ..methods.clic import CLiCConfig, learn_detail
 from ..training.concept_file import save_concept
 from ..training.palette import concept_colours
 from ..training.pictures import sample_strip
@@ -44,19 +46,9 @@ def train(
         Stopped: the user pressed Ctrl-C.
         ConceptLoomError: see `errors`.
     """
-    given = replace(settings.class_images, images=class_images)
     try:
         with RunProgress(out / "preview.png") as progress:
-            learned = learn_scene(
-                host,
-                scene,
-                settings.config,
-                loop=settings.loop,
-                class_images=given,
-                previews=settings.previews,
-                folder=out / STATE,
-                progress=progress,
-            )
+            learned = _learn(host, scene, settings, out / STATE, class_images, progress)
     except Cancelled as cancelled:
         raise Stopped(stopped_note(cancelled, out)) from cancelled
     save_concept(learned.concept, out / CONCEPT)
@@ -65,6 +57,34 @@ def train(
     for name, picture in pictures_of(host, scene, learned, prompts).items():
         write_picture(picture, out / f"{name}.png")
     return learned
+
+
+def _learn(
+    host: Host,
+    scene: ConceptScene,
+    settings: Settings,
+    folder: Path,
+    class_images: Tensor | None,
+    progress: Progress,
+) -> Learned:
+    """By the method that the settings belong to."""
+    config, loop, previews = settings.config, settings.loop, settings.previews
+    if isinstance(config, CLiCConfig):
+        if class_images is not None:
+            raise InputError("This method takes no class images; leave --class-image out.")
+        return learn_detail(
+            host, scene, config, loop=loop, previews=previews, folder=folder, progress=progress
+        )
+    return learn_scene(
+        host,
+        scene,
+        config,
+        loop=loop,
+        class_images=replace(settings.class_images, images=class_images),
+        previews=previews,
+        folder=folder,
+        progress=progress,
+    )
 
 
 def pictures_of(

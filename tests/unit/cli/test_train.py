@@ -12,10 +12,11 @@ import pytest
 
 from conceptloom.cli import progress as progress_module
 from conceptloom.cli.cancelling import Cancelled
-from conceptloom.cli.presets import Preset, settings_of
+from conceptloom.cli.presets import Method, Preset, settings_of
 from conceptloom.cli.progress import RunProgress
 from conceptloom.cli.scene_files import parsed_mask, scene_from_folder, scene_from_options
 from conceptloom.errors import ConfigError, InputError, MaskError
+from conceptloom.methods.clic import OFFICIAL, OFFICIAL_LOOP, CLiCConfig
 from conceptloom.training.adapters import Scope
 from conceptloom.training.concept_file import load_concept
 
@@ -220,12 +221,65 @@ def test_every_option_is_a_setting() -> None:
     from conceptloom.cli.train_command import _ELSEWHERE, train
 
     options = set(inspect.signature(train).parameters) - _ELSEWHERE
-    renamed = {"resolution": "resolution_px", "preview_prompt": "preview_prompts"}
+    renamed = {
+        "resolution": "resolution_px",
+        "preview_prompt": "preview_prompts",
+        "roi_prompt": "roi_prompts",
+    }
     values = {
         "preview_prompt": ("x",),
         "prior_prompt": "x",
         "prompt_prefix": "x",
         "scope": Scope.FULL,
+        "object_word": "chair",
+        "prompt": "{concept}",
+        "roi_prompt": ("{concept}",),
+        "context_form": "official",
+        "roi_form": "official",
     }
+    refused: dict[str, str] = {}
+    taken = {method: set[str]() for method in (Method.BREAK_A_SCENE, Method.CLIC)}
     for name in options:
-        settings_of(Preset.OFFICIAL, {renamed.get(name, name): values.get(name, 1)})
+        for method, names in taken.items():
+            try:
+                settings_of(Preset.OFFICIAL, {renamed.get(name, name): values.get(name, 1)}, method)
+            except ConfigError as error:
+                refused[str(error)] = method.value
+            else:
+                names.add(name)
+    assert all(f"one that {method} has" in told for told, method in refused.items())
+    assert taken[Method.BREAK_A_SCENE] | taken[Method.CLIC] == options
+    assert "prior_weight" not in taken[Method.CLIC]
+    assert "roi_weight" not in taken[Method.BREAK_A_SCENE]
+
+
+def test_a_detail_is_learned_and_said_of_in_its_own_words(
+    command: Command, pictures: Path, tmp_path: Path
+) -> None:
+    mask = ("--mask", f"my-mark={pictures / 'swirl'}.png:swirl")
+    brief = ("--token-steps", 0, "--weight-steps", 1, "--preview-steps", 1, "--views", 1)
+    out = tmp_path / "out"
+    result = command(
+        "train", "--method", "clic", "-i", pictures / "kitchen.png", *mask, *brief,
+        "--object-word", "circle", "--out", out,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    concept = load_concept(out / "concept.safetensors")
+    assert concept.method == "clic"
+    assert concept.prompts == ("A photo of <my-mark>", "a circle with <my-mark> style")
+    header = (out / "losses.csv").read_text().splitlines()[0]
+    assert all(term in header for term in ("context", "attention", "roi"))
+    refused = command("train", "--method", "clic", "-i", pictures / "kitchen.png", *mask,
+                      "--prior-weight", 1, "--out", out)  # fmt: skip
+    assert refused.exit_code == 2
+    assert "one that clic has" in refused.output.replace("\n", " ")
+
+
+def test_methods_start_from_their_own_numbers() -> None:
+    official = settings_of(Preset.OFFICIAL, method=Method.CLIC_OFFICIAL)
+    assert (official.config, official.loop) == (OFFICIAL, OFFICIAL_LOOP)
+    assert settings_of(Preset.OFFICIAL, method=Method.CLIC).config == CLiCConfig()
+    plain = settings_of(Preset.TINYWORLD, {"seed": 3}, Method.CUSTOM_DIFFUSION).config
+    assert isinstance(plain, CLiCConfig)
+    assert (plain.roi_weight, plain.attention_weight, plain.background_weight) == (0, 0, 1)
+    assert plain.seed == 3
