@@ -30,7 +30,7 @@ log = logging.getLogger("conceptloom")
 
 
 def parser() -> argparse.ArgumentParser:
-    """All knobs; the defaults made the bundled checkpoint."""
+    """All knobs; docs/results/tinyworld.md says which made the bundled checkpoint."""
     p = argparse.ArgumentParser(
         prog="python -m conceptloom.tinyworld.train", description=(__doc__ or "").split("\n")[0]
     )
