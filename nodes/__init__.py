@@ -14,6 +14,7 @@ from .matching import ConceptDiscovery, RoIMatching
 from .regions import RegionsNode
 from .residuals import TrainPersonalizedResiduals
 from .scene import ConceptSceneNode
+from .segment import SegmentByText
 from .shared import register_concept_folders
 from .soft_mask import SoftMaskBuilder
 from .template import InvertTemplate
@@ -44,6 +45,7 @@ NODES: list[type[io.ComfyNode]] = [
     ConceptDiscovery,
     ConceptBank,
     InvertTemplate,
+    SegmentByText,
     RegionsNode,
     RegionFeatureFuser,
     WeaveConcepts,

@@ -120,6 +120,10 @@ SURFACE = {
          "keep", "resnet_until", "attention_until", "resnet_blocks", "attention_blocks"],
         ["TEMPLATE", "SIGMAS", "LATENT", "IMAGE", "STRING"],
     ),
+    "SegmentByText": (
+        ["image", "words", "detector", "segmenter", "threshold", "take", "places"],
+        ["MASK", "IMAGE"],
+    ),
     "Regions": (
         ["concepts", "masks", "sentence", "words", "background_concept", "background", "dilate",
          "priority", "template"],

@@ -46,7 +46,7 @@ def dino_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     config = transformers.GroundingDinoConfig(
         backbone_config=backbone, text_config=text, d_model=32, encoder_layers=1,
-        decoder_layers=1, encoder_ffn_dim=16, decoder_ffn_dim=16, encoder_attention_heads=2,
+        decoder_layers=2, encoder_ffn_dim=16, decoder_ffn_dim=16, encoder_attention_heads=2,
         decoder_attention_heads=2, num_queries=5, num_feature_levels=3, encoder_n_points=1,
         decoder_n_points=1, max_text_len=16, disable_custom_kernels=True,
     )  # fmt: skip

@@ -1,0 +1,167 @@
+"""Segment by Text: a mask for every word, by Grounding DINO and SAM from local files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import comfy.model_management
+import folder_paths
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..errors import ConfigError, ImageError, ModelError
+from ..training.scene import ConceptScene, SceneImage
+from ..training.scene_preview import scene_preview
+from ..vision.segmentation import (
+    DINO_SOURCE,
+    SAM_SOURCE,
+    GroundingDino,
+    SegmentationConfig,
+    Take,
+    parsed_places,
+    segment_words,
+    segmenter_from,
+)
+from .shared import picture, shown
+from .template import WEAVER
+
+# Where other packs keep the same files.
+DETECTORS, SEGMENTERS = "grounding-dino", "sams"
+NONE = "(none found)"
+
+
+class SegmentByText(io.ComfyNode):
+    """IMAGE + words -> MASK."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        config = SegmentationConfig()
+        return io.Schema(
+            node_id="ConceptLoomSegmentByText",
+            display_name="Segment by Text",
+            category=WEAVER,
+            description="One mask per word: Grounding DINO finds a box for it, SAM cuts out what "
+            "lies in the box. Boxes and points by hand work too. Only files that you have are "
+            "used; nothing is downloaded.",
+            search_aliases=["grounding dino", "sam", "langsam", "segment anything", "mask"],
+            inputs=[
+                io.Image.Input("image", tooltip="The picture; the first of a batch."),
+                io.String.Input(
+                    "words",
+                    default="circle\nsquare",
+                    multiline=True,
+                    tooltip="One word or phrase per line; each becomes a mask. The same one twice "
+                    "finds two different things.",
+                ),
+                io.Combo.Input(
+                    "detector",
+                    options=found_in(DETECTORS) or [NONE],
+                    tooltip=f"A folder in models/{DETECTORS} with the files of {DINO_SOURCE}.",
+                ),
+                io.Combo.Input(
+                    "segmenter",
+                    options=found_in(SEGMENTERS) or [NONE],
+                    tooltip=f"A folder in models/{SEGMENTERS} with the files of {SAM_SOURCE}, or "
+                    "an original sam_vit_*.pth, which needs the package segment-anything.",
+                ),
+                io.Float.Input(
+                    "threshold",
+                    default=config.threshold,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="How sure a box has to be: 0 takes any, 0.3 is usual, 1 finds nothing.",
+                ),
+                io.Combo.Input(
+                    "take",
+                    options=[take.value for take in Take],
+                    default=config.take.value,
+                    tooltip="best: the surest thing of a word. all: everything that it finds, "
+                    "together.",
+                ),
+                io.String.Input(
+                    "places",
+                    default="",
+                    multiline=True,
+                    advanced=True,
+                    tooltip="Instead of words, one line per mask in pixels: box 10 20 90 80, or "
+                    "points: 30 40; 50 60; not 5 5. Empty looks for the words.",
+                ),
+            ],
+            outputs=[
+                io.Mask.Output("masks", tooltip="One mask per line, for Regions."),
+                io.Image.Output("preview", tooltip="The picture with its masks, numbered."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, image: Tensor, words: str, detector: str, segmenter: str, threshold: float, take: str,
+        places: str,
+    ) -> io.NodeOutput:  # fmt: skip
+        config = SegmentationConfig(threshold=threshold, take=Take(take))
+        masks, names = segmented(image, words, detector, segmenter, config, places)
+        preview = picture(preview_of(image[0, ..., :3], masks, names))
+        return io.NodeOutput(masks, preview, ui=shown(cls, preview))
+
+
+def segmented(
+    image: Tensor, words: str, detector: str, segmenter: str, config: SegmentationConfig,
+    places: str,
+) -> tuple[Tensor, list[str]]:  # fmt: skip
+    """MASK [n, H, W], and what each is called.
+
+    Raises:
+        InputError: a word finds nothing, or a place cannot be read.
+        ModelError: files are missing or damaged.
+    """
+    if image.ndim != 4:
+        raise ImageError(f"The image has the shape {list(image.shape)}; connect an IMAGE.")
+    first, device = image[0, ..., :3], comfy.model_management.get_torch_device()
+    by_hand = parsed_places(places)
+    if by_hand:
+        cutter = segmenter_from(local(SEGMENTERS, segmenter, SAM_SOURCE), device)
+        return cutter.cut(first, by_hand), [f"place {i + 1}" for i in range(len(by_hand))]
+    names = [line.strip() for line in words.splitlines() if line.strip()]
+    if not names:
+        raise ConfigError("words", words, "one word or phrase per line, or places")
+    finder = GroundingDino(local(DETECTORS, detector, DINO_SOURCE), device)
+    cutter = segmenter_from(local(SEGMENTERS, segmenter, SAM_SOURCE), device)
+    return segment_words(first, names, finder, cutter, config), names
+
+
+def found_in(kind: str) -> list[str]:
+    """Folders with a config, and original checkpoints, in a folder of models/."""
+    root = Path(folder_paths.models_dir) / kind
+    if not root.is_dir():
+        return []
+    folders = [path.name for path in root.iterdir() if (path / "config.json").is_file()]
+    files = [path.name for path in root.glob("sam_vit_*.pth")] if kind == SEGMENTERS else []
+    return sorted([*folders, *files])
+
+
+def local(kind: str, name: str, source: str) -> Path:
+    """Where a listed model lies; looked at again, for lists can be forged.
+
+    Raises:
+        ModelError: it is not there.
+    """
+    if name not in found_in(kind):
+        raise ModelError(
+            f"There is no {name!r} in models/{kind}. Put the files of {source} (from Hugging Face, "
+            f"safetensors) into a folder of their own there: "
+            f"{Path(folder_paths.models_dir) / kind / source.rpartition('/')[2]}, and press R. "
+            "Nothing is downloaded by itself; masks from any other node do as well."
+        )
+    return Path(folder_paths.models_dir) / kind / name
+
+
+def preview_of(image: Tensor, masks: Tensor, names: list[str]) -> Tensor:
+    """[H, W, 3] the masks over the picture; those that are empty are left out."""
+    named = {
+        f"{name} {i + 1}" if names.count(name) > 1 else name: mask
+        for i, (name, mask) in enumerate(zip(names, masks, strict=True))
+        if float(mask.max()) > 0
+    }
+    scene = ConceptScene((SceneImage(image.float().cpu(), named),), dict.fromkeys(named, ""))
+    return scene_preview(scene)
