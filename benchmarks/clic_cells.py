@@ -1,0 +1,145 @@
+"""Cells (pair, seed, variant): learned, carried over, kept on disk, judged by the oracle."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from clic_plan import HANDLE, MEASURES, PAIRS, VARIANTS, WORDS, Budget, Cells, Pair, config_of
+from quality_cells import is_finished
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from conceptloom.attention.reading import read_attention
+from conceptloom.cli.measures import as_image, mean
+from conceptloom.host.ports import Host
+from conceptloom.methods.clic import learn_detail
+from conceptloom.samplers.blended import BlendConfig
+from conceptloom.samplers.editing import EditConfig, Region, edit_latents
+from conceptloom.samplers.masks import composited
+from conceptloom.tinyworld.oracle import iou, likeness, load_oracle, localisation
+from conceptloom.training.concept import stacked
+from conceptloom.training.previews import PreviewConfig
+from conceptloom.training.scene import make_scene
+
+
+def learned_cell(
+    host: Host, pair: Pair, budget: Budget, seed: int, variant: str
+) -> dict[str, Tensor]:
+    """Learn one cell and carry the ornament over: pictures, and how well the word looks."""
+    taught, bare, config = pair.taught, pair.bare, config_of(pair, budget, seed, variant)
+    mark = torch.from_numpy(taught.masks[1])
+    scene = make_scene(
+        [as_image(taught.image)], {HANDLE: [mark]}, {HANDLE: WORDS.get(pair.ornament, "square")}
+    )
+    quick = PreviewConfig(steps=1, cfg=1.0, prompts=("a photo of an object",))
+    stack = stacked([(learn_detail(host, scene, config, previews=quick).concept, 1.0)])
+    source = as_image(bare.image)[None]
+    place = torch.from_numpy(bare.masks[1])
+    latent = host.encode_image(source)
+    with host.edited(stack.edits, trainable=False), torch.no_grad():
+        prompt = host.encode_prompt(config.prompt_of(HANDLE), stack.handles)
+        heat = read_attention(
+            host, host.encode_image(as_image(taught.image)[None]), prompt, [f"<{HANDLE}>"]
+        )
+        told = config.prompt_of(HANDLE).replace(pair.source, pair.target)
+        edit = host.encode_prompt(told, stack.handles)
+        negative = host.encode_prompt("")
+    drawn = edit_latents(
+        host,
+        latent,
+        [Region(edit, place)],
+        negative,
+        EditConfig(
+            steps=budget.sampling_steps, cfg=budget.cfg, blend=BlendConfig(start=budget.start)
+        ),
+        weights=stack.edits,
+        seed=1000 * seed,
+        rows=budget.pictures,
+    )
+    return {
+        "pictures": (host.decode_latent(drawn) * 255).round().byte(),
+        "rebuilt": (host.decode_latent(latent) * 255).round().byte(),
+        "auc": torch.tensor(localisation(heat[f"<{HANDLE}>"], mark).auc),
+    }
+
+
+class OrnamentJudge:
+    """Compares what stands in a target place with the taught ornament, and with the others."""
+
+    def __init__(self) -> None:
+        self.oracle = load_oracle()
+        self.references = {
+            pair.ornament: self.oracle.reference(pair.taught.image, pair.taught.masks[1])
+            for pair in PAIRS
+        }
+
+    def judged(self, kept: dict[str, Tensor], pair: Pair) -> dict[str, list[float]]:
+        """What the oracle says, one number a picture (and one for the attention)."""
+        found: dict[str, list[float]] = {measure.key: [] for measure in MEASURES}
+        bare = pair.bare
+        whole, place = (torch.from_numpy(mask) for mask in bare.masks)
+        source, rebuilt = as_image(bare.image)[None], kept["rebuilt"].float() / 255
+        # Without an ornament the place looks like its object: that counts as one more answer.
+        nothing = self.oracle.reference(bare.image, place)
+        references = {**self.references, "nothing": nothing}
+        outside = place == 0
+        for picture in kept["pictures"].float() / 255:
+            seen = self.oracle.describe(picture, place)
+            scores = {name: likeness(seen, views) for name, views in references.items()}
+            found["right"].append(float(max(scores, key=scores.__getitem__) == pair.ornament))
+            found["likeness"].append(scores[pair.ornament])
+            found["outside"].append(float((picture - rebuilt[0]).abs()[outside].mean()))
+            pasted = composited(picture[None], source, place, 0)
+            found["pasted"].append(float((pasted - source).abs()[0][outside].max()))
+            masks = [thing.mask for thing in self.oracle.find(picture)]
+            found["shape"].append(max((iou(mask, whole > 0.5) for mask in masks), default=0.0))
+        found["auc"].append(float(kept["auc"]))
+        return found
+
+
+def all_cells(n_seeds: int) -> Iterator[tuple[Pair, int, str]]:
+    """Whole rounds first: after any number of them the variants can be compared."""
+    for seed in range(n_seeds):
+        for pair in PAIRS:
+            for variant in VARIANTS:
+                yield pair, seed, variant
+
+
+def file_of(folder: Path, pair: Pair, seed: int, variant: str) -> Path:
+    """Where a cell is kept."""
+    name = f"{pair.name} {seed} {variant}.safetensors".replace(" ", "-").replace("'", "")
+    return folder / name
+
+
+def finished(folder: Path, n_seeds: int, key: str) -> Cells:
+    """Cells of this very budget and model that are there, as the present oracle sees them."""
+    judge, cells = OrnamentJudge(), Cells()
+    for pair, seed, variant in all_cells(n_seeds):
+        path = file_of(folder, pair, seed, variant)
+        if is_finished(path, key):
+            cells[pair.name, seed, variant] = judge.judged(load_file(path), pair)
+    return cells
+
+
+def compute(
+    host: Host, budget: Budget, n_seeds: int, folder: Path, key: str, part: tuple[int, int]
+) -> None:
+    """Every cell that is not there yet; with part (k, n) only every n-th, from the k-th on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    judge = OrnamentJudge()
+    every = [(cell, file_of(folder, *cell)) for cell in all_cells(n_seeds)][part[0] - 1 :: part[1]]
+    todo = [(cell, path) for cell, path in every if not is_finished(path, key)]
+    for number, ((pair, seed, variant), path) in enumerate(todo, 1):
+        began = time.process_time()
+        kept = learned_cell(host, pair, budget, seed, variant)
+        beside = path.with_suffix(".part")
+        save_file({n: t.contiguous() for n, t in kept.items()}, beside, metadata={"key": key})
+        beside.replace(path)
+        found = judge.judged(kept, pair)
+        told = ", ".join(f"{name} {mean(values):.3f}" for name, values in found.items())
+        spent = time.process_time() - began
+        print(f"{number}/{len(todo)} {pair.name}, seed {seed}, {variant}: {told}; ", end="")
+        print(f"{spent:.0f} s of CPU", flush=True)

@@ -1,0 +1,104 @@
+"""The table of CLiC's quality benchmark as Markdown, with plain words on who wins."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+from datetime import date
+
+import torch
+from clic_plan import MEASURES, PAIRS, SERVES, VARIANTS, WHOLE, Budget, Cells, Measure
+from quality_page import as_gain, verdict_of
+
+from conceptloom.cli.measures import mean
+
+
+def cell_means(cells: Cells, variant: str, measure: str) -> dict[tuple[str, int], float]:
+    """(pair, seed) -> mean of a measure."""
+    return {
+        (pair, seed): mean(found[measure])
+        for (pair, seed, name), found in cells.items()
+        if name == variant
+    }
+
+
+def compared(cells: Cells, variant: str, measure: Measure) -> tuple[float, float, int]:
+    """By how much the whole method is better: mean and standard error over the same cells."""
+    whole, other = (cell_means(cells, name, measure.key) for name in (WHOLE, variant))
+    sign = 1 if measure.is_better_high else -1
+    gains = [sign * (whole[key] - other[key]) for key in whole if key in other]
+    error = statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else float("nan")
+    return mean(gains), error, len(gains)
+
+
+def told(values: list[float]) -> str:
+    """Mean and standard deviation over the cells; small changes need three digits."""
+    spread = statistics.stdev(values) if len(values) > 1 else float("nan")
+    return f"{mean(values):.3f} ± {spread:.3f}"
+
+
+def page(cells: Cells, budget: Budget, n_seeds: int, command: str, digest: str) -> str:
+    """The results as Markdown."""
+    wanted = len(PAIRS) * len(VARIANTS) * n_seeds
+    lines = [
+        "# CLiC on TinyWorld: what each part is good for",
+        "",
+        f"    {command}",
+        "",
+        f"{date.today()}, {platform.machine()}, torch {torch.__version__.split('+')[0]}, one CPU "
+        f"thread; base model {digest[:12]}. {len(cells)} of {wanted} cells are finished"
+        + ("." if len(cells) >= wanted else "; the same command goes on with the rest."),
+        "",
+        f"{len(PAIRS)} pairs of a source and a target ({'; '.join(pair.name for pair in PAIRS)}), "
+        f"{n_seeds} seeds. The ornaments are outside of the base model's vocabulary; the target is "
+        "another object, and its mask says where the ornament belongs. Steps: "
+        f"{budget.token_steps} + {budget.weight_steps}, batch {budget.batch_size}, all of "
+        f"cross-attention at {budget.weight_rate:g}. {budget.pictures} pictures a pair, blended, "
+        f"{budget.sampling_steps} steps of which {budget.start} are skipped, eta 1, guidance "
+        f"{budget.cfg:g}, no attention guidance, so that the losses alone are compared; the "
+        "variants share their noise.",
+        "",
+        "Mean ± standard deviation over the cells (pair, seed).",
+        "",
+        "| variant | cells | " + " | ".join(measure.title for measure in MEASURES) + " |",
+        "|---|---|" + "---|" * len(MEASURES),
+    ]
+    for variant in VARIANTS:
+        columns = [list(cell_means(cells, variant, m.key).values()) for m in MEASURES]
+        if columns[0]:
+            figures = " | ".join(told(values) for values in columns)
+            lines.append(f"| {variant} | {len(columns[0])} | {figures} |")
+    lines += ["", *(f"* {m.title}: {m.meaning}." for m in MEASURES)]
+    lines += [
+        "",
+        "## Does the whole method win?",
+        "",
+        "Against each variant, on the measures that the paper says the part serves: mean gain of "
+        "the whole method over the same cells, ± standard error.",
+        "",
+        "| variant | measure | gain | verdict |",
+        "|---|---|---|---|",
+    ]
+    for variant, keys in SERVES.items():
+        for measure in (m for m in MEASURES if m.key in keys):
+            gain, error, count = compared(cells, variant, measure)
+            if count:
+                verdict = verdict_of(gain, error)
+                figure = f"{gain:+.3f} ± {error:.3f}"
+                lines.append(f"| {variant} | {measure.title} | {figure} | {verdict} |")
+    lines += [
+        "",
+        "## Every measure against every variant",
+        "",
+        "Gain of the whole method, positive = the whole method is better, ± standard error; bold "
+        "beyond two standard errors.",
+        "",
+        "| variant | " + " | ".join(m.title for m in MEASURES) + " |",
+        "|---|" + "---|" * len(MEASURES),
+    ]
+    for variant in VARIANTS:
+        gains = [compared(cells, variant, m) for m in MEASURES]
+        if variant != WHOLE and gains[0][2]:
+            figures = " | ".join(as_gain(gain, error) for gain, error, _ in gains)
+            lines.append(f"| {variant} | {figures} |")
+    return "\n".join(lines) + "\n"
