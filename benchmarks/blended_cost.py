@@ -1,0 +1,152 @@
+"""What blended sampling and guidance cost beside plain sampling, in one run.
+
+    .venv/bin/python benchmarks/blended_cost.py
+    .venv/bin/python benchmarks/blended_cost.py --preset sd15 --device cuda --dtype fp16
+
+Random weights; the variants take turns, a short sampling run each (A B C A B C ...), so that
+whatever else the machine does meets all of them alike. Ratios are medians of the ratios within a
+round, by processor time on the CPU and by wall time on a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import torch
+from models import PRESETS, make_host
+
+from conceptloom.host.ports import Host
+from conceptloom.samplers.blended import BlendConfig
+from conceptloom.samplers.ddim import sample_ddim, seeded_noise
+from conceptloom.samplers.editing import EditConfig, Region, edit_latents
+from conceptloom.samplers.guidance import GuidanceConfig
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "results" / "blended_cost.md"
+PROMPT, WORD = "a photo of a mug", "mug"
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PROMISES = (
+    ("blended sampling without guidance at most 1.03 of plain sampling", "blended", 1.03),
+    ("a guided step at most 3 times a plain step", "guided", 3.0),
+)
+TITLES = {
+    "plain": "plain DDIM",
+    "blended": "blended, eta 1, soft mask",
+    "guided": "blended and guided in every step, all maps",
+    "guided at level 4": "the same, maps of level 4 alone",
+}
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", default="tiny", choices=list(PRESETS))
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--dtype", default="fp32", choices=list(DTYPES))
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=4, help="sampling steps of each run")
+    parser.add_argument("--cfg", type=float, default=7.5, help="1 asks for one row a picture")
+    parser.add_argument("--output", type=Path, help=f"default: {PAGE} for the tiny preset")
+    return parser.parse_args()
+
+
+def runs_of(host: Host, options: argparse.Namespace) -> dict[str, Callable[[], object]]:
+    """A sampling run of every variant, on the same prompts and sizes."""
+    side = PRESETS[options.preset].pixels
+    noise = seeded_noise(host, 0, 1, (side, side))
+    source = 0.5 * seeded_noise(host, 1, 1, (side, side)).to(host.device)
+    with torch.no_grad():
+        prompt, negative = host.encode_prompt(PROMPT), host.encode_prompt("")
+    mask = torch.zeros(side, side)
+    mask[side // 4 : side // 2, side // 4 : side // 2] = 1
+    region = Region(prompt, mask, (WORD,))
+    blended = EditConfig(steps=options.steps, cfg=options.cfg, blend=BlendConfig(start=0))
+    guidance = GuidanceConfig(steps=options.steps)
+
+    def plain() -> object:
+        return sample_ddim(host, [prompt], negative, noise, steps=options.steps, cfg=options.cfg)
+
+    def edit(guided: GuidanceConfig | None) -> Callable[[], object]:
+        config = blended if guided is None else replace(blended, guidance=guided)
+        return lambda: edit_latents(host, source, [region], negative, config)
+
+    return {
+        "plain": plain,
+        "blended": edit(None),
+        "guided": edit(guidance),
+        "guided at level 4": edit(replace(guidance, level=4)),
+    }
+
+
+def measured(run: Callable[[], object], device: str) -> tuple[float, int]:
+    """Seconds of a run (processor time on a CPU) and, on a GPU, its peak of bytes."""
+    if device != "cuda":
+        began = time.process_time()
+        run()
+        return time.process_time() - began, 0
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    began = time.perf_counter()
+    run()
+    torch.cuda.synchronize()
+    return time.perf_counter() - began, torch.cuda.max_memory_allocated()
+
+
+def main() -> None:
+    options = arguments()
+    if options.device == "cpu":
+        torch.set_num_threads(1)  # more of them burn time while they wait for each other
+    host = make_host(PRESETS[options.preset], options.device, DTYPES[options.dtype])
+    runs = runs_of(host, options)
+    for run in runs.values():
+        run()
+    rounds = [
+        {name: measured(run, options.device) for name, run in runs.items()}
+        for _ in range(options.rounds)
+    ]
+    text = page(rounds, options)
+    target = options.output or (PAGE if options.preset == "tiny" else None)
+    if target:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+    sys.stdout.write(text)
+
+
+def page(rounds: list[dict[str, tuple[float, int]]], options: argparse.Namespace) -> str:
+    ratios = {
+        name: statistics.median(row[name][0] / row["plain"][0] for row in rounds) for name in TITLES
+    }
+    lines = [
+        "# Blended sampling and guidance: what they cost",
+        "",
+        f"Written by `{' '.join(['python benchmarks/blended_cost.py', *sys.argv[1:]])}` on "
+        f"{date.today():%d %B %Y}: preset `{options.preset}`, random weights, {options.dtype}, "
+        f"{options.device}, latents {PRESETS[options.preset].latent}x"
+        f"{PRESETS[options.preset].latent}, cfg {options.cfg:g}, {options.steps} steps a run, "
+        f"{options.rounds} rounds, torch {torch.__version__}, load average "
+        f"{os.getloadavg()[0]:.1f}.",
+        "",
+        "| variant | s a step | of plain |" + (" peak MiB |" if options.device == "cuda" else ""),
+        "|---|--:|--:|" + ("--:|" if options.device == "cuda" else ""),
+    ]
+    for name, title in TITLES.items():
+        seconds = statistics.median(row[name][0] for row in rounds) / options.steps
+        line = f"| {title} | {seconds:.4f} | {ratios[name]:.3f} |"
+        if options.device == "cuda":
+            line += f" {max(row[name][1] for row in rounds) / 2**20:.0f} |"
+        lines.append(line)
+    lines += ["", "| promised | found |", "|---|--:|"]
+    lines += [f"| {told} | {ratios[name]:.3f} |" for told, name, _ in PROMISES]
+    kept = all(ratios[name] <= limit for _, name, limit in PROMISES)
+    return "\n".join([*lines, "", "Kept." if kept else "**Not kept.**", ""])
+
+
+if __name__ == "__main__":
+    main()
