@@ -15,12 +15,13 @@ from .world import SIZE, Item, Scene, article, render
 # part of an object -> its centre, in radii of the object; x to the right, y down
 PARTS: dict[str, tuple[float, float]] = {
     "middle": (0.0, 0.0),
-    "top": (0.0, -0.42),
-    "bottom": (0.0, 0.42),
-    "left": (-0.42, 0.0),
-    "right": (0.42, 0.0),
+    "top": (0.0, -0.36),
+    "bottom": (0.0, 0.36),
+    "left": (-0.36, 0.0),
+    "right": (0.36, 0.0),
 }
-REACH = 0.5  # radius of an ornament, in radii of its object
+REACH = 0.6  # radius of an ornament, in radii of its object
+LEAST_LEFT = 0.3  # of the square around an ornament, of which a disc fills 0.71
 RADIUS = (0.27, 0.30)  # of an object with an ornament, picture units: as large as the model knows
 
 
@@ -62,7 +63,7 @@ def ornament_scene(
     image, _ = render([base, mark] if ornament else [base], background, rng, size)
     # The place alone is drawn over nothing, with dice of its own: backgrounds differ, masks do not.
     _, bare = render([base, mark], "white", np.random.default_rng(0), size)
-    if bare[1].max() < 1:
+    if bare[1].sum() < LEAST_LEFT * (2 * mark.radius * size) ** 2:
         raise KeyError(f"{article(whole)} has no {part}, so nothing can be put there")
     caption = f"a photo of {article(whole)}"
     if ornament:
