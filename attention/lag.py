@@ -68,6 +68,16 @@ class LagConfig:
         if self.start > self.end:
             raise ConfigError("start", self.start, f"no more than end, which is {self.end}")
 
+    @property
+    def shape(self) -> tuple[float, float, float]:
+        """What a mask depends on besides the attention."""
+        return self.quantile, self.softness, self.smoothing
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the mask itself is all that a row takes."""
+        return self.localised and self.unconditional is Unconditional.SAME
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class LagConcept:
@@ -85,6 +95,11 @@ class LagConcept:
     residuals: Mapping[str, tuple[Tensor, Tensor]]
     config: LagConfig
     mask: Tensor | None = None
+
+    @property
+    def is_everywhere(self) -> bool:
+        """Whether no mask of any kind limits it."""
+        return not self.config.localised and self.mask is None
 
     def positions(self, tokens: Tokens) -> tuple[int, ...]:
         """C of the paper: the handle's tokens and the class word's; empty without the handle.
@@ -107,12 +122,18 @@ class _Plan:
     """What one kind of forward pass needs: which rows and tokens to look at."""
 
     concepts: tuple[LagConcept, ...]  # those that are at work at this noise level
-    rows: list[int]  # rows whose prompt holds a concept
-    columns: list[int]  # key positions that any of them needs
-    chosen: Tensor  # [R, columns, G]
-    pictures: list[int]  # picture of each of these rows
-    picture_of: list[int]  # picture of every row of the batch
+    rows: list[int] | slice  # rows whose prompt holds a concept; a view where they are neighbours
+    columns: Tensor  # [c] key positions that any of them needs
+    chosen: Tensor  # [R, c, G]
+    pictures: Tensor | None  # [R] picture of each of these rows; None where row n is picture n
+    picture_of: Tensor | None  # [B] picture of every row of the batch; None for a single one
     holds: Tensor  # [P, G, 1] 1 where a picture's prompt holds the concept
+    all_hold: bool
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether any prompt of the pass holds a concept."""
+        return len(self.columns) > 0
 
 
 class LagEdit(UNetEdit):
@@ -146,7 +167,7 @@ class LagEdit(UNetEdit):
         if key not in self._plans:
             self._plans[key] = _plan(concepts, info)
         self._plan = plan = self._plans[key]
-        if plan.rows:
+        if plan.has_rows:
             self._seen_at = info.timesteps
         elif not self._has_seen(info):
             self._seen.clear()
@@ -165,7 +186,7 @@ class LagEdit(UNetEdit):
     def wants_cross_attention(self, site: TransformerSite) -> bool:
         plan = self._plan
         localised = plan is not None and any(c.config.localised for c in plan.concepts)
-        return localised and bool(plan and plan.rows) and self.wants_projection(site)
+        return localised and bool(plan and plan.has_rows) and self.wants_projection(site)
 
     def wants_projection(self, site: TransformerSite) -> bool:
         return self._plan is not None and any(site.name in c.residuals for c in self._plan.concepts)
@@ -184,14 +205,20 @@ class LagEdit(UNetEdit):
     ) -> Tensor:
         plan = self._plan
         assert plan is not None
-        weights = self._weights(site, plan, inputs, info)  # [B, G, N]
         up, down, owner = self._stacked(site, plan.concepts, inputs)
-        weights = weights[:, owner].to(inputs.dtype)  # [B, r, N]
+        weights: Tensor | int = 1
+        if not all(c.is_everywhere for c in plan.concepts):
+            weights = self._weights(site, plan, inputs, info).to(inputs.dtype)  # [B, G, N]
+            if len(plan.concepts) > 1:
+                weights = weights[:, owner]  # [B, r, N]
+        rows = len(inputs)
         if inputs.ndim == 4:  # a convolution, on [B, C, h, w]
             hidden = (down @ inputs.flatten(2)) * weights  # M (B x)
-            return output + (up @ hidden).view_as(output)
-        hidden = (inputs @ down.T) * weights.transpose(1, 2)
-        return output + hidden @ up.T
+            merged = torch.baddbmm(output.flatten(2), up.expand(rows, -1, -1), hidden)
+            return merged.view_as(output)
+        if isinstance(weights, Tensor):
+            weights = weights.transpose(1, 2)
+        return torch.baddbmm(output, (inputs @ down.T) * weights, up.T.expand(rows, -1, -1))
 
     def _at_work(self, info: ForwardInfo) -> tuple[LagConcept, ...]:
         if all(c.config.start == 0 and c.config.end == 1 for c in self._concepts):
@@ -207,53 +234,64 @@ class LagEdit(UNetEdit):
     def _weights(
         self, site: TransformerSite, plan: _Plan, inputs: Tensor, info: ForwardInfo
     ) -> Tensor:
-        """What each position of each row takes of each residual, strength and all, [B, G, N]."""
-        masks = self._masks(site, plan, inputs, info)[plan.picture_of]
+        """What each position of each row takes of each residual, [B, G, N].
+
+        Where all rows take the same, [1, G, N].
+        """
+        masks = self._masks(site, plan, inputs, info)
+        if plan.picture_of is not None:
+            masks = masks.index_select(0, plan.picture_of)
+        if all(c.config.is_plain for c in plan.concepts):
+            return masks
+        weights = masks.expand(len(inputs), -1, -1).clone()
+        negative = [not shown for shown in info.conditional]
         for g, concept in enumerate(plan.concepts):
             config = concept.config
             if not config.localised:
-                masks[:, g] = self._allowed(concept, info.grid(site), masks.device)
-            elif config.unconditional is not Unconditional.SAME and not all(info.conditional):
-                negative = [not shown for shown in info.conditional]
-                masks[negative, g] = float(config.unconditional is Unconditional.EVERYWHERE)
-            if config.strength != 1:
-                masks[:, g] *= config.strength
-        return masks
+                weights[:, g] = self._allowed(concept, info.grid(site), weights.device)
+            elif config.unconditional is not Unconditional.SAME and any(negative):
+                weights[negative, g] = float(config.unconditional is Unconditional.EVERYWHERE)
+        return weights
 
     def _masks(
         self, site: TransformerSite, plan: _Plan, inputs: Tensor, info: ForwardInfo
     ) -> Tensor:
         """M_i of every picture and concept, [P, G, N]."""
         grid = info.grid(site)
-        nothing = torch.zeros(
-            *plan.holds.shape[:2], grid[0] * grid[1], device=inputs.device, dtype=torch.float32
-        )
+        shape = (*plan.holds.shape[:2], grid[0] * grid[1])
         attention = self._attention.pop(site.name, None)
         if attention is None:  # no prompt of this pass holds a concept
-            seen = self._seen.get(site.name, nothing)
+            seen = self._seen.get(site.name)
+            if seen is not None and seen.shape == shape:
+                return seen
             # The prompt with the concept may have covered a part of the picture only.
-            return seen if seen.shape == nothing.shape else nothing
-        attention = attention / site.depth
-        if plan.pictures != list(range(len(nothing))):
-            index = torch.tensor(plan.pictures, device=attention.device)
-            index = index[:, None, None].expand_as(attention)
+            return torch.zeros(shape, device=inputs.device)
+        if plan.pictures is not None:
+            index = plan.pictures[:, None, None].expand_as(attention)
+            nothing = torch.zeros(shape, device=inputs.device)
             attention = nothing.scatter_reduce(0, index, attention, "amax")
-        masks = [
-            self._mask(attention[:, g : g + 1], concept, grid)
-            for g, concept in enumerate(plan.concepts)
-        ]
-        masks = exclusive(torch.cat(masks, dim=1) * plan.holds, attention)
+        # Layers of a block were summed; the mean has the same order, and so the same mask.
+        if len({c.config.shape for c in plan.concepts}) == 1:  # all at once
+            masks = self._mask(attention, plan.concepts[0].config, grid)
+        else:
+            parts = (
+                self._mask(attention[:, g : g + 1], concept.config, grid)
+                for g, concept in enumerate(plan.concepts)
+            )
+            masks = torch.cat(list(parts), dim=1)
+        for g, concept in enumerate(plan.concepts):
+            if concept.mask is not None:
+                masks[:, g] *= self._allowed(concept, grid, masks.device)
+        masks = exclusive(masks if plan.all_hold else masks * plan.holds, attention)
         self._seen[site.name] = masks
         if self._on_masks is not None:
             self._on_masks(site, masks.unflatten(-1, grid), info)
         return masks
 
-    def _mask(self, attention: Tensor, concept: LagConcept, grid: tuple[int, int]) -> Tensor:
-        config = concept.config
+    def _mask(self, attention: Tensor, config: LagConfig, grid: tuple[int, int]) -> Tensor:
         if config.smoothing:
             attention = smoothed(attention, grid, config.smoothing)
-        mask = binarised(attention, config.quantile, config.softness)
-        return mask * self._allowed(concept, grid, mask.device)
+        return binarised(attention, config.quantile, config.softness)
 
     def _allowed(
         self, concept: LagConcept, grid: tuple[int, int], device: torch.device
@@ -270,11 +308,13 @@ class LagEdit(UNetEdit):
     def _stacked(
         self, site: TransformerSite, concepts: tuple[LagConcept, ...], inputs: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """All residuals of a block side by side: up [m, r], down [r, m], owner [r]."""
+        """All residuals of a block side by side: up [m, r] with the strength in it, down [r, m],
+        and which concept owns each of them [r].
+        """
         key = (site.name, concepts, inputs.device, inputs.dtype)
         if key not in self._factors:
             there = [
-                (g, *c.residuals[site.name])
+                (g, c.config.strength * c.residuals[site.name][0], c.residuals[site.name][1])
                 for g, c in enumerate(concepts)
                 if site.name in c.residuals
             ]
@@ -300,7 +340,18 @@ def _plan(concepts: tuple[LagConcept, ...], info: ForwardInfo) -> _Plan:
             chosen[r, [columns.index(column) for column in found], g] = 1
             if found:
                 holds[pictures[row], g] = 1
-    return _Plan(concepts, rows, columns, chosen, [pictures[r] for r in rows], pictures, holds)
+    shown = [pictures[row] for row in rows]
+    neighbours = rows == list(range(rows[0], rows[0] + len(rows))) if rows else False
+    return _Plan(
+        concepts,
+        slice(rows[0], rows[0] + len(rows)) if neighbours else rows,
+        torch.tensor(columns, device=device, dtype=torch.long),
+        chosen,
+        None if shown == list(range(len(holds))) else torch.tensor(shown, device=device),
+        torch.tensor(pictures, device=device) if len(holds) > 1 else None,
+        holds,
+        bool(holds.all()),
+    )
 
 
 def _columns(concept: LagConcept, tokens: Tokens, context_length: int) -> list[int]:

@@ -9,18 +9,16 @@ Masks are flat, [pictures P, concepts G, positions N], N = h * w of the block.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor
 
 MOST_LOGITS = 2**26  # float32 numbers at a time: 256 MiB
 
 
 def summed_attention(
-    query: Tensor, key: Tensor, heads: int, columns: Sequence[int], chosen: Tensor
+    query: Tensor, key: Tensor, heads: int, columns: Tensor, chosen: Tensor
 ) -> Tensor:
     """Attention probability of each concept's tokens, mean over heads.
 
@@ -30,22 +28,23 @@ def summed_attention(
     Args:
         query: [R, N, C] projected, heads not split.
         key: [R, K, C].
-        columns: positions in 0..K-1 that belong to any concept.
-        chosen: [R, len(columns), G] 1 where the column belongs to the concept in that row, else 0.
+        columns: [c] positions in 0..K-1 that belong to any concept.
+        chosen: [R, c, G] 1 where the column belongs to the concept in that row, else 0.
 
     Returns:
         [R, G, N] probabilities 0..1, float32.
     """
-    keys = rearrange(key.float(), "r k (a d) -> r a d k", a=heads)
-    wanted = torch.tensor(list(columns), device=key.device)
-    rows_at_once = max(1, MOST_LOGITS // (key.shape[0] * heads * key.shape[1]))
+    n_rows, n_keys, width = key.shape
+    scale = (width // heads) ** -0.5
+    # [R, heads, d, K]; einops costs more than the work itself in small models
+    keys = (key.float() * scale).view(n_rows, n_keys, heads, -1).permute(0, 2, 3, 1)
+    at_once = max(1, MOST_LOGITS // (n_rows * heads * n_keys))
     parts: list[Tensor] = []
-    for part in query.split(rows_at_once, dim=1):
-        queries = rearrange(part.float(), "r n (a d) -> r a n d", a=heads)
-        logits = (queries * queries.shape[-1] ** -0.5) @ keys  # [R, heads, N, K]
-        probs = logits.softmax(dim=-1).index_select(-1, wanted)  # [R, heads, N, columns]
-        parts.append(probs.mean(dim=1) @ chosen)
-    return torch.cat(parts, dim=1).transpose(1, 2)
+    for part in query.split(at_once, dim=1) if query.shape[1] > at_once else (query,):
+        queries = part.float().view(n_rows, part.shape[1], heads, -1).transpose(1, 2)
+        probs = (queries @ keys).softmax(dim=-1)  # [R, heads, N, K]
+        parts.append(probs.index_select(-1, columns).mean(dim=1) @ chosen)
+    return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)).transpose(1, 2)
 
 
 def binarised(attention: Tensor, quantile: float = 0.5, softness: float = 0.0) -> Tensor:

@@ -20,7 +20,7 @@ def test_summed_attention_by_hand() -> None:
     # two heads of width 1: logits q k; tokens 0 and 1
     first = [(math.e / (math.e + 1) + 0.5) / 2, (0.5 + math.e**6 / (math.e**6 + 1)) / 2]
     chosen = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
-    found = summed_attention(query, key, 2, [0, 1], chosen)
+    found = summed_attention(query, key, 2, torch.tensor([0, 1]), chosen)
     torch.testing.assert_close(found[0, 0], torch.tensor(first))
     torch.testing.assert_close(found[0, 1], 1 - torch.tensor(first))
 
@@ -34,9 +34,10 @@ def test_only_the_chosen_columns_of_each_row_count(monkeypatch: pytest.MonkeyPat
     expected = torch.zeros(2, 2, 6)
     expected[0, 0] = probs[0, :, 1] + probs[0, :, 4]
     expected[1, 1] = probs[1, :, 2]
-    torch.testing.assert_close(summed_attention(query, key, 4, [1, 2, 4], chosen), expected)
+    columns = torch.tensor([1, 2, 4])
+    torch.testing.assert_close(summed_attention(query, key, 4, columns, chosen), expected)
     monkeypatch.setattr(lag_masks, "MOST_LOGITS", 100)  # in pieces of two positions
-    torch.testing.assert_close(summed_attention(query, key, 4, [1, 2, 4], chosen), expected)
+    torch.testing.assert_close(summed_attention(query, key, 4, columns, chosen), expected)
 
 
 @pytest.mark.parametrize("n", [64, 65])

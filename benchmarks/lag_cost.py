@@ -1,0 +1,146 @@
+"""What LAG costs: a denoising step with one and with three concepts beside one without.
+
+    .venv/bin/python benchmarks/lag_cost.py
+    .venv/bin/python benchmarks/lag_cost.py --preset sd15 --size 32 --rounds 9
+
+A step is one pass with both prompts (guidance). The variants take turns in one process, so that
+whatever else the machine does meets all of them alike; CPU time counts on a CPU. The target is
+1.05 of the plain step with one concept and 1.15 with three.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+from models import PRESETS, make_host
+
+from conceptloom.attention.lag import LagConcept, LagConfig, LagEdit
+from conceptloom.cli.models import open_host
+from conceptloom.training.adapters import rank_for
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "results" / "lag_cost.md"
+WORDS = ("mug", "cat", "beach")
+TARGETS = {"plain": 1.0, "LAG off": 1.05, "one concept": 1.05, "three concepts": 1.15}
+
+
+def concepts_of(host: Any, count: int, **config: Any) -> list[LagConcept]:
+    draw = torch.Generator().manual_seed(0)
+
+    def factors(width: int) -> tuple[torch.Tensor, torch.Tensor]:
+        rank = rank_for(0.05, width)
+        pair = torch.randn(width, rank, generator=draw), torch.randn(rank, width, generator=draw)
+        return 0.01 * pair[0], pair[1]
+
+    return [
+        LagConcept(
+            handle=f"my-{word}",
+            class_tokens=host.tokenize(word),
+            residuals={site.name: factors(site.width) for site in host.sites.transformers},
+            config=LagConfig(**config),
+        )
+        for word in WORDS[:count]
+    ]
+
+
+def variants_of(host: Any) -> dict[str, list[LagEdit]]:
+    """Name -> edits of a step."""
+    return {
+        "plain": [],
+        "LAG off": [LagEdit(concepts_of(host, 1, localised=False))],
+        "one concept": [LagEdit(concepts_of(host, 1))],
+        "three concepts": [LagEdit(concepts_of(host, 3))],
+    }
+
+
+def measured(host: Any, options: argparse.Namespace) -> dict[str, list[float]]:
+    """Seconds of every step that counts, by variant; the variants take turns."""
+    width = {encoder: size for encoder, size in host.encoders.items()}
+    handles = {
+        f"my-{word}": {name: torch.randn(1, size) for name, size in width.items()} for word in WORDS
+    }
+    text = "a photo of " + " and ".join(f"<my-{word}> {word}" for word in WORDS)
+    prompts = [host.encode_prompt(""), host.encode_prompt(text, handles)]
+    prompts = [prompt for prompt in prompts for _ in range(options.batch)]
+    flags = [False] * options.batch + [True] * options.batch
+    shape = (2 * options.batch, host.latent_channels, options.size, options.size)
+    latent = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(host.device)
+    timesteps = torch.full((2 * options.batch,), 500, device=host.device)
+    seconds: dict[str, list[float]] = {name: [] for name in variants_of(host)}
+    edits = variants_of(host)
+    clock = time.process_time if host.device.type == "cpu" else time.perf_counter
+    with torch.no_grad():
+        for turn in range(options.rounds + 2):
+            for name in seconds:
+                began = clock()
+                host.predict(latent, timesteps, prompts, edits[name], conditional=flags)
+                if host.device.type == "cuda":
+                    torch.cuda.synchronize()
+                if turn >= 2:  # the first ones warm caches up
+                    seconds[name].append(clock() - began)
+    return seconds
+
+
+def ratios(seconds: dict[str, list[float]]) -> dict[str, float]:
+    """Median over the rounds of a step's time against the plain one of the same round."""
+    return {
+        name: statistics.median(a / b for a, b in zip(times, seconds["plain"], strict=True))
+        for name, times in seconds.items()
+    }
+
+
+def table(seconds: dict[str, list[float]]) -> list[str]:
+    found = ratios(seconds)
+    lines = ["| variant | step, ms | of plain | target |", "|---|---|---|---|"]
+    for name, times in seconds.items():
+        step = 1000 * statistics.median(times)
+        lines.append(f"| {name} | {step:.2f} | {found[name]:.3f} | {TARGETS[name]:.2f} |")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", nargs="*", default=["tinyworld", "35m"])
+    parser.add_argument("--size", type=int, default=0, help="latent cells a side; 0 chooses")
+    parser.add_argument("--batch", type=int, default=1, help="pictures")
+    parser.add_argument("--rounds", type=int, default=31)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="fp32", choices=["fp32", "fp16", "bf16"])
+    parser.add_argument("--out", type=Path, default=PAGE)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[options.dtype]
+    lines = [
+        "# What LAG costs",
+        "",
+        "    python benchmarks/lag_cost.py --preset " + " ".join(options.preset),
+        "",
+        f"{date.today()}, {platform.machine()}, torch {torch.__version__.split('+')[0]}, "
+        f"{options.device}, {options.dtype}, one CPU thread. A step is one pass with both prompts, "
+        f"{options.batch} picture(s); {options.rounds} rounds in turns, medians; the ratio is the "
+        "median of the ratios within a round.",
+    ]
+    chosen = options.size
+    for name in options.preset:
+        if name == "tinyworld":
+            host, side = open_host(device=options.device), 16
+        else:
+            host, side = make_host(PRESETS[name], options.device, dtype), PRESETS[name].latent
+            host.unet.eval()
+        options.size = chosen or side
+        found = table(measured(host, options))
+        print(name, *found, sep="\n", flush=True)
+        lines += ["", f"## {name}, latents {options.size}x{options.size}", "", *found]
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
