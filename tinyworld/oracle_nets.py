@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.nn import Conv2d, GroupNorm, Linear, functional
 
 from .shapes import BACKGROUNDS, COLOURS, SHAPES, TEXTURES
 
@@ -25,9 +25,7 @@ WEIGHTS = Path(__file__).parent / "oracle.safetensors"
 
 
 def _layer(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride, 1), nn.GroupNorm(4, outputs), nn.SiLU()
-    )
+    return nn.Sequential(Conv2d(inputs, outputs, 3, stride, 1), GroupNorm(4, outputs), nn.SiLU())
 
 
 class Finder(nn.Module):
@@ -42,8 +40,8 @@ class Finder(nn.Module):
         self.up2 = _layer(48 + 32, 32)
         self.up1 = _layer(32 + 24, 24)
         self.up0 = _layer(24 + 16, 16)
-        self.mask = nn.Conv2d(16, 1, 1)
-        self.background = nn.Linear(48 + 6, len(BACKGROUND_NAMES))
+        self.mask = Conv2d(16, 1, 1)
+        self.background = Linear(48 + 6, len(BACKGROUND_NAMES))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """[B, 3, 64, 64] in 0..1 -> mask logits [B, 64, 64], background logits [B, 8]."""
@@ -80,10 +78,10 @@ class Describer(nn.Module):
         self.body = nn.Sequential(
             _layer(4, 24), _layer(24, 32, 2), _layer(32, 48), _layer(48, 64, 2), _layer(64, 64, 2)
         )
-        self.embedding = nn.Linear(64 * 16, EMBEDDING)
-        self.colour = nn.Linear(EMBEDDING, len(COLOUR_NAMES))
-        self.shape = nn.Linear(64 * 16, len(SHAPE_NAMES))
-        self.texture = nn.Linear(64 * 16, len(TEXTURE_NAMES))
+        self.embedding = Linear(64 * 16, EMBEDDING)
+        self.colour = Linear(EMBEDDING, len(COLOUR_NAMES))
+        self.shape = Linear(64 * 16, len(SHAPE_NAMES))
+        self.texture = Linear(64 * 16, len(TEXTURE_NAMES))
 
     def forward(self, crops: Tensor) -> dict[str, Tensor]:
         """[B, 4, 32, 32] (colours 0..1 and mask) -> unit embedding [B, 64] and word logits."""

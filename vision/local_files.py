@@ -53,12 +53,12 @@ def from_folder(kind: Any, folder: Path, dtype: torch.dtype | None = None) -> An
     Raises:
         ModelError: a file is missing, damaged, or not safetensors.
     """
-    given: dict[str, Any] = {}
-    if dtype is not None:
-        given = {"torch_dtype": dtype, "use_safetensors": True}
+    # The argument for the precision has changed its name in both libraries: cast afterwards.
+    weighty: dict[str, Any] = {"use_safetensors": True} if dtype is not None else {}
     try:
         with fit_for_autograd():
-            return kind.from_pretrained(folder, local_files_only=True, **given)
+            found = kind.from_pretrained(folder, local_files_only=True, **weighty)
+            return found if dtype is None else found.to(dtype)
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
         raise ModelError(
             f"{folder} could not be read as {kind.__name__}: {error} Weights must be .safetensors; "

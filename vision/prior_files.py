@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from ..errors import ModelError, UnsupportedModelError
+from ..host.ports import Host
 from .local_files import described_folder, from_folder
 from .painters import DecoderPainter
 from .ports import PriorSampling
 from .prior import DiffusionPrior
-from .residence import Residence
-from .text_side import ClipText
+from .residence import Residence, fit_for_autograd
+from .text_side import ClipText, HostText
 
 INDEX = "model_index.json"
 PRIORS = {
@@ -86,6 +87,26 @@ def load_prior(
         constraints=constraints,
         fingerprint=f"prior {PRIORS[kind]}, {text.name} {width}",
         residence=Residence(networks, device),
+    )
+
+
+def prior_on_host(
+    host: Host, *, prior: Any, vision: Any, projection: Tensor, scheduler: Any
+) -> DiffusionPrior:
+    """A prior that reads a base model's own text encoder, so that its handles are that model's.
+
+    Args:
+        projection: [W, D] makes the pooled text feature of the end token's state.
+    """
+    with fit_for_autograd():
+        projection = projection.clone()
+    return DiffusionPrior(
+        text=HostText(host, projection),
+        prior=prior,
+        scheduler=scheduler,
+        vision=vision,
+        fingerprint=host.fingerprint,
+        residence=Residence([prior, vision], host.device),
     )
 
 

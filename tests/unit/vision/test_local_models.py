@@ -1,0 +1,98 @@
+"""BLIP-2, prior and decoder from folders: tiny models of the real classes, saved and read again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from conceptloom.errors import ModelError, UnsupportedModelError
+from conceptloom.vision.ports import PriorSampling
+from conceptloom.vision.prior_files import load_decoder, load_prior, multilingual, painter_of
+from conceptloom.vision.vqa import load_blip2
+
+from .tiny_files import CPU, save_blip2, save_decoder_22, save_prior, tiny_mclip
+
+FLOAT = torch.float32
+SAMPLING = PriorSampling(steps=2, checkpointing=False)
+
+
+def test_blip2_answers_with_the_same_words_for_the_same_picture(tmp_path: Path) -> None:
+    asked = load_blip2(save_blip2(tmp_path), CPU, FLOAT)
+    image = torch.rand(20, 24, 3, generator=torch.Generator().manual_seed(0))
+    answers = [asked.answer(image, "What kind of pet is in this photo?") for _ in range(2)]
+    assert answers[0] == answers[1]
+    assert isinstance(answers[0], str)
+    assert asked.name.startswith("blip2 ")
+    asked.park()
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"holds no config\.json.*blip2-flan-t5-xl"):
+        load_blip2(tmp_path, CPU, FLOAT)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5"}))
+    with pytest.raises(ModelError, match="'t5' and no BLIP-2"):
+        load_blip2(tmp_path, CPU, FLOAT)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ModelError, match="cannot be read"):
+        load_blip2(tmp_path, CPU, FLOAT)
+
+
+def test_weights_that_are_pickled_are_not_read(tmp_path: Path) -> None:
+    folder = save_blip2(tmp_path)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="pickles"):
+        load_blip2(folder, CPU, FLOAT)
+
+
+def test_a_prior_folder_gives_what_was_saved(tmp_path: Path) -> None:
+    prior = load_prior(save_prior(tmp_path), CPU, FLOAT)
+    assert prior.fingerprint == "prior kandinsky 2.2, clip_l 16"
+    assert prior.width == 16
+    with torch.no_grad():
+        imagined = prior.imagine("a red dog", {}, torch.Generator().manual_seed(0), SAMPLING)
+    assert imagined.shape == (16,)
+    assert prior.meanings(["a red dog"]).shape == (1, 16)
+    assert all(not p.requires_grad for p in prior.prior.parameters())
+
+
+def test_a_prior_folder_without_its_parts_says_which(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"model_index\.json.*kandinsky-2-1-prior"):
+        load_prior(tmp_path, CPU, FLOAT)
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
+    with pytest.raises(UnsupportedModelError, match="FluxPipeline"):
+        load_prior(tmp_path, CPU, FLOAT)
+    (tmp_path / "model_index.json").write_text(
+        json.dumps({"_class_name": "KandinskyV22PriorPipeline"})
+    )
+    with pytest.raises(ModelError, match="PriorTransformer"):
+        load_prior(tmp_path, CPU, FLOAT)
+
+
+def test_a_decoder_draws_what_the_prior_imagines(tmp_path: Path) -> None:
+    prior = load_prior(save_prior(tmp_path / "prior"), CPU, FLOAT)
+    decoder = load_decoder(save_decoder_22(tmp_path / "decoder"), FLOAT)
+    painter = painter_of(prior, decoder, CPU, sampling=SAMPLING, steps=2, cfg=4.0, size=(64, 64))
+    pictures = painter.paint(["a dog", "a cat"], {}, seed=1)
+    assert pictures.shape == (2, 64, 64, 3)
+    assert 0 <= float(pictures.min()) <= float(pictures.max()) <= 1
+    assert torch.equal(painter.paint(["a dog"], {}, seed=1)[0], pictures[0])
+    assert not torch.equal(pictures[0], pictures[1])
+
+
+def test_a_decoder_of_another_width_is_refused(tmp_path: Path) -> None:
+    prior = load_prior(save_prior(tmp_path / "prior"), CPU, FLOAT)
+    decoder = load_decoder(save_decoder_22(tmp_path / "decoder", width=24), FLOAT)
+    with pytest.raises(ModelError, match="24 wide, but the prior gives 16"):
+        painter_of(prior, decoder, CPU, sampling=SAMPLING, steps=2, cfg=4.0, size=(64, 64))
+
+
+def test_the_multilingual_encoder_ignores_padding() -> None:
+    model, tokenizer = tiny_mclip()
+    with torch.no_grad():
+        both = multilingual(model, tokenizer)(["a dog", "a much longer sentence about a dog"])
+        alone = multilingual(model, tokenizer)(["a dog"])
+    assert both.shape == (2, 16)
+    torch.testing.assert_close(both[:1], alone)

@@ -1,0 +1,163 @@
+"""TinyWorld's diffusion prior and image encoder: Kandinsky's classes at the smallest size.
+
+An image encoder and a projection of the text encoder's end token were trained against each other as
+CLIP is, then a prior from prompt to picture embedding. `train_prior` makes the file.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..errors import ModelError
+from .model import TOKENS, ModelConfig
+
+if TYPE_CHECKING:
+    from diffusers import PriorTransformer, UnCLIPScheduler
+    from transformers import CLIPVisionModelWithProjection
+
+FORMAT, FORMAT_VERSION = "conceptloom.tinyworld.prior", 1
+WEIGHTS = Path(__file__).parent / "prior.safetensors"
+HOW = "python -m conceptloom.tinyworld.train_prior --install"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PriorSizes:
+    """Sizes of both networks; together 0.5 MB in float16."""
+
+    width: int = ModelConfig().context_dim  # of embeddings and of the text encoder
+    prior_inner: int = 64
+    prior_layers: int = 2
+    prior_heads: int = 2
+    image_px: int = ModelConfig().resolution_px
+    patch_px: int = 8
+    vision_inner: int = 48
+    vision_layers: int = 2
+    vision_heads: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinyPrior:
+    """The networks in diffusers' and transformers' own classes.
+
+    Attributes:
+        projection: [width, width] what the end token's state is multiplied with.
+        figures: of its training, such as the mean cosine of a picture with its own caption.
+    """
+
+    prior: PriorTransformer
+    vision: CLIPVisionModelWithProjection
+    projection: Tensor
+    scheduler: UnCLIPScheduler
+    figures: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def clamps(self) -> tuple[float, float]:
+        """(ceiling of positives, floor of negatives) that mean in this space what 0.28 and 0.20
+        mean in CLIP's: as near as a picture is to its caption, as far as it is from another's."""
+        return self.figures.get("matched", 1.0), self.figures.get("unmatched", -1.0)
+
+
+def build_prior(sizes: PriorSizes | None = None) -> TinyPrior:
+    """Freshly initialised networks.
+
+    Raises:
+        ModelError: diffusers is not installed.
+    """
+    sizes = sizes or PriorSizes()
+    try:
+        from diffusers import PriorTransformer, UnCLIPScheduler
+    except ImportError as error:
+        raise ModelError(
+            "TinyWorld's prior needs diffusers: pip install 'diffusers>=0.32' in the environment "
+            "of this program."
+        ) from error
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    prior = PriorTransformer(
+        num_attention_heads=sizes.prior_heads,
+        attention_head_dim=sizes.prior_inner // sizes.prior_heads,
+        num_layers=sizes.prior_layers,
+        embedding_dim=sizes.width,
+        num_embeddings=TOKENS,
+    )
+    vision = CLIPVisionModelWithProjection(
+        CLIPVisionConfig(
+            hidden_size=sizes.vision_inner,
+            intermediate_size=4 * sizes.vision_inner,
+            num_hidden_layers=sizes.vision_layers,
+            num_attention_heads=sizes.vision_heads,
+            image_size=sizes.image_px,
+            patch_size=sizes.patch_px,
+            projection_dim=sizes.width,
+            hidden_act="quick_gelu",
+        )
+    )
+    # As Kandinsky's: the embedding itself is predicted, and clipped to five standard deviations.
+    scheduler = UnCLIPScheduler(
+        variance_type="fixed_small_log", prediction_type="sample", clip_sample_range=5.0
+    )
+    projection = torch.eye(sizes.width)
+    return TinyPrior(prior=prior, vision=vision, projection=projection, scheduler=scheduler)
+
+
+def write_prior(made: TinyPrior, sizes: PriorSizes, path: Path = WEIGHTS) -> None:
+    """Write everything in float16."""
+    from dataclasses import asdict
+
+    from safetensors.torch import save_file
+
+    tensors = {"projection": made.projection}
+    for name, network in (("prior", made.prior), ("vision", made.vision)):
+        state = network.state_dict()
+        tensors |= {f"{name}.{k}": v for k, v in state.items() if not k.endswith("position_ids")}
+    metadata = {
+        "format": FORMAT,
+        "format_version": str(FORMAT_VERSION),
+        "sizes": json.dumps(asdict(sizes)),
+        "figures": json.dumps(made.figures),
+    }
+    halved = {name: tensor.detach().half().contiguous() for name, tensor in tensors.items()}
+    save_file(halved, str(path), metadata)
+
+
+def load_tiny_prior(path: Path = WEIGHTS) -> TinyPrior:
+    """The bundled prior, float32, frozen, in eval mode.
+
+    Raises:
+        ModelError: the file is not there, or another kind of file.
+    """
+    from safetensors import safe_open
+
+    if not path.is_file():
+        raise ModelError(f"TinyWorld's prior {path} is not there; make it with: {HOW}")
+    with safe_open(str(path), framework="pt") as file:
+        metadata = file.metadata() or {}
+        if metadata.get("format") != FORMAT or int(metadata["format_version"]) > FORMAT_VERSION:
+            raise ModelError(f"{path.name} is no TinyWorld prior of this version; remake it: {HOW}")
+        tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    made = build_prior(PriorSizes(**json.loads(metadata["sizes"])))
+    for name, network in (("prior", made.prior), ("vision", made.vision)):
+        prefix = f"{name}."
+        part = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        _fill(network, part, path)
+        network.eval().requires_grad_(False)
+    return TinyPrior(
+        prior=made.prior,
+        vision=made.vision,
+        projection=tensors["projection"],
+        scheduler=made.scheduler,
+        figures=json.loads(metadata["figures"]),
+    )
+
+
+def _fill(network: Any, state: dict[str, Tensor], path: Path) -> None:
+    lost, odd = network.load_state_dict(state, strict=False)
+    lost = [name for name in lost if not name.endswith("position_ids")]
+    if lost or odd:
+        raise ModelError(f"{path.name} does not fit its own sizes ({[*lost, *odd][0]}): {HOW}")
