@@ -17,6 +17,7 @@ from .options import Device, Layout, Model, Precision, PrecisionName
 from .residuals_command import train_residuals
 from .train_command import train
 from .transfer_command import transfer
+from .weave_command import weave
 
 WRONG_INPUT, STOPPED = 2, 130  # exit codes; 130 is what a shell gives for Ctrl-C
 
@@ -50,6 +51,7 @@ app = typer.Typer(
 app.command("train")(train)
 app.command("transfer")(transfer)
 app.command("train-residuals")(train_residuals)
+app.command("weave")(weave)
 
 
 @app.callback()

@@ -1,0 +1,127 @@
+"""`conceptloom weave`: several concepts into one template picture (Concept Weaver)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import Progress
+
+from .console import console, say
+from .options import Device, Layout, Model, Precision, PrecisionName
+
+
+def weave(
+    template: Annotated[Path, typer.Argument(help="The picture whose layout is kept.")],
+    sentence: Annotated[str, typer.Option("--sentence", "-s", help="What it shows.")],
+    region: Annotated[
+        list[str],
+        typer.Option(
+            "--region",
+            "-r",
+            metavar="WORD=CONCEPT,MASK",
+            help="A word of the sentence, the concept file and the mask picture; repeat.",
+        ),
+    ],
+    background: Annotated[
+        str, typer.Option(metavar="WORD=CONCEPT", help="A concept for what no region covers.")
+    ] = "",
+    out: Annotated[Path, typer.Option("--out", "-o", help="A PNG.")] = Path("woven.png"),
+    steps: Annotated[int, typer.Option(min=1, help="20 quick, 50 fine.")] = 50,
+    cfg: Annotated[
+        float | None, typer.Option(help="By default the paper's 7.5; on tinyworld 3.")
+    ] = None,
+    suppression: Annotated[
+        float | None, typer.Option(help="Away from the plain sentence; 0 mixes only.")
+    ] = None,
+    negative: Annotated[str | None, typer.Option(help="What to keep away from.")] = None,
+    resnet_until: Annotated[
+        float | None, typer.Option(help="Share of the steps that keep the shapes; 0.8.")
+    ] = None,
+    attention_until: Annotated[
+        float | None, typer.Option(help="Share of the steps that keep what belongs together; 0.5.")
+    ] = None,
+    dilate: Annotated[
+        float | None, typer.Option(help="How far regions grow, of the longer side; 0.02.")
+    ] = None,
+    score_mixing: Annotated[
+        bool, typer.Option(help="The paper's naive baseline: a pass for each concept.")
+    ] = False,
+    model: Model = "tinyworld",
+    layout: Layout = None,
+    device: Device = "auto",
+    precision: Precision = PrecisionName.FP32,
+) -> None:
+    """Draw a template again with a learned concept in each of its regions (Concept Weaver).
+
+        conceptloom weave room.png -s "a cup and a toy" -r cup=my-mug.safetensors,cup-mask.png \\
+            -r toy=my-toy.safetensors,toy-mask.png
+    """  # fmt: skip
+    from ..methods.concept_weaver import (
+        InversionConfig,
+        Keep,
+        Mixing,
+        RegionConfig,
+        WeaveConfig,
+        make_regions,
+        make_template,
+    )
+    from ..methods.concept_weaver import weave as run
+    from ..samplers.sigmas import ddim_sigmas
+    from .models import TINYWORLD, open_host
+    from .models import Precision as Computed
+    from .picture_files import read_image, write_picture
+
+    given: dict[str, Any] = {
+        "suppression": suppression, "negative": negative, "resnet_until": resnet_until,
+        "attention_until": attention_until, "cfg": cfg,
+    }  # fmt: skip
+    if model == TINYWORLD and cfg is None:
+        given["cfg"] = 3.0
+    config = WeaveConfig(
+        **{name: value for name, value in given.items() if value is not None},
+        mixing=Mixing.SCORES if score_mixing else Mixing.FEATURES,
+    )
+    growing = RegionConfig() if dilate is None else RegionConfig(dilate=dilate)
+    behind = parsed_region(background, with_mask=False) if background else None
+    wishes = [parsed_region(option) for option in region]
+    regions = make_regions(sentence, wishes, behind, growing)
+    host = open_host(model, layout=layout, device=device, precision=Computed(precision.value))
+    inversion = InversionConfig(
+        resnet_until=config.resnet_until, attention_until=config.attention_until, keep=Keep.RAM
+    )
+    with Progress(console=console, transient=True) as bars:
+        task = bars.add_task("inverting", total=None)
+
+        def told(step: int, total: int, message: str = "", preview: object = None) -> None:
+            bars.update(task, completed=step, total=total, description=message or None)
+
+        sigmas = ddim_sigmas(host.schedule, steps)
+        image = read_image(template)[None]
+        inverted = make_template(host, image, sentence, sigmas, inversion, progress=told)
+        woven = run(host, inverted, regions, config, progress=told)
+    say(f"the template comes back with {inverted.psnr:.1f} dB")
+    say(regions.prompts)
+    notes = {"sentence": sentence, "prompts": regions.prompts, "steps": str(steps)}
+    say(f"wrote {write_picture(woven.image[0], out, notes)}", "bold green")
+
+
+def parsed_region(option: str, *, with_mask: bool = True) -> Any:
+    """The wish of WORD=CONCEPT,MASK, or of WORD=CONCEPT.
+
+    Raises:
+        InputError: the option does not read so, or a file cannot be read.
+    """
+    from ..errors import InputError
+    from ..methods.concept_weaver import Wish
+    from ..training.concept_file import load_concept
+    from .picture_files import read_mask
+
+    word, equals, files = option.partition("=")
+    concept, comma, mask = files.partition(",")
+    if not equals or not word.strip() or not concept or bool(mask) != with_mask:
+        form = "WORD=CONCEPT,MASK" if with_mask else "WORD=CONCEPT"
+        raise InputError(f"{option!r} should read {form}, such as cup=my-mug.safetensors,mug.png.")
+    shown = read_mask(Path(mask)) if comma else None
+    return Wish(concept=load_concept(Path(concept)), word=word.strip(), mask=shown)
