@@ -1,0 +1,174 @@
+"""What a step of Concept Weaver costs: N concepts in one pass, a plain step, score mixing.
+
+    .venv/bin/python benchmarks/weave_cost.py
+    .venv/bin/python benchmarks/weave_cost.py --preset sd15 --device cuda --dtype bf16
+
+Every step injects the same features, so what is compared is the fusing alone. The variants take
+turns in one process, a step each, and what counts is the median of their ratios to the plain step
+of the same round: whatever else the machine does meets all of them alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import torch
+from models import PRESETS, make_host
+
+from conceptloom.attention.fusion import RegionFusion, RegionSource
+from conceptloom.attention.regions import with_background
+from conceptloom.host.diffusers import DiffusersHost
+from conceptloom.methods.concept_weaver import InversionConfig, WeaveConfig, make_template
+from conceptloom.methods.concept_weaver.template import feature_cost
+from conceptloom.methods.concept_weaver.weave import host_injection
+from conceptloom.samplers.sigmas import ddim_sigmas, guided_noise_at, noise_at
+from conceptloom.training.adapters import Scope, scope_weight_names
+from conceptloom.training.concept import Diff
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "results" / "weave_cost.md"
+COUNTS = (1, 2, 4)
+STEPS = 4  # of the template that is timed; every step costs the same
+Step = Callable[[], object]
+
+
+def sources_of(host: DiffusersHost, count: int) -> list[RegionSource]:
+    """Concepts that change every K and V, and the base model's background."""
+    names = scope_weight_names(host.weight_names(), Scope.CROSS_ATTENTION_KV)
+    prompt = host.encode_prompt("a photo of a mug and a cat")
+    found = []
+    for i in range(count):
+        draw = torch.Generator().manual_seed(i)
+        changes = {
+            name: Diff(0.01 * torch.randn(host.weight(name).shape, generator=draw))
+            for name in names
+        }
+        found.append(RegionSource(prompt.context, changes))
+    return [*found, RegionSource(prompt.context)]
+
+
+def stripes(count: int, side: int) -> torch.Tensor:
+    """Regions side by side over the middle half of the picture."""
+    masks = torch.zeros(count, side, side)
+    for i in range(count):
+        masks[i, side // 4 : -side // 4, i * side // count : (i + 1) * side // count] = 1
+    return with_background(masks)
+
+
+@torch.no_grad()
+def steps_of(host: DiffusersHost, pixels: int) -> tuple[dict[str, Step], int, int]:
+    """Name -> one step; then the bytes of the cache as told, and as met."""
+    config = InversionConfig(refinements=0)
+    image = torch.rand(1, pixels, pixels, 3, generator=torch.Generator().manual_seed(0))
+    sigmas = ddim_sigmas(host.schedule, STEPS)
+    template = make_template(host, image, "a photo of a mug and a cat", sigmas, config)
+    size = (template.trajectory.shape[-2], template.trajectory.shape[-1])
+    told = feature_cost(host, template.blocks, size, config, STEPS)
+    injection = host_injection(host, template, WeaveConfig())
+    base, negative = host.encode_prompt("a photo of a mug and a cat"), host.encode_prompt("")
+    point, sigma = template.trajectory[:1].to(host.device), float(template.sigmas[0])
+
+    def guided(*edits: object) -> Step:
+        every = [injection, *edits]
+        return lambda: guided_noise_at(host, point, sigma, base, negative, 7.5, every)
+
+    found: dict[str, Step] = {"plain step": guided()}
+    for count in COUNTS:
+        sources, masks = sources_of(host, count), stripes(count, size[0])
+        found[f"{count} concepts"] = guided(RegionFusion(sources, masks, 0.2))
+    sources, everywhere = sources_of(host, 2), torch.ones(1, *size)
+    models = [RegionFusion([source], everywhere) for source in sources]
+
+    def mixing() -> None:
+        for model in models:
+            noise_at(host, point, sigma, [base], [injection, model])
+        noise_at(host, point, sigma, [negative], [injection], [False])
+
+    found["2 concepts, score mixing"] = mixing
+    return found, told, template.feature_bytes()
+
+
+def timed(steps: dict[str, Step], rounds: int, device: str) -> dict[str, list[float]]:
+    """Seconds of every step; of the CPU's own time where it computes."""
+    clock = time.perf_counter if device == "cuda" else time.process_time
+    rows: dict[str, list[float]] = {name: [] for name in steps}
+    for number in range(rounds + 1):
+        for name, step in steps.items():
+            began = clock()
+            with torch.no_grad():
+                step()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            if number:  # the first projects keys and values and warms up
+                rows[name].append(clock() - began)
+    return rows
+
+
+def page(rows: dict[str, list[float]], told: int, met: int, options: argparse.Namespace) -> str:
+    plain = rows["plain step"]
+    lines = [
+        "# A step of Concept Weaver",
+        "",
+        f"    python benchmarks/weave_cost.py {' '.join(sys.argv[1:])}".rstrip(),
+        "",
+        f"{date.today()}, {platform.machine()}, torch {torch.__version__.split('+')[0]}, "
+        f"{options.device}, {options.dtype}, model {options.preset}, {options.rounds} rounds. "
+        "Every step has two rows (with and without prompt) and injects the same features.",
+        "",
+        "| step | seconds | of plain | promised | |",
+        "|---|--:|--:|--:|---|",
+    ]
+    for name, seconds in rows.items():
+        ratio = statistics.median(s / p for s, p in zip(seconds, plain, strict=True))
+        count = int(name.split()[0]) if name[0].isdigit() else 0
+        mixes = name.endswith("mixing")
+        limit = 1 + 0.1 * (count + 1)
+        verdict = "" if mixes or not count else "met" if ratio <= limit else "**missed**"
+        promised = "" if mixes or not count else f"at most {limit:.2f}"
+        lines.append(
+            f"| {name} | {statistics.median(seconds):.3f} | {ratio:.2f} | {promised} | {verdict} |"
+        )
+    verdict = "met" if told == met else "**missed**"
+    lines += [
+        "",
+        "Score mixing takes N + 1 passes of one row and one for the negative prompt, where a plain "
+        "step has two rows: (N + 2) / 2 plain steps, or N + 1 without guidance.",
+        "",
+        f"Cache of features: {told:,} bytes told before, {met:,} bytes kept: {verdict}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", default="35m", help="tiny, 35m, sd15 or sdxl")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--dtype", default="fp32", choices=["fp32", "bf16"])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--out", type=Path, help=f"by default {PAGE.name} for the 35m preset")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[options.dtype]
+    preset = PRESETS[options.preset]
+    host = make_host(preset, options.device, dtype)
+    for network in (host.unet, host.vae, *(encoder.model for encoder in host._encoders)):
+        network.eval().requires_grad_(False)
+    steps, told, met = steps_of(host, preset.pixels)
+    text = page(timed(steps, options.rounds, options.device), told, met, options)
+    print(text)
+    out = options.out or (PAGE if options.preset == "35m" else None)
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text, encoding="utf-8")
+        print(f"wrote {out}")
+
+
+if __name__ == "__main__":
+    main()
