@@ -19,6 +19,7 @@ from .shared import register_concept_folders
 from .soft_mask import SoftMaskBuilder
 from .template import InvertTemplate
 from .tinyworld import TinyWorldCheckpoint, TinyWorldScene
+from .tinyworld_ornament import TinyWorldOrnament
 from .trainer import CrossAttentionLossTrainer
 from .two_stage import TwoStageGeneration
 from .weaver import RegionFeatureFuser, WeaveConcepts
@@ -52,6 +53,7 @@ NODES: list[type[io.ComfyNode]] = [
     AttentionMaps,
     TinyWorldCheckpoint,
     TinyWorldScene,
+    TinyWorldOrnament,
 ]
 
 

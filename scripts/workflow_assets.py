@@ -25,6 +25,7 @@ ON_THUMBNAIL = {
     "1-learn-a-scene": ["Concept Scene", "Samples"],
     "2-use-the-words": ["Save Image"],
     "3-look-at-attention": ["Overlay"],
+    "4-carry-an-ornament": ["Carried over", "New objects"],
 }
 # Help page picture -> workflow and title of the node that shows it.
 IN_HELP = {

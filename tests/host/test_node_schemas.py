@@ -140,6 +140,9 @@ SURFACE = {
         ["IMAGE", "LATENT"],
     ),
     "TinyWorldCheckpoint": ([], ["MODEL", "CLIP", "VAE"]),
+    "TinyWorldOrnament": (
+        ["object", "ornament", "part", "background", "seed", "size"], ["IMAGE", "MASK", "MASK"]
+    ),
     "TinyWorldScene": (["objects", "background", "seed", "size"], ["IMAGE", "MASK"]),
 }  # fmt: skip
 IDS = [f"ConceptLoom{name}" for name in SURFACE]

@@ -1,0 +1,106 @@
+"""TinyWorld Ornament: an object with a detail on one of its parts, or with that part left bare."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..errors import ConfigError
+from ..tinyworld.concepts import CONCEPTS
+from ..tinyworld.ornaments import PARTS, ornament_scene
+from ..tinyworld.shapes import BACKGROUNDS
+from ..tinyworld.world import SIZE
+from .shared import CATEGORY
+
+BARE = "none"
+
+
+class TinyWorldOrnament(io.ComfyNode):
+    """A rendered object with an ornament, and exact masks of both."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ConceptLoomTinyWorldOrnament",
+            display_name="TinyWorld Ornament",
+            category=f"{CATEGORY}/TinyWorld",
+            description="An object that TinyWorld knows, with an ornament that it has no word for "
+            "on one of its parts, or with the part left bare: pictures to try CLiC on.",
+            search_aliases=["example image", "test picture", "clic", "detail", "sample masks"],
+            inputs=[
+                io.String.Input(
+                    "object",
+                    default="yellow square",
+                    tooltip="A colour, a texture if you like, and a shape: red striped circle.",
+                ),
+                io.Combo.Input(
+                    "ornament",
+                    options=[*CONCEPTS, BARE],
+                    default="bullseye",
+                    tooltip=f"What it carries; {BARE} leaves the part bare, and the mask says "
+                    "where an ornament would go.",
+                ),
+                io.Combo.Input(
+                    "part",
+                    options=list(PARTS),
+                    default="middle",
+                    tooltip="Where on the object it sits; not every shape has every part.",
+                ),
+                io.Combo.Input(
+                    "background",
+                    options=list(BACKGROUNDS),
+                    default="white",
+                    tooltip="What lies behind the object: plain ones make learning easiest.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=1,
+                    min=0,
+                    max=2**32 - 1,
+                    control_after_generate=False,
+                    tooltip="Where the object lies, how large it is and how it is turned; the same "
+                    "seed draws it in the same place with and without an ornament.",
+                ),
+                io.Int.Input(
+                    "size",
+                    default=SIZE,
+                    min=16,
+                    max=1024,
+                    step=8,
+                    tooltip=f"Side of the picture in pixels. {SIZE} is what the checkpoint was "
+                    "trained at; larger ones suit other models.",
+                    advanced=True,
+                ),
+            ],
+            outputs=[
+                io.Image.Output("image", tooltip="The picture, for Concept Scene or an edit."),
+                io.Mask.Output("ornament_mask", tooltip="The ornament, or its place."),
+                io.Mask.Output("object_mask", tooltip="The whole object with it."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, object: str, ornament: str, part: str, background: str, seed: int, size: int
+    ) -> io.NodeOutput:
+        mark = "" if ornament == BARE else ornament
+        return io.NodeOutput(*rendered_ornament(object, mark, part, background, seed, size))
+
+
+def rendered_ornament(
+    whole: str, ornament: str, part: str, background: str, seed: int, size: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """IMAGE [1, H, W, 3] and the MASKs [1, H, W] of ornament and object.
+
+    Raises:
+        ConfigError: the object is not known, or lacks that part.
+    """
+    try:
+        scene = ornament_scene(whole.strip(), ornament, seed, background, part=part, size=size)
+    except KeyError as error:
+        raise ConfigError("object", whole, str(error.args[0])) from error
+    image = torch.from_numpy(scene.image.astype(np.float32) / 255)
+    masks = torch.from_numpy(scene.masks).float()
+    return image[None], masks[1:], masks[:1]
