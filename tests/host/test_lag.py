@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import comfy.sd
+import comfy.utils
 import pytest
 import torch
 from nodes import KSampler
@@ -18,6 +21,7 @@ from conceptloom.methods.personalized_residuals import Localised, lag_concept
 from conceptloom.nodes.lag import with_lag
 from conceptloom.nodes.shared import applied
 from conceptloom.training.concept import Concept, LowRank
+from conceptloom.training.export import export_lora
 
 PROMPT = "a photo of a <my-cat> cat"
 
@@ -90,6 +94,15 @@ def test_a_mask_of_ones_equals_the_concept_in_the_weights(graph: Graph, host: Co
     torch.testing.assert_close(
         sample(*lag(graph, concept, localised=False)), plain_lora, atol=1e-3, rtol=1e-3
     )
+
+
+def test_the_exported_lora_in_load_lora_is_lag_off(graph: Graph, tmp_path: Path):
+    concept = concept_of(graph)
+    export_lora(concept, tmp_path / "cat.safetensors")
+    lora = comfy.utils.load_torch_file(str(tmp_path / "cat.safetensors"), safe_load=True)
+    model, _ = comfy.sd.load_lora_for_models(graph.model, None, lora, 1.0, 0.0)
+    off, clip = lag(graph, concept, localised=False)
+    torch.testing.assert_close(sample(model, clip), sample(off, clip), atol=1e-3, rtol=1e-3)
 
 
 def test_half_of_every_map_is_the_concepts(graph: Graph):
