@@ -104,7 +104,7 @@ def drawn_in_two_stages(
     Raises:
         ConfigError: the first stage has more steps than there are.
     """
-    config = TwoStageConfig(base_steps=base_steps, steps=steps, cfg=max(cfg, 0.0))
+    config = TwoStageConfig(base_steps=base_steps, steps=steps, cfg=cfg)
     sigmas, sampler = sigmas_of(model, scheduler, steps), named_sampler(sampler_name)
     stages = [
         (base_model, base_positive, sigmas[: config.base_steps + 1]),

@@ -159,7 +159,7 @@ def _gradient(
         checkpointed(unet) if checkpointing else nullcontext(),
     ):
         timesteps, context, *more = _usable(args)
-        given = {**_usable(kwargs)}
+        given = _usable(kwargs)
         options = dict(given.pop("transformer_options", None) or more[2])
         given["transformer_options"] = options
         exact_attention(options)
