@@ -64,7 +64,7 @@ class Budget:
 
 
 FULL = Budget(60, 250, Scope.FULL.value, 3e-4, 4, 0, 4, 25)
-QUICK = Budget(50, 70, Scope.LOW_RANK.value, 1e-3, 2, 0, 1, 16)
+QUICK = Budget(40, 140, Scope.LOW_RANK.value, 3e-3, 3, 0, 1, 16)
 
 Change = Callable[[BreakASceneConfig], BreakASceneConfig]
 Cells = dict[tuple[str, int, str], dict[str, list[float]]]  # (scene, seed, variant) -> measures

@@ -77,14 +77,16 @@ def for_tinyworld(settings: Settings) -> Settings:
 
 
 # TinyWorld is a thousandth of Stable Diffusion: it bears, and needs, larger steps. In so few of
-# them a full weight on class images would leave little room for the concept, none lets it forget.
+# them it forgets little, and beside class images it would learn little. At the paper's weight of
+# the attention loss, words that start as shapes of one world mix.
 TINYWORLD = Settings(
     config=BreakASceneConfig(
         token_phase=TokenPhase(steps=60, learning_rate=5e-3),
-        weight_phase=WeightPhase(steps=240, learning_rate=2e-3, scope=Scope.LOW_RANK),
-        prior_weight=0.3,
+        weight_phase=WeightPhase(steps=240, learning_rate=3e-3, scope=Scope.LOW_RANK, rank=2),
+        attention_weight=0.1,
+        prior_weight=0.0,
         prior_prompt="a photo of an object",
-        batch_size=3,
+        batch_size=4,
     ),
     class_images=ClassImages(draw=16, steps=20, cfg=3.0),
     loop=LoopConfig(save_every=50),
@@ -94,7 +96,7 @@ TINYWORLD_RATE_OF_SCOPE = {
     Scope.HANDLES: 5e-3,
     Scope.CROSS_ATTENTION_KV: 2e-3,
     Scope.CROSS_ATTENTION: TINYWORLD_CLIC_RATE,
-    Scope.LOW_RANK: 2e-3,
+    Scope.LOW_RANK: 3e-3,
     Scope.FULL: 3e-4,
 }
 _RATES = {Preset.OFFICIAL: RATE_OF_SCOPE, Preset.TINYWORLD: TINYWORLD_RATE_OF_SCOPE}

@@ -34,12 +34,12 @@ PREVIEWS = 5  # rows of the timeline
 class Plot:
     """What the demo teaches and draws."""
 
-    objects: tuple[str, ...] = ("swirl", "twotone")  # of `tinyworld.concepts`
-    words: tuple[str, ...] = ("object", "object")  # that their handles start from
-    scene_seed: int = 3
-    background: str = "grass"
-    alone_on: tuple[str, ...] = ("black", "beach", "bricks")
-    together_on: tuple[str, ...] = ("white", "gray", "night")
+    objects: tuple[str, ...] = ("split", "bullseye")  # of `tinyworld.concepts`
+    words: tuple[str, ...] = ("square", "circle")  # that their handles start from
+    scene_seed: int = 2
+    background: str = "white"
+    alone_on: tuple[str, ...] = ("gray", "beach", "bricks")
+    together_on: tuple[str, ...] = ("sky", "gray", "grass")
     neighbour: str = "a red square"  # something the model knew before
     neighbour_on: str = "white"
     seeds: tuple[int, ...] = (1, 2)

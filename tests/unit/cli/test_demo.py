@@ -71,5 +71,5 @@ def test_the_page_stands_alone_and_is_the_same_every_time(
     assert "$" not in reader.text.replace("$ ", "")
     assert len(reader.images) >= 10
     assert all(src.startswith("data:image/png;base64,") for src in reader.images)
-    assert "<my-swirl>" in reader.text
+    assert "<my-split>" in reader.text
     assert (tmp_path / "demo" / "concept.safetensors").is_file()
