@@ -8,9 +8,11 @@ from .attention import AttentionMaps
 from .blended import CompositeSeam, MaskedBlendedEdit, MaskedBlendedSampler
 from .concept import ApplyConcept, ExportConcept, InspectConcept, LoadConcept, SaveConcept
 from .concept_bank import ConceptBank
+from .conceptlab import AdaptiveNegativesTrainer, ConceptMixing, EvolveConcepts
 from .guidance import CrossAttentionGuidance
 from .lag import ApplyLag, LagMapsNode, LagSampler
 from .matching import ConceptDiscovery, RoIMatching
+from .prior import GenerateWithPrior, LoadBlip2, LoadDiffusionPrior, register_lab_folders
 from .regions import RegionsNode
 from .residuals import TrainPersonalizedResiduals
 from .scene import ConceptSceneNode
@@ -50,6 +52,12 @@ NODES: list[type[io.ComfyNode]] = [
     RegionsNode,
     RegionFeatureFuser,
     WeaveConcepts,
+    LoadDiffusionPrior,
+    LoadBlip2,
+    AdaptiveNegativesTrainer,
+    ConceptMixing,
+    EvolveConcepts,
+    GenerateWithPrior,
     AttentionMaps,
     TinyWorldCheckpoint,
     TinyWorldScene,
@@ -62,6 +70,7 @@ class ConceptLoomExtension(ComfyExtension):
 
     async def on_load(self) -> None:
         register_concept_folders()
+        register_lab_folders()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES

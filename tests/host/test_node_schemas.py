@@ -43,6 +43,13 @@ LAG = [
     "strength", "localised", "quantile", "softness", "smoothing", "start", "end", "negative_rows",
     "use_class_word", "class_word", "mask",
 ]  # fmt: skip
+LAB_RUN = ["name", "steps", "learning_rate", "look_every", "checkpoint", "seed"]
+LAB_CLAMPS = ["positive_ceiling", "negative_floor", "positive_weight"]
+LAB_EXPERT = [
+    "initialiser", "prior_steps", "prior_guidance", "checkpointing", "templates", "gallery",
+    "gallery_seed", "save_every",
+]  # fmt: skip
+LAB_OUT = ["CONCEPT", "IMAGE", "IMAGE", "IMAGE", "IMAGE", "LOSS_MAP", "STRING", "STRING"]
 SURFACE = {
     "ConceptScene": (
         ["images", "masks", "concepts", "background", "vae"],
@@ -92,6 +99,29 @@ SURFACE = {
         ["model", "clip", "vae", "images", "name", "word", "scope", "object_word", "steps",
          "rate", "checkpointing", "read_steps", "threshold", "seed"],
         ["CONCEPT", "MASK", "MASK", "IMAGE"],
+    ),
+    "LoadDiffusionPrior": (
+        ["prior", "decoder", "precision", "steps", "cfg", "size", "model", "clip", "vae"],
+        ["PRIOR"],
+    ),
+    "LoadBlip2": (["model_folder", "precision"], ["VQA"]),
+    "AdaptiveNegativesTrainer": (
+        ["prior", "vqa", "handle", "category", "negatives", *LAB_RUN, "object_or_style", "locked",
+         "forbidden", "question", "gradual", "most_negatives", "keep_duplicates", "early_stop",
+         *LAB_CLAMPS, "initialiser_word", *LAB_EXPERT],
+        LAB_OUT,
+    ),
+    "ConceptMixing": (
+        ["prior", "handle", "words", *LAB_RUN, *LAB_CLAMPS, "initialiser_word", *LAB_EXPERT],
+        LAB_OUT,
+    ),
+    "EvolveConcepts": (
+        ["prior", "concepts", "images", "handle", "first_word", "weights", *LAB_RUN, *LAB_EXPERT],
+        LAB_OUT,
+    ),
+    "GenerateWithPrior": (
+        ["prior", "concept", "prompt", "seed", "count", "prior_steps", "prior_guidance"],
+        ["IMAGE", "CLIP_VISION_OUTPUT"],
     ),
     "AttentionMaps": (
         ["model", "clip", "vae", "image", "prompt", "words", "masks", "timesteps", "level", "seed"],

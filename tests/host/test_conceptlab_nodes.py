@@ -1,0 +1,284 @@
+"""ConceptLab's nodes through ComfyUI's own executor, on tiny models of the real classes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import folder_paths
+import pytest
+import torch
+from executor import Executor, Result, given, node
+from tiny_models import Graph, assert_same_state, graph_of, state_of
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+pytest.importorskip("diffusers")
+
+from unit.vision.tiny_files import save_blip2, save_decoder_22, save_prior
+
+MODEL = {"model": given("model"), "clip": given("clip"), "vae": given("vae")}
+RUN = {
+    "name": "test-lab",
+    "steps": 4,
+    "learning_rate": 0.01,
+    "look_every": 2,
+    "checkpoint": 0,
+    "seed": 0,
+    "initialiser": "mean",
+    "prior_steps": 2,
+    "prior_guidance": 4.0,
+    "checkpointing": True,
+    "templates": "a photo of a {concept}",
+    "gallery": "a photo of a {concept}",
+    "gallery_seed": 1,
+    "save_every": 1,
+}
+CLAMPS = {"positive_ceiling": 0.28, "negative_floor": 0.2, "positive_weight": 1.0}
+TRAINER = {
+    **RUN,
+    **CLAMPS,
+    "handle": "my-pet",
+    "category": "pet",
+    "negatives": "",
+    "object_or_style": "object",
+    "locked": "",
+    "forbidden": "",
+    "question": "",
+    "gradual": False,
+    "most_negatives": 0,
+    "keep_duplicates": False,
+    "early_stop": 0,
+    "initialiser_word": "",
+}
+OUTPUTS = ["concept", "samples", "timeline", "similar", "loss", "map", "negatives", "told"]
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: Executor) -> Path:
+    known = dict(folder_paths.folder_names_and_paths)
+    for kind in ("diffusion_priors", "vqa", "concepts", "loras", "embeddings"):
+        place = tmp_path / "models" / kind
+        place.mkdir(parents=True)
+        monkeypatch.setitem(known, kind, ([str(place)], {".safetensors"}))
+    monkeypatch.setattr(folder_paths, "folder_names_and_paths", known)
+    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path / "output"))
+    monkeypatch.setattr(folder_paths, "temp_directory", str(tmp_path / "temp"))
+    folder_paths.filename_list_cache.clear()
+    with torch.inference_mode(False):
+        save_prior(tmp_path / "models" / "diffusion_priors" / "prior")
+        save_decoder_22(tmp_path / "models" / "diffusion_priors" / "decoder")
+        save_blip2(tmp_path / "models" / "vqa" / "blip2")
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def executor() -> Executor:
+    return Executor()
+
+
+def loader(prior: str = "prior", decoder: str = "decoder", **more: Any) -> dict[str, Any]:
+    sizes = {"steps": 2, "cfg": 4.0, "size": 64, "precision": "half"}
+    return node("LoadDiffusionPrior", prior=prior, decoder=decoder, **{**sizes, **more})
+
+
+def blip2() -> dict[str, Any]:
+    return node("LoadBlip2", model_folder="blip2", precision="half")
+
+
+def trainer(**inputs: Any) -> dict[str, Any]:
+    links = {"prior": ["1", 0]}
+    return node("AdaptiveNegativesTrainer", **links, **{**TRAINER, **inputs})
+
+
+def outputs_of(place: str) -> dict[str, Any]:
+    return {name: [place, i] for i, name in enumerate(OUTPUTS)}
+
+
+def train(executor: Executor, *, asks: bool = True, **inputs: Any) -> Result:
+    graph = {"1": loader(), "2": blip2(), "3": trainer(**inputs)}
+    if asks:
+        graph["3"]["inputs"]["vqa"] = ["2", 0]
+    return executor.run(graph, {}, **outputs_of("3"))
+
+
+def test_it_invents_asks_and_saves(executor: Executor, folders: Path):
+    result = train(executor)
+    assert result.error == ""
+    concept = result.values["concept"]
+    assert concept.names == ["my-pet"]
+    assert concept.handles["my-pet"]["clip_l"].shape == (1, 16)
+    assert result.values["samples"].shape == (1, 64, 64, 3)
+    for name in ("timeline", "similar", "loss"):
+        assert result.values[name].ndim == 4
+    assert "Checkpoints: 0, 2, 4" in result.values["told"]
+    assert len(list((folders / "output").rglob("test-lab-*.safetensors"))) == 1
+
+
+def test_another_checkpoint_needs_no_learning(executor: Executor):
+    last = train(executor, seed=7).values["concept"]
+    result = train(executor, seed=7, checkpoint=2)
+    assert result.error == ""
+    early = result.values["concept"]
+    assert early.recipe["checkpoint"] == 2
+    assert not torch.equal(early.handles["my-pet"]["clip_l"], last.handles["my-pet"]["clip_l"])
+    assert "0, 2, 4" in train(executor, seed=7, checkpoint=3).error
+
+
+def test_a_concept_is_drawn_and_given_to_unclip(executor: Executor):
+    graph = {
+        "1": loader(),
+        "2": trainer(steps=1),
+        "3": node(
+            "GenerateWithPrior",
+            prior=["1", 0],
+            concept=["2", 0],
+            prompt="a photo of a <my-pet>",
+            seed=3,
+            count=2,
+            prior_steps=2,
+            prior_guidance=4.0,
+        ),
+        "4": {
+            "class_type": "unCLIPConditioning",
+            "inputs": {
+                "conditioning": given("conditioning"),
+                "clip_vision_output": ["3", 1],
+                "strength": 1.0,
+                "noise_augmentation": 0.0,
+            },
+        },
+    }
+    conditioning = [[torch.zeros(1, 77, 8), {}]]
+    result = executor.run(
+        graph, {"conditioning": conditioning}, images=["3", 0], vision=["3", 1], unclip=["4", 0]
+    )
+    assert result.error == ""
+    assert result.values["images"].shape == (2, 64, 64, 3)
+    assert result.values["vision"].image_embeds.shape == (2, 16)
+    assert result.values["unclip"][0][1]["unclip_conditioning"][0]["strength"] == 1.0
+
+
+def test_words_are_mixed_by_weight(executor: Executor):
+    inputs = {**RUN, **CLAMPS, "handle": "my-mix", "words": "cat: 3\ndog", "initialiser_word": ""}
+    graph = {"1": loader(), "2": node("ConceptMixing", prior=["1", 0], **inputs)}
+    result = executor.run(graph, {}, **outputs_of("2"))
+    assert result.error == ""
+    recipe = result.values["concept"].recipe
+    assert recipe["positives"] == ["cat", "dog"]
+    assert recipe["weights"] == [3.0, 1.0]
+    graph["2"]["inputs"]["words"] = "cat: much"
+    assert "number" in executor.run(graph, {}, **outputs_of("2")).error
+
+
+def test_generations_are_bred_from_concepts_and_photographs(executor: Executor):
+    child = {
+        **RUN,
+        "handle": "my-child",
+        "first_word": "pet",
+        "weights": "3, 1",
+        "steps": 2,
+        "concepts__concept0": ["2", 0],
+        "images__image0": given("photos"),
+    }
+    grandchild = {**child, "handle": "my-grandchild", "concepts__concept0": ["3", 0]}
+    graph = {
+        "1": loader(),
+        "2": trainer(steps=1),
+        "3": node("EvolveConcepts", prior=["1", 0], **child),
+        "4": node("EvolveConcepts", prior=["1", 0], **grandchild),
+    }
+    photos = torch.rand(3, 20, 20, 3, generator=torch.Generator().manual_seed(0))
+    result = executor.run(graph, {"photos": photos}, **outputs_of("4"))
+    assert result.error == ""
+    lineage = result.values["concept"].recipe["lineage"]
+    assert lineage["generation"] == 2
+    assert lineage["parents"] == {"my-child": 0.75, "photo-1": 0.25}
+    assert lineage["ancestors"]["my-child"]["parents"] == {"my-pet": 0.75, "photo-1": 0.25}
+    assert "my-child (generation 1)" in result.values["told"]
+
+
+def text_space(executor: Executor, models: Graph, **inputs: Any) -> Result:
+    graph = {
+        "1": loader("none (text space)", "none", size=32, **MODEL),
+        "2": trainer(**{"negatives": "dog", **inputs}),
+        "3": node("ApplyConcept", **{k: MODEL[k] for k in ("model", "clip")},
+                  concept=["2", 0], strength=1.0),
+    }  # fmt: skip
+    values = {"model": models.model, "clip": models.clip, "vae": models.vae}
+    return executor.run(graph, values, **outputs_of("2"), clip=["3", 1])
+
+
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+def test_without_a_prior_the_base_model_learns_the_name_and_stays_as_it_is(
+    executor: Executor, family: str
+):
+    models = graph_of(family)
+    before = state_of(models.model), state_of(models.clip.patcher)
+    result = text_space(executor, models)
+    assert result.error == ""
+    assert result.values["negatives"] == "dog"
+    assert any(
+        isinstance(token, torch.Tensor)
+        for token, _ in result.values["clip"].tokenize("a <my-pet>")["l"][0]
+    )
+    assert_same_state(models.model, before[0])
+    assert_same_state(models.clip.patcher, before[1])
+
+
+def test_the_text_space_needs_a_base_model(executor: Executor):
+    graph = {"1": loader("none (text space)", "none"), "2": trainer()}
+    assert "connect MODEL" in executor.run(graph, {}, **outputs_of("2")).error
+
+
+def test_cancelling_keeps_the_work_and_the_negatives(executor: Executor, folders: Path):
+    from unittest.mock import patch
+
+    calls = 0
+    real = comfy.model_management.throw_exception_if_processing_interrupted
+
+    def interrupt() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 6:
+            raise comfy.model_management.InterruptProcessingException
+        real()
+
+    with patch.object(
+        comfy.model_management, "throw_exception_if_processing_interrupted", interrupt
+    ):
+        stopped = train(executor, seed=5, name="stopped")
+    assert stopped.was_cancelled
+    states = list((folders / "output").rglob("state-*.safetensors"))
+    assert states
+    resumed = train(executor, seed=5, name="stopped")
+    whole = train(executor, seed=5, name="whole")
+    assert resumed.error == whole.error == ""
+    a, b = (made.values["concept"].handles["my-pet"]["clip_l"] for made in (resumed, whole))
+    assert torch.equal(a, b)
+    assert resumed.values["negatives"] == whole.values["negatives"]
+
+
+def test_widths_that_do_not_fit_are_told(executor: Executor):
+    graph = {
+        "1": loader(),
+        "2": loader("none (text space)", "none", size=32, **MODEL),
+        "3": node("AdaptiveNegativesTrainer", prior=["2", 0], **{**TRAINER, "steps": 1}),
+        "4": node(
+            "GenerateWithPrior",
+            prior=["1", 0],
+            concept=["3", 0],
+            prompt="a <my-pet>",
+            seed=0,
+            count=1,
+            prior_steps=2,
+            prior_guidance=1.0,
+        ),
+    }
+    models = graph_of("sd1")
+    values = {"model": models.model, "clip": models.clip, "vae": models.vae}
+    result = executor.run(graph, values, images=["4", 0])
+    assert "16 wide" in result.error
+    assert result.kind == "PromptError"
