@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from clic_stories import carry_an_ornament
+from residual_stories import residuals_and_lag, two_concepts_with_lag
 from workflow_graph import Graph, Node, Output
 
 OBJECTS, SCENE_SEED = "split, bullseye", 2
@@ -23,6 +24,8 @@ def stories(schemas: dict[str, Any]) -> dict[str, Graph]:
         "2-use-the-words": use_the_words(Graph(schemas)),
         "3-look-at-attention": look_at_attention(Graph(schemas)),
         "4-carry-an-ornament": carry_an_ornament(Graph(schemas)),
+        "5-residuals-and-lag": residuals_and_lag(Graph(schemas)),
+        "6-two-concepts-with-lag": two_concepts_with_lag(Graph(schemas)),
     }
 
 

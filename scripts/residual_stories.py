@@ -1,0 +1,126 @@
+"""The stories of Personalized Residuals: with and without LAG, and two concepts in one picture."""
+
+from __future__ import annotations
+
+from workflow_graph import Graph, Node, Output
+
+GREEN, BLUE, VIOLET = "#3f5f3f", "#3f4f6f", "#5a4a6a"
+PX = 64  # side of a TinyWorld picture
+# object, word that comes near, background of its pictures
+TARGET, BOX = ("bullseye", "circle", "grass"), ("split", "square", "beach")
+TEACHING = {
+    "steps": 200, "learning_rate": 1e-2, "ratio": 0.25, "preview_every": 0, "preview_steps": 20,
+    "preview_cfg": 3.0,
+}  # fmt: skip
+DRAWING = {
+    "seed": 7, "steps": 25, "cfg": 3.0, "sampler_name": "ddim", "scheduler": "normal",
+    "denoise": 1.0,
+}  # fmt: skip
+
+
+def residuals_and_lag(graph: Graph) -> Graph:
+    """A few pictures on grass -> the object elsewhere, with LAG, as a plain LoRA, and without."""
+    graph.note(
+        "## Learn residuals, and apply them only where the object is\n\n"
+        "Press **Run**. *Train Personalized Residuals* learns one object from three pictures that "
+        "all lie on grass: no masks, no pictures of the class. Then the same prompt and seed are "
+        "drawn three times: with **LAG**, which adds the residuals only where the word looks, with "
+        "the residuals **everywhere** as a plain LoRA would, and by the **base model** alone.\n\n"
+        "**Your own:** connect a batch of 3 to 5 pictures and any SD 1.5, SD 2 or SDXL "
+        "checkpoint, and put *steps*, *learning_rate* and *ratio* back to 150, 0.001 and 0.05.",
+        (40, 40), (520, 330),
+    )  # fmt: skip
+    base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 450), (240, 90))
+    concept = taught(graph, base, "my-target", TARGET, 600)
+    latent = graph.node(
+        "EmptyLatentImage", (840, 740), (300, 120), width=PX, height=PX, batch_size=4
+    )
+    settings = {
+        "with LAG": {},
+        "everywhere, as a LoRA": {"localised": False},
+        "base model": {"strength": 0.0},
+    }
+    for row, (title, knobs) in enumerate(settings.items()):
+        top = 80 + row * 470
+        lag = graph.node(
+            "ConceptLoomApplyLag", (1200, top), (270, 380), title,
+            model=base[0], clip=base[1], concept=concept, **knobs,
+        )  # fmt: skip
+        prompts = [
+            graph.node("CLIPTextEncode", (1500, top + 160 * i), (300, 120), clip=lag[1], text=text)
+            for i, text in enumerate(("a photo of a <my-target> circle on a black background", ""))
+        ]
+        drawn = graph.node(
+            "KSampler", (1840, top), (280, 290), model=lag[0], positive=prompts[0][0],
+            negative=prompts[1][0], latent_image=latent[0], **DRAWING,
+        )  # fmt: skip
+        decoded = graph.node(
+            "VAEDecode", (1840, top + 330), (160, 60), samples=drawn[0], vae=base[2]
+        )
+        graph.node(
+            "SaveImage", (2160, top), (360, 380), images=decoded[0],
+            filename_prefix=f"conceptloom/lag/{row}",
+        )  # fmt: skip
+    graph.group("1. Learn from three pictures on grass", 40, 380, 1120, 720, GREEN)
+    graph.group("2. The same prompt and seed three times", 1180, 10, 1360, 1480, BLUE)
+    return graph
+
+
+def two_concepts_with_lag(graph: Graph) -> Graph:
+    """Two concepts, learned apart -> one picture, each only where it is."""
+    graph.note(
+        "## Two concepts in one picture\n\n"
+        "Two objects are learned apart, from pictures on grass and at the beach. *LAG Sampler* "
+        "draws both at once: every word has a mask of its own in every block, and where two are "
+        "looked for the stronger attention stays. The masks show while it draws.",
+        (40, 40), (520, 230),
+    )  # fmt: skip
+    base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 340), (240, 90))
+    concepts = [
+        taught(graph, base, name, lesson, 480 + 760 * i)
+        for i, (name, lesson) in enumerate((("my-target", TARGET), ("my-box", BOX)))
+    ]
+    latent = graph.node(
+        "EmptyLatentImage", (1200, 80), (300, 120), width=PX, height=PX, batch_size=4
+    )
+    drawn = graph.node(
+        "ConceptLoomLagSampler", (1200, 260), (360, 800), model=base[0], clip=base[1],
+        concepts__concept0=concepts[0], concepts__concept1=concepts[1], latent_image=latent[0],
+        positive="a photo of a <my-target> circle and a <my-box> square on a white background",
+        **DRAWING,
+    )  # fmt: skip
+    decoded = graph.node("VAEDecode", (1600, 80), (160, 60), samples=drawn[0], vae=base[2])
+    graph.node(
+        "SaveImage", (1600, 190), (380, 380), images=decoded[0],
+        filename_prefix="conceptloom/lag/two",
+    )  # fmt: skip
+    graph.node("PreviewImage", (1600, 620), (520, 380), "Mask of every block", images=drawn[2])
+    as_image = graph.node("MaskToImage", (2020, 80), (200, 60), mask=drawn[1])
+    graph.node("PreviewImage", (2020, 190), (320, 380), "Masks, averaged", images=as_image[0])
+    graph.group("1. Learn two objects apart", 40, 280, 1120, 1720, GREEN)
+    graph.group("2. Both in one picture", 1180, 10, 1180, 1080, VIOLET)
+    return graph
+
+
+def taught(graph: Graph, base: Node, handle: str, lesson: tuple[str, str, str], top: int) -> Output:
+    """A concept learned from three pictures of one object."""
+    name, word, background = lesson
+    pictures = [
+        graph.node(
+            "ConceptLoomTinyWorldScene", (60, top + 180 * i), (270, 150),
+            objects=name, background=background, seed=i,
+        )
+        for i in range(3)
+    ]  # fmt: skip
+    batch = pictures[0][0]
+    for i, picture in enumerate(pictures[1:]):
+        joined = graph.node(
+            "ImageBatch", (370, top + 120 * i), (200, 60), image1=batch, image2=picture[0]
+        )
+        batch = joined[0]
+    trained = graph.node(
+        "ConceptLoomTrainPersonalizedResiduals", (400, top + 250), (400, 420), model=base[0],
+        clip=base[1], vae=base[2], images=batch, handle=handle, class_word=word, name=handle,
+        **TEACHING,
+    )  # fmt: skip
+    return trained[0]
