@@ -259,8 +259,8 @@ def injection_of(
         height, width = template.trajectory.shape[-2:]
         if info.latent_shape[-2:] != (height, width):
             raise ImageError(
-                f"The sampler draws latents of {info.latent_shape[-1]}x{info.latent_shape[-2]}, but "
-                f"the template has {width}x{height}; connect the template's own latent."
+                f"The sampler draws latents of {info.latent_shape[-1]}x{info.latent_shape[-2]}, "
+                f"but the template has {width}x{height}; connect the template's own latent."
             )
         return template.step_at(float(info.timesteps[0]))
 
