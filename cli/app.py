@@ -13,6 +13,7 @@ from .. import __version__
 from ..errors import ConceptLoomError
 from .cancelling import Stopped
 from .console import complain, console, log_to_console, say
+from .invent_command import invent
 from .options import Device, Layout, Model, Precision, PrecisionName
 from .residuals_command import train_residuals
 from .train_command import train
@@ -49,6 +50,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("train")(train)
+app.command("invent")(invent)
 app.command("transfer")(transfer)
 app.command("train-residuals")(train_residuals)
 app.command("weave")(weave)

@@ -135,7 +135,7 @@ class EvolveConcepts(io.ComfyNode):
         with torch.inference_mode(False):
             parents = [*drawn_parents(prior, concepts, progress), *photographed(images)]
             made = evolve(
-                prior.space, handle, parents, evolution_config(first_word, shares, knobs),
+                prior.space, handle, parents, evolution_config(prior, first_word, shares, knobs),
                 painter=prior.painter, loop=loop_of(knobs), folder=run_folder(name),
                 progress=progress,
             )  # fmt: skip
@@ -195,7 +195,7 @@ def lab_config(
         positive_ceiling=float(clamps["positive_ceiling"] or 0.0),
         negative_floor=float(clamps["negative_floor"] or 0.0),
         initialiser_word=knobs["initialiser_word"],
-        **common(knobs),
+        **common(prior, knobs),
     )
 
 
@@ -215,10 +215,10 @@ def negatives_of(knobs: Mapping[str, Any]) -> NegativesConfig:
 
 
 def evolution_config(
-    first_word: str, weights: tuple[float, ...], knobs: Mapping[str, Any]
+    prior: LoadedPrior, first_word: str, weights: tuple[float, ...], knobs: Mapping[str, Any]
 ) -> EvolutionConfig:
     """The recipe that the widgets of Evolve Concepts ask for."""
-    given, default = common(knobs), EvolutionConfig()
+    given, default = common(prior, knobs), EvolutionConfig()
     for name in ("templates", "gallery"):
         given[name] = given[name] or getattr(default, name)
     return EvolutionConfig(
@@ -226,7 +226,7 @@ def evolution_config(
     )
 
 
-def common(knobs: Mapping[str, Any]) -> dict[str, Any]:
+def common(prior: LoadedPrior, knobs: Mapping[str, Any]) -> dict[str, Any]:
     """Settings that inventing, mixing and breeding have alike."""
     return {
         "steps": knobs["steps"],
@@ -234,8 +234,8 @@ def common(knobs: Mapping[str, Any]) -> dict[str, Any]:
         "seed": knobs["seed"],
         "gallery_seed": knobs["gallery_seed"],
         "initialiser": Initialiser(knobs["initialiser"]),
-        "templates": lines(knobs["templates"]),
-        "gallery": lines(knobs["gallery"]),
+        "templates": lines(knobs["templates"]) or prior.sentences,
+        "gallery": lines(knobs["gallery"]) or prior.gallery,
         "sampling": PriorSampling(
             steps=knobs["prior_steps"],
             guidance=knobs["prior_guidance"],

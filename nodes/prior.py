@@ -16,7 +16,7 @@ from torch import Tensor
 from ..errors import ModelError
 from ..host.comfyui.progress import NodeProgress
 from ..host.ports import Host
-from ..tinyworld.prior import load_tiny_prior
+from ..tinyworld.prior import GALLERY, SENTENCES, load_tiny_prior
 from ..tinyworld.questions import OracleQuestions
 from ..training.concept import Concept
 from ..vision.clip_space import ClipSpace
@@ -43,6 +43,8 @@ class LoadedPrior:
     painter: Painter | None
     ceiling: float | None = None  # clamps that this space wants instead of the method's
     floor: float | None = None
+    sentences: tuple[str, ...] = ()  # to learn in, where the method's hold words unknown here
+    gallery: tuple[str, ...] = ()
 
 
 class LoadDiffusionPrior(io.ComfyNode):
@@ -280,7 +282,7 @@ def on_host(prior: str, host: Host, steps: int, cfg: float, size: int) -> Loaded
             projection=tiny.projection,
             scheduler=tiny.scheduler,
         )
-    return LoadedPrior(space, painter, *tiny.clamps)
+    return LoadedPrior(space, painter, *tiny.clamps, SENTENCES, GALLERY)
 
 
 def from_folders(

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 FORMAT, FORMAT_VERSION = "conceptloom.tinyworld.prior", 1
 WEIGHTS = Path(__file__).parent / "prior.safetensors"
+# ConceptLab's sentences in the few words that this world knows.
+SENTENCES = ("a photo of a {concept}", "a picture of a {concept}", "an image of a {concept}")
+GALLERY = ("a photo of a {concept}", "a photo of a {concept} on the grass")
 HOW = "python -m conceptloom.tinyworld.train_prior --install"
 
 
