@@ -21,9 +21,9 @@ from conceptloom.tinyworld.concepts import concept_scene  # noqa: E402
 from .quick import QUICK, Command, masks_of  # noqa: E402
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Small models lose more by handing work between threads than they win."""
+    """Small models lose more by handing work between threads than they win, and sums differ."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
