@@ -26,6 +26,8 @@ ON_THUMBNAIL = {
     "2-use-the-words": ["Save Image"],
     "3-look-at-attention": ["Overlay"],
     "4-carry-an-ornament": ["Carried over", "New objects"],
+    "5-residuals-and-lag": ["Save Image"],
+    "6-two-concepts-with-lag": ["Save Image", "Masks, averaged"],
 }
 # Help page picture -> workflow and title of the node that shows it.
 IN_HELP = {
@@ -41,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--comfyui", type=Path, required=True)
     parser.add_argument("--json-only", action="store_true", help="the JSON files, with nothing run")
-    parser.add_argument("--keep-concept", action="store_true", help="do not learn it again")
+    parser.add_argument("--only", nargs="+", help="run these stories, by the start of their names")
     parser.add_argument("--base", type=Path, help="ComfyUI's folders; a stopped run goes on there")
     given = parser.parse_args()
     for folder in (CONCEPT.parent, WORKFLOWS / "api", HELP):
@@ -49,13 +51,13 @@ def main() -> None:
     base = given.base or Path(tempfile.mkdtemp(prefix="conceptloom-workflows-"))
     try:
         with HeadlessComfyUI(given.comfyui, base) as server:
-            build(server, json_only=given.json_only, keep_concept=given.keep_concept)
+            build(server, json_only=given.json_only, only=given.only or [""])
     finally:
         if not given.base:
             shutil.rmtree(base, ignore_errors=True)
 
 
-def build(server: HeadlessComfyUI, *, json_only: bool, keep_concept: bool) -> None:
+def build(server: HeadlessComfyUI, *, json_only: bool, only: Sequence[str]) -> None:
     """Everything in its order: the second and third story need what the first one learned."""
     placeholder = not CONCEPT.exists()
     if placeholder:  # so that the list of concepts, and with it the second story, has its name
@@ -69,7 +71,7 @@ def build(server: HeadlessComfyUI, *, json_only: bool, keep_concept: bool) -> No
             CONCEPT.unlink()
         return
     for name, graph in graphs.items():
-        if name.startswith("1-") and keep_concept and not placeholder:
+        if not name.startswith(tuple(only)):
             continue
         tell(f"running {name}")
         began = time.monotonic()
