@@ -79,7 +79,9 @@ class LagSampler(io.ComfyNode):
             hidden=[io.Hidden.unique_id],
             inputs=[*_model_inputs(), _concepts_input(), *_sampler_inputs(), *lag_inputs()],
             outputs=[
-                io.Latent.Output("latent", tooltip="For VAE Decode."),
+                io.Latent.Output(
+                    "latent", tooltip="What was drawn; VAE Decode makes pictures of it."
+                ),
                 io.Mask.Output(
                     "masks",
                     tooltip="One for every concept and picture: mean over blocks and steps.",

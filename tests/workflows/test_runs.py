@@ -110,6 +110,54 @@ def test_the_words_work_in_new_prompts(server: HeadlessComfyUI, references: dict
         assert sum(bool(oracle.find(image)) for image in drawn[prefix]) >= 3, prefix
 
 
+def shortened(name: str) -> dict[str, Any]:
+    """A workflow whose trainers take a few steps only: all of it runs, little of it is learned."""
+    graph = api(name)
+    for node in graph.values():
+        for knob in ("steps", "preset.token_steps", "preset.weight_steps"):
+            if knob in node["inputs"] and "Train" in node["class_type"]:
+                node["inputs"][knob] = 6
+        if "preview_steps" in node["inputs"]:
+            node["inputs"]["preview_steps"] = 1
+    return graph
+
+
+def test_an_ornament_is_carried_and_the_rest_stays(server: HeadlessComfyUI):
+    graph, oracle = shortened("4-carry-an-ornament"), load_oracle()
+    shown = server.run(graph, LIMIT)
+    (carried,) = pictures(server, shown[by_title(graph, "Carried over")])
+    target = graph[by_title(graph, "Another object")]["inputs"]
+    assert oracle.background(carried) == target["background"]
+    largest = oracle.find(carried)[0]
+    assert (largest.colour, largest.shape) == tuple(target["object"].split()[-2:])
+    assert pictures(server, shown[by_title(graph, "New objects")])
+
+
+def test_residuals_with_lag_everywhere_and_nowhere_are_three_pictures(server: HeadlessComfyUI):
+    graph = shortened("5-residuals-and-lag")
+    shown = server.run(graph, LIMIT)
+    lag, everywhere, base = (
+        np.stack(pictures(server, shown[number])).astype(float)
+        for prefix in range(3)
+        for number, node in graph.items()
+        if node["inputs"].get("filename_prefix") == f"conceptloom/lag/{prefix}"
+    )
+    for one, other in ((lag, base), (everywhere, base), (lag, everywhere)):
+        assert np.abs(one - other).mean() > 1  # of 255
+    places = [load_oracle().background(image) for image in base.astype(np.uint8)]
+    assert places.count("black") >= 3
+
+
+def test_two_concepts_have_a_mask_each(server: HeadlessComfyUI):
+    graph = shortened("6-two-concepts-with-lag")
+    shown = server.run(graph, LIMIT)
+    (saved,) = [n for n, node in graph.items() if node["class_type"] == "SaveImage"]
+    drawn = pictures(server, shown[saved])
+    masks = pictures(server, shown[by_title(graph, "Masks, averaged")])
+    assert len(masks) == 2 * len(drawn)
+    assert all(0.02 < mask.mean() / 255 < 0.6 for mask in masks)
+
+
 def test_attention_finds_plain_and_learned_words(server: HeadlessComfyUI):
     shown = server.run(api("3-look-at-attention"), LIMIT)
     scores = [
