@@ -17,6 +17,20 @@ from .shared import CATEGORY, listed
 MOST_OBJECTS = 3
 
 
+def size_input() -> io.Int.Input:
+    """The side of a rendered picture."""
+    return io.Int.Input(
+        "size",
+        default=SIZE,
+        min=16,
+        max=1024,
+        step=8,
+        tooltip=f"Side of the picture in pixels. {SIZE} is what the checkpoint was trained at; "
+        "larger ones suit other models.",
+        advanced=True,
+    )
+
+
 class TinyWorldCheckpoint(io.ComfyNode):
     """The bundled model as MODEL, CLIP and VAE."""
 
@@ -85,16 +99,7 @@ class TinyWorldScene(io.ComfyNode):
                     tooltip="Where the objects lie and how large they are; the same seed draws "
                     "the same picture.",
                 ),
-                io.Int.Input(
-                    "size",
-                    default=SIZE,
-                    min=16,
-                    max=1024,
-                    step=8,
-                    tooltip=f"Side of the picture in pixels. {SIZE} is what the checkpoint was "
-                    "trained at; larger ones suit other models.",
-                    advanced=True,
-                ),
+                size_input(),
             ],
             outputs=[
                 io.Image.Output("image", tooltip="The picture, for Concept Scene."),

@@ -11,8 +11,8 @@ from ..errors import ConfigError
 from ..tinyworld.concepts import CONCEPTS
 from ..tinyworld.ornaments import PARTS, ornament_scene
 from ..tinyworld.shapes import BACKGROUNDS
-from ..tinyworld.world import SIZE
 from .shared import CATEGORY
+from .tinyworld import size_input
 
 BARE = "none"
 
@@ -63,16 +63,7 @@ class TinyWorldOrnament(io.ComfyNode):
                     tooltip="Where the object lies, how large it is and how it is turned; the same "
                     "seed draws it in the same place with and without an ornament.",
                 ),
-                io.Int.Input(
-                    "size",
-                    default=SIZE,
-                    min=16,
-                    max=1024,
-                    step=8,
-                    tooltip=f"Side of the picture in pixels. {SIZE} is what the checkpoint was "
-                    "trained at; larger ones suit other models.",
-                    advanced=True,
-                ),
+                size_input(),
             ],
             outputs=[
                 io.Image.Output("image", tooltip="The picture, for Concept Scene or an edit."),

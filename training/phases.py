@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .adapters import Scope
+from .adapters import Adapters, Scope
 from .checks import require_positive, require_whole
+from .handles import HandleParameters
+from .recipe import Phase
+
+TOKENS, WEIGHTS = "handles", "handles + weights"  # what the phases are called
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,3 +49,15 @@ RATE_OF_SCOPE = {
     Scope.LOW_RANK: 1e-4,
     Scope.FULL: 2e-6,
 }
+
+
+def two_phases(
+    tokens: TokenPhase, weights: WeightPhase, handles: HandleParameters, adapters: Adapters
+) -> list[Phase]:
+    """Handles alone first, then handles and weights together."""
+    vectors = list(handles.parameters())
+    every = [*vectors, *adapters.parameters()]
+    return [
+        Phase(TOKENS, tokens.steps, tokens.learning_rate, vectors),
+        Phase(WEIGHTS, weights.steps, weights.learning_rate, every),
+    ]

@@ -67,6 +67,24 @@ class StepDown:
     passes: int = 1  # forward passes that now make up one of before
 
 
+@dataclass(slots=True)
+class Footprint:
+    """What decides the memory of a pass over pictures, and how a recipe comes to need less."""
+
+    rows: int  # pictures a forward pass
+    checkpointing: bool  # recompute activations in the backward pass
+
+    def step_down(self) -> StepDown | None:
+        """One picture at a time first, then recomputing; None when both are so already."""
+        if self.rows > 1:
+            passes, self.rows = self.rows, 1
+            return StepDown(f"one picture at a time, {passes} passes for a step", passes)
+        if not self.checkpointing:
+            self.checkpointing = True
+            return StepDown("activations are computed again in the backward pass")
+        return None
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoopConfig:
     """How to optimise; AdamW as in the official code of Break-A-Scene (train.py:300-323)."""

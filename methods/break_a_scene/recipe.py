@@ -18,14 +18,13 @@ from ...training.draws import drawn_noise
 from ...training.handles import HandleParameters, initial_handles
 from ...training.loop import summary
 from ...training.losses import masked_noise_loss
-from ...training.recipe import Losses, Phase, StepDown
+from ...training.phases import WEIGHTS, two_phases
+from ...training.recipe import Footprint, Losses, Phase, StepDown
 from ...training.scene import ConceptScene, resized_scene
 from .config import BreakASceneConfig
 from .losses import attention_loss
 from .material import SceneMaterial
 from .sampling import Sample, draw_samples
-
-TOKENS, WEIGHTS = "handles", "handles + weights"
 
 
 class BreakAScene:
@@ -52,7 +51,7 @@ class BreakAScene:
         scope = phase.scope if phase.steps else Scope.HANDLES
         self.adapters = make_adapters(host, scope, rank=phase.rank, seed=config.seed)
         self.sites = sites_to_read(host.sites, self.latent_size, config.attention_level)
-        self._rows, self._checkpointing = config.batch_size, config.checkpointing
+        self._footprint = Footprint(config.batch_size, config.checkpointing)
         with torch.no_grad():
             self._material = SceneMaterial(host, self.scene, self.sites[0].level)
 
@@ -70,12 +69,7 @@ class BreakAScene:
 
     def phases(self) -> Sequence[Phase]:
         tokens, weights = self.config.token_phase, self.config.weight_phase
-        handles = list(self.handles.parameters())
-        every = [*handles, *self.adapters.parameters()]
-        return [
-            Phase(TOKENS, tokens.steps, tokens.learning_rate, handles),
-            Phase(WEIGHTS, weights.steps, weights.learning_rate, every),
-        ]
+        return two_phases(tokens, weights, self.handles, self.adapters)
 
     def named_parameters(self) -> Mapping[str, nn.Parameter]:
         return {**self.handles.named(), **self.adapters.named()}
@@ -83,7 +77,7 @@ class BreakAScene:
     @contextmanager
     def computing(self, phase: Phase) -> Iterator[None]:
         edits = self.adapters.edits() if phase.name == WEIGHTS else {}
-        with self.host.edited(edits, trainable=True, checkpointing=self._checkpointing):
+        with self.host.edited(edits, trainable=True, checkpointing=self._footprint.checkpointing):
             yield
 
     def losses(self, phase: Phase, draw: torch.Generator) -> Losses:
@@ -92,7 +86,7 @@ class BreakAScene:
         While only handles move there is no prior term: a class image's prompt holds no handle, so
         its gradient would be exactly zero. (The official program computes it all the same.)
         """
-        samples = draw_samples(self.scene, self.config, self._rows, draw)
+        samples = draw_samples(self.scene, self.config, self._footprint.rows, draw)
         latent = self._material.latents(samples)
         noise, timesteps = drawn_noise(self.host, latent, draw)
         prompts = self._prompts(samples)
@@ -138,13 +132,7 @@ class BreakAScene:
         return terms
 
     def step_down(self) -> StepDown | None:
-        if self._rows > 1:
-            passes, self._rows = self._rows, 1
-            return StepDown(f"one picture at a time, {passes} passes for a step", passes)
-        if not self._checkpointing:
-            self._checkpointing = True
-            return StepDown("activations are computed again in the backward pass")
-        return None
+        return self._footprint.step_down()
 
     def concept(self, history: Sequence[Mapping[str, float]], thumbnail: Tensor | None) -> Concept:
         """What was learned, ready to be saved."""

@@ -21,14 +21,13 @@ from ...training.draws import drawn_noise
 from ...training.handles import HandleParameters, initial_handles
 from ...training.loop import summary
 from ...training.losses import masked_noise_loss
-from ...training.recipe import Losses, Phase, StepDown
+from ...training.phases import WEIGHTS, two_phases
+from ...training.recipe import Footprint, Losses, Phase, StepDown
 from ...training.scene import ConceptScene, resized_scene
 from ...training.soft_masks import soft_mask
 from .config import CLiCConfig, Form
 from .losses import area_noise_loss, attention_loss, outside_weighted
 from .material import Sample, SceneMaterial
-
-TOKENS, WEIGHTS = "handles", "handles + weights"
 
 
 class CLiC:
@@ -50,7 +49,7 @@ class CLiC:
         self.sites = [s for s in host.sites.transformers if s.place is Place.UP]
         if config.attention_weight and not self.sites:
             raise ModelError("The model has no cross-attention in its up blocks to read maps from.")
-        self._rows, self._checkpointing = config.batch_size, config.checkpointing
+        self._footprint = Footprint(config.batch_size, config.checkpointing)
         with torch.no_grad():
             self._material = SceneMaterial(host, self.scene, config)
 
@@ -63,7 +62,7 @@ class CLiC:
     @property
     def rows(self) -> int:
         """Rows of the largest forward pass."""
-        return self._rows * (bool(self._reads_context) + bool(self.config.roi_weight))
+        return self._footprint.rows * (bool(self._reads_context) + bool(self.config.roi_weight))
 
     @property
     def _reads_context(self) -> float:
@@ -71,12 +70,7 @@ class CLiC:
 
     def phases(self) -> Sequence[Phase]:
         tokens, weights = self.config.token_phase, self.config.weight_phase
-        handles = list(self.handles.parameters())
-        every = [*handles, *self.adapters.parameters()]
-        return [
-            Phase(TOKENS, tokens.steps, tokens.learning_rate, handles),
-            Phase(WEIGHTS, weights.steps, weights.learning_rate, every),
-        ]
+        return two_phases(tokens, weights, self.handles, self.adapters)
 
     def named_parameters(self) -> Mapping[str, nn.Parameter]:
         return {**self.handles.named(), **self.adapters.named()}
@@ -84,7 +78,7 @@ class CLiC:
     @contextmanager
     def computing(self, phase: Phase) -> Iterator[None]:
         edits = self.adapters.edits() if phase.name == WEIGHTS else {}
-        with self.host.edited(edits, trainable=True, checkpointing=self._checkpointing):
+        with self.host.edited(edits, trainable=True, checkpointing=self._footprint.checkpointing):
             yield
 
     def losses(self, phase: Phase, draw: torch.Generator) -> Losses:
@@ -92,7 +86,7 @@ class CLiC:
 
         Picture and region go through the UNet side by side, with the same noise and timestep.
         """
-        samples = [self._material.draw(draw) for _ in range(self._rows)]
+        samples = [self._material.draw(draw) for _ in range(self._footprint.rows)]
         latent = self._material.latents(samples)
         noise, timesteps = drawn_noise(self.host, latent, draw)
         noisy = self.host.schedule.add_noise(latent, noise, timesteps)
@@ -173,13 +167,7 @@ class CLiC:
         return self.config.roi_weight * loss
 
     def step_down(self) -> StepDown | None:
-        if self._rows > 1:
-            passes, self._rows = self._rows, 1
-            return StepDown(f"one picture at a time, {passes} passes for a step", passes)
-        if not self._checkpointing:
-            self._checkpointing = True
-            return StepDown("activations are computed again in the backward pass")
-        return None
+        return self._footprint.step_down()
 
     @property
     def prompts(self) -> tuple[str, ...]:

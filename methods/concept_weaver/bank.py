@@ -22,7 +22,7 @@ from ...training.draws import below, drawn_noise
 from ...training.handles import HandleParameters, generator_for, initial_handles
 from ...training.loop import run, summary
 from ...training.placement import SMALLEST, placed_smaller
-from ...training.recipe import Events, LoopConfig, Losses, Phase, StepDown
+from ...training.recipe import Events, Footprint, LoopConfig, Losses, Phase, StepDown
 from ...training.scene import ConceptScene
 
 
@@ -57,7 +57,7 @@ class BankRecipe:
         self.host, self.scene, self.config = host, scene, config
         self.handles = HandleParameters(initial_handles(host, scene.words, seed=config.seed))
         self.adapters = make_adapters(host, Scope.CROSS_ATTENTION_KV, seed=config.seed)
-        self._rows, self._checkpointing = config.batch_size, False
+        self._footprint = Footprint(config.batch_size, checkpointing=False)
         with torch.no_grad():
             self._views = [self._encoded(number) for number in range(len(scene.images))]
 
@@ -86,14 +86,14 @@ class BankRecipe:
 
     @contextmanager
     def computing(self, phase: Phase) -> Iterator[None]:
-        edits, checkpointing = self.adapters.edits(), self._checkpointing
+        edits, checkpointing = self.adapters.edits(), self._footprint.checkpointing
         with self.host.edited(edits, trainable=True, checkpointing=checkpointing):
             yield
 
     def losses(self, phase: Phase, draw: torch.Generator) -> Losses:
         """The error of the predicted noise where the picture lies."""
         latents, valid, texts = [], [], []
-        for _ in range(self._rows):
+        for _ in range(self._footprint.rows):
             number = below(len(self._views), draw)
             latent, where = self._views[number][below(self.config.views, draw)]
             names = list(self.scene.images[number].masks)
@@ -110,13 +110,7 @@ class BankRecipe:
         return {"diffusion": valid_noise_loss(predicted, noise, mask, weight)}
 
     def step_down(self) -> StepDown | None:
-        if self._rows > 1:
-            passes, self._rows = self._rows, 1
-            return StepDown(f"one picture at a time, {passes} passes for a step", passes)
-        if not self._checkpointing:
-            self._checkpointing = True
-            return StepDown("activations are computed again in the backward pass")
-        return None
+        return self._footprint.step_down()
 
     def concept(self, history: Sequence[Mapping[str, float]]) -> Concept:
         """What was learned, ready for the bank."""

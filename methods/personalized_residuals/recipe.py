@@ -16,7 +16,7 @@ from ...training.draws import below, drawn_noise, happens
 from ...training.handles import HandleParameters, initial_handles
 from ...training.loop import summary
 from ...training.losses import masked_noise_loss
-from ...training.recipe import Losses, Phase, StepDown
+from ...training.recipe import Footprint, Losses, Phase, StepDown
 from .config import PersonalizedResidualsConfig
 from .material import Lesson, LessonLatents
 
@@ -39,7 +39,7 @@ class PersonalizedResiduals:
         self.adapters = make_adapters(
             host, Scope.PROJ_OUT, config.ratio, config.seed, start=config.start
         )
-        self._rows, self._checkpointing = config.batch_size, config.checkpointing
+        self._footprint = Footprint(config.batch_size, config.checkpointing)
         self._encoded: dict[str, Prompt] = {}  # fixed captions, encoded once
         with torch.no_grad():
             self._latents = LessonLatents(host, lesson.images, mirrored=config.flip > 0)
@@ -58,7 +58,7 @@ class PersonalizedResiduals:
     @contextmanager
     def computing(self, phase: Phase) -> Iterator[None]:
         with self.host.edited(
-            self.adapters.edits(), trainable=True, checkpointing=self._checkpointing
+            self.adapters.edits(), trainable=True, checkpointing=self._footprint.checkpointing
         ):
             yield
 
@@ -69,7 +69,7 @@ class PersonalizedResiduals:
         """
         drawn = [
             (below(len(self.lesson.images), draw), happens(self.config.flip, draw))
-            for _ in range(self._rows)
+            for _ in range(self._footprint.rows)
         ]
         latent = self._latents[drawn]
         noise, timesteps = drawn_noise(self.host, latent, draw)
@@ -80,13 +80,7 @@ class PersonalizedResiduals:
         return {"diffusion": masked_noise_loss(predicted, noise, everywhere, weight)}
 
     def step_down(self) -> StepDown | None:
-        if self._rows > 1:
-            passes, self._rows = self._rows, 1
-            return StepDown(f"one picture at a time, {passes} passes for a step", passes)
-        if not self._checkpointing:
-            self._checkpointing = True
-            return StepDown("activations are computed again in the backward pass")
-        return None
+        return self._footprint.step_down()
 
     def concept(self, history: Sequence[Mapping[str, float]], thumbnail: Tensor | None) -> Concept:
         """What was learned, ready to be saved."""
