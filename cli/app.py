@@ -80,11 +80,14 @@ def demo(
         int | None, typer.Option(help="Steps in which the model learns with them.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn by chance.")] = 0,
+    short: Annotated[bool, typer.Option("--short", help="Only the first story.")] = False,
 ) -> None:
     """The whole story on the bundled model: learn two objects, draw them anew, measure, show."""
     from .demo import run_demo
 
-    page = run_demo(out, token_steps=token_steps, weight_steps=weight_steps, seed=seed)
+    page = run_demo(
+        out, token_steps=token_steps, weight_steps=weight_steps, seed=seed, is_short=short
+    )
     say(f"Open {page.resolve().as_uri()}", "bold green")
 
 

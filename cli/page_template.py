@@ -10,7 +10,7 @@ PAGE = Template("""<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<title>ConceptLoom: two words from one picture</title>
+<title>ConceptLoom: what it does, shown</title>
 <style>
 :root {
   --paper: #fafaf8; --card: #ffffff; --ink: #262a30; --quiet: #5f666e; --rule: #e2e4e3;
@@ -105,6 +105,7 @@ $colours
 <p>$figures_text</p>
 <div class="scroll">$figures</div>
 
+$chapters
 <h2>Go on</h2>
 <p>$go_on_text</p>
 <pre><code>$commands</code></pre>
