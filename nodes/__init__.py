@@ -9,10 +9,12 @@ from .blended import CompositeSeam, MaskedBlendedEdit, MaskedBlendedSampler
 from .concept import ApplyConcept, ExportConcept, InspectConcept, LoadConcept, SaveConcept
 from .concept_bank import ConceptBank
 from .conceptlab import AdaptiveNegativesTrainer, ConceptMixing, EvolveConcepts
+from .generate_with_prior import GenerateWithPrior
 from .guidance import CrossAttentionGuidance
 from .lag import ApplyLag, LagMapsNode, LagSampler
 from .matching import ConceptDiscovery, RoIMatching
-from .prior import GenerateWithPrior, LoadBlip2, LoadDiffusionPrior, register_lab_folders
+from .prior import LoadBlip2, LoadDiffusionPrior
+from .prior_loading import register_lab_folders
 from .regions import RegionsNode
 from .residuals import TrainPersonalizedResiduals
 from .scene import ConceptSceneNode

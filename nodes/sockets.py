@@ -8,5 +8,5 @@ Scene = io.Custom("CONCEPT_SCENE")  # training.scene.ConceptScene
 LearnedConcept = io.Custom("CONCEPT")  # training.concept.Concept
 TemplateSocket = io.Custom("TEMPLATE")  # methods.concept_weaver.Template
 RegionsSocket = io.Custom("REGIONS")  # methods.concept_weaver.Regions
-PriorSocket = io.Custom("PRIOR")  # nodes.prior.LoadedPrior
+PriorSocket = io.Custom("PRIOR")  # nodes.prior_loading.LoadedPrior
 VqaSocket = io.Custom("VQA")  # vision.ports.Questions

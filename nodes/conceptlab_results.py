@@ -1,0 +1,69 @@
+"""What the ConceptLab nodes hand out after a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..host.ports import Progress
+from ..methods.conceptlab import SIMILARITY, Invented, lineage_told
+from ..training.concept import Concept
+from ..training.plots import loss_plot
+from .shared import picture, shown
+from .trainer import saved
+
+
+def result_of(
+    cls: Any, made: Invented, checkpoint: int, folder: Path, progress: Progress
+) -> io.NodeOutput:
+    """Outputs of all three nodes, with the checkpoint that the user chose."""
+    concept = made.at(checkpoint)
+    chosen = checkpoint or made.album.steps[-1]
+    samples = made.album.pictures(chosen)
+    samples = torch.zeros(1, 64, 64, 3) if samples is None else samples
+    timeline = made.timeline()
+    timeline = samples if timeline is None else picture(timeline)
+    report = told(made, concept, saved(concept, folder))
+    progress(1, 1, report)
+    losses = {"loss": [row["total"] for row in made.history]}
+    on_node = shown(cls, timeline, report)
+    return io.NodeOutput(
+        concept, samples, timeline, *map(picture, plots(made.history)), losses,
+        ", ".join(made.negatives), report, ui=on_node,
+    )  # fmt: skip
+
+
+def plots(history: Sequence[Mapping[str, float]]) -> tuple[Tensor, Tensor]:
+    """Similarity with every constraint, and the losses; both over the steps."""
+    always = ("step", "phase")
+    similar = [
+        {k.removeprefix(SIMILARITY): v for k, v in row.items() if k in always or SIMILARITY in k}
+        for row in history
+    ]
+    lost = [{k: v for k, v in row.items() if SIMILARITY not in k} for row in history]
+    return loss_plot(similar), loss_plot(lost)
+
+
+def told(made: Invented, concept: Concept, path: Path) -> str:
+    """What a user wants to know of a finished run, line by line."""
+    (name,) = concept.names
+    similar = {
+        k.removeprefix(SIMILARITY): v
+        for k, v in concept.history.items()
+        if k.startswith(SIMILARITY)
+    }
+    return "\n".join(
+        [
+            *(look.told() for look in made.looks),
+            *lineage_told(name, concept.recipe),
+            "Similar at the end: " + ", ".join(f"{k} {v:.3f}" for k, v in similar.items()),
+            f"Checkpoints: {', '.join(map(str, made.album.steps))}",
+            f"Saved: {path}",
+            f"Use: {concept.prompts[0]}",
+        ]
+    )

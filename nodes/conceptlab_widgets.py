@@ -1,0 +1,180 @@
+"""Widgets that several ConceptLab nodes have; each default is read from the method's config."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..methods.conceptlab import OFFICIAL_LOOP, ConceptLabConfig, EvolutionConfig
+from ..training.handles import Initialiser
+from .sockets import PriorSocket
+from .trainer import RUNS
+
+LAB_LOOP = OFFICIAL_LOOP
+DEFAULT, CHILD = ConceptLabConfig(), EvolutionConfig()
+NEGATIVES = DEFAULT.negatives
+
+
+def prior_input() -> io.Input:
+    return PriorSocket.Input("prior", tooltip="From Load Diffusion Prior.")
+
+
+def handle_input(default: str) -> io.Input:
+    return io.String.Input(
+        "handle",
+        default=default,
+        tooltip=f"The name that you will write as <{default}> in prompts.",
+    )
+
+
+def run_inputs(name: str, config: ConceptLabConfig | EvolutionConfig) -> list[io.Input]:
+    return [
+        io.String.Input(
+            "name",
+            default=name,
+            tooltip=f"Names the folder output/{RUNS.as_posix()}/<name> for states, pictures and "
+            "the concept file. The same inputs find their own state there.",
+        ),
+        whole_knob(
+            "steps", config.steps, 1, "Good results often come at 250 to 500.", advanced=False
+        ),
+        rate_knob("learning_rate", config.learning_rate),
+        whole_knob(
+            "look_every",
+            NEGATIVES.every,
+            0,
+            "Steps between looks: a gallery, a checkpoint and, with a VQA, a question. 0 never.",
+            advanced=False,
+        ),
+        whole_knob(
+            "checkpoint",
+            0,
+            0,
+            "The step to use; change it and queue again, nothing is learned again. 0 is the end; "
+            "the report lists them.",
+            advanced=False,
+        ),
+        whole_knob(
+            "seed", config.seed, 0, "The same seed and inputs give the same concept, bit for bit."
+        ),
+    ]
+
+
+def clamp_inputs() -> list[io.Input]:
+    near = "A space that is not CLIP's (TinyWorld, none) has a value of its own for the default."
+    return [
+        cosine_knob(
+            "positive_ceiling",
+            DEFAULT.positive_ceiling,
+            f"Similarity with the category that is near enough. Higher is more typical. {near}",
+        ),
+        cosine_knob(
+            "negative_floor",
+            DEFAULT.negative_floor,
+            f"Similarity with a negative that is far enough. Lower is stranger. {near}",
+        ),
+        io.Float.Input(
+            "positive_weight",
+            default=DEFAULT.positive_weight,
+            min=0.0,
+            max=5.0,
+            step=0.05,
+            advanced=True,
+            tooltip="Weight of the category against the negatives. 0 lets it leave the category.",
+        ),
+    ]
+
+
+def expert_inputs(*, word: bool = True) -> list[io.Input]:
+    first = io.String.Input(
+        "initialiser_word",
+        default=DEFAULT.initialiser_word,
+        advanced=True,
+        tooltip="What the name starts as. Empty: the category, or the first word of a mix.",
+    )
+    return [
+        *([first] if word else []),
+        io.Combo.Input(
+            "initialiser",
+            options=[Initialiser.MEAN.value, Initialiser.FIRST.value],
+            default=DEFAULT.initialiser.value,
+            advanced=True,
+            tooltip="A word of several tokens starts as their mean, or as the first alone, which "
+            "is what the official code does.",
+        ),
+        whole_knob(
+            "prior_steps", DEFAULT.sampling.steps, 2, "Steps of the prior; each costs alike."
+        ),
+        io.Float.Input(
+            "prior_guidance",
+            default=DEFAULT.sampling.guidance,
+            min=1.0,
+            max=20.0,
+            step=0.5,
+            advanced=True,
+            tooltip="How closely the prior follows a prompt: 1 is none and halves the work, 4 is "
+            "official.",
+        ),
+        io.Boolean.Input(
+            "checkpointing",
+            default=DEFAULT.sampling.checkpointing,
+            advanced=True,
+            tooltip="On: memory of one step of the prior, a third more time. Off: faster.",
+        ),
+        io.String.Input(
+            "templates",
+            default="",
+            multiline=True,
+            advanced=True,
+            tooltip="Sentences to learn in, one a line, with {concept} and, if you like, {a} for "
+            "its article. Empty: the official ones.",
+        ),
+        io.String.Input(
+            "gallery",
+            default="",
+            multiline=True,
+            advanced=True,
+            tooltip="Prompts of the pictures, one a line, with {concept}. The first is asked "
+            "about. Empty: the official ones.",
+        ),
+        whole_knob("gallery_seed", DEFAULT.gallery_seed, 0, "Of the noise of those pictures."),
+        whole_knob(
+            "save_every",
+            LAB_LOOP.save_every,
+            0,
+            "Steps between saved states, from which a crashed run goes on. 0: only at the end and "
+            "when you cancel.",
+        ),
+    ]
+
+
+def whole_knob(
+    name: str, default: int, least: int, tooltip: str, *, advanced: bool = True
+) -> io.Input:
+    return io.Int.Input(
+        name,
+        default=default,
+        min=least,
+        max=2**32 - 1 if "seed" in name else 100_000,
+        control_after_generate=False,
+        advanced=advanced,
+        tooltip=tooltip,
+    )
+
+
+def rate_knob(name: str, default: float) -> io.Input:
+    return io.Float.Input(
+        name,
+        default=default,
+        min=1e-7,
+        max=1.0,
+        step=1e-7,
+        round=False,
+        tooltip="How far the name moves in a step: 1e-4 for Kandinsky, 1e-2 for TinyWorld. Too "
+        "high and it wanders off.",
+    )
+
+
+def cosine_knob(name: str, default: float, tooltip: str) -> io.Input:
+    return io.Float.Input(
+        name, default=default, min=-1.0, max=1.0, step=0.01, advanced=True, tooltip=tooltip
+    )

@@ -1,0 +1,132 @@
+"""Generate with Prior: a prompt with handles as pictures, and as an embedding for unCLIP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.clip_vision
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..host.comfyui.progress import NodeProgress
+from ..training.concept import Concept
+from ..vision.ports import PriorSampling
+from .prior import whole_input
+from .prior_loading import LAB, SAMPLING, LoadedPrior
+from .shared import shown
+from .sockets import LearnedConcept, PriorSocket
+
+
+class GenerateWithPrior(io.ComfyNode):
+    """A prompt with handles -> pictures, and the embedding for unCLIP checkpoints."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ConceptLoomGenerateWithPrior",
+            display_name="Generate with Prior",
+            category=LAB,
+            description="Lets the prior imagine a prompt with learned names, and draws it. The "
+            "embedding also goes into ComfyUI's own unCLIPConditioning.",
+            search_aliases=["kandinsky", "unclip", "conceptlab", "sample"],
+            inputs=[
+                PriorSocket.Input("prior", tooltip="From Load Diffusion Prior."),
+                LearnedConcept.Input(
+                    "concept",
+                    optional=True,
+                    tooltip="A concept that was learned with this prior; its name works in the "
+                    "prompt.",
+                ),
+                io.String.Input(
+                    "prompt",
+                    default="a photo of a <my-pet>",
+                    multiline=True,
+                    tooltip="What to draw. Names of the concept stand in angle brackets.",
+                ),
+                whole_input("seed", 0, 0, 2**32 - 1, "The same seed gives the same picture."),
+                whole_input("count", 1, 1, 64, "Pictures, each with the next seed."),
+                whole_input("prior_steps", SAMPLING.steps, 2, 200, "Steps of the prior: 5 as it "
+                            "was learned with, 25 is finer."),
+                io.Float.Input(
+                    "prior_guidance",
+                    default=SAMPLING.guidance,
+                    min=1.0,
+                    max=20.0,
+                    step=0.5,
+                    tooltip="How closely the prior follows the prompt: 1 loosely, 4 as learned.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output("images", tooltip="The pictures; empty without a decoder."),
+                io.ClipVisionOutput.Output(
+                    "clip_vision_output",
+                    tooltip="The embeddings, for unCLIPConditioning with an unCLIP checkpoint of "
+                    "the same CLIP (ViT-L for Karlo).",
+                ),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, prior: LoadedPrior, prompt: str, seed: int, count: int, prior_steps: int,
+        prior_guidance: float, concept: Concept | None = None,
+    ) -> io.NodeOutput:  # fmt: skip
+        sampling = PriorSampling(steps=prior_steps, guidance=prior_guidance, checkpointing=False)
+        handles = {} if concept is None else concept.handles
+        wish = Wish(prior, prompt, handles, range(seed, seed + count), sampling)
+        embeddings = wish.imagined()
+        images = wish.drawn(embeddings, NodeProgress(None))
+        return io.NodeOutput(images, vision_output(embeddings), ui=shown(cls, images))
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What Generate with Prior was asked for."""
+
+    prior: LoadedPrior
+    prompt: str
+    handles: Any
+    seeds: range
+    sampling: PriorSampling
+
+    def imagined(self) -> Tensor:
+        """[n, D] one embedding for each seed."""
+        space = self.prior.space
+        with torch.no_grad():
+            rows = [
+                space.imagine(
+                    self.prompt, self.handles, torch.Generator().manual_seed(s), self.sampling
+                )
+                for s in self.seeds
+            ]
+        return torch.stack(rows)
+
+    def drawn(self, embeddings: Tensor, progress: NodeProgress) -> Tensor:
+        """[n, H, W, 3] pictures; one small black one where nobody draws."""
+        from ..vision.painters import DecoderPainter
+
+        painter = self.prior.painter
+        if painter is None:
+            return torch.zeros(1, 64, 64, 3)
+        if isinstance(painter, DecoderPainter):
+            pictures = [
+                painter.decode(row[None], seed, progress)
+                for row, seed in zip(embeddings, self.seeds, strict=True)
+            ]
+        else:
+            pictures = [
+                painter.paint([self.prompt], self.handles, seed, progress) for seed in self.seeds
+            ]
+        painter.park()
+        self.prior.space.park()
+        return torch.cat(pictures)
+
+
+def vision_output(embeddings: Tensor) -> Any:
+    """Embeddings [n, D] as what CLIP Vision Encode gives, for the host's own unCLIP nodes."""
+    output = comfy.clip_vision.Output()
+    output["image_embeds"] = embeddings.detach().float().cpu()
+    output["last_hidden_state"] = output["penultimate_hidden_states"] = None
+    return output

@@ -1,0 +1,143 @@
+"""Priors and their painters from what a user chose: TinyWorld, a text space, folders of models/.
+
+Their code is imported when the first of them is loaded, so that ComfyUI starts quickly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import comfy.model_management
+import folder_paths
+import torch
+
+from ..errors import ModelError
+from ..host.ports import Host
+from ..vision.ports import PriorSampling
+from .shared import CATEGORY, host_of
+
+if TYPE_CHECKING:
+    from ..vision.ports import ConceptSpace, Painter, Questions
+
+LAB = f"{CATEGORY}/ConceptLab"
+PRIORS, VQA = "diffusion_priors", "vqa"  # folders of models/
+INDEX, CONFIG = "model_index.json", "config.json"  # what such a folder holds
+TINYWORLD, TEXT_SPACE, NONE = "TinyWorld", "none (text space)", "none"
+ORACLE = "TinyWorld oracle"
+PRECISIONS = {"half": torch.float16, "full": torch.float32}
+SAMPLING = PriorSampling()
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedPrior:
+    """What travels as PRIOR: where concepts are compared, and who draws them."""
+
+    space: ConceptSpace
+    painter: Painter | None
+    ceiling: float | None = None  # clamps that this space wants instead of the method's
+    floor: float | None = None
+    sentences: tuple[str, ...] = ()  # to learn in, where the method's hold words unknown here
+    gallery: tuple[str, ...] = ()
+
+
+def prior_on_base_model(
+    prior: str, model: Any, clip: Any, vae: Any, steps: int, cfg: float, size: int
+) -> LoadedPrior:
+    """TinyWorld's prior, or none, with a base model that draws.
+
+    Raises:
+        ModelError: MODEL, CLIP or VAE is not connected.
+    """
+    from ..vision.clip_space import ClipSpace
+    from ..vision.painters import HostPainter
+
+    host = _connected(prior, model, clip, vae)
+    painter = HostPainter(host, steps=steps, cfg=cfg, size=(size, size))
+    if prior == TEXT_SPACE:
+        return LoadedPrior(ClipSpace(host), painter, 1.0, -1.0)
+    from ..tinyworld.prior import GALLERY, SENTENCES, load_tiny_prior
+    from ..vision.prior_files import prior_on_host
+
+    with torch.inference_mode(False):
+        tiny = load_tiny_prior()
+        space = prior_on_host(
+            host,
+            prior=tiny.prior,
+            vision=tiny.vision,
+            projection=tiny.projection,
+            scheduler=tiny.scheduler,
+        )
+    return LoadedPrior(space, painter, *tiny.clamps, SENTENCES, GALLERY)
+
+
+def prior_from_folders(
+    prior: str, decoder: str, precision: str, steps: int, cfg: float, size: int
+) -> LoadedPrior:
+    """A prior of models/diffusion_priors, and its decoder where one was chosen."""
+    from ..vision.prior_files import load_decoder, load_prior, painter_of
+
+    device = comfy.model_management.get_torch_device()
+    dtype = _dtype(precision, device)
+    drawing = None
+    if decoder != NONE:
+        drawing = load_decoder(folder_of(PRIORS, INDEX, decoder), dtype)
+    space = load_prior(folder_of(PRIORS, INDEX, prior), device, dtype, decoder=drawing)
+    painter = None
+    if drawing is not None:
+        painter = painter_of(
+            space, drawing, device, sampling=SAMPLING, steps=steps, cfg=cfg, size=(size, size)
+        )
+    return LoadedPrior(space, painter)
+
+
+def questions_from(model_folder: str, precision: str) -> Questions:
+    """Who answers questions: TinyWorld's oracle, or a BLIP-2 of models/vqa."""
+    if model_folder == ORACLE:
+        from ..tinyworld.questions import OracleQuestions
+
+        return OracleQuestions()
+    from ..vision.vqa import load_blip2
+
+    device = comfy.model_management.get_torch_device()
+    return load_blip2(folder_of(VQA, CONFIG, model_folder), device, _dtype(precision, device))
+
+
+def model_folders(kind: str, holds: str) -> list[str]:
+    """Names of the folders of models/<kind> that hold a file, in order."""
+    found: dict[str, Path] = {}
+    for root in folder_paths.folder_names_and_paths.get(kind, ([], set()))[0]:
+        if Path(root).is_dir():
+            found |= {f.name: f for f in sorted(Path(root).iterdir()) if (f / holds).is_file()}
+    return sorted(found)
+
+
+def folder_of(kind: str, holds: str, name: str) -> Path:
+    """A folder that a list offered; looked at again, for lists can be forged."""
+    for root in folder_paths.folder_names_and_paths.get(kind, ([], set()))[0]:
+        if name in model_folders(kind, holds) and (Path(root) / name / holds).is_file():
+            return Path(root) / name
+    raise ModelError(
+        f"There is no {name!r} in models/{kind}; put the model's folder there as it comes from "
+        "Hugging Face (safetensors), and refresh the lists (key R)."
+    )
+
+
+def register_lab_folders() -> None:
+    """Make models/diffusion_priors and models/vqa known to ComfyUI."""
+    for kind in (PRIORS, VQA):
+        folder_paths.add_model_folder_path(kind, str(Path(folder_paths.models_dir) / kind))
+
+
+def _connected(prior: str, model: Any, clip: Any, vae: Any) -> Host:
+    if model is None or clip is None or vae is None:
+        raise ModelError(
+            f"{prior!r} reads the text encoder of a base model, which also draws: connect MODEL, "
+            "CLIP and VAE of one checkpoint."
+        )
+    return host_of(model, clip, vae)
+
+
+def _dtype(precision: str, device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "cpu" else PRECISIONS[precision]
