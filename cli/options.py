@@ -38,6 +38,7 @@ class MethodName(str, Enum):
     CLIC = "clic"
     CLIC_OFFICIAL = "clic-official"
     CUSTOM_DIFFUSION = "custom-diffusion"
+    CONCEPT_WEAVER = "concept-weaver"
 
 
 Model = Annotated[

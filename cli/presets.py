@@ -17,6 +17,7 @@ from ..methods.clic import (
     Form,
     as_custom_diffusion,
 )
+from ..methods.concept_weaver import BankConfig
 from ..training.adapters import Scope
 from ..training.loop import LoopConfig
 from ..training.phases import RATE_OF_SCOPE
@@ -30,6 +31,7 @@ class Method(str, Enum):
     CLIC = "clic"  # a detail of an object, in its context, as the paper has it
     CLIC_OFFICIAL = "clic-official"  # the same as the authors' code computes it
     CUSTOM_DIFFUSION = "custom-diffusion"  # the plain loss on whole pictures
+    CONCEPT_WEAVER = "concept-weaver"  # objects for the bank, to be woven later
 
 
 class Preset(str, Enum):
@@ -43,7 +45,7 @@ class Preset(str, Enum):
 class Settings:
     """All that a run needs besides the model and the scene."""
 
-    config: BreakASceneConfig | CLiCConfig = field(default_factory=BreakASceneConfig)
+    config: BreakASceneConfig | CLiCConfig | BankConfig = field(default_factory=BreakASceneConfig)
     class_images: ClassImages = field(default_factory=ClassImages)
     loop: LoopConfig = field(default_factory=LoopConfig)
     previews: PreviewConfig = field(default_factory=PreviewConfig)
@@ -99,11 +101,24 @@ TINYWORLD_RATE_OF_SCOPE = {
     Scope.LOW_RANK: 3e-3,
     Scope.FULL: 3e-4,
 }
+# The same for objects that are woven later; K and V bear more than other weights do.
+TINYWORLD_BANK = Settings(
+    config=BankConfig(
+        token_phase=TokenPhase(steps=60, learning_rate=5e-3),
+        weight_phase=WeightPhase(steps=240, learning_rate=2e-3, scope=Scope.CROSS_ATTENTION_KV),
+        prompt="a photo of a {handle} {word}",
+        batch_size=4,
+    ),
+    loop=LoopConfig(save_every=50),
+    previews=PreviewConfig(cfg=3.0),
+)
 _RATES = {Preset.OFFICIAL: RATE_OF_SCOPE, Preset.TINYWORLD: TINYWORLD_RATE_OF_SCOPE}
 
 
 def _start(preset: Preset, method: Method) -> Settings:
     """Where the numbers of a method start."""
+    if method is Method.CONCEPT_WEAVER:
+        return TINYWORLD_BANK if preset is Preset.TINYWORLD else Settings(config=BankConfig())
     if method is Method.BREAK_A_SCENE:
         return TINYWORLD if preset is Preset.TINYWORLD else Settings()
     return for_tinyworld(_CLIC[method]) if preset is Preset.TINYWORLD else _CLIC[method]
@@ -117,7 +132,7 @@ def settings_of(
     """A preset with other values; None among them means "as the preset has it".
 
     Args:
-        wanted: fields of `BreakASceneConfig` or `CLiCConfig` by their names; those of its phases as
+        wanted: fields of the method's config by their names; those of its phases as
             token_steps, token_rate, weight_steps, weight_rate, scope and rank; class_draw,
             class_steps and class_cfg; preview_prompts, preview_steps, preview_cfg and preview_seed;
             and fields of `LoopConfig`. A scope without a rate gets the preset's rate for it.

@@ -21,6 +21,7 @@ from .options import (
 
 _SCENE, _LEARN, _PRIOR, _SHOW, _LOOP = "Scene", "Learning", "Prior preservation", "Previews", "Loop"
 _CLIC = "CLiC and Custom Diffusion"
+_BANK = "Concept Weaver"
 _SCOPES = {
     ScopeName.HANDLES: "HANDLES",
     ScopeName.KV: "CROSS_ATTENTION_KV",
@@ -77,7 +78,10 @@ def train(
     precision: Precision = PrecisionName.FP32,
     method: Annotated[
         MethodName,
-        typer.Option(help="break-a-scene learns objects, clic a detail of one, in its context."),
+        typer.Option(
+            help="break-a-scene learns objects, clic a detail of one, concept-weaver what `weave` "
+            "takes."
+        ),
     ] = MethodName.BREAK_A_SCENE,
     preset: Annotated[
         PresetName, typer.Option(help="Where all numbers below start; auto goes by the model.")
@@ -107,7 +111,9 @@ def train(
     ] = None,
     context_form: Annotated[Words, _option(_CLIC, "paper or official.")] = None,
     roi_form: Annotated[Words, _option(_CLIC, "paper or official.")] = None,
-    prompt: Annotated[Words, _option(_CLIC, "With {object} and {concept} in it.")] = None,
+    prompt: Annotated[
+        Words, _option(_CLIC, "With {object} and {concept}; concept-weaver: {handle} and {word}.")
+    ] = None,
     roi_prompt: Annotated[
         list[str] | None, _option(_CLIC, "Of the region alone, with {concept}; repeat.")
     ] = None,
@@ -115,6 +121,9 @@ def train(
     random_scale: Annotated[Switch, _option(_CLIC, "Smaller and larger copies too.")] = None,
     views: Annotated[Whole, _option(_CLIC, "Altered copies of each picture.")] = None,
     detach_start: Annotated[Switch, _option(_CLIC, "Start tokens teach nothing.")] = None,
+    smallest: Annotated[
+        Number, _option(_BANK, "Of the random sizes of a picture; 1 leaves it as it is.")
+    ] = None,
     prior_weight: Annotated[Number, _option(_PRIOR, "0 does without.")] = None,
     prior_prompt: Annotated[Words, _option(_PRIOR, "Of the class images.")] = None,
     class_image: Annotated[
@@ -134,7 +143,8 @@ def train(
         Whole, _option(_LOOP, "Steps between saved states; 0 at the end.")
     ] = None,
 ) -> None:
-    """Learn words from a picture and masks: one per object (Break-A-Scene), or for a detail (CLiC).
+    """Learn words from pictures and masks: one per object (Break-A-Scene, Concept Weaver) or for a
+    detail of one (CLiC).
 
     Ctrl-C stops between two steps and keeps the work; the same command goes on from there.
 

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..host.ports import Host, Progress
-from ..methods.break_a_scene import learn_scene
+from ..methods.break_a_scene import BreakASceneConfig, learn_scene
 from ..methods.clic import CLiCConfig, learn_detail
+from ..methods.concept_weaver import BankConfig, learn_for_bank
 from ..training.concept_file import save_concept
 from ..training.palette import concept_colours
 from ..training.pictures import sample_strip
@@ -69,10 +70,14 @@ def _learn(
 ) -> Learned:
     """By the method that the settings belong to."""
     config, loop, previews = settings.config, settings.loop, settings.previews
+    if class_images is not None and not isinstance(config, BreakASceneConfig):
+        raise InputError("This method takes no class images; leave --class-image out.")
     if isinstance(config, CLiCConfig):
-        if class_images is not None:
-            raise InputError("This method takes no class images; leave --class-image out.")
         return learn_detail(
+            host, scene, config, loop=loop, previews=previews, folder=folder, progress=progress
+        )
+    if isinstance(config, BankConfig):
+        return learn_for_bank(
             host, scene, config, loop=loop, previews=previews, folder=folder, progress=progress
         )
     return learn_scene(

@@ -9,11 +9,13 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..methods.clic import CLiCConfig
+from ..methods.concept_weaver import BankConfig
+from .bank_preset import BANK, bank_knobs
 from .break_a_scene_preset import BREAK_A_SCENE, break_a_scene_knobs
 from .clic_preset import CLIC, clic_knobs, clic_values
 from .settings import Settings
 
-PRESETS = {**BREAK_A_SCENE, **CLIC}
+PRESETS = {**BREAK_A_SCENE, **CLIC, **BANK}
 
 
 def preset_input() -> io.DynamicCombo.Input:
@@ -72,4 +74,6 @@ def _knobs(preset: Settings) -> Iterator[io.Input]:
     """Widgets of one preset."""
     if isinstance(preset.config, CLiCConfig):
         return clic_knobs(preset.config, preset.loop)
+    if isinstance(preset.config, BankConfig):
+        return bank_knobs(preset.config, preset.loop)
     return break_a_scene_knobs(preset.config, preset)

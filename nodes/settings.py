@@ -11,6 +11,7 @@ from ..errors import ImageError
 from ..host.ports import Host, Progress
 from ..methods.break_a_scene import BreakASceneConfig, ClassImages, learn_scene
 from ..methods.clic import CLiCConfig, learn_detail
+from ..methods.concept_weaver import BankConfig, learn_for_bank
 from ..training.previews import PreviewConfig
 from ..training.recipe import LoopConfig
 from ..training.scene import ConceptScene
@@ -21,7 +22,7 @@ from ..training.session import Learned
 class Settings:
     """All that a preset and its knobs decide."""
 
-    config: BreakASceneConfig | CLiCConfig = field(default_factory=BreakASceneConfig)
+    config: BreakASceneConfig | CLiCConfig | BankConfig = field(default_factory=BreakASceneConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
     class_images: ClassImages = field(default_factory=ClassImages)  # Break-A-Scene only
     told: str = ""  # about the preset, for its tooltip
@@ -40,13 +41,18 @@ class Settings:
         Raises:
             ImageError: pictures to be held to came, and the method takes none.
         """
+        if prior_images is not None and not isinstance(self.config, BreakASceneConfig):
+            raise ImageError(
+                "This preset learns without pictures to be held to; disconnect prior_images, or "
+                "choose a preset of Break-A-Scene."
+            )
         if isinstance(self.config, CLiCConfig):
-            if prior_images is not None:
-                raise ImageError(
-                    "This preset learns without pictures to be held to; disconnect prior_images, "
-                    "or choose a preset of Break-A-Scene."
-                )
             return learn_detail(
+                host, scene, self.config,
+                loop=self.loop, previews=previews, folder=folder, progress=progress,
+            )  # fmt: skip
+        if isinstance(self.config, BankConfig):
+            return learn_for_bank(
                 host, scene, self.config,
                 loop=self.loop, previews=previews, folder=folder, progress=progress,
             )  # fmt: skip

@@ -6,7 +6,7 @@ A template picture, drawn by any model or photographed, is inverted. Drawing it 
 hold the layout, while in every cross-attention each region listens to its own concept.
 
     ours                   theirs          where
-    learn_for_bank         Step 1          bank.py, training/placement.py
+    learn_for_bank         Step 1          learn.py, bank.py, training/placement.py
     Template.trajectory    z_T .. z_0      template.py, samplers/inversion.py   Step 3
     Features               f_t^l           attention/injection.py               Step 3
     Regions.masks          M_i, M_bg       attention/regions.py                 Step 4
@@ -23,8 +23,8 @@ Different on purpose: an inversion step is refined until sampling gives the temp
 reproduced: the user study, and the CLIP figures, for which the authors' pictures are missing.
 """
 
-from .bank import BankConfig, learn_for_bank
-from .config import InversionConfig, Keep, Mixing, RegionConfig, WeaveConfig
+from .config import BankConfig, InversionConfig, Keep, Mixing, RegionConfig, WeaveConfig
+from .learn import learn_for_bank
 from .regions import Region, Regions, Wish, make_regions
 from .template import Template, make_template
 from .weave import Woven, weave

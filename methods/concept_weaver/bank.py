@@ -8,41 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...host.ports import Host, Progress, no_progress
+from ...host.ports import Host
 from ...training.adapters import Scope, make_adapters
-from ...training.checks import require_fraction, require_positive, require_whole
 from ...training.concept import Concept
-from ...training.draws import below, drawn_noise
+from ...training.draws import below, drawn_noise, happens
 from ...training.handles import HandleParameters, generator_for, initial_handles
-from ...training.loop import run, summary
-from ...training.placement import SMALLEST, placed_smaller
-from ...training.recipe import Events, Footprint, LoopConfig, Losses, Phase, StepDown
-from ...training.scene import ConceptScene
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BankConfig:
-    """How a concept of the bank is learned."""
-
-    steps: int = 500  # optimizer steps (paper, implementation details)
-    learning_rate: float = 1e-5  # of handles, K and V (the same place)
-    batch_size: int = 1  # pictures a forward pass
-    smallest: float = SMALLEST  # of the random scales; 1 leaves pictures as they are
-    views: int = 16  # copies of each picture, placed and encoded before the first step; ours
-    prompt: str = "photo of a {handle} {word}"  # TweedieMix's; {word} may be empty
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "views"):
-            require_whole(name, getattr(self, name), least=1)
-        require_positive("learning_rate", self.learning_rate)
-        require_fraction("smallest", self.smallest)
+from ...training.loop import summary
+from ...training.phases import WEIGHTS, two_phases
+from ...training.placement import placed_smaller
+from ...training.recipe import Footprint, Losses, Phase, StepDown
+from ...training.scene import ConceptScene, resized_scene
+from .config import BankConfig
 
 
 class BankRecipe:
@@ -54,40 +36,53 @@ class BankRecipe:
     """
 
     def __init__(self, host: Host, scene: ConceptScene, config: BankConfig) -> None:
-        self.host, self.scene, self.config = host, scene, config
+        self.host, self.config = host, config
+        self.scene = resized_scene(scene, config.resolution_px, host.pixels_per_latent)
         self.handles = HandleParameters(initial_handles(host, scene.words, seed=config.seed))
-        self.adapters = make_adapters(host, Scope.CROSS_ATTENTION_KV, seed=config.seed)
-        self._footprint = Footprint(config.batch_size, checkpointing=False)
+        phase = config.weight_phase
+        scope = phase.scope if phase.steps else Scope.HANDLES
+        self.adapters = make_adapters(host, scope, rank=phase.rank, seed=config.seed)
+        self._footprint = Footprint(config.batch_size, config.checkpointing)
         with torch.no_grad():
-            self._views = [self._encoded(number) for number in range(len(scene.images))]
+            self._views = [self._encoded(number) for number in range(len(self.scene.images))]
 
     def _encoded(self, number: int) -> list[tuple[Tensor, Tensor]]:
         """Latents [C, h, w] and where they count [1, h, w], for every view of a picture."""
-        picture = self.scene.images[number]
-        draw = generator_for(self.config.seed, f"views of picture {number}")
+        image, config = self.scene.images[number].image, self.config
+        draw = generator_for(config.seed, f"views of picture {number}")
         found: list[tuple[Tensor, Tensor]] = []
-        for _ in range(self.config.views):
-            placed = placed_smaller(picture.image, {}, draw, self.config.smallest)
+        for _ in range(config.views):
+            seen = image.flip(1) if happens(config.flip, draw) else image
+            placed = placed_smaller(seen, {}, draw, config.smallest)
             latent = self.host.encode_image(placed.image[None])[0]
             found.append((latent, valid_latents(placed.valid, latent).to(latent)))
         return found
 
-    def prompt_of(self, name: str) -> str:
-        """The prompt that teaches a concept."""
-        word = self.scene.words.get(name, "")
-        return self.config.prompt.format(handle=f"<{name}>", word=word).strip()
+    @property
+    def latent_size(self) -> tuple[int, int]:
+        """(h, w) of the latents."""
+        height, width = self.scene.images[0].image.shape[:2]
+        return height // self.host.pixels_per_latent, width // self.host.pixels_per_latent
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The prompts that teach, one for every concept."""
+        return tuple(self._prompt_of(name) for name in self.scene.names)
+
+    def _prompt_of(self, name: str) -> str:
+        return self.config.prompt_of(name, self.scene.words.get(name, ""))
 
     def phases(self) -> Sequence[Phase]:
-        every = [*self.handles.parameters(), *self.adapters.parameters()]
-        return [Phase("handles + K/V", self.config.steps, self.config.learning_rate, every)]
+        tokens, weights = self.config.token_phase, self.config.weight_phase
+        return two_phases(tokens, weights, self.handles, self.adapters)
 
     def named_parameters(self) -> Mapping[str, nn.Parameter]:
         return {**self.handles.named(), **self.adapters.named()}
 
     @contextmanager
     def computing(self, phase: Phase) -> Iterator[None]:
-        edits, checkpointing = self.adapters.edits(), self._footprint.checkpointing
-        with self.host.edited(edits, trainable=True, checkpointing=checkpointing):
+        edits = self.adapters.edits() if phase.name == WEIGHTS else {}
+        with self.host.edited(edits, trainable=True, checkpointing=self._footprint.checkpointing):
             yield
 
     def losses(self, phase: Phase, draw: torch.Generator) -> Losses:
@@ -99,7 +94,7 @@ class BankRecipe:
             names = list(self.scene.images[number].masks)
             latents.append(latent)
             valid.append(where)
-            texts.append(self.prompt_of(names[below(len(names), draw)]))
+            texts.append(self._prompt_of(names[below(len(names), draw)]))
         latent, mask = torch.stack(latents), torch.stack(valid)
         noise, timesteps = drawn_noise(self.host, latent, draw)
         vectors = self.handles.vectors()
@@ -112,7 +107,7 @@ class BankRecipe:
     def step_down(self) -> StepDown | None:
         return self._footprint.step_down()
 
-    def concept(self, history: Sequence[Mapping[str, float]]) -> Concept:
+    def concept(self, history: Sequence[Mapping[str, float]], thumbnail: Tensor | None) -> Concept:
         """What was learned, ready for the bank."""
         return Concept(
             handles=self.handles.to_concept_handles(),
@@ -121,25 +116,11 @@ class BankRecipe:
             method="concept_weaver",
             recipe=asdict(self.config),
             seeds={"seed": self.config.seed},
-            prompts=tuple(self.prompt_of(name) for name in self.scene.names),
+            prompts=self.prompts,
             words=dict(self.scene.words),
             history=summary(history),
-            thumbnail=self.scene.images[0].image.cpu(),
+            thumbnail=thumbnail,
         )
-
-
-def learn_for_bank(
-    host: Host,
-    scene: ConceptScene,
-    config: BankConfig | None = None,
-    *,
-    progress: Progress = no_progress,
-) -> Concept:
-    """Learn the concepts of a scene in K and V, for the bank."""
-    config = config or BankConfig()
-    recipe = BankRecipe(host, scene, config)
-    loop = LoopConfig(seed=config.seed, save_every=0)
-    return recipe.concept(run(recipe, loop, Events(progress)).history)
 
 
 def valid_latents(valid: Tensor, latent: Tensor) -> Tensor:

@@ -7,13 +7,16 @@ others are ours and say so.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from ...attention.regions import Priority
 from ...errors import ConfigError
 from ...samplers.inversion import REFINEMENTS
+from ...training.adapters import Scope
 from ...training.checks import require_fraction, require_positive, require_whole
+from ...training.phases import TokenPhase, WeightPhase
+from ...training.placement import SMALLEST
 
 
 class Mixing(str, Enum):
@@ -29,6 +32,49 @@ class Keep(str, Enum):
     RAM = "RAM"
     DEVICE = "GPU"  # the device that the model computes on
     NOTHING = "recompute"  # nowhere: a step computes them once more, which costs most of a pass
+
+
+HANDLE, WORD = "{handle}", "{word}"  # what stands in a prompt for a concept and its word
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BankConfig:
+    """Step 1: how a concept of the bank is learned."""
+
+    # Handles, K and V learn together from the first step on; a phase of handles alone is ours, off.
+    token_phase: TokenPhase = field(default_factory=lambda: TokenPhase(steps=0))
+    weight_phase: WeightPhase = field(  # both numbers: paper, implementation details
+        default_factory=lambda: WeightPhase(
+            steps=500, learning_rate=1e-5, scope=Scope.CROSS_ATTENTION_KV
+        )
+    )
+    smallest: float = SMALLEST  # of the random sizes; 1 leaves pictures as they are
+    views: int = 16  # copies of each picture, placed and encoded before the first step; ours
+    prompt: str = f"photo of a {HANDLE} {WORD}"  # TweedieMix's; the word may be empty
+    flip: float = 0.0  # chance of a mirrored copy; Custom Diffusion's hflip is off, too
+    batch_size: int = 1  # pictures a forward pass
+    accumulation: int = 1  # forward passes an optimizer step
+    checkpointing: bool = False  # recompute activations: less memory, about a third more time
+    resolution_px: int = 0  # side of the square of the same area; 0 keeps the picture's size
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "accumulation", "views"):
+            require_whole(name, getattr(self, name), least=1)
+        require_whole("resolution_px", self.resolution_px, least=0)
+        for name in ("smallest", "flip"):
+            require_fraction(name, getattr(self, name))
+        if self.token_phase.steps + self.weight_phase.steps == 0:
+            raise ConfigError("steps", 0, "at least 1 in one of the two phases")
+        if self.weight_phase.steps and self.weight_phase.scope is not Scope.CROSS_ATTENTION_KV:
+            told = "cross-attention K/V: what changes more cannot be woven"
+            raise ConfigError("scope", self.weight_phase.scope.value, told)
+        if HANDLE not in self.prompt:
+            raise ConfigError("prompt", self.prompt, f"a text that holds {HANDLE}")
+
+    def prompt_of(self, name: str, word: str) -> str:
+        """What teaches a concept: "photo of a <my-mug> mug"."""
+        return self.prompt.replace(HANDLE, f"<{name}>").replace(WORD, word).strip()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

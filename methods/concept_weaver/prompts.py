@@ -72,11 +72,15 @@ def weave_prompts(
 
 
 def marked_word(concept: Concept | None, handle: str, word: str) -> str:
-    """How a concept's own prompt calls it: "<c1> dog" where it was trained so, else "<c1>"."""
+    """How a concept's own prompt calls it: "<c1> dog" where it was trained so, else "<c1>".
+
+    Of a longer word, as "brown dog", what the concept brings itself is left out.
+    """
     if concept is None or not handle:
         return word
-    trained = re.compile(rf"<{re.escape(handle)}>\s+{re.escape(word)}\b", re.IGNORECASE)
-    return f"<{handle}> {word}" if any(map(trained.search, concept.prompts)) else f"<{handle}>"
+    taught = concept.words.get(handle, "").strip() or word
+    trained = re.compile(rf"<{re.escape(handle)}>\s+{re.escape(taught)}\b", re.IGNORECASE)
+    return f"<{handle}> {taught}" if any(map(trained.search, concept.prompts)) else f"<{handle}>"
 
 
 def _places(sentence: str, tokens: Sequence[str], words: Sequence[str]) -> list[range]:

@@ -230,15 +230,16 @@ def test_every_option_is_a_setting() -> None:
         "preview_prompt": ("x",),
         "prior_prompt": "x",
         "prompt_prefix": "x",
-        "scope": Scope.FULL,
+        "scope": Scope.CROSS_ATTENTION_KV,
         "object_word": "chair",
-        "prompt": "{concept}",
+        "prompt": "{concept} {handle}",
         "roi_prompt": ("{concept}",),
         "context_form": "official",
         "roi_form": "official",
     }
     refused: dict[str, str] = {}
-    taken = {method: set[str]() for method in (Method.BREAK_A_SCENE, Method.CLIC)}
+    methods = (Method.BREAK_A_SCENE, Method.CLIC, Method.CONCEPT_WEAVER)
+    taken = {method: set[str]() for method in methods}
     for name in options:
         for method, names in taken.items():
             try:
@@ -248,9 +249,11 @@ def test_every_option_is_a_setting() -> None:
             else:
                 names.add(name)
     assert all(f"one that {method} has" in told for told, method in refused.items())
-    assert taken[Method.BREAK_A_SCENE] | taken[Method.CLIC] == options
+    assert set.union(*taken.values()) == options
     assert "prior_weight" not in taken[Method.CLIC]
     assert "roi_weight" not in taken[Method.BREAK_A_SCENE]
+    assert "smallest" not in taken[Method.CLIC]
+    assert "attention_weight" not in taken[Method.CONCEPT_WEAVER]
 
 
 def test_a_detail_is_learned_and_said_of_in_its_own_words(
@@ -273,6 +276,23 @@ def test_a_detail_is_learned_and_said_of_in_its_own_words(
                       "--prior-weight", 1, "--out", out)  # fmt: skip
     assert refused.exit_code == 2
     assert "one that clic has" in refused.output.replace("\n", " ")
+
+
+def test_a_concept_for_the_bank_is_learned(
+    command: Command, pictures: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    result = command(
+        "train", "--method", "concept-weaver", "-i", pictures / "kitchen.png",
+        "--mask", f"my-mark={pictures / 'swirl'}.png:swirl", "--token-steps", 0,
+        "--weight-steps", 1, "--preview-steps", 1, "--views", 1, "--smallest", 0.5, "--out", out,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    concept = load_concept(out / "concept.safetensors")
+    assert concept.method == "concept_weaver"
+    assert concept.prompts == ("a photo of a <my-mark> swirl",)
+    assert concept.recipe["smallest"] == 0.5
+    assert all(".attn2.to_" in name for name in concept.weights)
 
 
 def test_methods_start_from_their_own_numbers() -> None:

@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 import torch
 
+from conceptloom.errors import ConfigError
 from conceptloom.methods.concept_weaver import BankConfig, learn_for_bank
-from conceptloom.methods.concept_weaver.bank import valid_latents, valid_noise_loss
-from conceptloom.training.scene import make_scene
+from conceptloom.methods.concept_weaver.bank import BankRecipe, valid_latents, valid_noise_loss
+from conceptloom.training.adapters import Scope
+from conceptloom.training.concept import Concept
+from conceptloom.training.phases import TokenPhase, WeightPhase
+from conceptloom.training.previews import PreviewConfig
+from conceptloom.training.scene import ConceptScene, make_scene
 
 from ..tiny_models import assert_unchanged, snapshot, tiny_host
+
+QUICK = PreviewConfig(steps=1, cfg=1.0)
+
+
+def brief(steps: int = 2, **more: object) -> BankConfig:
+    phase = WeightPhase(steps=steps, learning_rate=1e-2, scope=Scope.CROSS_ATTENTION_KV)
+    return BankConfig(weight_phase=phase, views=2, **more)
+
+
+def one_cup() -> ConceptScene:
+    image = torch.rand(32, 32, 3, generator=torch.Generator().manual_seed(0))
+    return make_scene([image], {"my-cup": [torch.ones(32, 32)]}, {"my-cup": "cup"})
+
+
+def same(one: Concept, other: Concept) -> bool:
+    vectors = (c.handles["my-cup"]["clip_l"] for c in (one, other))
+    return torch.equal(*vectors)
 
 
 def test_only_what_is_valid_counts_and_its_area_does_not() -> None:
@@ -30,16 +55,64 @@ def test_latents_at_the_canvas_do_not_count() -> None:
 
 def test_a_concept_of_keys_and_values_is_learned_and_the_model_stays() -> None:
     host = tiny_host()
-    image = torch.rand(32, 32, 3, generator=torch.Generator().manual_seed(0))
-    scene = make_scene([image], {"my-cup": [torch.ones(32, 32)]}, {"my-cup": "cup"})
     before = snapshot(host)
-    config = BankConfig(steps=2, learning_rate=1e-2, views=2)
-    concept = learn_for_bank(host, scene, config)
+    learned = learn_for_bank(host, one_cup(), brief(), previews=QUICK)
     assert_unchanged(before, host)
+    concept = learned.concept
     assert concept.prompts == ("photo of a <my-cup> cup",)
     assert concept.weights
     assert all(
         name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")) for name in concept.weights
     )
-    again = learn_for_bank(host, scene, config)
-    assert torch.equal(again.handles["my-cup"]["clip_l"], concept.handles["my-cup"]["clip_l"])
+    assert [sorted(row) for row in learned.history] == 2 * [sorted(learned.history[0])]
+    again = learn_for_bank(host, one_cup(), brief(), previews=QUICK)
+    assert same(again.concept, concept)
+
+
+def test_a_cancelled_run_goes_on_to_the_same_concept(tmp_path: Path) -> None:
+    host = tiny_host()
+    whole = learn_for_bank(host, one_cup(), brief(4), previews=QUICK).concept
+    before = snapshot(host)
+
+    def stop_at_two(step: int, total: int, message: str = "", preview: object = None) -> None:
+        if step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        learn_for_bank(
+            host, one_cup(), brief(4), previews=QUICK, folder=tmp_path, progress=stop_at_two
+        )
+    assert_unchanged(before, host)
+    steps: list[int] = []
+    resumed = learn_for_bank(
+        host, one_cup(), brief(4), previews=QUICK, folder=tmp_path,
+        progress=lambda step, *_: steps.append(step),
+    )  # fmt: skip
+    assert same(resumed.concept, whole)
+    assert 1 not in steps
+
+
+def test_a_phase_of_names_alone_leaves_the_model_out() -> None:
+    config = brief(0, token_phase=TokenPhase(steps=2, learning_rate=1e-2))
+    assert not learn_for_bank(tiny_host(), one_cup(), config, previews=QUICK).concept.weights
+
+
+def test_mirrored_copies_are_others() -> None:
+    host = tiny_host()
+    plain, mirrored = (BankRecipe(host, one_cup(), brief(flip=flip)) for flip in (0.0, 1.0))
+    assert not torch.allclose(plain._views[0][0][0], mirrored._views[0][0][0])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"prompt": "a photo"}, "holds {handle}"),
+        ({"weight_phase": WeightPhase(steps=0)}, "at least 1 in one of the two phases"),
+        ({"weight_phase": WeightPhase(scope=Scope.FULL)}, "cannot be woven"),
+        ({"smallest": 2.0}, "between 0 and 1"),
+        ({"views": 0}, "1 or more"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(wrong: dict, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        BankConfig(**wrong)

@@ -1,0 +1,54 @@
+"""From a scene to concepts of the bank in one call; what nodes and command line share."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from ...host.ports import Host, Progress, no_progress
+from ...training.estimate import estimate_of
+from ...training.previews import PreviewConfig, Previews
+from ...training.recipe import LoopConfig
+from ...training.scene import ConceptScene
+from ...training.session import Learned, loop_for, state_folder, teach
+from .bank import BankRecipe
+from .config import BankConfig
+
+
+def learn_for_bank(
+    host: Host,
+    scene: ConceptScene,
+    config: BankConfig | None = None,
+    *,
+    loop: LoopConfig | None = None,
+    previews: PreviewConfig | None = None,
+    folder: Path | None = None,
+    progress: Progress = no_progress,
+) -> Learned:
+    """Learn the concepts of a scene in K and V, to be woven later.
+
+    Args:
+        folder: where states, CSV and TensorBoard files go, in a folder of their own for these
+            very inputs, so that the same call goes on where it was stopped. None keeps nothing.
+        progress: told of every step; may raise to cancel.
+
+    Raises:
+        InputError, TrainingError: see `errors`; the state so far is in `folder`.
+    """
+    config = config or BankConfig()
+    loop = loop_for(host, loop, seed=config.seed, accumulation=config.accumulation)
+    recipe = BankRecipe(host, scene, config)
+    total = sum(phase.steps for phase in recipe.phases())
+    estimate = estimate_of(
+        host,
+        recipe.named_parameters().values(),
+        recipe.latent_size,
+        config.batch_size,
+        checkpointing=config.checkpointing,
+    )
+    progress(0, total, estimate.told(total))
+    settings = previews or PreviewConfig()
+    settings = replace(settings, prompts=settings.prompts or recipe.prompts)
+    shown = Previews(host, recipe.scene, recipe.handles.vectors, settings)
+    kept = state_folder(folder, host, recipe.scene, loop, [asdict(config), "concept_weaver"])
+    return teach(recipe, loop, shown, kept, progress)

@@ -1,0 +1,73 @@
+"""Presets of Concept Weaver's bank, and the widgets that each of them shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from comfy_api.latest import io
+
+from ..methods.concept_weaver import BankConfig
+from ..training.recipe import LoopConfig
+from .knobs import loop_knobs, phase_knobs, size_knobs
+from .settings import Settings
+
+_OFFICIAL = BankConfig()
+BANK: dict[str, Settings] = {
+    "Concept Weaver": Settings(
+        config=_OFFICIAL,
+        told="concepts to be woven later: one name each, keys and values of cross-attention, from "
+        "pictures placed at random sizes",
+    ),
+    "TinyWorld Concept Weaver quick": Settings(
+        config=BankConfig(
+            token_phase=replace(_OFFICIAL.token_phase, steps=60, learning_rate=5e-3),
+            weight_phase=replace(_OFFICIAL.weight_phase, steps=240, learning_rate=2e-3),
+            prompt="a photo of a {handle} {word}",
+            batch_size=4,
+        ),
+        told="the same with the larger steps that the bundled TinyWorld model wants",
+    ),
+}
+
+
+def bank_knobs(config: BankConfig, loop: LoopConfig) -> Iterator[io.Input]:
+    """Widgets of one preset, the ones that most people turn first."""
+    yield from phase_knobs(config.token_phase, config.weight_phase)
+    yield io.Float.Input(
+        "smallest",
+        default=round(config.smallest, 3),
+        min=0.05,
+        max=1.0,
+        step=0.001,
+        round=0.001,
+        optional=True,
+        tooltip="Pictures come at random sizes down to this share of their side, at random places "
+        "on grey. 1 shows them as they are: the concept then fits regions of its own size only.",
+    )
+    yield io.String.Input(
+        "prompt",
+        default=config.prompt,
+        optional=True,
+        advanced=True,
+        tooltip="The prompt while learning; {handle} and {word} stand for the name and the word "
+        "that it starts from. Regions calls the concept the same way.",
+    )
+    yield io.Int.Input(
+        "views",
+        default=config.views,
+        min=1,
+        max=256,
+        optional=True,
+        advanced=True,
+        tooltip="How many copies of each picture are placed before the first step. 1 is one size "
+        "and place; many vary more and take a little longer to start.",
+    )
+    yield from size_knobs(
+        config.resolution_px,
+        config.checkpointing,
+        config.batch_size,
+        config.accumulation,
+        config.flip,
+    )
+    yield from loop_knobs(loop)
