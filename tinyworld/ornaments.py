@@ -15,14 +15,15 @@ from .world import SIZE, Item, Scene, article, render
 # part of an object -> its centre, in radii of the object; x to the right, y down
 PARTS: dict[str, tuple[float, float]] = {
     "middle": (0.0, 0.0),
-    "top": (0.0, -0.36),
-    "bottom": (0.0, 0.36),
-    "left": (-0.36, 0.0),
-    "right": (0.36, 0.0),
+    "top": (0.0, -0.28),
+    "bottom": (0.0, 0.28),
+    "left": (-0.28, 0.0),
+    "right": (0.28, 0.0),
 }
-REACH = 0.6  # radius of an ornament, in radii of its object
-LEAST_LEFT = 0.3  # of the square around an ornament, of which a disc fills 0.71
-RADIUS = (0.27, 0.30)  # of an object with an ornament, picture units: as large as the model knows
+# A latent of the bundled model covers 4 px: an ornament needs eight of them across to be one.
+REACH = 0.75  # radius of an ornament, in radii of its object
+LEAST_LEFT = 0.4  # of the square around an ornament, of which a disc fills 0.71
+RADIUS = (0.33, 0.35)  # of an object with an ornament, picture units
 
 
 def ornament_scene(
