@@ -6,8 +6,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from clic_plan import HANDLE, MEASURES, PAIRS, VARIANTS, WORDS, Budget, Cells, Pair, config_of
+from numpy.typing import NDArray
 from quality_cells import is_finished
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -122,6 +124,31 @@ def finished(folder: Path, n_seeds: int, key: str) -> Cells:
         if is_finished(path, key):
             cells[pair.name, seed, variant] = judge.judged(load_file(path), pair)
     return cells
+
+
+SCALE = 2  # of the sheet
+
+
+def sheet(folder: Path, key: str) -> NDArray[np.uint8]:
+    """A row for each pair: taught, bare, and the first picture of every variant, pasted.
+
+    Of the first seed; grey where a cell is not finished.
+    """
+    rows: list[Tensor] = []
+    for pair in PAIRS:
+        bare = pair.bare
+        source, place = as_image(bare.image), torch.from_numpy(bare.masks[1])
+        row = [as_image(pair.taught.image), source]
+        for variant in VARIANTS:
+            path = file_of(folder, pair, 0, variant)
+            if is_finished(path, key):
+                drawn = load_file(path)["pictures"][:1].float() / 255
+                row.append(composited(drawn, source[None], place, 1)[0])
+            else:
+                row.append(torch.full_like(source, 0.5))
+        rows.append(torch.cat(row, dim=1))
+    pixels = (torch.cat(rows).clamp(0, 1) * 255).round().byte().numpy()
+    return pixels.repeat(SCALE, axis=0).repeat(SCALE, axis=1)
 
 
 def compute(

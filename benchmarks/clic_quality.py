@@ -18,9 +18,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from clic_cells import compute, finished
+from clic_cells import compute, finished, sheet
 from clic_page import page
 from clic_plan import FULL, QUICK
+from PIL import Image
 
 from conceptloom.cli.models import open_host
 from conceptloom.training.checkpoints import model_digest
@@ -50,7 +51,9 @@ def main() -> None:
     command = "python benchmarks/clic_quality.py" + (" --quick" if options.quick else "")
     cells = finished(folder, options.seeds, key)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    text = page(cells, budget, options.seeds, command, digest)
+    pictures = options.out.with_suffix(".jpg")
+    Image.fromarray(sheet(folder, key)).save(pictures, quality=90)
+    text = page(cells, budget, options.seeds, command, digest, pictures.name)
     options.out.write_text(text, encoding="utf-8")
     print(f"wrote {options.out}")
 

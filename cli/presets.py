@@ -52,6 +52,7 @@ class Settings:
 
 
 TINYWORLD_CLIC_RATE = 3e-4  # of cross-attention, all of it
+TINYWORLD_FULL_RATE = 5e-4  # of every weight
 _CLIC = {
     Method.CLIC: Settings(config=CLiCConfig(), loop=PAPER_LOOP),
     Method.CLIC_OFFICIAL: Settings(config=OFFICIAL, loop=OFFICIAL_LOOP),
@@ -60,15 +61,23 @@ _CLIC = {
 
 
 def for_tinyworld(settings: Settings) -> Settings:
-    """CLiC with the larger steps that the bundled model bears and needs."""
+    """CLiC with the larger steps that the bundled model bears and needs.
+
+    Every weight learns: in so few steps its small cross-attention alone gets an ornament's colours
+    and not its pattern.
+    """
     assert isinstance(settings.config, CLiCConfig)
     config = replace(
         settings.config,
-        token_phase=TokenPhase(steps=60, learning_rate=5e-3),
-        weight_phase=replace(
-            settings.config.weight_phase, steps=240, learning_rate=TINYWORLD_CLIC_RATE
+        token_phase=TokenPhase(steps=40, learning_rate=5e-3),
+        weight_phase=WeightPhase(
+            steps=160, learning_rate=TINYWORLD_FULL_RATE, scope=Scope.FULL, rank=8
         ),
-        batch_size=2,
+        # Colours tell ornaments apart, and these are words that the model was trained on.
+        brightness=0.1,
+        views=4,
+        prompt="a photo of a {object} and {concept}",
+        roi_prompts=("a photo of {concept}",),
     )
     return replace(
         settings,
@@ -99,7 +108,7 @@ TINYWORLD_RATE_OF_SCOPE = {
     Scope.CROSS_ATTENTION_KV: 2e-3,
     Scope.CROSS_ATTENTION: TINYWORLD_CLIC_RATE,
     Scope.LOW_RANK: 3e-3,
-    Scope.FULL: 3e-4,
+    Scope.FULL: TINYWORLD_FULL_RATE,
 }
 # The same for objects that are woven later; K and V bear more than other weights do.
 TINYWORLD_BANK = Settings(

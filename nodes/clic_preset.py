@@ -51,11 +51,12 @@ CLIC: dict[str, Settings] = {
     "TinyWorld CLiC quick": Settings(
         config=replace(
             _scoped(Scope.CROSS_ATTENTION),
-            token_phase=TokenPhase(steps=60, learning_rate=5e-3),
-            weight_phase=WeightPhase(
-                steps=200, learning_rate=3e-4, scope=Scope.CROSS_ATTENTION, rank=8
-            ),
-            batch_size=2,
+            token_phase=TokenPhase(steps=40, learning_rate=5e-3),
+            weight_phase=WeightPhase(steps=160, learning_rate=5e-4, scope=Scope.FULL, rank=8),
+            brightness=0.1,  # colours tell ornaments apart
+            views=4,
+            prompt="a photo of a {object} and {concept}",  # words that it was trained on
+            roi_prompts=("a photo of {concept}",),
         ),
         loop=PAPER_LOOP,
         told="CLiC with the larger steps that the bundled TinyWorld model wants: minutes on a "
