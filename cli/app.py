@@ -13,7 +13,9 @@ from .. import __version__
 from ..errors import ConceptLoomError
 from .cancelling import Stopped
 from .console import complain, console, log_to_console, say
-from .invent_command import invent
+from .download_command import download
+from .evolve_command import evolve
+from .invent_command import invent, mix
 from .options import Device, Layout, Model, Precision, PrecisionName
 from .residuals_command import train_residuals
 from .train_command import train
@@ -51,6 +53,9 @@ app = typer.Typer(
 )
 app.command("train")(train)
 app.command("invent")(invent)
+app.command("mix")(mix)
+app.command("evolve")(evolve)
+app.command("download")(download)
 app.command("transfer")(transfer)
 app.command("train-residuals")(train_residuals)
 app.command("weave")(weave)

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
-from ..host.ports import Host
-from ..methods.conceptlab import (
-    SIMILARITY,
-    ConceptLabConfig,
-    Invented,
-    NegativesConfig,
-    invent,
-    text_space_config,
-)
+from ..host.ports import Host, Progress
+from ..methods.conceptlab import SIMILARITY, ConceptLabConfig, EvolutionConfig, Invented
 from ..tinyworld.prior import GALLERY, SENTENCES, load_tiny_prior
 from ..tinyworld.questions import OracleQuestions
 from ..training.concept_file import save_concept
@@ -26,7 +20,7 @@ from ..training.recipe import LoopConfig
 from ..training.reports import write_csv
 from ..vision.clip_space import ClipSpace
 from ..vision.painters import HostPainter
-from ..vision.ports import ConceptSpace, Painter, Questions
+from ..vision.ports import ConceptSpace, Painter, PriorSampling, Questions
 from ..vision.prior_files import load_decoder, load_prior, painter_of, prior_on_host
 from ..vision.vqa import load_blip2
 from .cancelling import Cancelled, Stopped
@@ -37,19 +31,43 @@ from .progress import RunProgress
 
 NONE = "none"
 CONCEPT, STATE = "concept.safetensors", "state"
+LOOP = LoopConfig(clip=0.0, save_every=100)
+# Learning rates; TinyWorld's vectors and steps are other ones than CLIP's.
+RATE, TINYWORLD_RATE = 1e-4, 1e-2
+
+Config = TypeVar("Config", ConceptLabConfig, EvolutionConfig)
 
 
 @dataclass(frozen=True, slots=True)
 class Laboratory:
-    """Where concepts are compared, who draws them, who answers; and the recipe fit for that."""
+    """Where concepts are compared, who draws them, who answers; and what that space wants.
+
+    Attributes:
+        clamps: ceiling of positives and floor of negatives; None leaves the official ones.
+        sentences, gallery: for a model that knows few words; () leaves the method's.
+    """
 
     space: ConceptSpace
     painter: Painter | None
     questions: Questions | None
-    config: ConceptLabConfig
+    clamps: tuple[float, float] | None = None
+    sentences: tuple[str, ...] = ()
+    gallery: tuple[str, ...] = ()
+
+    def fitted(self, config: Config) -> Config:
+        """The recipe as this laboratory needs it; a clamp that somebody set stays."""
+        changes: dict[str, Any] = {}
+        if self.sentences:
+            changes |= {"templates": self.sentences, "gallery": self.gallery}
+        if self.clamps is not None and isinstance(config, ConceptLabConfig):
+            names, official = ("positive_ceiling", "negative_floor"), ConceptLabConfig()
+            for name, value in zip(names, self.clamps, strict=True):
+                if getattr(config, name) == getattr(official, name):
+                    changes[name] = value
+        return replace(config, **changes)
 
 
-def on_host(host: Host, prior: str, vqa: str, config: ConceptLabConfig) -> Laboratory:
+def on_host(host: Host, prior: str, vqa: str) -> Laboratory:
     """TinyWorld's prior ("tinyworld"), or the text space of a base model ("none")."""
     is_tiny = prior == TINYWORLD
     painter = HostPainter(
@@ -57,7 +75,7 @@ def on_host(host: Host, prior: str, vqa: str, config: ConceptLabConfig) -> Labor
     )
     questions = questions_of(vqa, host.device, host.dtype)
     if not is_tiny:
-        return Laboratory(ClipSpace(host), painter, questions, text_space_config(config))
+        return Laboratory(ClipSpace(host), painter, questions, (1.0, -1.0))
     tiny = load_tiny_prior()
     space = prior_on_host(
         host,
@@ -66,11 +84,11 @@ def on_host(host: Host, prior: str, vqa: str, config: ConceptLabConfig) -> Labor
         projection=tiny.projection,
         scheduler=tiny.scheduler,
     )
-    return Laboratory(space, painter, questions, for_tinyworld(config, *tiny.clamps))
+    return Laboratory(space, painter, questions, tiny.clamps, SENTENCES, GALLERY)
 
 
 def from_folders(
-    prior: Path, decoder: Path | None, vqa: str, config: ConceptLabConfig, half: bool
+    prior: Path, decoder: Path | None, vqa: str, sampling: PriorSampling, *, half: bool
 ) -> Laboratory:
     """Kandinsky's or Karlo's prior, with its decoder where one is given."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -80,9 +98,9 @@ def from_folders(
     painter = None
     if drawing is not None:
         painter = painter_of(
-            space, drawing, device, sampling=config.sampling, steps=50, cfg=7.5, size=(512, 512)
+            space, drawing, device, sampling=sampling, steps=50, cfg=7.5, size=(512, 512)
         )
-    return Laboratory(space, painter, questions_of(vqa, device, dtype), config)
+    return Laboratory(space, painter, questions_of(vqa, device, dtype))
 
 
 def questions_of(vqa: str, device: torch.device, dtype: torch.dtype) -> Questions | None:
@@ -92,49 +110,29 @@ def questions_of(vqa: str, device: torch.device, dtype: torch.dtype) -> Question
     return OracleQuestions() if vqa == TINYWORLD else load_blip2(Path(vqa), device, dtype)
 
 
-def for_tinyworld(config: ConceptLabConfig, ceiling: float, floor: float) -> ConceptLabConfig:
-    """The recipe in the few words that TinyWorld knows, with its own clamps."""
-    return replace(
-        config,
-        positive_ceiling=ceiling,
-        negative_floor=floor,
-        templates=config.templates or SENTENCES,
-        gallery=config.gallery or GALLERY,
-    )
-
-
-def run(laboratory: Laboratory, name: str, out: Path, *, save_every: int = 100) -> Invented:
-    """Invent, and leave the results in a folder; the same call goes on where it stopped.
+def run(work: Callable[[Progress], Invented], out: Path) -> Invented:
+    """Invent, mix or breed, and leave the results in a folder.
 
     Raises:
-        Stopped: the user pressed Ctrl-C.
+        Stopped: the user pressed Ctrl-C; the same command goes on.
         ConceptLoomError: see `errors`.
     """
     try:
         with RunProgress(out / "preview.png") as progress:
-            made = invent(
-                laboratory.space,
-                name,
-                laboratory.config,
-                painter=laboratory.painter,
-                questions=laboratory.questions,
-                loop=LoopConfig(clip=0.0, save_every=save_every),
-                folder=out / STATE,
-                progress=progress,
-            )
+            made = work(progress)
     except Cancelled as cancelled:
         raise Stopped(
             f"Stopped after step {cancelled.step}. Everything is kept in {out / STATE}; the same "
             "command goes on from there."
         ) from cancelled
-    write_results(made, made.album.steps, out)
+    write_results(made, out)
     return made
 
 
-def write_results(made: Invented, steps: Sequence[int], out: Path) -> None:
+def write_results(made: Invented, out: Path) -> None:
     """Concept, every checkpoint, pictures, losses and similarities."""
     save_concept(made.concept, out / CONCEPT)
-    for step in steps[:-1]:
+    for step in made.album.steps[:-1]:
         save_concept(made.at(step), out / "checkpoints" / f"{step:06d}.safetensors")
     write_csv(made.history, out / "losses.csv")
     always = ("step", "phase")
@@ -149,16 +147,3 @@ def write_results(made: Invented, steps: Sequence[int], out: Path) -> None:
     if samples is not None:
         strip = sample_strip(list(samples), list(made.concept.prompts))
         write_picture(strip, out / "samples.png")
-
-
-def negatives_config(
-    start: Sequence[str], forbidden: Sequence[str], every: int, question: str, early_stop: int
-) -> NegativesConfig:
-    """How the list of negatives begins and grows."""
-    return NegativesConfig(
-        start=tuple(start),
-        forbidden=tuple(forbidden),
-        every=every,
-        question=question,
-        early_stop=early_stop,
-    )

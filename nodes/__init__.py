@@ -9,6 +9,7 @@ from .blended import CompositeSeam, MaskedBlendedEdit, MaskedBlendedSampler
 from .concept import ApplyConcept, ExportConcept, InspectConcept, LoadConcept, SaveConcept
 from .concept_bank import ConceptBank
 from .conceptlab import AdaptiveNegativesTrainer, ConceptMixing, EvolveConcepts
+from .download import DownloadLabModel
 from .generate_with_prior import GenerateWithPrior
 from .guidance import CrossAttentionGuidance
 from .lag import ApplyLag, LagMapsNode, LagSampler
@@ -56,6 +57,7 @@ NODES: list[type[io.ComfyNode]] = [
     WeaveConcepts,
     LoadDiffusionPrior,
     LoadBlip2,
+    DownloadLabModel,
     AdaptiveNegativesTrainer,
     ConceptMixing,
     EvolveConcepts,

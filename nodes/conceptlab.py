@@ -11,9 +11,16 @@ from comfy_api.latest import io
 
 from ..host.comfyui.progress import NodeProgress
 from ..host.ports import Progress
-from ..methods.conceptlab import ConceptLabConfig, Invented, NegativesConfig, evolve, invent
+from ..methods.conceptlab import (
+    ConceptLabConfig,
+    Invented,
+    NegativesConfig,
+    drawn_parents,
+    evolve,
+    invent,
+    photographed_parents,
+)
 from .conceptlab_knobs import evolution_inputs, lab_outputs, mixing_inputs, trainer_inputs
-from .conceptlab_parents import drawn_parents, photographed
 from .conceptlab_results import result_of
 from .conceptlab_settings import (
     evolution_config,
@@ -118,13 +125,23 @@ class EvolveConcepts(io.ComfyNode):
         progress = NodeProgress(cls.hidden.unique_id)
         shares = tuple(number("weights", entry) for entry in listed(weights))
         with torch.inference_mode(False):
-            parents = [*drawn_parents(prior, concepts, progress), *photographed(images)]
+            parents = [
+                *drawn_parents(prior.painter, connected(concepts), progress),
+                *photographed_parents(
+                    {f"photo-{i}": batch for i, batch in enumerate(connected(images), start=1)}
+                ),
+            ]
             made = evolve(
                 prior.space, handle, parents, evolution_config(prior, first_word, shares, knobs),
                 painter=prior.painter, loop=loop_of(knobs), folder=run_folder(name),
                 progress=progress,
             )  # fmt: skip
         return result_of(cls, made, checkpoint, run_folder(name), progress)
+
+
+def connected(sockets: Mapping[str, Any]) -> list[Any]:
+    """What hangs on a row of sockets, without the empty ones."""
+    return [value for value in sockets.values() if value is not None]
 
 
 def invented(

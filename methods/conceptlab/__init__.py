@@ -32,6 +32,7 @@ from .config import (
 )
 from .learn import Invented, evolve, invent
 from .lineage import LINEAGE, lineage_told
+from .parents import drawn_parents, photographed_parents
 from .recipe import SIMILARITY, ConceptLab, Evolution, Parent, Studio
 
 __all__ = [
@@ -47,9 +48,11 @@ __all__ = [
     "NegativesConfig",
     "Parent",
     "Studio",
+    "drawn_parents",
     "evolve",
     "invent",
     "lineage_told",
+    "photographed_parents",
     "style_config",
     "text_space_config",
 ]

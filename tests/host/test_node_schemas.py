@@ -105,6 +105,7 @@ SURFACE = {
         ["PRIOR"],
     ),
     "LoadBlip2": (["model_folder", "precision"], ["VQA"]),
+    "DownloadLabModel": (["model"], ["STRING"]),
     "AdaptiveNegativesTrainer": (
         ["prior", "vqa", "handle", "category", "negatives", *LAB_RUN, "object_or_style", "locked",
          "forbidden", "question", "gradual", "most_negatives", "keep_duplicates", "early_stop",

@@ -25,6 +25,8 @@ FORBIDDEN_MODULES = {
     "pip": "nothing is installed while running",
     "ctypes": "no foreign code",
 }
+# Where a user asks for a download by name, and who may offer that.
+DOWNLOADS, OFFERS_DOWNLOADS = "vision.downloads", {"nodes.download", "cli.download_command"}
 FORBIDDEN_CALLS = {
     "eval": "no code from strings",
     "exec": "no code from strings",
@@ -76,7 +78,17 @@ def test_no_forbidden_module_is_imported(source: Source) -> None:
         top = found.target.split(".")[0]
         if not found.is_own:
             reason = FORBIDDEN_MODULES.get(top)
-            assert reason is None, f"{source.name}:{found.line} imports {top}: {reason}"
+            asked_for = top == "huggingface_hub" and source.module == DOWNLOADS
+            assert reason is None or asked_for, (
+                f"{source.name}:{found.line} imports {top}: {reason}"
+            )
+
+
+@each_file
+def test_nothing_downloads_but_what_a_user_calls_by_name(source: Source) -> None:
+    for found in source.imports():
+        if found.is_own and found.target.startswith(DOWNLOADS):
+            assert source.module in OFFERS_DOWNLOADS, f"{source.name}:{found.line} downloads"
 
 
 @each_file

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 import torch
@@ -96,3 +97,18 @@ def test_the_multilingual_encoder_ignores_padding() -> None:
         alone = multilingual(model, tokenizer)(["a dog"])
     assert both.shape == (2, 16)
     torch.testing.assert_close(both[:1], alone)
+
+
+def test_karlos_prior_imagines_and_needs_no_image_encoder(tmp_path: Path) -> None:
+    """Its folder names the scheduler otherwise, and the decoder is ComfyUI's unCLIP."""
+    folder = save_prior(tmp_path, "UnCLIPPipeline")
+    (folder / "scheduler").rename(folder / "prior_scheduler")
+    rmtree(folder / "image_encoder")
+    prior = load_prior(folder, CPU, torch.float32)
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        imagined = prior.imagine("a photo of a pet", {}, draw, PriorSampling(steps=2))
+    assert imagined.shape == (16,)
+    assert prior.fingerprint.startswith("prior karlo")
+    with pytest.raises(UnsupportedModelError, match="image_encoder"):
+        prior.look_at(torch.zeros(1, 8, 8, 3))

@@ -107,24 +107,61 @@ def save_prior(folder: Path, kind: str = "KandinskyV22PriorPipeline") -> Path:
 def save_decoder_22(folder: Path, width: int = WIDTH) -> Path:
     """Kandinsky 2.2's decoder."""
     torch.manual_seed(4)
-    unet = diffusers.UNet2DConditionModel(
+    unet = _tiny_unet(
+        addition_embed_type="image",
+        encoder_hid_dim=width,
+        encoder_hid_dim_type="image_proj",
+        cross_attention_dim=16,
+    )
+    diffusers.KandinskyV22Pipeline(
+        unet=unet, scheduler=_decoder_scheduler(), movq=_tiny_movq()
+    ).save_pretrained(folder)
+    return folder
+
+
+def save_decoder_21(folder: Path) -> Path:
+    """Kandinsky 2.1's decoder with its multilingual text encoder."""
+    torch.manual_seed(4)
+    unet = _tiny_unet(
+        addition_embed_type="text_image",
+        addition_embed_type_num_heads=2,
+        encoder_hid_dim=8,  # of the text encoder's states
+        encoder_hid_dim_type="text_image_proj",
+        cross_attention_dim=WIDTH,
+    )
+    model, _ = tiny_mclip()
+    words = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    words += [(f"\u2581{word}", -1.0) for word in ("a", "photo", "of", "pet", "cat", "dog")]
+    tokenizer = transformers.XLMRobertaTokenizer(vocab=[*words, ("<mask>", 0.0)])
+    diffusers.KandinskyPipeline(
+        text_encoder=model,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=_decoder_scheduler(),
+        movq=_tiny_movq(),
+    ).save_pretrained(folder)
+    return folder
+
+
+def _tiny_unet(**kind: Any) -> Any:
+    return diffusers.UNet2DConditionModel(
         sample_size=8,
         in_channels=4,
         out_channels=8,
-        addition_embed_type="image",
         down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
         up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
         mid_block_type="UNetMidBlock2DSimpleCrossAttn",
         block_out_channels=(32, 32),
         layers_per_block=1,
-        encoder_hid_dim=width,
-        encoder_hid_dim_type="image_proj",
-        cross_attention_dim=16,
         attention_head_dim=4,
         resnet_time_scale_shift="scale_shift",
         class_embed_type=None,
+        **kind,
     )
-    movq = diffusers.VQModel(
+
+
+def _tiny_movq() -> Any:
+    return diffusers.VQModel(
         block_out_channels=(32, 32, 32, 32),
         down_block_types=("DownEncoderBlock2D",) * 3 + ("AttnDownEncoderBlock2D",),
         up_block_types=("AttnUpDecoderBlock2D",) + ("UpDecoderBlock2D",) * 3,
@@ -136,13 +173,12 @@ def save_decoder_22(folder: Path, width: int = WIDTH) -> Path:
         num_vq_embeddings=12,
         vq_embed_dim=4,
     )
-    scheduler = diffusers.DDIMScheduler(
+
+
+def _decoder_scheduler() -> Any:
+    return diffusers.DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="linear", clip_sample=False
     )
-    diffusers.KandinskyV22Pipeline(unet=unet, scheduler=scheduler, movq=movq).save_pretrained(
-        folder
-    )
-    return folder
 
 
 class Padded:

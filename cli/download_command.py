@@ -1,0 +1,39 @@
+"""`conceptloom download`: ConceptLab's large models from Hugging Face, and nothing by itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .cancelling import Cancelled, Stopped
+from .console import say
+from .progress import RunProgress
+
+
+def download(
+    model: Annotated[
+        str, typer.Argument(help="Several gigabytes each; an unknown name lists all known ones.")
+    ],
+    to: Annotated[
+        Path,
+        typer.Option(help="The models folder of ComfyUI, or one of your own."),
+    ] = Path("models"),
+) -> None:
+    """Fetch a prior, a decoder or a BLIP-2 for `invent`, `mix` and `evolve`.
+
+    Ctrl-C stops after the file; the same command fetches what is missing.
+
+        conceptloom download kandinsky-2-1-prior --to ~/ComfyUI/models
+    """
+    from ..vision.downloads import download as fetch
+
+    try:
+        with RunProgress() as progress:
+            folder = fetch(model, to.expanduser(), progress)
+    except Cancelled as cancelled:
+        raise Stopped(
+            f"Stopped after {cancelled.step} of {cancelled.total} MB; the same command goes on."
+        ) from cancelled
+    say(f"wrote {folder}", "bold green")

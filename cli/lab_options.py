@@ -1,0 +1,80 @@
+"""Options and doors that `invent`, `mix` and `evolve` share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .options import PrecisionName
+
+if TYPE_CHECKING:
+    from ..vision.ports import PriorSampling
+    from .laboratory import Laboratory
+
+Name = Annotated[str, typer.Argument(help="Of the new handle: my-pet becomes <my-pet>.")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="By default runs/NAME.")]
+Prior = Annotated[str, typer.Option(help="tinyworld, none (the model's text space), or a folder.")]
+Decoder = Annotated[Path | None, typer.Option(help="Folder of Kandinsky's decoder.")]
+Vqa = Annotated[
+    str, typer.Option(help="Who says what a picture shows: tinyworld, none, or a folder.")
+]
+Steps = Annotated[int, typer.Option(min=1, help="Official: 2500, for evolve 2000.")]
+Rate = Annotated[float | None, typer.Option(help="Learning rate; 1e-4, on TinyWorld's prior 1e-2.")]
+Every = Annotated[int, typer.Option(min=0, help="Steps between looks; 0 never.")]
+PriorSteps = Annotated[int, typer.Option(min=2, help="Of the prior, in learning.")]
+Guidance = Annotated[float, typer.Option(min=1.0, help="Of the prior; 1 is none.")]
+Seed = Annotated[int, typer.Option(help="Same seed, same machine: same file.")]
+
+
+def opened(
+    prior: str,
+    decoder: Path | None,
+    vqa: str,
+    sampling: PriorSampling,
+    model: str,
+    layout: Path | None,
+    device: str,
+    precision: PrecisionName,
+) -> Laboratory:
+    """The laboratory that the options ask for.
+
+    Raises:
+        ModelError: see `errors`.
+    """
+    from .laboratory import NONE, from_folders, on_host
+    from .models import TINYWORLD, Precision, open_host
+
+    if prior in (TINYWORLD, NONE):
+        host = open_host(model, layout=layout, device=device, precision=Precision(precision.value))
+        return on_host(host, prior, vqa)
+    is_half = precision is PrecisionName.FP16
+    return from_folders(Path(prior), decoder, vqa, sampling, half=is_half)
+
+
+def rate_of(rate: float | None, prior: str) -> float:
+    """What was asked for, or what fits the prior."""
+    from .laboratory import RATE, TINYWORLD_RATE
+    from .models import TINYWORLD
+
+    return rate or (TINYWORLD_RATE if prior == TINYWORLD else RATE)
+
+
+def weighted(entries: Sequence[str]) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    """`lobster:2` as word and weight; without a number it is 1.
+
+    Raises:
+        ConfigError: what stands behind the colon is no number.
+    """
+    from ..errors import ConfigError
+
+    found: dict[str, float] = {}
+    for entry in entries:
+        word, _, weight = entry.partition(":")
+        try:
+            found[word.strip()] = float(weight) if weight else 1.0
+        except ValueError:
+            raise ConfigError("of", entry, "a word, or WORD:NUMBER such as lobster:2") from None
+    return tuple(found), tuple(found.values())

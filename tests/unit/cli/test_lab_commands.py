@@ -1,0 +1,119 @@
+"""`conceptloom mix`, `evolve` and `download`, and real classes from folders, in the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("typer")
+pytest.importorskip("diffusers")
+
+import torch
+from typer.testing import CliRunner
+
+from conceptloom.cli import laboratory
+from conceptloom.cli.app import app
+from conceptloom.cli.picture_files import write_picture
+from conceptloom.training.concept_file import load_concept
+from conceptloom.vision import downloads
+
+from ..vision.tiny_files import save_blip2, save_decoder_21, save_prior
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Kandinsky 2.1's prior and decoder and BLIP-2, of the real classes."""
+    folder = tmp_path_factory.mktemp("models")
+    save_prior(folder / "prior", "KandinskyPriorPipeline")
+    save_decoder_21(folder / "decoder")
+    save_blip2(folder / "blip2")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    painter = laboratory.painter_of
+    monkeypatch.setattr(
+        laboratory,
+        "painter_of",
+        lambda prior, decoder, device, *, sampling, steps, cfg, size: painter(
+            prior, decoder, device, sampling=sampling, steps=1, cfg=cfg, size=(64, 64)
+        ),
+    )
+
+
+def called(*words: str) -> str:
+    result = CliRunner().invoke(app, list(words))
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def lab(models: Path) -> list[str]:
+    return [
+        *("--prior", str(models / "prior"), "--decoder", str(models / "decoder")),
+        *("--steps", "2", "--every", "1", "--prior-steps", "2"),
+    ]
+
+
+def test_real_classes_invent_mix_and_breed_from_folders(models: Path, tmp_path: Path) -> None:
+    """Kandinsky 2.1 with its multilingual encoder, BLIP-2's questions, two generations."""
+    pet, mixed, child = (tmp_path / name for name in ("pet", "mixed", "child"))
+    called(
+        *("invent", "my-pet", "--of", "pet", "--vqa", str(models / "blip2"), *lab(models)),
+        *("-o", str(pet)),
+    )
+    called("mix", "my-mix", "cat:2", "dog", *lab(models), "-o", str(mixed))
+    photos = tmp_path / "photos"
+    draw = torch.Generator().manual_seed(0)
+    for i in range(2):
+        write_picture(torch.rand(20, 20, 3, generator=draw), photos / f"{i}.png")
+    told = called(
+        *("evolve", "my-child", "--of", "pet", "--parent", f"{pet / 'concept.safetensors'}:3"),
+        *("--parent", str(mixed / "concept.safetensors"), "--photos", str(photos)),
+        *(*lab(models), "-o", str(child)),
+    )
+    assert load_concept(mixed / "concept.safetensors").recipe["weights"] == [2.0, 1.0]
+    tree = load_concept(child / "concept.safetensors").recipe["lineage"]
+    assert tree["parents"] == {"my-pet": 0.6, "my-mix": 0.2, "photos": 0.2}
+    assert "my-child (generation 1)" in told
+    for folder in (pet, mixed, child):
+        assert load_concept(folder / "checkpoints" / "000001.safetensors").recipe["checkpoint"] == 1
+        assert (folder / "timeline.png").is_file()
+
+
+def test_mixing_asks_nobody_and_leaves_nothing(models: Path, tmp_path: Path) -> None:
+    told = called("mix", "my-mix", "cat", "dog", *lab(models), "-o", str(tmp_path))
+    assert "away from: nothing" in told
+
+
+def test_a_child_without_parents_and_a_folder_without_pictures_are_told(
+    models: Path, tmp_path: Path
+) -> None:
+    orphan = CliRunner().invoke(app, ["evolve", "my-child", "--of", "pet", "-o", str(tmp_path)])
+    assert orphan.exit_code == 2
+    assert "--parent" in orphan.output
+    empty = CliRunner().invoke(
+        app,
+        ["evolve", "my-child", "--of", "pet", "--photos", str(tmp_path), *lab(models)],
+    )
+    assert empty.exit_code == 2
+    assert "no pictures" in empty.output
+
+
+def test_download_says_where_it_went_and_which_models_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, Path]] = []
+
+    def fetched(name: str, models: Path, progress: object) -> Path:
+        asked.append((name, models))
+        return models / "vqa" / name
+
+    with monkeypatch.context() as patched:
+        patched.setattr(downloads, "download", fetched)
+        assert "wrote" in called("download", "blip2-flan-t5-xl", "--to", str(tmp_path))
+    assert asked == [("blip2-flan-t5-xl", tmp_path)]
+    wrong = CliRunner().invoke(app, ["download", "dall-e", "--to", str(tmp_path)])
+    assert wrong.exit_code == 2
+    assert "kandinsky-2-1-prior" in wrong.output

@@ -1,0 +1,157 @@
+"""The one place that downloads, and only when a user asks by name: ConceptLab's large models.
+
+Files come from Hugging Face into a folder of the host's `models/`, where the loaders read them.
+Weights are taken in safetensors only. The file by which the loaders recognise a folder comes last,
+so that half of a model is never offered; the same call goes on with the files that are missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import disk_usage
+from typing import Any
+
+from ..errors import ConfigError, ModelError, StorageError
+from ..host.ports import Progress, no_progress
+
+PRIORS, VQA = "diffusion_priors", "vqa"  # folders of models/
+_WANTED = (".json", ".txt", ".model", ".safetensors")
+_VARIANTS = (".fp16.safetensors", ".non_ema.safetensors")  # of weights that come anyway
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """Where a model comes from, and where it goes."""
+
+    repository: str  # on Hugging Face
+    kind: str  # folder of models/
+    index: str  # file that tells what lies in the folder
+    parts: tuple[str, ...] = ()  # subfolders that are needed; () takes all
+
+
+_KARLO = ("prior", "prior_scheduler", "text_encoder", "tokenizer")
+SOURCES = {
+    name: Source(repository=f"{owner}/{name}", kind=kind, index=index, parts=parts)
+    for name, owner, kind, index, parts in (
+        ("kandinsky-2-1-prior", "kandinsky-community", PRIORS, "model_index.json", ()),
+        ("kandinsky-2-1", "kandinsky-community", PRIORS, "model_index.json", ()),
+        ("kandinsky-2-2-prior", "kandinsky-community", PRIORS, "model_index.json", ()),
+        ("kandinsky-2-2-decoder", "kandinsky-community", PRIORS, "model_index.json", ()),
+        ("karlo-v1-alpha", "kakaobrain", PRIORS, "model_index.json", _KARLO),
+        ("blip2-flan-t5-xl", "Salesforce", VQA, "config.json", ()),
+        ("blip2-opt-2.7b", "Salesforce", VQA, "config.json", ()),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Files of one state of a repository, the index last."""
+
+    revision: str
+    files: Sequence[tuple[str, int]]  # name, bytes
+
+    @property
+    def size(self) -> int:
+        """Of all files, in bytes."""
+        return sum(size for _, size in self.files)
+
+
+def download(name: str, models: Path, progress: Progress = no_progress) -> Path:
+    """Fetch a model into its folder below `models`; what is there already is not fetched again.
+
+    Args:
+        name: a key of `SOURCES`.
+        models: the host's folder of models.
+        progress: told of every file, in megabytes; may raise to cancel.
+
+    Raises:
+        ConfigError: no model of that name is known.
+        ModelError: Hugging Face cannot be reached, or offers no safetensors.
+        StorageError: the disk has less room than the model needs.
+    """
+    if name not in SOURCES:
+        raise ConfigError("model", name, f"one of {', '.join(SOURCES)}")
+    source = SOURCES[name]
+    folder = models / source.kind / name
+    hub = _hub()
+    with _reaching(source, folder):
+        listing = listed(hub, source)
+    _check_room(listing, folder)
+    done = 0
+    for file, size in listing.files:
+        progress(_megabytes(done), _megabytes(listing.size), f"{name}: {file}")
+        with _reaching(source, folder):
+            hub.hf_hub_download(
+                source.repository, file, revision=listing.revision, local_dir=folder
+            )
+        done += size
+    progress(_megabytes(listing.size), _megabytes(listing.size), f"{name} is in {folder}")
+    return folder
+
+
+def listed(hub: Any, source: Source) -> Listing:
+    """What a repository offers of the files that the loaders read.
+
+    Raises:
+        ModelError: no weights in safetensors, or no index.
+    """
+    info = hub.HfApi().model_info(source.repository, files_metadata=True)
+    files = [(f.rfilename, int(f.size or 0)) for f in info.siblings if _is_wanted(f, source)]
+    names = [name for name, _ in files]
+    if source.index not in names or not any(name.endswith(".safetensors") for name in names):
+        raise ModelError(
+            f"{source.repository} offers no {source.index} with weights in safetensors; files that "
+            "hold pickles are not read."
+        )
+    return Listing(str(info.sha), sorted(files, key=lambda file: file[0] == source.index))
+
+
+def _is_wanted(file: Any, source: Source) -> bool:
+    name = str(file.rfilename)
+    folder = name.partition("/")[0] if "/" in name else ""
+    fits = not source.parts or not folder or folder in source.parts
+    return fits and name.endswith(_WANTED) and not name.endswith(_VARIANTS)
+
+
+@contextmanager
+def _reaching(source: Source, folder: Path) -> Iterator[None]:
+    """Whatever the library raises, for it has had other classes in every version."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"{source.repository} could not be downloaded: {error} The same call goes on with "
+            f"what is missing; or put the files into {folder} yourself."
+        ) from error
+
+
+def _check_room(listing: Listing, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = sum(size for name, size in listing.files if not (folder / name).is_file())
+    free = disk_usage(folder).free
+    if missing > free:
+        raise StorageError(
+            f"{folder} has {_megabytes(free)} MB of room, but {_megabytes(missing)} MB are to "
+            "come; make room, or name another folder."
+        )
+
+
+def _megabytes(size: int) -> int:
+    return round(size / 1e6)
+
+
+def _hub() -> Any:
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise ModelError(
+            "Downloads need huggingface_hub, which comes with transformers: pip install "
+            "huggingface_hub in the environment of this program."
+        ) from error
+    return huggingface_hub
