@@ -265,40 +265,40 @@ def test_every_node_has_a_help_page(node_id: str, root: Path):
         assert f"`{given.id}`" in text, f"{page.name} does not tell of {given.id}"
 
 
-MOST_OF_CORE = 0.06
+MOST_SECONDS = 0.3  # what the pack may cost a start of ComfyUI
 TIME_OF_PACK = """
 import asyncio, json, sys, time
 sys.argv = sys.argv[:1]
 sys.path.insert(0, COMFYUI)
 from comfy.cli_args import args
 args.cpu = True
-began = time.process_time()
 import nodes
 asyncio.run(nodes.init_extra_nodes(init_custom_nodes=False, init_api_nodes=False))
-core, before, began = time.process_time() - began, set(sys.modules), time.process_time()
+before, began = set(sys.modules), time.process_time()
 assert asyncio.run(nodes.load_custom_node(ROOT))
-print(json.dumps([time.process_time() - began, core, sorted(set(sys.modules) - before)]))
+print(json.dumps([time.process_time() - began, sorted(set(sys.modules) - before)]))
 """
 
 
 @pytest.mark.slow
-def test_the_pack_costs_a_small_part_of_what_comfyui_costs_itself(root: Path):
-    """CPU time, and as a share of what core's own nodes take: machines differ by a factor of two.
+def test_the_pack_costs_a_start_of_comfyui_at_most_300_ms(root: Path):
+    """CPU time and not the clock's, so that a busy machine does not count; the best of three.
 
-    The promise is 0.3 s; on a 2.5 GHz Xeon all five methods take 0.4 s (21 November 2026).
+    The first start after an update also compiles the pack's files, and is not counted.
     """
     code = TIME_OF_PACK.replace("COMFYUI", repr(str(COMFYUI))).replace("ROOT", repr(str(root)))
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    best = 9.0
-    for _ in range(3):  # the first may have to write bytecode
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # else every start compiles
+    tries: list[float] = []
+    for start in range(4):
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, env=environment
         )
         assert done.returncode == 0, done.stderr
-        seconds, core, modules = json.loads(done.stdout.splitlines()[-1])
-        best = min(best, seconds / core)
-        if best <= MOST_OF_CORE:
+        seconds, modules = json.loads(done.stdout.splitlines()[-1])
+        heavy = {"diffusers", "matplotlib", "tensorboard", "transformers", "typer"}
+        assert not heavy & {m.split(".")[0] for m in modules}
+        tries += [seconds] if start else []
+        if tries and min(tries) <= MOST_SECONDS:
             break
-    heavy = {"diffusers", "matplotlib", "tensorboard", "typer"} & {m.split(".")[0] for m in modules}
-    assert not heavy
-    assert best <= MOST_OF_CORE, f"{seconds:.2f} s beside {core:.2f} s"
+    assert min(tries) <= MOST_SECONDS, f"{min(tries):.2f} s"
