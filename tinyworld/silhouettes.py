@@ -1,0 +1,83 @@
+"""How near an outline is to the world's named ones: geometry alone, nothing that was trained.
+
+A judge of novelty for ConceptLab. The oracle's words answer the questions while a concept learns,
+so the same words cannot say afterwards how new it became; an area of overlap can.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .shapes import SHAPES, Mask
+
+GRID = 48  # cells a side that outlines are compared on
+TURNS = 72  # rotations that are tried, over the full circle
+_REACH = 2.0  # the grid reaches this far from the centre, in radii of a disc of the same area
+
+
+@dataclass(frozen=True, slots=True)
+class Nearest:
+    """The named shape that an outline is most like."""
+
+    name: str
+    overlap: float  # intersection over union at the same area, centre and best rotation; 0..1
+
+    @property
+    def novelty(self) -> float:
+        """0 for a named shape, more the less it overlaps with any."""
+        return 1 - self.overlap
+
+
+def nearest_silhouette(mask: ArrayLike) -> Nearest:
+    """Which named shape an outline is most like, and how much.
+
+    Args:
+        mask: [h, w] where the object is, above 0.5.
+
+    Raises:
+        ValueError: it is nowhere.
+    """
+    given = np.asarray(mask, np.float32) > 0.5
+    if not given.any():
+        raise ValueError("the mask is empty; there is no outline to compare")
+    seen = _standing(given)
+    best = Nearest("", -1.0)
+    for name, turned in _templates().items():
+        overlaps = (turned & seen).sum(axis=(1, 2)) / (turned | seen).sum(axis=(1, 2))
+        if overlaps.max() > best.overlap:
+            best = Nearest(name, float(overlaps.max()))
+    return best
+
+
+def _standing(mask: Mask) -> Mask:
+    """The outline on the grid: centred, and with the area of a unit disc."""
+    rows, columns = np.nonzero(mask)
+    scale = float(np.sqrt(mask.sum() / np.pi))  # radius of a disc of the same area, px
+    at = (np.arange(GRID) + 0.5) / GRID * 2 * _REACH - _REACH
+    y, x = rows.mean() + at * scale, columns.mean() + at * scale
+    inside = ((y > -0.5) & (y < mask.shape[0] - 0.5))[:, None] & (
+        (x > -0.5) & (x < mask.shape[1] - 0.5)
+    )
+    i = np.clip(np.round(y), 0, mask.shape[0] - 1).astype(int)
+    j = np.clip(np.round(x), 0, mask.shape[1] - 1).astype(int)
+    return mask[i[:, None], j[None, :]] & inside
+
+
+@lru_cache(maxsize=1)
+def _templates() -> dict[str, Mask]:
+    """Name -> [TURNS, GRID, GRID]."""
+    size = 128
+    at = np.linspace(-1.5, 1.5, size, dtype=np.float32)
+    x, y = np.meshgrid(at, at)
+    found: dict[str, Mask] = {}
+    for name, shape in SHAPES.items():
+        turns = []
+        for angle in np.linspace(0, 2 * np.pi, TURNS, endpoint=False):
+            cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+            turns.append(_standing(shape(cos * x + sin * y, cos * y - sin * x)))
+        found[name] = np.stack(turns)
+    return found
