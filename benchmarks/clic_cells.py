@@ -154,11 +154,16 @@ def sheet(folder: Path, key: str) -> NDArray[np.uint8]:
 def compute(
     host: Host, budget: Budget, n_seeds: int, folder: Path, key: str, part: tuple[int, int]
 ) -> None:
-    """Every cell that is not there yet; with part (k, n) only every n-th, from the k-th on."""
+    """Every cell that is not there yet.
+
+    Args:
+        part: (k, n) takes every n-th pair and seed, from the k-th on, with all its variants.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     judge = OrnamentJudge()
-    every = [(cell, file_of(folder, *cell)) for cell in all_cells(n_seeds)][part[0] - 1 :: part[1]]
-    todo = [(cell, path) for cell, path in every if not is_finished(path, key)]
+    every = [(cell, file_of(folder, *cell)) for cell in all_cells(n_seeds)]
+    own = [row for i, row in enumerate(every) if i // len(VARIANTS) % part[1] == part[0] - 1]
+    todo = [(cell, path) for cell, path in own if not is_finished(path, key)]
     for number, ((pair, seed, variant), path) in enumerate(todo, 1):
         began = time.process_time()
         kept = learned_cell(host, pair, budget, seed, variant)
