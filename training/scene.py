@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ log = logging.getLogger("conceptloom")
 
 SMALLEST_PX = 16  # a side below this leaves nothing to learn from
 LARGEST_OVERLAP = 0.95  # of the smaller mask; above it two concepts cannot be told apart
+LARGEST_STRETCH = 0.1  # of a picture's aspect, as a logarithm; above it the user is told
 SAME_ASPECT = 0.02  # relative difference up to which a mask is resized to its picture
 
 
@@ -190,8 +192,9 @@ def resized_scene(scene: ConceptScene, resolution_px: int, multiple_px: int) -> 
     """Pictures and masks at the size to learn at.
 
     Args:
-        resolution_px: side of the square with the wanted area; the aspect stays. 0 keeps the size.
-        multiple_px: both sides become multiples of it (pixels per latent, or more).
+        resolution_px: side of the square with the wanted area; 0 keeps the size.
+        multiple_px: both sides become multiples of it (pixels per latent, or more). The short side
+            is one of the two around its wanted length, whichever keeps the aspect better.
 
     Raises:
         ImageError: pictures differ in size, so that they cannot share a batch.
@@ -220,9 +223,28 @@ def resized_scene(scene: ConceptScene, resolution_px: int, multiple_px: int) -> 
 
 
 def _target_size(size: Sequence[int], resolution_px: int, multiple_px: int) -> tuple[int, int]:
-    height, width = size
-    scale = resolution_px / (height * width) ** 0.5 if resolution_px else 1.0
-    sides = [
-        max(multiple_px, round(n * scale / multiple_px) * multiple_px) for n in (height, width)
-    ]
-    return sides[0], sides[1]
+    """(H, W) of the wanted area, in whole multiples, with the aspect as near as these allow."""
+    short, long = sorted(size)
+    aspect = long / short
+    scale = resolution_px / (short * long) ** 0.5 if resolution_px else 1.0
+    wanted = short * scale / multiple_px
+
+    def stretched(sides: tuple[int, int]) -> float:
+        return abs(math.log(sides[1] / sides[0] / aspect))
+
+    best = min(
+        (
+            (n, m)
+            for n in {max(1, math.floor(wanted)), max(1, math.ceil(wanted))}
+            for m in (math.floor(n * aspect), math.ceil(n * aspect))
+        ),
+        key=lambda sides: (stretched(sides), abs(sides[0] - wanted)),
+    )
+    sides = best if size[0] <= size[1] else best[::-1]
+    height, width = (n * multiple_px for n in sides)
+    if stretched(best) > LARGEST_STRETCH:
+        log.warning(
+            "Pictures of %dx%d px are learned at %dx%d px, which changes their proportions; with "
+            "a larger resolution_px they stay.", size[1], size[0], width, height,
+        )  # fmt: skip
+    return height, width

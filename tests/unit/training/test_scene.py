@@ -170,9 +170,11 @@ def test_a_background_stands_only_where_there_is_one() -> None:
     ("resolution", "multiple", "size"),
     [
         (0, 8, (32, 48)),
-        (0, 64, (64, 64)),
-        (64, 8, (56, 80)),  # 52.3 x 78.4 by area
-        (32, 8, (24, 40)),  # 26.1 x 39.2
+        (0, 64, (64, 128)),
+        (512, 8, (416, 624)),  # 418.0 x 627.1 by area
+        (64, 8, (48, 72)),  # 52.3 x 78.4
+        (32, 8, (32, 48)),  # 26.1 x 39.2
+        (8, 8, (8, 16)),  # 6.5 x 9.8
     ],
 )
 def test_the_size_to_learn_at(resolution: int, multiple: int, size: tuple[int, int]) -> None:
@@ -180,6 +182,31 @@ def test_the_size_to_learn_at(resolution: int, multiple: int, size: tuple[int, i
     assert made.image.shape == (*size, 3)
     assert {tuple(m.shape) for m in made.masks.values()} == {size}
     assert 0 <= float(made.image.min()) <= float(made.image.max()) <= 1
+
+
+@pytest.mark.parametrize("resolution", [0, 8, 16, 40, 512])
+@pytest.mark.parametrize("size", [(16, 16), (100, 40), (75, 100), (31, 32), (90, 17)])
+def test_both_sides_are_within_a_latent_of_the_aspect(size: tuple[int, int], resolution: int):
+    half = torch.zeros(size)
+    half[:8] = 1
+    made = resized_scene(
+        scene(images=[torch.rand(*size, 3)], masks={"mug": [half]}), resolution, 8
+    ).images[0]
+    height, width = made.image.shape[:2]
+    (short, long), (low, high) = sorted((height, width)), sorted(size)
+    assert abs(long - short * high / low) < 8
+    wanted = low * (resolution / (low * high) ** 0.5 if resolution else 1)
+    assert short == 8 or abs(short - wanted) < 8
+    assert height == width or (height > width) == (size[0] > size[1])
+
+
+def test_a_size_too_small_for_the_aspect_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("WARNING", logger="conceptloom")
+    resized_scene(scene(), 64, 8)
+    assert not caplog.messages
+    resized_scene(scene(), 8, 8)
+    (told,) = caplog.messages
+    assert "48x32 px are learned at 16x8 px, which changes their proportions" in told
 
 
 def test_a_scene_of_the_right_size_is_not_touched() -> None:
