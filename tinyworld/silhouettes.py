@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .shapes import SHAPES, Mask
+from .shapes import SHAPES, Array, Mask
 
 GRID = 48  # cells a side that outlines are compared on
 TURNS = 72  # rotations that are tried, over the full circle
@@ -59,12 +59,19 @@ def _standing(mask: Mask) -> Mask:
     scale = float(np.sqrt(mask.sum() / np.pi))  # radius of a disc of the same area, px
     at = (np.arange(GRID) + 0.5) / GRID * 2 * _REACH - _REACH
     y, x = rows.mean() + at * scale, columns.mean() + at * scale
-    inside = ((y > -0.5) & (y < mask.shape[0] - 0.5))[:, None] & (
-        (x > -0.5) & (x < mask.shape[1] - 0.5)
-    )
-    i = np.clip(np.round(y), 0, mask.shape[0] - 1).astype(int)
-    j = np.clip(np.round(x), 0, mask.shape[1] - 1).astype(int)
-    return mask[i[:, None], j[None, :]] & inside
+    return _between(mask, y, x) > 0.5
+
+
+def _between(mask: Mask, y: Array, x: Array) -> Array:
+    """Bilinear values of a mask at rows y and columns x; 0 outside of it."""
+    padded = np.pad(mask.astype(np.float32), 1)
+    y = np.clip(y + 1, 0, padded.shape[0] - 1.001)
+    x = np.clip(x + 1, 0, padded.shape[1] - 1.001)
+    i, j = y.astype(int), x.astype(int)
+    down, right = (y - i)[:, None], (x - j)[None, :]
+    upper = padded[i][:, j] * (1 - right) + padded[i][:, j + 1] * right
+    lower = padded[i + 1][:, j] * (1 - right) + padded[i + 1][:, j + 1] * right
+    return upper * (1 - down) + lower * down
 
 
 @lru_cache(maxsize=1)
