@@ -30,7 +30,6 @@ from conceptloom.training.adapters import Scope
 from conceptloom.training.handles import HandleParameters, initial_handles
 from conceptloom.training.loop import Events, LoopConfig, run
 from conceptloom.training.losses import masked_noise_loss
-from conceptloom.training.phases import RATE_OF_SCOPE
 
 Losses = Mapping[str, float]
 
@@ -112,11 +111,7 @@ def ours(scope: Scope, *, checkpointing: bool = False) -> Callable[[Setting], It
     steps = 10**6
     phases = {
         "token_phase": TokenPhase(steps=steps if scope is Scope.HANDLES else 0),
-        "weight_phase": WeightPhase(
-            steps=0 if scope is Scope.HANDLES else steps,
-            scope=scope,
-            learning_rate=RATE_OF_SCOPE[scope],
-        ),
+        "weight_phase": WeightPhase(steps=0 if scope is Scope.HANDLES else steps, scope=scope),
     }
     config = BreakASceneConfig(checkpointing=checkpointing, **phases)
 

@@ -9,14 +9,13 @@ from comfy_api.latest import io
 
 from ..methods.break_a_scene import BreakASceneConfig, ClassImages
 from ..training.adapters import Scope
-from ..training.phases import RATE_OF_SCOPE, TokenPhase, WeightPhase
+from ..training.phases import TokenPhase, WeightPhase
 from .knobs import loop_knobs, phase_knobs, size_knobs
 from .settings import Settings
 
 
 def _scoped(scope: Scope, **more: Any) -> BreakASceneConfig:
-    rate = RATE_OF_SCOPE[scope]
-    return BreakASceneConfig(weight_phase=WeightPhase(scope=scope, learning_rate=rate), **more)
+    return BreakASceneConfig(weight_phase=WeightPhase(scope=scope), **more)
 
 
 BREAK_A_SCENE: dict[str, Settings] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 from .adapters import Adapters, Scope
 from .checks import require_positive, require_whole
@@ -29,11 +30,13 @@ class WeightPhase:
     """Phase 2: the weights of a scope move together with the handles, with a fresh optimizer."""
 
     steps: int = 400  # optimizer steps
-    learning_rate: float = 2e-6  # for Scope.FULL; see RATE_OF_SCOPE for the others
+    learning_rate: float = cast(float, None)  # left out: that of the scope, RATE_OF_SCOPE
     scope: Scope = Scope.FULL
     rank: int = 8  # of Scope.LOW_RANK
 
     def __post_init__(self) -> None:
+        if cast(object, self.learning_rate) is None:
+            object.__setattr__(self, "learning_rate", RATE_OF_SCOPE[self.scope])
         require_whole("weight_steps", self.steps, least=0)
         require_positive("weight_rate", self.learning_rate)
         require_whole("rank", self.rank, least=1)
