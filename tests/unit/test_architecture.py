@@ -44,7 +44,7 @@ HOST_MODULES = (
 ALWAYS_THERE = {"PIL", "einops", "numpy", "safetensors", "torch", "transformers"}
 # Optional ones may be imported at once only where the room is itself optional.
 OPTIONAL = {
-    "cli": {"matplotlib", "rich", "tensorboard", "typer"},
+    "cli": {"rich", "tensorboard", "typer"},
     "host.diffusers": {"accelerate", "diffusers"},
 }
 
