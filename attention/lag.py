@@ -129,11 +129,10 @@ class _Plan:
     picture_of: Tensor | None  # [B] picture of every row of the batch; None for a single one
     holds: Tensor  # [P, G, 1] 1 where a picture's prompt holds the concept
     all_hold: bool
-
-    @property
-    def has_rows(self) -> bool:
-        """Whether any prompt of the pass holds a concept."""
-        return len(self.columns) > 0
+    has_rows: bool  # whether any prompt of the pass holds a concept
+    is_everywhere: bool  # no mask of any kind limits any concept
+    is_plain: bool  # the mask itself is all that a row takes
+    shares_shape: bool  # all masks are cut from the attention in the same way
 
 
 class LagEdit(UNetEdit):
@@ -206,19 +205,20 @@ class LagEdit(UNetEdit):
         plan = self._plan
         assert plan is not None
         up, down, owner = self._stacked(site, plan.concepts, inputs)
-        weights: Tensor | int = 1
-        if not all(c.is_everywhere for c in plan.concepts):
+        weights: Tensor | None = None
+        if not plan.is_everywhere:
             weights = self._weights(site, plan, inputs, info).to(inputs.dtype)  # [B, G, N]
             if len(plan.concepts) > 1:
-                weights = weights[:, owner]  # [B, r, N]
+                weights = weights.index_select(1, owner)  # [B, r, N]
         rows = len(inputs)
         if inputs.ndim == 4:  # a convolution, on [B, C, h, w]
-            hidden = (down @ inputs.flatten(2)) * weights  # M (B x)
+            hidden = torch.bmm(down.expand(rows, -1, -1), inputs.flatten(2))  # B x
+            hidden = hidden if weights is None else hidden * weights  # M (B x)
             merged = torch.baddbmm(output.flatten(2), up.expand(rows, -1, -1), hidden)
             return merged.view_as(output)
-        if isinstance(weights, Tensor):
-            weights = weights.transpose(1, 2)
-        return torch.baddbmm(output, (inputs @ down.T) * weights, up.T.expand(rows, -1, -1))
+        hidden = inputs @ down.T
+        hidden = hidden if weights is None else hidden * weights.transpose(1, 2)
+        return torch.baddbmm(output, hidden, up.T.expand(rows, -1, -1))
 
     def _at_work(self, info: ForwardInfo) -> tuple[LagConcept, ...]:
         if all(c.config.start == 0 and c.config.end == 1 for c in self._concepts):
@@ -241,7 +241,7 @@ class LagEdit(UNetEdit):
         masks = self._masks(site, plan, inputs, info)
         if plan.picture_of is not None:
             masks = masks.index_select(0, plan.picture_of)
-        if all(c.config.is_plain for c in plan.concepts):
+        if plan.is_plain:
             return masks
         weights = masks.expand(len(inputs), -1, -1).clone()
         negative = [not shown for shown in info.conditional]
@@ -271,7 +271,7 @@ class LagEdit(UNetEdit):
             nothing = torch.zeros(shape, device=inputs.device)
             attention = nothing.scatter_reduce(0, index, attention, "amax")
         # Layers of a block were summed; the mean has the same order, and so the same mask.
-        if len({c.config.shape for c in plan.concepts}) == 1:  # all at once
+        if plan.shares_shape:  # all at once
             masks = self._mask(attention, plan.concepts[0].config, grid)
         else:
             parts = (
@@ -351,6 +351,10 @@ def _plan(concepts: tuple[LagConcept, ...], info: ForwardInfo) -> _Plan:
         torch.tensor(pictures, device=device) if len(holds) > 1 else None,
         holds,
         bool(holds.all()),
+        bool(columns),
+        all(c.is_everywhere for c in concepts),
+        all(c.config.is_plain for c in concepts),
+        len({c.config.shape for c in concepts}) == 1,
     )
 
 

@@ -14,7 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MOST_LOGITS = 2**26  # float32 numbers at a time: 256 MiB
+# Float32 numbers at a time: on a CPU what its caches hold (three times as fast as all at once for
+# 64x64 positions), elsewhere 256 MiB.
+MOST_LOGITS = {"cpu": 2**18}
+MOST_LOGITS_ELSEWHERE = 2**26
 
 
 def summed_attention(
@@ -36,14 +39,15 @@ def summed_attention(
     """
     n_rows, n_keys, width = key.shape
     scale = (width // heads) ** -0.5
-    # [R, heads, d, K]; einops costs more than the work itself in small models
-    keys = (key.float() * scale).view(n_rows, n_keys, heads, -1).permute(0, 2, 3, 1)
-    at_once = max(1, MOST_LOGITS // (n_rows * heads * n_keys))
+    most = MOST_LOGITS.get(query.device.type, MOST_LOGITS_ELSEWHERE)
+    at_once = max(1, most // (n_rows * heads * n_keys))
+    # [R * heads, d, K]; views and bmm: einops and matmul cost more than the work in small models
+    keys = (key.float() * scale).view(n_rows, n_keys, heads, -1).permute(0, 2, 3, 1).flatten(0, 1)
     parts: list[Tensor] = []
     for part in query.split(at_once, dim=1) if query.shape[1] > at_once else (query,):
-        queries = part.float().view(n_rows, part.shape[1], heads, -1).transpose(1, 2)
-        probs = (queries @ keys).softmax(dim=-1)  # [R, heads, N, K]
-        parts.append(probs.index_select(-1, columns).mean(dim=1) @ chosen)
+        queries = part.float().view(n_rows, part.shape[1], heads, -1).transpose(1, 2).flatten(0, 1)
+        probs = torch.bmm(queries, keys).softmax(dim=-1).index_select(-1, columns)
+        parts.append(probs.unflatten(0, (n_rows, heads)).mean(dim=1) @ chosen)
     return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)).transpose(1, 2)
 
 
