@@ -111,7 +111,7 @@ class Graph:
         for node in self.nodes:
             sockets = []
             for name, spec in _inputs(node.schema, node.widgets, node.links):
-                if _is_widget(spec) or (_is_autogrow_slot(name, node) and name not in node.links):
+                if name not in node.links and (_is_widget(spec) or _is_autogrow_slot(name, node)):
                     continue
                 link = None
                 if name in node.links:
@@ -119,7 +119,10 @@ class Graph:
                     kind = source.node.schema["output"][source.slot]
                     links.append([link, source.node.id, source.slot, node.id, len(sockets), kind])
                     outgoing.setdefault((source.node.id, source.slot), []).append(link)
-                sockets.append({"name": name, "type": _type(spec), "link": link})
+                socket = {"name": name, "type": _type(spec), "link": link}
+                if _is_widget(spec):
+                    socket["widget"] = {"name": name}
+                sockets.append(socket)
             drawn.append((node, sockets))
         nodes = [_drawn(node, sockets, outgoing, i) for i, (node, sockets) in enumerate(drawn)]
         first = len(self.nodes) + 1
