@@ -63,7 +63,7 @@ class GenerateWithPrior(io.ComfyNode):
                 io.ClipVisionOutput.Output(
                     "clip_vision_output",
                     tooltip="The embeddings, for unCLIPConditioning with an unCLIP checkpoint of "
-                    "the same CLIP (ViT-L for Karlo).",
+                    "the same CLIP (ViT-L for Karlo). Several become one mixture there.",
                 ),
             ],
         )  # fmt: skip

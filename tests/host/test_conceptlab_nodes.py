@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 import torch
 from executor import Executor, Result, given, node
 from tiny_models import Graph, assert_same_state, graph_of, state_of
+
+from conceptloom.training.export import export_embeddings
 
 sys.path.append(str(Path(__file__).parents[1]))
 
@@ -226,6 +229,24 @@ def test_without_a_prior_the_base_model_learns_the_name_and_stays_as_it_is(
     )
     assert_same_state(models.model, before[0])
     assert_same_state(models.clip.patcher, before[1])
+
+
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+def test_a_name_of_the_text_space_is_a_stock_embedding_too(
+    executor: Executor, family: str, tmp_path: Path
+):
+    models = graph_of(family)
+    result = text_space(executor, models)
+    concept, applied = result.values["concept"], result.values["clip"]
+    export_embeddings(concept, tmp_path / "models" / "embeddings")
+    stock = models.clip.clone()
+    stock.tokenizer = deepcopy(stock.tokenizer)
+    for part in concept.handles["my-pet"]:
+        part_of = getattr(stock.tokenizer, part)
+        part_of.embedding_directory = str(tmp_path / "models" / "embeddings")
+    expected = applied.encode_from_tokens(applied.tokenize("a <my-pet> at home"))
+    found = stock.encode_from_tokens(stock.tokenize("a embedding:my-pet at home"))
+    assert torch.allclose(found, expected, atol=1e-5)
 
 
 def test_the_text_space_needs_a_base_model(executor: Executor):
