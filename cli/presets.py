@@ -110,11 +110,12 @@ TINYWORLD_RATE_OF_SCOPE = {
     Scope.LOW_RANK: 3e-3,
     Scope.FULL: TINYWORLD_FULL_RATE,
 }
-# The same for objects that are woven later; K and V bear more than other weights do.
+# The same for objects that are woven later. A third of 64 px would leave nothing to see.
 TINYWORLD_BANK = Settings(
     config=BankConfig(
         token_phase=TokenPhase(steps=60, learning_rate=5e-3),
         weight_phase=WeightPhase(steps=240, learning_rate=2e-3, scope=Scope.CROSS_ATTENTION_KV),
+        smallest=0.7,
         prompt="a photo of a {handle} {word}",
         batch_size=4,
     ),

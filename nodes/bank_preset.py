@@ -23,6 +23,7 @@ BANK: dict[str, Settings] = {
         config=BankConfig(
             token_phase=replace(_OFFICIAL.token_phase, steps=60, learning_rate=5e-3),
             weight_phase=replace(_OFFICIAL.weight_phase, steps=240, learning_rate=2e-3),
+            smallest=0.7,  # a third of 64 px would leave nothing to see
             prompt="a photo of a {handle} {word}",
             batch_size=4,
         ),
