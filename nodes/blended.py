@@ -241,6 +241,7 @@ def edited(
     """
     config, last = blend_config(settings), harmonise_steps
     texts, sigmas = prompt_lines(prompts, len(masks)), sigmas_of(model, scheduler, steps)
+    steps = len(sigmas) - 1  # ddim_uniform makes more than it is asked for, beta fewer
     config.check(steps)
     if not 0 <= last < steps - config.start:
         raise ConfigError("harmonise_steps", last, f"below {steps - config.start} (steps - start)")

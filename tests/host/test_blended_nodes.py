@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from comfy.patcher_extension import WrappersMP
 from executor import Executor, given, node
 from tiny_models import Graph, assert_same_state, graph_of, state_of
 
@@ -80,6 +81,26 @@ def test_outside_of_the_mask_every_pixel_stays(executor: Executor, family: str):
     seam = result.values["seam"]
     assert torch.equal(seam > 0, MASK > 0)
     assert_same_state(models.model, before)
+
+
+@pytest.mark.parametrize("last", [0, 2])
+def test_a_scheduler_that_makes_more_steps_than_asked_for_ends_without_noise(
+    executor: Executor, last: int
+):
+    models, ended = graph_of("sd1"), []
+    watched = models.model.clone()
+
+    def watch(
+        run: Any, noise: Any, latent: Any, sampler: Any, sigmas: Any, *rest: Any, **more: Any
+    ):
+        ended.append((len(sigmas), float(sigmas[-1])))
+        return run(noise, latent, sampler, sigmas, *rest, **more)
+
+    watched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "watch", watch)
+    inputs = {"steps": 6, "harmonise_steps": last, "composite": False}  # 7 of ddim_uniform
+    assert edit(executor, models, inputs, model=watched).error == ""
+    assert ended[-1][1] == 0
+    assert sum(levels - 1 for levels, _ in ended) == 7
 
 
 def test_compositing_may_be_left_out(executor: Executor):
