@@ -14,8 +14,8 @@ from ..errors import ConfigError, ImageError, MaskError, PromptError
 from ..host.comfyui.sampling import (
     SamplerCall,
     conditioning_of,
+    ddim_sampler,
     masked_conditioning,
-    named_sampler,
     run_sampler,
     sampler_of,
     scheduler_names,
@@ -138,11 +138,12 @@ def blend_config(settings: dict[str, Any]) -> BlendConfig:
     return BlendConfig(**given)
 
 
-def blended_sampler(config: BlendConfig, masks: Tensor | None) -> Any:
+def blended_sampler(config: BlendConfig, masks: Tensor | None, *, ends_held: bool = True) -> Any:
     """A SAMPLER.
 
     Args:
         masks: [H, W] or [n, H, W] in pixels; None takes the noise mask of the latents.
+        ends_held: see `sample_blended`.
     """
     if masks is not None:
         picture_masks(
@@ -168,8 +169,9 @@ def blended_sampler(config: BlendConfig, masks: Tensor | None) -> Any:
 
         mask = _cells(call, masks)
         return sample_blended(
-            denoise, call.source, mask, call.sigmas, draw, config, first_noise=call.noise
-        )
+            denoise, call.source, mask, call.sigmas, draw, config,
+            first_noise=call.noise, ends_held=ends_held,
+        )  # fmt: skip
 
     return sampler_of(sample)
 
@@ -232,8 +234,8 @@ def edited(
 ) -> dict[str, Any]:  # fmt: skip
     """LATENT of a picture drawn anew under its masks.
 
-    Differs from CLiC's official code: harmonising steps are free of blending from their first on,
-    where the code blends one of them once more.
+    The latents are blended once more before the first harmonising step, and then no more, as in
+    CLiC's official code.
 
     Args:
         source: [B, C, h, w] latents as the VAE gives them.
@@ -246,7 +248,8 @@ def edited(
     if not 0 <= last < steps - config.start:
         raise ConfigError("harmonise_steps", last, f"below {steps - config.start} (steps - start)")
     held = replace(config, free_steps=max(config.free_steps - last, 0))
-    sampler, unwanted = blended_sampler(held, masks), conditioning_of(clip, negative)
+    sampler = blended_sampler(held, masks, ends_held=not last or config.free_steps < last)
+    unwanted = conditioning_of(clip, negative)
     drawn = run_sampler(
         model, _regions(clip, texts, masks), unwanted, cfg, sampler, sigmas[: steps + 1 - last],
         {"samples": source}, seed, progress_of=(0, steps),
@@ -255,8 +258,9 @@ def edited(
         return drawn
     plain = [harmonise_prompt] * len(texts) if harmonise_prompt.strip() else texts
     return run_sampler(
-        base_model or model, _regions(clip, plain, masks), unwanted, cfg, named_sampler("euler"),
-        sigmas[steps - last :], drawn, seed, adds_noise=False, progress_of=(steps - last, steps),
+        base_model or model, _regions(clip, plain, masks), unwanted, cfg,
+        ddim_sampler(config.eta), sigmas[steps - last :], drawn, seed,
+        adds_noise=False, progress_of=(steps - last, steps),
     )  # fmt: skip
 
 

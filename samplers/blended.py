@@ -106,6 +106,7 @@ def sample_blended(
     config: BlendConfig,
     *,
     first_noise: Tensor | None = None,
+    ends_held: bool = True,
     before_step: Callable[[Tensor, float, int], Tensor] = lambda latent, sigma, step: latent,
     progress: Progress = no_progress,
 ) -> Tensor:
@@ -122,6 +123,7 @@ def sample_blended(
         sigmas: S + 1 falling noise levels; may end above 0 where others sample on.
         draw: unit noise like `source`; the only randomness.
         first_noise: noise to start from, as `draw` gives it.
+        ends_held: put the source around the mask once more after the last step, if that is held.
         before_step: x_sigma, sigma, number of the step -> x_sigma.
 
     Raises:
@@ -152,7 +154,9 @@ def sample_blended(
         denoised = denoise(latent, sigma, step)
         latent = stochastic_step(latent, denoised, sigma, following, config.eta, draw)
         progress(step + 1 - config.start, steps - config.start, "drawing under the mask")
-    if not config.free_steps:
+    if ends_held and not config.free_steps:
+        if config.fresh_noise and sigmas[-1] > 0:  # others sample on
+            noise = draw()
         outside = noised_source(source, noise, sigmas[-1], sigmas[-1])
         latent = blended(latent, outside, mask)
     return latent

@@ -1,14 +1,15 @@
 """Editing a picture under masks on any host: blended sampling, guidance, last harmonising steps.
 
 The order of CLiC's official transfer.py: blend, guide, denoise, and at the end the base model with
-a plain prompt, so that what was drawn and what stayed grow together.
+a plain prompt, so that what was drawn and what stayed grow together. The first of these harmonising
+steps is the last one that is blended.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -91,6 +92,8 @@ def edit_latents(
     wishes = [_wishes(host, r, plane, config) for r, plane in zip(regions, planes, strict=True)]
     guides = config.guidance.eta != 0 and any(wishes)
     sigmas = ddim_sigmas(host.schedule, config.steps).tolist()
+    last = config.harmonise_steps
+    blend = replace(config.blend, free_steps=max(config.blend.free_steps, last - 1))
     generator = torch.Generator().manual_seed(seed)
     with ExitStack() as model:
         model.enter_context(host.edited(weights or {}, trainable=False))
@@ -100,14 +103,14 @@ def edit_latents(
 
         def denoise(latent: Tensor, sigma: float, step: int) -> Tensor:
             prompts = [region.prompt for region in regions]
-            if step >= config.steps - config.harmonise_steps:
+            if step >= config.steps - last:
                 model.close()  # the base model again
                 prompts = prompts if plain is None else [plain] * len(regions)
             noise = _mixed_noise(host, latent, sigma, prompts, shares, negative, config.cfg)
             return latent - sigma * noise
 
         def guide(latent: Tensor, sigma: float, step: int) -> Tensor:
-            harmonising = step >= config.steps - config.harmonise_steps
+            harmonising = step >= config.steps - last
             if not guides or harmonising or not config.guidance.wants(step):
                 return latent
             return _guided(host, latent, sigma, regions, wishes, masks, config.guidance)
@@ -118,7 +121,8 @@ def edit_latents(
             masks.amax(dim=0, keepdim=True),
             sigmas,
             lambda: torch.randn(start.shape, generator=generator).to(start),
-            config.blend,
+            blend,
+            ends_held=not last,
             before_step=guide,
             progress=progress,
         )

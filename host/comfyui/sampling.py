@@ -135,3 +135,8 @@ def scheduler_names() -> list[str]:
 def named_sampler(name: str) -> Any:
     """One of the host's own samplers."""
     return comfy.samplers.sampler_object(name)
+
+
+def ddim_sampler(eta: float) -> Any:
+    """DDIM steps with any eta, which the host knows as ancestral steps of euler."""
+    return comfy.samplers.ksampler("euler_ancestral", {"eta": eta})

@@ -87,13 +87,14 @@ def test_outside_of_the_mask_every_pixel_stays(executor: Executor, family: str):
 def test_a_scheduler_that_makes_more_steps_than_asked_for_ends_without_noise(
     executor: Executor, last: int
 ):
-    models, ended = graph_of("sd1"), []
+    models, ended, options = graph_of("sd1"), [], []
     watched = models.model.clone()
 
     def watch(
         run: Any, noise: Any, latent: Any, sampler: Any, sigmas: Any, *rest: Any, **more: Any
     ):
         ended.append((len(sigmas), float(sigmas[-1])))
+        options.append(sampler.extra_options)
         return run(noise, latent, sampler, sigmas, *rest, **more)
 
     watched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "watch", watch)
@@ -101,6 +102,7 @@ def test_a_scheduler_that_makes_more_steps_than_asked_for_ends_without_noise(
     assert edit(executor, models, inputs, model=watched).error == ""
     assert ended[-1][1] == 0
     assert sum(levels - 1 for levels, _ in ended) == 7
+    assert options[1:] == [{"eta": QUICK["eta"]}][:last]  # harmonising goes on with the same steps
 
 
 def test_compositing_may_be_left_out(executor: Executor):
@@ -131,6 +133,18 @@ def test_the_last_steps_may_be_the_base_models(executor: Executor):
     first, second = (r.values["latent"]["samples"] for r in (with_base, without))
     assert first.isfinite().all()
     assert not torch.allclose(first, second, atol=1e-3)
+
+
+def test_the_first_harmonising_step_is_the_last_one_held_to_the_picture(executor: Executor):
+    models = graph_of("sd1")
+    same = {"eta": 0.0, "fresh_noise": False, "composite": False}
+    two = edit(executor, models, {"harmonise_steps": 2, **same})
+    one_free = edit(executor, models, {"free_steps": 1, **same})
+    both_free = edit(executor, models, {"harmonise_steps": 2, "free_steps": 2, **same})
+    latents = [run.values["latent"]["samples"] for run in (two, one_free, both_free)]
+    torch.testing.assert_close(latents[0], latents[1], atol=1e-4, rtol=1e-4)
+    free = edit(executor, models, {"free_steps": 2, **same}).values["latent"]["samples"]
+    torch.testing.assert_close(latents[2], free, atol=1e-4, rtol=1e-4)
 
 
 def test_guidance_works_inside_of_an_edit(executor: Executor):

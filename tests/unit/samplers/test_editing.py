@@ -85,13 +85,16 @@ def test_the_last_steps_are_the_base_models_with_a_plain_prompt(host: DiffusersH
     weights = {WEIGHT: lambda weight: weight * 30}
     plain = host.encode_prompt("a cat")
     region = ("a red cat", half())
-    base = edit(host, SHORT, ("a cat", half()))
+    free = replace(SHORT, blend=BlendConfig(start=1, free_steps=3))
+    base = edit(host, free, ("a cat", half()))
     every = replace(SHORT, harmonise_steps=4)
     assert torch.equal(edit(host, every, region, weights=weights, plain=plain), base)
     tuned = edit(host, SHORT, region, weights=weights, plain=plain)
     last = edit(host, replace(SHORT, harmonise_steps=1), region, weights=weights, plain=plain)
     assert not torch.allclose(last, tuned, atol=1e-4)
     assert not torch.allclose(last, base, atol=1e-4)
+    # the first harmonising step is the last one that is held to the picture
+    assert not torch.allclose(last[..., 4:], SOURCE[..., 4:], atol=1e-3)
 
 
 def test_the_model_is_left_as_it_was_when_cancelled_in_the_middle_of_guidance(host: DiffusersHost):
