@@ -15,7 +15,7 @@ from tiny_models import Graph, assert_same_state, state_of
 
 SIDE = 32
 QUICK = {
-    "preset": "TinyWorld CLiC quick",
+    "preset": "CLiC",
     "preset__token_steps": 2,
     "preset__weight_steps": 3,
     "preset__batch_size": 1,

@@ -269,7 +269,7 @@ def test_a_detail_is_learned_and_said_of_in_its_own_words(
     assert result.exit_code == 0, result.output
     concept = load_concept(out / "concept.safetensors")
     assert concept.method == "clic"
-    assert concept.prompts == ("A photo of <my-mark>", "a circle with <my-mark> style")
+    assert concept.prompts == ("a photo of <my-mark>", "a photo of a circle and <my-mark>")
     header = (out / "losses.csv").read_text().splitlines()[0]
     assert all(term in header for term in ("context", "attention", "roi"))
     refused = command("train", "--method", "clic", "-i", pictures / "kitchen.png", *mask,
