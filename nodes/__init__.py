@@ -6,6 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .attention import AttentionMaps
 from .blended import CompositeSeam, MaskedBlendedEdit, MaskedBlendedSampler
+from .checked_inputs import with_checked_inputs
 from .concept import ApplyConcept, ExportConcept, InspectConcept, LoadConcept, SaveConcept
 from .concept_bank import ConceptBank
 from .conceptlab import AdaptiveNegativesTrainer, ConceptMixing, EvolveConcepts
@@ -77,4 +78,4 @@ class ConceptLoomExtension(ComfyExtension):
         register_lab_folders()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return NODES
+        return [with_checked_inputs(node) for node in NODES]
