@@ -114,6 +114,7 @@ class ComfyHost:
         """What some UNets take beside latent and context: SDXL's sizes, a mask for inpainting."""
         height, width = (self.pixels_per_latent * n for n in latent.shape[-2:])
         given = {"noise": latent, "device": self.device, "height": height, "width": width}
+        given["latent_image"] = latent  # without a mask, an inpainting model takes only its size
         pooled = batched_pooled(prompts, latent.shape[0])
         if pooled is not None:
             given["pooled_output"] = usable(pooled).to(self.device)

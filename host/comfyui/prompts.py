@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ...errors import HandleError, ModelError, PromptError, UnsupportedModelError
 from ..ports import HandleVectors, Prompt
+from .sites import unet_sites
 from .tokens import telling_tokens
 
 ENCODERS = ("clip_l", "clip_g", "clip_h")  # those of SD1 and SDXL, SDXL, SD2
@@ -195,3 +196,20 @@ def check_widths(clip: Any, context_width: int) -> None:
             f"This CLIP ({', '.join(names)}) gives contexts {width} wide, but the MODEL reads "
             f"{context_width}; take MODEL and CLIP from the same checkpoint."
         )
+
+
+def check_prompts_fit(model: Any, conditionings: Iterable[Any]) -> None:
+    """Whether a MODEL can read what CLIPs encoded.
+
+    Raises:
+        UnsupportedModelError: the MODEL is no UNet with cross-attention.
+        ModelError: it reads contexts of another width.
+    """
+    width = unet_sites(model.model.diffusion_model).transformers[0].layer(0).attn2.to_k.in_features
+    for conditioning in conditionings:
+        for context, *_ in conditioning:
+            if context.ndim != 3 or context.shape[-1] != width:
+                raise ModelError(
+                    f"A prompt was encoded {context.shape[-1]} wide, but the MODEL reads {width}; "
+                    "encode it with the CLIP of the same checkpoint."
+                )

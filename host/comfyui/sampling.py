@@ -13,6 +13,9 @@ import latent_preview
 import torch
 from torch import Tensor
 
+from ...errors import InputError
+from .prompts import check_prompts_fit
+
 
 @dataclass(frozen=True, slots=True)
 class SamplerCall:
@@ -83,7 +86,13 @@ def run_sampler(
     Args:
         adds_noise: False goes on with latents that a sampler left noisy.
         progress_of: (steps before, all steps) where several runs make up one.
+
+    Raises:
+        ModelError: the MODEL is no UNet, or was not made for these prompts.
+        InputError: the latents are not those of the model.
     """
+    check_prompts_fit(model, [positive, negative])
+    _check_latents(model, latent["samples"])
     shrunk = latent.get("downscale_ratio_spacial")
     samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"], shrunk)
     if adds_noise:
@@ -103,6 +112,16 @@ def run_sampler(
     )  # fmt: skip
     kept = {name: value for name, value in latent.items() if not name.startswith("downscale")}
     return kept | {"samples": drawn}
+
+
+def _check_latents(model: Any, samples: Tensor) -> None:
+    channels = model.get_model_object("latent_format").latent_channels
+    # Latents of zeros are Empty Latent Image's, and the host gives them the model's channels.
+    if samples.ndim != 4 or (samples.shape[1] != channels and samples.any()):
+        raise InputError(
+            f"The latents have the shape {list(samples.shape)}, but this MODEL draws batch x "
+            f"{channels} x height x width; encode the picture with the VAE of the same checkpoint."
+        )
 
 
 def conditioning_of(clip: Any, text: str) -> Any:
