@@ -91,7 +91,8 @@ def rendered_ornament(
     try:
         scene = ornament_scene(whole.strip(), ornament, seed, background, part=part, size=size)
     except KeyError as error:
-        raise ConfigError("object", whole, str(error.args[0])) from error
+        allowed = f"a colour and a shape such as yellow square: {error.args[0]}"
+        raise ConfigError("object", whole, allowed) from error
     image = torch.from_numpy(scene.image.astype(np.float32) / 255)
     masks = torch.from_numpy(scene.masks).float()
     return image[None], masks[1:], masks[:1]

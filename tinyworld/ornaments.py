@@ -52,6 +52,8 @@ def ornament_scene(
     """
     if ornament and ornament not in CONCEPTS:
         raise KeyError(f"unknown ornament {ornament!r}; known are {', '.join(CONCEPTS)}")
+    if not whole.split():
+        raise KeyError("no object was named")
     if part not in PARTS:
         raise KeyError(f"unknown part {part!r}; known are {', '.join(PARTS)}")
     rng = np.random.default_rng(seed)
