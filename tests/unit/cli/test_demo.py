@@ -58,6 +58,7 @@ def short_story(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return Plot(settings=quick, steps=1, seeds=(1,), alone_on=("black",), together_on=("sky",))
 
     monkeypatch.setattr(demo, "Plot", small)
+    monkeypatch.setattr(demo, "tellers", tuple)  # the first story alone, unless a test adds some
     monkeypatch.chdir(tmp_path)
 
 

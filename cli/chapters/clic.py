@@ -1,0 +1,146 @@
+"""CLiC in the demo: an ornament of one object, carried onto another one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ...attention.reading import read_attention
+from ...host.ports import HandleVectors
+from ...methods.clic import CLiCConfig, learn_detail
+from ...samplers.blended import BlendConfig
+from ...samplers.editing import EditConfig, Region, edit_latents
+from ...samplers.masks import composited
+from ...tinyworld.concepts import CONCEPTS, concept_scene
+from ...tinyworld.oracle import likeness, load_oracle, localisation
+from ...tinyworld.ornaments import ornament_scene
+from ...tinyworld.world import Scene
+from ...training.concept import stacked
+from ...training.concept_file import save_concept
+from ...training.palette import concept_colours
+from ...training.pictures import attention_overlay
+from ...training.scene import make_scene
+from ..measures import ELSEWHERE_SEED, as_image, mean
+from ..presets import Method, Preset, settings_of
+from . import Chapter, Picture, Stage, Table
+
+ORNAMENT, WORD = "face", "circle"  # of `tinyworld.concepts`, and what its name starts from
+SOURCE, SOURCE_ON = "purple square", "white"
+TARGET, TARGET_ON = "green circle", "sky"
+NAME = f"my-{ORNAMENT}"
+COUNT, STEPS, CFG, FEATHER_PX = 4, 16, 3.0, 1
+STEPS_OF_WEIGHTS = 120
+
+
+def tell(stage: Stage) -> Chapter:
+    """Learn a detail in its context, put it on another object, leave the rest alone."""
+    host = stage.host
+    stage.say(f"CLiC: learning the {ORNAMENT} of a {SOURCE}")
+    taught = ornament_scene(SOURCE, ORNAMENT, stage.seed + 5, SOURCE_ON)
+    bare = ornament_scene(TARGET, "", stage.seed + 105, TARGET_ON)
+    source, mark = as_image(taught.image), torch.from_numpy(taught.masks[1])
+    image, place = as_image(bare.image), torch.from_numpy(bare.masks[1])
+    wanted = {"weight_steps": STEPS_OF_WEIGHTS, "object_word": SOURCE, "preview_steps": 1}
+    settings = settings_of(Preset.TINYWORLD, wanted, Method.CLIC)
+    assert isinstance(settings.config, CLiCConfig)
+    config = replace(settings.config, seed=stage.seed)
+    learned = learn_detail(
+        host,
+        make_scene([source], {NAME: [mark]}, {NAME: WORD}),
+        config,
+        loop=settings.loop,
+        previews=replace(settings.previews, prompts=("a photo of an object",)),
+        progress=stage.progress,
+    )
+    save_concept(learned.concept, stage.folder / f"{NAME}.safetensors")
+    stage.say(f"CLiC: carrying it onto a {TARGET}")
+    stack = stacked([(learned.concept, 1.0)])
+    latent = host.encode_image(image[None])
+    with host.edited(stack.edits, trainable=False), torch.no_grad():
+        text = config.prompt_of(NAME).replace(SOURCE, TARGET)
+        prompt, negative = host.encode_prompt(text, stack.handles), host.encode_prompt("")
+        heat = _looks(stage, source, config.prompt_of(NAME), stack.handles)
+    drawn = edit_latents(
+        host,
+        latent,
+        [Region(prompt, place)],
+        negative,
+        EditConfig(steps=STEPS, cfg=CFG, blend=BlendConfig(start=0)),
+        weights=stack.edits,
+        seed=stage.seed,
+        rows=COUNT,
+        progress=stage.progress,
+    )
+    pasted = composited(host.decode_latent(drawn), image[None], place, FEATHER_PX)
+    references = _references(taught, bare)
+    found = [_seen(picture, place, references) for picture in pasted]
+    overlay = attention_overlay(source, {NAME: heat}, {NAME: mark}, None, concept_colours([NAME]))
+    moved = float((pasted - image).abs()[:, place == 0].max())
+    right = sum(name == ORNAMENT for name, _ in found)
+    scores = localisation(heat, mark)
+    return Chapter(
+        title="CLiC: a detail carried onto another object",
+        text=f"<{NAME}> is no object of its own: it sits on a {SOURCE}. CLiC learns it there, in "
+        f"its context, from one picture and a mask ({config.token_phase.steps} + "
+        f"{config.weight_phase.steps} steps), and draws it under a mask on a {TARGET} that never "
+        "had one. Around the mask every step puts the picture itself back. A tick means that the "
+        f"oracle takes what stands there for the {ORNAMENT} rather than for one of the other "
+        f"{len(CONCEPTS) - 1} unseen objects or a bare {TARGET}.",
+        pictures=[
+            Picture(overlay, f"Where <{NAME}> looks in the taught picture", is_wide=True),
+            Picture(source, f"Taught: a {SOURCE} with <{NAME}>"),
+            Picture(image, f"Before: a {TARGET}"),
+            *(
+                Picture(picture, f"Carried over, taken for: {name}", is_right=name == ORNAMENT)
+                for picture, (name, _) in zip(pasted, found, strict=True)
+            ),
+        ],
+        table=Table(
+            ("word", "recognised", "likeness", "change outside", "attention IoU (AUC)"),
+            [
+                (
+                    f"<{NAME}>",
+                    f"{right} of {COUNT}",
+                    f"{mean([score for _, score in found]):.2f}",
+                    f"{moved:g}",
+                    f"{scores.iou:.2f} ({scores.auc:.2f})",
+                )
+            ],
+        ),
+        meaning="Likeness is the cosine of the oracle's description with the taught ornament, 1 at "
+        "best. Change outside is the largest difference of a pixel that the mask does not cover.",
+        command="conceptloom train --method clic -i chair.png --mask my-carving=mask.png:pattern\n"
+        "conceptloom transfer -c concept.safetensors -i photo.png --mask place.png "
+        "-p 'a bench with <my-carving> style'",
+    )
+
+
+def _looks(stage: Stage, image: Tensor, text: str, handles: HandleVectors) -> Tensor:
+    """Attention of the learned word in a picture."""
+    host, word = stage.host, f"<{NAME}>"
+    prompt = host.encode_prompt(text, handles)
+    return read_attention(host, host.encode_image(image[None]), prompt, [word])[word]
+
+
+def _references(taught: Scene, bare: Scene) -> dict[str, Tensor]:
+    """What the oracle knows: the taught ornament, its place left bare, all other unseen objects."""
+    oracle = load_oracle()
+    references = {
+        ORNAMENT: oracle.reference(taught.image, taught.masks[1]),
+        f"a bare {TARGET}": oracle.reference(bare.image, bare.masks[1]),
+    }
+    for name in CONCEPTS:
+        if name != ORNAMENT:
+            other = concept_scene([name], seed=ELSEWHERE_SEED)
+            references[name] = oracle.reference(other.image, other.masks[0])
+    return references
+
+
+def _seen(picture: Tensor, place: Tensor, references: Mapping[str, Tensor]) -> tuple[str, float]:
+    """What stands in the place, of all that the oracle knows, and how like the taught one."""
+    seen = load_oracle().describe(picture, place)
+    scores = {name: likeness(seen, views) for name, views in references.items()}
+    return max(scores, key=scores.__getitem__), scores[ORNAMENT]
