@@ -1,0 +1,137 @@
+"""Whole runs of Break-A-Scene: the same file again, cancelled anywhere, on a full disk."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from conceptloom.host.diffusers import DiffusersHost
+from conceptloom.methods.break_a_scene import (
+    BreakASceneConfig,
+    learn_scene,
+)
+from conceptloom.methods.break_a_scene import learn as learn_module
+from conceptloom.training import paths, session
+from conceptloom.training.adapters import Scope
+from conceptloom.training.concept_file import save_concept
+from conceptloom.training.loop import LoopConfig
+
+from ..tiny_models import assert_unchanged, snapshot, tiny_host
+from .break_a_scene_cases import QUICK, SIDE, Cancelled, Reports, config, scene
+
+
+@pytest.fixture(autouse=True)
+def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths.os, "fsync", lambda _: None)
+
+
+@pytest.fixture
+def host() -> DiffusersHost:
+    return tiny_host()
+
+
+def learned_file(
+    host: DiffusersHost, path: Path, settings: BreakASceneConfig, **more: Any
+) -> bytes:
+    learned = learn_scene(host, scene(2), settings, **(QUICK | more))
+    save_concept(learned.concept, path)
+    return path.read_bytes()
+
+
+def test_the_same_seed_gives_the_same_file(host: DiffusersHost, tmp_path: Path) -> None:
+    before = snapshot(host)
+    settings = config(2, 2, scope=Scope.CROSS_ATTENTION_KV, seed=3)
+    one = learned_file(host, tmp_path / "a.safetensors", settings)
+    assert_unchanged(before, host)
+    assert learned_file(tiny_host(), tmp_path / "b.safetensors", settings) == one
+    other = learned_file(host, tmp_path / "c.safetensors", replace(settings, seed=4))
+    assert other != one
+
+
+def test_a_run_cancelled_at_every_report_gives_the_same_file(tmp_path: Path) -> None:
+    """Before anything, among the class images, between phases, at previews, after the end."""
+    settings = config(2, 2, scope=Scope.CROSS_ATTENTION_KV)
+    loop = LoopConfig(preview_every=2, save_every=3)
+    straight = learned_file(tiny_host(), tmp_path / "a.safetensors", settings, loop=loop)
+    host, told = tiny_host(), []
+    before = snapshot(host)
+    for count in range(20):
+        reports = Reports(count % 3)
+        more = {"loop": loop, "folder": tmp_path / "states", "progress": reports}
+        try:
+            found = learned_file(host, tmp_path / "b.safetensors", settings, **more)
+        except Cancelled:
+            told.append(reports.heard[-1])
+            assert_unchanged(before, host)
+            continue
+        assert found == straight
+        break
+    else:
+        pytest.fail("the run never came to its end")
+    assert {message for _, message in told} >= {"drawing class images", "handles"}
+    assert (0, told[0][1]) == told[0]
+
+
+def test_a_full_disk_does_not_cost_the_concept(
+    host: DiffusersHost,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    from conceptloom.errors import StorageError
+
+    def full(*_: object) -> None:
+        raise StorageError("the disk is full; free some space")
+
+    settings = config(1, 1, scope=Scope.HANDLES)
+    straight = learn_scene(host, scene(), settings, **QUICK).concept
+    monkeypatch.setattr(session, "write_csv", full)
+    monkeypatch.setattr(learn_module.StateFolder, "save", full)
+    concept = learn_scene(host, scene(), settings, **QUICK, folder=tmp_path).concept
+    for name, vectors in straight.handles.items():
+        assert torch.equal(concept.handles[name]["clip_l"], vectors["clip_l"])
+    assert caplog.text.count("the disk is full") == 2
+
+
+def test_what_a_run_leaves_behind(host: DiffusersHost) -> None:
+    learned = learn_scene(
+        host, scene(), config(1, 2, scope=Scope.HANDLES), **QUICK, loop=LoopConfig(preview_every=2)
+    )
+    assert [row["step"] for row in learned.history] == [1, 2, 3]
+    terms = {"step", "phase", "total", "diffusion", "attention"}
+    assert set(learned.history[0]) == terms  # nothing of a class image reaches the handles
+    assert set(learned.history[1]) == {*terms, "prior"}
+    assert learned.samples.shape == (3, SIDE, SIDE, 3)  # each alone, and both
+    assert learned.timeline is not None
+    assert set(learned.scores) == {"mug", "cat"}
+    concept = learned.concept
+    assert set(concept.handles) == {"mug", "cat"}
+    assert concept.words == {"mug": "cup", "cat": ""}
+    assert concept.base == host.fingerprint
+    assert concept.prompts == (
+        "a photo of <mug>",
+        "a photo of <cat>",
+        "a photo of <mug> and <cat>",
+    )
+    assert concept.history["steps"] == 3
+
+
+def test_the_overlay_shows_the_level_that_the_loss_reads(
+    host: DiffusersHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from conceptloom.training import previews
+
+    levels = []
+    real = previews.read_attention
+
+    def read(*args: Any, level: int, **more: Any) -> Any:
+        levels.append(level)
+        return real(*args, level=level, **more)
+
+    monkeypatch.setattr(previews, "read_attention", read)
+    learn_scene(host, scene(), config(1, 0, attention_level=2), **QUICK)
+    assert levels == [2]
