@@ -27,7 +27,7 @@ def told(path: Path, info: ConceptInfo, *, in_colour: bool = True) -> Renderable
     facts.add_column(overflow="fold")
     for name, text in _facts(info):
         facts.add_row(name, Text(text))
-    handles = Table("handle", "from the word", "vectors")
+    handles = Table("handle", "word", "vectors")
     for name, vectors in info.handles.items():
         numbers = ", ".join(f"{n} for {encoder}" for encoder, n in vectors.items())
         handles.add_row(Text(f"<{name}>"), Text(concept.words.get(name, "") or "-"), numbers)

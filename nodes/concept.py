@@ -280,7 +280,7 @@ def described(concept: Concept) -> str:
     """What a concept holds, line by line."""
     lines: list[str] = []
     for name, vectors in concept.handles.items():
-        word = f", from the word {concept.words[name]!r}" if concept.words.get(name) else ""
+        word = f", word {concept.words[name]!r}" if concept.words.get(name) else ""
         sizes = ", ".join(f"{len(rows)} x {rows.shape[1]} ({e})" for e, rows in vectors.items())
         lines.append(f"<{name}>{word}: {sizes}")
     lines += [f"Changes: {changes_told(concept)}", f"Base model: {concept.base}"]

@@ -75,7 +75,7 @@ class Concept:
         recipe: every hyperparameter, as JSON has it.
         seeds: what was seeded -> seed.
         prompts: prompts that trained it; also the ones to use it with.
-        words: handle -> initialiser word, "" for none.
+        words: handle -> the word that it began from or is written before, "" for none.
         history: summary of the losses, as JSON has it.
         thumbnail: [H, W, 3], 0..1, or None.
     """

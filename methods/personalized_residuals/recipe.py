@@ -93,7 +93,7 @@ class PersonalizedResiduals:
             recipe={**asdict(self.config), "class_word": self.lesson.class_word},
             seeds={"seed": self.config.seed},
             prompts=(prompt,),
-            words={self.lesson.handle: self.config.rare_token},
+            words={self.lesson.handle: self.lesson.class_word},
             history=summary(history),
             thumbnail=thumbnail,
         )

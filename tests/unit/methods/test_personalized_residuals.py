@@ -14,6 +14,7 @@ from conceptloom.attention.lag import LagConfig
 from conceptloom.errors import BaseMismatchError, ConfigError, HandleError, ImageError, PromptError
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.host.ports import Host, UNetSites
+from conceptloom.methods.concept_weaver.prompts import marked_word
 from conceptloom.methods.personalized_residuals import (
     Localised,
     PersonalizedResiduals,
@@ -249,6 +250,8 @@ def test_the_concept_says_how_it_came_about(concept: Concept, tmp_path: Path) ->
     assert concept.recipe["class_word"] == "big cat"
     assert concept.recipe["ratio"] == 0.05
     assert concept.prompts == ("a photo of a <my-cat> big cat",)
+    assert concept.words == {"my-cat": "big cat"}
+    assert marked_word(concept, "my-cat", "big cat") == "<my-cat> big cat"
     loaded = load_concept(save_concept(concept, tmp_path / "cat.safetensors"))
     assert loaded.recipe["class_word"] == "big cat"
     assert loaded.weights.keys() == concept.weights.keys()
