@@ -1,7 +1,8 @@
 """Step 1: concepts for the bank, one by one, in K and V of cross-attention alone.
 
 Custom Diffusion's loss (Kumari et al. 2023, arXiv 2212.04488; official code at 7c19c9a) with
-Concept Weaver's strong augmentation of size and position (training/placement.py).
+Concept Weaver's strong augmentation of size and position (training/placement.py). As there, start
+tokens teach nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...attention.start_token import StartDetached
 from ...host.ports import Host
 from ...training.adapters import Scope, make_adapters
 from ...training.concept import Concept
@@ -100,7 +102,7 @@ class BankRecipe:
         vectors = self.handles.vectors()
         prompts = [self.host.encode_prompt(text, vectors) for text in texts]
         noisy = self.host.schedule.add_noise(latent, noise, timesteps)
-        predicted = self.host.predict(noisy, timesteps, prompts)
+        predicted = self.host.predict(noisy, timesteps, prompts, [StartDetached()])
         weight = self.host.schedule.native_weight(timesteps)
         return {"diffusion": valid_noise_loss(predicted, noise, mask, weight)}
 

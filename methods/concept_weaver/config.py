@@ -51,7 +51,7 @@ class BankConfig:
     smallest: float = SMALLEST  # of the random sizes; 1 leaves pictures as they are
     views: int = 16  # copies of each picture, placed and encoded before the first step; ours
     prompt: str = f"photo of a {HANDLE} {WORD}"  # TweedieMix's; the word may be empty
-    flip: float = 0.0  # chance of a mirrored copy; Custom Diffusion's hflip is off, too
+    flip: float = 0.0  # chance of a mirrored copy; half of them in Custom Diffusion (hflip)
     batch_size: int = 1  # pictures a forward pass
     accumulation: int = 1  # forward passes an optimizer step
     checkpointing: bool = False  # recompute activations: less memory, about a third more time

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from conceptloom.attention.start_token import StartDetached
 from conceptloom.errors import ConfigError
 from conceptloom.methods.concept_weaver import BankConfig, learn_for_bank
 from conceptloom.methods.concept_weaver.bank import BankRecipe, valid_latents, valid_noise_loss
@@ -51,6 +52,22 @@ def test_latents_at_the_canvas_do_not_count() -> None:
     found = valid_latents(valid, torch.zeros(4, 8, 8))[0]
     assert found[1:4, 1:-1].eq(1).all()
     assert found.sum() == 3 * 6
+
+
+def test_start_tokens_teach_keys_and_values_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    host, given = tiny_host(), []
+    recipe, predict = BankRecipe(host, one_cup(), brief()), host.predict
+
+    def watched(latent, timesteps, prompts, edits=()):
+        given.extend(edits)
+        return predict(latent, timesteps, prompts, edits)
+
+    monkeypatch.setattr(host, "predict", watched)
+    phase = recipe.phases()[-1]
+    with recipe.computing(phase):
+        recipe.losses(phase, torch.Generator().manual_seed(0))["diffusion"].backward()
+    assert [type(edit) for edit in given] == [StartDetached]
+    assert any(p.grad is not None and p.grad.any() for p in recipe.adapters.parameters())
 
 
 def test_a_concept_of_keys_and_values_is_learned_and_the_model_stays() -> None:
