@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,10 @@ from comfy.cli_args import args as comfy_args  # noqa: E402
 if not os.environ.get("CONCEPTLOOM_TEST_GPU"):
     comfy_args.cpu = True
 
+import folder_paths  # noqa: E402
 import torch  # noqa: E402
+from executor import Executor  # noqa: E402
+from scene_graphs import train  # noqa: E402
 from tiny_models import FAMILIES, Graph, graph_of  # noqa: E402
 
 from conceptloom.host.comfyui.host import ComfyHost  # noqa: E402
@@ -61,3 +65,36 @@ def sd1() -> Graph:
 @pytest.fixture
 def host(graph: Graph) -> ComfyHost:
     return ComfyHost(graph.model, graph.clip, graph.vae)
+
+
+@pytest.fixture(scope="module")
+def executor() -> Executor:
+    return Executor()
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: Executor) -> Path:
+    """ComfyUI's folders, all of them empty; the pack registers its own in `executor`."""
+    known = dict(folder_paths.folder_names_and_paths)
+    for kind in ("concepts", "loras", "embeddings"):
+        place = tmp_path / "models" / kind
+        place.mkdir(parents=True)
+        monkeypatch.setitem(known, kind, ([str(place)], {".safetensors"}))
+    monkeypatch.setattr(folder_paths, "folder_names_and_paths", known)
+    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path / "output"))
+    monkeypatch.setattr(folder_paths, "temp_directory", str(tmp_path / "temp"))
+    folder_paths.filename_list_cache.clear()
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def learned(executor: Executor, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A concept of a short run."""
+    place = str(tmp_path_factory.mktemp("learned"))
+    folder_paths.output_directory, before = place, folder_paths.output_directory
+    try:
+        result = train(executor, graph_of("sd1"))
+    finally:
+        folder_paths.output_directory = before
+    assert result.error == ""
+    return result.values["concept"]

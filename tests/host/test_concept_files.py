@@ -1,0 +1,106 @@
+"""Files of concepts and the nodes: names that lead astray, foreign files, a full disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from executor import Executor, given, node
+
+pytestmark = pytest.mark.usefixtures("folders")
+
+
+@pytest.mark.parametrize("name", ["../out", "/tmp/out", "C:\\out", "a/../../out", "con", ""])
+@pytest.mark.parametrize("kind", ["SaveConcept", "ExportConcept"])
+def test_files_stay_in_their_folder(
+    executor: Executor, learned: Any, folders: Path, kind: str, name: str
+):
+    more = {"rank": 8} if kind == "ExportConcept" else {}
+    graph = {"1": node(kind, concept=given("concept"), name=name, overwrite=True, **more)}
+    result = executor.run(graph, {"concept": learned})
+    assert result.kind == "ConceptFileError"
+    assert repr(name) in result.error
+    assert not list(folders.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("name", ["../secret.safetensors", "/etc/passwd", "absent.safetensors"])
+def test_only_listed_concepts_are_loaded(executor: Executor, folders: Path, name: str):
+    (folders / "models" / "secret.safetensors").write_bytes(b"secret")
+    result = executor.run({"1": node("LoadConcept", concept_name=name, rename="")}, it=["1", 0])
+    assert "not in" in result.error or "There is no concept" in result.error
+
+
+FILES = {
+    "garbage": b"\xff" * 64,
+    "a pickle": b"\x80\x04\x95\x0b\x00\x00\x00\x00\x00\x00\x00\x8c\x07builtins.",
+    "nothing": b"",
+    "a web page": b"<!DOCTYPE html><html></html>",
+}
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_foreign_files_are_refused(executor: Executor, folders: Path, case: str):
+    (folders / "models/concepts/bad.safetensors").write_bytes(FILES[case])
+    load = {"1": node("LoadConcept", concept_name="bad.safetensors", rename="")}
+    result = executor.run(load, it=["1", 0])
+    assert result.kind == "ConceptFileError"
+    assert "bad.safetensors" in result.error
+
+
+def test_files_are_not_replaced_unasked(executor: Executor, learned: Any, folders: Path):
+    for kind, more in (("SaveConcept", {}), ("ExportConcept", {"rank": 8})):
+        inputs = {"concept": given("concept"), "name": "mine", **more}
+        first = executor.run({"1": node(kind, **inputs, overwrite=False)}, {"concept": learned})
+        assert first.error == ""
+        written = {path: path.stat().st_mtime_ns for path in folders.rglob("*.safetensors")}
+        again = {
+            "1": node(kind, **inputs, overwrite=False),
+            "2": node("InspectConcept", concept=given("concept")),
+        }
+        executor = Executor()
+        result = executor.run(again, {"concept": learned})
+        assert "is there already" in result.error
+        assert {path: path.stat().st_mtime_ns for path in written} == written
+
+
+def test_a_full_disk_leaves_what_was_there(
+    executor: Executor, learned: Any, folders: Path, monkeypatch: pytest.MonkeyPatch
+):
+    graph = {"1": node("SaveConcept", concept=given("concept"), name="mine", overwrite=True)}
+    assert executor.run(graph, {"concept": learned}).error == ""
+    path = folders / "models/concepts/mine.safetensors"
+    before = path.read_bytes()
+
+    def full(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    result = Executor().run(graph, {"concept": learned})
+    assert result.kind == "StorageError"
+    assert "the disk is full" in result.error
+    assert path.read_bytes() == before
+    assert [p.name for p in path.parent.iterdir()] == ["mine.safetensors"]
+
+
+def test_renaming_a_handle_that_is_not_there(executor: Executor, learned: Any):
+    save = node("SaveConcept", concept=given("concept"), name="mug", overwrite=False)
+    executor.run({"1": save}, {"concept": learned})
+    load = node("LoadConcept", concept_name="mug.safetensors", rename="cup: mug")
+    result = executor.run({"1": load}, it=["1", 0])
+    assert "The concept has no handle <cup>; it has <my-mug>, <my-toy>" in result.error
+
+
+@pytest.mark.parametrize(
+    ("objects", "message"),
+    [
+        ("teapot", "unknown object 'teapot'; concepts are"),
+        ("", "it must be 1 to 3 names"),
+        ("fish, mug, moon, eye", "it must be 1 to 3 names"),
+    ],
+)
+def test_objects_that_tinyworld_has_not(executor: Executor, objects: str, message: str):
+    picture = node("TinyWorldScene", objects=objects, background="white", seed=0, size=64)
+    assert message in executor.run({"1": picture}, it=["1", 0]).error
