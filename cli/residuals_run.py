@@ -20,8 +20,11 @@ from .picture_files import write_picture
 from .progress import RunProgress
 from .training_run import CONCEPT, STATE, stopped_note
 
-# TinyWorld is a thousandth of Stable Diffusion and its layers are narrow: more rank, larger steps.
-TINYWORLD_RESIDUALS = PersonalizedResidualsConfig(steps=200, learning_rate=1e-2, ratio=0.25)
+# TinyWorld is a thousandth of Stable Diffusion and its layers are narrow: more rank and larger
+# steps, and a name that learns, for its rare words mean something, which pulls the colours along.
+TINYWORLD_RESIDUALS = PersonalizedResidualsConfig(
+    learning_rate=5e-3, ratio=0.5, rare_token="object", train_handle=True, handle_rate=1e-2
+)
 
 
 def learn_into(
