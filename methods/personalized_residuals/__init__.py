@@ -21,7 +21,7 @@ happens in rows of the negative prompt. Not reproduced: the study with people, C
 """
 
 from .config import PersonalizedResidualsConfig
-from .lag import Localised, check_prompts, lag_concept, sample_lag
+from .lag import Localised, check_prompts, lag_concept, residuals_of, sample_lag
 from .learn import learn_residuals
 from .recipe import PersonalizedResiduals
 
@@ -32,5 +32,6 @@ __all__ = [
     "check_prompts",
     "lag_concept",
     "learn_residuals",
+    "residuals_of",
     "sample_lag",
 ]
