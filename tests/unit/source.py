@@ -106,7 +106,7 @@ def module_path(module: str) -> Path | None:
 def left_out() -> tuple[str, ...]:
     """Patterns of .comfyignore: what does not reach the archive that ComfyUI's users get."""
     lines = (ROOT / ".comfyignore").read_text(encoding="utf-8").splitlines()
-    wanted = (line for line in lines if line and not line.startswith("#"))
+    wanted = (line.removeprefix("/") for line in lines if line and not line.startswith("#"))
     return tuple(f"{line}*" if line.endswith("/") else line for line in wanted)
 
 

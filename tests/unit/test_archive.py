@@ -1,0 +1,70 @@
+"""What ComfyUI's users get: all that the nodes need, and nothing of how it was made."""
+
+from __future__ import annotations
+
+import subprocess
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+from .source import left_out
+
+MIB = 2**20
+LARGEST = 14 * MIB  # TinyWorld's checkpoint is most of it
+NEEDED = {
+    "LICENSE", "README.md", "__init__.py", "pyproject.toml", "requirements.txt",
+    "locales/ko/nodeDefs.json", "subgraphs/Weave two concepts.json",
+    "tinyworld/tinyworld.safetensors", "tinyworld/tokenizer/vocab.json",
+    "web/docs/ConceptLoomConceptScene.md", "workflows/1-learn-a-scene.json",
+    "workflows/concepts/two-objects-tinyworld.safetensors",
+}  # fmt: skip
+ROOMS = {
+    "attention", "host", "locales", "methods", "nodes", "samplers", "subgraphs", "tinyworld",
+    "training", "vision", "web", "workflows",
+}  # fmt: skip
+PLAIN = {
+    "CHANGELOG.md", "LICENSE", "README.md", "__init__.py", "errors.py", "pyproject.toml",
+    "requirements.txt",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def archive(root: Path) -> set[str]:
+    """The files that git tracks and .comfyignore lets through, as `comfy node pack` takes them."""
+    if not (root / ".git").exists():
+        pytest.skip("not a clone: git does not say what it tracks")
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=True
+    ).stdout.split("\0")
+    return {
+        name for name in tracked if name and not any(fnmatch(name, line) for line in left_out())
+    }
+
+
+def test_it_holds_what_is_needed(archive: set[str]):
+    assert archive >= NEEDED
+
+
+def test_it_holds_nothing_else(archive: set[str]):
+    """A new room has to be named here or in .comfyignore."""
+    assert {name.partition("/")[0] for name in archive if "/" in name} == ROOMS
+    assert {name for name in archive if "/" not in name} == PLAIN
+
+
+def test_it_has_no_bytecode_and_no_weights_but_those_that_are_meant(archive: set[str]):
+    assert not [name for name in archive if name.endswith((".pyc", ".pt", ".pth", ".ckpt", ".bin"))]
+    weights = {Path(name).parts[0] for name in archive if name.endswith(".safetensors")}
+    assert weights == {"tinyworld", "workflows"}
+
+
+def test_it_stays_small(archive: set[str], root: Path):
+    assert sum((root / name).stat().st_size for name in archive) <= LARGEST
+
+
+def test_every_pattern_leaves_something_out(root: Path):
+    names = [path.relative_to(root).as_posix() for path in root.glob("*")]
+    names += [path.relative_to(root).as_posix() for path in (root / "tinyworld").iterdir()]
+    for line in set(left_out()) - {"runs/*"}:  # runs make it; git ignores it
+        folder = line.removesuffix("/*")
+        assert any(fnmatch(name, line) or name == folder for name in names), line
