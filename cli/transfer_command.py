@@ -63,7 +63,7 @@ def transfer(
         int | None,
         typer.Option(
             help="Steps skipped (t_start): more keeps more of the photograph's object; by default "
-            "three of ten.",
+            "three of ten, none on tinyworld.",
             rich_help_panel=_HOW,
         ),
     ] = None,
@@ -120,7 +120,9 @@ def transfer(
     from .picture_files import write_picture
     from .transferring import Transfer, transferred
 
-    skipped = int(START_SHARE * steps) if start is None else start
+    # What is under the mask shows through TinyWorld's coarse latents wherever steps are skipped.
+    usual = 0 if model == TINYWORLD else int(START_SHARE * steps)
+    skipped = usual if start is None else start
     config = EditConfig(
         steps=steps,
         cfg=cfg if cfg is not None else (3.0 if model == TINYWORLD else 7.5),
