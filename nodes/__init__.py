@@ -10,7 +10,7 @@ from .checked_inputs import with_checked_inputs
 from .concept import ApplyConcept, ExportConcept, InspectConcept, LoadConcept, SaveConcept
 from .concept_bank import ConceptBank
 from .conceptlab import AdaptiveNegativesTrainer, ConceptMixing, EvolveConcepts
-from .download import DownloadLabModel
+from .download import DownloadLabModel, DownloadSegmenter
 from .generate_with_prior import GenerateWithPrior
 from .guidance import CrossAttentionGuidance
 from .lag import ApplyLag, LagMapsNode, LagSampler
@@ -53,6 +53,7 @@ NODES: list[type[io.ComfyNode]] = [
     ConceptBank,
     InvertTemplate,
     SegmentByText,
+    DownloadSegmenter,
     RegionsNode,
     RegionFeatureFuser,
     WeaveConcepts,

@@ -1,15 +1,17 @@
-"""Download ConceptLab Model: the only node that fetches anything, and only what it is told to."""
+"""Nodes that fetch models: the only ones that do, and only what they are told to."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import folder_paths
 from comfy_api.latest import io, ui
 
 from ..host.comfyui.progress import NodeProgress
-from ..vision.downloads import SOURCES, download
+from ..vision.downloads import DETECTORS, PRIORS, SEGMENTERS, VQA, download, known
 from .prior_loading import LAB
+from .template import WEAVER
 
 
 class DownloadLabModel(io.ComfyNode):
@@ -22,7 +24,7 @@ class DownloadLabModel(io.ComfyNode):
             display_name="Download ConceptLab Model",
             category=LAB,
             description="Fetches one model from Hugging Face into ComfyUI's models folder, several "
-            "gigabytes each, in safetensors. No other node downloads anything; refresh the lists "
+            "gigabytes each, in safetensors. No node downloads anything by itself; refresh lists "
             "(key R) afterwards.",
             search_aliases=["kandinsky", "karlo", "blip2", "hugging face", "conceptlab"],
             is_output_node=True,
@@ -30,7 +32,7 @@ class DownloadLabModel(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model",
-                    options=list(SOURCES),
+                    options=known(PRIORS, VQA),
                     tooltip="A prior and the decoder of the same version, and one BLIP-2, are what "
                     "ConceptLab needs for photographs.",
                 ),
@@ -40,7 +42,43 @@ class DownloadLabModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: str) -> io.NodeOutput:
-        progress = NodeProgress(cls.hidden.unique_id)
-        folder = download(model, Path(folder_paths.models_dir), progress)
-        told = f"{model} is in models/{folder.parent.name}; refresh the lists (key R)."
-        return io.NodeOutput(model, ui=ui.PreviewText(told))
+        return fetched(cls, model)
+
+
+class DownloadSegmenter(io.ComfyNode):
+    """Grounding DINO or SAM from Hugging Face."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ConceptLoomDownloadSegmenter",
+            display_name="Download Segmentation Model",
+            category=WEAVER,
+            description="Fetches Grounding DINO or SAM from Hugging Face into ComfyUI's models "
+            "folder, for Segment by Text. No node downloads anything by itself; refresh lists "
+            "(key R) afterwards.",
+            search_aliases=["grounding dino", "sam", "segment anything", "hugging face"],
+            is_output_node=True,
+            hidden=[io.Hidden.unique_id],
+            inputs=[
+                io.Combo.Input(
+                    "model",
+                    options=known(DETECTORS, SEGMENTERS),
+                    tooltip="One Grounding DINO finds words, one SAM cuts out what it found. tiny "
+                    "and base are smaller than a gigabyte, huge cuts finest.",
+                ),
+            ],
+            outputs=[io.String.Output("folder", tooltip="Name of the folder in the lists.")],
+        )
+
+    @classmethod
+    def execute(cls, model: str) -> io.NodeOutput:
+        return fetched(cls, model)
+
+
+def fetched(cls: Any, model: str) -> io.NodeOutput:
+    """The model in its folder; a string names it for the lists."""
+    progress = NodeProgress(cls.hidden.unique_id)
+    folder = download(model, Path(folder_paths.models_dir), progress)
+    told = f"{model} is in models/{folder.parent.name}; refresh the lists (key R)."
+    return io.NodeOutput(model, ui=ui.PreviewText(told))

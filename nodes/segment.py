@@ -150,8 +150,8 @@ def local(kind: str, name: str, source: str) -> Path:
         raise ModelError(
             f"There is no {name!r} in models/{kind}. Put the files of {source} (from Hugging Face, "
             f"safetensors) into a folder of their own there: "
-            f"{Path(folder_paths.models_dir) / kind / source.rpartition('/')[2]}, and press R. "
-            "Nothing is downloaded by itself; masks from any other node do as well."
+            f"{Path(folder_paths.models_dir) / kind / source.rpartition('/')[2]}, or let Download "
+            "Segmentation Model do that, and press R. Masks from any other node do as well."
         )
     return Path(folder_paths.models_dir) / kind / name
 

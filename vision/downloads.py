@@ -1,4 +1,4 @@
-"""The one place that downloads, and only when a user asks by name: ConceptLab's large models.
+"""The one place that downloads, and only when a user asks by name: large models.
 
 Files come from Hugging Face into a folder of the host's `models/`, where the loaders read them.
 Weights are taken in safetensors only. The file by which the loaders recognise a folder comes last,
@@ -18,6 +18,7 @@ from ..errors import ConfigError, ModelError, StorageError
 from ..host.ports import Progress, no_progress
 
 PRIORS, VQA = "diffusion_priors", "vqa"  # folders of models/
+DETECTORS, SEGMENTERS = "grounding-dino", "sams"  # as other packs call them
 _WANTED = (".json", ".txt", ".model", ".safetensors")
 _VARIANTS = (".fp16.safetensors", ".non_ema.safetensors")  # of weights that come anyway
 
@@ -43,6 +44,10 @@ SOURCES = {
         ("karlo-v1-alpha", "kakaobrain", PRIORS, "model_index.json", _KARLO),
         ("blip2-flan-t5-xl", "Salesforce", VQA, "config.json", ()),
         ("blip2-opt-2.7b", "Salesforce", VQA, "config.json", ()),
+        ("grounding-dino-tiny", "IDEA-Research", DETECTORS, "config.json", ()),
+        ("grounding-dino-base", "IDEA-Research", DETECTORS, "config.json", ()),
+        ("sam-vit-base", "facebook", SEGMENTERS, "config.json", ()),
+        ("sam-vit-huge", "facebook", SEGMENTERS, "config.json", ()),
     )
 }
 
@@ -58,6 +63,11 @@ class Listing:
     def size(self) -> int:
         """Of all files, in bytes."""
         return sum(size for _, size in self.files)
+
+
+def known(*kinds: str) -> list[str]:
+    """Names of the models that go into one of these folders."""
+    return [name for name, source in SOURCES.items() if source.kind in kinds]
 
 
 def download(name: str, models: Path, progress: Progress = no_progress) -> Path:

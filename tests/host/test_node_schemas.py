@@ -106,6 +106,7 @@ SURFACE = {
     ),
     "LoadBlip2": (["model_folder", "precision"], ["VQA"]),
     "DownloadLabModel": (["model"], ["STRING"]),
+    "DownloadSegmenter": (["model"], ["STRING"]),
     "AdaptiveNegativesTrainer": (
         ["prior", "vqa", "handle", "category", "negatives", *LAB_RUN, "object_or_style", "locked",
          "forbidden", "question", "gradual", "most_negatives", "keep_duplicates", "early_stop",

@@ -68,7 +68,7 @@ OF_NODE: dict[str, dict[str, Any]] = {
     "TinyWorldOrnament": {"size": 64},
 }
 # Without installed models and without a network these can only say so.
-WITHOUT_RESULT = {"SegmentByText", "DownloadLabModel"}
+WITHOUT_RESULT = {"SegmentByText", "DownloadLabModel", "DownloadSegmenter"}
 LAB = {  # need diffusers
     "LoadDiffusionPrior", "AdaptiveNegativesTrainer", "ConceptMixing", "EvolveConcepts",
     "GenerateWithPrior",

@@ -140,4 +140,5 @@ def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
 
 def test_names_of_folders_are_those_that_the_loaders_look_in() -> None:
     kinds: Sequence[str] = [source.kind for source in downloads.SOURCES.values()]
-    assert set(kinds) == {"diffusion_priors", "vqa"}
+    assert set(kinds) == {"diffusion_priors", "vqa", "grounding-dino", "sams"}
+    assert downloads.known("sams") == ["sam-vit-base", "sam-vit-huge"]
