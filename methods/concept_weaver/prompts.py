@@ -78,9 +78,13 @@ def marked_word(concept: Concept | None, handle: str, word: str) -> str:
     """
     if concept is None or not handle:
         return word
-    taught = concept.words.get(handle, "").strip() or word
-    trained = re.compile(rf"<{re.escape(handle)}>\s+{re.escape(taught)}\b", re.IGNORECASE)
-    return f"<{handle}> {taught}" if any(map(trained.search, concept.prompts)) else f"<{handle}>"
+    parts = word.split()
+    endings = [" ".join(parts[i:]) for i in range(len(parts))]
+    for taught in filter(None, [*endings, concept.words.get(handle, "").strip()]):
+        trained = re.compile(rf"<{re.escape(handle)}>\s+{re.escape(taught)}\b", re.IGNORECASE)
+        if any(map(trained.search, concept.prompts)):
+            return f"<{handle}> {taught}"
+    return f"<{handle}>"
 
 
 def _places(sentence: str, tokens: Sequence[str], words: Sequence[str]) -> list[range]:

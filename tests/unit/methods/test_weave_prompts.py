@@ -82,6 +82,7 @@ def test_a_concept_is_called_as_it_was_trained() -> None:
     assert marked_word(concept("photo of a <c1> Dog"), "c1", "dog") == "<c1> dog"
     assert marked_word(concept("a photo of <c1>"), "c1", "dog") == "<c1>"
     assert marked_word(None, "", "dog") == "dog"
+    assert marked_word(concept("photo of a <c1> dog"), "c1", "brown dog") == "<c1> dog"
     taught = replace(concept("photo of a <c1> dog"), words={"c1": "dog"})
     assert marked_word(taught, "c1", "brown dog") == "<c1> dog"
     assert marked_word(taught, "c1", "animal") == "<c1> dog"
