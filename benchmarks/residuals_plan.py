@@ -1,0 +1,69 @@
+"""What the benchmark of LAG draws: concepts, pairs, places, variants and how much of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from conceptloom.attention.lag import LagConfig
+from conceptloom.cli.residuals_run import TINYWORLD_RESIDUALS
+
+Names = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """One object of the world outside the vocabulary."""
+
+    word: str  # class word
+    taught_on: str  # background of all its pictures
+    drawn_on: Names
+
+
+LESSONS = {
+    "twotone": Lesson("circle", "sky", ("black", "beach")),
+    "split": Lesson("square", "beach", ("gray", "grass")),
+    "bullseye": Lesson("circle", "grass", ("black", "beach")),
+    "pinwheel": Lesson("square", "bricks", ("white", "sky")),
+    "flower": Lesson("star", "gray", ("beach", "night")),
+}
+PAIRS = (("twotone", "split"), ("bullseye", "pinwheel"), ("twotone", "flower"))
+OTHER = ("blue", "triangle")  # the plain object beside a concept
+LAG, PLAIN, BASE = "LAG", "plain LoRA", "base model"
+VARIANTS = {
+    LAG: LagConfig(),
+    PLAIN: LagConfig(localised=False),
+    BASE: LagConfig(strength=0.0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How much work a cell is; a cell is a concept or a pair, and a seed."""
+
+    steps: int  # of training
+    images: int  # to learn from
+    pictures: int  # for each prompt, background and variant
+    sampling_steps: int
+    seeds: int
+    concepts: int
+    pairs: int
+
+
+FULL = Budget(TINYWORLD_RESIDUALS.steps, 3, 2, 15, 3, len(LESSONS), len(PAIRS))
+QUICK = Budget(60, 3, 1, 10, 1, 2, 1)
+
+
+def cells(budget: Budget) -> Iterator[tuple[Names, int]]:
+    """Seed by seed, so that a run cut short has all concepts of some seeds."""
+    for seed in range(budget.seeds):
+        yield from (((name,), seed) for name in list(LESSONS)[: budget.concepts])
+        yield from ((pair, seed) for pair in PAIRS[: budget.pairs])
+
+
+def prompts_of(names: Names) -> dict[str, str]:
+    """Kind of a prompt -> its objects."""
+    told = [f"a <my-{name}> {LESSONS[name].word}" for name in names]
+    if len(names) > 1:
+        return {"together": " and ".join(told)}
+    return {"alone": told[0], "beside": f"{told[0]} and a {' '.join(OTHER)}"}
