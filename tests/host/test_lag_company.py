@@ -1,0 +1,120 @@
+"""LAG beside a ControlNet, core's Load LoRA, and samplers that call the model tile by tile."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.cldm.cldm
+import comfy.controlnet
+import comfy.model_management
+import comfy.ops
+import folder_paths
+import pytest
+import torch
+from nodes import ControlNetApplyAdvanced, KSampler, LoraLoader
+from test_lag import PROMPT, concept_of, conditioning, lag, sample
+from tiny_models import SD1_UNET, Graph, assert_same_state, random_state, state_of
+
+from conceptloom.training.concept import Concept
+from conceptloom.training.export import export_lora
+
+SIZE = (8, 10)
+
+
+def control_net() -> Any:
+    """A random ControlNet of the tiny model's structure."""
+    sizes = {k: v for k, v in SD1_UNET.items() if k not in ("out_channels", "transformer_depth")}
+    network = comfy.cldm.cldm.ControlNet(
+        **sizes,
+        transformer_depth=list(SD1_UNET["transformer_depth"]),
+        hint_channels=3,
+        operations=comfy.ops.manual_cast,
+    )
+    network.load_state_dict(random_state(network, torch.Generator().manual_seed(9)))
+    device = comfy.model_management.get_torch_device()
+    return comfy.controlnet.ControlNet(network.eval(), load_device=device)
+
+
+def controlled(model: Any, clip: Any, net: Any, strength: float = 1.0) -> torch.Tensor:
+    hint = torch.rand(1, 64, 80, 3, generator=torch.Generator().manual_seed(2))
+    prompts = conditioning(clip, PROMPT), conditioning(clip, "")
+    positive, negative = ControlNetApplyAdvanced().apply_controlnet(
+        *prompts, net, hint, strength, 0.0, 1.0
+    )
+    empty = {"samples": torch.zeros(1, 4, *SIZE)}
+    return KSampler().sample(model, 5, 2, 4.0, "euler", "normal", positive, negative, empty, 1.0)[
+        0
+    ]["samples"]
+
+
+def test_a_controlnet_steers_what_lag_draws(sd1: Graph):
+    before, net = state_of(sd1.model), control_net()
+    seen: list[torch.Tensor] = []
+    model, clip = lag(sd1, on_masks=lambda _, masks, __: seen.append(masks))
+    both = controlled(model, clip, net)
+    assert len(seen) == 2 * 16, "every block of the UNet, both steps, and none of the ControlNet"
+    assert not torch.allclose(both, sample(model, clip), atol=1e-3), "the ControlNet works"
+    assert not torch.allclose(both, controlled(sd1.model, clip, net), atol=1e-3), "so does LAG"
+    off, clip = lag(sd1, strength=0.0)
+    assert torch.equal(controlled(off, clip, net), controlled(sd1.model, clip, net))
+    assert torch.equal(controlled(model, clip, net, 0.0), sample(model, clip))
+    assert_same_state(sd1.model, before)
+
+
+@pytest.fixture
+def lora(sd1: Graph, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Concept:
+    """Another concept, as a file that core's Load LoRA finds under the name other.safetensors."""
+    other = concept_of(sd1, "my-style", "style", 0.2)
+    export_lora(other, tmp_path / "other.safetensors")
+    monkeypatch.setitem(
+        folder_paths.folder_names_and_paths, "loras", ([str(tmp_path)], {".safetensors"})
+    )
+    folder_paths.filename_list_cache.clear()
+    return other
+
+
+def test_load_lora_before_or_behind_lag_is_the_same(sd1: Graph, lora: Concept):
+    def loaded(model: Any, strength: float = 1.0) -> Any:
+        return LoraLoader().load_lora(model, sd1.clip, "other.safetensors", strength, 0.0)[0]
+
+    model, clip = lag(sd1)
+    behind = sample(loaded(model), clip)
+    before, _ = lag(Graph(loaded(sd1.model), sd1.clip, sd1.vae), concept_of(sd1))
+    torch.testing.assert_close(sample(before, clip), behind, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(behind, sample(model, clip), atol=1e-3), "the LoRA works"
+    assert not torch.allclose(behind, sample(loaded(sd1.model), clip), atol=1e-3), "so does LAG"
+    off, _ = lag(sd1, strength=0.0)
+    assert torch.equal(sample(loaded(off), clip), sample(loaded(sd1.model), clip))
+
+
+def test_every_tile_has_a_mask_of_its_own(sd1: Graph):
+    """What packs for large pictures do: the model sees one half of the latent, then the other."""
+    grids: list[tuple[int, ...]] = []
+
+    def keep(site: Any, masks: torch.Tensor, info: Any) -> None:
+        share = masks.flatten(2).mean(dim=2)
+        assert (share - 0.5).abs().max() <= 1 / masks[0, 0].numel()
+        grids.append((*info.latent_shape[-2:],))
+
+    def tiles(apply: Any, given: dict[str, Any]) -> torch.Tensor:
+        halves = given["input"].split(8, dim=-2)
+        return torch.cat([apply(x, given["timestep"], **given["c"]) for x in halves], dim=-2)
+
+    model, clip = lag(sd1, on_masks=keep)
+    tiled = model.clone()
+    tiled.set_model_unet_function_wrapper(tiles)
+    drawn = sample(tiled, clip, size=(16, 10))
+    assert drawn.shape == (1, 4, 16, 10)
+    assert drawn.isfinite().all()
+    assert set(grids) == {(8, 10)}
+    plain = sd1.model.clone()
+    plain.set_model_unet_function_wrapper(tiles)
+    assert not torch.allclose(drawn, sample(plain, clip, size=(16, 10)), atol=1e-3)
+
+
+def test_pictures_of_a_batch_have_masks_of_their_own(sd1: Graph):
+    seen: list[torch.Tensor] = []
+    model, clip = lag(sd1, on_masks=lambda _, masks, __: seen.append(masks))
+    sample(model, clip, rows=3)
+    assert all(masks.shape[0] == 3 for masks in seen)
+    assert any(not torch.equal(masks[0], masks[1]) for masks in seen)
