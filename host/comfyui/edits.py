@@ -39,6 +39,9 @@ class _Run:
 
     sigmas: Tensor | None
     prompts: Mapping[Any, tuple[int, str, Tokens]] = field(default_factory=dict)
+    lists: Sequence[
+        str
+    ] = ()  # "positive", "negative", ... in the order of the evaluation; "" unknown
     one_by_one: bool = False  # some edit had to see another prompt first
     edits: dict[nn.Module, tuple[UNetSites, Sequence[UNetEdit]]] = field(default_factory=dict)
 
@@ -101,6 +104,7 @@ def with_edits(
 
     def evaluate(executor: Any, model: Any, conds: Any, x: Tensor, *args: Any) -> Any:
         run = slot.run or _Run(None)
+        run.lists = tuple(_list_name(run, conditions) for conditions in conds)
         if not run.one_by_one:
             try:
                 return executor(model, conds, x, *args)
@@ -162,14 +166,14 @@ def _transformer_options(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[
 def _info(
     x: Tensor, timesteps: Tensor, context: Tensor, options: dict[str, Any], run: _Run
 ) -> ForwardInfo:
-    chunks = options.get("cond_or_uncond") or [0]  # 0 for positive, 1 for negative; chunk-major
+    chunks = options.get("cond_or_uncond") or [0]  # which list of prompts; chunk-major
     ids = options.get("uuids") or [None] * len(chunks)
     each = x.shape[0] // len(chunks)
     per_chunk = [_tokens(run, *chunk) for chunk in zip(chunks, ids, strict=False)]
     return ForwardInfo(
         tuple(x.shape),
         timesteps,
-        tuple(chunk == 0 for chunk in chunks for _ in range(each)),
+        tuple(_is_positive(run, chunk) for chunk in chunks for _ in range(each)),
         context.shape[1],
         tuple(tokens for tokens in per_chunk for _ in range(each)),
         tuple(picture for _ in chunks for picture in range(each)),
@@ -177,7 +181,24 @@ def _info(
 
 
 def _tokens(run: _Run, chunk: int, conditioning: Any) -> Tokens:
-    number, _, tokens = run.prompts.get(conditioning, (chunk, "", ()))
+    _, name, tokens = run.prompts.get(conditioning, (chunk, "", ()))
     # For a prompt with an area the host makes a negative one that bears its id.
-    is_borrowed = len({name for _, name, _ in run.prompts.values()}) <= 2 and number != chunk
+    is_borrowed = _name_at(run, chunk) not in ("", name)
     return () if is_borrowed else tokens
+
+
+def _is_positive(run: _Run, chunk: int) -> bool:
+    """By name where it is known: some guiders ask for the negative prompt first, or for three."""
+    name = _name_at(run, chunk)
+    return name == "positive" if name else chunk == 0
+
+
+def _name_at(run: _Run, chunk: int) -> str:
+    speaks = any(name == "positive" for _, name, _ in run.prompts.values())
+    return run.lists[chunk] if speaks and chunk < len(run.lists) else ""
+
+
+def _list_name(run: _Run, conditions: Sequence[Mapping[str, Any]] | None) -> str:
+    """What the first one is called; those that the host borrows from other lists come behind."""
+    first = (conditions or [{}])[0]
+    return run.prompts.get(first.get("uuid"), (0, "", ()))[1]

@@ -6,6 +6,8 @@ import copy
 
 import pytest
 import torch
+from comfy.samplers import sampler_object
+from comfy_extras.nodes_custom_sampler import Guider_DualCFG
 from nodes import KSampler
 from tiny_models import Graph, assert_same_state, left_behind, state_of
 
@@ -184,6 +186,25 @@ def test_other_samplers_and_cfg_one(sd1: Graph):
     sample(sd1, model, cfg=1.0)
     assert all(all(info.conditional) for info in made[0].infos)
     assert left_behind(sd1.model.model) == []
+
+
+@pytest.mark.parametrize("memory", [0.0, 1e30])  # all prompts in one pass, and one by one
+def test_the_positive_prompt_is_known_where_the_guider_asks_for_it_last(
+    sd1: Graph, monkeypatch: pytest.MonkeyPatch, memory: float
+):
+    monkeypatch.setattr(type(sd1.model.model), "memory_required", lambda *a, **k: memory)
+    model, made = watched(sd1.model)
+    guider = Guider_DualCFG(model)
+    texts = ("a red cat", "dull " * 100, "a dog " * 60)  # one chunk of tokens, and two
+    guider.set_conds(*(conditioning(sd1, text) for text in texts))
+    guider.set_cfg(4.0, 3.0)
+    noise = torch.randn(1, 4, 8, 10, generator=torch.Generator().manual_seed(0))
+    guider.sample(noise, torch.zeros_like(noise), sampler_object("euler"), torch.tensor([9.0, 0.0]))
+    rows = [shown for info in made[0].infos for shown in info.conditional]
+    assert sorted(rows) == [False, False, True]
+    if memory:
+        by_length = {info.context_length: info.conditional[0] for info in made[0].infos}
+        assert by_length == {77: True, 2 * 77: False}
 
 
 def test_models_without_cross_attention_are_refused(sd1: Graph):
