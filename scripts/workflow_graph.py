@@ -51,7 +51,13 @@ class Graph:
     notes: list[dict[str, Any]] = field(default_factory=list)
 
     def node(
-        self, kind: str, at: tuple[int, int], size: tuple[int, int], title: str = "", /, **inputs: Any
+        self,
+        kind: str,
+        at: tuple[int, int],
+        size: tuple[int, int],
+        title: str = "",
+        /,
+        **inputs: Any,
     ) -> Node:
         """A node; an input is a widget's value or an output. Two underscores stand for a dot."""
         named = {name.replace("__", "."): value for name, value in inputs.items()}
