@@ -33,6 +33,7 @@ class _Pass:
 
 
 _passes: list[_Pass] = []  # those that run at this moment; several where applications are stacked
+_depth = 0  # passes from inside of other passes
 
 
 @contextmanager
@@ -49,6 +50,20 @@ def edits_installed(
         _passes.append(this)
         cleanup.callback(_passes.remove, this)
         yield
+
+
+@contextmanager
+def plain_pass() -> Iterator[None]:
+    """Hooks that are on already rest; those that are put on in here work.
+
+    For a pass of the same UNet from inside of another one, which edits of others would change.
+    """
+    global _depth
+    _depth += 1
+    try:
+        yield
+    finally:
+        _depth -= 1
 
 
 def checkpoint_contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
@@ -85,6 +100,11 @@ def _adding(residual: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
     return hook
 
 
+def _on(module: nn.Module, hook: Callable[..., Tensor | None]) -> Any:
+    depth = _depth
+    return module.register_forward_hook(lambda *call: hook(*call) if _depth == depth else None)
+
+
 def _hooks(sites: UNetSites, edits: Sequence[UNetEdit], info: ForwardInfo) -> Iterator[Any]:
     for site in sites.transformers:
         # before those below, which keep what these leave
@@ -93,8 +113,8 @@ def _hooks(sites: UNetSites, edits: Sequence[UNetEdit], info: ForwardInfo) -> It
                 attention = site.layer(layer).attn2
                 key = [_bind(e.cross_key, info, site, layer) for e in projecting]
                 value = [_bind(e.cross_value, info, site, layer) for e in projecting]
-                yield attention.to_k.register_forward_hook(_on_host_output(attention, key))
-                yield attention.to_v.register_forward_hook(_on_host_output(attention, value))
+                yield _on(attention.to_k, _on_host_output(attention, key))
+                yield _on(attention.to_v, _on_host_output(attention, value))
         if cross := [e for e in edits if e.wants_cross_attention(site)]:
             for layer in range(site.depth):
                 yield from _cross_attention_hooks(site, layer, cross, info)
@@ -103,14 +123,14 @@ def _hooks(sites: UNetSites, edits: Sequence[UNetEdit], info: ForwardInfo) -> It
                 attention = site.layer(layer).attn1
                 query = [_bind(e.self_query, info, site, layer) for e in own]
                 key = [_bind(e.self_key, info, site, layer) for e in own]
-                yield attention.to_q.register_forward_hook(_on_output(query))
-                yield attention.to_k.register_forward_hook(_on_output(key))
+                yield _on(attention.to_q, _on_output(query))
+                yield _on(attention.to_k, _on_output(key))
         if projections := [e for e in edits if e.wants_projection(site)]:
-            yield site.proj_out.register_forward_hook(_on_projection(site, projections, info))
+            yield _on(site.proj_out, _on_projection(site, projections, info))
     for site in sites.resnets:
         if residuals := [e for e in edits if e.wants_resnet(site)]:
             changes = [_bind(e.resnet, info, site) for e in residuals]
-            yield site.last_layer.register_forward_hook(_on_output(changes))
+            yield _on(site.last_layer, _on_output(changes))
 
 
 def _bind(
@@ -186,10 +206,10 @@ def _cross_attention_hooks(
             _editing.discard(attention)
         return call.output
 
-    yield attention.to_q.register_forward_hook(keep("query"))
-    yield attention.to_k.register_forward_hook(keep("key"))
-    yield attention.to_v.register_forward_hook(keep("value"))
-    yield _last_module(attention).register_forward_hook(attended)
+    yield _on(attention.to_q, keep("query"))
+    yield _on(attention.to_k, keep("key"))
+    yield _on(attention.to_v, keep("value"))
+    yield _on(_last_module(attention), attended)
 
 
 def _last_module(attention: Any) -> nn.Module:

@@ -9,14 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..hooks import edits_installed
+from ..hooks import edits_installed, plain_pass
 from ..ports import ForwardInfo, Prompt, StopForward, UNetEdit
 from .edits import SamplingRun
 from .host import ComfyHost
 
 
 class PassAgain:
-    """Runs a prompt through the network that computes at this moment, patches of others left out.
+    """Runs a prompt through the network that computes at this moment; edits and patches of others
+    are left out.
 
     The host's own way to the UNet would load models, which a sampler has loaded already; this one
     calls the network as it stands. What SDXL wants beside the context is prepared beforehand.
@@ -47,7 +48,7 @@ class PassAgain:
         if "c_concat" in extra:  # inpainting models
             scaled = torch.cat([scaled, extra.pop("c_concat").to(scaled)], 1)
         info = ForwardInfo(tuple(scaled.shape), at, (True,), self._context.shape[1])
-        with suppress(StopForward), edits_installed(run.sites, edits, info):
+        with suppress(StopForward), plain_pass(), edits_installed(run.sites, edits, info):
             network(
                 scaled.to(self._dtype),
                 at,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from conceptloom.attention.maps import AttentionCapture, TokenQuery
 from conceptloom.host.diffusers import DiffusersHost
+from conceptloom.host.hooks import edits_installed, plain_pass
 from conceptloom.host.ports import (
     CrossAttentionCall,
     ForwardInfo,
@@ -198,6 +199,23 @@ def test_later_edits_see_what_earlier_ones_left(host: DiffusersHost) -> None:
     order = [Everywhere(change=lambda o: o * 2), Everywhere(change=lambda o: o + 1)]
     swapped = order[::-1]
     assert not torch.equal(predict(host, *order), predict(host, *swapped))
+
+
+def test_a_pass_inside_of_another_one_meets_its_own_edits_only(host: DiffusersHost) -> None:
+    plain, tripled = predict(host), predict(host, Everywhere(change=lambda o: o * 3))
+    found: list[Tensor] = []
+
+    class Inside(UNetEdit):
+        def begin(self, info: ForwardInfo) -> None:
+            with plain_pass():
+                found.extend([predict(host), predict(host, Everywhere(change=lambda o: o * 3))])
+
+    outer = Everywhere(change=lambda o: o * 2)
+    doubled = predict(host, outer)
+    with edits_installed(host.sites, [outer], outer.infos[0]):
+        assert torch.equal(predict(host, Inside()), doubled)
+    assert torch.equal(found[0], plain)
+    assert torch.equal(found[1], tripled)
 
 
 class Broken(Exception):
