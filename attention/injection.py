@@ -181,7 +181,10 @@ class FeatureInjection(UNetEdit):
         return self._given(("key", site.name, layer), key)
 
     def _given(self, key: Key, output: Tensor) -> Tensor:
-        return self._features[key].to(output).expand_as(output)
+        feature = self._features[key].to(output)
+        if feature.is_inference() and not torch.is_inference_mode_enabled():
+            feature = feature.clone()  # kept by a node; autograd could not keep it for backward
+        return feature.expand_as(output)
 
 
 def injected_steps(share: float, steps: int) -> int:

@@ -119,6 +119,18 @@ def test_another_templates_features_reach_every_row(host: DiffusersHost) -> None
     torch.testing.assert_close(found[0], found[2])
 
 
+def test_gradients_pass_by_features_that_a_node_kept(host: DiffusersHost) -> None:
+    with torch.inference_mode():
+        features = captured(host, everywhere(host))
+    edit, _ = injection(everywhere(host), features)
+    point = noise(1, 4, 16, 16).requires_grad_()
+    prompt = host.encode_prompt("a cat")
+    with host.edited({}, trainable=True):
+        host.predict(point, torch.tensor([300]), [prompt], [edit]).square().sum().backward()
+    assert point.grad is not None
+    assert point.grad.isfinite().all()
+
+
 def test_what_stands_in_the_template_is_what_is_used(host: DiffusersHost) -> None:
     blocks = everywhere(host)
     features = captured(host, blocks)
