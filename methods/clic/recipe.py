@@ -158,10 +158,16 @@ class CLiC:
     def _roi_term(
         self, samples: Sequence[Sample], predicted: Tensor, noise: Tensor, weight: Tensor
     ) -> Tensor:
-        """l_RoI = || eps_hat(M x_t, c*, t) - eps ||^2."""
+        """l_RoI = || eps_hat(M x_t, c*, t) - eps ||^2.
+
+        Around the region M x_t holds no noise to be told, so the error there is as large as the
+        noise. A model that predicts v has its own factor, 1 / alpha_bar, in the region alone: with
+        it, what nobody can know would be nearly all of the loss at high noise.
+        """
         mask = self._material.masks(samples)
         if self.config.roi_form is Form.PAPER:
-            loss = masked_noise_loss(predicted, noise, torch.ones_like(mask), weight)
+            native = mask * weight[:, None, None, None] + (1 - mask)
+            loss = masked_noise_loss(predicted, noise, native.sqrt())
         else:
             loss = area_noise_loss(predicted, noise, mask, weight)
         return self.config.roi_weight * loss

@@ -339,6 +339,23 @@ def test_velocity_models_learn_on_their_own_target() -> None:
     assert terms_of(learner)["context"] == pytest.approx(expected, rel=1e-5)
 
 
+def test_around_the_region_velocity_models_pay_no_more_than_the_paper_asks() -> None:
+    host = tiny_host("sd2", velocity=True)
+    learner = CLiC(host, scene(), config(**STILL, attention_weight=0.0, roi_weight=1.0))
+    draw = step_generator(0, 0)
+    sample = learner._material.draw(draw)
+    eps = torch.randn(1, 4, 16, 16, generator=draw)
+    at = torch.randint(1000, (1,), generator=draw)
+    mask = learner._material.masks([sample])
+    noisy = host.schedule.add_noise(learner._material.latents([sample]), eps, at) * mask
+    prompt = host.encode_prompt(sample.roi_prompt, learner.handles.vectors())
+    with torch.no_grad():
+        error = (host.predict(noisy, at, [prompt]) - eps).square()
+    inside = error * mask / host.schedule.at(at)
+    expected = float((inside + error * (1 - mask)).mean())
+    assert terms_of(learner)["roi"] == pytest.approx(expected, rel=1e-5)
+
+
 # What learns
 
 
