@@ -11,6 +11,7 @@ looks mix. What comes out is a proposal; every prompt can be given by hand inste
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from ...errors import PromptError
 from ...training.concept import Concept
 
-_TOKEN = re.compile(r"<[\w-]+>|[\w'-]+|[^\w\s]")
+_TOKEN = re.compile(r"<[\w-]+>|\d+\.\d+|[\w'-]+|[^\w\s]")
 DETERMINERS = frozenset(
     ("a", "an", "the", "one", "my", "your", "his", "her", "our", "their", "this", "that", "some")
 )
@@ -26,6 +27,7 @@ JOINING = frozenset(("and", "or", ",", "&"))
 PLACING = frozenset(
     ["with", "beside", "near", "behind", "above", "below", "under", "over", "by", "next", "to"]
 ) | frozenset(["in", "on", "at", "of", "between", "chasing"])
+CLOSING = frozenset(",.;:!?)")
 MOST_ADJECTIVES = 4
 
 
@@ -59,15 +61,19 @@ def weave_prompts(
     Raises:
         PromptError: the sentence does not hold a word, or not as often as it is asked for.
     """
-    tokens: list[str] = _TOKEN.findall(sentence)
+    found = list(_TOKEN.finditer(sentence))
+    tokens = [token.group() for token in found]
+    gaps = [sentence[a.end() : b.start()] for a, b in itertools.pairwise(found)]
     every = [*subjects, background] if background else list(subjects)
     places = _places(sentence, tokens, [subject.word for subject in every])
     spans = [_phrase(tokens, place) for place in places]
     regions: list[str] = []
     for i, subject in enumerate(subjects):
         others = [span for j, span in enumerate(spans[: len(subjects)]) if j != i]
-        regions.append(_written(tokens, places[i], subject.marked, others))
-    last = _written(tokens, places[-1], background.marked, ()) if background else sentence
+        regions.append(_written(tokens, gaps, places[i], subject.marked, others))
+    last = sentence
+    if background:
+        last = _written(tokens, gaps, places[-1], background.marked, ())
     return WeavePrompts(sentence, tuple(regions), last)
 
 
@@ -114,7 +120,9 @@ def _places(sentence: str, tokens: Sequence[str], words: Sequence[str]) -> list[
 
 
 def _phrase(tokens: Sequence[str], place: range) -> range:
-    """The word with its adjectives and its article, where it has one."""
+    """The word with its adjectives and its article, where it has one, and with a weight's brackets:
+    "a big (red dog:1.2)"."""
+    place = _bracketed(tokens, place)
     for start in range(place.start - 1, max(-1, place.start - 2 - MOST_ADJECTIVES), -1):
         token = tokens[start].casefold()
         if token in DETERMINERS:
@@ -124,18 +132,49 @@ def _phrase(tokens: Sequence[str], place: range) -> range:
     return place
 
 
-def _written(tokens: Sequence[str], place: range, marked: str, others: Sequence[range]) -> str:
-    """The sentence with one word marked and other phrases dropped."""
+def _bracketed(tokens: Sequence[str], place: range) -> range:
+    """The word with the brackets around it, if these hold nothing but its own phrase."""
+    start, stop = place.start - 1, place.stop
+    while start >= 0 and tokens[start][0].isalnum() and tokens[start] not in JOINING | PLACING:
+        start -= 1
+    if tokens[stop : stop + 1] == [":"]:
+        stop += 2
+    if start < 0 or tokens[start] != "(" or tokens[stop : stop + 1] != [")"]:
+        return place
+    return _bracketed(tokens, range(start, stop + 1))
+
+
+def _written(
+    tokens: Sequence[str],
+    gaps: Sequence[str],
+    place: range,
+    marked: str,
+    others: Sequence[range],
+) -> str:
+    """The sentence with one word marked and other phrases dropped, else letter by letter.
+
+    Args:
+        gaps: what stands between the tokens.
+    """
     kept: list[str | None] = list(tokens)
     for span in others:
         _drop(kept, span)
     kept[place.start] = marked
     for i in place[1:]:
         kept[i] = None
-    if place.start and (kept[place.start - 1] or "").casefold() in ("a", "an"):
-        kept[place.start - 1] = _article(str(kept[place.start - 1]), marked)
-    text = " ".join(token for token in kept if token is not None)
-    return re.sub(r"\s+([,.;:!?])", r"\1", text).strip(" ,")
+    before = place.start - 1
+    while before >= 0 and kept[before] == "(":
+        before -= 1
+    if before >= 0 and (kept[before] or "").casefold() in ("a", "an"):
+        kept[before] = _article(str(kept[before]), marked)
+    left = [i for i, token in enumerate(kept) if token is not None]
+    text = str(kept[left[0]])
+    for i, following in itertools.pairwise(left):
+        end = place[-1] if i == place.start else i
+        is_whole = following == end + 1
+        space = gaps[end] if is_whole else "" if tokens[following] in CLOSING else " "
+        text += space + str(kept[following])
+    return text.strip(" ,")
 
 
 def _drop(kept: list[str | None], span: range) -> None:

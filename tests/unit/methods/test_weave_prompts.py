@@ -56,6 +56,19 @@ def test_the_papers_example() -> None:
         ),
         ("an owl at night", ("owl",), ["a <c1> owl at night"]),
         ("dog and cat", ("dog", "cat"), ["<c1> dog", "<c2> cat"]),
+        (
+            "a dog and a cat, (sunset:0.8), f/1.8 [bokeh]",
+            ("dog", "cat"),
+            [
+                "a <c1> dog, (sunset:0.8), f/1.8 [bokeh]",
+                "a <c2> cat, (sunset:0.8), f/1.8 [bokeh]",
+            ],
+        ),
+        (
+            "a (red dog:1.2) and an ((owl)) in a (park:1.1)",
+            ("dog", "owl"),
+            ["a (red <c1> dog:1.2) in a (park:1.1)", "a ((<c2> owl)) in a (park:1.1)"],
+        ),
     ],
 )
 def test_a_region_names_its_own_concept_only(
