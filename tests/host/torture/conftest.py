@@ -15,6 +15,7 @@ import pytest
 sys.path.append(str(Path(__file__).parent))  # the helpers beside the tests
 
 from executor import Executor
+from tiny_models import FAMILIES, assert_same_state, graph_of, state_of
 
 SPARE = 6 * 2**30  # bytes that a case may ask for, far more than any needs
 
@@ -82,3 +83,20 @@ def folders(tmp_path_factory: pytest.TempPathFactory, executor: Executor) -> Ite
         pack("training.concept_file").save_concept(concept(), good)
         yield root
     folder_paths.filename_list_cache.clear()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def models_stay_as_they_are(folders: Path) -> Iterator[None]:
+    """Bit for bit and without a hook, over all cases of all nodes."""
+    from materials import inpainting, tinyworld, transformer
+
+    graphs = [*(vars(graph_of(family)) for family in FAMILIES), tinyworld()]
+    graphs += [{**graphs[0], "model": model} for model in (inpainting(), transformer())]
+    before = [
+        (patcher, state_of(patcher))
+        for graph in graphs
+        for patcher in (graph["model"], graph["clip"].patcher, graph["vae"].patcher)
+    ]
+    yield
+    for patcher, state in before:
+        assert_same_state(patcher, state)

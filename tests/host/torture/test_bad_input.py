@@ -11,25 +11,8 @@ from cases import MORE, Case, Stuck, cases, choices, inputs_of, outcome_of, tall
 from executor import Executor
 from goods import LAB, WITHOUT_RESULT, kinds
 from hypothesis import HealthCheck, Phase, given, settings
-from materials import inpainting, tinyworld, transformer
-from tiny_models import FAMILIES, assert_same_state, graph_of, state_of
 
 EACH = 8  # cases a node in the suite's usual run
-
-
-@pytest.fixture(scope="module", autouse=True)
-def models_stay_as_they_are(executor: Executor):
-    """Bit for bit and without a hook, over all cases of all nodes."""
-    graphs = [*(vars(graph_of(family)) for family in FAMILIES), tinyworld()]
-    graphs += [{**graphs[0], "model": model} for model in (inpainting(), transformer())]
-    before = [
-        (patcher, state_of(patcher))
-        for graph in graphs
-        for patcher in (graph["model"], graph["clip"].patcher, graph["vae"].patcher)
-    ]
-    yield
-    for patcher, state in before:
-        assert_same_state(patcher, state)
 
 
 @pytest.fixture
