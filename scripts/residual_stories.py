@@ -7,10 +7,10 @@ from workflow_graph import Graph, Node, Output
 GREEN, BLUE, VIOLET = "#3f5f3f", "#3f4f6f", "#5a4a6a"
 PX = 64  # side of a TinyWorld picture
 # object, word that comes near, background of its pictures
-TARGET, BOX = ("bullseye", "circle", "grass"), ("split", "square", "beach")
-TEACHING = {
-    "steps": 200, "learning_rate": 1e-2, "ratio": 0.25, "preview_every": 0, "preview_steps": 20,
-    "preview_cfg": 3.0,
+BALL, BOX = ("twotone", "circle", "sky"), ("split", "square", "beach")
+TEACHING = {  # what the command line takes for TinyWorld
+    "steps": 150, "learning_rate": 5e-3, "ratio": 0.5, "rare_token": "object", "train_handle": True,
+    "handle_rate": 1e-2, "preview_every": 0, "preview_steps": 20, "preview_cfg": 3.0,
 }  # fmt: skip
 DRAWING = {
     "seed": 7, "steps": 25, "cfg": 3.0, "sampler_name": "ddim", "scheduler": "normal",
@@ -19,19 +19,21 @@ DRAWING = {
 
 
 def residuals_and_lag(graph: Graph) -> Graph:
-    """A few pictures on grass -> the object elsewhere, with LAG, as a plain LoRA, and without."""
+    """A few pictures in the sky -> the object elsewhere, with LAG, as a plain LoRA, and without."""
     graph.note(
         "## Learn residuals, and apply them only where the object is\n\n"
-        "Press **Run**. *Train Personalized Residuals* learns one object from three pictures that "
-        "all lie on grass: no masks, no pictures of the class. Then the same prompt and seed are "
-        "drawn three times: with **LAG**, which adds the residuals only where the word looks, with "
-        "the residuals **everywhere** as a plain LoRA would, and by the **base model** alone.\n\n"
+        "Press **Run**. *Train Personalized Residuals* learns one ball from three pictures that "
+        "were all taken in the sky: no masks, no pictures of the class. Then the same prompt and "
+        "seed, at the beach, are drawn three times: with **LAG**, which adds the residuals only "
+        "where the word looks, with the residuals **everywhere** as a plain LoRA would, which "
+        "brings the old background along, and by the **base model** alone.\n\n"
         "**Your own:** connect a batch of 3 to 5 pictures and any SD 1.5, SD 2 or SDXL "
-        "checkpoint, and put *steps*, *learning_rate* and *ratio* back to 150, 0.001 and 0.05.",
+        "checkpoint, and put *learning_rate* and *ratio* back to 0.001 and 0.05, *train_handle* "
+        "off and *rare_token* to ktn.",
         (40, 40), (520, 330),
     )  # fmt: skip
     base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 450), (240, 90))
-    concept = taught(graph, base, "my-target", TARGET, 600)
+    concept = taught(graph, base, "my-ball", BALL, 600)
     latent = graph.node(
         "EmptyLatentImage", (840, 740), (300, 120), width=PX, height=PX, batch_size=4
     )
@@ -48,7 +50,7 @@ def residuals_and_lag(graph: Graph) -> Graph:
         )  # fmt: skip
         prompts = [
             graph.node("CLIPTextEncode", (1500, top + 160 * i), (300, 120), clip=lag[1], text=text)
-            for i, text in enumerate(("a photo of a <my-target> circle on a black background", ""))
+            for i, text in enumerate(("a photo of a <my-ball> circle at the beach", ""))
         ]
         drawn = graph.node(
             "KSampler", (1840, top), (280, 290), model=lag[0], positive=prompts[0][0],
@@ -61,7 +63,7 @@ def residuals_and_lag(graph: Graph) -> Graph:
             "SaveImage", (2160, top), (360, 380), images=decoded[0],
             filename_prefix=f"conceptloom/lag/{row}",
         )  # fmt: skip
-    graph.group("1. Learn from three pictures on grass", 40, 380, 1120, 720, GREEN)
+    graph.group("1. Learn from three pictures in the sky", 40, 380, 1120, 720, GREEN)
     graph.group("2. The same prompt and seed three times", 1180, 10, 1360, 1480, BLUE)
     return graph
 
@@ -70,7 +72,7 @@ def two_concepts_with_lag(graph: Graph) -> Graph:
     """Two concepts, learned apart -> one picture, each only where it is."""
     graph.note(
         "## Two concepts in one picture\n\n"
-        "Two objects are learned apart, from pictures on grass and at the beach. *LAG Sampler* "
+        "Two objects are learned apart, from pictures in the sky and at the beach. *LAG Sampler* "
         "draws both at once: every word has a mask of its own in every block, and where two are "
         "looked for the stronger attention stays. The masks show while it draws.",
         (40, 40), (520, 230),
@@ -78,7 +80,7 @@ def two_concepts_with_lag(graph: Graph) -> Graph:
     base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 340), (240, 90))
     concepts = [
         taught(graph, base, name, lesson, 480 + 760 * i)
-        for i, (name, lesson) in enumerate((("my-target", TARGET), ("my-box", BOX)))
+        for i, (name, lesson) in enumerate((("my-ball", BALL), ("my-box", BOX)))
     ]
     latent = graph.node(
         "EmptyLatentImage", (1200, 80), (300, 120), width=PX, height=PX, batch_size=4
@@ -86,7 +88,7 @@ def two_concepts_with_lag(graph: Graph) -> Graph:
     drawn = graph.node(
         "ConceptLoomLagSampler", (1200, 260), (360, 800), model=base[0], clip=base[1],
         concepts__concept0=concepts[0], concepts__concept1=concepts[1], latent_image=latent[0],
-        positive="a photo of a <my-target> circle and a <my-box> square on a white background",
+        positive="a photo of a <my-ball> circle and a <my-box> square on a white background",
         **DRAWING,
     )  # fmt: skip
     decoded = graph.node("VAEDecode", (1600, 80), (160, 60), samples=drawn[0], vae=base[2])
