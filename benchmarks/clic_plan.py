@@ -52,11 +52,11 @@ class Pair:
 
 
 PAIRS = (
-    Pair("bullseye", "yellow square", "grass", "red circle", "white", "middle", 3),
-    Pair("pinwheel", "red circle", "gray", "cyan square", "beach", "middle", 4),
     Pair("face", "purple square", "white", "green circle", "sky", "middle", 5),
     Pair("twotone", "blue circle", "beach", "orange square", "black", "bottom", 7),
     Pair("split", "blue circle", "white", "yellow circle", "grass", "left", 8),
+    Pair("pinwheel", "red circle", "gray", "cyan square", "beach", "middle", 4),
+    Pair("bullseye", "yellow square", "grass", "red circle", "white", "middle", 3),
 )
 # What a user would start from: a word that the model knows and that comes near.
 WORDS = {**dict.fromkeys(("bullseye", "twotone", "swirl", "face"), "circle"), "split": "square"}
