@@ -1,4 +1,4 @@
-"""TinyWorld's diffusion prior and image encoder: Kandinsky's classes at the smallest size.
+"""TinyWorld's diffusion prior, of Kandinsky's class, and its image encoder.
 
 An image encoder and a projection of the text encoder's end token were trained against each other as
 CLIP is, then a prior from prompt to picture embedding. `train_prior` makes the file.
@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from ..errors import ModelError
-from .model import TOKENS, ModelConfig
+from .model import ModelConfig
+from .prior_vision import TinyVision
 
 if TYPE_CHECKING:
     from diffusers import PriorTransformer, UnCLIPScheduler
-    from transformers import CLIPVisionModelWithProjection
 
 FORMAT, FORMAT_VERSION = "conceptloom.tinyworld.prior", 1
 WEIGHTS = Path(__file__).parent / "prior.safetensors"
@@ -34,19 +34,18 @@ class PriorSizes:
     """Sizes of both networks; together 0.5 MB in float16."""
 
     width: int = ModelConfig().context_dim  # of embeddings and of the text encoder
-    prior_inner: int = 64
+    prior_inner: int = 60
     prior_layers: int = 2
     prior_heads: int = 2
+    tokens: int = 40  # of a prompt that the prior reads; the world's sentences have 25 at most
     image_px: int = ModelConfig().resolution_px
-    patch_px: int = 8
-    vision_inner: int = 48
-    vision_layers: int = 2
-    vision_heads: int = 2
+    vision_channels: tuple[int, ...] = (16, 32, 48, 48)
+    vision_squeezed: int = 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class TinyPrior:
-    """The networks in diffusers' and transformers' own classes.
+    """The networks; the prior is of diffusers' own class.
 
     Attributes:
         projection: [width, width] what the end token's state is multiplied with.
@@ -54,7 +53,7 @@ class TinyPrior:
     """
 
     prior: PriorTransformer
-    vision: CLIPVisionModelWithProjection
+    vision: TinyVision
     projection: Tensor
     scheduler: UnCLIPScheduler
     figures: dict[str, float] = field(default_factory=dict)
@@ -80,26 +79,15 @@ def build_prior(sizes: PriorSizes | None = None) -> TinyPrior:
             "TinyWorld's prior needs diffusers: pip install 'diffusers>=0.32' in the environment "
             "of this program."
         ) from error
-    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
-
     prior = PriorTransformer(
         num_attention_heads=sizes.prior_heads,
         attention_head_dim=sizes.prior_inner // sizes.prior_heads,
         num_layers=sizes.prior_layers,
         embedding_dim=sizes.width,
-        num_embeddings=TOKENS,
+        num_embeddings=sizes.tokens,
     )
-    vision = CLIPVisionModelWithProjection(
-        CLIPVisionConfig(
-            hidden_size=sizes.vision_inner,
-            intermediate_size=4 * sizes.vision_inner,
-            num_hidden_layers=sizes.vision_layers,
-            num_attention_heads=sizes.vision_heads,
-            image_size=sizes.image_px,
-            patch_size=sizes.patch_px,
-            projection_dim=sizes.width,
-            hidden_act="quick_gelu",
-        )
+    vision = TinyVision(
+        sizes.image_px, tuple(sizes.vision_channels), sizes.vision_squeezed, sizes.width
     )
     # As Kandinsky's: the embedding itself is predicted, and clipped to five standard deviations.
     scheduler = UnCLIPScheduler(
