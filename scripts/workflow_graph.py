@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,7 +91,9 @@ class Graph:
 
     def note(self, text: str, at: tuple[int, int], size: tuple[int, int]) -> None:
         """A text on the canvas, as Markdown."""
-        self.notes.append({"text": text, "at": at, "size": size})
+        # Code is drawn blue on the note's brown: hard to read. Bold is not.
+        readable = re.sub(r"`([^`]+)`", lambda code: f"**{code[1]}**".replace("<", r"\<"), text)
+        self.notes.append({"text": readable, "at": at, "size": size})
 
     def api(self) -> dict[str, Any]:
         """What POST /prompt takes."""

@@ -112,13 +112,13 @@ def use_the_words(graph: Graph) -> Graph:
             model=known[0], positive=positive[0], negative=nothing[0], latent_image=latent[0],
             seed=7, steps=25, cfg=3.0, sampler_name="ddim", scheduler="normal", denoise=1.0,
         )  # fmt: skip
-        decoded = graph.node("VAEDecode", (1440, top), (160, 60), samples=sampled[0], vae=base[2])
+        decoded = graph.node("VAEDecode", (1440, top), (230, 60), samples=sampled[0], vae=base[2])
         graph.node(
-            "SaveImage", (1640, top), (360, 330),
+            "SaveImage", (1710, top), (360, 320),
             images=decoded[0], filename_prefix=f"conceptloom/{prefix}",
         )  # fmt: skip
     graph.group("1. A learned concept", 40, 360, 690, 760, GREEN)
-    graph.group("2. Its words in new prompts, through stock nodes", 760, 10, 1260, 1140, BLUE)
+    graph.group("2. Its words in new prompts, through stock nodes", 760, 10, 1330, 1190, BLUE)
     return graph
 
 
@@ -144,7 +144,7 @@ def look_at_attention(graph: Graph) -> Graph:
         objects="red square, blue circle", seed=4,
     )  # fmt: skip
     taught = graph.node(
-        "ConceptLoomTinyWorldScene", (720, 620), (290, 150), "The picture that was learned from",
+        "ConceptLoomTinyWorldScene", (720, 760), (290, 150), "The picture that was learned from",
         objects=OBJECTS, seed=SCENE_SEED,
     )  # fmt: skip
     first, second = HANDLES
@@ -153,11 +153,11 @@ def look_at_attention(graph: Graph) -> Graph:
         "a photo of a red square and a blue circle on a white background", "square, circle",
     )  # fmt: skip
     read(
-        graph, 620, known[0], known[1], base[2], taught,
+        graph, 760, known[0], known[1], base[2], taught,
         f"a photo of <{first}> and <{second}>", f"<{first}>, <{second}>",
     )  # fmt: skip
-    graph.group("Plain words", 700, 10, 1540, 510, BLUE)
-    graph.group("Learned words", 700, 550, 1540, 510, VIOLET)
+    graph.group("Plain words", 700, 10, 1540, 640, BLUE)
+    graph.group("Learned words", 700, 690, 1540, 640, VIOLET)
     graph.group("Model", 40, 350, 620, 500, GREEN)
     return graph
 
@@ -171,10 +171,10 @@ def read(
         "ConceptLoomAttentionMaps", (1050, top), (340, 420), model=model, clip=clip, vae=vae,
         image=picture[0], masks=picture[1], prompt=prompt, words=words,
     )  # fmt: skip
-    show(graph, "Overlay", maps[0], (1430, top), (420, 380))
-    graph.node("PreviewAny", (1880, top), (320, 120), "Scores", source=maps[2])
-    as_image = graph.node("MaskToImage", (1880, top + 180), (200, 60), mask=maps[1])
-    show(graph, "Maps as masks", as_image[0], (1880, top + 290), (320, 170))
+    show(graph, "Overlay", maps[0], (1430, top), (420, 540))
+    graph.node("PreviewAny", (1880, top), (320, 160), "Scores", source=maps[2])
+    as_image = graph.node("MaskToImage", (1880, top + 220), (240, 60), mask=maps[1])
+    show(graph, "Maps as masks", as_image[0], (1880, top + 330), (320, 210))
 
 
 def show(
