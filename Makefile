@@ -1,5 +1,5 @@
 # Each target sets up .venv by itself, the first time and whenever pyproject.toml changes.
-.PHONY: demo test check fix test-comfyui
+.PHONY: demo test check fix test-comfyui test-browser
 
 demo:
 	@scripts/setup
@@ -16,3 +16,6 @@ fix:
 
 test-comfyui:
 	@scripts/test-comfyui
+
+test-browser:
+	@scripts/test-browser

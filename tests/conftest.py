@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 # Collecting these needs ComfyUI; scripts/test-comfyui says where it is.
-collect_ignore = [] if os.environ.get("COMFYUI_PATH") else ["host", "workflows"]
+collect_ignore = [] if os.environ.get("COMFYUI_PATH") else ["browser", "host", "workflows"]
 
 
 def _load_by_path() -> None:
