@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from ..host.ports import Host
+from .watch import remaining
 
 MASTER_BYTES = 16  # float32 parameter, gradient and Adam's two moments
 # Tensors of [N, width] that one transformer layer, and of [N, width] that one ResNet block, keeps
 # for the backward pass; counted on a UNet of SD1's structure (benchmarks/break_a_scene_step.py).
 KEPT_BY_LAYER, KEPT_BY_RESNET = 26, 12
+# How many forward passes a step lasts, by the same benchmark; recomputing activations is one more.
+PASSES_OF_STEP = 4
 MIB = 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Rough needs of a training run, in bytes, beside the base model itself."""
+    """Rough needs of a training run: time, and memory in bytes beside the base model itself."""
 
     parameters: int  # how many numbers learn
     learning_bytes: int  # their masters, gradients and optimizer moments
     activation_bytes: int  # kept for the backward pass
+    batch_seconds: float  # of one batch, forward and backward
 
-    def told(self, steps: int) -> str:
-        """One line for the user."""
+    def told(self, steps: int, accumulation: int = 1) -> str:
+        """One line for the user; a step takes `accumulation` batches."""
         total = (self.learning_bytes + self.activation_bytes) / MIB
         return (
             f"{steps} steps, {self.parameters:,} trained numbers, about {total:,.0f} MiB beside "
-            f"the model ({self.activation_bytes / MIB:,.0f} MiB of them activations)"
+            f"the model ({self.activation_bytes / MIB:,.0f} MiB of them activations), about "
+            f"{remaining(self.batch_seconds, 1, steps * accumulation)}"
         )
 
 
@@ -42,7 +49,10 @@ def estimate_of(
     checkpointing: bool = False,
     bytes_a_number: int = 4,
 ) -> Estimate:
-    """Estimate for batches of `rows` latents of (h, w), class images counted."""
+    """Estimate for batches of `rows` latents of (h, w), class images counted.
+
+    One row passes through the model to see how quick it is.
+    """
     count = sum(p.numel() for p in parameters)
     cells = latent_size[0] * latent_size[1]
     numbers = 0
@@ -52,4 +62,23 @@ def estimate_of(
     for block in host.sites.resnets:
         kept = 1 if checkpointing else KEPT_BY_RESNET
         numbers += kept * block.width * cells // block.level**2
-    return Estimate(count, count * MASTER_BYTES, numbers * rows * bytes_a_number)
+    passes = rows * (PASSES_OF_STEP + checkpointing)
+    return Estimate(
+        count,
+        count * MASTER_BYTES,
+        numbers * rows * bytes_a_number,
+        passes * _seconds_of_pass(host, latent_size),
+    )
+
+
+@torch.no_grad()
+def _seconds_of_pass(host: Host, latent_size: tuple[int, int]) -> float:
+    """Of one row, once the model is where it computes."""
+    prompt = host.encode_prompt("")
+    latent = torch.zeros(1, host.latent_channels, *latent_size, device=host.device)
+    timestep = torch.zeros(1, dtype=torch.long, device=host.device)
+    began = 0.0
+    for _ in range(1 if host.device.type == "cpu" else 2):  # the first one loads and warms up
+        began = time.monotonic()
+        float(host.predict(latent, timestep, [prompt]).sum())  # a number has to be waited for
+    return time.monotonic() - began

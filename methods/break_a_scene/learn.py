@@ -57,7 +57,7 @@ def learn_scene(
     recipe = BreakAScene(host, scene, config)
     total = sum(phase.steps for phase in recipe.phases())
     given = class_images or ClassImages()
-    progress(0, total, _estimate(recipe, given).told(total))
+    progress(0, total, _estimate(recipe, given).told(total, config.accumulation))
     kept = _kept(folder, recipe, loop, given)
     recipe.class_latents = _class_latents(recipe, given, kept, progress)
     settings, level = previews or PreviewConfig(), recipe.sites[0].level

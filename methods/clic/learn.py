@@ -47,7 +47,7 @@ def learn_detail(
         recipe.rows,
         checkpointing=config.checkpointing,
     )
-    progress(0, total, estimate.told(total))
+    progress(0, total, estimate.told(total, config.accumulation))
     settings = previews or PreviewConfig()
     settings = replace(settings, prompts=settings.prompts or recipe.prompts)
     frame = config.prompt.replace(OBJECT, config.object_word)

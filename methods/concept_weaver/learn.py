@@ -46,7 +46,7 @@ def learn_for_bank(
         config.batch_size,
         checkpointing=config.checkpointing,
     )
-    progress(0, total, estimate.told(total))
+    progress(0, total, estimate.told(total, config.accumulation))
     settings = previews or PreviewConfig()
     settings = replace(settings, prompts=settings.prompts or recipe.prompts)
     shown = Previews(host, recipe.scene, recipe.handles.vectors, settings)

@@ -75,7 +75,7 @@ def learn_residuals(
         multiple_px=host.pixels_per_latent,
     )
     recipe = PersonalizedResiduals(host, lesson, config)
-    progress(0, config.steps, _estimate(recipe).told(config.steps))
+    progress(0, config.steps, _estimate(recipe).told(config.steps, config.accumulation))
     scene = _as_scene(lesson)
     settings = [asdict(config), lesson.class_word, list(lesson.captions)]
     kept = state_folder(folder, host, scene, loop, settings)

@@ -1,0 +1,57 @@
+"""What a run says before it starts: memory and time."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from conceptloom.host.diffusers import DiffusersHost
+from conceptloom.training import estimate as estimate_module
+from conceptloom.training.estimate import MIB, Estimate, estimate_of
+
+from ..tiny_models import assert_unchanged, snapshot, tiny_host
+
+NUMBERS = [nn.Parameter(torch.zeros(10, 10))]
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> DiffusersHost:
+    """A model whose forward pass takes two seconds."""
+    made, predict, clock = tiny_host(), DiffusersHost.predict, [0.0]
+
+    def slow(*args: object, **more: object) -> torch.Tensor:
+        clock[0] += 2.0
+        return predict(*args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(DiffusersHost, "predict", slow)
+    monkeypatch.setattr(estimate_module.time, "monotonic", lambda: clock[0])
+    return made
+
+
+def test_one_line_tells_memory_and_time() -> None:
+    found = Estimate(1_500_000, 24 * MIB, 8 * MIB, batch_seconds=0.5)
+    assert found.told(400) == (
+        "400 steps, 1,500,000 trained numbers, about 32 MiB beside the model (8 MiB of them "
+        "activations), about 3 min 20 s"
+    )
+    assert found.told(400, accumulation=3).endswith("about 10 min 0 s")
+
+
+def test_time_is_that_of_one_row_and_memory_that_of_all(host: DiffusersHost) -> None:
+    before = snapshot(host)
+    one = estimate_of(host, NUMBERS, (8, 8), 1)
+    assert one.parameters == 100
+    assert one.learning_bytes == 1600  # weight, gradient and two moments, four bytes each
+    assert one.batch_seconds == 8  # four passes
+    two = estimate_of(host, NUMBERS, (8, 8), 2)
+    assert two.activation_bytes == 2 * one.activation_bytes
+    assert two.batch_seconds == 16
+    assert_unchanged(before, host)
+
+
+def test_recomputing_takes_less_memory_and_one_pass_more(host: DiffusersHost) -> None:
+    kept = estimate_of(host, NUMBERS, (8, 8), 1)
+    again = estimate_of(host, NUMBERS, (8, 8), 1, checkpointing=True)
+    assert again.activation_bytes < kept.activation_bytes / 4
+    assert (kept.batch_seconds, again.batch_seconds) == (8, 10)
