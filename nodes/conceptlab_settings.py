@@ -7,8 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import ConfigError
-from ..methods.conceptlab import ConceptLabConfig, EvolutionConfig, Kind, NegativesConfig
-from ..training.handles import Initialiser
+from ..methods.conceptlab import (
+    ConceptLabConfig,
+    EvolutionConfig,
+    Initialiser,
+    Kind,
+    NegativesConfig,
+)
 from ..training.recipe import LoopConfig
 from ..vision.ports import PriorSampling
 from .conceptlab_widgets import LAB_LOOP

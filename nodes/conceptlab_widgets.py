@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..methods.conceptlab import OFFICIAL_LOOP, ConceptLabConfig, EvolutionConfig
-from ..training.handles import Initialiser
+from ..methods.conceptlab import OFFICIAL_LOOP, ConceptLabConfig, EvolutionConfig, Initialiser
 from .sockets import PriorSocket
 from .trainer import RUNS
 

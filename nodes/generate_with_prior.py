@@ -76,8 +76,11 @@ class GenerateWithPrior(io.ComfyNode):
         sampling = PriorSampling(steps=prior_steps, guidance=prior_guidance, checkpointing=False)
         handles = {} if concept is None else concept.handles
         wish = Wish(prior, prompt, handles, range(seed, seed + count), sampling)
-        embeddings = wish.imagined()
-        images = wish.drawn(embeddings, NodeProgress(None))
+        try:
+            embeddings = wish.imagined()
+            images = wish.drawn(embeddings, NodeProgress(None))
+        finally:  # cancelled, too
+            wish.park()
         return io.NodeOutput(images, vision_output(embeddings), ui=shown(cls, images))
 
 
@@ -119,9 +122,13 @@ class Wish:
             pictures = [
                 painter.paint([self.prompt], self.handles, seed, progress) for seed in self.seeds
             ]
-        painter.park()
-        self.prior.space.park()
         return torch.cat(pictures)
+
+    def park(self) -> None:
+        """Send everything off the device."""
+        if self.prior.painter is not None:
+            self.prior.painter.park()
+        self.prior.space.park()
 
 
 def vision_output(embeddings: Tensor) -> Any:

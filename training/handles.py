@@ -9,7 +9,6 @@ import hashlib
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from enum import Enum
 
 import torch
 from torch import Tensor, nn
@@ -21,14 +20,6 @@ log = logging.getLogger("conceptloom")
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
 IN_PROMPT = re.compile(rf"<({NAME.pattern})>")
-
-
-class Initialiser(str, Enum):
-    """What a handle starts from when its initialiser word has several tokens."""
-
-    MEAN = "mean"  # one vector: the mean of all of them
-    ALL = "all"  # as many vectors as the word has tokens
-    FIRST = "first"  # one vector: the first token, as in the code of Break-A-Scene
 
 
 def checked_name(name: str) -> str:
@@ -81,31 +72,22 @@ def handles_in(text: str) -> list[str]:
     return list(dict.fromkeys(match[1] for match in IN_PROMPT.finditer(text)))
 
 
-def initialiser_note(host: Host, word: str, initialiser: Initialiser) -> str:
+def initialiser_note(host: Host, word: str) -> str:
     """What a user should know of how a word is used; "" when there is nothing to tell."""
     count = len(host.tokenize(word)) if word else 1
     if count == 1:
         return ""
-    ways = {
-        Initialiser.MEAN: "the handle starts from their mean",
-        Initialiser.ALL: f"the handle gets {count} vectors, one for each",
-        Initialiser.FIRST: "only the first is used, as in the authors' code",
-    }
-    return f"The initialiser word {word!r} has {count} tokens; {ways[initialiser]}."
+    return f"The initialiser word {word!r} has {count} tokens; the handle starts from their mean."
 
 
 def initial_vectors(
-    host: Host,
-    word: str,
-    *,
-    initialiser: Initialiser = Initialiser.MEAN,
-    generator: torch.Generator | None = None,
+    host: Host, word: str, *, generator: torch.Generator | None = None
 ) -> dict[str, Tensor]:
     """Vectors to start learning from, encoder -> [n, width], float32 on the host's device.
 
     Source: Break-A-Scene's code (train.py:782-798) takes the first token of the word.
-    Differs from it: no token of a word is dropped unless `initialiser` says so, and without a
-    word the vector is drawn like a row of the table instead of copied from its last rows.
+    Differs from it: the mean of all of them counts, and without a word the vector is drawn like a
+    row of the table instead of copied from its last rows.
 
     Args:
         word: any text; "" draws one vector from the mean and spread of the token table.
@@ -122,11 +104,8 @@ def initial_vectors(
     for encoder, rows in vectors.items():
         if not rows.shape[0]:
             raise HandleError(f"The initialiser word {word!r} has no token; use a plain noun.")
-        if initialiser is Initialiser.MEAN:
-            rows = rows.float().mean(dim=0, keepdim=True)
-        elif initialiser is Initialiser.FIRST:
-            rows = rows[:1]
-        chosen[encoder] = rows.detach().to(host.device, torch.float32, copy=True)
+        mean = rows.float().mean(dim=0, keepdim=True)
+        chosen[encoder] = mean.detach().to(host.device, torch.float32, copy=True)
     return chosen
 
 
@@ -138,11 +117,7 @@ def _random_vector(host: Host, encoder: str, generator: torch.Generator) -> Tens
 
 
 def initial_handles(
-    host: Host,
-    words: Mapping[str, str],
-    *,
-    seed: int = 0,
-    initialiser: Initialiser = Initialiser.MEAN,
+    host: Host, words: Mapping[str, str], *, seed: int = 0
 ) -> dict[str, dict[str, Tensor]]:
     """Starting vectors of several handles, name -> encoder -> [n, width].
 
@@ -156,10 +131,9 @@ def initial_handles(
     """
     vectors: dict[str, dict[str, Tensor]] = {}
     for name, word in zip(checked_names(list(words), host), words.values(), strict=True):
-        if note := initialiser_note(host, word, initialiser):
+        if note := initialiser_note(host, word):
             log.warning("<%s>: %s", name, note)
-        generator = generator_for(seed, name)
-        vectors[name] = initial_vectors(host, word, initialiser=initialiser, generator=generator)
+        vectors[name] = initial_vectors(host, word, generator=generator_for(seed, name))
     return vectors
 
 

@@ -94,7 +94,7 @@ class _Run:
         """All steps of a phase; out of memory is answered once, outside of the model's context."""
         before = self.ends[index] - self.phases[index].steps
         earlier = [row["total"] for row in self.state.history[before:]]
-        self.watch = LossWatch(earlier, before)
+        self.watch = LossWatch(earlier, before, is_bounded=self.phases[index].is_bounded)
         while self.state.step < self.ends[index]:
             try:
                 with self.recipe.computing(self.phases[index]):

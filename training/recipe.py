@@ -30,6 +30,7 @@ class Phase:
     parameters: Sequence[nn.Parameter]
     # More parameters, each group with a rate of its own.
     others: Sequence[tuple[Sequence[nn.Parameter], float]] = ()
+    is_bounded: bool = False  # a loss of cosines: it may rise for good reason, and never explodes
 
     @property
     def every_parameter(self) -> list[nn.Parameter]:

@@ -19,12 +19,16 @@ class LossWatch:
     Args:
         history: losses of the phase so far.
         before: steps that were taken before the phase.
+        is_bounded: such a loss cannot explode; its average says nothing.
 
     Attributes:
         good_until: how many steps were taken in all when the average was last as usual.
     """
 
-    def __init__(self, history: Iterable[float] = (), before: int = 0) -> None:
+    def __init__(
+        self, history: Iterable[float] = (), before: int = 0, *, is_bounded: bool = False
+    ) -> None:
+        self._is_bounded = is_bounded
         self._average, self._sum, self._seen, self._before = 0.0, 0.0, 0, before
         self.good_until = before
         for value in history:
@@ -44,6 +48,8 @@ class LossWatch:
 
     @property
     def has_exploded(self) -> bool:
+        if self._is_bounded:
+            return False
         return self._seen >= SETTLED and self.smooth > EXPLOSION * self.usual
 
     @property
@@ -56,7 +62,7 @@ class LossWatch:
         self._average = SMOOTHING * self._average + (1 - SMOOTHING) * value
         self._sum += value
         self._seen += 1
-        if self.smooth <= SOUND * self.usual:
+        if self._is_bounded or self.smooth <= SOUND * self.usual:
             self.good_until = self._before + self._seen
 
     def trouble(self, value: float) -> str | None:

@@ -7,7 +7,6 @@ from enum import Enum
 
 from ...errors import ConfigError
 from ...training.checks import require_positive, require_whole
-from ...training.handles import Initialiser
 from ...training.recipe import LoopConfig
 from ...vision.ports import PriorSampling
 from .templates import CONCEPT, OBJECT_GALLERY, OBJECTS, STYLE_GALLERY, STYLES
@@ -18,6 +17,13 @@ class Kind(str, Enum):
 
     OBJECT = "object"
     STYLE = "style"
+
+
+class Initialiser(str, Enum):
+    """What a handle starts from when its initialiser word has several tokens."""
+
+    MEAN = "mean"  # of all of them
+    FIRST = "first"  # of them alone, as in the official code
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

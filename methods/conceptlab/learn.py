@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,8 @@ def invent(
     notes = kept.notes if kept else {}
     studio = Studio(Album(notes, kept), painter, questions)
     recipe = ConceptLab(space, name, config, studio, notes)
-    history = _taught(recipe, loop, kept, progress)
+    with _parked_at_the_end(space):
+        history = _taught(recipe, loop, kept, progress)
     more = {"final_negatives": recipe.negatives.words}
     concept = _concept(recipe, config, history, more)
     return Invented(concept, history, recipe.negatives.looks, recipe.negatives.words, studio.album)
@@ -149,8 +151,9 @@ def evolve(
     kept = _folder_of(folder, space, loop, [*told, painter.name if painter else ""], images)
     notes = kept.notes if kept else {}
     studio = Studio(Album(notes, kept), painter)
-    recipe = Evolution(space, name, parents, config, studio, notes)
-    history = _taught(recipe, loop, kept, progress)
+    with _parked_at_the_end(space):
+        recipe = Evolution(space, name, parents, config, studio, notes)
+        history = _taught(recipe, loop, kept, progress)
     weights = shares(config.weights, len(parents)).tolist()
     tree = lineage_of([p.name for p in parents], weights, [p.history for p in parents])
     concept = _concept(recipe, config, history, {LINEAGE: tree})
@@ -174,6 +177,15 @@ def _folder_of(
         return None
     numerics = {name: value for name, value in asdict(loop).items() if not name.endswith("_every")}
     return StateFolder(folder, content_key(space.digest, [*settings, numerics], tensors))
+
+
+@contextmanager
+def _parked_at_the_end(space: ConceptSpace) -> Iterator[None]:
+    """Off the device however a run ends: cancelled, diverged or learned."""
+    try:
+        yield
+    finally:
+        space.park()
 
 
 def _taught(
@@ -204,7 +216,6 @@ def _taught(
     with recipe.computing(recipe.phases()[0]):
         if not recipe.studio.album.has(recipe.step, recipe.space.encoders):
             recipe.keep()
-    recipe.space.park()
     if kept:
         _write_losses(history, kept.folder / "losses.csv")
     return history

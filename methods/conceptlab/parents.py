@@ -33,17 +33,19 @@ def drawn_parents(
             "them instead of concepts."
         )
     parents: list[Parent] = []
-    for concept in concepts:
-        for name in concept.names:
-            assert painter is not None
-            prompt = filled(_PROMPT, f"<{name}>")
-            rows = [
-                painter.paint([prompt], concept.handles, seed, progress)
-                for seed in range(1, PICTURES + 1)
-            ]
-            parents.append(Parent(name, torch.cat(rows), concept.recipe.get(LINEAGE) or {}))
-    if painter is not None:
-        painter.park()
+    try:
+        for concept in concepts:
+            for name in concept.names:
+                assert painter is not None
+                prompt = filled(_PROMPT, f"<{name}>")
+                rows = [
+                    painter.paint([prompt], concept.handles, seed, progress)
+                    for seed in range(1, PICTURES + 1)
+                ]
+                parents.append(Parent(name, torch.cat(rows), concept.recipe.get(LINEAGE) or {}))
+    finally:
+        if painter is not None:
+            painter.park()
     return parents
 
 

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from ...errors import HandleError
 from ...training.draws import below
-from ...training.handles import HandleParameters, Initialiser, checked_name
+from ...training.handles import HandleParameters, checked_name
 from ...training.recipe import Losses, Phase, StepDown
 from ...vision.ports import ConceptSpace, Painter, Questions
 from .album import Album
-from .config import ConceptLabConfig, EvolutionConfig, Kind, check_parents
+from .config import ConceptLabConfig, EvolutionConfig, Initialiser, Kind, check_parents
 from .losses import cosines, mix_loss, negative_loss, positive_loss, shares
 from .questions import Look, Negatives, question_for
 from .templates import drawn_template, filled, without_style
@@ -45,10 +45,11 @@ class Studio:
             return None
         gallery = config.pictures if isinstance(config, ConceptLabConfig) else config.gallery
         prompts = [filled(text, f"<{name}>") for text in gallery]
-        with torch.no_grad():
-            painted = self.painter.paint(prompts, handles.vectors(), config.gallery_seed)
-        self.painter.park()
-        return painted
+        try:
+            with torch.no_grad():
+                return self.painter.paint(prompts, handles.vectors(), config.gallery_seed)
+        finally:
+            self.painter.park()
 
 
 def first_vectors(space: ConceptSpace, word: str, initialiser: Initialiser) -> dict[str, Tensor]:
@@ -61,10 +62,8 @@ def first_vectors(space: ConceptSpace, word: str, initialiser: Initialiser) -> d
     for encoder, rows in space.word_vectors(word).items():
         if not rows.shape[0]:
             raise HandleError(f"The word {word!r} has no token; start from a plain noun.")
-        if initialiser is Initialiser.MEAN:
-            rows = rows.mean(dim=0, keepdim=True)
-        elif initialiser is Initialiser.FIRST:
-            rows = rows[:1]
+        is_first = initialiser is Initialiser.FIRST
+        rows = rows[:1] if is_first else rows.mean(dim=0, keepdim=True)
         vectors[encoder] = rows.to(space.device, torch.float32)
     return vectors
 
@@ -88,7 +87,8 @@ class _HandleRecipe:
 
     def phases(self) -> Sequence[Phase]:
         config = self._settings
-        return [Phase("handle", config.steps, config.learning_rate, [*self.handles.parameters()])]
+        learning = [*self.handles.parameters()]
+        return [Phase("handle", config.steps, config.learning_rate, learning, is_bounded=True)]
 
     def named_parameters(self) -> Mapping[str, nn.Parameter]:
         return self.handles.named()
@@ -195,8 +195,10 @@ class ConceptLab(_HandleRecipe):
         asked = self.studio.questions
         if asked is not None and pictures is not None and self.negatives.asks_at(self.step):
             self.space.park()  # the two largest networks are never on the device together
-            answer = asked.answer(pictures[0], question_for(self.config))
-            asked.park()
+            try:
+                answer = asked.answer(pictures[0], question_for(self.config))
+            finally:
+                asked.park()
         self.studio.on_look(self.negatives.heard(self.step, answer), pictures)
 
 

@@ -16,6 +16,7 @@ from conceptloom.host.ports import no_progress
 from conceptloom.methods.conceptlab import (
     ConceptLabConfig,
     EvolutionConfig,
+    Initialiser,
     Kind,
     NegativesConfig,
     Parent,
@@ -25,7 +26,6 @@ from conceptloom.methods.conceptlab import (
     text_space_config,
 )
 from conceptloom.training.concept_file import load_concept, save_concept
-from conceptloom.training.handles import Initialiser
 from conceptloom.training.recipe import LoopConfig
 from conceptloom.vision.clip_space import ClipSpace
 from conceptloom.vision.painters import HostPainter
@@ -169,6 +169,21 @@ def test_a_run_cancelled_during_a_question_goes_on_with_the_same_negatives(
     assert same(resumed.concept, whole.concept)
     assert resumed.history == whole.history
     assert resumed.album.steps == whole.album.steps
+
+
+def test_a_run_that_is_cancelled_leaves_the_device(tmp_path: Path) -> None:
+    space, answers, painter = tiny_prior(), Answers("a dog", fails_at=0), Swatches()
+    parked: list[str] = []
+    for name, part in (("space", space), ("answers", answers), ("painter", painter)):
+        part.park = lambda name=name: parked.append(name)  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        invent(space, "new", CONFIG, painter=painter, questions=answers)
+    assert parked == ["painter", "space", "answers", "space"]
+    parked.clear()
+    painter.paint = lambda *a, **k: answers.answer(torch.zeros(1), "")  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        invent(space, "new", CONFIG, painter=painter, questions=answers)
+    assert parked == ["painter", "space"]
 
 
 def test_every_checkpoint_can_be_had_afterwards_without_learning_again(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import torch
 from conceptloom.errors import HandleError
 from conceptloom.training.handles import (
     HandleParameters,
-    Initialiser,
     checked_name,
     checked_names,
     handles_in,
@@ -76,23 +75,16 @@ def test_handles_are_found_in_prompts_once_each() -> None:
 
 def test_one_token_starts_all_the_same() -> None:
     host = FakeHost()
-    for way in Initialiser:
-        assert torch.equal(
-            initial_vectors(host, "cat", initialiser=way)["clip_l"][0], host.table("clip_l")[0]
-        )
-        assert initialiser_note(host, "cat", way) == ""
+    assert torch.equal(initial_vectors(host, "cat")["clip_l"][0], host.table("clip_l")[0])
+    assert initialiser_note(host, "cat") == ""
 
 
-def test_no_token_of_a_word_is_dropped_unless_asked_for() -> None:
+def test_no_token_of_a_word_is_dropped() -> None:
     host = FakeHost()
     rows = host.word_vectors("cup")["clip_l"]
     mean = initial_vectors(host, "cup")["clip_l"]
     assert torch.allclose(mean, rows.mean(0, keepdim=True))
-    assert torch.equal(initial_vectors(host, "cup", initialiser=Initialiser.ALL)["clip_l"], rows)
-    assert torch.equal(
-        initial_vectors(host, "cup", initialiser=Initialiser.FIRST)["clip_l"], rows[:1]
-    )
-    assert "3 tokens" in initialiser_note(host, "cup", Initialiser.FIRST)
+    assert "3 tokens" in initialiser_note(host, "cup")
 
 
 def test_several_tokens_are_told(caplog: pytest.LogCaptureFixture) -> None:

@@ -54,6 +54,15 @@ def test_a_single_outlier_is_no_explosion() -> None:
     assert watch.trouble(1.0) is None
 
 
+def test_a_bounded_loss_may_rise_or_be_negative_and_is_always_sound() -> None:
+    values = [-0.1] * SETTLED
+    assert LossWatch(values).has_exploded
+    watch = LossWatch(values, is_bounded=True)
+    assert watch.trouble(0.9) is None
+    assert watch.is_sound
+    assert "not a number" in (watch.trouble(math.nan) or "")
+
+
 def test_an_explosion_is_seen_and_where_it_began() -> None:
     watch = LossWatch([1.0] * 100)
     assert watch.is_sound
