@@ -83,6 +83,7 @@ class Negatives:
             pool = [pool[i] for i in torch.randperm(len(pool), generator=seeded).tolist()]
         first = pool[:1] if config.gradual else pool
         self.notes |= {"negatives": first, "pool": pool[len(first) :], "looks": [], "quiet": 0}
+        self._drop_oldest()
 
     @property
     def words(self) -> list[str]:
@@ -128,19 +129,17 @@ class Negatives:
 
     def _judged(self, answer: str) -> tuple[str, str]:
         """The word to add, or "" and why not."""
-        if self._config.negatives.keep_duplicates:
-            word = official_form(answer)
-            return (word, "") if word.strip() else ("", "the answer was empty")
-        word = normalised(answer)
-        if not word:
+        config, word = self._config.negatives, normalised(answer)
+        if not (official_form(answer).strip() if config.keep_duplicates else word):
             return "", "the answer was empty"
-        for words, reason in (
-            (self._config.positives, f"{word!r} is the category itself"),
-            (self._config.negatives.forbidden, f"{word!r} is forbidden"),
-            (self.words, f"{word!r} is a negative already"),
-        ):
-            if _is_among(word, words):
-                return "", reason
+        if _is_among(word, config.forbidden):
+            return "", f"{word!r} is forbidden"
+        if config.keep_duplicates:
+            return official_form(answer), ""
+        if _is_among(word, self._config.positives):
+            return "", f"{word!r} is the category itself"
+        if _is_among(word, self.words):
+            return "", f"{word!r} is a negative already"
         return word, ""
 
     def _next_of_pool(self, step: int) -> Look:

@@ -129,6 +129,7 @@ def test_the_official_way_keeps_duplicates() -> None:
     for step, answer in enumerate(["a dog", "a dog", "pet"]):
         kept.heard(step, answer)
     assert kept.words == ["dog", "dog", "pet"]
+    assert negatives(keep_duplicates=True, forbidden=("animal",)).heard(0, "an Animal.").added == ""
 
 
 def test_a_run_that_goes_on_knows_the_same_words_and_what_was_asked() -> None:
@@ -149,6 +150,7 @@ def test_the_oldest_leaves_when_there_are_too_many_but_locked_words_stay() -> No
     for step, word in enumerate(["cat", "bird", "fish"]):
         kept.heard(step, word)
     assert kept.words == ["wolf", "bird", "fish"]
+    assert negatives(start=("dog", "cat", "bird"), most=2).words == ["cat", "bird"]
 
 
 def test_a_gradual_list_grows_by_one_and_is_shuffled_by_the_seed() -> None:
