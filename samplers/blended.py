@@ -46,7 +46,8 @@ class Inside(str, Enum):
 class BlendConfig:
     """How a picture is edited under a mask."""
 
-    start: int = 15  # steps skipped at the noisy end; CLiC: 15 and 20 of 50, its paper 5 to 15
+    # Steps skipped at the noisy end. CLiC's paper: 5 to 15 of 50; its code's 15 and 20 skip 14, 19.
+    start: int = 15
     free_steps: int = 0  # last steps without blending; 0 in the papers, 4 of 50 in CLiC's code
     eta: float = 1.0  # transfer.py; 0 in Blended Latent Diffusion
     source_level: SourceLevel = SourceLevel.SAME
