@@ -31,8 +31,8 @@ class SoftMaskBuilder(io.ComfyNode):
             outputs=[
                 io.Mask.Output(
                     "soft_mask",
-                    tooltip="a + (1 - a) M: 1 in the region, a around it. For samplers and for a "
-                    "look; the trainer softens by itself.",
+                    tooltip="a + (1 - a) M: 1 in the region, a around it. For a look at what the "
+                    "loss weighs by: the trainer softens by itself, and samplers want the mask.",
                 ),
                 io.Mask.Output("mask", tooltip="The shaped mask, not softened. For Concept Scene."),
                 io.Image.Output(

@@ -109,13 +109,14 @@ def _inputs() -> list[io.Input]:
             default=config.steps,
             min=1,
             max=1000,
-            tooltip="Steps of the sampler: 20 quick, 50 the paper's. Few leave a coarser way back.",
+            tooltip="Steps of the sampler: 20 quick, 50 Plug-and-Play's. Few leave a coarser way "
+            "back.",
         ),
         io.Combo.Input(
             "scheduler",
             options=scheduler_names(),
             default="ddim_uniform",
-            tooltip="Spacing of the noise levels; ddim_uniform is the paper's.",
+            tooltip="Spacing of the noise levels; ddim_uniform is Plug-and-Play's.",
         ),
         io.Int.Input(
             "refinements",

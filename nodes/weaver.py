@@ -106,7 +106,8 @@ class WeaveConcepts(io.ComfyNode):
                     options=[mixing.value for mixing in Mixing],
                     default=config.mixing.value,
                     tooltip="features: one pass for all concepts, mixed inside of the model. "
-                    "scores: a whole pass for each, mixed outside; slow, and edges do not blend.",
+                    "scores: a whole pass for each, mixed outside, without suppression; slow, and "
+                    "edges do not blend.",
                 ),
             ],
             outputs=[
