@@ -5,7 +5,15 @@ from __future__ import annotations
 import comfy.samplers
 import pytest
 import torch
-from tiny_models import Graph, assert_same_state, graph_of, make_graph, state_of
+from tiny_models import (
+    FAMILIES,
+    Graph,
+    TinySD2,
+    assert_same_state,
+    graph_of,
+    make_graph,
+    state_of,
+)
 
 from conceptloom.errors import ModelError, UnsupportedModelError
 from conceptloom.host.comfyui.host import ComfyHost
@@ -34,7 +42,7 @@ def host_denoised(graph: Graph, sigma: torch.Tensor, x: torch.Tensor, conds: lis
     return found
 
 
-def test_noise_equals_what_the_hosts_sampler_computes(graph: Graph, host: ComfyHost):
+def assert_noise_is_the_hosts(graph: Graph, host: ComfyHost):
     positive, negative = host.encode_prompt("a red cat on a mat"), host.encode_prompt("blurry")
     conds = [
         graph.clip.encode_from_tokens_scheduled(graph.clip.tokenize(text))
@@ -49,6 +57,19 @@ def test_noise_equals_what_the_hosts_sampler_computes(graph: Graph, host: ComfyH
             ours = host.predict(LATENT, t, [prompt])
             theirs = (x - denoised) / sigma[:, None, None, None]
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2e-5 * (1 + 1 / sigma[0]))
+
+
+def test_noise_equals_what_the_hosts_sampler_computes(graph: Graph, host: ComfyHost):
+    assert_noise_is_the_hosts(graph, host)
+
+
+def test_sd2_comes_in_both_kinds(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(FAMILIES, "sd2 base", (TinySD2, *FAMILIES["sd2"][1:]))
+    graph = make_graph("sd2 base")
+    host = ComfyHost(graph.model, graph.clip, graph.vae)
+    assert not host.schedule.predicts_velocity
+    assert schedule_of(graph_of("sd2").model.get_model_object("model_sampling")).predicts_velocity
+    assert_noise_is_the_hosts(graph, host)
 
 
 def test_rows_together_and_apart_are_the_same(host: ComfyHost):

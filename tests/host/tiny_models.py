@@ -74,9 +74,13 @@ class TinySD1(supported_models.SD15):
     unet_extra_config = {}  # noqa: RUF012
 
 
-class TinySD2V(supported_models.SD20):
+class TinySD2(supported_models.SD20):
+    """Predicts noise, as SD 2 base does."""
+
     unet_extra_config = {"attn_precision": torch.float32}  # noqa: RUF012
 
+
+class TinySD2V(TinySD2):
     def model_type(self, state_dict: Any, prefix: str = "") -> ModelType:
         return ModelType.V_PREDICTION
 
