@@ -116,7 +116,7 @@ def drawn_in_two_stages(
             continue
         latent = run_sampler(
             which, prompt, negative, cfg, sampler, levels, latent, seed,
-            adds_noise=done == 0, progress_of=(done, steps),
+            adds_noise=done == 0, progress_of=(done, len(sigmas) - 1),
         )  # fmt: skip
         done += len(levels) - 1
     return latent
