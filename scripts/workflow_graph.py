@@ -158,7 +158,8 @@ def _inputs(
     for part in ("required", "optional"):
         for name, spec in schema["input"].get(part, {}).items():
             if spec[0] == AUTOGROW:
-                template = next(iter(spec[1]["template"]["input"]["required"].values()))
+                parts = spec[1]["template"]["input"].values()  # the slots are required, or not
+                template = next(slot for part in parts for slot in part.values())
                 slots = [
                     f"{name}.{spec[1]['template']['prefix']}{i}"
                     for i in range(spec[1]["template"]["max"])
