@@ -46,6 +46,9 @@ def invent(
     steps: Steps = 300,
     rate: Rate = None,
     every: Every = 50,
+    first_word: Annotated[
+        str, typer.Option("--from", help="What the name starts as; by default the category.")
+    ] = "",
     question: Annotated[str, typer.Option(help="Instead of the paper's.")] = "",
     early_stop: Annotated[int, typer.Option(min=0, help="Looks without news; 0 never.")] = 0,
     weight: Annotated[float, typer.Option(min=0.0, help="Lambda: of the category.")] = 1.0,
@@ -61,7 +64,7 @@ def invent(
 
     Ctrl-C keeps the work; the same command goes on from there.
 
-        conceptloom invent my-thing --of object
+        conceptloom invent my-thing --of "red object" --from square --every 20
 
         conceptloom invent my-pet --of pet --prior priors/kandinsky-2-1-prior \\
             --decoder priors/kandinsky-2-1 --vqa vqa/blip2-flan-t5-xl --steps 2500 --every 250
@@ -87,6 +90,7 @@ def invent(
             ),
             steps=steps,
             learning_rate=rate_of(rate, prior),
+            initialiser_word=first_word,
             positive_weight=weight,
             sampling=sampling,
             seed=seed,
