@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from ..errors import ConceptLoomError
+from .batch_command import batch
 from .cancelling import Stopped
 from .console import complain, console, log_to_console, say
 from .download_command import download
@@ -59,6 +60,7 @@ app.command("download")(download)
 app.command("transfer")(transfer)
 app.command("train-residuals")(train_residuals)
 app.command("weave")(weave)
+app.command("batch")(batch)
 
 
 @app.callback()

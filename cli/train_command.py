@@ -22,13 +22,6 @@ from .options import (
 _SCENE, _LEARN, _PRIOR, _SHOW, _LOOP = "Scene", "Learning", "Prior preservation", "Previews", "Loop"
 _CLIC = "CLiC and Custom Diffusion"
 _BANK = "Concept Weaver"
-_SCOPES = {
-    ScopeName.HANDLES: "HANDLES",
-    ScopeName.KV: "CROSS_ATTENTION_KV",
-    ScopeName.CROSS: "CROSS_ATTENTION",
-    ScopeName.LOW_RANK: "LOW_RANK",
-    ScopeName.FULL: "FULL",
-}
 # what `train` takes that is no setting of the method
 _ELSEWHERE = {
     *("image", "mask", "scene", "background", "class_image", "out"),
@@ -157,28 +150,18 @@ def train(
     """
     wanted = dict(locals())
     from ..errors import InputError
-    from ..training.adapters import Scope
     from .models import TINYWORLD, open_host
     from .models import Precision as Computed
     from .picture_files import read_images
-    from .presets import Method, Preset, settings_of
     from .scene_files import scene_from_folder, scene_from_options
+    from .train_settings import settings_from_options
     from .training_run import CONCEPT
     from .training_run import train as run
 
     if scene is not None and (image or mask):
         raise InputError("Give either --scene, or --image and --mask, not both.")
     wanted = {name: value for name, value in wanted.items() if name not in _ELSEWHERE}
-    wanted["resolution_px"] = wanted.pop("resolution")
-    regions = wanted.pop("roi_prompt")
-    wanted["roi_prompts"] = tuple(regions) if regions else None
-    prompts = wanted.pop("preview_prompt")
-    wanted["preview_prompts"] = tuple(prompts) if prompts else None
-    if scope is not None:
-        wanted["scope"] = Scope[_SCOPES[scope]]
-    is_tiny = preset is PresetName.TINYWORLD or (preset is PresetName.AUTO and model == TINYWORLD)
-    start = Preset.TINYWORLD if is_tiny else Preset.OFFICIAL
-    settings = settings_of(start, wanted, Method(method.value))
+    settings = settings_from_options(wanted, model, preset, method)
     taught = (
         scene_from_folder(scene)
         if scene is not None
