@@ -12,6 +12,7 @@ from pathlib import Path
 import folder_paths
 import pytest
 
+pytest.importorskip("hypothesis")
 sys.path.append(str(Path(__file__).parent))  # the helpers beside the tests
 
 from executor import Executor

@@ -21,11 +21,12 @@ class Passes:
 
     at: int = -1  # counted from 0
     fault: str = ""
+    lasts: bool = False  # and every time after it
     seen: int = 0
 
     def happen(self) -> None:
         number, self.seen = self.seen, self.seen + 1
-        if number != self.at:
+        if self.at < 0 or number < self.at or (number > self.at and not self.lasts):
             return
         if self.fault == "cancel":
             comfy.model_management.interrupt_current_processing(True)
@@ -36,9 +37,9 @@ class Passes:
 
 
 @contextmanager
-def faults(at: int = -1, fault: str = "") -> Iterator[Passes]:
+def faults(at: int = -1, fault: str = "", *, lasts: bool = False) -> Iterator[Passes]:
     """Let a fault happen in the middle block of a UNet (all hooks are on) or in a prior."""
-    passes = Passes(at, fault)
+    passes = Passes(at, fault, lasts)
     with pytest.MonkeyPatch.context() as patch:
         _watch(patch, passes, UNetModel, "middle_block")
         try:

@@ -1,0 +1,129 @@
+"""What the pack survives: bad inputs, faults in every run, torn files, queues and little memory.
+
+    COMFYUI_PATH=~/comfy/ComfyUI .venv/bin/python benchmarks/torture.py --times 6
+
+Runs the torture tests of the suite with more cases than the suite does, and writes how many were
+tried and what failed. COMFYUI_PYTHON names ComfyUI's Python where it is not in its folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "results" / "torture.md"
+FILES, HOST = "tests/unit/training/test_torture_files.py", "tests/host/torture"
+# This repository has a nodes/ of its own and must stay off the path, as scripts/test-comfyui says.
+PYTEST = (
+    "import sys; sys.path[:] = [e for e in sys.path if e]; import pytest; "
+    "sys.exit(pytest.main(sys.argv[1:]))"
+)
+QUIET = ("-c", "pyproject.toml", "-p", "no:cacheprovider", "-W", "default", "-q", "--tb=line")
+TITLES = {
+    "nodes": "nodes fed with bad input",
+    "stops": "cancel, a crash, no memory inside of a run",
+    "files": "files torn byte by byte",
+    "queue": "runs after one another",
+    "memory": "runs with little memory",
+}
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--times", type=int, default=6, help="how many times the suite's cases")
+    parser.add_argument("--output", type=Path, default=PAGE)
+    parser.add_argument("--only", default="", help="a part of the host tests, as pytest -k has it")
+    return parser.parse_args()
+
+
+def host_python() -> tuple[Path, str]:
+    """ComfyUI's folder and the Python that it runs in."""
+    found = subprocess.run(["scripts/find-comfyui"], cwd=ROOT, capture_output=True, text=True)
+    if found.returncode:
+        sys.exit("No ComfyUI found; say where it is with COMFYUI_PATH.")
+    folder = Path(found.stdout.strip())
+    places = [folder / name / "bin" / "python" for name in (".venv", "venv")]
+    default = next((str(place) for place in places if place.is_file()), "python3")
+    return folder, os.environ.get("COMFYUI_PYTHON", default)
+
+
+def tried(options: argparse.Namespace) -> list[dict]:
+    """One row for every area, as the tests wrote them down."""
+    folder, python = host_python()
+    with tempfile.TemporaryDirectory() as place:
+        tally = Path(place) / "tally.jsonl"
+        environment = os.environ | {
+            "COMFYUI_PATH": str(folder),
+            "CONCEPTLOOM_TORTURE": str(options.times),
+            "CONCEPTLOOM_TORTURE_TALLY": str(tally),
+            "OMP_NUM_THREADS": "1",
+        }
+        chosen = ["-k", options.only] if options.only else []
+        for interpreter, path, more in ((sys.executable, FILES, []), (python, HOST, chosen)):
+            command = [interpreter, "-c", PYTEST, *QUIET, path, *more]
+            subprocess.run(command, cwd=ROOT, env=environment, check=False)
+        lines = tally.read_text().splitlines() if tally.is_file() else []
+    return [json.loads(line) for line in lines]
+
+
+def page_of(rows: Sequence[dict], options: argparse.Namespace, minutes: float) -> str:
+    counts: dict[str, int] = defaultdict(int)
+    failures: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        area = row["area"].partition("/")[0]
+        counts[area] += row["cases"]
+        failures[area] += row["failures"]
+    found = [row for row in rows if row["area"].startswith("found/")]
+    mended = [row["area"].partition("/")[2] for row in found if not row["failures"]]
+    told = " ".join(["benchmarks/torture.py", *sys.argv[1:]])
+    lines = [
+        "# Torture: what the pack survives",
+        "",
+        f"Written by `python {told}` on {date.today():%d %B %Y}: {platform.machine()}, "
+        f"{os.cpu_count()} cores, Python {platform.python_version()}, {minutes:.0f} minutes.",
+        "",
+        "A case fails when anything comes of it but a result or one of the pack's own errors, when "
+        "an input or a model is changed, when a hook stays behind, when cancel is not heard, when "
+        "a run that goes on ends elsewhere than one that was never stopped, or when a torn file "
+        "is read as another one.",
+        "",
+        "| what | cases tried | failing now |",
+        "|---|--:|--:|",
+    ]
+    for area, title in TITLES.items():
+        lines.append(f"| {title} | {counts[area]} | {len(failures[area])} |")
+    lines += ["", f"Found by these tests: {len(found)} cases; mended: {len(mended)}.", ""]
+    lines += [f"- {name}" for name in mended]
+    if still := [text for area in TITLES for text in failures[area]]:
+        lines += ["", "Failing now:", "", *(f"- {text}" for text in still)]
+    nodes = [row for row in rows if row["area"].startswith("nodes/")]
+    if nodes:
+        lines += ["", "| node | cases | failing |", "|---|--:|--:|"]
+        for row in nodes:
+            name = row["area"].partition("/")[2]
+            lines.append(f"| {name} | {row['cases']} | {len(row['failures'])} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    options, started = arguments(), time.monotonic()
+    rows = tried(options)
+    if not rows:
+        sys.exit("No test wrote anything down; see above.")
+    options.output.write_text(page_of(rows, options, (time.monotonic() - started) / 60))
+    print(f"{sum(row['cases'] for row in rows)} cases; written to {options.output}")
+
+
+if __name__ == "__main__":
+    main()
