@@ -1,0 +1,204 @@
+"""ConceptLab's example workflows: invent, mix, three generations, and an invention in a scene."""
+
+from __future__ import annotations
+
+from workflow_graph import Graph, Node, Output
+
+GREEN, BLUE, VIOLET = "#3f5f3f", "#3f4f6f", "#5a4a6a"
+INVENTED = "invented-tinyworld.safetensors"  # shipped in workflows/concepts
+HANDLE = "my-thing"
+PX = 64  # side of a TinyWorld picture
+ORACLE = "TinyWorld oracle"
+PAINTER = {"prior": "TinyWorld", "decoder": "none", "steps": 20, "cfg": 3.0, "size": PX}
+TEACHING = {"steps": 100, "learning_rate": 1e-2, "look_every": 20, "prior_steps": 3}
+SHORT = {**TEACHING, "steps": 50, "look_every": 25}
+ON_WHITE = "a photo of a {concept}\na photo of a {concept} on a white background"
+DRAWING = {
+    "seed": 7, "steps": 25, "cfg": 3.0, "sampler_name": "ddim", "scheduler": "normal",
+    "denoise": 1.0,
+}  # fmt: skip
+
+
+def invent(graph: Graph) -> Graph:
+    """A category -> something that is of it and none of its named members."""
+    graph.note(
+        "## Invent something that nobody has drawn\n\n"
+        "Press **Run**. The name begins as the word *square* and shall become a red object. Every "
+        "20 steps its picture is drawn and somebody is asked what kind of object that is; the "
+        "answer joins the list of what it must not become, so it leaves one known shape after "
+        "another. It takes half a minute on a laptop's CPU.\n\n"
+        "**Choose afterwards:** type a step of the report into *checkpoint* and run again; nothing "
+        "is learned anew.\n\n"
+        "**Photographs:** get a prior with its decoder and a BLIP-2 with *Download ConceptLab "
+        "Model*, choose them in the two loaders, and put *steps*, *learning_rate* and *look_every* "
+        "back to 2500, 0.0001 and 250.",
+        (40, 40), (520, 370),
+    )  # fmt: skip
+    prior = laboratory(graph, 490)
+    vqa = graph.node("ConceptLoomLoadBlip2", (60, 1030), (300, 110), model_folder=ORACLE)
+    trainer = graph.node(
+        "ConceptLoomAdaptiveNegativesTrainer", (640, 80), (420, 1080),
+        prior=prior[0], vqa=vqa[0], handle=HANDLE, category="red object",
+        initialiser_word="square", name="invented", gallery=ON_WHITE, **TEACHING,
+    )  # fmt: skip
+    graph.node(
+        "ConceptLoomSaveConcept", (1120, 80), (320, 130),
+        concept=trainer[0], name="invented", overwrite=True,
+    )  # fmt: skip
+    graph.node("PreviewAny", (1120, 270), (320, 330), "Report", source=trainer[7])
+    drawn = graph.node(
+        "ConceptLoomGenerateWithPrior", (1120, 660), (320, 300), prior=prior[0],
+        concept=trainer[0], prompt=f"a photo of a <{HANDLE}> at the beach", seed=11, count=4,
+    )  # fmt: skip
+    show(graph, "At the beach", drawn[0], (1120, 1020), (320, 160))
+    show(graph, "What it left, look by look", trainer[2], (1500, 80), (420, 640))
+    show(graph, "The invention", trainer[1], (1500, 780), (420, 380))
+    show(graph, "Similarity with every constraint", trainer[3], (1980, 80), (420, 320))
+    show(graph, "Loss", trainer[4], (1980, 460), (420, 320))
+    graph.group("1. A prior, who draws, who answers", 40, 420, 540, 760, GREEN)
+    graph.group("2. Invent", 620, 10, 460, 1190, VIOLET)
+    graph.group("3. What came out", 1100, 10, 1320, 1190, BLUE)
+    return graph
+
+
+def mix(graph: Graph) -> Graph:
+    """Two words -> one thing that is both, by weight."""
+    graph.note(
+        "## Mix two things into one\n\n"
+        "Press **Run**. A name learns to be near both words at once; the weights say how much of "
+        "each. Nobody is asked and nothing is left behind: positives only.\n\n"
+        "**Your own:** one word a line, with a colon and its weight.",
+        (40, 40), (520, 230),
+    )  # fmt: skip
+    prior = laboratory(graph, 350)
+    for row, (title, words) in enumerate(
+        {"Half and half": "star: 1\nring: 1", "More of a star": "star: 3\nring: 1"}.items()
+    ):
+        top = 80 + row * 880
+        mixed = graph.node(
+            "ConceptLoomConceptMixing", (640, top), (420, 760), title, prior=prior[0],
+            handle=f"my-mix-{row + 1}", words=words, name=f"mix-{row + 1}", gallery=ON_WHITE,
+            **SHORT,
+        )  # fmt: skip
+        show(graph, f"{title}: timeline", mixed[2], (1120, top), (420, 560))
+        show(graph, f"{title}: samples", mixed[1], (1600, top), (420, 320))
+        show(graph, f"{title}: similarity", mixed[3], (1600, top + 380), (420, 320))
+    graph.group("1. A prior, and who draws", 40, 280, 540, 590, GREEN)
+    graph.group("2. Mix", 620, 10, 460, 1740, VIOLET)
+    graph.group("3. What came out", 1100, 10, 940, 1740, BLUE)
+    return graph
+
+
+def three_generations(graph: Graph) -> Graph:
+    """Two inventions -> their child -> a grandchild with a photograph as the other parent."""
+    graph.note(
+        "## Breed three generations\n\n"
+        "Press **Run**. Two things are invented, each of another category. Pictures of both are "
+        "the parents of a child, and that child and an object from a photograph are the parents "
+        "of a grandchild. The family tree is in the report and in the concept file.\n\n"
+        "**Your own:** connect *Load Concept* or a batch of photographs instead of any parent. "
+        "*weights* says how much of each, concepts first.",
+        (40, 40), (520, 270),
+    )  # fmt: skip
+    prior = laboratory(graph, 390)
+    vqa = graph.node("ConceptLoomLoadBlip2", (60, 930), (300, 110), model_folder=ORACLE)
+    photo = graph.node(
+        "ConceptLoomTinyWorldScene", (60, 1110), (300, 150), "A photograph", objects="flower",
+        seed=4,
+    )  # fmt: skip
+    parents: list[Node] = []
+    for row, category in enumerate(("object", "striped toy")):
+        parents.append(
+            graph.node(
+                "ConceptLoomAdaptiveNegativesTrainer", (640, 80 + row * 1160), (420, 1080),
+                f"Invent a new {category}", prior=prior[0], vqa=vqa[0],
+                handle=f"my-parent-{row + 1}", category=category, name=f"parent-{row + 1}",
+                seed=row, gallery=ON_WHITE, **SHORT,
+            )
+        )  # fmt: skip
+    child = graph.node(
+        "ConceptLoomEvolveConcepts", (1120, 80), (420, 800), "Child", prior=prior[0],
+        concepts__concept0=parents[0][0], concepts__concept1=parents[1][0], handle="my-child",
+        first_word="object", name="child", gallery=ON_WHITE, **SHORT,
+    )  # fmt: skip
+    grandchild = graph.node(
+        "ConceptLoomEvolveConcepts", (1600, 80), (420, 800), "Grandchild", prior=prior[0],
+        concepts__concept0=child[0], images__image0=photo[0], handle="my-grandchild",
+        first_word="object", name="grandchild", gallery=ON_WHITE, **SHORT,
+    )  # fmt: skip
+    show(graph, "First parent", parents[0][1], (1120, 950), (200, 320))
+    show(graph, "Second parent", parents[1][1], (1340, 950), (200, 320))
+    show(graph, "The child", child[1], (1600, 950), (200, 320))
+    show(graph, "The grandchild", grandchild[1], (1820, 950), (200, 320))
+    graph.node("PreviewAny", (1120, 1340), (420, 300), "Family tree", source=grandchild[7])
+    graph.group("1. A prior, who draws, who answers, a photograph", 40, 320, 540, 960, GREEN)
+    graph.group("2. Parents", 620, 10, 460, 2260, VIOLET)
+    graph.group("3. Child and grandchild", 1100, 10, 940, 1660, BLUE)
+    return graph
+
+
+def invention_in_a_scene(graph: Graph) -> Graph:
+    """An invented concept -> prompts of the base model, through stock nodes; and an embedding."""
+    graph.note(
+        "## Use an invention in any scene\n\n"
+        "*Load Concept* takes the thing that the workflow *13-invent* made. *Apply Concept* "
+        "makes the base model know its name, and from there everything is stock ComfyUI. *Export "
+        "Concept* writes the same vector as an embedding: `embedding:my-thing` works in any "
+        "program that reads embeddings, without this pack.\n\n"
+        "**Kandinsky:** names that were learned with its prior are drawn by *Generate with Prior*; "
+        "its embeddings also go into *unCLIPConditioning*.",
+        (40, 40), (520, 290),
+    )  # fmt: skip
+    base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 430), (240, 90))
+    concept = graph.node("ConceptLoomLoadConcept", (60, 580), (300, 130), concept_name=INVENTED)
+    graph.node(
+        "ConceptLoomExportConcept", (60, 770), (300, 210), concept=concept[0],
+        name="invention", overwrite=True,
+    )  # fmt: skip
+    known = graph.node(
+        "ConceptLoomApplyConcept", (400, 430), (240, 130),
+        model=base[0], clip=base[1], concept=concept[0],
+    )  # fmt: skip
+    nothing = graph.node(
+        "CLIPTextEncode", (400, 620), (300, 120), "Negative", clip=known[1], text=""
+    )
+    latent = graph.node(
+        "EmptyLatentImage", (400, 800), (300, 120), width=PX, height=PX, batch_size=4
+    )
+    prompts = {
+        f"a photo of a <{HANDLE}> on the grass": "grass",
+        f"a photo of a <{HANDLE}> and a blue star in the night": "night",
+    }
+    for row, (text, prefix) in enumerate(prompts.items()):
+        top = 80 + row * 420
+        positive = graph.node(
+            "CLIPTextEncode", (780, top), (320, 130), "Prompt", clip=known[1], text=text
+        )
+        sampled = graph.node(
+            "KSampler", (1130, top), (280, 290), model=known[0], positive=positive[0],
+            negative=nothing[0], latent_image=latent[0], **DRAWING,
+        )  # fmt: skip
+        decoded = graph.node("VAEDecode", (1440, top), (160, 60), samples=sampled[0], vae=base[2])
+        graph.node(
+            "SaveImage", (1640, top), (360, 330),
+            images=decoded[0], filename_prefix=f"conceptloom/invention/{prefix}",
+        )  # fmt: skip
+    graph.group("1. An invented concept", 40, 360, 690, 690, GREEN)
+    graph.group("2. New scenes", 760, 10, 1260, 860, BLUE)
+    return graph
+
+
+def laboratory(graph: Graph, top: int) -> Node:
+    """TinyWorld's prior, with TinyWorld drawing."""
+    base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, top), (240, 90))
+    return graph.node(
+        "ConceptLoomLoadDiffusionPrior", (60, top + 150), (300, 320), model=base[0], clip=base[1],
+        vae=base[2], **PAINTER,
+    )  # fmt: skip
+
+
+def show(
+    graph: Graph, title: str, images: Output, at: tuple[int, int], size: tuple[int, int]
+) -> None:
+    """A preview with a title."""
+    graph.node("PreviewImage", at, size, title, images=images)
