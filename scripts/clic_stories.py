@@ -1,4 +1,4 @@
-"""CLiC's example workflow: learn an ornament, carry it over, draw new objects with it."""
+"""CLiC's example workflows: learn an ornament, carry it over, find its place, draw new objects."""
 
 from __future__ import annotations
 
@@ -6,99 +6,212 @@ from workflow_graph import Graph, Node, Output
 
 GREEN, BLUE, VIOLET = "#3f5f3f", "#3f4f6f", "#5a4a6a"
 HANDLE = "my-ornament"
-SOURCE, SOURCE_SHAPE, TARGET, TARGET_SHAPE = "yellow square", "square", "green circle", "circle"
-SETTINGS = {"steps": 30, "cfg": 3.0, "scheduler": "ddim_uniform", "seed": 3}
+ORNAMENT, WORD = "twotone", "circle"  # what it is, and the word that it starts from
+SOURCE = {"object": "blue circle", "ornament": ORNAMENT, "background": "white", "seed": 7}
+TARGETS = (
+    {"object": "cyan square", "ornament": "none", "background": "gray", "seed": 107},
+    {"object": "orange circle", "ornament": "none", "background": "sky", "seed": 108},
+    {"object": "blue square", "ornament": "none", "background": "beach", "seed": 109},
+)
+LEARNED = "ornament-tinyworld.safetensors"  # shipped in workflows/concepts
+SETTINGS = {"steps": 20, "cfg": 3.0, "scheduler": "ddim_uniform", "seed": 3}
+TRAINER = {"name": "ornament", "preview_every": 0, "preview_steps": 20, "preview_cfg": 3.0}
 PX = 64  # side of a TinyWorld picture
 
 
 def carry_an_ornament(graph: Graph) -> Graph:
-    """One object with an ornament -> a word; the word -> another object's part, and new objects."""
+    """One object with an ornament -> a word; the word -> another object's part."""
     graph.note(
         "## Carry a detail from one object to another\n\n"
         "Press **Run**. The trainer learns the marked ornament of one object in its context "
-        "(preset *TinyWorld CLiC quick*, minutes on a laptop's CPU). Then it is drawn on the bare "
-        "part of another object: everything outside of the mask stays, pixel by pixel. *RoI "
-        "Matching* finds that place by itself, and *Two-Stage Generation* draws new objects that "
-        "carry the ornament.\n\n"
+        "(preset *TinyWorld CLiC quick*, a minute on a laptop's CPU). Then it is drawn on the bare "
+        "part of another object: everything outside of the mask stays, pixel by pixel. "
+        "*Cross-Attention Guidance* pulls the word in; its `eta` below 0 drives it out.\n\n"
         "**Your own pictures:** replace the two *TinyWorld Ornament* by *Load Image* with masks, "
         "*TinyWorld Checkpoint* by *Load Checkpoint*, and choose the preset *CLiC* (SD 1.5, 12 GB) "
         "or *CLiC low-rank* (SDXL); 50 steps and start 15 to 20 suit them.",
         (40, 40), (520, 330),
     )  # fmt: skip
     base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 430), (240, 90))
-    source = graph.node(
-        "ConceptLoomTinyWorldOrnament", (60, 580), (300, 210), "The ornament",
-        object=SOURCE, ornament="bullseye", seed=1,
-    )  # fmt: skip
-    target = graph.node(
-        "ConceptLoomTinyWorldOrnament", (60, 850), (300, 210), "Another object",
-        object=TARGET, ornament="none", seed=101,
-    )  # fmt: skip
-    scene = graph.node(
-        "ConceptLoomConceptScene", (400, 430), (340, 520),
-        images=source[0], masks__mask0=source[1], concepts=f"{HANDLE}: circle",
-    )  # fmt: skip
-    trainer = graph.node(
-        "ConceptLoomCrossAttentionLossTrainer", (800, 80), (440, 980),
-        model=base[0], clip=base[1], vae=base[2], scene=scene[0],
-        preset="TinyWorld CLiC quick", preset__object_word=SOURCE_SHAPE, name="ornament",
-        preview_every=0, preview_steps=20, preview_cfg=3.0,
-    )  # fmt: skip
-    _transfer(graph, base, trainer, target)
-    _match(graph, base, trainer, source, target)
-    _generate(graph, base, trainer)
-    graph.group("1. An ornament, and where it should go", 40, 360, 720, 720, GREEN)
-    graph.group("2. Learn", 780, 10, 480, 1070, VIOLET)
-    graph.group("3. Carry it over", 1290, 10, 1140, 560, BLUE)
-    graph.group("4. Find the place automatically", 1290, 600, 760, 480, BLUE)
-    graph.group("5. New objects that carry it", 2470, 10, 1060, 1070, BLUE)
-    return graph
-
-
-def _transfer(graph: Graph, base: Node, trainer: Node, target: Node) -> None:
+    source, target = _ornament(graph, 580, SOURCE), _ornament(graph, 850, TARGETS[0])
+    scene = _scene(graph, source, source[1])
+    trainer = _trainer(graph, base, scene)
     guided = graph.node(
         "ConceptLoomCrossAttentionGuidance", (1310, 80), (300, 240),
-        model=trainer[1], clip=trainer[2], mask=target[1], words=f"<{HANDLE}>", steps=18,
+        model=trainer[1], clip=trainer[2], mask=target[1], words=f"<{HANDLE}>", steps=12,
     )  # fmt: skip
     edit = graph.node(
         "ConceptLoomMaskedBlendedEdit", (1650, 80), (360, 470),
         model=guided[0], clip=guided[1], vae=base[2], image=target[0], mask=target[1],
-        prompts=f"a {TARGET_SHAPE} with <{HANDLE}> style", start=9, feather_px=1, **SETTINGS,
-    )  # fmt: skip
-    _show(graph, "Carried over", edit[0], (2050, 80), (360, 380))
-
-
-def _match(graph: Graph, base: Node, trainer: Node, source: Node, target: Node) -> None:
-    matched = graph.node(
-        "ConceptLoomRoIMatching", (1310, 670), (340, 390),
-        model=base[0], clip=base[1], vae=base[2], concept=trainer[0], source=source[0],
-        source_mask=source[1], targets=target[0], object_word="object", steps=60, rate=5e-3,
-        read_steps=20,
-    )  # fmt: skip
-    _show(graph, "The place that was found", matched[2], (1690, 670), (340, 390))
-
-
-def _generate(graph: Graph, base: Node, trainer: Node) -> None:
-    texts = {
-        "First steps": (base[1], f"a photo of a {TARGET_SHAPE}"),
-        "Then": (trainer[2], f"a photo of a {TARGET_SHAPE}, with <{HANDLE}> style"),
-        "Negative": (trainer[2], ""),
-    }
-    encoded = [
-        graph.node("CLIPTextEncode", (2490, 80 + 190 * i), (300, 120), title, clip=clip, text=text)
-        for i, (title, (clip, text)) in enumerate(texts.items())
-    ]
-    empty = graph.node(
-        "EmptyLatentImage", (2490, 650), (300, 120), width=PX, height=PX, batch_size=4
-    )
-    drawn = graph.node(
-        "ConceptLoomTwoStageGeneration", (2830, 80), (300, 400),
-        base_model=base[0], model=trainer[1], base_positive=encoded[0][0], positive=encoded[1][0],
-        negative=encoded[2][0], latent_image=empty[0], base_steps=5, sampler_name="ddim",
+        prompts=f"a photo of a {TARGETS[0]['object']} and <{HANDLE}>", start=0, feather_px=1,
         **SETTINGS,
     )  # fmt: skip
-    decoded = graph.node("VAEDecode", (2830, 540), (160, 60), samples=drawn[0], vae=base[2])
-    _show(graph, "New objects", decoded[0], (3170, 80), (340, 400))
+    _show(graph, "Taught", source[0], (1310, 600), (300, 360))
+    _show(graph, "Before", target[0], (1650, 600), (300, 360))
+    _show(graph, "Carried over", edit[0], (2050, 80), (360, 380))
+    graph.group("1. An ornament, and where it should go", 40, 360, 720, 740, GREEN)
+    graph.group("2. Learn", 780, 10, 480, 1090, VIOLET)
+    graph.group("3. Carry it over", 1290, 10, 1140, 980, BLUE)
+    return graph
+
+
+def learn_an_ornament(graph: Graph) -> Graph:
+    """One object with an ornament -> a small concept file, and a look at what the loss saw."""
+    graph.note(
+        "## Learn an ornament in its context\n\n"
+        "Press **Run**. A mask marks a detail of an object. *Soft Mask Builder* shows what the "
+        "losses see of it: the detail in full, its object a quarter. The trainer learns a word "
+        "for it (preset *CLiC low-rank*, with larger steps for the bundled model), and *Save "
+        "Concept* keeps it for the next two workflows, which come with such a file.\n\n"
+        "**Your own picture:** replace *TinyWorld Ornament* by *Load Image* and a mask, *TinyWorld "
+        "Checkpoint* by *Load Checkpoint*, choose the preset anew, and say in `object_word` what "
+        "carries the detail.",
+        (40, 40), (520, 330),
+    )  # fmt: skip
+    base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 430), (240, 90))
+    source = _ornament(graph, 580, SOURCE)
+    soft = graph.node(
+        "ConceptLoomSoftMaskBuilder", (60, 850), (300, 380), mask=source[1], vae=base[2]
+    )
+    trainer = _trainer(
+        graph, base, _scene(graph, source, soft[1]), "CLiC low-rank",
+        preset__token_steps=40, preset__token_rate=5e-3, preset__weight_steps=240,
+        preset__weight_rate=3e-3, preset__rank=2, preset__brightness=0.1, preset__views=4,
+        preset__checkpointing=False, preset__prompt="a photo of a {object} and {concept}",
+        preset__roi_prompts="a photo of {concept}",
+    )  # fmt: skip
+    graph.node(
+        "ConceptLoomSaveConcept", (1310, 80), (320, 130),
+        concept=trainer[0], name="ornament", overwrite=True,
+    )  # fmt: skip
+    graph.node("PreviewAny", (1310, 270), (320, 260), "Report", source=trainer[8])
+    _show(graph, "Samples", trainer[3], (1310, 590), (320, 420))
+    _show(graph, "Attention of the word", trainer[5], (1690, 80), (420, 420))
+    _show(graph, "Loss", trainer[6], (1690, 560), (420, 420))
+    graph.group("1. A detail, and what the losses see", 40, 360, 720, 900, GREEN)
+    graph.group("2. Learn", 780, 10, 480, 1090, VIOLET)
+    graph.group("3. What came out", 1290, 10, 840, 1090, BLUE)
+    return graph
+
+
+def match_regions(graph: Graph) -> Graph:
+    """A concept and its picture -> masks on other pictures, and the ornament drawn under one."""
+    graph.note(
+        "## Find where the ornament belongs\n\n"
+        "*RoI Matching* takes the learned word, teaches a second one where it sits on its own "
+        "object, and looks for that place on pictures that never had it: a MASK and a heat-map for "
+        "each. The first mask goes straight into *Masked Blended Edit*, so nothing is drawn by "
+        "hand.\n\n"
+        "**Your own:** load a concept that you taught with *CLiC*, its picture with the mask, and "
+        "connect a batch of photographs of the same kind of object. 500 steps find the place "
+        "better than the few of this example; `threshold` makes masks larger or smaller.",
+        (40, 40), (520, 330),
+    )  # fmt: skip
+    base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 430), (240, 90))
+    concept = graph.node("ConceptLoomLoadConcept", (60, 580), (300, 130), concept_name=LEARNED)
+    source = _ornament(graph, 770, SOURCE)
+    targets = [_ornament(graph, 430 + 270 * i, told, 400) for i, told in enumerate(TARGETS)]
+    pairs = graph.node(
+        "ImageBatch", (760, 430), (220, 80), image1=targets[0][0], image2=targets[1][0]
+    )
+    batch = graph.node("ImageBatch", (760, 570), (220, 80), image1=pairs[0], image2=targets[2][0])
+    matched = graph.node(
+        "ConceptLoomRoIMatching", (1060, 80), (340, 420),
+        model=base[0], clip=base[1], vae=base[2], concept=concept[0], source=source[0],
+        source_mask=source[1], targets=batch[0], object_word=SOURCE["object"], steps=80, rate=5e-3,
+        read_steps=10,
+    )  # fmt: skip
+    _show(graph, "The places that were found", matched[2], (1440, 80), (420, 420))
+    masks = graph.node("MaskToImage", (1900, 80), (220, 60), mask=matched[0])
+    _show(graph, "Their masks", masks[0], (1900, 200), (340, 300))
+    known = graph.node(
+        "ConceptLoomApplyConcept", (1060, 640), (260, 130),
+        model=base[0], clip=base[1], concept=concept[0],
+    )  # fmt: skip
+    first = graph.node("ImageFromBatch", (1060, 830), (260, 100), image=batch[0], length=1)
+    one = graph.node("ImageFromBatch", (1060, 990), (260, 100), "First mask", image=masks[0])
+    place = graph.node("ImageToMask", (1060, 1150), (260, 80), image=one[0])
+    edit = graph.node(
+        "ConceptLoomMaskedBlendedEdit", (1380, 640), (360, 470),
+        model=known[0], clip=known[1], vae=base[2], image=first[0], mask=place[0],
+        prompts=f"a photo of a {TARGETS[0]['object']} and <{HANDLE}>", start=0, feather_px=1,
+        **SETTINGS,
+    )  # fmt: skip
+    _show(graph, "Drawn there", edit[0], (1780, 640), (360, 420))
+    graph.group("1. A learned ornament, and other objects", 40, 360, 980, 880, GREEN)
+    graph.group("2. Its place on each of them", 1040, 10, 1220, 520, BLUE)
+    graph.group("3. Draw it there", 1040, 570, 1220, 690, VIOLET)
+    return graph
+
+
+def new_objects(graph: Graph) -> Graph:
+    """A concept -> new objects that carry it, laid out by the base model first."""
+    graph.note(
+        "## New objects that carry the ornament\n\n"
+        "*Two-Stage Generation* lets the base model lay an object out for the first steps and "
+        "brings the concept in afterwards, so that the object keeps a shape of its own. Above: the "
+        "concept from the first step on (`base_steps` 0). Below: after a few steps of the base "
+        "model. The same noise in both.\n\n"
+        "**Your own:** load your concept and its checkpoint, and write what should carry it in "
+        "both prompts. 5 base steps of 50 are the paper's; more leave the concept less room.",
+        (40, 40), (520, 290),
+    )  # fmt: skip
+    base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 430), (240, 90))
+    concept = graph.node("ConceptLoomLoadConcept", (60, 580), (300, 130), concept_name=LEARNED)
+    known = graph.node(
+        "ConceptLoomApplyConcept", (60, 770), (300, 130),
+        model=base[0], clip=base[1], concept=concept[0],
+    )  # fmt: skip
+    plain = f"a photo of a {TARGETS[0]['object']}"
+    texts = {
+        "First steps": (base[1], plain),
+        "Then": (known[1], f"{plain} and <{HANDLE}>"),
+        "Negative": (known[1], ""),
+    }
+    encoded = [
+        graph.node("CLIPTextEncode", (420, 430 + 180 * i), (300, 120), title, clip=clip, text=text)
+        for i, (title, (clip, text)) in enumerate(texts.items())
+    ]
+    empty = graph.node("EmptyLatentImage", (60, 960), (300, 120), width=PX, height=PX, batch_size=4)
+    for row, (title, base_steps) in enumerate((("The concept alone", 0), ("In two stages", 2))):
+        top = 80 + 560 * row
+        drawn = graph.node(
+            "ConceptLoomTwoStageGeneration", (800, top), (300, 400), title,
+            base_model=base[0], model=known[0], base_positive=encoded[0][0],
+            positive=encoded[1][0], negative=encoded[2][0], latent_image=empty[0],
+            base_steps=base_steps, sampler_name="ddim", **SETTINGS,
+        )  # fmt: skip
+        decoded = graph.node("VAEDecode", (1140, top), (160, 60), samples=drawn[0], vae=base[2])
+        _show(graph, f"New objects, {base_steps} base steps", decoded[0], (1340, top), (360, 420))
+    graph.group("1. A learned ornament, and prompts", 40, 360, 700, 740, GREEN)
+    graph.group("2. New objects", 780, 10, 940, 1090, BLUE)
+    return graph
+
+
+def _ornament(graph: Graph, top: int, told: dict[str, object], left: int = 60) -> Node:
+    """A TinyWorld object with an ornament, or with its part left bare."""
+    bare = told["ornament"] == "none"
+    return graph.node(
+        "ConceptLoomTinyWorldOrnament", (left, top), (300, 210),
+        "Another object" if bare else "The ornament", **told,
+    )  # fmt: skip
+
+
+def _scene(graph: Graph, source: Node, mask: Output) -> Node:
+    return graph.node(
+        "ConceptLoomConceptScene", (400, 430), (340, 520),
+        images=source[0], masks__mask0=mask, concepts=f"{HANDLE}: {WORD}",
+    )  # fmt: skip
+
+
+def _trainer(
+    graph: Graph, base: Node, scene: Node, preset: str = "TinyWorld CLiC quick", **knobs: object
+) -> Node:
+    return graph.node(
+        "ConceptLoomCrossAttentionLossTrainer", (800, 80), (440, 1000),
+        model=base[0], clip=base[1], vae=base[2], scene=scene[0],
+        preset=preset, preset__object_word=SOURCE["object"], **TRAINER, **knobs,
+    )  # fmt: skip
 
 
 def _show(

@@ -12,12 +12,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from clic_stories import LEARNED as ORNAMENT
 from headless import ROOT, HeadlessComfyUI
 from PIL import Image
+from workflow_graph import Graph
 from workflow_stories import LEARNED, stories
 
 WORKFLOWS = ROOT / "workflows"
-CONCEPT = WORKFLOWS / "concepts" / LEARNED
+# Workflow whose concept the others load -> the file that ships with them.
+SHIPPED = {
+    "1-learn-a-scene": LEARNED,
+    "7-learn-an-ornament": ORNAMENT,
+}
+CONCEPTS = WORKFLOWS / "concepts"
 HELP = ROOT / "web" / "docs" / "images"
 THUMBNAIL_PX = (512, 384)
 # Titles of the nodes whose pictures make the thumbnail.
@@ -25,9 +32,12 @@ ON_THUMBNAIL = {
     "1-learn-a-scene": ["Concept Scene", "Samples"],
     "2-use-the-words": ["Save Image"],
     "3-look-at-attention": ["Overlay"],
-    "4-carry-an-ornament": ["Carried over", "New objects"],
+    "4-carry-an-ornament": ["Taught", "Before", "Carried over"],
     "5-residuals-and-lag": ["Save Image"],
     "6-two-concepts-with-lag": ["Save Image", "Masks, averaged"],
+    "7-learn-an-ornament": ["Samples", "Attention of the word"],
+    "8-match-regions": ["The places that were found", "Their masks", "Drawn there"],
+    "9-new-objects": ["New objects, 0 base steps", "New objects, 2 base steps"],
 }
 # Help page picture -> workflow and title of the node that shows it.
 IN_HELP = {
@@ -46,7 +56,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="run these stories, by the start of their names")
     parser.add_argument("--base", type=Path, help="ComfyUI's folders; a stopped run goes on there")
     given = parser.parse_args()
-    for folder in (CONCEPT.parent, WORKFLOWS / "api", HELP):
+    for folder in (CONCEPTS, WORKFLOWS / "api", HELP):
         folder.mkdir(parents=True, exist_ok=True)
     base = given.base or Path(tempfile.mkdtemp(prefix="conceptloom-workflows-"))
     try:
@@ -59,16 +69,17 @@ def main() -> None:
 
 def build(server: HeadlessComfyUI, *, json_only: bool, only: Sequence[str]) -> None:
     """Everything in its order: the second and third story need what the first one learned."""
-    placeholder = not CONCEPT.exists()
-    if placeholder:  # so that the list of concepts, and with it the second story, has its name
-        CONCEPT.write_bytes(b"")
+    # So that the list of concepts, and with it later stories, has their names.
+    placeholders = [CONCEPTS / file for file in SHIPPED.values() if not (CONCEPTS / file).exists()]
+    for path in placeholders:
+        path.write_bytes(b"")
     graphs = stories(server.get("/object_info"))
     for name, graph in graphs.items():
         write_json(WORKFLOWS / f"{name}.json", graph.ui())
         write_json(WORKFLOWS / "api" / f"{name}.json", graph.api())
     if json_only:
-        if placeholder:
-            CONCEPT.unlink()
+        for path in placeholders:
+            path.unlink()
         return
     for name, graph in graphs.items():
         if not name.startswith(tuple(only)):
@@ -80,8 +91,8 @@ def build(server: HeadlessComfyUI, *, json_only: bool, only: Sequence[str]) -> N
         for node in shown.values():
             if node.get("text"):
                 tell("\n".join(node["text"]))
-        if name.startswith("1-"):
-            take_concept(server)
+        if name in SHIPPED:
+            take_concept(server, graph, CONCEPTS / SHIPPED[name])
         titles = {node.title: shown[str(node.id)] for node in graph.nodes if str(node.id) in shown}
         images = [
             picture
@@ -97,12 +108,13 @@ def build(server: HeadlessComfyUI, *, json_only: bool, only: Sequence[str]) -> N
                 image.save(HELP / f"{file}.jpg", quality=88)
 
 
-def take_concept(server: HeadlessComfyUI) -> None:
-    """What the first story saved becomes what the others load."""
-    (saved,) = (server.base / "models" / "concepts").glob("*.safetensors")
+def take_concept(server: HeadlessComfyUI, graph: Graph, target: Path) -> None:
+    """What a story saved becomes what later ones load."""
+    (save,) = [node for node in graph.nodes if node.kind == "ConceptLoomSaveConcept"]
+    saved = server.base / "models" / "concepts" / f"{save.widgets['name']}.safetensors"
     if saved.stat().st_size > LARGEST_CONCEPT:
         raise SystemExit(f"{saved.name} has {saved.stat().st_size:,} bytes; lower the rank")
-    shutil.copyfile(saved, CONCEPT)
+    shutil.copyfile(saved, target)
 
 
 def pictures(server: HeadlessComfyUI, shown: dict[str, Any]) -> list[Image.Image]:

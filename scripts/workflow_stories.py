@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from clic_stories import carry_an_ornament
+from clic_stories import carry_an_ornament, learn_an_ornament, match_regions, new_objects
 from residual_stories import residuals_and_lag, two_concepts_with_lag
 from workflow_graph import Graph, Node, Output
 
@@ -26,6 +26,9 @@ def stories(schemas: dict[str, Any]) -> dict[str, Graph]:
         "4-carry-an-ornament": carry_an_ornament(Graph(schemas)),
         "5-residuals-and-lag": residuals_and_lag(Graph(schemas)),
         "6-two-concepts-with-lag": two_concepts_with_lag(Graph(schemas)),
+        "7-learn-an-ornament": learn_an_ornament(Graph(schemas)),
+        "8-match-regions": match_regions(Graph(schemas)),
+        "9-new-objects": new_objects(Graph(schemas)),
     }
 
 

@@ -124,17 +124,6 @@ def shortened(name: str) -> dict[str, Any]:
     return graph
 
 
-def test_an_ornament_is_carried_and_the_rest_stays(server: HeadlessComfyUI):
-    graph, oracle = shortened("4-carry-an-ornament"), load_oracle()
-    shown = server.run(graph, LIMIT)
-    (carried,) = pictures(server, shown[by_title(graph, "Carried over")])
-    target = graph[by_title(graph, "Another object")]["inputs"]
-    assert oracle.background(carried) == target["background"]
-    largest = oracle.find(carried)[0]
-    assert (largest.colour, largest.shape) == tuple(target["object"].split()[-2:])
-    assert pictures(server, shown[by_title(graph, "New objects")])
-
-
 def test_residuals_with_lag_everywhere_and_nowhere_are_three_pictures(server: HeadlessComfyUI):
     graph = shortened("5-residuals-and-lag")
     shown = server.run(graph, LIMIT)

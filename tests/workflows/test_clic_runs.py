@@ -1,0 +1,118 @@
+"""CLiC's workflows in a real ComfyUI: masks, pixels and the oracle tell what came of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from headless import ROOT, HeadlessComfyUI
+from PIL import Image
+
+from conceptloom.tinyworld.oracle import load_oracle
+from conceptloom.tinyworld.ornaments import ornament_scene
+from conceptloom.tinyworld.world import Scene
+
+LIMIT = 1800  # seconds; half a minute on a quiet machine
+
+pytestmark = pytest.mark.slow
+
+
+def api(name: str) -> dict[str, Any]:
+    path = ROOT / "workflows" / "api" / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def shortened(name: str) -> dict[str, Any]:
+    """A workflow whose trainer takes a few steps only: all of it runs, little of it is learned."""
+    graph = api(name)
+    for node in graph.values():
+        if "Trainer" in node["class_type"]:
+            node["inputs"] |= {"preset.token_steps": 6, "preset.weight_steps": 6}
+            node["inputs"] |= {"preview_steps": 1}
+    return graph
+
+
+def by_title(graph: dict[str, Any], title: str) -> str:
+    (found,) = [number for number, node in graph.items() if node["_meta"]["title"] == title]
+    return found
+
+
+def pictures(server: HeadlessComfyUI, node: dict[str, Any]) -> list[np.ndarray]:
+    return [read(server.file(shown)) for shown in node["images"]]
+
+
+def read(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def bare(told: dict[str, Any]) -> Scene:
+    """What a TinyWorld Ornament node without an ornament renders; masks are [object, place]."""
+    return ornament_scene(told["object"], "", told["seed"], told["background"], part=told["part"])
+
+
+def test_an_ornament_is_carried_and_the_rest_stays(server: HeadlessComfyUI):
+    graph, oracle = shortened("4-carry-an-ornament"), load_oracle()
+    shown = server.run(graph, LIMIT)
+    (before,) = pictures(server, shown[by_title(graph, "Before")])
+    (carried,) = pictures(server, shown[by_title(graph, "Carried over")])
+    target = graph[by_title(graph, "Another object")]["inputs"]
+    place = bare(target).masks[1] > 0
+    assert np.array_equal(carried[~place], before[~place])
+    assert np.abs(carried[place].astype(float) - before[place]).mean() > 1  # of 255
+    assert oracle.background(carried) == target["background"]
+
+
+def test_an_ornament_is_learned_and_kept(server: HeadlessComfyUI):
+    graph = shortened("7-learn-an-ornament")
+    shown = server.run(graph, LIMIT)
+    (report,) = shown[by_title(graph, "Report")]["text"]
+    assert "<my-ornament>" in report
+    assert pictures(server, shown[by_title(graph, "Attention of the word")])
+    assert (server.base / "models" / "concepts" / "ornament.safetensors").is_file()
+
+
+def test_the_place_of_an_ornament_is_found_and_drawn_on(server: HeadlessComfyUI):
+    graph = api("8-match-regions")
+    shown = server.run(graph, LIMIT)
+    masks = pictures(server, shown[by_title(graph, "Their masks")])
+    targets = [
+        bare(node["inputs"])
+        for node in graph.values()
+        if node["class_type"] == "ConceptLoomTinyWorldOrnament"
+        and node["inputs"]["ornament"] == "none"
+    ]
+    found = [mask[..., 0] > 127 for mask in masks]
+    overlaps = [
+        (mask & (scene.masks[1] > 0.5)).sum() / (mask | (scene.masks[1] > 0.5)).sum()
+        for mask, scene in zip(found, targets, strict=True)
+    ]
+    assert np.mean(overlaps) > 0.35, overlaps
+    (drawn,) = pictures(server, shown[by_title(graph, "Drawn there")])
+    changed = np.abs(drawn.astype(float) - targets[0].image).max(axis=-1)
+    assert changed[~found[0]].max() <= 1  # of 255: a PNG rounds
+    assert changed[found[0]].mean() > 5
+
+
+def test_two_stages_keep_the_object_that_the_base_model_laid_out(server: HeadlessComfyUI):
+    graph = api("9-new-objects")
+    shown = server.run(graph, LIMIT)
+    alone, staged = (
+        pictures(server, shown[by_title(graph, f"New objects, {steps} base steps")])
+        for steps in (0, 2)
+    )
+    asked = graph[by_title(graph, "First steps")]["inputs"]["text"].split()[-2:]
+    kept = [count_of(images, *asked) for images in (alone, staged)]
+    assert kept[1] >= max(2, kept[0]), kept
+    assert np.abs(np.stack(alone).astype(float) - np.stack(staged)).mean() > 1  # of 255
+
+
+def count_of(images: list[np.ndarray], colour: str, shape: str) -> int:
+    """How many pictures show such an object."""
+    return sum(
+        any((found.colour, found.shape) == (colour, shape) for found in load_oracle().find(image))
+        for image in images
+    )
