@@ -23,6 +23,7 @@ from ..methods.clic.matching import (
 from ..samplers.masks import picture_masks
 from ..training.adapters import Scope
 from ..training.concept import Concept, check_base
+from ..training.handles import checked_name
 from ..training.phases import RATE_OF_SCOPE, TokenPhase, WeightPhase
 from ..training.pictures import attention_overlay, stacked
 from .matching_inputs import (
@@ -35,8 +36,10 @@ from .matching_inputs import (
 )
 from .shared import CATEGORY, host_of, picture, shown
 from .sockets import LearnedConcept
+from .trainer import run_folder
 
 MATCHING = f"{CATEGORY}/CLiC"
+MATCHED = "roi-matching"  # among the runs
 
 
 class RoIMatching(io.ComfyNode):
@@ -167,7 +170,8 @@ def matched(
     with torch.inference_mode(False):
         return match_regions(
             host, concept, source[0, ..., :3].clone(), plane.clone(),
-            [target[..., :3].clone() for target in targets], config, name=handle, progress=progress,
+            [target[..., :3].clone() for target in targets], config, name=handle,
+            folder=run_folder(MATCHED), progress=progress,
         )  # fmt: skip
 
 
@@ -179,7 +183,8 @@ def discovered(
         raise ImageError(f"The images have the shape {list(images.shape)}; connect RGB pictures.")
     with torch.inference_mode(False):
         copies = [image[..., :3].clone() for image in images]
-        return discover(host, copies, name, config, word=word, progress=progress)
+        folder = run_folder(checked_name(name))
+        return discover(host, copies, name, config, word=word, folder=folder, progress=progress)
 
 
 def results(

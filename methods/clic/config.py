@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -97,7 +98,10 @@ class CLiCConfig:
 
 
 def _filled(text: str, name: str, object_word: str) -> str:
-    return text.replace(CONCEPT, f"<{name}>").replace(OBJECT, object_word.strip())
+    word = object_word.strip()
+    if word[:1].lower() in tuple("aeiou"):
+        text = re.sub(rf"\b([Aa]) {re.escape(OBJECT)}", rf"\1n {OBJECT}", text)
+    return text.replace(CONCEPT, f"<{name}>").replace(OBJECT, word)
 
 
 PAPER_LOOP = LoopConfig(weight_decay=0.0)  # Adam, which is AdamW without decay

@@ -8,7 +8,8 @@ the attention of w* is the source mask of each picture.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from ...training.concept import Concept, weight_edits
 from ...training.loop import run
 from ...training.recipe import Events
 from ...training.scene import make_scene
-from ...training.session import loop_for
+from ...training.session import loop_for, state_folder
 from .config import PAPER_LOOP, CLiCConfig, as_custom_diffusion
 from .matching import Match, ReadConfig, clean, read_heat
 from .recipe import CLiC
@@ -51,6 +52,7 @@ def discover(
     config: DiscoveryConfig,
     *,
     word: str = "",
+    folder: Path | None = None,
     progress: Progress = no_progress,
 ) -> Discovery:
     """Learn what pictures share, and where each of them shows it.
@@ -59,6 +61,8 @@ def discover(
         images: two or more pictures [H, W, 3] of one size, 0..1.
         name: handle of the concept.
         word: what its vector starts from; "" draws one.
+        folder: where states go, in a folder of their own for these very inputs, so that the same
+            call goes on where it was stopped. None keeps nothing.
 
     Raises:
         ImageError: there are too few pictures, or of different sizes.
@@ -72,11 +76,13 @@ def discover(
         raise ImageError("The pictures differ in size; resize them to one size first.")
     everywhere = [torch.ones(image.shape[:2]) for image in images]
     scene = make_scene(list(images), {name: everywhere}, {name: word})
-    recipe = CLiC(host, scene, config.learning)
-    loop = loop_for(host, PAPER_LOOP, seed=config.learning.seed, accumulation=1)
-    state = run(recipe, loop, Events(progress))
+    learning = config.learning
+    recipe = CLiC(host, scene, learning)
+    loop = loop_for(host, PAPER_LOOP, seed=learning.seed, accumulation=learning.accumulation)
+    kept = state_folder(folder, host, recipe.scene, loop, [asdict(learning), "clic discovery"])
+    state = run(recipe, loop, Events(progress), kept)
     concept = recipe.concept(state.history, images[0].detach().float().cpu())
-    prompt_text = config.learning.prompt_of(name)
+    prompt_text = learning.prompt_of(name)
     with host.edited(weight_edits(concept), trainable=False), torch.no_grad():
         vectors = {
             handle: {e: rows.to(host.device) for e, rows in by_encoder.items()}

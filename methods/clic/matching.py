@@ -10,8 +10,9 @@ from a word of the vocabulary. Its learning rate belongs to those weights; ours 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -22,13 +23,13 @@ from ...errors import HandleError, ImageError, ModelError
 from ...host.ports import HandleVectors, Host, Place, Progress, Prompt, StopForward, no_progress
 from ...samplers.ddim import ddim_timesteps
 from ...training.checks import require_fraction, require_whole
-from ...training.concept import Concept, weight_edits
+from ...training.concept import Change, Concept, Diff, weight_edits
 from ...training.handles import HandleParameters
 from ...training.loop import run
 from ...training.phases import TokenPhase, WeightPhase
 from ...training.recipe import Events
 from ...training.scene import make_scene
-from ...training.session import loop_for
+from ...training.session import loop_for, state_folder
 from .config import PAPER_LOOP, CLiCConfig
 from .recipe import CLiC
 
@@ -39,7 +40,7 @@ ROI_MATCHING = CLiCConfig(
     context_weight=0.0,
     attention_weight=1.0,
     roi_weight=0.0,
-    prompt="a {concept} region of {object}",
+    prompt="a {concept} region of a {object}",
 )
 
 
@@ -85,6 +86,7 @@ def match_regions(
     config: MatchConfig,
     *,
     name: str = "",
+    folder: Path | None = None,
     progress: Progress = no_progress,
 ) -> list[Match]:
     """The place of a concept's detail in every target picture.
@@ -96,6 +98,8 @@ def match_regions(
         mask: [H, W] the detail in it.
         targets: [H, W, 3] pictures of objects of the same kind.
         name: which handle of the concept; may be left out where there is only one.
+        folder: where states of w* go, in a folder of their own for these very inputs, so that the
+            same call goes on where it was stopped. None keeps nothing.
 
     Raises:
         HandleError: the concept has no such handle, or several and none was named.
@@ -104,7 +108,10 @@ def match_regions(
     for target in targets:
         _check_picture(host, target)
     with host.edited(weight_edits(concept), trainable=False):
-        word = learn_region(host, vectors_of(concept, name), source, mask, config, progress)
+        word = learn_region(
+            host, vectors_of(concept, name), source, mask, config, progress,
+            folder=folder, weights=concept.weights,
+        )  # fmt: skip
         prompt_text = config.learning.prompt_of(REGION)
         with torch.no_grad():
             prompt = host.encode_prompt(prompt_text, word)
@@ -133,16 +140,35 @@ def learn_region(
     mask: Tensor,
     config: MatchConfig,
     progress: Progress = no_progress,
+    *,
+    folder: Path | None = None,
+    weights: Mapping[str, Change] | None = None,
 ) -> HandleVectors:
-    """w*, started from the vectors of v*; handle -> encoder -> [n, width]."""
+    """w*, started from the vectors of v*; handle -> encoder -> [n, width].
+
+    Args:
+        folder: see `match_regions`.
+        weights: of the concept, in place already; they tell one run from another.
+    """
     scene = make_scene([source], {REGION: [mask]}, {REGION: config.learning.object_word})
     recipe = CLiC(host, scene, config.learning)
     begun = {encoder: rows.to(host.device) for encoder, rows in start.items()}
     recipe.handles = HandleParameters({REGION: begun})
-    loop = loop_for(host, PAPER_LOOP, seed=config.learning.seed, accumulation=1)
-    run(recipe, loop, Events(progress))
+    learning = config.learning
+    loop = loop_for(host, PAPER_LOOP, seed=learning.seed, accumulation=learning.accumulation)
+    inputs = {f"start {encoder}": [rows] for encoder, rows in start.items()}
+    told = [asdict(learning), "clic region"]
+    kept = state_folder(folder, host, recipe.scene, loop, told, inputs | _tensors(weights or {}))
+    run(recipe, loop, Events(progress), kept)
     found = recipe.handles.to_concept_handles()
     return {REGION: {e: rows.to(host.device) for e, rows in found[REGION].items()}}
+
+
+def _tensors(weights: Mapping[str, Change]) -> dict[str, Sequence[Tensor]]:
+    return {
+        name: [c.tensor] if isinstance(c, Diff) else [c.up, c.down, torch.tensor(c.scale)]
+        for name, c in weights.items()
+    }
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -106,6 +107,48 @@ def test_learning_brings_the_attention_to_the_mask(host: DiffusersHost):
         rows = mask()[::2, ::2]
         inside.append(float((heat * rows).sum() / heat.sum()))
     assert inside[1] > inside[0]
+
+
+def stopping_at(step: int):
+    def stop(done: int, total: int, *_: object) -> None:
+        if done == step:
+            raise KeyboardInterrupt
+
+    return stop
+
+
+def test_a_cancelled_match_goes_on_where_it_was(host: DiffusersHost, tmp_path: Path):
+    given = (host, learned(host), picture(), mask(), [picture(1)], QUICK)
+    with pytest.raises(KeyboardInterrupt):
+        match_regions(*given, folder=tmp_path, progress=stopping_at(1))
+    steps = list[int]()
+    found = match_regions(*given, folder=tmp_path, progress=lambda step, *_: steps.append(step))
+    assert steps == [2]
+    assert torch.equal(found[0].heat, match_regions(*given)[0].heat)
+    other = learned(host)
+    other = replace(other, weights={WEIGHT: Diff(2 * other.weights[WEIGHT].tensor)})
+    steps.clear()
+    match_regions(
+        host, other, *given[2:], folder=tmp_path, progress=lambda step, *_: steps.append(step)
+    )
+    assert steps == [1, 2]  # another concept has a folder of its own
+
+
+def test_a_cancelled_discovery_goes_on_where_it_was(host: DiffusersHost, tmp_path: Path):
+    phase = WeightPhase(steps=2, learning_rate=1e-3, scope=Scope.CROSS_ATTENTION_KV)
+    learning = replace(DISCOVERY, weight_phase=phase, object_word="apple", views=1)
+    config = DiscoveryConfig(learning=replace(learning, accumulation=2), reading=READ)
+    given, passes = (host, [picture(1), picture(2)], "shared", config), list[int]()
+    with pytest.raises(KeyboardInterrupt):
+        discover(*given, folder=tmp_path, progress=stopping_at(1))
+    found = discover(*given, folder=tmp_path, progress=lambda step, *_: passes.append(step))
+    assert passes == [2]
+    assert torch.equal(found.matches[0].heat, discover(*given).matches[0].heat)
+    assert "an apple with <shared> style" in found.concept.prompts
+    single = replace(config, learning=learning)
+    assert not torch.equal(
+        found.matches[0].heat, discover(*given[:3], single).matches[0].heat
+    )  # accumulation is heard
 
 
 def test_maps_are_cleaned_by_hand():
