@@ -113,6 +113,8 @@ def make_regions(
     last = Region("background", prompts[-1], background.concept if background else None)
     for wish, handle, prompt in zip(wishes, handles, prompts, strict=False):
         _check_prompt(handle, prompt, by_hand=bool(wish.prompt))
+    if background is not None:
+        _check_prompt(_handle(background), background.prompt, by_hand=bool(background.prompt))
     for part in (*parts, last):
         if part.concept is not None:
             check_fusible(part.name, part.concept)

@@ -292,6 +292,9 @@ def test_bad_regions_are_refused(host: DiffusersHost, pair: list[Wish]) -> None:
         make_regions(SENTENCE, [replace(pair[0], word=" ")])
     with pytest.raises(PromptError, match="does not hold <my-cat>"):
         make_regions(SENTENCE, [replace(pair[0], prompt="a cat"), pair[1]])
+    behind = replace(pair[1], prompt="a plain meadow")
+    with pytest.raises(PromptError, match="does not hold <my-dog>"):
+        make_regions(SENTENCE, [pair[0]], behind)
 
 
 @pytest.mark.parametrize("scope", [Scope.CROSS_ATTENTION, Scope.LOW_RANK, Scope.FULL])
