@@ -164,7 +164,7 @@ def main() -> None:
     scores: list[Score] = []
     panels: list[Tensor] = []
     for pair in PAIRS:
-        named = replace(config, learning=replace(learning, object_word=f"a {pair.source}"))
+        named = replace(config, learning=replace(learning, object_word=pair.source))
         new, found, targets = scores_of(host, pair, budget, named, count)
         scores += new
         panels += [_panel(pair, *both) for both in zip(targets[:2], found[:2], strict=True)]
