@@ -45,11 +45,11 @@ FIT = """
     const left = Math.min(...boxes.map(box => box[0])), top = Math.min(...boxes.map(box => box[1]));
     const width = Math.max(...boxes.map(box => box[0] + box[2])) - left;
     const height = Math.max(...boxes.map(box => box[1] + box[3])) - top;
-    // What the editor's own bars cover: 70 px on the left, 90 px above.
+    // What the editor's own bars cover: 70 px on the left, 110 px above.
     const scale = Math.min((canvas.canvas.clientWidth - 90) / width,
-                           (canvas.canvas.clientHeight - 110) / height, given[0]);
+                           (canvas.canvas.clientHeight - 130) / height, given[0]);
     canvas.ds.scale = scale;
-    canvas.ds.offset = [70 / scale - left, 90 / scale - top];
+    canvas.ds.offset = [70 / scale - left, 110 / scale - top];
     canvas.setDirty(true, true);
     await new Promise(done => setTimeout(done, 1500));
 """

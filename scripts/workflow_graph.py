@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-LINE_PX, TITLE_PX = 24, 30
+from workflow_layout import Box, height_of, settle, widen
+
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 DYNAMIC_COMBO, AUTOGROW = "COMFY_DYNAMICCOMBO_V3", "COMFY_AUTOGROW_V3"
 # ComfyUI's editor adds a widget of its own behind these: what becomes of the number after a run.
@@ -136,6 +137,7 @@ class Graph:
         nodes = [_drawn(node, sockets, outgoing, i) for i, (node, sockets) in enumerate(drawn)]
         first = len(self.nodes) + 1
         nodes += [_drawn_note(first + i, note) for i, note in enumerate(self.notes)]
+        groups = _with_room(nodes, [node for node, _ in drawn], self.groups)
         return {
             "id": "00000000-0000-4000-8000-000000000000",
             "revision": 0,
@@ -143,7 +145,7 @@ class Graph:
             "last_link_id": len(links),
             "nodes": nodes,
             "links": links,
-            "groups": self.groups,
+            "groups": groups,
             "config": {},
             "extra": {"ds": {"scale": 0.7, "offset": [60, 120]}},
             "version": 0.4,
@@ -236,6 +238,24 @@ def _drawn(
     if node.title != node.schema["display_name"]:
         drawn["title"] = node.title
     return drawn
+
+
+def _with_room(
+    drawn: list[dict[str, Any]], nodes: list[Node], groups: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Gives nodes and notes the room that the editor takes; gives the frames around them."""
+    boxes = [Box(*node["pos"], *node["size"]) for node in drawn]
+    for box, ui, node in zip(boxes, drawn, nodes, strict=False):  # the notes have what they need
+        shown = _inputs(node.schema, node.widgets, node.links)
+        widgets = [(_type(spec), spec[1] if len(spec) > 1 else {}) for _, spec in shown
+                   if _is_widget(spec)]  # fmt: skip
+        needed = height_of(len(ui["inputs"]) + 1, len(ui["outputs"]), widgets,
+                           has_badge=node.kind.startswith("ConceptLoom"))  # fmt: skip
+        box.height = max(box.height, needed)
+    frames = settle(boxes, widen(boxes, groups))
+    for ui, box in zip(drawn, boxes, strict=True):
+        ui["pos"], ui["size"] = [box.x, box.y], [box.width, box.height]
+    return frames
 
 
 def _drawn_note(number: int, note: dict[str, Any]) -> dict[str, Any]:
