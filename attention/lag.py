@@ -30,6 +30,7 @@ from ..host.ports import (
     WaitsForPrompt,
     find_run,
 )
+from ..samplers.masks import check_aspect
 from .lag_masks import binarised, exclusive, smoothed, summed_attention
 
 OnMasks = Callable[[TransformerSite, Tensor, ForwardInfo], None]  # block, masks [P, G, h, w], info
@@ -164,6 +165,10 @@ class LagEdit(UNetEdit):
         concepts = self._at_work(info)
         key = (concepts, info.prompts, info.pictures, info.context_length, info.timesteps.device)
         if key not in self._plans:
+            for concept in concepts:
+                if concept.mask is not None:
+                    size = concept.mask.shape[-2], concept.mask.shape[-1]
+                    check_aspect(size, (info.latent_shape[-2], info.latent_shape[-1]), " latents")
             self._plans[key] = _plan(concepts, info)
         self._plan = plan = self._plans[key]
         if plan.has_rows:

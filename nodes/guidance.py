@@ -15,7 +15,7 @@ from ..host.comfyui.steering import Forward, with_steering
 from ..host.ports import Tokens, UNetSites, find_run
 from ..host.prompt_text import HANDLE
 from ..samplers.guidance import GuidanceConfig, Rule, Wish, guided_sites, latent_gradient, moved
-from ..samplers.masks import picture_masks
+from ..samplers.masks import check_aspect, picture_masks
 from .blended import SAMPLING
 from .shared import host_of, listed
 
@@ -139,6 +139,10 @@ class _Guidance:
         self, forward: Forward, latent: Tensor, sites: UNetSites, tokens: Tokens
     ) -> Tensor:
         chosen = guided_sites(sites, self._config.level)
+        for word in self._words:
+            if word.target is not None:
+                size = word.target.shape[-2], word.target.shape[-1]
+                check_aspect(size, (latent.shape[-2], latent.shape[-1]), " latents")
         return latent_gradient(forward, latent, self._wishes(tokens), chosen)
 
     def moved(self, latent: Tensor, gradient: Tensor) -> Tensor:

@@ -31,12 +31,7 @@ def picture_masks(masks: Tensor, size_px: tuple[int, int]) -> Tensor:
         raise MaskError("The mask holds values that are no numbers; make it anew.")
     height, width = planes.shape[1:]
     if (height, width) != tuple(size_px):
-        stretch = (width / height) / (size_px[1] / size_px[0])
-        if abs(stretch - 1) > SAME_ASPECT:
-            raise MaskError(
-                f"The mask is {width}x{height} but the picture {size_px[1]}x{size_px[0]}; they "
-                "need the same aspect. Make the mask on this picture, or crop both alike."
-            )
+        check_aspect((height, width), size_px)
         planes = F.interpolate(planes[:, None], size_px, mode="bilinear", antialias=True)[:, 0]
     planes = planes.clamp(0, 1)
     for number, plane in enumerate(planes):
@@ -44,6 +39,23 @@ def picture_masks(masks: Tensor, size_px: tuple[int, int]) -> Tensor:
             which = f"Mask {number + 1} of {len(planes)}" if len(planes) > 1 else "The mask"
             raise MaskError(f"{which} is empty: paint white where something is to be drawn.")
     return planes
+
+
+def check_aspect(mask: tuple[int, int], picture: tuple[int, int], unit: str = "") -> None:
+    """Whether a mask (H, W) can be stretched to a picture (H, W), or to latents.
+
+    Args:
+        unit: what the picture is counted in, where that is not pixels.
+
+    Raises:
+        MaskError: they differ in aspect.
+    """
+    stretch = (mask[1] / mask[0]) / (picture[1] / picture[0])
+    if abs(stretch - 1) > SAME_ASPECT:
+        raise MaskError(
+            f"The mask is {mask[1]}x{mask[0]} but the picture {picture[1]}x{picture[0]}{unit}; "
+            "they need the same aspect. Make the mask on this picture, or crop both alike."
+        )
 
 
 def latent_masks(masks: Tensor, latent_size: tuple[int, int]) -> Tensor:

@@ -162,6 +162,18 @@ def test_guidance_works_inside_of_an_edit(executor: Executor):
     assert not torch.allclose(result.values["picture"], plain, atol=1e-3)
 
 
+def test_a_mask_of_another_aspect_is_no_target_of_guidance(executor: Executor):
+    models = graph_of("sd1")
+    guide = node(
+        "CrossAttentionGuidance", model=given("model"), clip=given("clip"), mask=given("target"),
+        words="cat", eta=0.1, steps=4, rule="sign", level=0, save_memory=False,
+    )  # fmt: skip
+    inputs = {**LINKS, **QUICK, "model": ["1", 0], "clip": ["1", 1]}
+    graph = {"1": guide, "2": node("MaskedBlendedEdit", **inputs)}
+    wide = values(models, target=torch.ones(1, SIDE, 2 * SIDE))
+    assert "same aspect" in executor.run(graph, wide, picture=["2", 0]).error
+
+
 def blend_of(sampler: list, latent: Any = ("latent",)) -> dict[str, dict]:
     """SamplerCustomAdvanced around a SAMPLER."""
     core = {

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from conceptloom.attention.lag import LagConcept, LagConfig, LagEdit, Unconditional
 from conceptloom.attention.maps import AttentionCapture, TokenQuery
-from conceptloom.errors import ConfigError
+from conceptloom.errors import ConfigError, MaskError
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.host.ports import Prompt, WaitsForPrompt
 
@@ -245,12 +245,18 @@ def test_user_masks_limit_the_attention_mask_and_stand_alone_without_it(sd1: Dif
         sd1.predict(LATENT, T, [prompt(sd1, CAT)], [edit])
     assert all(not m[..., m.shape[-1] // 2 :].any() for m in seen)
     assert any(m.any() for m in seen)
-    whole = concept(sd1, mask=torch.ones(5, 5), localised=False)
+    whole = concept(sd1, mask=torch.ones(6, 8), localised=False)
     with merged(sd1, concept(sd1)):
         expected = predicted(sd1)
     torch.testing.assert_close(predicted(sd1, whole), expected, atol=1e-5, rtol=1e-5)
-    none = concept(sd1, mask=torch.zeros(5, 5), localised=False)
+    none = concept(sd1, mask=torch.zeros(6, 8), localised=False)
     assert torch.equal(predicted(sd1, none), predicted(sd1))
+
+
+def test_a_mask_of_another_aspect_is_refused(sd1: DiffusersHost) -> None:
+    with pytest.raises(MaskError, match="48x48 but the picture 16x12 latents"):
+        predicted(sd1, concept(sd1, mask=torch.ones(48, 48)))
+    predicted(sd1, concept(sd1, mask=torch.ones(97, 128)))  # within 2 %
 
 
 @pytest.mark.parametrize(
