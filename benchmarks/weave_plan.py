@@ -7,13 +7,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from conceptloom.methods.concept_weaver import Mixing, WeaveConfig
+from conceptloom.methods.personalized_residuals import PersonalizedResidualsConfig
 from conceptloom.tinyworld.concepts import item
 from conceptloom.tinyworld.world import Scene, article, render
 
-# What a user would start from: a word that the model knows and that comes near.
+# What stands in the template for a concept: something that the model knows and that comes near. Its
+# last word is the one that the concept is learned from.
 WORDS = {
-    **dict.fromkeys(("bullseye", "twotone", "face", "moon"), "circle"),
-    **dict.fromkeys(("split", "pinwheel", "house", "robot"), "square"),
+    "bullseye": "blue circle",
+    "face": "orange circle",
+    "split": "green square",
+    "house": "yellow square",
 }
 # Places of 2, 3 and 4 objects: (x, y, radius) in the picture's unit.
 SPOTS = {
@@ -21,7 +25,6 @@ SPOTS = {
     3: ((0.24, 0.3, 0.16), (0.75, 0.33, 0.16), (0.48, 0.75, 0.16)),
     4: ((0.25, 0.26, 0.15), (0.74, 0.25, 0.15), (0.26, 0.74, 0.15), (0.75, 0.75, 0.15)),
 }
-COLOURS = ("red", "blue", "green", "purple")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +41,8 @@ class Job:
 
     @property
     def words(self) -> list[str]:
-        """The template's objects: "red circle", one colour each."""
-        pairs = zip(COLOURS, self.concepts, strict=False)
-        return [f"{colour} {WORDS[concept]}" for colour, concept in pairs]
+        """The template's objects."""
+        return [WORDS[concept] for concept in self.concepts]
 
     @property
     def sentence(self) -> str:
@@ -64,41 +66,48 @@ class Job:
 
 JOBS = (
     Job(("bullseye", "split"), "grass", "on the grass"),
-    Job(("twotone", "pinwheel"), "beach", "at the beach"),
+    Job(("face", "house"), "beach", "at the beach"),
     Job(("face", "split", "bullseye"), "white", "on a white background"),
-    Job(("moon", "house", "robot"), "gray", "on a gray background"),
-    Job(("bullseye", "pinwheel", "twotone", "split"), "white", "on a white background"),
+    Job(("house", "bullseye", "face"), "gray", "on a gray background"),
+    Job(("bullseye", "house", "face", "split"), "white", "on a white background"),
 )
-CONCEPTS = tuple(dict.fromkeys(name for job in JOBS for name in job.concepts))
+
+
+# Residuals of TinyWorld's narrow layers need more rank and larger steps; that its name learns, too,
+# makes an object recognisable in a few of them.
+TEACHING = PersonalizedResidualsConfig(
+    learning_rate=1e-2, ratio=0.25, train_handle=True, handle_rate=5e-3
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
     """How much work it is."""
 
-    token_steps: int  # of every concept's training
-    weight_steps: int
-    weight_rate: float  # of K and V
-    batch_size: int
+    teaching_steps: int  # of every concept's training
     sampling_steps: int
     jobs: int  # the first so many
 
 
-FULL = Budget(80, 300, 1e-3, 4, 30, len(JOBS))
-QUICK = Budget(40, 80, 1e-3, 2, 12, 3)
+FULL = Budget(200, 16, len(JOBS))
+QUICK = Budget(30, 6, 2)
 WHOLE = "whole method"
+WHOLE_LESS = "without suppression"
+PLACE_ALONE = "background reads its place alone"
 MERGED, MASKED = "merged concepts, one prompt", "merged concepts, masked conditioning"
 _CONFIG = WeaveConfig(cfg=3.0, suppression=0.2, negative="")
 VARIANTS: dict[str, WeaveConfig] = {
     WHOLE: _CONFIG,
     "without injection": replace(_CONFIG, resnet_until=0.0, attention_until=0.0),
     "without prompts of their own": _CONFIG,
-    "without suppression": replace(_CONFIG, suppression=0.0),
+    WHOLE_LESS: replace(_CONFIG, suppression=0.0),
+    PLACE_ALONE: _CONFIG,
     "score mixing": replace(_CONFIG, mixing=Mixing.SCORES),
     MERGED: _CONFIG,
     MASKED: replace(_CONFIG, resnet_until=0.0, attention_until=0.0, mixing=Mixing.SCORES),
 }
 NOTES = {
+    PLACE_ALONE: "its prompt is \"a photo at the beach\"; the paper's names all objects",
     "without prompts of their own": "every region reads one prompt with all names",
     "score mixing": "the paper's naive baseline: a pass for each concept",
     MERGED: "all differences added up in one model, all names in one prompt, same injection",
@@ -119,8 +128,35 @@ class Measure:
 
 MEASURES = (
     Measure("likeness", "likeness", "cosine of what stands in a region with its own concept"),
-    Measure("identity", "identity", "share of regions that are nearest to their own concept"),
+    Measure(
+        "identity", "identity", "share of regions nearest to their own concept, out of sixteen"
+    ),
     Measure("mixing", "mixing", "share of regions that are nearer to another woven concept", False),
     Measure("layout", "layout", "IoU of the objects found with those of the template"),
     Measure("background", "background", "share of pictures that keep the template's background"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What the paper says, and the two rows and the column that can show it here."""
+
+    text: str
+    against: str  # variant
+    measure: str  # key of a measure
+
+
+CLAIMS = (
+    Claim("Injected features hold the template's layout", "without injection", "layout"),
+    Claim(
+        "A prompt of its own for every concept keeps looks apart",
+        "without prompts of their own",
+        "likeness",
+    ),
+    Claim("Suppressing the concept-free features brings concepts out", WHOLE_LESS, "likeness"),
+    Claim("Mixing features is better than mixing scores", "score mixing", "likeness"),
+    Claim("... and what it draws keeps to the layout better", "score mixing", "layout"),
+    Claim("Better than merged weights and one prompt", MERGED, "likeness"),
+    Claim("... with fewer concepts in a wrong place", MERGED, "mixing"),
+    Claim("Better than conditioning under masks", MASKED, "likeness"),
 )

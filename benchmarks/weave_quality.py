@@ -3,9 +3,9 @@
     .venv/bin/python benchmarks/weave_quality.py --quick
     .venv/bin/python benchmarks/weave_quality.py
 
-Learns objects that the model has no word for, each from a picture of its own, K and V alone; weaves
-2, 3 and 4 of them into templates of plain shapes, with the whole method, with one part switched off
-in turn, and by what else there is. Finished cells (job, seed, variant) and learned concepts stand
+Learns objects that the model has no word for, each from pictures of its own; weaves 2, 3 and 4 of
+them into templates of plain shapes, with the whole method, with one part switched off in turn, and
+by what else there is. Finished cells (job, seed, variant) and learned concepts stand
 below `runs/` and are not made again; stop and start as you like. `--report` writes the page only.
 """
 
@@ -14,27 +14,25 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import platform
-import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from datetime import date
+from functools import lru_cache
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from weave_page import Cells, page
 from weave_plan import (
-    CONCEPTS,
     FULL,
     JOBS,
     MASKED,
     MEASURES,
     MERGED,
-    NOTES,
+    PLACE_ALONE,
     QUICK,
+    TEACHING,
     VARIANTS,
-    WHOLE,
     WORDS,
     Budget,
     Job,
@@ -42,9 +40,7 @@ from weave_plan import (
 
 from conceptloom.cli.measures import as_image, mean
 from conceptloom.cli.models import open_host
-from conceptloom.cli.presets import TINYWORLD
 from conceptloom.host.ports import Host
-from conceptloom.methods.break_a_scene import ClassImages, learn_scene
 from conceptloom.methods.concept_weaver import (
     InversionConfig,
     Regions,
@@ -54,48 +50,38 @@ from conceptloom.methods.concept_weaver import (
     make_template,
     weave,
 )
+from conceptloom.methods.personalized_residuals import learn_residuals
 from conceptloom.samplers.sigmas import ddim_sigmas
-from conceptloom.tinyworld.concepts import concept_scene
+from conceptloom.tinyworld.concepts import CONCEPTS, concept_scene
 from conceptloom.tinyworld.oracle import iou, likeness, load_oracle
-from conceptloom.training.adapters import Scope
 from conceptloom.training.checkpoints import model_digest
 from conceptloom.training.concept import Concept, Diff, stacked
 from conceptloom.training.concept_file import load_concept, save_concept
 from conceptloom.training.previews import PreviewConfig
-from conceptloom.training.scene import make_scene
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE, RUNS = ROOT / "docs" / "results" / "weave_quality.md", ROOT / "runs" / "weave_quality"
-TAUGHT_SEED, TAUGHT_BACKGROUND = 2, "white"
-Cells = dict[tuple[str, int, str], dict[str, list[float]]]
+TAUGHT_ON, FIRST_SEED = ("white", "grass", "beach"), 2
+UNSEEN = 5  # a seed that no concept was taught with
+STANDS = 0.2  # IoU from which on an object that is found stands in a region
 
 
 def learned(host: Host, name: str, budget: Budget, folder: Path) -> Concept:
-    """A concept of one object, learned once."""
+    """A concept of one object, learned once, from pictures of it alone."""
     path = folder / f"{name}.safetensors"
     if path.is_file():
         return load_concept(path)
-    truth, base = concept_scene([name], TAUGHT_SEED, TAUGHT_BACKGROUND), TINYWORLD.config
-    handle = f"my-{name}"
-    scene = make_scene(
-        [as_image(truth.image)], {handle: [torch.from_numpy(truth.masks[0])]}, {handle: WORDS[name]}
-    )
-    config = replace(
-        base,
-        token_phase=replace(base.token_phase, steps=budget.token_steps),
-        weight_phase=replace(
-            base.weight_phase, steps=budget.weight_steps, scope=Scope.CROSS_ATTENTION_KV,
-            learning_rate=budget.weight_rate,
-        ),
-        batch_size=budget.batch_size,
-        prior_weight=0.0,
-    )  # fmt: skip
+    images = [
+        as_image(concept_scene([name], seed, background).image)
+        for seed, background in enumerate(TAUGHT_ON, FIRST_SEED)
+    ]
+    config = replace(TEACHING, steps=budget.teaching_steps)
     previews = PreviewConfig(steps=1, cfg=1.0)
-    found = learn_scene(
-        host, scene, config, class_images=ClassImages(draw=0), previews=previews
-    ).concept
-    save_concept(found, path)
-    return found
+    found = learn_residuals(
+        host, images, f"my-{name}", WORDS[name].split()[-1], config, previews=previews
+    )
+    save_concept(found.concept, path)
+    return found.concept
 
 
 def regions_of(job: Job, template: object, bank: dict[str, Concept], variant: str) -> Regions:
@@ -117,7 +103,11 @@ def regions_of(job: Job, template: object, bank: dict[str, Concept], variant: st
         wishes.append(
             Wish(concept=own, word=word, mask=torch.from_numpy(mask), handle=handle, prompt=prompt)
         )
-    behind = Wish(concept=merged, word="", prompt=every) if variant == MERGED else None
+    behind = None
+    if variant == MERGED:
+        behind = Wish(concept=merged, word="", prompt=every)
+    elif variant == PLACE_ALONE:
+        behind = Wish(concept=None, word="", prompt=f"a photo {job.place}")
     return make_regions(job.sentence, wishes, behind)
 
 
@@ -127,8 +117,9 @@ def merged_concept(concepts: list[Concept]) -> Concept:
     weights: dict[str, Diff] = {}
     for concept in concepts:
         for name, change in concept.weights.items():
-            before = weights[name].tensor if name in weights else 0.0
-            weights[name] = Diff(before + change.tensor)
+            added = change.scale * change.up @ change.down.flatten(1)
+            before = weights[name].tensor if name in weights else torch.zeros_like(added)
+            weights[name] = Diff(before + added)
     return replace(concepts[0], handles=stack.handles, weights=weights)
 
 
@@ -141,20 +132,27 @@ def drawn(
     return weave(host, inverted, regions, VARIANTS[variant]).image[0]
 
 
+@lru_cache(maxsize=1)
+def references() -> dict[str, torch.Tensor]:
+    """What every unseen object looks like, seen alone."""
+    shown = {name: concept_scene([name], UNSEEN) for name in CONCEPTS}
+    return {
+        name: load_oracle().reference(scene.image, scene.masks[0]) for name, scene in shown.items()
+    }
+
+
 def judged(image: torch.Tensor, job: Job, seed: int) -> dict[str, list[float]]:
     """What the oracle says, region by region."""
-    oracle, truth = load_oracle(), job.template(seed)
-    references = {}
-    for name in CONCEPTS:
-        taught = concept_scene([name], TAUGHT_SEED, TAUGHT_BACKGROUND)
-        references[name] = oracle.reference(taught.image, taught.masks[0])
+    oracle, truth, known = load_oracle(), job.template(seed), references()
     found: dict[str, list[float]] = {measure.key: [] for measure in MEASURES}
     seen = oracle.find(image)
     for name, mask in zip(job.concepts, truth.masks, strict=True):
         region = torch.from_numpy(mask) > 0.5
-        there = oracle.describe(image, mask)
-        nearest = max(references, key=lambda n: likeness(there, references[n]))
-        found["likeness"].append(likeness(there, references[name]))
+        standing = max(seen, key=lambda one: iou(one.mask, region), default=None)
+        is_there = standing is not None and iou(standing.mask, region) > STANDS
+        there = standing if is_there else oracle.describe(image, mask)
+        nearest = max(known, key=lambda n: likeness(there, known[n]))
+        found["likeness"].append(likeness(there, known[name]))
         found["identity"].append(float(nearest == name))
         found["mixing"].append(float(nearest != name and nearest in job.concepts))
         found["layout"].append(max((iou(one.mask, region) for one in seen), default=0.0))
@@ -187,7 +185,7 @@ def compute(host: Host, budget: Budget, seeds: int, folder: Path) -> None:
             continue
         began = time.process_time()
         for name in job.concepts:
-            bank[name] = bank.get(name) or learned(host, name, budget, folder)
+            bank[name] = bank.get(name) or learned(host, name, budget, folder.parent)
         if (job.name, seed) not in templates:
             image = as_image(job.template(seed).image)[None]
             templates[job.name, seed] = make_template(
@@ -196,7 +194,10 @@ def compute(host: Host, budget: Budget, seeds: int, folder: Path) -> None:
         template = templates[job.name, seed]
         image = drawn(host, job, seed, variant, bank, template)
         part = path.with_suffix(".part")
-        save_file({"image": (image * 255).round().byte().contiguous()}, part)
+        kept = {
+            "image": (image * 255).round().byte().contiguous(), "psnr": torch.tensor(template.psnr),
+        }  # fmt: skip
+        save_file(kept, part)
         part.replace(path)
         found = judged(image, job, seed)
         told = ", ".join(f"{key} {mean(values):.2f}" for key, values in found.items())
@@ -206,59 +207,18 @@ def compute(host: Host, budget: Budget, seeds: int, folder: Path) -> None:
 
 def finished(budget: Budget, seeds: int, folder: Path) -> Cells:
     """Cells that are there, as the present oracle sees them."""
-    return {
-        (job.name, seed, variant): judged(load_file(path)["image"].float() / 255, job, seed)
-        for job, seed, variant in all_cells(budget, seeds)
-        if (path := file_of(folder, job, seed, variant)).is_file()
-    }
+    cells: Cells = {}
+    for job, seed, variant in all_cells(budget, seeds):
+        path = file_of(folder, job, seed, variant)
+        if path.is_file():
+            kept = load_file(path)
+            found = judged(kept["image"].float() / 255, job, seed)
+            cells[job.name, seed, variant] = {**found, "psnr": [float(kept["psnr"])]}
+    return cells
 
 
-def page(cells: Cells, budget: Budget, seeds: int, command: str, digest: str) -> str:
-    """The results as Markdown."""
-    wanted = budget.jobs * seeds * len(VARIANTS)
-    lines = [
-        "# Concept Weaver on TinyWorld: what each part is good for",
-        "",
-        f"    {command}",
-        "",
-        f"{date.today()}, {platform.machine()}, torch {torch.__version__.split('+')[0]}, one CPU "
-        f"thread; base model {digest[:12]}. {len(cells)} of {wanted} cells are finished.",
-        "",
-        f"{budget.jobs} templates of 2, 3 and 4 objects, {seeds} arrangement(s) each. Concepts: K "
-        f"and V, {budget.token_steps} + {budget.weight_steps} steps; {budget.sampling_steps} "
-        "sampling steps. Gain: by how much the whole method is better over the same cells, ± "
-        "standard error; bold beyond two of them.",
-        "",
-        "| variant | cells | " + " | ".join(m.title for m in MEASURES) + " |",
-        "|---|--:|" + "---|" * len(MEASURES),
-    ]
-    for variant in VARIANTS:
-        mine = {key[:2]: found for key, found in cells.items() if key[2] == variant}
-        whole = {key[:2]: found for key, found in cells.items() if key[2] == WHOLE}
-        if not mine:
-            continue
-        figures = []
-        for measure in MEASURES:
-            told = f"{mean([mean(found[measure.key]) for found in mine.values()]):.2f}"
-            if variant != WHOLE:
-                sign = 1 if measure.is_better_high else -1
-                gains = [
-                    sign * (mean(whole[k][measure.key]) - mean(mine[k][measure.key]))
-                    for k in mine
-                    if k in whole
-                ]
-                told += f" ({gain_told(gains)})"
-            figures.append(told)
-        lines.append(f"| {variant} | {len(mine)} | {' | '.join(figures)} |")
-    lines += ["", *(f"* {m.title}: {m.meaning}." for m in MEASURES)]
-    lines += [f"* {variant}: {note}." for variant, note in NOTES.items()]
-    return "\n".join(lines) + "\n"
-
-
-def gain_told(gains: list[float]) -> str:
-    error = statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else float("nan")
-    text = f"{mean(gains):+.2f} ± {error:.2f}"
-    return f"**{text}**" if abs(mean(gains)) > 2 * error else text
+def short_digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def main() -> None:
@@ -273,12 +233,13 @@ def main() -> None:
     host = open_host(device="cpu")
     digest = model_digest(host)
     key = json.dumps([digest, asdict(budget)])
-    folder = RUNS / hashlib.sha256(key.encode()).hexdigest()[:12]
+    ways = repr({name: asdict(config) for name, config in VARIANTS.items()})
+    folder = RUNS / short_digest(key) / short_digest(ways)  # of the bank, and of its cells
     if not options.report:
         compute(host, budget, options.seeds, folder)
     command = "python benchmarks/weave_quality.py" + (" --quick" if options.quick else "")
     cells = finished(budget, options.seeds, folder)
-    text = page(cells, budget, options.seeds, command, digest)
+    text = page(cells, budget, options.seeds, len(TAUGHT_ON), command, digest)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(text, encoding="utf-8")
     print(f"wrote {options.out}")

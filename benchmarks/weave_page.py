@@ -1,0 +1,141 @@
+"""The page that tells of a run of weave_quality.py."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+from collections.abc import Mapping
+from datetime import date
+
+import torch
+from weave_plan import CLAIMS, MEASURES, NOTES, VARIANTS, WHOLE, Budget, Claim, Measure
+
+from conceptloom.cli.measures import mean
+
+# (job, seed, variant) -> measure -> one number for each region
+Cells = dict[tuple[str, int, str], dict[str, list[float]]]
+
+
+def page(cells: Cells, budget: Budget, seeds: int, taught: int, command: str, digest: str) -> str:
+    """The results as Markdown.
+
+    Args:
+        taught: pictures of every concept.
+    """
+    wanted = budget.jobs * seeds * len(VARIANTS)
+    decibels = sorted({found["psnr"][0] for found in cells.values()})
+    above = sum(value > 30 for value in decibels)
+    lines = [
+        "# Concept Weaver on TinyWorld: what each part is good for",
+        "",
+        f"    {command}",
+        "",
+        f"{date.today()}, {platform.machine()}, torch {torch.__version__.split('+')[0]}, one CPU "
+        f"thread; base model {digest[:12]}. {len(cells)} of {wanted} cells are finished.",
+        "",
+        f"{budget.jobs} templates of 2, 3 and 4 objects, {seeds} arrangement(s) each. Concepts: "
+        f"personalized residuals, {budget.teaching_steps} steps from {taught} pictures, "
+        f"each alone; {budget.sampling_steps} sampling steps. Gain: by how much the whole method "
+        "is better over the same cells, ± standard error; bold beyond two of them.",
+        "",
+        *table(cells),
+        "",
+        *(f"* {m.title}: {m.meaning}." for m in MEASURES),
+        *(f"* {variant}: {note}." for variant, note in NOTES.items()),
+        "",
+        "## The template comes back",
+        "",
+        f"{above} of {len(decibels)} inverted templates come back with more than 30 dB (PSNR, "
+        f"against what the autoencoder makes of the picture): {decibels[0]:.1f} to "
+        f"{decibels[-1]:.1f} dB.",
+        "",
+        "## By number of concepts",
+        "",
+        *by_count(cells),
+        "",
+        "## What this says of the paper's claims",
+        "",
+        "| claim | measured by | gain of the whole method | here |",
+        "|---|---|--:|---|",
+        *(claim_told(claim, cells) for claim in CLAIMS),
+        "",
+        "Holds and fails are differences beyond two standard errors; the rest is open with so few "
+        "cells. TinyWorld is a small model of coloured shapes: it tells whether the parts do what "
+        "they are there for, and nothing of photographs.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def table(cells: Cells) -> list[str]:
+    """A row for each variant."""
+    rows = [
+        "| variant | cells | " + " | ".join(m.title for m in MEASURES) + " |",
+        "|---|--:|" + "---|" * len(MEASURES),
+    ]
+    for variant in VARIANTS:
+        mine = of_variant(cells, variant)
+        if not mine:
+            continue
+        figures = []
+        for measure in MEASURES:
+            told = f"{average(mine, measure.key):.2f}"
+            if variant != WHOLE:
+                told += f" ({gain_told(gains(cells, variant, measure))})"
+            figures.append(told)
+        rows.append(f"| {variant} | {len(mine)} | {' | '.join(figures)} |")
+    return rows
+
+
+def by_count(cells: Cells) -> list[str]:
+    """Likeness and identity with 2, 3 and 4 concepts."""
+    counts = sorted({len(job.split()) - 1 for job, _, _ in cells})
+    rows = [
+        "| variant | " + " | ".join(f"{n}: likeness | {n}: identity" for n in counts) + " |",
+        "|---|" + "--:|--:|" * len(counts),
+    ]
+    for variant in VARIANTS:
+        figures = []
+        for count in counts:
+            mine = {
+                key: found
+                for key, found in of_variant(cells, variant).items()
+                if len(key[0].split()) - 1 == count
+            }
+            figures += [f"{average(mine, key):.2f}" for key in ("likeness", "identity")]
+        rows.append(f"| {variant} | {' | '.join(figures)} |")
+    return rows
+
+
+def of_variant(cells: Cells, variant: str) -> dict[tuple[str, int], dict[str, list[float]]]:
+    return {(job, seed): found for (job, seed, name), found in cells.items() if name == variant}
+
+
+def average(found: Mapping[tuple[str, int], dict[str, list[float]]], key: str) -> float:
+    return mean([mean(cell[key]) for cell in found.values()])
+
+
+def gains(cells: Cells, variant: str, measure: Measure) -> list[float]:
+    """By how much the whole method is better, cell by cell."""
+    whole, sign = of_variant(cells, WHOLE), 1 if measure.is_better_high else -1
+    return [
+        sign * (mean(whole[place][measure.key]) - mean(found[measure.key]))
+        for place, found in of_variant(cells, variant).items()
+        if place in whole
+    ]
+
+
+def claim_told(claim: Claim, cells: Cells) -> str:
+    """A row: the claim, its measure, the gain, and whether it holds."""
+    (measure,) = [m for m in MEASURES if m.key == claim.measure]
+    found = gains(cells, claim.against, measure)
+    error = statistics.stdev(found) / len(found) ** 0.5 if len(found) > 1 else float("inf")
+    verdict = (
+        "holds" if mean(found) > 2 * error else "fails" if mean(found) < -2 * error else "open"
+    )
+    return f"| {claim.text} | {measure.title}, {claim.against} | {gain_told(found)} | {verdict} |"
+
+
+def gain_told(gains: list[float]) -> str:
+    error = statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else float("nan")
+    text = f"{mean(gains):+.2f} ± {error:.2f}"
+    return f"**{text}**" if abs(mean(gains)) > 2 * error else text
