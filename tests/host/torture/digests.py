@@ -37,7 +37,7 @@ def _feed(digest: Any, value: Any) -> None:
             digest.update(field.name.encode())
             _feed(digest, getattr(value, field.name))
     elif isinstance(value, Mapping):
-        for key, part in value.items():
+        for key, part in sorted(value.items(), key=lambda item: repr(item[0])):
             digest.update(repr(key).encode())
             _feed(digest, part)
     elif isinstance(value, (list, tuple)):

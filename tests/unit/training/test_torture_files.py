@@ -37,8 +37,15 @@ def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths.os, "fsync", lambda _: None)
 
 
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What libraries load when they are first used is none of the files' doing."""
+    for make, read in KINDS.values():
+        read(make(tmp_path_factory.mktemp("first")))
+
+
 @pytest.fixture(autouse=True)
-def modest_memory() -> Iterator[None]:
+def modest_memory(loaded: None) -> Iterator[None]:
     """However large a file says that it is."""
     resource = pytest.importorskip("resource", reason="needs POSIX figures of memory")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
