@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import statistics
 import subprocess
 import sys
@@ -247,7 +248,8 @@ def page(options: argparse.Namespace, workers: dict[str, Worker], version: str) 
         "It copies the MODEL by loading it once more, which is part of its peak."
     )
     lines = ["# A step of Personalized Residuals beside core Train LoRA", ""]
-    lines += ["    COMFYUI_PATH=~/comfy/ComfyUI python benchmarks/residuals_step.py", ""]
+    command = shlex.join(["python", "benchmarks/residuals_step.py", *sys.argv[1:]])
+    lines += [f"    COMFYUI_PATH=~/comfy/ComfyUI {command}", ""]
     return "\n".join([*lines, head, "", *table(workers), "", told, ""])
 
 
