@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from clic_stories import LEARNED as ORNAMENT
+from conceptlab_stories import INVENTED
 from headless import ROOT, HeadlessComfyUI
 from PIL import Image
 from workflow_graph import Graph
@@ -23,6 +24,7 @@ WORKFLOWS = ROOT / "workflows"
 SHIPPED = {
     "1-learn-a-scene": LEARNED,
     "7-learn-an-ornament": ORNAMENT,
+    "13-invent": INVENTED,
 }
 CONCEPTS = WORKFLOWS / "concepts"
 HELP = ROOT / "web" / "docs" / "images"
@@ -38,6 +40,10 @@ ON_THUMBNAIL = {
     "7-learn-an-ornament": ["Samples", "Attention of the word"],
     "8-match-regions": ["The places that were found", "Their masks", "Drawn there"],
     "9-new-objects": ["New objects, 0 base steps", "New objects, 2 base steps"],
+    "13-invent": ["What it left, look by look", "The invention", "At the beach"],
+    "14-mix": ["Half and half: samples", "More of a star: samples"],
+    "15-three-generations": ["First parent", "Second parent", "The child", "The grandchild"],
+    "16-invention-in-a-scene": ["Save Image"],
 }
 # Help page picture -> workflow and title of the node that shows it.
 IN_HELP = {

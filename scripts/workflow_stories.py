@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from clic_stories import carry_an_ornament, learn_an_ornament, match_regions, new_objects
+from conceptlab_stories import invent, invention_in_a_scene, mix, three_generations
 from residual_stories import residuals_and_lag, two_concepts_with_lag
 from workflow_graph import Graph, Node, Output
 
@@ -29,6 +30,10 @@ def stories(schemas: dict[str, Any]) -> dict[str, Graph]:
         "7-learn-an-ornament": learn_an_ornament(Graph(schemas)),
         "8-match-regions": match_regions(Graph(schemas)),
         "9-new-objects": new_objects(Graph(schemas)),
+        "13-invent": invent(Graph(schemas)),
+        "14-mix": mix(Graph(schemas)),
+        "15-three-generations": three_generations(Graph(schemas)),
+        "16-invention-in-a-scene": invention_in_a_scene(Graph(schemas)),
     }
 
 
