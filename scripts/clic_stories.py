@@ -149,9 +149,9 @@ def new_objects(graph: Graph) -> Graph:
     graph.note(
         "## New objects that carry the ornament\n\n"
         "*Two-Stage Generation* lets the base model lay an object out for the first steps and "
-        "brings the concept in afterwards, so that the object keeps a shape of its own. Above: the "
-        "concept from the first step on (`base_steps` 0). Below: after a few steps of the base "
-        "model. The same noise in both.\n\n"
+        "brings the concept in afterwards, so that the object keeps a shape of its own. First the "
+        "concept from the first step on (`base_steps` 0), then after 4 steps of the base model, "
+        "last the base model alone. The same noise in all.\n\n"
         "**Your own:** load your concept and its checkpoint, and write what should carry it in "
         "both prompts. 5 base steps of 50 are the paper's; more leave the concept less room.",
         (40, 40), (520, 290),
@@ -173,8 +173,9 @@ def new_objects(graph: Graph) -> Graph:
         for i, (title, (clip, text)) in enumerate(texts.items())
     ]
     empty = graph.node("EmptyLatentImage", (60, 960), (300, 120), width=PX, height=PX, batch_size=4)
-    for row, (title, base_steps) in enumerate((("The concept alone", 0), ("In two stages", 2))):
-        top = 80 + 560 * row
+    stages = {"The concept alone": 0, "In two stages": 4, "The base model": SETTINGS["steps"]}
+    for row, (title, base_steps) in enumerate(stages.items()):
+        top = 80 + 540 * row
         drawn = graph.node(
             "ConceptLoomTwoStageGeneration", (800, top), (300, 400), title,
             base_model=base[0], model=known[0], base_positive=encoded[0][0],
@@ -184,7 +185,7 @@ def new_objects(graph: Graph) -> Graph:
         decoded = graph.node("VAEDecode", (1140, top), (160, 60), samples=drawn[0], vae=base[2])
         _show(graph, f"New objects, {base_steps} base steps", decoded[0], (1340, top), (360, 420))
     graph.group("1. A learned ornament, and prompts", 40, 360, 700, 740, GREEN)
-    graph.group("2. New objects", 780, 10, 940, 1090, BLUE)
+    graph.group("2. New objects", 780, 10, 940, 1640, BLUE)
     return graph
 
 

@@ -39,7 +39,7 @@ ON_THUMBNAIL = {
     "6-two-concepts-with-lag": ["Save Image", "Masks, averaged"],
     "7-learn-an-ornament": ["Samples", "Attention of the word"],
     "8-match-regions": ["The places that were found", "Their masks", "Drawn there"],
-    "9-new-objects": ["New objects, 0 base steps", "New objects, 2 base steps"],
+    "9-new-objects": [f"New objects, {n} base steps" for n in (0, 4, 20)],
     "13-invent": ["What it left, look by look", "The invention", "At the beach"],
     "14-mix": ["Half and half: samples", "More of a star: samples"],
     "15-three-generations": ["First parent", "Second parent", "The child", "The grandchild"],
