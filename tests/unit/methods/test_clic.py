@@ -252,7 +252,7 @@ def test_the_official_form_by_hand(host: DiffusersHost) -> None:
     whole = host.schedule.add_noise(material.latents([sample]), eps, at)
     region = host.schedule.add_noise(material.regions([sample]), eps, at)
     prompts = [
-        host.encode_prompt(text, vectors) for text in ("a object with <mark> style", "<mark>")
+        host.encode_prompt(text, vectors) for text in ("an object with <mark> style", "<mark>")
     ]
     with torch.no_grad():
         wholly, apart = (
