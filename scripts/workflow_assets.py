@@ -26,7 +26,7 @@ SHIPPED = {
     "7-learn-an-ornament": ORNAMENT,
     "13-invent": INVENTED,
 }
-CONCEPTS = WORKFLOWS / "concepts"
+CONCEPTS, PICTURES = WORKFLOWS / "concepts", WORKFLOWS / "pictures"
 HELP = ROOT / "web" / "docs" / "images"
 THUMBNAIL_PX = (512, 384)
 # Titles of the nodes whose pictures make the thumbnail.
@@ -40,6 +40,9 @@ ON_THUMBNAIL = {
     "7-learn-an-ornament": ["Samples", "Attention of the word"],
     "8-match-regions": ["The places that were found", "Their masks", "Drawn there"],
     "9-new-objects": [f"New objects, {n} base steps" for n in (0, 4, 20)],
+    "10-train-two-weave-two": ["Invert Template", "Regions", "Woven"],
+    "11-three-with-background": ["Concept Bank", "Regions", "Woven"],
+    "12-photograph-as-template": ["Invert Template", "Regions", "Woven"],
     "13-invent": ["What it left, look by look", "The invention", "At the beach"],
     "14-mix": ["Half and half: samples", "More of a star: samples"],
     "15-three-generations": ["First parent", "Second parent", "The child", "The grandchild"],
@@ -67,6 +70,8 @@ def main() -> None:
     base = given.base or Path(tempfile.mkdtemp(prefix="conceptloom-workflows-"))
     try:
         with HeadlessComfyUI(given.comfyui, base) as server:
+            for picture in PICTURES.iterdir():
+                shutil.copy(picture, base / "input")
             build(server, json_only=given.json_only, only=given.only or [""])
     finally:
         if not given.base:

@@ -7,6 +7,7 @@ from typing import Any
 from clic_stories import carry_an_ornament, learn_an_ornament, match_regions, new_objects
 from conceptlab_stories import invent, invention_in_a_scene, mix, three_generations
 from residual_stories import residuals_and_lag, two_concepts_with_lag
+from weaver_stories import photograph_as_template, three_with_background, train_two_weave_two
 from workflow_graph import Graph, Node, Output
 
 OBJECTS, SCENE_SEED = "split, bullseye", 2
@@ -30,6 +31,9 @@ def stories(schemas: dict[str, Any]) -> dict[str, Graph]:
         "7-learn-an-ornament": learn_an_ornament(Graph(schemas)),
         "8-match-regions": match_regions(Graph(schemas)),
         "9-new-objects": new_objects(Graph(schemas)),
+        "10-train-two-weave-two": train_two_weave_two(Graph(schemas)),
+        "11-three-with-background": three_with_background(Graph(schemas)),
+        "12-photograph-as-template": photograph_as_template(Graph(schemas)),
         "13-invent": invent(Graph(schemas)),
         "14-mix": mix(Graph(schemas)),
         "15-three-generations": three_generations(Graph(schemas)),

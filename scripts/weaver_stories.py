@@ -1,0 +1,206 @@
+"""The stories of Concept Weaver: train two and weave two, three with a background, a photograph."""
+
+from __future__ import annotations
+
+from workflow_graph import Graph, Node, Output
+
+GREEN, BLUE, VIOLET = "#3f5f3f", "#3f4f6f", "#5a4a6a"
+# handle -> object, and the word that it starts from
+LESSONS = {"my-target": ("bullseye", "circle"), "my-box": ("split", "square")}
+TAUGHT_ON = ("white", "grass", "beach")
+TEACHING = {
+    "steps": 110, "learning_rate": 1e-2, "ratio": 0.25, "train_handle": True, "handle_rate": 5e-3,
+    "preview_every": 0, "preview_steps": 20, "preview_cfg": 3.0,
+}  # fmt: skip
+PX = 64  # side of a TinyWorld picture
+STEPS = 16
+BANK = {  # shipped in workflows/concepts: object -> file
+    "bullseye": "weave-bullseye-tinyworld.safetensors",
+    "split": "weave-split-tinyworld.safetensors",
+    "house": "weave-house-tinyworld.safetensors",
+}
+PHOTO = "weave-photograph.jpg"  # shipped in workflows/pictures; goes into ComfyUI's input folder
+WEAVING = {"suppression": 0.2, "negative": "", "resnet_until": 0.8, "attention_until": 0.5}
+INVERTING = {"steps": STEPS, "scheduler": "ddim_uniform"}
+
+
+def train_two_weave_two(graph: Graph) -> Graph:
+    """Two objects, learned apart -> both in one picture, each in its place."""
+    graph.note(
+        "## Train two concepts, weave two\n\n"
+        "Press **Run**. Two objects are learned apart, from pictures of their own. *Invert "
+        "Template* finds the noise from which a template picture comes back; *Regions* says which "
+        "part of it becomes which concept, and *Region Feature Fuser* draws it again with both of "
+        "them, in one run of ComfyUI's own sampler.\n\n"
+        "**Your own:** learn each concept by *Cross-Attention Loss Trainer* with the preset "
+        "*Concept Weaver*, save it, and take any picture as template: drawn by any model, or a "
+        "photograph. Masks come from *Segment by Text*, SAM3 or your brush.",
+        (40, 40), (520, 330),
+    )  # fmt: skip
+    base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 400), (240, 90))
+    concepts = [
+        _taught(graph, base, handle, lesson, 540 + 760 * i)
+        for i, (handle, lesson) in enumerate(LESSONS.items())
+    ]
+    sentence = "a photo of a blue circle and a green square on a white background"
+    template = graph.node(
+        "ConceptLoomTinyWorldScene", (1200, 80), (300, 150), "Template",
+        objects="blue circle, green square", background="white", seed=1,
+    )  # fmt: skip
+    inverted = _inverted(graph, base, template[0], sentence, 1200, 300)
+    regions = _regions(
+        graph, concepts, template[1], inverted, sentence, ["blue circle", "green square"], 1620, 80,
+        background=": a photo on a white background",
+    )  # fmt: skip
+    fused = graph.node(
+        "ConceptLoomRegionFeatureFuser", (2080, 80), (320, 330), model=base[0], clip=base[1],
+        template=inverted[0], regions=regions[0], **WEAVING,
+    )  # fmt: skip
+    ddim = graph.node("KSamplerSelect", (2080, 460), (270, 70), sampler_name="euler")
+    drawn = graph.node(
+        "SamplerCustom", (2080, 580), (320, 260), model=fused[0], positive=fused[1],
+        negative=fused[2], latent_image=fused[3], sigmas=fused[4], sampler=ddim[0],
+        add_noise=False, noise_seed=0, cfg=3.0,
+    )  # fmt: skip
+    decoded = graph.node("VAEDecode", (2440, 80), (160, 60), samples=drawn[0], vae=base[2])
+    _saved(graph, decoded[0], 2440, 190, "two")
+    graph.group("1. Learn two objects apart", 40, 330, 1120, 1740, GREEN)
+    graph.group("2. A template, and who goes where", 1180, 10, 860, 1000, VIOLET)
+    graph.group("3. Both in one picture", 2060, 10, 780, 1000, BLUE)
+    return graph
+
+
+def three_with_background(graph: Graph) -> Graph:
+    """Three learned concepts and another background -> one picture."""
+    graph.note(
+        "## Weave three, with a background of its own\n\n"
+        "Three concepts that come with this pack, learned one by one. The **background** is a "
+        "region, too: what no mask covers. Its prompt, after a colon, names none of the things, so "
+        "that none of them is drawn there; a concept can go there as well "
+        "(`background_concept`).\n\n"
+        "*Concept Bank* shows what lies in `models/concepts`: filter, and pick by number.",
+        (40, 40), (520, 240),
+    )  # fmt: skip
+    base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 330), (240, 90))
+    concepts = [_loaded(graph, name, 480 + 190 * i) for i, name in enumerate(BANK)]
+    graph.node("ConceptLoomConceptBank", (60, 1070), (400, 380), filter="weave-")
+    words = ["blue circle", "green square", "yellow square"]
+    sentence = "a photo of a blue circle, a green square and a yellow square at the beach"
+    template = graph.node(
+        "ConceptLoomTinyWorldScene", (560, 330), (300, 150), "Template",
+        objects=", ".join(words), background="beach", seed=141,
+    )  # fmt: skip
+    inverted = _inverted(graph, base, template[0], sentence, 560, 550)
+    regions = _regions(
+        graph, concepts, template[1], inverted, sentence, words, 980, 80,
+        background=": a photo at the beach",
+    )  # fmt: skip
+    woven = _woven(graph, base, inverted, regions, 1440, 80)
+    _saved(graph, woven[0], 1820, 80, "three")
+    graph.group("1. A bank of concepts", 40, 260, 480, 1210, GREEN)
+    graph.group("2. A template, and who goes where", 540, 10, 860, 1240, VIOLET)
+    graph.group("3. All of them in one picture", 1420, 10, 780, 1000, BLUE)
+    return graph
+
+
+def photograph_as_template(graph: Graph) -> Graph:
+    """A picture from disk -> where its things are, by attention -> concepts in their place."""
+    graph.note(
+        "## A photograph as template\n\n"
+        f"Put `workflows/pictures/{PHOTO}` into ComfyUI's `input` folder, or drag it onto *Load "
+        "Image*. Nobody painted masks: *Attention Maps* reads where the model sees each word, and "
+        "*Threshold Mask* makes regions of that.\n\n"
+        "**Your own photograph:** with Stable Diffusion, *Segment by Text* (Grounding DINO and "
+        "SAM) gives sharper masks than attention.",
+        (40, 40), (520, 270),
+    )  # fmt: skip
+    base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 360), (240, 90))
+    concepts = [_loaded(graph, name, 510 + 190 * i) for i, name in enumerate(("bullseye", "split"))]
+    loaded = graph.node("LoadImage", (560, 80), (300, 330), "The photograph", image=PHOTO)
+    photo = graph.node(
+        "ImageScale", (60, 960), (300, 180), "To the size that the model draws", image=loaded[0],
+        upscale_method="area", width=PX, height=PX, crop="center",
+    )  # fmt: skip
+    words = ["blue circle", "green square"]
+    sentence = "a photo of a blue circle and a green square at the beach"
+    maps = graph.node(
+        "ConceptLoomAttentionMaps", (560, 470), (340, 420), model=base[0], clip=base[1],
+        vae=base[2], image=photo[0], prompt=sentence, words=", ".join(words),
+    )  # fmt: skip
+    masks = graph.node("ThresholdMask", (560, 950), (270, 80), mask=maps[1], value=0.5)
+    inverted = _inverted(graph, base, photo[0], sentence, 960, 80)
+    regions = _regions(
+        graph, concepts, masks[0], inverted, sentence, words, 1380, 80,
+        background=": a photo at the beach",
+    )  # fmt: skip
+    woven = _woven(graph, base, inverted, regions, 1840, 80)
+    _saved(graph, woven[0], 2220, 80, "photograph")
+    graph.group("1. Two learned concepts", 40, 290, 480, 620, GREEN)
+    graph.group("2. A photograph, and who goes where", 540, 10, 1260, 1060, VIOLET)
+    graph.group("3. Woven", 1820, 10, 780, 1000, BLUE)
+    return graph
+
+
+def _taught(graph: Graph, base: Node, handle: str, lesson: tuple[str, str], top: int) -> Output:
+    """A concept learned from three pictures of one object, each on another background."""
+    name, word = lesson
+    batch: Output | None = None
+    for i, background in enumerate(TAUGHT_ON):
+        picture = graph.node(
+            "ConceptLoomTinyWorldScene", (60, top + 180 * i), (270, 150),
+            objects=name, background=background, seed=2 + i,
+        )  # fmt: skip
+        if batch is None:
+            batch = picture[0]
+            continue
+        joined = graph.node(
+            "ImageBatch", (370, top + 120 * (i - 1)), (200, 60), image1=batch, image2=picture[0]
+        )
+        batch = joined[0]
+    assert batch is not None
+    trained = graph.node(
+        "ConceptLoomTrainPersonalizedResiduals", (400, top + 250), (400, 420), model=base[0],
+        clip=base[1], vae=base[2], images=batch, handle=handle, class_word=word, name=handle,
+        **TEACHING,
+    )  # fmt: skip
+    return trained[0]
+
+
+def _inverted(graph: Graph, base: Node, image: Output, sentence: str, left: int, top: int) -> Node:
+    """Invert Template, with what comes back shown on it."""
+    return graph.node(
+        "ConceptLoomInvertTemplate", (left, top), (340, 560), model=base[0], clip=base[1],
+        vae=base[2], image=image, prompt=sentence, **INVERTING,
+    )  # fmt: skip
+
+
+def _regions(
+    graph: Graph, concepts: list[Output], masks: Output, inverted: Node, sentence: str,
+    words: list[str], left: int, top: int, **more: str,
+) -> Node:  # fmt: skip
+    """Regions with its preview and prompts."""
+    sockets = {f"concepts__concept{i}": concept for i, concept in enumerate(concepts)}
+    regions = graph.node(
+        "ConceptLoomRegions", (left, top), (400, 620), **sockets, masks__mask0=masks,
+        sentence=sentence, words="\n".join(words), template=inverted[0], **more,
+    )  # fmt: skip
+    graph.node("PreviewAny", (left, top + 680), (400, 220), "Prompts", source=regions[2])
+    return regions
+
+
+def _woven(graph: Graph, base: Node, inverted: Node, regions: Node, left: int, top: int) -> Node:
+    return graph.node(
+        "ConceptLoomWeaveConcepts", (left, top), (340, 560), model=base[0], clip=base[1],
+        vae=base[2], template=inverted[0], regions=regions[0], cfg=5.0, **WEAVING,
+    )  # fmt: skip
+
+
+def _loaded(graph: Graph, name: str, top: int) -> Output:
+    return graph.node("ConceptLoomLoadConcept", (60, top), (400, 130), concept_name=BANK[name])[0]
+
+
+def _saved(graph: Graph, image: Output, left: int, top: int, prefix: str) -> None:
+    graph.node(
+        "SaveImage", (left, top), (360, 400), "Woven", images=image,
+        filename_prefix=f"conceptloom/weave/{prefix}",
+    )  # fmt: skip

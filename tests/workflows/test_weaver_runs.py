@@ -1,0 +1,94 @@
+"""Concept Weaver's workflows in a real ComfyUI; the oracle looks at what was woven."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from headless import ROOT, HeadlessComfyUI
+from PIL import Image
+from weaver_stories import PHOTO
+
+from conceptloom.tinyworld.concepts import CONCEPTS, concept_scene
+from conceptloom.tinyworld.oracle import likeness, load_oracle
+
+LIMIT = 1800  # seconds; half a minute on a quiet machine
+
+pytestmark = pytest.mark.slow
+
+
+def api(name: str) -> dict[str, Any]:
+    path = ROOT / "workflows" / "api" / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def by_title(graph: dict[str, Any], title: str) -> str:
+    (found,) = [number for number, node in graph.items() if node["_meta"]["title"] == title]
+    return found
+
+
+def woven(server: HeadlessComfyUI, graph: dict[str, Any], shown: dict[str, Any]) -> np.ndarray:
+    (picture,) = shown[by_title(graph, "Woven")]["images"]
+    return read(server.file(picture))
+
+
+def read(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def decibels(graph: dict[str, Any], shown: dict[str, Any]) -> float:
+    """What Invert Template told of its reconstruction."""
+    (told,) = shown[by_title(graph, "Invert Template")]["text"]
+    return float(told.split("reconstruction: ")[1].split()[0])
+
+
+def template_of(graph: dict[str, Any]) -> Any:
+    """The scene that TinyWorld Scene renders, with its masks."""
+    told = graph[by_title(graph, "Template")]["inputs"]
+    return concept_scene(told["objects"].split(", "), told["seed"], told["background"])
+
+
+def test_two_are_trained_and_woven(server: HeadlessComfyUI):
+    """So few steps teach little; the way is what counts here, and that the layout stays."""
+    graph = api("10-train-two-weave-two")
+    for node in graph.values():
+        if "Train" in node["class_type"]:
+            node["inputs"] |= {"steps": 6, "preview_steps": 1}
+    shown = server.run(graph, LIMIT)
+    assert decibels(graph, shown) > 30
+    picture, truth, oracle = woven(server, graph, shown), template_of(graph), load_oracle()
+    assert oracle.background(picture) == "white"
+    inside = truth.masks.max(axis=0) > 0.5
+    change = np.abs(picture.astype(float) - truth.image).mean(axis=-1)
+    assert change[inside].mean() > 2 * change[~inside].mean()
+    (prompts,) = shown[by_title(graph, "Prompts")]["text"]
+    assert "<my-target> circle" in prompts
+    assert "<my-box> square" in prompts
+
+
+def test_three_stand_where_they_should_on_their_background(server: HeadlessComfyUI):
+    graph = api("11-three-with-background")
+    shown = server.run(graph, LIMIT)
+    assert decibels(graph, shown) > 30
+    picture, truth, oracle = woven(server, graph, shown), template_of(graph), load_oracle()
+    alone = {name: concept_scene([name], 5) for name in CONCEPTS}
+    known = {name: oracle.reference(s.image, s.masks[0]) for name, s in alone.items()}
+    own = ("bullseye", "split", "house")
+    for name, mask in zip(own, truth.masks, strict=True):
+        there, before = (oracle.describe(image, mask) for image in (picture, truth.image))
+        assert likeness(there, known[name]) > likeness(before, known[name]), name
+
+
+def test_a_photograph_is_woven_into(server: HeadlessComfyUI):
+    graph = api("12-photograph-as-template")
+    shutil.copy(ROOT / "workflows" / "pictures" / PHOTO, server.base / "input")
+    shown = server.run(graph, LIMIT)
+    assert decibels(graph, shown) > 30
+    picture = woven(server, graph, shown)
+    assert picture.shape == (64, 64, 3)
+    assert load_oracle().background(picture) == "beach"
