@@ -25,7 +25,7 @@ from conceptloom.training.concept_file import load_concept, save_concept
 WORKFLOWS = Path(__file__).resolve().parent.parent / "workflows"
 SHIPPED, PICTURES = WORKFLOWS / "concepts", WORKFLOWS / "pictures"
 PHOTO_PX = 256
-RANK = 16
+RANK = 8
 
 
 def cut(change: Change, rank: int) -> LowRank:
