@@ -80,8 +80,9 @@ def judged(kept: dict[str, torch.Tensor], lesson: Lesson, judge: Judge) -> dict[
         for place in lesson.elsewhere:
             for image in kept[f"{number}/{place}"]:
                 verdict = judge.look(image, asked)
-                for identity in verdict.identities.values():
+                for name, identity in verdict.identities.items():
                     found[kind].append(float(identity.right))
+                    found["nearest"].append(float(identity.nearest == name))
                     found["likeness"].append(identity.similarity)
                 found["leak"].append(float(bool(verdict.leaked)))
                 found["background"].append(float(verdict.background == place))

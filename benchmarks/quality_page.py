@@ -105,7 +105,23 @@ def page(cells: Cells, budget: Budget, n_seeds: int, command: str, digest: str) 
         if gains[0][2]:
             figures = " | ".join(as_gain(gain, error) for gain, error, _ in gains)
             lines.append(f"| {variant.removeprefix('without ')} | {figures} |")
+    lines += ["", *prices(cells)]
     return "\n".join(lines) + "\n"
+
+
+def prices(cells: Cells) -> list[str]:
+    """What a part makes worse beyond two standard errors, said plainly."""
+    told: list[str] = []
+    for variant in SERVES:
+        worse = [
+            f"{measure.title} ({gain:+.2f})"
+            for measure in MEASURES
+            for gain, error, count in [compared(cells, variant, measure)]
+            if count and gain < -2 * error
+        ]
+        if worse:
+            told.append(f"* The {variant.removeprefix('without ')} costs {', '.join(worse)}.")
+    return ["What parts cost:", "", *told] if told else []
 
 
 def as_gain(gain: float, error: float) -> str:

@@ -64,7 +64,7 @@ class Budget:
 
 
 FULL = Budget(60, 250, Scope.FULL.value, 3e-4, 4, 0, 4, 25)
-QUICK = Budget(40, 140, Scope.LOW_RANK.value, 3e-3, 3, 0, 1, 16)
+QUICK = Budget(40, 200, Scope.FULL.value, 4e-4, 3, 0, 1, 16)
 
 Change = Callable[[BreakASceneConfig], BreakASceneConfig]
 Cells = dict[tuple[str, int, str], dict[str, list[float]]]  # (scene, seed, variant) -> measures
@@ -103,6 +103,9 @@ class Measure:
 MEASURES = (
     Measure("alone", "identity alone", "share of pictures of one word that show its object"),
     Measure("together", "identity together", "the same, per word, where all words are asked for"),
+    Measure(
+        "nearest", "nearest", "share of words whose object is the likest of 16, however unlike"
+    ),
     Measure("likeness", "likeness", "cosine of the oracle's description with the taught object"),
     Measure("iou", "attention IoU", "of the word's map with the exact mask, unseen arrangement"),
     Measure(
@@ -115,8 +118,8 @@ MEASURES = (
 SERVES = {
     "without phase 1": ("background",),
     "without masked loss": ("background",),
-    "without attention loss": ("alone", "together", "iou"),
-    "without union sampling": ("together",),
+    "without attention loss": ("alone", "together", "nearest", "iou"),
+    "without union sampling": ("together", "nearest"),
 }
 
 
