@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +28,11 @@ SCREENSHOTS = ROOT / "runs" / "screenshots"
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HeadlessComfyUI]:
-    with HeadlessComfyUI(COMFYUI.resolve(), tmp_path_factory.mktemp("comfyui")) as running:
+    base = tmp_path_factory.mktemp("comfyui")
+    (base / "input").mkdir()
+    for picture in (ROOT / "workflows" / "pictures").glob("*"):  # as workflows/README.md tells
+        shutil.copy(picture, base / "input")
+    with HeadlessComfyUI(COMFYUI.resolve(), base) as running:
         yield running
 
 
