@@ -169,9 +169,9 @@ def _in_order(history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
 
 
 def _term_names(rows: Sequence[Mapping[str, float]]) -> list[str]:
-    """Total first, the others in order of appearance."""
-    seen = dict.fromkeys(name for row in rows for name in row if name not in NOT_LOSSES)
-    return sorted(seen, key=lambda name: name != TOTAL)
+    """Total first, the others by name: a history that was saved between has another order."""
+    seen = {name for row in rows for name in row if name not in NOT_LOSSES}
+    return sorted(seen, key=lambda name: (name != TOTAL, name))
 
 
 def _phase_starts(rows: Sequence[Mapping[str, float]]) -> list[int]:

@@ -165,3 +165,12 @@ def test_colours_differ_from_each_other_and_from_paper() -> None:
     assert all(contrast(colour, PAPER) > 1.2 for colour in colours)
     assert contrast(QUIET, PAPER) >= 4.5
     assert contrast((0, 0, 0), (255, 255, 255)) == pytest.approx(21)
+
+
+def test_the_order_of_the_terms_in_a_row_changes_nothing() -> None:
+    """A run that goes on from a saved state has its rows in another order."""
+    rows = [
+        {"step": i, "total": 3.0 / i, "prior": 1.0 / i, "diffusion": 2.0 / i} for i in (1, 2, 3)
+    ]
+    turned = [dict(reversed(row.items())) for row in rows]
+    assert torch.equal(loss_plot(rows), loss_plot(turned))
