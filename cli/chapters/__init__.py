@@ -57,6 +57,6 @@ Teller = Callable[[Stage], Chapter]
 
 def tellers() -> tuple[Teller, ...]:
     """Every story, in the order of the page."""
-    from . import clic, conceptlab, weaver  # they are made of the classes above
+    from . import clic, conceptlab, residuals, weaver  # they are made of the classes above
 
-    return (clic.tell, weaver.tell, conceptlab.tell)
+    return (clic.tell, residuals.tell, weaver.tell, conceptlab.tell)
