@@ -45,6 +45,7 @@ ALWAYS_THERE = {"PIL", "einops", "numpy", "safetensors", "torch", "transformers"
 # Optional ones may be imported at once only where the room is itself optional.
 OPTIONAL = {
     "cli": {"rich", "tensorboard", "typer"},
+    "cli.batch": {"pydantic", "ray", "requests", "rich", "yaml"},
     "host.diffusers": {"accelerate", "diffusers"},
 }
 

@@ -27,6 +27,8 @@ FORBIDDEN_MODULES = {
 }
 # Where a user asks for a download by name, and who may offer that.
 DOWNLOADS, OFFERS_DOWNLOADS = "vision.downloads", {"nodes.download", "cli.download_command"}
+# Who may use the network all the same: the download, and a batch's way to the servers it is given.
+ON_REQUEST = {DOWNLOADS: "huggingface_hub", "cli.batch.comfyui_worker": "requests"}
 FORBIDDEN_CALLS = {
     "eval": "no code from strings",
     "exec": "no code from strings",
@@ -78,7 +80,7 @@ def test_no_forbidden_module_is_imported(source: Source) -> None:
         top = found.target.split(".")[0]
         if not found.is_own:
             reason = FORBIDDEN_MODULES.get(top)
-            asked_for = top == "huggingface_hub" and source.module == DOWNLOADS
+            asked_for = top == ON_REQUEST.get(source.module)
             assert reason is None or asked_for, (
                 f"{source.name}:{found.line} imports {top}: {reason}"
             )
