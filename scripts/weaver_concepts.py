@@ -1,9 +1,9 @@
-"""What the stories of Concept Weaver load: concepts of a small rank, and a photograph.
+"""What the stories of Concept Weaver load: concepts of a small rank.
 
     .venv/bin/python scripts/weaver_concepts.py runs/weave_quality/*/
 
 Takes what benchmarks/weave_quality.py learned and keeps the largest singular values, so that it
-fits into the repository. The photograph is rendered, with uneven light and noise.
+fits into the repository.
 """
 
 from __future__ import annotations
@@ -14,17 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
-from weaver_stories import BANK, PHOTO
+from weaver_stories import BANK
 
-from conceptloom.tinyworld.concepts import concept_scene, item
-from conceptloom.tinyworld.world import render
+from conceptloom.tinyworld.concepts import concept_scene
 from conceptloom.training.concept import Change, LowRank
 from conceptloom.training.concept_file import load_concept, save_concept
 
 WORKFLOWS = Path(__file__).resolve().parent.parent / "workflows"
-SHIPPED, PICTURES = WORKFLOWS / "concepts", WORKFLOWS / "pictures"
-PHOTO_PX = 256
+SHIPPED = WORKFLOWS / "concepts"
 RANK = 8
 
 
@@ -38,25 +35,11 @@ def cut(change: Change, rank: int) -> LowRank:
     return LowRank((left[:, :rank] * root).contiguous(), down.contiguous(), 1.0)
 
 
-def photograph() -> Image.Image:
-    """What plays a photograph: larger than the model draws, and not as clean."""
-    draw = np.random.default_rng(4)
-    spots = ((0.3, 0.44, 0.2), (0.71, 0.62, 0.19))
-    words = ("blue circle", "green square")
-    things = [item(word, spot, draw) for word, spot in zip(words, spots, strict=True)]
-    pixels, _ = render(things, "beach", draw, PHOTO_PX)
-    y, x = np.mgrid[:PHOTO_PX, :PHOTO_PX] / PHOTO_PX
-    light = 1.06 - 0.16 * np.hypot(x - 0.4, y - 0.35)
-    noisy = pixels * light[..., None] + draw.normal(0, 4, pixels.shape)
-    return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="where the benchmark keeps its concepts")
     parser.add_argument("--rank", type=int, default=RANK)
     given = parser.parse_args()
-    photograph().save(PICTURES / PHOTO, quality=85)
     for name, file in BANK.items():
         concept = load_concept(given.folder / f"{name}.safetensors")
         weights = {key: cut(change, given.rank) for key, change in concept.weights.items()}

@@ -19,7 +19,7 @@ BANK = {  # shipped in workflows/concepts: object -> file
     "split": "weave-split-tinyworld.safetensors",
     "house": "weave-house-tinyworld.safetensors",
 }
-PHOTO = "weave-photograph.jpg"  # shipped in workflows/pictures; goes into ComfyUI's input folder
+PHOTO_PX, GRAIN = 256, 0.03  # what plays a photograph is larger than the model draws, and grainy
 WEAVING = {"suppression": 0.2, "negative": "", "resnet_until": 0.8, "attention_until": 0.5}
 INVERTING = {"steps": STEPS, "scheduler": "ddim_uniform"}
 
@@ -104,30 +104,38 @@ def three_with_background(graph: Graph) -> Graph:
 
 
 def photograph_as_template(graph: Graph) -> Graph:
-    """A picture from disk -> where its things are, by attention -> concepts in their place."""
+    """A picture without masks -> where its things are, by attention -> concepts in their place."""
     graph.note(
         "## A photograph as template\n\n"
-        f"Put `workflows/pictures/{PHOTO}` into ComfyUI's `input` folder, or drag it onto *Load "
-        "Image*. Nobody painted masks: *Attention Maps* reads where the model sees each word, and "
-        "*Threshold Mask* makes regions of that.\n\n"
-        "**Your own photograph:** with Stable Diffusion, *Segment by Text* (Grounding DINO and "
-        "SAM) gives sharper masks than attention.",
-        (40, 40), (520, 270),
+        "Press **Run**. A rendered scene, larger than the model draws and with grain, plays the "
+        "photograph. Nobody painted masks: *Attention Maps* reads where the model sees each word, "
+        "and *Threshold Mask* makes regions of that.\n\n"
+        "**Your own photograph:** connect *Load Image* to *To the size that the model draws*, and "
+        "say in the prompts what it shows. With Stable Diffusion, *Segment by Text* (Grounding "
+        "DINO and SAM) gives sharper masks than attention.",
+        (40, 40), (520, 290),
     )  # fmt: skip
-    base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 360), (240, 90))
-    concepts = [_loaded(graph, name, 510 + 190 * i) for i, name in enumerate(("bullseye", "split"))]
-    loaded = graph.node("LoadImage", (560, 80), (300, 330), "The photograph", image=PHOTO)
-    photo = graph.node(
-        "ImageScale", (60, 960), (300, 180), "To the size that the model draws", image=loaded[0],
-        upscale_method="area", width=PX, height=PX, crop="center",
-    )  # fmt: skip
+    base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 400), (240, 90))
+    concepts = [_loaded(graph, name, 550 + 190 * i) for i, name in enumerate(("bullseye", "split"))]
     words = ["blue circle", "green square"]
+    scene = graph.node(
+        "ConceptLoomTinyWorldScene", (560, 80), (300, 170), "A scene",
+        objects=", ".join(words), background="beach", seed=23, size=PHOTO_PX,
+    )  # fmt: skip
+    grainy = graph.node(
+        "ImageAddNoise", (560, 310), (300, 130), "The photograph", image=scene[0], seed=0,
+        strength=GRAIN,
+    )  # fmt: skip
+    photo = graph.node(
+        "ImageScale", (560, 500), (300, 180), "To the size that the model draws",
+        image=grainy[0], upscale_method="area", width=PX, height=PX, crop="center",
+    )  # fmt: skip
     sentence = "a photo of a blue circle and a green square at the beach"
     maps = graph.node(
-        "ConceptLoomAttentionMaps", (560, 470), (340, 420), model=base[0], clip=base[1],
+        "ConceptLoomAttentionMaps", (560, 740), (340, 420), model=base[0], clip=base[1],
         vae=base[2], image=photo[0], prompt=sentence, words=", ".join(words),
     )  # fmt: skip
-    masks = graph.node("ThresholdMask", (560, 950), (270, 80), mask=maps[1], value=0.5)
+    masks = graph.node("ThresholdMask", (560, 1220), (270, 80), mask=maps[1], value=0.5)
     inverted = _inverted(graph, base, photo[0], sentence, 960, 80)
     regions = _regions(
         graph, concepts, masks[0], inverted, sentence, words, 1380, 80,
@@ -135,8 +143,8 @@ def photograph_as_template(graph: Graph) -> Graph:
     )  # fmt: skip
     woven = _woven(graph, base, inverted, regions, 1840, 80)
     _saved(graph, woven[0], 2220, 80, "photograph")
-    graph.group("1. Two learned concepts", 40, 290, 480, 620, GREEN)
-    graph.group("2. A photograph, and who goes where", 540, 10, 1260, 1060, VIOLET)
+    graph.group("1. Two learned concepts", 40, 330, 480, 620, GREEN)
+    graph.group("2. A photograph, and who goes where", 540, 10, 1260, 1310, VIOLET)
     graph.group("3. Woven", 1820, 10, 780, 1000, BLUE)
     return graph
 

@@ -26,7 +26,7 @@ SHIPPED = {
     "7-learn-an-ornament": ORNAMENT,
     "13-invent": INVENTED,
 }
-CONCEPTS, PICTURES = WORKFLOWS / "concepts", WORKFLOWS / "pictures"
+CONCEPTS = WORKFLOWS / "concepts"
 HELP = ROOT / "web" / "docs" / "images"
 THUMBNAIL_PX = (512, 384)
 # Titles of the nodes whose pictures make the thumbnail.
@@ -70,8 +70,6 @@ def main() -> None:
     base = given.base or Path(tempfile.mkdtemp(prefix="conceptloom-workflows-"))
     try:
         with HeadlessComfyUI(given.comfyui, base) as server:
-            for picture in PICTURES.iterdir():
-                shutil.copy(picture, base / "input")
             build(server, json_only=given.json_only, only=given.only or [""])
     finally:
         if not given.base:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,11 +27,7 @@ SCREENSHOTS = ROOT / "runs" / "screenshots"
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HeadlessComfyUI]:
-    base = tmp_path_factory.mktemp("comfyui")
-    (base / "input").mkdir()
-    for picture in (ROOT / "workflows" / "pictures").glob("*"):  # as workflows/README.md tells
-        shutil.copy(picture, base / "input")
-    with HeadlessComfyUI(COMFYUI.resolve(), base) as running:
+    with HeadlessComfyUI(COMFYUI.resolve(), tmp_path_factory.mktemp("comfyui")) as running:
         yield running
 
 

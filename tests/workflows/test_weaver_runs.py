@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 from headless import ROOT, HeadlessComfyUI
 from PIL import Image
-from weaver_stories import PHOTO
 
 from conceptloom.tinyworld.concepts import concept_scene
 from conceptloom.tinyworld.oracle import load_oracle
@@ -93,7 +91,6 @@ def test_three_stand_where_they_should_on_their_background(server: HeadlessComfy
 
 def test_a_photograph_is_woven_into(server: HeadlessComfyUI):
     graph = api("12-photograph-as-template")
-    shutil.copy(ROOT / "workflows" / "pictures" / PHOTO, server.base / "input")
     shown = server.run(graph, LIMIT)
     assert decibels(graph, shown) > 30
     picture = woven(server, graph, shown)
