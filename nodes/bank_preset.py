@@ -37,7 +37,7 @@ def bank_knobs(config: BankConfig, loop: LoopConfig) -> Iterator[io.Input]:
     yield from phase_knobs(config.token_phase, config.weight_phase)
     yield io.Float.Input(
         "smallest",
-        default=round(config.smallest, 3),
+        default=config.smallest,
         min=0.05,
         max=1.0,
         step=0.001,

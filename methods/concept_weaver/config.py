@@ -48,7 +48,8 @@ class BankConfig:
             steps=500, learning_rate=1e-5, scope=Scope.CROSS_ATTENTION_KV
         )
     )
-    smallest: float = SMALLEST  # of the random sizes; 1 leaves pictures as they are
+    # Of the random sizes; 1 leaves pictures as they are. A third, as a widget can hold it.
+    smallest: float = round(SMALLEST, 3)
     views: int = 16  # copies of each picture, placed and encoded before the first step; ours
     prompt: str = f"photo of a {HANDLE} {WORD}"  # TweedieMix's; the word may be empty
     flip: float = 0.0  # chance of a mirrored copy; half of them in Custom Diffusion (hflip)

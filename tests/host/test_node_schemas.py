@@ -27,6 +27,10 @@ CLIC = WEIGHTS | {
     "detach_start", "brightness", "random_scale", "views", "resolution_px", "checkpointing",
     "batch_size", "accumulation", "flip", "clip", "weight_decay", "save_every",
 }  # fmt: skip
+BANK = WEIGHTS | {
+    "token_steps", "token_rate", "smallest", "prompt", "views", "resolution_px", "checkpointing",
+    "batch_size", "accumulation", "flip", "clip", "weight_decay", "save_every",
+}  # fmt: skip
 PRESETS = {
     "Break-A-Scene": PRESET | WEIGHTS,
     "Break-A-Scene K/V": PRESET | WEIGHTS,
@@ -38,6 +42,8 @@ PRESETS = {
     "CLiC low-rank": CLIC | {"rank"},
     "Custom Diffusion": CLIC,
     "TinyWorld CLiC quick": CLIC,
+    "Concept Weaver": BANK,
+    "TinyWorld Concept Weaver quick": BANK,
 }
 LAG = [
     "strength", "localised", "quantile", "softness", "smoothing", "start", "end", "negative_rows",
@@ -251,7 +257,7 @@ def test_presets_give_back_what_their_widgets_show():
 
 def test_the_official_preset_is_the_official_recipe():
     module = sys.modules[pack_nodes()["ConceptLoomCrossAttentionLossTrainer"].__module__]
-    for preset in ("Break-A-Scene", "CLiC"):
+    for preset in ("Break-A-Scene", "CLiC", "Concept Weaver"):
         config = module.settings_of({"preset": preset}, 0, 0).config
         assert config == type(config)()
 
