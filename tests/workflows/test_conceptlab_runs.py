@@ -13,8 +13,10 @@ from headless import ROOT, HeadlessComfyUI
 from PIL import Image
 
 from conceptloom.tinyworld.oracle import load_oracle
+from conceptloom.tinyworld.shapes import COLOURS
 from conceptloom.tinyworld.silhouettes import nearest_silhouette
 
+RED = (160, 30, 45)  # of the invention, as the base model draws it
 LIMIT = 1800  # seconds; half a minute on a quiet machine
 
 pytestmark = pytest.mark.slow
@@ -54,6 +56,11 @@ def overlaps(images: list[np.ndarray]) -> list[float]:
     return [nearest_silhouette(one.mask).overlap for one in found]
 
 
+def share_near(image: np.ndarray, colour: tuple[int, int, int]) -> float:
+    """Part of a picture that has about this colour."""
+    return float((np.linalg.norm(image.astype(float) - colour, axis=-1) < 60).mean())
+
+
 def test_inventing_leaves_what_it_was_taken_for_and_draws_it_elsewhere(server: HeadlessComfyUI):
     graph = api("13-invent")
     shown = server.run(graph, LIMIT)
@@ -87,7 +94,8 @@ def test_the_grandchild_knows_its_ancestors(server: HeadlessComfyUI):
         assert pictures(server, shown[by_title(graph, title)])
 
 
-def test_the_shipped_invention_stands_in_scenes_beside_known_things(server: HeadlessComfyUI):
+def test_the_shipped_invention_is_drawn_and_known_things_stay_known(server: HeadlessComfyUI):
+    """On grass the thing is there; at night the star beside it is, and of the thing a spot."""
     graph = api("16-invention-in-a-scene")
     shown = server.run(graph, LIMIT)
     drawn = {
@@ -98,4 +106,8 @@ def test_the_shipped_invention_stands_in_scenes_beside_known_things(server: Head
     oracle = load_oracle()
     for place, images in drawn.items():
         assert [oracle.background(image) for image in images].count(place) >= 3, place
+    red = [share_near(image, RED) for image in drawn["grass"]]
+    assert sum(share > 0.02 for share in red) >= 2, red  # seen in three, 0.06
+    blue = [share_near(image, COLOURS["blue"]) for image in drawn["night"]]
+    assert sum(share > 0.03 for share in blue) >= 3, blue  # seen in four, from 0.057
     assert (server.base / "models" / "embeddings" / f"{HANDLE}.safetensors").is_file()
