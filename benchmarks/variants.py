@@ -132,7 +132,8 @@ def _step_by_step(train: Callable[[Callable[[Losses], None]], object]) -> Iterat
     told: queue.Queue[Losses] = queue.Queue()
 
     def on_step(row: Losses) -> None:
-        told.put({name: row[name] for name in ("diffusion", "prior", "attention")})
+        # While only handles learn there is no prior term: its gradient would be zero.
+        told.put({name: row[name] for name in ("diffusion", "prior", "attention") if name in row})
         asked.get()
 
     def work() -> None:
