@@ -107,7 +107,7 @@ VARIANTS: dict[str, WeaveConfig] = {
     MASKED: replace(_CONFIG, resnet_until=0.0, attention_until=0.0, mixing=Mixing.SCORES),
 }
 NOTES = {
-    PLACE_ALONE: "its prompt is \"a photo at the beach\"; the paper's names all objects",
+    PLACE_ALONE: 'its prompt is "a photo at the beach"; the paper\'s names all objects',
     "without prompts of their own": "every region reads one prompt with all names",
     "score mixing": "the paper's naive baseline: a pass for each concept",
     MERGED: "all differences added up in one model, all names in one prompt, same injection",
