@@ -64,11 +64,5 @@ def bank_knobs(config: BankConfig, loop: LoopConfig) -> Iterator[io.Input]:
         tooltip="How many copies of each picture are placed before the first step. 1 is one size "
         "and place; many vary more and take a little longer to start.",
     )
-    yield from size_knobs(
-        config.resolution_px,
-        config.checkpointing,
-        config.batch_size,
-        config.accumulation,
-        config.flip,
-    )
+    yield from size_knobs(config)
     yield from loop_knobs(loop)

@@ -123,13 +123,7 @@ def _prior(config: BreakASceneConfig, pictures: ClassImages) -> Iterator[io.Inpu
 
 
 def _expert(config: BreakASceneConfig) -> Iterator[io.Input]:
-    yield from size_knobs(
-        config.resolution_px,
-        config.checkpointing,
-        config.batch_size,
-        config.accumulation,
-        config.flip,
-    )
+    yield from size_knobs(config)
     yield io.Combo.Input(
         "attention_level",
         options=[0, 1, 2, 4, 8],

@@ -91,13 +91,7 @@ def clic_knobs(config: CLiCConfig, loop: LoopConfig) -> Iterator[io.Input]:
     yield from _weights(config)
     yield from _forms(config)
     yield from _copies(config)
-    yield from size_knobs(
-        config.resolution_px,
-        config.checkpointing,
-        config.batch_size,
-        config.accumulation,
-        config.flip,
-    )
+    yield from size_knobs(config)
     yield from loop_knobs(loop)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol
 
 from comfy_api.latest import io
 
@@ -47,13 +48,26 @@ def phase_knobs(tokens: TokenPhase, weights: WeightPhase) -> Iterator[io.Input]:
         )
 
 
-def size_knobs(
-    resolution_px: int, checkpointing: bool, batch_size: int, accumulation: int, flip: float
-) -> Iterator[io.Input]:
+class Sized(Protocol):
+    """A method's config, as far as these widgets show it."""
+
+    @property
+    def resolution_px(self) -> int: ...
+    @property
+    def checkpointing(self) -> bool: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def accumulation(self) -> int: ...
+    @property
+    def flip(self) -> float: ...
+
+
+def size_knobs(config: Sized) -> Iterator[io.Input]:
     """How large, how many at once, and mirrored how often."""
     yield io.Int.Input(
         "resolution_px",
-        default=resolution_px,
+        default=config.resolution_px,
         min=0,
         max=4096,
         step=8,
@@ -63,13 +77,13 @@ def size_knobs(
     )
     yield io.Boolean.Input(
         "checkpointing",
-        default=checkpointing,
+        default=config.checkpointing,
         optional=True,
         tooltip="On: much less memory and about a third more time. Off: faster.",
     )
     yield io.Int.Input(
         "batch_size",
-        default=batch_size,
+        default=config.batch_size,
         min=1,
         max=64,
         optional=True,
@@ -78,7 +92,7 @@ def size_knobs(
     )
     yield io.Int.Input(
         "accumulation",
-        default=accumulation,
+        default=config.accumulation,
         min=1,
         max=64,
         optional=True,
@@ -87,7 +101,7 @@ def size_knobs(
     )
     yield io.Float.Input(
         "flip",
-        default=flip,
+        default=config.flip,
         min=0.0,
         max=1.0,
         step=0.05,

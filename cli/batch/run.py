@@ -54,15 +54,16 @@ def run_batch(
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as bars:
+        wanted = {job.key for job in jobs}
         known = {job.key for job in jobs if store.has(job)}
-        task = bars.add_task("starting", total=len({j.key for j in jobs}), completed=len(known))
+        task = bars.add_task("starting", total=len(wanted), completed=len(known))
 
         def told(event: str, job: Job, worker: str) -> None:
             bars.update(task, description=job.title[:48], advance=event in ("done", "failed"))
             if event != "started":
                 bars.console.print(f"{event}: {job.title} ({worker})", highlight=False)
 
-        if len(known) == len({job.key for job in jobs}):
+        if known == wanted:
             return Outcome(found=jobs), store.write_table(jobs)  # no cluster for nothing
         try:
             at_work = start_workers(makers, address=address, gpus=gpus)

@@ -61,7 +61,7 @@ def plan(tmp_path: Path) -> Plan:
     return Plan.model_validate(
         {
             "concepts": {"mug": {"scene": "scene", "settings": settings}},
-            "pictures": [{**row, "settings": [{"steps": 1}]}],
+            "pictures": [row],
         }
     )
 
