@@ -20,8 +20,10 @@ from tiny_models import FAMILIES, assert_same_state, graph_of, state_of
 
 SPARE = 6 * 2**30  # bytes that a case may ask for, far more than any needs
 
+# What binds the whole process lasts for one file: other tests of the same run need the network.
 
-@pytest.fixture(scope="session", autouse=True)
+
+@pytest.fixture(scope="module", autouse=True)
 def bounded_memory() -> Iterator[None]:
     """A case that asks for terabytes shall be refused here and not bring the machine down."""
     resource = pytest.importorskip("resource", reason="needs POSIX limits and timers")
@@ -34,7 +36,7 @@ def bounded_memory() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def no_network() -> Iterator[None]:
     """A node that downloads when asked to shall not do so here."""
 
@@ -61,7 +63,7 @@ def core_nodes() -> None:
     asyncio.run(nodes.init_builtin_extra_nodes())
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def folders(tmp_path_factory: pytest.TempPathFactory, executor: Executor) -> Iterator[Path]:
     """ComfyUI's folders: empty but for one concept; outside of them nothing may appear."""
     from materials import concept, lab_folders, pack
