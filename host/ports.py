@@ -361,3 +361,9 @@ class Host(Protocol):
         On leaving, also through an exception, the model is bit for bit what it was.
         """
         ...
+
+
+def latent_size(host: Host, size_px: Sequence[int]) -> tuple[int, int]:
+    """(h, w) of the latents of pictures of (H, W)."""
+    height, width = size_px
+    return height // host.pixels_per_latent, width // host.pixels_per_latent

@@ -14,7 +14,7 @@ from ..attention.injection import InjectionBlocks
 from ..errors import ImageError
 from ..host.comfyui.progress import NodeProgress
 from ..host.comfyui.sampling import scheduler_names, sigmas_of
-from ..host.ports import Host
+from ..host.ports import Host, latent_size
 from ..methods.concept_weaver import InversionConfig, Keep, Template, make_template
 from ..methods.concept_weaver.template import blocks_of, feature_cost
 from ..training.pictures import sample_strip
@@ -190,7 +190,7 @@ def inversion_of(
     if keep != AUTO:
         return config
     blocks: InjectionBlocks = blocks_of(host.sites, config)
-    size = image.shape[1] // host.pixels_per_latent, image.shape[2] // host.pixels_per_latent
+    size = latent_size(host, image.shape[1:3])
     free = comfy.model_management.get_free_memory(torch.device("cpu"))
     fits = feature_cost(host, blocks, size, config, steps) <= SHARE_OF_FREE_RAM * free
     return config if fits else replace(config, keep=Keep.NOTHING)

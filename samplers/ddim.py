@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, PromptError
-from ..host.ports import Host, Progress, Prompt, Schedule, UNetEdit, no_progress
+from ..host.ports import Host, Progress, Prompt, Schedule, UNetEdit, latent_size, no_progress
 
 
 def ddim_timesteps(schedule: Schedule, steps: int) -> list[int]:
@@ -94,7 +94,6 @@ def guided_noise(
 
 def seeded_noise(host: Host, seed: int, rows: int, size_px: tuple[int, int]) -> Tensor:
     """Unit noise [B, C, h, w] for pictures of `size_px` (H, W); row i does not depend on B."""
-    height, width = (n // host.pixels_per_latent for n in size_px)
     generator = torch.Generator().manual_seed(seed)
-    shape = (host.latent_channels, height, width)
+    shape = (host.latent_channels, *latent_size(host, size_px))
     return torch.stack([torch.randn(shape, generator=generator) for _ in range(rows)])

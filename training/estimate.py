@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-from ..host.ports import Host
+from ..host.ports import Host, Progress
+from .recipe import Recipe
 from .watch import remaining
 
 MASTER_BYTES = 16  # float32 parameter, gradient and Adam's two moments
@@ -38,6 +40,29 @@ class Estimate:
             f"the model ({self.activation_bytes / MIB:,.0f} MiB of them activations), about "
             f"{remaining(self.batch_seconds, 1, steps * accumulation)}"
         )
+
+
+class RecipeOfPictures(Recipe, Protocol):
+    """A recipe that takes pictures through a base model."""
+
+    host: Host
+    config: Any  # has `checkpointing` and `accumulation`
+
+    @property
+    def latent_size(self) -> tuple[int, int]: ...
+
+
+def tell_needs(recipe: RecipeOfPictures, rows: int, progress: Progress) -> None:
+    """One line before the first step; `rows` are the latents of the largest forward pass."""
+    config, total = recipe.config, sum(phase.steps for phase in recipe.phases())
+    estimate = estimate_of(
+        recipe.host,
+        recipe.named_parameters().values(),
+        recipe.latent_size,
+        rows,
+        checkpointing=config.checkpointing,
+    )
+    progress(0, total, estimate.told(total, config.accumulation))
 
 
 def estimate_of(

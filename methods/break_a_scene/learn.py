@@ -11,7 +11,7 @@ from torch import Tensor
 from ...host.ports import Host, Progress, no_progress
 from ...samplers.class_images import drawn_class_latents, encoded_class_latents
 from ...training.checkpoints import StateFolder
-from ...training.estimate import Estimate, estimate_of
+from ...training.estimate import tell_needs
 from ...training.previews import PreviewConfig, Previews
 from ...training.recipe import LoopConfig
 from ...training.scene import ConceptScene
@@ -55,9 +55,8 @@ def learn_scene(
     """
     loop = loop_for(host, loop, seed=config.seed, accumulation=config.accumulation)
     recipe = BreakAScene(host, scene, config)
-    total = sum(phase.steps for phase in recipe.phases())
     given = class_images or ClassImages()
-    progress(0, total, _estimate(recipe, given).told(total, config.accumulation))
+    tell_needs(recipe, _rows(config, given), progress)
     kept = _kept(folder, recipe, loop, given)
     recipe.class_latents = _class_latents(recipe, given, kept, progress)
     settings, level = previews or PreviewConfig(), recipe.sites[0].level
@@ -65,13 +64,10 @@ def learn_scene(
     return teach(recipe, loop, shown, kept, progress)
 
 
-def _estimate(recipe: BreakAScene, given: ClassImages) -> Estimate:
-    prior = _preserves(recipe.config) and (given.images is not None or given.draw)
-    rows = recipe.config.batch_size * (2 if prior else 1)
-    parameters = recipe.named_parameters().values()
-    checkpointing = recipe.config.checkpointing
-    host, size = recipe.host, recipe.latent_size
-    return estimate_of(host, parameters, size, rows, checkpointing=checkpointing)
+def _rows(config: BreakASceneConfig, given: ClassImages) -> int:
+    """Rows of the largest forward pass."""
+    has_prior = _preserves(config) and (given.images is not None or given.draw)
+    return config.batch_size * (2 if has_prior else 1)
 
 
 def _preserves(config: BreakASceneConfig) -> bool:

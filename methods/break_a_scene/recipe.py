@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...attention.levels import sites_to_read
 from ...attention.maps import AttentionCapture, TokenQuery
-from ...host.ports import Host, Prompt
+from ...host.ports import Host, Prompt, latent_size
 from ...training.adapters import Scope, make_adapters
 from ...training.concept import Concept
 from ...training.draws import drawn_noise
@@ -64,8 +64,7 @@ class BreakAScene:
     @property
     def latent_size(self) -> tuple[int, int]:
         """(h, w) of its latents."""
-        height, width = self.size_px
-        return height // self.host.pixels_per_latent, width // self.host.pixels_per_latent
+        return latent_size(self.host, self.size_px)
 
     def phases(self) -> Sequence[Phase]:
         tokens, weights = self.config.token_phase, self.config.weight_phase

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from ...host.ports import Host, Progress, no_progress
-from ...training.estimate import estimate_of
+from ...training.estimate import tell_needs
 from ...training.previews import PreviewConfig, Previews
 from ...training.recipe import LoopConfig
 from ...training.scene import ConceptScene
@@ -39,15 +39,7 @@ def learn_detail(
     given = PAPER_LOOP if loop is None else loop
     loop = loop_for(host, given, seed=config.seed, accumulation=config.accumulation)
     recipe = CLiC(host, scene, config)
-    total = sum(phase.steps for phase in recipe.phases())
-    estimate = estimate_of(
-        host,
-        recipe.named_parameters().values(),
-        recipe.latent_size,
-        recipe.rows,
-        checkpointing=config.checkpointing,
-    )
-    progress(0, total, estimate.told(total, config.accumulation))
+    tell_needs(recipe, recipe.rows, progress)
     settings = previews or PreviewConfig()
     settings = replace(settings, prompts=settings.prompts or recipe.prompts)
     frame = config.prompt.replace(OBJECT, config.object_word)

@@ -14,7 +14,7 @@ from ...attention.levels import grid_at
 from ...attention.maps import AttentionCapture, TokenQuery
 from ...attention.start_token import StartDetached
 from ...errors import ModelError
-from ...host.ports import Host, Place, Prompt, UNetEdit
+from ...host.ports import Host, Place, Prompt, UNetEdit, latent_size
 from ...training.adapters import Scope, make_adapters
 from ...training.concept import Concept
 from ...training.draws import drawn_noise
@@ -56,8 +56,7 @@ class CLiC:
     @property
     def latent_size(self) -> tuple[int, int]:
         """(h, w) of the latents."""
-        height, width = self.scene.images[0].image.shape[:2]
-        return height // self.host.pixels_per_latent, width // self.host.pixels_per_latent
+        return latent_size(self.host, self.scene.images[0].image.shape[:2])
 
     @property
     def rows(self) -> int:

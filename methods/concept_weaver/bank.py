@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...attention.start_token import StartDetached
-from ...host.ports import Host
+from ...host.ports import Host, latent_size
 from ...training.adapters import Scope, make_adapters
 from ...training.concept import Concept
 from ...training.draws import below, drawn_noise, happens
@@ -63,8 +63,7 @@ class BankRecipe:
     @property
     def latent_size(self) -> tuple[int, int]:
         """(h, w) of the latents."""
-        height, width = self.scene.images[0].image.shape[:2]
-        return height // self.host.pixels_per_latent, width // self.host.pixels_per_latent
+        return latent_size(self.host, self.scene.images[0].image.shape[:2])
 
     @property
     def prompts(self) -> tuple[str, ...]:

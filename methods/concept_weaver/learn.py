@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from ...host.ports import Host, Progress, no_progress
-from ...training.estimate import estimate_of
+from ...training.estimate import tell_needs
 from ...training.previews import PreviewConfig, Previews
 from ...training.recipe import LoopConfig
 from ...training.scene import ConceptScene
@@ -38,15 +38,7 @@ def learn_for_bank(
     config = config or BankConfig()
     loop = loop_for(host, loop, seed=config.seed, accumulation=config.accumulation)
     recipe = BankRecipe(host, scene, config)
-    total = sum(phase.steps for phase in recipe.phases())
-    estimate = estimate_of(
-        host,
-        recipe.named_parameters().values(),
-        recipe.latent_size,
-        config.batch_size,
-        checkpointing=config.checkpointing,
-    )
-    progress(0, total, estimate.told(total, config.accumulation))
+    tell_needs(recipe, config.batch_size, progress)
     settings = previews or PreviewConfig()
     settings = replace(settings, prompts=settings.prompts or recipe.prompts)
     shown = Previews(host, recipe.scene, recipe.handles.vectors, settings)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...attention.reading import read_attention
 from ...host.ports import Host, Progress, no_progress
-from ...training.estimate import estimate_of
+from ...training.estimate import tell_needs
 from ...training.pictures import attention_overlay
 from ...training.previews import PreviewConfig, Previews
 from ...training.recipe import LoopConfig
@@ -75,7 +75,7 @@ def learn_residuals(
         multiple_px=host.pixels_per_latent,
     )
     recipe = PersonalizedResiduals(host, lesson, config)
-    progress(0, config.steps, _estimate(recipe).told(config.steps, config.accumulation))
+    tell_needs(recipe, config.batch_size, progress)
     scene = _as_scene(lesson)
     settings = [asdict(config), lesson.class_word, list(lesson.captions)]
     kept = state_folder(folder, host, scene, loop, settings)
@@ -98,15 +98,3 @@ def _shown(
     previews = previews or PreviewConfig()
     prompts = previews.prompts or (config.prompt.replace("{}", lesson.told),)
     return replace(previews, prompts=prompts)
-
-
-def _estimate(recipe: PersonalizedResiduals):
-    height, width = recipe.lesson.images[0].shape[:2]
-    side, config = recipe.host.pixels_per_latent, recipe.config
-    return estimate_of(
-        recipe.host,
-        recipe.named_parameters().values(),
-        (height // side, width // side),
-        config.batch_size,
-        checkpointing=config.checkpointing,
-    )

@@ -9,7 +9,7 @@ from dataclasses import asdict
 import torch
 from torch import Tensor, nn
 
-from ...host.ports import Host, Prompt
+from ...host.ports import Host, Prompt, latent_size
 from ...training.adapters import Scope, make_adapters
 from ...training.concept import Concept
 from ...training.draws import below, drawn_noise, happens
@@ -43,6 +43,11 @@ class PersonalizedResiduals:
         self._encoded: dict[str, Prompt] = {}  # fixed captions, encoded once
         with torch.no_grad():
             self._latents = LessonLatents(host, lesson.images, mirrored=config.flip > 0)
+
+    @property
+    def latent_size(self) -> tuple[int, int]:
+        """(h, w) of the latents."""
+        return latent_size(self.host, self.lesson.images[0].shape[:2])
 
     def phases(self) -> Sequence[Phase]:
         handles = ()
