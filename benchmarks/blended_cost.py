@@ -14,16 +14,17 @@ import argparse
 import os
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 import torch
-from models import PRESETS, make_host
+from base_model import add_model_options, latent_side, open_model, page_of, picture_side, told_model
+from measuring import clock_for, memory, settle
 
-from conceptloom.host.ports import Host
+from conceptloom.host.diffusers import DiffusersHost
+from conceptloom.host.ports import Place
 from conceptloom.samplers.blended import BlendConfig
 from conceptloom.samplers.ddim import sample_ddim, seeded_noise
 from conceptloom.samplers.editing import EditConfig, Region, edit_latents
@@ -32,7 +33,6 @@ from conceptloom.samplers.guidance import GuidanceConfig
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "results" / "blended_cost.md"
 PROMPT, WORD = "a photo of a mug", "mug"
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PROMISES = (
     ("blended sampling without guidance at most 1.03 of plain sampling", "blended", 1.03),
     ("a guided step at most 3 times a plain step", "guided", 3.0),
@@ -47,9 +47,7 @@ TITLES = {
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--preset", default="tiny", choices=list(PRESETS))
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--dtype", default="fp32", choices=list(DTYPES))
+    add_model_options(parser, preset="tiny", dtypes=("fp32", "bf16", "fp16"))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=4, help="sampling steps of each run")
     parser.add_argument("--cfg", type=float, default=7.5, help="1 asks for one row a picture")
@@ -57,9 +55,9 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def runs_of(host: Host, options: argparse.Namespace) -> dict[str, Callable[[], object]]:
+def runs_of(host: DiffusersHost, options: argparse.Namespace) -> dict[str, Callable[[], object]]:
     """A sampling run of every variant, on the same prompts and sizes."""
-    side = PRESETS[options.preset].pixels
+    side = picture_side(host)
     noise = seeded_noise(host, 0, 1, (side, side))
     source = 0.5 * seeded_noise(host, 1, 1, (side, side)).to(host.device)
     with torch.no_grad():
@@ -77,33 +75,28 @@ def runs_of(host: Host, options: argparse.Namespace) -> dict[str, Callable[[], o
         config = blended if guided is None else replace(blended, guidance=guided)
         return lambda: edit_latents(host, source, [region], negative, config)
 
-    return {
-        "plain": plain,
-        "blended": edit(None),
-        "guided": edit(guidance),
-        "guided at level 4": edit(replace(guidance, level=4)),
-    }
+    runs = {"plain": plain, "blended": edit(None), "guided": edit(guidance)}
+    if host.sites.at_level(4, [Place.UP]):
+        runs["guided at level 4"] = edit(replace(guidance, level=4))
+    return runs
 
 
 def measured(run: Callable[[], object], device: str) -> tuple[float, int]:
-    """Seconds of a run (processor time on a CPU) and, on a GPU, its peak of bytes."""
-    if device != "cuda":
-        began = time.process_time()
-        run()
-        return time.process_time() - began, 0
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    began = time.perf_counter()
+    """Seconds of a run (processor time on a CPU), and the peak of bytes, with the model."""
+    clock = clock_for(device)
+    settle(device)
+    memory(device, start=True)
+    began = clock()
     run()
-    torch.cuda.synchronize()
-    return time.perf_counter() - began, torch.cuda.max_memory_allocated()
+    settle(device)
+    return clock() - began, memory(device)
 
 
 def main() -> None:
     options = arguments()
     if options.device == "cpu":
         torch.set_num_threads(1)  # more of them burn time while they wait for each other
-    host = make_host(PRESETS[options.preset], options.device, DTYPES[options.dtype])
+    host = open_model(options)
     runs = runs_of(host, options)
     for run in runs.values():
         run()
@@ -111,32 +104,33 @@ def main() -> None:
         {name: measured(run, options.device) for name, run in runs.items()}
         for _ in range(options.rounds)
     ]
-    text = page(rounds, options)
-    target = options.output or (PAGE if options.preset == "tiny" else None)
-    if target:
+    text = page(rounds, options, host)
+    if target := page_of(options, options.output, PAGE, "tiny"):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
     sys.stdout.write(text)
 
 
-def page(rounds: list[dict[str, tuple[float, int]]], options: argparse.Namespace) -> str:
+def page(
+    rounds: list[dict[str, tuple[float, int]]], options: argparse.Namespace, host: DiffusersHost
+) -> str:
     ratios = {
-        name: statistics.median(row[name][0] / row["plain"][0] for row in rounds) for name in TITLES
+        name: statistics.median(row[name][0] / row["plain"][0] for row in rounds)
+        for name in rounds[0]
     }
     lines = [
         "# Blended sampling and guidance: what they cost",
         "",
         f"Written by `{' '.join(['python benchmarks/blended_cost.py', *sys.argv[1:]])}` on "
-        f"{date.today():%d %B %Y}: preset `{options.preset}`, random weights, {options.dtype}, "
-        f"{options.device}, latents {PRESETS[options.preset].latent}x"
-        f"{PRESETS[options.preset].latent}, cfg {options.cfg:g}, {options.steps} steps a run, "
-        f"{options.rounds} rounds, torch {torch.__version__}, load average "
-        f"{os.getloadavg()[0]:.1f}.",
+        f"{date.today():%d %B %Y}. {told_model(options, host)}; {options.dtype}, "
+        f"{options.device}, latents {latent_side(host)}x{latent_side(host)}, cfg {options.cfg:g}, "
+        f"{options.steps} steps a run, {options.rounds} rounds, torch {torch.__version__}, load "
+        f"average {os.getloadavg()[0]:.1f}.",
         "",
         "| variant | s a step | of plain |" + (" peak MiB |" if options.device == "cuda" else ""),
         "|---|--:|--:|" + ("--:|" if options.device == "cuda" else ""),
     ]
-    for name, title in TITLES.items():
+    for name, title in ((name, TITLES[name]) for name in rounds[0]):
         seconds = statistics.median(row[name][0] for row in rounds) / options.steps
         line = f"| {title} | {seconds:.4f} | {ratios[name]:.3f} |"
         if options.device == "cuda":

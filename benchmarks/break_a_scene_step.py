@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -21,6 +20,19 @@ import time
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
+
+from base_model import (
+    DTYPES,
+    add_model_options,
+    latent_side,
+    model_arguments,
+    open_model,
+    page_of,
+    picture_side,
+    remark_on,
+    told_model,
+)
+from measuring import memory, processor, settle, versions
 
 ROOT = Path(__file__).resolve().parent.parent
 TIMES = ("seconds", "cpu")
@@ -35,9 +47,7 @@ GROUPS = (
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--preset", default="35m", help="tiny, 35m, sd15 or sdxl")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--dtype", default="fp32", choices=["fp32", "bf16"])
+    add_model_options(parser, preset="35m")
     parser.add_argument("--rounds", type=int, default=7, help="steps of each variant that count")
     parser.add_argument("--threads", type=int, default=0, help="of torch on the CPU; 0 = all cores")
     parser.add_argument("--variants", nargs="*", help="by default all but checkpointed")
@@ -52,47 +62,26 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 def work(options: argparse.Namespace) -> None:
     """Make a step for every line that comes in; tell time and losses, at the end the memory."""
     import torch
-    from models import PRESETS, make_host
     from variants import VARIANTS, Setting
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    variant, preset = VARIANTS[options.worker], PRESETS[options.preset]
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[options.dtype]
-    host = make_host(preset, options.device, torch.float32 if variant.casts else dtype)
-    before = _memory(options.device, start=True)
-    networks = (host.unet, *(encoder.model for encoder in host._encoders), host.vae)
-    parameters = [sum(p.numel() for p in network.parameters()) for network in networks]
-    steps = variant.make(Setting(host, preset, options.device, dtype))
+    variant, dtype = VARIANTS[options.worker], DTYPES[options.dtype]
+    host = open_model(options, dtype="fp32" if variant.casts else options.dtype)
+    before = memory(options.device, start=True)
+    side, model = latent_side(host), told_model(options, host)
+    model += f"; latents {side}x{side}, pictures {picture_side(host)} px"
+    steps = variant.make(Setting(host, options.device, dtype))
     for _ in sys.stdin:
         wall, cpu = time.perf_counter(), time.process_time()
         losses = next(steps)
-        if options.device == "cuda":
-            torch.cuda.synchronize()
+        settle(options.device)
         used = {"seconds": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
-        peak = _memory(options.device) - before
-        told = {**used, "peak": peak, "losses": dict(losses), "parameters": parameters}
+        peak = memory(options.device) - before
+        told = {**used, "peak": peak, "losses": dict(losses), "model": model}
         sys.stdout.write(json.dumps(told) + "\n")
         sys.stdout.flush()
     os._exit(0)  # our own loop waits in a thread for a step that never comes
-
-
-def _memory(device: str, *, start: bool = False) -> int:
-    """Bytes in use at the start, after that the peak since then."""
-    if device == "cuda":
-        import torch
-
-        if start:
-            torch.cuda.reset_peak_memory_stats()
-            return torch.cuda.memory_allocated()
-        return torch.cuda.max_memory_allocated()
-    if start:
-        try:
-            Path("/proc/self/clear_refs").write_text("5")  # forget the peak of making the model
-        except OSError:
-            sys.stderr.write("the peak of making the model cannot be reset here\n")
-    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(fields["VmRSS" if start else "VmHWM"].split()[0]) * 1024
 
 
 # ---------------------------------------------------------------- taking turns
@@ -102,9 +91,8 @@ class Worker:
     """One variant in its process."""
 
     def __init__(self, name: str, options: argparse.Namespace) -> None:
-        command = [sys.executable, __file__, "--worker", name]
-        for key in ("preset", "device", "dtype", "threads"):
-            command += [f"--{key}", str(getattr(options, key))]
+        command = [sys.executable, __file__, "--worker", name, *model_arguments(options)]
+        command += ["--threads", str(options.threads)]
         # without this, a thread that waits for another burns the time of whoever shares the cores
         environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}
         self.process = subprocess.Popen(
@@ -176,15 +164,14 @@ gradients, the optimizer's state and, with us, the float32 masters are part of i
 
 
 def page(groups: list[Group], options: argparse.Namespace, command: str) -> str:
-    from models import PRESETS
-
     return "\n".join(
         [
             "# A training step of Break-A-Scene",
             "",
             f"Written by `{command}` on {date.today():%d %B %Y}.",
             "",
-            _model(options, next(iter(groups[0].values())).rows[0]["parameters"]),
+            f"{next(iter(groups[0].values())).rows[0]['model']}, one picture and one class "
+            f"picture a step, two concepts, {options.dtype}.",
             "",
             _machine(options),
             "",
@@ -194,7 +181,7 @@ def page(groups: list[Group], options: argparse.Namespace, command: str) -> str:
             NOTES,
             *_findings(groups),
             "",
-            PRESETS[options.preset].remark,
+            remark_on(options),
             "",
         ]
     )
@@ -222,8 +209,8 @@ def ratio(groups: list[Group], name: str, other: str) -> dict[str, float] | None
 
     Where the two took no turns with each other, both are compared with ours, full scope.
     """
-    if name == other or "forward" in (name, other) or "maps" in (name, other):
-        return None if {name, other} != {"forward", "maps"} else _paired(groups[-1], name, other)
+    if name == other or len({name, other} & {"forward", "maps"}) == 1:
+        return None  # a pass is compared with a pass
     for group in groups:
         if name in group and other in group:
             return _paired(group, name, other)
@@ -267,37 +254,12 @@ def largest_difference(ours: list[dict], theirs: list[dict]) -> float:
     )
 
 
-def _model(options: argparse.Namespace, parameters: list[int]) -> str:
-    from models import PRESETS
-
-    preset = PRESETS[options.preset]
-    unet, *encoders, vae = (round(count / 1e6, 1) for count in parameters)
-    texts = " + ".join(f"{count:g}" for count in encoders)
-    size = preset.latent
-    return (
-        f"Preset `{options.preset}`, random weights: UNet {unet:g} M parameters (widths "
-        f"{', '.join(map(str, preset.channels))}), text encoder {texts} M, VAE {vae:g} M; "
-        f"latents {size}x{size}, pictures {preset.pixels} px, one picture and one class picture a "
-        f"step, two concepts, {options.dtype}."
-    )
-
-
 def _machine(options: argparse.Namespace) -> str:
-    import diffusers
     import torch
-    import transformers
 
-    cpu = platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            cpu = line.split(":", 1)[1].strip()
-            break
-    where = torch.cuda.get_device_name() if options.device == "cuda" else cpu
     return (
-        f"{where}, {os.cpu_count()} cores, {options.threads or torch.get_num_threads()} threads; "
-        f"load average {os.getloadavg()[1]:.1f}, {options.rounds} rounds. Python "
-        f"{platform.python_version()}, torch {torch.__version__}, diffusers "
-        f"{diffusers.__version__}, transformers {transformers.__version__}.{_crowd()}"
+        f"{processor(options.device)}, {options.threads or torch.get_num_threads()} threads; load "
+        f"average {os.getloadavg()[1]:.1f}, {options.rounds} rounds. {versions()}.{_crowd()}"
     )
 
 
@@ -322,7 +284,7 @@ def main() -> None:
     wanted = options.variants or [name for name, v in VARIANTS.items() if v.default]
     if unknown := [name for name in wanted if name not in VARIANTS]:
         raise SystemExit(f"no variant {unknown[0]}; there are {', '.join(VARIANTS)}")
-    if options.preset == "sdxl" and "official" in wanted:
+    if "official" in wanted and options.preset == "sdxl":
         wanted.remove("official")  # it knows one text encoder
     chosen = [[name for name in group if name in wanted] for group in GROUPS]
     if "official" not in wanted:  # then "full" is timed beside "plain" alone
@@ -330,8 +292,7 @@ def main() -> None:
     groups = [take_turns(names, options) for names in chosen if names]
     command = " ".join(["python benchmarks/break_a_scene_step.py", *sys.argv[1:]])
     text = page(groups, options, command)
-    target = options.output or (ROOT / PAGE if options.preset == "35m" else None)
-    if target:
+    if target := page_of(options, options.output, ROOT / PAGE, "35m"):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
     sys.stdout.write(text)

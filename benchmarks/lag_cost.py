@@ -11,24 +11,25 @@ whatever else the machine does meets all of them alike; CPU time counts on a CPU
 from __future__ import annotations
 
 import argparse
-import platform
+import shlex
 import statistics
-import time
+import sys
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
-from models import PRESETS, make_host
+from base_model import add_model_options, latent_side, open_model
+from measuring import clock_for, processor, settle
 
 from conceptloom.attention.lag import LagConcept, LagConfig, LagEdit
-from conceptloom.cli.models import open_host
 from conceptloom.training.adapters import rank_for
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "results" / "lag_cost.md"
 WORDS = ("mug", "cat", "beach")
 FEWEST = 3  # rounds
+USUAL = ("tinyworld", "35m", "sd15@32")  # models, where none is asked for
 TARGETS = {"plain": 1.0, "LAG off": 1.05, "one concept": 1.05, "three concepts": 1.15}
 
 
@@ -76,7 +77,7 @@ def measured(host: Any, side: int, options: argparse.Namespace) -> dict[str, lis
     timesteps = torch.full((2 * options.batch,), 500, device=host.device)
     edits = variants_of(host)
     seconds: dict[str, list[float]] = {name: [] for name in edits}
-    clock = time.process_time if host.device.type == "cpu" else time.perf_counter
+    clock = clock_for(host.device.type)
     started = clock()
     with torch.no_grad():
         for turn in range(options.rounds + 1):
@@ -85,8 +86,7 @@ def measured(host: Any, side: int, options: argparse.Namespace) -> dict[str, lis
             for name in seconds:
                 began = clock()
                 host.predict(latent, timesteps, prompts, edits[name], conditional=flags)
-                if host.device.type == "cuda":
-                    torch.cuda.synchronize()
+                settle(host.device.type)
                 if turn:  # the first one warms caches up
                     seconds[name].append(clock() - began)
     return seconds
@@ -115,42 +115,37 @@ def main() -> None:
     parser.add_argument(
         "--preset",
         nargs="*",
-        default=["tinyworld", "35m", "sd15@32"],
-        help="NAME or NAME@SIDE, in latent cells",
+        help="NAME or NAME@SIDE, in latent cells; with a checkpoint @SIDE or nothing",
     )
     parser.add_argument("--batch", type=int, default=1, help="pictures")
     parser.add_argument("--rounds", type=int, default=41, help="at most")
     parser.add_argument("--seconds", type=float, default=40, help="after which no round begins")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="fp32", choices=["fp32", "fp16", "bf16"])
-    parser.add_argument("--out", type=Path, default=PAGE)
+    add_model_options(parser, dtypes=("fp32", "bf16", "fp16"))
+    parser.add_argument("--out", type=Path, help=f"by default {PAGE.name} for presets")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[options.dtype]
     lines = [
         "# What LAG costs",
         "",
-        "    python benchmarks/lag_cost.py --preset " + " ".join(options.preset),
+        f"    {shlex.join(['python', 'benchmarks/lag_cost.py', *sys.argv[1:]])}",
         "",
-        f"{date.today()}, {platform.machine()}, torch {torch.__version__.split('+')[0]}, "
-        f"{options.device}, {options.dtype}, one CPU thread. A step is one pass with both prompts, "
-        f"{options.batch} picture(s); the variants take turns, medians; the ratio is the median of "
-        "the ratios within a round. TinyWorld and 35m are so narrow that what a hook and a call of "
-        "torch cost counts; sd15 has the widths of Stable Diffusion 1.5.",
+        f"{date.today()}, {processor(options.device)}, torch {torch.__version__.split('+')[0]}, "
+        f"{options.dtype}; on a CPU one thread and its own time. A step is one pass with both "
+        f"prompts, {options.batch} picture(s); the variants take turns, medians; the ratio is the "
+        "median of the ratios within a round. TinyWorld and 35m are so narrow that what a hook and "
+        "a call of torch cost counts; sd15 has the widths of Stable Diffusion 1.5.",
     ]
-    for asked in options.preset:
+    for asked in options.preset or ([""] if options.checkpoint else USUAL):
         name, _, chosen = asked.partition("@")
-        if name == "tinyworld":
-            host, side = open_host(device=options.device), 16
-        else:
-            host, side = make_host(PRESETS[name], options.device, dtype), PRESETS[name].latent
-            host.unet.eval()
-        side = int(chosen or side)
+        host = open_model(options, preset=name)
+        host.unet.eval()
+        side = int(chosen or latent_side(host))
         found = table(measured(host, side, options))
         print(name, *found, sep="\n", flush=True)
-        lines += ["", f"## {name}, latents {side}x{side}", "", *found]
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        lines += ["", f"## {name or options.checkpoint.name}, latents {side}x{side}", "", *found]
+    if out := options.out or (None if options.checkpoint else PAGE):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

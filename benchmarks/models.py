@@ -26,6 +26,7 @@ class Preset:
     latent: int = 64
     depths: tuple[int, ...] | int = 1
     first_attends: bool = True  # SDXL's first level has no attention
+    linear_projections: bool = False  # in and out of transformer blocks, as SD2 and SDXL have them
     remark: str = ""  # what to know when reading the figures
 
     @property
@@ -34,6 +35,7 @@ class Preset:
 
 
 _CLIP_L, _CLIP_G = ("clip_l", 768, 12, 12), ("clip_g", 1280, 32, 20)
+_CLIP_H = ("clip_h", 1024, 23, 16)  # without its last layer, as diffusers keeps it
 _SD_VAE = (128, 256, 512, 512)
 PRESETS = {
     "tiny": Preset(
@@ -63,6 +65,14 @@ PRESETS = {
         vae_channels=_SD_VAE,
         vocabulary=49408,
     ),
+    "sd21": Preset(
+        channels=(320, 640, 1280, 1280),
+        heads=(5, 10, 20, 20),
+        texts=(_CLIP_H,),
+        vae_channels=_SD_VAE,
+        vocabulary=49408,
+        linear_projections=True,
+    ),
     "sdxl": Preset(
         channels=(320, 640, 1280),
         heads=(5, 10, 20),
@@ -72,6 +82,7 @@ PRESETS = {
         latent=128,
         depths=(1, 2, 10),
         first_attends=False,
+        linear_projections=True,
     ),
 }
 
@@ -91,8 +102,9 @@ def make_host(preset: Preset, device: str, dtype: torch.dtype, seed: int = 0) ->
     from diffusers import DDPMScheduler
 
     torch.manual_seed(seed)
-    unet, vae = _unet(preset), _vae(preset)
-    encoders = [_text_encoder(preset, *text) for text in preset.texts]
+    with torch.device(device):  # a GPU draws billions of weights at once
+        unet, vae = _unet(preset), _vae(preset)
+        encoders = [_text_encoder(preset, *text) for text in preset.texts]
     for module in (unet, vae, *(e.model for e in encoders)):
         module.to(device, dtype)
     scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
@@ -108,7 +120,6 @@ def _unet(preset: Preset) -> Any:
     more: dict[str, Any] = {}
     if len(preset.texts) == 2:
         more = {
-            "use_linear_projection": True,
             "addition_embed_type": "text_time",
             "addition_time_embed_dim": 256,
             "projection_class_embeddings_input_dim": preset.texts[1][1] + 6 * 256,
@@ -121,6 +132,7 @@ def _unet(preset: Preset) -> Any:
         layers_per_block=2,
         attention_head_dim=preset.heads,
         transformer_layers_per_block=preset.depths,
+        use_linear_projection=preset.linear_projections,
         cross_attention_dim=sum(width for _, width, _, _ in preset.texts),
         **more,
     )

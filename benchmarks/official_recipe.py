@@ -66,18 +66,21 @@ class OfficialRecipe:
     def _add_tokens(self) -> list[int]:
         table = self.text.get_input_embeddings()
         first = table.weight.shape[0]
-        starts = [self.tokenizer(word)["input_ids"][0] for word in WORDS]
+        starts = [self._pieces(word)[0] for word in WORDS]
         rows = torch.cat([table.weight.data, table.weight.data[starts]])
         self.text.set_input_embeddings(nn.Embedding.from_pretrained(rows, freeze=False))
         return list(range(first, first + len(starts)))
 
+    def _pieces(self, word: str) -> list[int]:
+        return list(self.tokenizer(word, add_special_tokens=False)["input_ids"])
+
     def _ids(self, text: str) -> list[int]:
-        ids = [1]
+        ids = [self.tokenizer.bos_token_id]
         for word in text.split():
             name = word.strip("<>")
             known = name in NAMES and word != name
-            ids += [self.new_ids[NAMES.index(name)]] if known else self.tokenizer(word)["input_ids"]
-        return [*ids, 2, *[0] * (76 - len(ids))]
+            ids += [self.new_ids[NAMES.index(name)]] if known else self._pieces(word)
+        return [*ids, self.tokenizer.eos_token_id, *[self.tokenizer.pad_token_id] * (76 - len(ids))]
 
     def step(self, draw: Draw, autocast: Any) -> dict[str, float]:
         self.kept.clear()
@@ -104,6 +107,8 @@ class OfficialRecipe:
         noisy = self.schedule.add_noise(latent, noise, timesteps)
         predicted = self.unet(noisy, timesteps, context).sample.float()
 
+        goal = self._goal(latent, noise, timesteps)
+
         seen = F.interpolate(masks.amax(dim=0, keepdim=True), latent.shape[-2:])
         targets = F.interpolate(masks, (MAPS, MAPS))[:, 0]
         every = [m for arm in ("up", "down") for m in self.kept[arm] if m.shape[1] == MAPS**2]
@@ -113,10 +118,17 @@ class OfficialRecipe:
             heat = mean[..., ids[1].index(self.new_ids[NAMES.index(name)])].float()
             attention = attention + F.mse_loss(heat / heat.max(), target)
         return {
-            "diffusion": F.mse_loss(predicted[1:] * seen, noise[1:] * seen),
-            "prior": F.mse_loss(predicted[:1], noise[:1]),
+            "diffusion": F.mse_loss(predicted[1:] * seen, goal[1:] * seen),
+            "prior": F.mse_loss(predicted[:1], goal[:1]),
             "attention": 0.01 * attention,
         }
+
+    def _goal(self, latent: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """What the model is to predict: the noise, or v of Salimans & Ho 2022."""
+        if not self.schedule.predicts_velocity:
+            return noise
+        alpha_bar = self.schedule.at(timesteps).view(-1, 1, 1, 1)
+        return alpha_bar**0.5 * noise - (1 - alpha_bar) ** 0.5 * latent
 
 
 def _signed(image: Tensor) -> Tensor:

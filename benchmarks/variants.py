@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from base_model import latent_side, picture_side
 from draws import NAMES, PRIOR_PROMPT, draw_for, make_pictures, prompt_of, scene_of
-from models import Preset
 from official_recipe import OfficialRecipe
 from torch import nn
 
@@ -39,7 +39,6 @@ class Setting:
     """What a variant works with."""
 
     host: DiffusersHost
-    preset: Preset
     device: str
     dtype: torch.dtype
 
@@ -51,12 +50,12 @@ class Setting:
 
     @property
     def latent_size(self) -> tuple[int, int, int]:
-        return 4, self.preset.latent, self.preset.latent
+        return 4, latent_side(self.host), latent_side(self.host)
 
 
 def official(setting: Setting) -> Iterator[Losses]:
     """The official recipe, transcribed."""
-    image, masks, class_image = make_pictures(setting.preset.pixels)
+    image, masks, class_image = make_pictures(picture_side(setting.host))
     on_device = (t.to(setting.device) for t in (image, masks, class_image))
     recipe = OfficialRecipe(setting.host, *on_device)
     scene, step = scene_of(image, masks), 0
@@ -69,7 +68,7 @@ def official(setting: Setting) -> Iterator[Losses]:
 def plain(setting: Setting) -> Iterator[Losses]:
     """Fine-tuning of UNet, text encoders and handles: fast attention, cached latents, no maps."""
     host = setting.host
-    image, masks, class_image = make_pictures(setting.preset.pixels)
+    image, masks, class_image = make_pictures(picture_side(setting.host))
     scene = scene_of(image, masks)
     material = SceneMaterial(host, scene, 4)
     class_latent = host.encode_image(class_image[None])
@@ -116,7 +115,7 @@ def ours(scope: Scope, *, checkpointing: bool = False) -> Callable[[Setting], It
     config = BreakASceneConfig(checkpointing=checkpointing, **phases)
 
     def make(setting: Setting) -> Iterator[Losses]:
-        image, masks, class_image = make_pictures(setting.preset.pixels)
+        image, masks, class_image = make_pictures(picture_side(setting.host))
         recipe = BreakAScene(setting.host, scene_of(image, masks), config)
         recipe.class_latents = setting.host.encode_image(class_image[None])
         return _step_by_step(
@@ -151,10 +150,9 @@ def forward(*, capturing: bool) -> Callable[[Setting], Iterator[Losses]]:
 
     def make(setting: Setting) -> Iterator[Losses]:
         host = setting.host
-        image, masks, _ = make_pictures(setting.preset.pixels)
+        image, masks, _ = make_pictures(picture_side(setting.host))
         handles = HandleParameters(initial_handles(host, scene_of(image, masks).words))
-        size = (setting.preset.latent, setting.preset.latent)
-        sites = sites_to_read(host.sites, size, 4)
+        sites = sites_to_read(host.sites, setting.latent_size[1:])
         with torch.no_grad():
             prompt = host.encode_prompt(prompt_of(NAMES), handles.vectors())
         latent = torch.randn(2, *setting.latent_size, device=setting.device)

@@ -11,16 +11,15 @@ of the same round: whatever else the machine does meets all of them alike.
 from __future__ import annotations
 
 import argparse
-import platform
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
 import torch
-from models import PRESETS, make_host
+from base_model import add_model_options, open_model, page_of, picture_side, told_model
+from measuring import clock_for, processor, settle
 
 from conceptloom.attention.fusion import RegionFusion, RegionSource
 from conceptloom.attention.regions import with_background
@@ -97,29 +96,31 @@ def steps_of(host: DiffusersHost, pixels: int) -> tuple[dict[str, Step], int, in
 
 def timed(steps: dict[str, Step], rounds: int, device: str) -> dict[str, list[float]]:
     """Seconds of every step; of the CPU's own time where it computes."""
-    clock = time.perf_counter if device == "cuda" else time.process_time
+    clock = clock_for(device)
     rows: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(rounds + 1):
         for name, step in steps.items():
             began = clock()
             with torch.no_grad():
                 step()
-            if device == "cuda":
-                torch.cuda.synchronize()
+            settle(device)
             if number:  # the first projects keys and values and warms up
                 rows[name].append(clock() - began)
     return rows
 
 
-def page(rows: dict[str, list[float]], told: int, met: int, options: argparse.Namespace) -> str:
+def page(
+    rows: dict[str, list[float]], told: int, met: int, options: argparse.Namespace, model: str
+) -> str:
     plain = rows["plain step"]
     lines = [
         "# A step of Concept Weaver",
         "",
         f"    python benchmarks/weave_cost.py {' '.join(sys.argv[1:])}".rstrip(),
         "",
-        f"{date.today()}, {platform.machine()}, torch {torch.__version__.split('+')[0]}, "
-        f"{options.device}, {options.dtype}, model {options.preset}, {options.rounds} rounds. "
+        f"{date.today()}, {processor(options.device)}, torch {torch.__version__.split('+')[0]}, "
+        f"{options.dtype}, {options.rounds} rounds. {model}.",
+        "",
         "Every step has two rows (with and without prompt) and injects the same features.",
         "",
         "| step | seconds | of plain | promised | |",
@@ -148,23 +149,19 @@ def page(rows: dict[str, list[float]], told: int, met: int, options: argparse.Na
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--preset", default="35m", help="tiny, 35m, sd15 or sdxl")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--dtype", default="fp32", choices=["fp32", "bf16"])
+    add_model_options(parser, preset="35m")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path, help=f"by default {PAGE.name} for the 35m preset")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[options.dtype]
-    preset = PRESETS[options.preset]
-    host = make_host(preset, options.device, dtype)
+    host = open_model(options)
     for network in (host.unet, host.vae, *(encoder.model for encoder in host._encoders)):
         network.eval().requires_grad_(False)
-    steps, told, met = steps_of(host, preset.pixels)
-    text = page(timed(steps, options.rounds, options.device), told, met, options)
+    steps, told, met = steps_of(host, picture_side(host))
+    rows = timed(steps, options.rounds, options.device)
+    text = page(rows, told, met, options, told_model(options, host))
     print(text)
-    out = options.out or (PAGE if options.preset == "35m" else None)
-    if out:
+    if out := page_of(options, options.out, PAGE, "35m"):
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text, encoding="utf-8")
         print(f"wrote {out}")

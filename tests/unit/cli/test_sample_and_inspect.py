@@ -12,6 +12,7 @@ from conceptloom.cli.drawing import parsed_concept, parsed_size
 from conceptloom.cli.models import Precision, open_host
 from conceptloom.errors import ConfigError, ModelError, UnsupportedModelError
 
+from ..saved_tinyworld import save_tinyworld
 from .quick import Command
 
 
@@ -91,24 +92,7 @@ def test_options_are_parsed() -> None:
 @pytest.fixture(scope="module")
 def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """TinyWorld as diffusers saves a model."""
-    from diffusers import DDIMScheduler, StableDiffusionPipeline
-
-    from conceptloom.tinyworld.checkpoint import load_tinyworld
-
-    world = load_tinyworld()
-    pipeline = StableDiffusionPipeline(
-        vae=world.vae,
-        text_encoder=world.text_encoder,
-        tokenizer=world.tokenizer,
-        unet=world.unet,
-        scheduler=DDIMScheduler.from_config(world.scheduler.config, steps_offset=1),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    folder = tmp_path_factory.mktemp("model")
-    pipeline.save_pretrained(folder)
-    return folder
+    return save_tinyworld(tmp_path_factory.mktemp("model"))
 
 
 def test_a_folder_of_diffusers_is_the_same_model(saved_model: Path) -> None:

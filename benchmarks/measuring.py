@@ -1,0 +1,67 @@
+"""Clocks, memory and the machine, as every benchmark of time and memory reads them."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+
+def settle(device: str) -> None:
+    """Wait until a GPU has done what it was told."""
+    if device != "cpu":
+        import torch
+
+        torch.cuda.synchronize()
+
+
+def clock_for(device: str) -> Callable[[], float]:
+    """Seconds; of the CPU's own time where it computes."""
+    return time.process_time if device == "cpu" else time.perf_counter
+
+
+def memory(device: str, *, start: bool = False) -> int:
+    """Bytes in use at the start, after that the peak since then; a GPU's where it computes."""
+    if device != "cpu":
+        import torch
+
+        if start:
+            torch.cuda.reset_peak_memory_stats()
+            return torch.cuda.memory_allocated()
+        return torch.cuda.max_memory_allocated()
+    if start:
+        try:
+            Path("/proc/self/clear_refs").write_text("5")  # forget the peak of making the model
+        except OSError:
+            sys.stderr.write("the peak of making the model cannot be reset here\n")
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(fields["VmRSS" if start else "VmHWM"].split()[0]) * 1024
+
+
+def processor(device: str) -> str:
+    """Name of the GPU, or of the CPU and its number of cores."""
+    if device != "cpu":
+        import torch
+
+        return torch.cuda.get_device_name()
+    name = platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            name = line.split(":", 1)[1].strip()
+            break
+    return f"{name}, {os.cpu_count()} cores"
+
+
+def versions() -> str:
+    """Of Python and the libraries that compute."""
+    import diffusers
+    import torch
+    import transformers
+
+    return (
+        f"Python {platform.python_version()}, torch {torch.__version__}, diffusers "
+        f"{diffusers.__version__}, transformers {transformers.__version__}"
+    )

@@ -1,0 +1,31 @@
+"""Benchmarks are scripts that import each other by their bare names."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("diffusers", reason="benchmarks compute with diffusers")
+
+from ..saved_tinyworld import save_tinyworld  # noqa: E402
+
+sys.path.append(str(Path(__file__).parents[3] / "benchmarks"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small models lose more by handing work between threads than they win."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """TinyWorld as diffusers saves a model."""
+    return save_tinyworld(tmp_path_factory.mktemp("model"))

@@ -1,0 +1,106 @@
+"""The options by which every benchmark opens its model."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+import torch
+from base_model import (
+    add_model_options,
+    latent_side,
+    model_arguments,
+    open_model,
+    page_of,
+    picture_side,
+    told_model,
+)
+from break_a_scene_step import Worker, ratio
+from draws import draw_for, make_pictures, scene_of
+from models import PRESETS
+from official_recipe import OfficialRecipe
+
+from conceptloom.cli.models import open_host
+from conceptloom.methods.break_a_scene import BreakAScene, BreakASceneConfig, TokenPhase
+from conceptloom.methods.personalized_residuals import PersonalizedResidualsConfig
+from conceptloom.training.adapters import rank_for
+from conceptloom.training.loop import step_generator
+
+
+def options(*given: str, preset: str = "tiny") -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_model_options(parser, preset)
+    return parser.parse_args(given)
+
+
+def test_a_preset_is_the_same_model_every_time() -> None:
+    first, second = open_model(options()), open_model(options())
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(first.unet.parameters(), second.unet.parameters(), strict=True)
+    )
+    assert latent_side(first) == PRESETS["tiny"].latent
+    assert picture_side(first) == PRESETS["tiny"].pixels
+
+
+def test_a_checkpoint_takes_the_place_of_the_preset(saved_model: Path) -> None:
+    asked = options("--checkpoint", str(saved_model), "--dtype", "bf16")
+    host = open_model(asked)
+    assert host.fingerprint == open_host().fingerprint
+    assert host.dtype is torch.bfloat16
+    assert (latent_side(host), picture_side(host)) == (16, 64)
+    assert f"Checkpoint `{saved_model.name}`" in told_model(asked, host)
+
+
+def test_another_process_gets_the_same_options(saved_model: Path) -> None:
+    asked = options("--checkpoint", str(saved_model), "--device", "cpu", "--dtype", "bf16")
+    assert options(*model_arguments(asked)) == asked
+
+
+def test_a_page_of_the_repository_is_only_written_for_its_own_model(saved_model: Path) -> None:
+    page, asked = Path("page.md"), Path("asked.md")
+    assert page_of(options(), None, page, "tiny") == page
+    assert page_of(options("--preset", "35m"), None, page, "tiny") is None
+    assert page_of(options("--checkpoint", str(saved_model)), None, page, "tiny") is None
+    assert page_of(options("--preset", "35m"), asked, page, "tiny") == asked
+
+
+@pytest.mark.parametrize(("name", "trained"), [("sd15", 1_239_040), ("sd21", 1_239_040)])
+def test_presets_have_the_projections_of_the_real_models(name: str, trained: int) -> None:
+    """The count that Personalized Residuals reports for Stable Diffusion, from shapes alone."""
+    from models import _unet
+
+    with torch.device("meta"):
+        unet = _unet(PRESETS[name])
+    outputs = [m.proj_out.weight for m in unet.modules() if hasattr(m, "proj_out")]
+    ratio = PersonalizedResidualsConfig().ratio
+    assert sum(2 * w.shape[0] * rank_for(ratio, w.shape[0]) for w in outputs) == trained
+    assert [w.ndim for w in outputs] == [2 if PRESETS[name].linear_projections else 4] * 16
+
+
+def test_official_and_ours_agree_on_a_model_that_predicts_v(saved_model: Path) -> None:
+    """On the same draws, term by term; the two compute attention and masks in different ways."""
+    asked = options("--checkpoint", str(saved_model))
+    host, theirs = open_model(asked), open_model(asked)
+    assert host.schedule.predicts_velocity
+    image, masks, class_image = make_pictures(picture_side(host))
+    scene = scene_of(image, masks)
+    recipe = BreakAScene(host, scene, BreakASceneConfig(token_phase=TokenPhase(steps=0)))
+    recipe.class_latents = host.encode_image(class_image[None])
+    phase = recipe.phases()[-1]
+    with recipe.computing(phase):
+        ours = recipe.losses(phase, step_generator(0, 0))
+    draw = draw_for(0, scene, (4, 16, 16), "cpu")
+    official = OfficialRecipe(theirs, image, masks, class_image)._losses(draw)
+    for name, value in official.items():
+        assert float(ours[name].detach()) == pytest.approx(float(value.detach()), rel=1e-4), name
+
+
+def test_a_part_of_the_variants_is_compared_where_it_can_be() -> None:
+    workers = {name: Worker.__new__(Worker) for name in ("official", "full")}
+    for worker, seconds in zip(workers.values(), (6.0, 2.0), strict=True):
+        worker.rows = [{"seconds": 9.0, "cpu": 9.0}, {"seconds": seconds, "cpu": 2 * seconds}]
+    assert ratio([workers], "official", "full") == {"seconds": 3.0, "cpu": 3.0}
+    assert ratio([workers], "maps", "forward") is None
+    assert ratio([workers], "official", "forward") is None
