@@ -18,6 +18,7 @@ from ..methods.clic import (
     as_custom_diffusion,
 )
 from ..methods.concept_weaver import BankConfig
+from ..tinyworld.world import SIZE
 from ..training.adapters import Scope
 from ..training.loop import LoopConfig
 from ..training.phases import RATE_OF_SCOPE
@@ -78,6 +79,7 @@ def for_tinyworld(settings: Settings) -> Settings:
         views=4,
         prompt="a photo of a {object} and {concept}",
         roi_prompts=("a photo of {concept}",),
+        resolution_px=SIZE,
     )
     return replace(
         settings,
@@ -98,6 +100,7 @@ TINYWORLD = Settings(
         prior_weight=0.0,
         prior_prompt="a photo of an object",
         batch_size=4,
+        resolution_px=SIZE,
     ),
     class_images=ClassImages(draw=16, steps=20, cfg=3.0),
     loop=LoopConfig(save_every=50),
@@ -118,6 +121,7 @@ TINYWORLD_BANK = Settings(
         smallest=0.7,
         prompt="a photo of a {handle} {word}",
         batch_size=4,
+        resolution_px=SIZE,
     ),
     loop=LoopConfig(save_every=50),
     previews=PreviewConfig(cfg=3.0),

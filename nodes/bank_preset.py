@@ -8,6 +8,7 @@ from dataclasses import replace
 from comfy_api.latest import io
 
 from ..methods.concept_weaver import BankConfig
+from ..tinyworld.world import SIZE
 from ..training.recipe import LoopConfig
 from .knobs import loop_knobs, phase_knobs, size_knobs
 from .settings import Settings
@@ -26,6 +27,7 @@ BANK: dict[str, Settings] = {
             smallest=0.7,  # a third of 64 px would leave nothing to see
             prompt="a photo of a {handle} {word}",
             batch_size=4,
+            resolution_px=SIZE,
         ),
         told="the same with the larger steps that the bundled TinyWorld model wants",
     ),

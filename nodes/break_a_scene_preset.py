@@ -8,6 +8,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..methods.break_a_scene import BreakASceneConfig, ClassImages
+from ..tinyworld.world import SIZE
 from ..training.adapters import Scope
 from ..training.phases import TokenPhase, WeightPhase
 from .knobs import loop_knobs, phase_knobs, size_knobs
@@ -48,6 +49,7 @@ BREAK_A_SCENE: dict[str, Settings] = {
             prior_weight=0.0,
             prior_prompt="a photo of an object",
             batch_size=4,
+            resolution_px=SIZE,
         ),
         class_images=ClassImages(draw=12, steps=12, cfg=3.0),
         told="low-rank with the larger steps that the bundled TinyWorld model wants: minutes on a "

@@ -16,6 +16,7 @@ from ..methods.clic import (
     Form,
     as_custom_diffusion,
 )
+from ..tinyworld.world import SIZE
 from ..training.adapters import Scope
 from ..training.phases import RATE_OF_SCOPE, TokenPhase, WeightPhase
 from ..training.recipe import LoopConfig
@@ -57,6 +58,7 @@ CLIC: dict[str, Settings] = {
             views=4,
             prompt="a photo of a {object} and {concept}",  # words that it was trained on
             roi_prompts=("a photo of {concept}",),
+            resolution_px=SIZE,
         ),
         loop=PAPER_LOOP,
         told="CLiC with the larger steps that the bundled TinyWorld model wants: minutes on a "

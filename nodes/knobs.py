@@ -72,8 +72,9 @@ def size_knobs(config: Sized) -> Iterator[io.Input]:
         max=4096,
         step=8,
         optional=True,
-        tooltip="Learn at the size of a square of this side; the aspect stays. 0 keeps the "
-        "pictures' size. Smaller is faster and needs less memory, and loses detail.",
+        tooltip="Learn at the size of a square of this side; the aspect stays. 512 suits SD 1.5, "
+        "1024 SDXL, 64 TinyWorld. 0 keeps the pictures' size; a large photograph then takes long "
+        "and much memory.",
     )
     yield io.Boolean.Input(
         "checkpointing",

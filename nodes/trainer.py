@@ -48,6 +48,8 @@ class CrossAttentionLossTrainer(io.ComfyNode):
                 "custom diffusion",
                 "ornament",
                 "train",
+                "learn",
+                "teach",
                 "textual inversion",
                 "dreambooth",
                 "lora",

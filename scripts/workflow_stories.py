@@ -48,10 +48,15 @@ def learn_a_scene(graph: Graph) -> Graph:
         "Press **Run**. The trainer learns a word for each masked object of one picture, shows "
         "samples while it does, and saves the concept. It takes one or two minutes on a laptop's "
         "CPU, with nothing to download.\n\n"
-        "**Your own picture:** replace *TinyWorld Scene* by *Load Image* and one mask per object "
-        "(*Load Image (as Mask)*, the mask editor, or SAM3), *TinyWorld Checkpoint* by *Load "
-        "Checkpoint* with any SD 1.5, SD 2 or SDXL model, and choose another preset in the "
-        "trainer.\n\n"
+        "**Your own picture:** put *Load Image* in the place of *TinyWorld Scene*. Right-click it, "
+        "*Open in MaskEditor*, paint one object, save, and connect IMAGE and MASK. For the next "
+        "object load the picture itself once more, paint that one, and connect this MASK too. "
+        "*Load Image (as Mask)* and SAM3 give masks as well. Then write the names in *Concept "
+        "Scene*, in the order of the masks. TinyWorld sees 64 px and knows no more than shapes "
+        "(circle, square, triangle, cross, star, ring): take one of these as the word to start "
+        "from.\n\n"
+        "**Your own model:** *Load Checkpoint* with any SD 1.5, SD 2 or SDXL model in the place of "
+        "*TinyWorld Checkpoint*, and another preset in the trainer.\n\n"
         "**Cancel** any time: the work so far is kept, and Run goes on from there.",
         (40, 40), (520, 330),
     )  # fmt: skip

@@ -28,6 +28,7 @@ def test_learned_residuals_are_drawn_with_and_without_lag(
     concept = load_concept(out / "concept.safetensors")
     assert concept.recipe["class_word"] == "circle"
     assert concept.recipe["learning_rate"] == 0.3
+    assert concept.recipe["resolution_px"] == 64  # TinyWorld's, whatever a photograph has
     assert {change.rank for change in concept.weights.values()} == {2}  # type: ignore[union-attr]
     assert {path.name for path in out.iterdir()} >= {"losses.csv", "samples.png", "attention.png"}
     drawn = {}

@@ -17,6 +17,7 @@ from conceptloom.cli.progress import RunProgress
 from conceptloom.cli.scene_files import parsed_mask, scene_from_folder, scene_from_options
 from conceptloom.errors import ConfigError, InputError, MaskError
 from conceptloom.methods.clic import OFFICIAL, OFFICIAL_LOOP, CLiCConfig
+from conceptloom.tinyworld.world import SIZE
 from conceptloom.training.adapters import Scope
 from conceptloom.training.concept_file import load_concept
 
@@ -212,6 +213,11 @@ def test_every_setting_arrives_where_it_should() -> None:
     assert settings.loop.clip == 0.5
     with pytest.raises(ConfigError):
         settings_of(Preset.OFFICIAL, {"colour": 1})
+
+
+@pytest.mark.parametrize("method", Method)
+def test_tinyworld_learns_photographs_at_its_own_size(method: Method) -> None:
+    assert settings_of(Preset.TINYWORLD, method=method).config.resolution_px == SIZE
 
 
 def test_every_option_is_a_setting() -> None:
