@@ -21,6 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--comfyui", type=Path, required=True)
     parser.add_argument("only", nargs="+", help="these workflows, by the start of their names")
+    parser.add_argument("--language", nargs="+", default=["en"], help="of the editor: en, ko, ...")
     given = parser.parse_args()
     if missing():
         raise SystemExit(f"install {' and '.join(missing())}")
@@ -31,13 +32,15 @@ def main() -> None:
         Chromium() as chromium,
     ):
         editor = Editor(server, chromium)
-        for path in sorted(WORKFLOWS.glob("*.json")):
-            if path.name.startswith(tuple(given.only)):
-                take(server, editor, path, Path(base) / "screenshot.png")
+        for language in given.language:
+            editor.reopen({"Comfy.Locale": language})
+            for path in sorted(WORKFLOWS.glob("*.json")):
+                if path.name.startswith(tuple(given.only)):
+                    take(server, editor, path, Path(base) / "screenshot.png", language)
 
 
-def take(server: HeadlessComfyUI, editor: Editor, path: Path, png: Path) -> None:
-    """The workflow after a run, as docs/screenshots/<name>.jpg."""
+def take(server: HeadlessComfyUI, editor: Editor, path: Path, png: Path, language: str) -> None:
+    """The workflow after a run, as docs/screenshots/editor-<name>.jpg, or -<name>-ko.jpg."""
     editor.load(json.loads(path.read_text(encoding="utf-8")), path.stem)
     before = len(server.get("/history"))
     editor.queue()
@@ -50,11 +53,12 @@ def take(server: HeadlessComfyUI, editor: Editor, path: Path, png: Path) -> None
     if done["status"]["status_str"] != "success":
         raise SystemExit(f"{path.stem} failed:\n{server.log[-2000:]}")
     editor.screenshot(png)
+    suffix = "" if language == "en" else f"-{language}"
     with Image.open(png) as shot:
         small = shot.convert("RGB")
         small.thumbnail((WIDTH_PX, WIDTH_PX), Image.Resampling.LANCZOS)
-        small.save(DOCS / f"{path.stem}.jpg", quality=80)
-    print(path.stem, flush=True)
+        small.save(DOCS / f"editor-{path.stem}{suffix}.jpg", quality=80)
+    print(path.stem, language, flush=True)
 
 
 if __name__ == "__main__":
