@@ -124,8 +124,7 @@ class _Plan:
 
     concepts: tuple[LagConcept, ...]  # those that are at work at this noise level
     rows: list[int] | slice  # rows whose prompt holds a concept; a view where they are neighbours
-    columns: Tensor  # [c] key positions that any of them needs
-    chosen: Tensor  # [R, c, G]
+    chosen: Tensor  # [R, K, G] 1 where a key position belongs to a concept in that row
     pictures: Tensor | None  # [R] picture of each of these rows; None where row n is picture n
     picture_of: Tensor | None  # [B] picture of every row of the batch; None for a single one
     holds: Tensor  # [P, G, 1] 1 where a picture's prompt holds the concept
@@ -199,7 +198,7 @@ class LagEdit(UNetEdit):
         plan, name = self._plan, call.site.name
         assert plan is not None
         found = summed_attention(
-            call.query[plan.rows], call.key[plan.rows], call.site.heads, plan.columns, plan.chosen
+            call.query[plan.rows], call.key[plan.rows], call.site.heads, plan.chosen
         )
         before = self._attention.get(name)
         self._attention[name] = found if before is None else before + found
@@ -336,13 +335,12 @@ def _plan(concepts: tuple[LagConcept, ...], info: ForwardInfo) -> _Plan:
     pictures = list(info.pictures or range(n_rows))
     places = [[_columns(c, tokens, info.context_length) for c in concepts] for tokens in prompts]
     rows = [row for row in range(n_rows) if any(places[row])]
-    columns = sorted({column for row in rows for found in places[row] for column in found})
     device = info.timesteps.device
-    chosen = torch.zeros(len(rows), len(columns), len(concepts), device=device)
+    chosen = torch.zeros(len(rows), info.context_length, len(concepts), device=device)
     holds = torch.zeros(max(pictures) + 1, len(concepts), 1, device=device)
     for r, row in enumerate(rows):
         for g, found in enumerate(places[row]):
-            chosen[r, [columns.index(column) for column in found], g] = 1
+            chosen[r, found, g] = 1
             if found:
                 holds[pictures[row], g] = 1
     shown = [pictures[row] for row in rows]
@@ -350,13 +348,12 @@ def _plan(concepts: tuple[LagConcept, ...], info: ForwardInfo) -> _Plan:
     return _Plan(
         concepts,
         slice(rows[0], rows[0] + len(rows)) if neighbours else rows,
-        torch.tensor(columns, device=device, dtype=torch.long),
         chosen,
         None if shown == list(range(len(holds))) else torch.tensor(shown, device=device),
         torch.tensor(pictures, device=device) if len(holds) > 1 else None,
         holds,
         bool(holds.all()),
-        bool(columns),
+        bool(rows),
         all(c.is_everywhere for c in concepts),
         all(c.config.is_plain for c in concepts),
         len({c.config.shape for c in concepts}) == 1,

@@ -20,9 +20,7 @@ MOST_LOGITS = {"cpu": 2**18}
 MOST_LOGITS_ELSEWHERE = 2**26
 
 
-def summed_attention(
-    query: Tensor, key: Tensor, heads: int, columns: Tensor, chosen: Tensor
-) -> Tensor:
+def summed_attention(query: Tensor, key: Tensor, heads: int, chosen: Tensor) -> Tensor:
     """Attention probability of each concept's tokens, mean over heads.
 
     Source: A_{i,C} = sum of A_j over j in C, arXiv 2405.12978, Sec. 3.2. How heads are reduced the
@@ -31,8 +29,7 @@ def summed_attention(
     Args:
         query: [R, N, C] projected, heads not split.
         key: [R, K, C].
-        columns: [c] positions in 0..K-1 that belong to any concept.
-        chosen: [R, c, G] 1 where the column belongs to the concept in that row, else 0.
+        chosen: [R, K, G] 1 where the position belongs to the concept in that row, else 0.
 
     Returns:
         [R, G, N] probabilities 0..1, float32.
@@ -45,9 +42,11 @@ def summed_attention(
     keys = (key.float() * scale).view(n_rows, n_keys, heads, -1).permute(0, 2, 3, 1).flatten(0, 1)
     parts: list[Tensor] = []
     for part in query.split(at_once, dim=1) if query.shape[1] > at_once else (query,):
-        queries = part.float().view(n_rows, part.shape[1], heads, -1).transpose(1, 2).flatten(0, 1)
-        probs = torch.bmm(queries, keys).softmax(dim=-1).index_select(-1, columns)
-        parts.append(probs.unflatten(0, (n_rows, heads)).mean(dim=1) @ chosen)
+        n = part.shape[1]
+        queries = part.float().view(n_rows, n, heads, -1).transpose(1, 2).flatten(0, 1)
+        probs = torch.bmm(queries, keys).softmax(dim=-1)
+        summed = torch.bmm(probs.view(n_rows, heads * n, n_keys), chosen)
+        parts.append(summed.view(n_rows, heads, n, -1).mean(dim=1))
     return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)).transpose(1, 2)
 
 

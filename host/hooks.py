@@ -74,11 +74,14 @@ def checkpoint_contexts() -> tuple[AbstractContextManager[None], AbstractContext
 
 @contextmanager
 def _hooked(passes: Sequence[_Pass]) -> Iterator[None]:
-    with ExitStack() as cleanup:
+    hooks: list[Any] = []  # an ExitStack would wrap each removal; in a small model that shows
+    try:
         for one in passes:
-            for hook in _hooks(one.sites, one.edits, one.info):
-                cleanup.callback(hook.remove)
+            hooks.extend(_hooks(one.sites, one.edits, one.info))
         yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @contextmanager
@@ -192,10 +195,10 @@ def _cross_attention_hooks(
         return hook
 
     def attended(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-        if attention in _editing or len(projected) < 3:
+        if attention in _editing or len(projected) < 2:
             return None
-        query, key, value = (projected.pop(name) for name in ("query", "key", "value"))
-        call = CrossAttentionCall(site, layer, info, attention, query, key, value, output)
+        query, key = projected.pop("query"), projected.pop("key")
+        call = CrossAttentionCall(site, layer, info, attention, query, key, output)
         _editing.add(attention)
         try:
             for edit in edits:
@@ -208,7 +211,6 @@ def _cross_attention_hooks(
 
     yield _on(attention.to_q, keep("query"))
     yield _on(attention.to_k, keep("key"))
-    yield _on(attention.to_v, keep("value"))
     yield _on(_last_module(attention), attended)
 
 

@@ -127,7 +127,6 @@ class CrossAttentionCall:
     module: nn.Module  # has to_k, to_v and to_out, for other contexts on the same query
     query: Tensor  # [B, N, C] projected, heads not split
     key: Tensor  # [B, K, C]
-    value: Tensor  # [B, K, C]
     output: Tensor  # [B, N, C] what the host computed, after to_out
 
 

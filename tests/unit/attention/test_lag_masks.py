@@ -19,25 +19,23 @@ def test_summed_attention_by_hand() -> None:
     query, key = torch.tensor([[[1.0, 0.0], [0.0, 2.0]]]), torch.tensor([[[1.0, 3.0], [0.0, 0.0]]])
     # two heads of width 1: logits q k; tokens 0 and 1
     first = [(math.e / (math.e + 1) + 0.5) / 2, (0.5 + math.e**6 / (math.e**6 + 1)) / 2]
-    chosen = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
-    found = summed_attention(query, key, 2, torch.tensor([0, 1]), chosen)
+    found = summed_attention(query, key, 2, torch.eye(2)[None])
     torch.testing.assert_close(found[0, 0], torch.tensor(first))
     torch.testing.assert_close(found[0, 1], 1 - torch.tensor(first))
 
 
-def test_only_the_chosen_columns_of_each_row_count(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_chosen_positions_of_each_row_count(monkeypatch: pytest.MonkeyPatch) -> None:
     query, key = random(2, 6, 8), random(2, 5, 8, seed=1)
     logits = torch.einsum("rnad,rkad->rank", query.view(2, 6, 4, 2) * 2**-0.5, key.view(2, 5, 4, 2))
     probs = logits.softmax(-1).mean(1)
-    chosen = torch.zeros(2, 3, 2)  # columns 1, 2, 4
-    chosen[0, 0, 0] = chosen[0, 2, 0] = chosen[1, 1, 1] = 1
+    chosen = torch.zeros(2, 5, 2)
+    chosen[0, 1, 0] = chosen[0, 4, 0] = chosen[1, 2, 1] = 1
     expected = torch.zeros(2, 2, 6)
     expected[0, 0] = probs[0, :, 1] + probs[0, :, 4]
     expected[1, 1] = probs[1, :, 2]
-    columns = torch.tensor([1, 2, 4])
-    torch.testing.assert_close(summed_attention(query, key, 4, columns, chosen), expected)
+    torch.testing.assert_close(summed_attention(query, key, 4, chosen), expected)
     monkeypatch.setitem(lag_masks.MOST_LOGITS, "cpu", 100)  # in pieces of two positions
-    torch.testing.assert_close(summed_attention(query, key, 4, columns, chosen), expected)
+    torch.testing.assert_close(summed_attention(query, key, 4, chosen), expected)
 
 
 @pytest.mark.parametrize("n", [64, 65])

@@ -26,7 +26,7 @@ def captured(*layers: tuple[TransformerSite, Tensor, Tensor]) -> AttentionCaptur
     for where, query, key in layers:
         info = ForwardInfo((query.shape[0], 4, 2, 4), torch.zeros(1), (True,), key.shape[1])
         capture.cross_attention(
-            CrossAttentionCall(where, 0, info, torch.nn.Identity(), query, key, key, query)
+            CrossAttentionCall(where, 0, info, torch.nn.Identity(), query, key, query)
         )
     return capture
 
