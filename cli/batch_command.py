@@ -39,7 +39,7 @@ def batch(
           mug: {scene: scenes/mug, settings: {token_steps: 60}}
         pictures:
           - prompts: ["a photo of <my-mug> on the grass"]
-            concepts: [mug]
+            concepts: ["mug"]
             seeds: [1, 2, 3]
             settings: [{steps: 25, cfg: 3}]
         workflows:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from click.testing import Result
 
 from conceptloom.cli.batch.jobs import Job, Kind, jobs_of
 from conceptloom.cli.batch.plan import Plan, read_plan
@@ -38,6 +41,18 @@ PICTURES = [
         "settings": [{"steps": 2}, {"steps": 4}],
     }
 ]
+
+
+def test_the_plan_that_the_help_shows_is_one(
+    command: Callable[..., Result], tmp_path: Path
+) -> None:
+    lines = command("batch", "--help").output.splitlines()
+    first = next(n for n, line in enumerate(lines) if line.strip() == "model: tinyworld")
+    last = next(n for n, line in enumerate(lines) if line.strip().startswith("- {file:"))
+    (tmp_path / "plan.yaml").write_text(textwrap.dedent("\n".join(lines[first : last + 1])))
+    plan = read_plan(tmp_path / "plan.yaml")
+    assert plan.pictures[0].concepts == ["mug"]
+    assert plan.concepts["mug"].settings == {"token_steps": 60}
 
 
 def test_every_combination_is_a_job_and_needs_its_concept(scene: Path) -> None:
