@@ -1,8 +1,9 @@
 """TinyWorld's image encoder and diffusion prior: `python -m conceptloom.tinyworld.train_prior`.
 
-About ten minutes on two CPU cores. First the image encoder and a projection of the text encoder,
-against each other, by CLIP's loss; then the prior, from text to picture embedding, by its own
-(x0 in standardised embeddings, Ramesh et al. 2022, Sec. 2.2). The text encoder stays as it is.
+About twenty minutes of one shared CPU core. Scenes are drawn; then the image encoder and a
+projection of the text encoder learn against each other, by CLIP's loss; then the prior, from text
+to picture embedding, by its own (x0 in standardised embeddings, Ramesh et al. 2022, Sec. 2.2). The
+text encoder stays as it is.
 """
 
 from __future__ import annotations
@@ -263,9 +264,9 @@ def train(arguments: argparse.Namespace) -> TinyPrior:
 
 def parsed(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scenes", type=int, default=12_000)
-    parser.add_argument("--contrast-steps", type=int, default=1_500)
-    parser.add_argument("--prior-steps", type=int, default=3_000)
+    parser.add_argument("--scenes", type=int, default=40_000)
+    parser.add_argument("--contrast-steps", type=int, default=3_000)
+    parser.add_argument("--prior-steps", type=int, default=6_000)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--prior-batch", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
