@@ -12,6 +12,7 @@ SIDE = 32
 MODEL_LINKS = {"model": given("model"), "clip": given("clip"), "vae": given("vae")}
 QUICK = {
     "preset": "TinyWorld quick",
+    "preset__resolution_px": 0,  # small pictures stay small
     "preset__token_steps": 3,
     "preset__weight_steps": 3,
     "preset__prior_pictures": 1,
