@@ -53,11 +53,15 @@ class DiffusersHost:
 
     @property
     def device(self) -> torch.device:
-        return self.unet.device
+        return self._first.device  # diffusers' own property walks all modules to tell
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.unet.dtype
+        return self._first.dtype
+
+    @property
+    def _first(self) -> Tensor:
+        return next(self.unet.parameters())
 
     @classmethod
     def tinyworld(cls) -> DiffusersHost:
@@ -98,7 +102,7 @@ class DiffusersHost:
         rows = latent.shape[0]
         context = batched_context(prompts, rows)
         info = info_of(latent, timesteps, prompts, context, conditional)
-        dtype = self.unet.dtype
+        dtype = self.dtype
         with edits_installed(self.sites, edits, info):
             output = self.unet(
                 latent.to(dtype),
@@ -118,8 +122,8 @@ class DiffusersHost:
         height, width = (self.pixels_per_latent * n for n in latent.shape[-2:])
         sizes = torch.tensor([[height, width, 0, 0, height, width]], device=latent.device)
         return {
-            "text_embeds": pooled.to(self.unet.dtype),
-            "time_ids": sizes.expand(latent.shape[0], -1).to(self.unet.dtype),
+            "text_embeds": pooled.to(self.dtype),
+            "time_ids": sizes.expand(latent.shape[0], -1).to(self.dtype),
         }
 
     def tokenize(self, text: str) -> tuple[int | str, ...]:
