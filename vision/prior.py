@@ -160,7 +160,7 @@ class DiffusionPrior:
 
     @torch.no_grad()
     def look_at(self, images: Tensor) -> Tensor:
-        return functional.normalize(self._seen(_for_clip(images, self._side)), dim=-1)
+        return functional.normalize(self._seen(cut_square(images, self._side)), dim=-1)
 
     @torch.no_grad()
     def blank(self) -> Tensor:
@@ -196,15 +196,27 @@ def _side_by_side(rows: Sequence[EncodedText], prior: Any) -> tuple[Tensor, Tens
     )
 
 
-def _for_clip(images: Tensor, side: int) -> Tensor:
-    """[n, 3, side, side] pictures [n, H, W, 3] as CLIP wants them: scaled, cut, standardised."""
+def cut_square(
+    images: Tensor,
+    side: int,
+    *,
+    shorter: int = 0,
+    mean: Sequence[float] = _MEAN,
+    std: Sequence[float] = _STD,
+) -> Tensor:
+    """[n, 3, side, side] pictures [n, H, W, 3] scaled, cut from the middle and standardised.
+
+    Args:
+        shorter: px that the shorter side is scaled to before the cut; 0 is `side`, CLIP's way.
+        mean, std: CLIP's, or those of another encoder.
+    """
     pixels = images[..., :3].movedim(-1, 1).float()
     height, width = pixels.shape[-2:]
-    scale = side / min(height, width)
+    scale = (shorter or side) / min(height, width)
     size = (max(side, round(height * scale)), max(side, round(width * scale)))
     if size != (height, width):
         pixels = functional.interpolate(pixels, size, mode="bicubic", antialias=True)
     top, left = (size[0] - side) // 2, (size[1] - side) // 2
     pixels = pixels[..., top : top + side, left : left + side].clamp(0, 1)
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1).to(pixels) for values in (_MEAN, _STD))
-    return (pixels - mean) / std
+    centre, spread = (torch.tensor(values).view(1, 3, 1, 1).to(pixels) for values in (mean, std))
+    return (pixels - centre) / spread
