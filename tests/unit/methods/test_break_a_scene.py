@@ -24,12 +24,6 @@ from conceptloom.training.scene import ConceptScene, make_scene, with_background
 from ..tiny_models import noise, tiny_host
 from .break_a_scene_cases import SIDE, config, latents, plane, scene
 
-
-@pytest.fixture
-def host() -> DiffusersHost:
-    return tiny_host()
-
-
 # The equations
 
 

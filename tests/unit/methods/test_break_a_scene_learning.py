@@ -24,11 +24,6 @@ SCOPES = {
 }
 
 
-@pytest.fixture
-def host() -> DiffusersHost:
-    return tiny_host()
-
-
 def step_gradients(learner: BreakAScene, phase: int) -> dict[str, Tensor]:
     chosen = learner.phases()[phase]
     with learner.computing(chosen):

@@ -15,7 +15,7 @@ from conceptloom.methods.break_a_scene import (
     learn_scene,
 )
 from conceptloom.methods.break_a_scene import learn as learn_module
-from conceptloom.training import paths, session
+from conceptloom.training import session
 from conceptloom.training.adapters import Scope
 from conceptloom.training.concept_file import save_concept
 from conceptloom.training.loop import LoopConfig
@@ -23,15 +23,7 @@ from conceptloom.training.loop import LoopConfig
 from ..tiny_models import assert_unchanged, snapshot, tiny_host
 from .break_a_scene_cases import QUICK, SIDE, Cancelled, Reports, config, scene
 
-
-@pytest.fixture(autouse=True)
-def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paths.os, "fsync", lambda _: None)
-
-
-@pytest.fixture
-def host() -> DiffusersHost:
-    return tiny_host()
+pytestmark = pytest.mark.usefixtures("quick_disk")
 
 
 def learned_file(

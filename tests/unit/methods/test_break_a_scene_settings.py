@@ -22,12 +22,14 @@ from conceptloom.methods.break_a_scene import (
 )
 from conceptloom.methods.break_a_scene import learn as learn_module
 from conceptloom.samplers.class_images import drawn_class_latents
-from conceptloom.training import paths, session
+from conceptloom.training import session
 from conceptloom.training.adapters import Scope
 from conceptloom.training.loop import LoopConfig
 
 from ..tiny_models import assert_unchanged, snapshot, tiny_host
 from .break_a_scene_cases import QUICK, SIDE, Cancelled, Reports, config, scene
+
+pytestmark = pytest.mark.usefixtures("quick_disk")
 
 CHANGED: dict[str, Any] = {
     "token_phase": TokenPhase(steps=2, learning_rate=1e-2),
@@ -45,16 +47,6 @@ CHANGED: dict[str, Any] = {
     "resolution_px": 24,
     "seed": 1,
 }
-
-
-@pytest.fixture(autouse=True)
-def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paths.os, "fsync", lambda _: None)
-
-
-@pytest.fixture
-def host() -> DiffusersHost:
-    return tiny_host()
 
 
 def test_every_setting_is_tried_below() -> None:

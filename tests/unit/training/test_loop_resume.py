@@ -9,17 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from conceptloom.training import paths
 from conceptloom.training.checkpoints import StateFolder
 from conceptloom.training.loop import run, summary
 from conceptloom.training.recipe import Events, LoopConfig, Phase
 
 from .lines import Cancelled, Lines, stop_at
 
-
-@pytest.fixture(autouse=True)
-def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paths.os, "fsync", lambda _: None)
+pytestmark = pytest.mark.usefixtures("quick_disk")
 
 
 @pytest.mark.parametrize("step", range(1, 8))

@@ -12,17 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from conceptloom.errors import DivergedError, MemoryExhaustedError, StorageError
-from conceptloom.training import paths
 from conceptloom.training.checkpoints import StateFolder
 from conceptloom.training.loop import is_out_of_memory, run
 from conceptloom.training.recipe import LoopConfig, LoopState, Phase, StepDown
 
 from .lines import Cancelled, Lines, stop_at
 
-
-@pytest.fixture(autouse=True)
-def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paths.os, "fsync", lambda _: None)
+pytestmark = pytest.mark.usefixtures("quick_disk")
 
 
 # Bad losses
