@@ -1,0 +1,153 @@
+"""The terms of one batch of CLiC, in the paper's form and in the official one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from conceptloom.host.diffusers import DiffusersHost
+from conceptloom.methods.clic import OFFICIAL, CLiC, as_break_a_scene_loss, as_custom_diffusion
+from conceptloom.methods.clic.material import SceneMaterial
+from conceptloom.training.loop import step_generator
+from conceptloom.training.soft_masks import soft_mask
+
+from ..tiny_models import tiny_host
+from .clic_cases import STILL, config, scene, terms_of
+
+
+def test_the_terms_by_hand(host: DiffusersHost) -> None:
+    learner = CLiC(host, scene(), config(**STILL))
+    draw = step_generator(0, 0)
+    material = SceneMaterial(host, learner.scene, learner.config)
+    sample = material.draw(draw)
+    eps = torch.randn(1, 4, 16, 16, generator=draw)
+    at = torch.randint(1000, (1,), generator=draw)
+    vectors, mask = learner.handles.vectors(), material.masks([sample])
+    noisy = host.schedule.add_noise(material.latents([sample]), eps, at)
+    with torch.no_grad():
+        whole = host.predict(noisy, at, [host.encode_prompt("a chair with <mark> style", vectors)])
+        region = host.predict(noisy * mask, at, [host.encode_prompt("A photo of <mark>", vectors)])
+    terms = terms_of(learner)
+    soft = 0.5 + 0.5 * mask
+    assert terms["context"] == pytest.approx(float(((whole - eps) * soft).square().mean()), 1e-5)
+    assert terms["roi"] == pytest.approx(0.5 * float((region - eps).square().mean()), 1e-5)
+    assert 0 < terms["attention"] < 0.5
+    assert set(terms) == {"context", "attention", "roi"}
+
+
+def test_the_official_form_by_hand(host: DiffusersHost) -> None:
+    settings = replace(OFFICIAL, **STILL, views=1, roi_prompts=("<{concept}>".strip("<>"),))
+    learner = CLiC(host, scene(), settings)
+    draw = step_generator(0, 0)
+    material = SceneMaterial(host, learner.scene, settings)
+    sample = material.draw(draw)
+    eps = torch.randn(1, 4, 16, 16, generator=draw)
+    at = torch.randint(1000, (1,), generator=draw)
+    vectors, mask = learner.handles.vectors(), material.masks([sample])
+    whole = host.schedule.add_noise(material.latents([sample]), eps, at)
+    region = host.schedule.add_noise(material.regions([sample]), eps, at)
+    prompts = [
+        host.encode_prompt(text, vectors) for text in ("an object with <mark> style", "<mark>")
+    ]
+    with torch.no_grad():
+        wholly, apart = (
+            (host.predict(x, at, [p]) - eps).square().sum(1)
+            for x, p in zip((whole, region), prompts, strict=True)
+        )
+    around = torch.zeros(16, 16)
+    around[1:-1, 1:-1] = torch.where(mask[0, 0] == 0, 0.25, 1.0)[1:-1, 1:-1]
+    terms = terms_of(learner)
+    context = float((wholly[0] * around).sum() / around.sum())
+    roi = float((apart[0] * mask[0, 0]).sum() / mask.sum())
+    assert terms["context"] == pytest.approx(0.5 * context, rel=1e-5)
+    assert terms["roi"] == pytest.approx(0.25 * roi, rel=1e-5)
+
+
+def test_weights_scale_their_terms_and_zero_leaves_them_out(host: DiffusersHost) -> None:
+    base = terms_of(CLiC(host, scene(), config()))
+    scaled = terms_of(
+        CLiC(host, scene(), config(context_weight=2.0, attention_weight=1.5, roi_weight=2.5))
+    )
+    for name, factor in {"context": 2, "attention": 3, "roi": 5}.items():
+        assert scaled[name] == pytest.approx(factor * base[name], rel=1e-5)
+    for gone in ("context", "attention", "roi"):
+        left = terms_of(CLiC(host, scene(), config(**{f"{gone}_weight": 0.0})))
+        assert set(left) == set(base) - {gone}
+        assert all(left[name] == pytest.approx(base[name], rel=1e-5) for name in left)
+
+
+def test_custom_diffusion_is_the_plain_loss(host: DiffusersHost) -> None:
+    learner = CLiC(host, scene(), as_custom_diffusion(config(**STILL)))
+    draw = step_generator(0, 0)
+    sample = learner._material.draw(draw)
+    eps = torch.randn(1, 4, 16, 16, generator=draw)
+    at = torch.randint(1000, (1,), generator=draw)
+    noisy = host.schedule.add_noise(learner._material.latents([sample]), eps, at)
+    prompt = host.encode_prompt(sample.prompt, learner.handles.vectors())
+    with torch.no_grad():
+        plain = float((host.predict(noisy, at, [prompt]) - eps).square().mean())
+    terms = terms_of(learner)
+    assert terms == {"context": pytest.approx(plain, rel=1e-6)}
+
+
+def test_break_a_scenes_loss_has_a_hard_mask_and_no_region(host: DiffusersHost) -> None:
+    learner = CLiC(host, scene(), as_break_a_scene_loss(config(**STILL)))
+    terms = terms_of(learner)
+    assert set(terms) == {"context", "attention"}
+    whole = terms_of(CLiC(host, scene(), config(**STILL)))
+    assert terms["attention"] == pytest.approx(whole["attention"], rel=1e-6)
+    assert terms["context"] < whole["context"]
+
+
+def test_a_batch_is_the_mean_of_its_rows(host: DiffusersHost) -> None:
+    learner = CLiC(host, scene(2), config(batch_size=3, attention_weight=0.0))
+    draw = step_generator(0, 0)
+    material = learner._material
+    drawn = [material.draw(draw) for _ in range(3)]
+    eps = torch.randn(3, 4, 16, 16, generator=draw)
+    at = torch.randint(1000, (3,), generator=draw)
+    total = 0.0
+    for row, sample in enumerate(drawn):
+        noisy = host.schedule.add_noise(material.latents([sample]), eps[[row]], at[[row]])
+        prompt = host.encode_prompt(sample.prompt, learner.handles.vectors())
+        with torch.no_grad():
+            predicted = host.predict(noisy, at[[row]], [prompt])
+        soft = soft_mask(material.masks([sample]), 0.5)
+        total += float(((predicted - eps[[row]]) * soft).square().mean()) / 3
+    assert terms_of(learner)["context"] == pytest.approx(total, rel=1e-5)
+
+
+def test_velocity_models_learn_on_their_own_target() -> None:
+    host = tiny_host("sd2", velocity=True)
+    learner = CLiC(host, scene(), config(**STILL, attention_weight=0.0))
+    draw = step_generator(0, 0)
+    sample = learner._material.draw(draw)
+    eps = torch.randn(1, 4, 16, 16, generator=draw)
+    at = torch.randint(1000, (1,), generator=draw)
+    noisy = host.schedule.add_noise(learner._material.latents([sample]), eps, at)
+    prompt = host.encode_prompt(sample.prompt, learner.handles.vectors())
+    with torch.no_grad():
+        error = (host.predict(noisy, at, [prompt]) - eps) * soft_mask(
+            learner._material.masks([sample]), 0.5
+        )
+    expected = float(error.square().mean() / host.schedule.at(at))
+    assert terms_of(learner)["context"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_around_the_region_velocity_models_pay_no_more_than_the_paper_asks() -> None:
+    host = tiny_host("sd2", velocity=True)
+    learner = CLiC(host, scene(), config(**STILL, attention_weight=0.0, roi_weight=1.0))
+    draw = step_generator(0, 0)
+    sample = learner._material.draw(draw)
+    eps = torch.randn(1, 4, 16, 16, generator=draw)
+    at = torch.randint(1000, (1,), generator=draw)
+    mask = learner._material.masks([sample])
+    noisy = host.schedule.add_noise(learner._material.latents([sample]), eps, at) * mask
+    prompt = host.encode_prompt(sample.roi_prompt, learner.handles.vectors())
+    with torch.no_grad():
+        error = (host.predict(noisy, at, [prompt]) - eps).square()
+    inside = error * mask / host.schedule.at(at)
+    expected = float((inside + error * (1 - mask)).mean())
+    assert terms_of(learner)["roi"] == pytest.approx(expected, rel=1e-5)
