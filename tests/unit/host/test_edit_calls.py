@@ -1,0 +1,128 @@
+"""What an edit is told: rows, grids, shapes, and all that it takes to compute its own attention."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from conceptloom.host.diffusers import DiffusersHost
+from conceptloom.host.ports import (
+    CrossAttentionCall,
+    ForwardInfo,
+    ResNetSite,
+    TransformerSite,
+    UNetEdit,
+)
+
+from ..tiny_models import noise, tiny_host
+from .edit_cases import Everywhere, predict
+
+
+def test_edits_see_which_rows_are_conditional(host: DiffusersHost) -> None:
+    edit = Everywhere(())
+    predict(host, edit, rows=3, conditional=[False, True, True])
+    predict(host, edit, rows=2)
+    assert [info.conditional for info in edit.infos] == [(False, True, True), (True, True)]
+    assert edit.infos[0].latent_shape == (3, 4, 16, 16)
+    assert edit.infos[0].timesteps.tolist() == [300] * 3
+    assert edit.infos[0].context_length == 77
+
+
+def test_an_edit_of_one_row_leaves_the_others_alone(host: DiffusersHost) -> None:
+    def second_row(output: Tensor) -> Tensor:
+        changed = output.clone()
+        changed[1] *= 3
+        return changed
+
+    plain = predict(host, rows=2)
+    edited = predict(host, Everywhere(change=second_row), rows=2)
+    assert torch.equal(edited[0], plain[0])
+    assert not torch.equal(edited[1], plain[1])
+
+
+def test_an_edit_may_attend_to_another_context(host: DiffusersHost) -> None:
+    """Several contexts on one query (region fusing): recomputing one's own gives the same."""
+    seen = []
+
+    class Recompute(UNetEdit):
+        def wants_cross_attention(self, site: TransformerSite) -> bool:
+            return True
+
+        def cross_attention(self, call: CrossAttentionCall) -> Tensor:
+            module, heads = call.module, call.site.heads
+            context = prompt.context.expand(call.query.shape[0], -1, -1)
+            key, value = module.to_k(context), module.to_v(context)
+            assert torch.equal(key, call.key)
+
+            def split(x: Tensor) -> Tensor:
+                return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+            q, k, v = split(call.query), split(key), split(value)
+            mixed = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1) @ v
+            output = module.to_out[0](mixed.transpose(1, 2).flatten(2))
+            seen.append(float((output - call.output).abs().max()))
+            return output
+
+    prompt = host.encode_prompt("a photo of a cat")
+    edited = predict(host, Recompute(), Everywhere(("cross",)), rows=2)
+    assert len(seen) == sum(site.depth for site in host.sites.transformers)
+    assert max(seen) < 1e-5
+    assert torch.allclose(edited, predict(host, rows=2), atol=1e-5)
+
+
+def test_projection_is_a_convolution_or_a_linear_layer() -> None:
+    shapes = {}
+    for family in ("sd1", "sd2"):
+        host, seen = tiny_host(family), []
+
+        class Look(UNetEdit):
+            def wants_projection(self, site: TransformerSite) -> bool:
+                return True
+
+            def projection(
+                self,
+                site: TransformerSite,
+                inputs: Tensor,
+                output: Tensor,
+                info: ForwardInfo,
+                seen: list = seen,
+            ) -> None:
+                seen.append((site.level, tuple(inputs.shape), tuple(output.shape)))
+
+        predict(host, Look(), rows=2)
+        shapes[family] = seen[0]
+    assert shapes == {
+        "sd1": (1, (2, 16, 16, 16), (2, 16, 16, 16)),
+        "sd2": (1, (2, 256, 16), (2, 256, 16)),
+    }
+
+
+@pytest.mark.parametrize("size", [(16, 16), (12, 20), (15, 9), (13, 18), (8, 24)])
+def test_grids_are_those_of_the_features(host: DiffusersHost, size: tuple[int, int]) -> None:
+    grids: list[tuple[int, int, int]] = []
+
+    class Grids(UNetEdit):
+        def begin(self, info: ForwardInfo) -> None:
+            self.info = info
+
+        def wants_cross_attention(self, site: TransformerSite) -> bool:
+            return True
+
+        def wants_resnet(self, site: ResNetSite) -> bool:
+            return True
+
+        def cross_attention(self, call: CrossAttentionCall) -> None:
+            height, width = call.info.grid(call.site)
+            grids.append((call.query.shape[1], height, width))
+            assert call.query.shape[2] == call.site.width
+            assert call.key.shape[1] == call.info.context_length
+
+        def resnet(self, site: ResNetSite, output: Tensor, info: ForwardInfo) -> None:
+            assert tuple(output.shape[-2:]) == self.info.grid(site)
+            assert output.shape[1] == site.width
+
+    prompt = host.encode_prompt("cat")
+    host.predict(noise(1, 4, *size), torch.tensor([7]), [prompt], [Grids()])
+    assert all(cells == height * width for cells, height, width in grids)
+    assert len(grids) == sum(site.depth for site in host.sites.transformers)
