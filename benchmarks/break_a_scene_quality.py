@@ -23,7 +23,7 @@ from quality_page import page
 from quality_plan import FULL, QUICK
 
 from conceptloom.cli.models import open_host
-from conceptloom.training.checkpoints import model_digest
+from conceptloom.training.keys import model_digest
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "results" / "break_a_scene_quality.md"

@@ -13,9 +13,9 @@ from clic_plan import HANDLE, WORDS, Budget, Pair, config_of
 from conceptloom.cli.measures import as_image
 from conceptloom.host.ports import Host
 from conceptloom.methods.clic import learn_detail
-from conceptloom.training.checkpoints import model_digest
 from conceptloom.training.concept import Concept
 from conceptloom.training.concept_file import load_concept, save_concept
+from conceptloom.training.keys import model_digest
 from conceptloom.training.previews import PreviewConfig
 from conceptloom.training.scene import make_scene
 

@@ -24,7 +24,7 @@ from clic_plan import FULL, QUICK
 from PIL import Image
 
 from conceptloom.cli.models import open_host
-from conceptloom.training.checkpoints import model_digest
+from conceptloom.training.keys import model_digest
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "results" / "clic_quality.md"

@@ -35,9 +35,9 @@ from conceptloom.methods.personalized_residuals import Localised, learn_residual
 from conceptloom.samplers.ddim import seeded_noise
 from conceptloom.tinyworld.concepts import concept_scene
 from conceptloom.tinyworld.shapes import BACKGROUNDS
-from conceptloom.training.checkpoints import model_digest
 from conceptloom.training.concept import Concept
 from conceptloom.training.concept_file import load_concept, save_concept
+from conceptloom.training.keys import model_digest
 from conceptloom.training.previews import PreviewConfig
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -54,9 +54,9 @@ from conceptloom.methods.personalized_residuals import learn_residuals
 from conceptloom.samplers.sigmas import ddim_sigmas
 from conceptloom.tinyworld.concepts import CONCEPTS, concept_scene
 from conceptloom.tinyworld.oracle import iou, likeness, load_oracle
-from conceptloom.training.checkpoints import model_digest
 from conceptloom.training.concept import Concept, Diff, stacked
 from conceptloom.training.concept_file import load_concept, save_concept
+from conceptloom.training.keys import model_digest
 from conceptloom.training.previews import PreviewConfig
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -24,7 +24,7 @@ from ..methods.concept_weaver.template import (
     check_template,
     injection_of,
 )
-from ..training.checkpoints import model_digest
+from ..training.keys import model_digest
 from .shared import host_of, shown
 from .sockets import RegionsSocket, TemplateSocket
 from .template import WEAVER, start_latent

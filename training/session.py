@@ -15,8 +15,9 @@ from torch import Tensor
 from ..attention.localisation import LocalisationScores
 from ..errors import StorageError
 from ..host.ports import Host, Progress
-from .checkpoints import StateFolder, content_key, model_digest
+from .checkpoints import StateFolder
 from .concept import Concept
+from .keys import content_key, model_digest
 from .loop import run
 from .previews import Previews
 from .recipe import Events, LoopConfig, Recipe

@@ -35,7 +35,7 @@ from ...host.ports import (
 )
 from ...samplers.inversion import invert, psnr, reconstruct
 from ...samplers.sigmas import SAME_SIGMA, checked_sigmas, noise_at, timestep_at
-from ...training.checkpoints import model_digest
+from ...training.keys import model_digest
 from .config import InversionConfig, Keep
 
 MIB = 2**20

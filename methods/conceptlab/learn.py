@@ -14,9 +14,10 @@ from torch import Tensor
 
 from ...errors import StorageError
 from ...host.ports import Progress, no_progress
-from ...training.checkpoints import StateFolder, content_key
+from ...training.checkpoints import StateFolder
 from ...training.concept import Concept
 from ...training.concept_file import recipe_of
+from ...training.keys import content_key
 from ...training.loop import run, summary
 from ...training.pictures import sample_strip
 from ...training.recipe import Events, LoopConfig

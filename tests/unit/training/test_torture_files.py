@@ -20,21 +20,16 @@ import pytest
 import torch
 
 from conceptloom.errors import ConceptFileError, TrainingError
-from conceptloom.training import paths
-from conceptloom.training.checkpoints import TrainingState, load_state, save_state
 from conceptloom.training.concept import Concept, LowRank
 from conceptloom.training.concept_file import load_concept, read_concept_info, save_concept
+from conceptloom.training.state_file import TrainingState, load_state, save_state
 from conceptloom.training.tensor_file import write_document
+
+pytestmark = pytest.mark.usefixtures("quick_disk")
 
 MORE = int(os.environ.get("CONCEPTLOOM_TORTURE", "1"))
 FLIPS = range(1, 256) if MORE > 1 else (0x01, 0x20, 0x80, 0xFF)
 MOST_BYTES = 64 * 2**20  # that the process may grow by; the files have a few kilobytes
-
-
-@pytest.fixture(autouse=True)
-def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Thousands of files need not survive a power cut."""
-    monkeypatch.setattr(paths.os, "fsync", lambda _: None)
 
 
 @pytest.fixture(scope="module")
