@@ -25,7 +25,7 @@ from conceptloom.attention.fusion import RegionFusion, RegionSource
 from conceptloom.attention.regions import with_background
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.methods.concept_weaver import InversionConfig, WeaveConfig, make_template
-from conceptloom.methods.concept_weaver.template import feature_cost
+from conceptloom.methods.concept_weaver.features import feature_cost
 from conceptloom.methods.concept_weaver.weave import host_injection
 from conceptloom.samplers.sigmas import ddim_sigmas, guided_noise_at, noise_at
 from conceptloom.training.adapters import Scope, scope_weight_names

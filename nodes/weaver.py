@@ -17,13 +17,9 @@ from ..host.comfyui.progress import NodeProgress
 from ..host.comfyui.sampling import conditioning_of
 from ..host.ports import UNetEdit
 from ..methods.concept_weaver import Mixing, Regions, Template, WeaveConfig, weave
+from ..methods.concept_weaver.features import capture_for, injection_of
 from ..methods.concept_weaver.regions import sources_of
-from ..methods.concept_weaver.template import (
-    capture_for,
-    check_sigmas,
-    check_template,
-    injection_of,
-)
+from ..methods.concept_weaver.template import check_sigmas, check_template
 from ..training.keys import model_digest
 from .shared import host_of, shown
 from .sockets import RegionsSocket, TemplateSocket

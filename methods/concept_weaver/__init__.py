@@ -8,7 +8,8 @@ hold the layout, while in every cross-attention each region listens to its own c
     ours                   theirs          where
     learn_for_bank         Step 1          learn.py, bank.py, training/placement.py
     Template.trajectory    z_T .. z_0      template.py, samplers/inversion.py   Step 3
-    Features               f_t^l           attention/injection.py               Step 3
+    make_template          DDIM inversion  inversion.py                         Step 3
+    Features               f_t^l           features.py, attention/injection.py  Step 3
     Regions.masks          M_i, M_bg       attention/regions.py                 Step 4
     Region.prompt          p_+i, p_+bg     prompts.py                           Step 5
     Regions.sentence       p_base          prompts.py
@@ -24,9 +25,10 @@ reproduced: the user study, and the CLIP figures, for which the authors' picture
 """
 
 from .config import BankConfig, InversionConfig, Keep, Mixing, RegionConfig, WeaveConfig
+from .inversion import make_template
 from .learn import learn_for_bank
 from .regions import Region, Regions, Wish, make_regions
-from .template import Template, make_template
+from .template import Template
 from .weave import Woven, weave
 
 __all__ = [

@@ -18,8 +18,9 @@ from ...host.ports import Host, Progress, Prompt, no_progress
 from ...samplers.sigmas import euler_step, guided_noise_at, noise_at
 from ...training.keys import model_digest
 from .config import Mixing, WeaveConfig
+from .features import computed_features, injection_of
 from .regions import Regions, sources_of
-from .template import Template, check_template, computed_features, injection_of
+from .template import Template, check_template
 
 
 @dataclass(frozen=True, slots=True, eq=False)

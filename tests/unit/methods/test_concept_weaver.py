@@ -32,11 +32,8 @@ from conceptloom.methods.concept_weaver import (
     make_template,
     weave,
 )
-from conceptloom.methods.concept_weaver.template import (
-    check_sigmas,
-    feature_cost,
-    kept_steps,
-)
+from conceptloom.methods.concept_weaver.features import feature_cost, kept_steps
+from conceptloom.methods.concept_weaver.template import check_sigmas
 from conceptloom.samplers.sigmas import ddim_sigmas, euler_step, guided_noise_at
 from conceptloom.training.adapters import Scope, scope_weight_names
 from conceptloom.training.concept import Change, Concept, Diff, weight_edits

@@ -1,0 +1,159 @@
+"""The features of a template: what they cost, how they are read, and how they are put in again."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from ...attention.injection import (
+    FeatureCapture,
+    FeatureInjection,
+    Features,
+    InjectionBlocks,
+    checked_blocks,
+    default_blocks,
+    feature_numbers,
+    injected_steps,
+)
+from ...errors import ImageError
+from ...host.ports import ForwardInfo, Host, Progress, StopForward, UNetSites
+from ...samplers.sigmas import noise_at
+from .config import InversionConfig, Keep
+from .template import Template
+
+MIB = 2**20
+
+
+def blocks_of(sites: UNetSites, config: InversionConfig) -> InjectionBlocks:
+    """The configured blocks, or the paper's.
+
+    Raises:
+        ConfigError: the model has no such block.
+    """
+    default = default_blocks(sites)
+    wanted = InjectionBlocks(
+        config.resnet_blocks or default.resnets, config.attention_blocks or default.attentions
+    )
+    return checked_blocks(wanted, sites)
+
+
+def kept_steps(config: InversionConfig, steps: int) -> int:
+    """How many of the first steps leave features behind."""
+    return injected_steps(max(config.resnet_until, config.attention_until), steps)
+
+
+def feature_cost(
+    host: Host,
+    blocks: InjectionBlocks,
+    latent_size: tuple[int, int],
+    config: InversionConfig,
+    steps: int,
+) -> int:
+    """Bytes that the features of a template will occupy, known before any is computed."""
+    resnets, attentions = feature_numbers(host.sites, blocks, latent_size)
+    numbers = resnets * injected_steps(config.resnet_until, steps)
+    numbers += attentions * injected_steps(config.attention_until, steps)
+    return numbers * _half(host.dtype).itemsize
+
+
+def size_told(
+    host: Host,
+    blocks: InjectionBlocks,
+    latent_size: tuple[int, int],
+    config: InversionConfig,
+    steps: int,
+) -> str:
+    """One line for the user."""
+    if config.keep is Keep.NOTHING:
+        return f"{steps} steps; features are computed again when they are used"
+    size = feature_cost(host, blocks, latent_size, config, steps) / MIB
+    where = "RAM" if config.keep is Keep.RAM else "the model's device"
+    return f"{steps} steps; {size:,.1f} MiB of features will be kept in {where}"
+
+
+def with_features(
+    host: Host, template: Template, config: InversionConfig, kept: int, progress: Progress
+) -> Template:
+    """The template with the features of its first `kept` steps, in half precision."""
+    device = torch.device("cpu") if config.keep is Keep.RAM else host.device
+    half, steps = _half(host.dtype), template.steps
+    resnet_steps = injected_steps(config.resnet_until, steps)
+    attention_steps = injected_steps(config.attention_until, steps)
+    found: list[Features] = []
+    for step in range(kept):
+        features = computed_features(
+            host, template, step,
+            resnets=step < resnet_steps, attentions=step < attention_steps,
+        )  # fmt: skip
+        found.append({key: value.to(device, half) for key, value in features.items()})
+        progress(step + 1, kept, "keeping features")
+    return replace(template, features=tuple(found))
+
+
+@torch.no_grad()
+def computed_features(
+    host: Host, template: Template, step: int, *, resnets: bool = True, attentions: bool = True
+) -> Features:
+    """f_t^l of one step, by a pass at the inverted latents that ends as soon as they are there."""
+    capture = capture_for(host.sites, template.blocks, resnets=resnets, attentions=attentions)
+    noisy = template.trajectory[step : step + 1].to(host.device)
+    with contextlib.suppress(StopForward):
+        noise_at(host, noisy, float(template.sigmas[step]), [template.prompt], [capture])
+    return capture.features
+
+
+def capture_for(
+    sites: UNetSites, blocks: InjectionBlocks, *, resnets: bool, attentions: bool
+) -> FeatureCapture:
+    """An edit that keeps the wanted features and ends the pass."""
+    return FeatureCapture(
+        blocks.resnet_sites(sites) if resnets else (),
+        blocks.attention_sites(sites) if attentions else (),
+        stop=True,
+    )
+
+
+def injection_of(
+    template: Template,
+    recompute: Callable[[int, bool, bool], Features],
+    *,
+    resnet_until: float,
+    attention_until: float,
+) -> FeatureInjection:
+    """The edit that puts the template's features in; what was not kept is computed again.
+
+    Args:
+        recompute: features of a step: ResNets wanted, attentions wanted.
+    """
+    resnet_steps = injected_steps(resnet_until, template.steps)
+    attention_steps = injected_steps(attention_until, template.steps)
+
+    def features_at(step: int) -> Features:
+        kept = template.features[step] if step < len(template.features) else {}
+        kinds = {kind for kind, _, _ in kept}
+        resnets = step < resnet_steps and bool(template.blocks.resnets)
+        attentions = step < attention_steps and bool(template.blocks.attentions)
+        if (resnets and "resnet" not in kinds) or (attentions and "query" not in kinds):
+            return recompute(step, resnets, attentions)
+        return kept
+
+    def step_of(info: ForwardInfo) -> int:
+        height, width = template.trajectory.shape[-2:]
+        if info.latent_shape[-2:] != (height, width):
+            raise ImageError(
+                f"The sampler draws latents of {info.latent_shape[-1]}x{info.latent_shape[-2]}, "
+                f"but the template has {width}x{height}; connect the template's own latent."
+            )
+        return template.step_at(float(info.timesteps[0]))
+
+    return FeatureInjection(
+        template.blocks, step_of, features_at,
+        resnet_steps=resnet_steps, attention_steps=attention_steps,
+    )  # fmt: skip
+
+
+def _half(dtype: torch.dtype) -> torch.dtype:
+    return torch.bfloat16 if dtype is torch.bfloat16 else torch.float16

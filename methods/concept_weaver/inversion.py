@@ -1,0 +1,81 @@
+"""How a template is made: invert, draw again, and keep features (Step 3)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...errors import ImageError
+from ...host.ports import Host, Progress, no_progress
+from ...samplers.inversion import invert, psnr, reconstruct
+from ...samplers.sigmas import checked_sigmas, timestep_at
+from ...training.keys import model_digest
+from .config import InversionConfig, Keep
+from .features import blocks_of, kept_steps, size_told, with_features
+from .template import Template
+
+
+def make_template(
+    host: Host,
+    image: Tensor,
+    text: str,
+    sigmas: Tensor,
+    config: InversionConfig | None = None,
+    *,
+    progress: Progress = no_progress,
+) -> Template:
+    """Invert a picture, draw it again to see how well that works, and keep its features.
+
+    Args:
+        image: [1, H, W, 3], 0..1.
+        text: p_src, what the picture shows; the paper takes the base prompt.
+        sigmas: [S + 1] of the sampler to come; `config.steps` is not looked at.
+        progress: told of every step, first with the size of what will be kept; may raise.
+    """
+    config = config or InversionConfig()
+    if image.ndim != 4 or image.shape[0] != 1:
+        raise ImageError(
+            f"The template has the shape {list(image.shape)}; give one picture, 1 x height x "
+            "width x 3."
+        )
+    sigmas = checked_sigmas(sigmas)
+    steps = len(sigmas) - 1
+    blocks = blocks_of(host.sites, config)
+    prompt, latent = host.encode_prompt(text), host.encode_image(image[..., :3])
+    size = (latent.shape[-2], latent.shape[-1])
+    kept = 0 if config.keep is Keep.NOTHING else kept_steps(config, steps)
+    told = size_told(host, blocks, size, config, steps)
+    total = 2 * steps + kept
+    progress(0, total, told)
+    trajectory = invert(
+        host, latent, prompt, sigmas, refinements=config.refinements,
+        progress=_from(progress, 0, total),
+    )  # fmt: skip
+    again = reconstruct(
+        host, trajectory[:1], prompt, sigmas, progress=_from(progress, steps, total)
+    )
+    with torch.no_grad():
+        shown, seen = host.decode_latent(again)[0], host.decode_latent(latent)[0]
+    template = Template(
+        image=image[0, ..., :3].float().cpu(),
+        prompt=prompt,
+        sigmas=sigmas,
+        trajectory=trajectory.cpu(),
+        timesteps=tuple(timestep_at(host.schedule, s) for s in sigmas[:-1].tolist()),
+        blocks=blocks,
+        features=(),
+        reconstruction=shown,
+        psnr=psnr(shown, seen),
+        base=host.fingerprint,
+        model=model_digest(host),
+    )
+    return with_features(host, template, config, kept, _from(progress, 2 * steps, total))
+
+
+def _from(progress: Progress, offset: int, whole: int) -> Progress:
+    """A part of a longer work, as its own."""
+
+    def report(step: int, total: int, message: str = "", preview: Tensor | None = None) -> None:
+        progress(offset + step, whole, message, preview)
+
+    return report
