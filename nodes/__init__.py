@@ -7,8 +7,9 @@ from comfy_api.latest import ComfyExtension, io
 from .attention import AttentionMaps
 from .blended import CompositeSeam, MaskedBlendedEdit, MaskedBlendedSampler
 from .checked_inputs import with_checked_inputs
-from .concept import ApplyConcept, ExportConcept, InspectConcept, LoadConcept, SaveConcept
+from .concept import ApplyConcept, InspectConcept
 from .concept_bank import ConceptBank
+from .concept_files import ExportConcept, LoadConcept, SaveConcept
 from .conceptlab import AdaptiveNegativesTrainer, ConceptMixing, EvolveConcepts
 from .download import DownloadLabModel, DownloadSegmenter
 from .generate_with_prior import GenerateWithPrior

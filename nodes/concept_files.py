@@ -1,0 +1,193 @@
+"""Load, Save and Export Concept."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from comfy_api.latest import io
+
+from ..errors import ConceptFileError
+from ..training.concept import Concept, renamed
+from ..training.concept_file import load_concept, save_concept
+from ..training.export import DEFAULT_RANK, ExportReport, export_embeddings, export_lora
+from ..training.paths import confined_path
+from .concept import CONCEPT_CATEGORY
+from .shared import (
+    CONCEPTS,
+    SUFFIX,
+    concept_names,
+    concept_path,
+    first_folder,
+    handles_told,
+    named_lines,
+    shown,
+)
+from .sockets import LearnedConcept
+
+
+class LoadConcept(io.ComfyNode):
+    """A concept file -> CONCEPT."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ConceptLoomLoadConcept",
+            display_name="Load Concept",
+            category=CONCEPT_CATEGORY,
+            description=f"Reads a learned concept from models/{CONCEPTS}. Nothing in the file is "
+            "run, and nothing is believed before it was checked.",
+            search_aliases=["open concept", "load lora", "load embedding"],
+            inputs=[
+                io.Combo.Input(
+                    "concept_name",
+                    options=concept_names(),
+                    tooltip=f"A file in models/{CONCEPTS} or a subfolder. Press R to see new ones.",
+                ),
+                io.String.Input(
+                    "rename",
+                    default="",
+                    multiline=True,
+                    advanced=True,
+                    tooltip="One line per handle, old: new, for example my-mug: blue-mug. Empty "
+                    "keeps the names; needed when two concepts bring the same one.",
+                ),
+            ],
+            outputs=[
+                LearnedConcept.Output("concept", tooltip="For Apply, Export and Inspect Concept."),
+                io.String.Output(
+                    "handles",
+                    tooltip="The names as prompts take them, for example <my-mug>, <my-toy>.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, concept_name: str, rename: str = "") -> str:
+        """Another file under the same name is another concept."""
+        return hashlib.sha256(concept_path(concept_name).read_bytes()).hexdigest() + rename
+
+    @classmethod
+    def execute(cls, concept_name: str, rename: str = "") -> io.NodeOutput:
+        concept = renamed(load_concept(concept_path(concept_name)), named_lines(rename))
+        return io.NodeOutput(concept, handles_told(concept.names))
+
+
+class SaveConcept(io.ComfyNode):
+    """CONCEPT -> a concept file."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ConceptLoomSaveConcept",
+            display_name="Save Concept",
+            category=CONCEPT_CATEGORY,
+            description=f"Writes a concept to models/{CONCEPTS}, whole or not at all, with its "
+            "recipe, its base model and a picture.",
+            search_aliases=["export concept", "store concept"],
+            is_output_node=True,
+            inputs=[
+                LearnedConcept.Input("concept", tooltip="From a trainer or from Load Concept."),
+                _name_input(
+                    f"Name of the file in models/{CONCEPTS}; kitchen/my-mug makes a folder."
+                ),
+                _overwrite_input(),
+            ],
+            outputs=[
+                LearnedConcept.Output("concept", tooltip="The same concept, to go on with."),
+                io.String.Output("path", tooltip="Where the file lies."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, concept: Concept, name: str, overwrite: bool) -> io.NodeOutput:
+        path = confined_path(first_folder(CONCEPTS), name, SUFFIX)
+        refuse_existing([path], overwrite)
+        path = str(save_concept(concept, path))
+        return io.NodeOutput(concept, path, ui=shown(cls, text=f"Saved: {path}"))
+
+
+class ExportConcept(io.ComfyNode):
+    """CONCEPT -> a plain LoRA and embeddings, for everything else."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ConceptLoomExportConcept",
+            display_name="Export Concept",
+            category=CONCEPT_CATEGORY,
+            description="Writes a LoRA to models/loras and one embedding per name to "
+            "models/embeddings: ComfyUI's own nodes and other programs read those.",
+            search_aliases=["convert to lora", "save lora", "save embedding"],
+            is_output_node=True,
+            inputs=[
+                LearnedConcept.Input("concept", tooltip="From a trainer or from Load Concept."),
+                _name_input("Name of the LoRA file in models/loras. Embeddings bear the handles."),
+                io.Int.Input(
+                    "rank",
+                    default=DEFAULT_RANK,
+                    min=0,
+                    max=1024,
+                    tooltip="Of weights that were learned whole (K/V and full training): low is a "
+                    "small file that loses something, and the report says how much; 0 keeps them "
+                    "whole, exact and large. What was learned low-rank is exact either way.",
+                ),
+                _overwrite_input(),
+            ],
+            outputs=[
+                io.String.Output(
+                    "report", tooltip="The files, and how much of what was learned they hold."
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(cls, concept: Concept, name: str, rank: int, overwrite: bool) -> io.NodeOutput:
+        report = export_report(export(concept, name, rank or None, overwrite))
+        return io.NodeOutput(report, ui=shown(cls, text=report))
+
+
+def _name_input(tooltip: str) -> io.Input:
+    return io.String.Input("name", default="my-concept", tooltip=tooltip)
+
+
+def _overwrite_input() -> io.Input:
+    return io.Boolean.Input(
+        "overwrite",
+        default=False,
+        tooltip="Off: a file of this name is kept, and the node stops. On: it is replaced.",
+    )
+
+
+def refuse_existing(paths: Sequence[Path], overwrite: bool) -> None:
+    """ConceptFileError when a file is there that may not be replaced."""
+    there = [path for path in paths if path.exists()]
+    if there and not overwrite:
+        raise ConceptFileError(
+            f"{there[0]} is there already; choose another name, or switch overwrite on."
+        )
+
+
+def export(
+    concept: Concept, name: str, rank: int | None, overwrite: bool
+) -> tuple[ExportReport, ExportReport]:
+    """Reports on the LoRA and on the embeddings; neither is written when one may not be.
+
+    Raises:
+        ConceptFileError: a name leads out of its folder, or a file is there already.
+    """
+    lora = confined_path(first_folder("loras"), name, SUFFIX)
+    embeddings = first_folder("embeddings")
+    planned = [confined_path(embeddings, handle, SUFFIX) for handle in concept.names]
+    refuse_existing([lora, *planned], overwrite)
+    return (
+        export_lora(concept, lora, rank=rank, overwrite=overwrite),
+        export_embeddings(concept, embeddings, overwrite=overwrite),
+    )
+
+
+def export_report(reports: tuple[ExportReport, ExportReport]) -> str:
+    """Both reports for the user."""
+    lora, embeddings = reports
+    return f"LoRA. {lora.told()}\nEmbeddings. {embeddings.told()}"
