@@ -21,7 +21,9 @@ from conceptloom.methods.clic import learn_detail
 from conceptloom.samplers.blended import BlendConfig
 from conceptloom.samplers.editing import EditConfig, Region, edit_latents
 from conceptloom.samplers.masks import composited
-from conceptloom.tinyworld.oracle import iou, likeness, load_oracle, localisation
+from conceptloom.tinyworld.measures import localisation
+from conceptloom.tinyworld.oracle import likeness, load_oracle
+from conceptloom.tinyworld.planes import iou
 from conceptloom.training.concept import stacked
 from conceptloom.training.previews import PreviewConfig
 from conceptloom.training.scene import make_scene

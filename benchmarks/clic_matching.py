@@ -38,8 +38,10 @@ from conceptloom.methods.clic.matching import (
     read_heat,
     vectors_of,
 )
-from conceptloom.tinyworld.oracle import iou, load_oracle, localisation
+from conceptloom.tinyworld.measures import localisation
+from conceptloom.tinyworld.oracle import load_oracle
 from conceptloom.tinyworld.ornaments import ornament_scene
+from conceptloom.tinyworld.planes import iou
 from conceptloom.training.concept import weight_edits
 from conceptloom.training.handles import initial_handles
 from conceptloom.training.palette import concept_colours

@@ -53,7 +53,8 @@ from conceptloom.methods.concept_weaver import (
 from conceptloom.methods.personalized_residuals import learn_residuals
 from conceptloom.samplers.sigmas import ddim_sigmas
 from conceptloom.tinyworld.concepts import CONCEPTS, concept_scene
-from conceptloom.tinyworld.oracle import iou, likeness, load_oracle
+from conceptloom.tinyworld.oracle import likeness, load_oracle
+from conceptloom.tinyworld.planes import iou
 from conceptloom.training.concept import Concept, Diff, stacked
 from conceptloom.training.concept_file import load_concept, save_concept
 from conceptloom.training.keys import model_digest

@@ -12,7 +12,8 @@ from torch import Tensor
 from ..attention.reading import read_attention
 from ..host.ports import HandleVectors, Host
 from ..tinyworld.concepts import CONCEPTS, concept_scene
-from ..tinyworld.oracle import Identity, Localisation, Oracle, load_oracle, localisation
+from ..tinyworld.measures import Localisation, localisation
+from ..tinyworld.oracle import Identity, Oracle, load_oracle
 from ..tinyworld.world import Scene
 
 ELSEWHERE_SEED = 7  # of the pictures that show the other objects, and of unseen arrangements

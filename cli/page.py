@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from ..tinyworld.oracle import Localisation
+from ..tinyworld.measures import Localisation
 from ..training.paths import write_atomically
 from ..training.plots import loss_plot
 from ..training.scene_preview import scene_preview

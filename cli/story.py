@@ -15,7 +15,7 @@ from ..host.ports import HandleVectors, Host, Progress
 from ..methods.break_a_scene import learn_scene
 from ..samplers.ddim import sample_ddim, seeded_noise
 from ..tinyworld.concepts import concept_scene
-from ..tinyworld.oracle import Localisation
+from ..tinyworld.measures import Localisation
 from ..tinyworld.shapes import BACKGROUNDS
 from ..tinyworld.world import Scene, article
 from ..training.concept import stacked

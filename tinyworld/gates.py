@@ -21,7 +21,8 @@ from torch import Tensor
 
 from .checkpoint import CHECKPOINT, TinyWorldModules, load_tinyworld, read_checkpoint
 from .concepts import CONCEPTS, concept_scene
-from .oracle import Localisation, Oracle, load_oracle, localisation
+from .measures import Localisation, localisation
+from .oracle import Oracle, load_oracle
 from .sampling import GUIDANCE, STEPS, draw, encode_prompts, word_maps
 from .shapes import BACKGROUNDS, COLOURS, SHAPES
 from .world import article, place, render, vocabulary_item

@@ -1,7 +1,8 @@
-"""Measures that know the truth: what a picture shows, where a map points, what leaked.
+"""Two networks that know the truth: what a picture shows, of which concept, and what leaked.
 
-Pictures are [H, W, 3], 0..1 float or uint8, numpy or torch; masks and maps are [h, w]. The
-networks were trained on the renderer; their own ceiling is printed by `gates`.
+Pictures are [H, W, 3], 0..1 float or uint8, numpy or torch; masks are [h, w]. The networks were
+trained on the renderer; their own ceiling is printed by `gates`. Measures without networks are in
+measures.py.
 """
 
 from __future__ import annotations
@@ -13,9 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
-from torch.nn import functional
 
 from .oracle_nets import (
     BACKGROUND_NAMES,
@@ -28,6 +28,7 @@ from .oracle_nets import (
     Finder,
     crop_object,
 )
+from .planes import at_side, blurred, components, grown, iou, picture
 from .world import render
 
 SAME = 0.60  # least cosine at which two objects count as the same one; see `gates`
@@ -45,15 +46,6 @@ class Found:
     colour: str  # a key of COLOURS, or "other"
     shape: str  # a key of SHAPES, or "other"
     texture: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Localisation:
-    """How well a map points at a mask; 1 is perfect."""
-
-    iou: float  # of the map above half of its range
-    iou_area: float  # of as many of the map's largest values as the mask has pixels
-    auc: float  # chance that a pixel inside beats one outside; 0.5 is guessing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +159,12 @@ class Oracle:
         return verdicts
 
 
+@lru_cache(maxsize=1)
+def _empty_backgrounds() -> list[Tensor]:
+    rng = np.random.default_rng(0)
+    return [picture(render([], kind, rng, SIDE)[0]) for kind in BACKGROUND_NAMES]
+
+
 def likeness(found: Found, reference: Tensor) -> float:
     """Best cosine of an object with the views of a reference, [K, 64] or [64]."""
     return float((reference @ found.embedding).max())
@@ -176,125 +174,3 @@ def likeness(found: Found, reference: Tensor) -> float:
 def load_oracle() -> Oracle:
     """The bundled oracle."""
     return Oracle()
-
-
-def picture(image: ArrayLike | Tensor) -> Tensor:
-    """[H, W, 3] (or [3, H, W] torch) of any size -> [3, 64, 64], 0..1."""
-    x = image if isinstance(image, Tensor) else torch.from_numpy(np.array(image))
-    x = x.detach().cpu()
-    x = x.float() / 255 if x.dtype == torch.uint8 else x.float()
-    x = x.permute(2, 0, 1) if x.shape[-1] == 3 else x
-    if x.shape[-2:] != (SIDE, SIDE):
-        x = functional.interpolate(
-            x[None], (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False
-        )[0]
-    return x.clamp(0, 1)
-
-
-def at_side(mask: ArrayLike | Tensor, side: int = SIDE) -> Tensor:
-    """A mask or map [h, w] as float [side, side]; area average or nearest."""
-    x = mask if isinstance(mask, Tensor) else torch.from_numpy(np.array(mask))
-    x = x.detach().cpu().float()
-    if x.shape[-1] == side:
-        return x
-    if x.shape[-1] > side:
-        return functional.adaptive_avg_pool2d(x[None], side)[0]
-    return functional.interpolate(x[None, None], (side, side))[0, 0]
-
-
-def components(mask: Tensor) -> list[Tensor]:
-    """8-connected parts of a bool mask [h, w], the largest first."""
-    h, w = mask.shape
-    labels = torch.arange(1, h * w + 1).view(1, 1, h, w).float() * mask
-    while True:
-        spread = functional.max_pool2d(labels, 3, 1, 1) * mask
-        if torch.equal(spread, labels):
-            break
-        labels = spread
-    values, counts = labels[labels > 0].unique(return_counts=True)
-    order = counts.argsort(descending=True)
-    return [labels[0, 0] == values[i] for i in order]
-
-
-def grown(parts: list[Tensor], allowed: Tensor, steps: int = 3) -> list[Tensor]:
-    """Parts spread over the allowed pixels around them; who comes first keeps a pixel."""
-    labels = torch.zeros(allowed.shape)
-    for number, part in enumerate(parts, 1):
-        labels[part] = number
-    for _ in range(steps):
-        spread = functional.max_pool2d(labels[None, None], 3, 1, 1)[0, 0]
-        labels = torch.where((labels == 0) & allowed, spread, labels)
-    return [labels == number for number in range(1, len(parts) + 1)]
-
-
-def blurred(x: Tensor) -> Tensor:
-    """A picture [3, h, w] as soft as the autoencoder makes it: 1 2 1 in both directions."""
-    row = torch.tensor([0.25, 0.5, 0.25])
-    kernel = (row[:, None] * row).expand(3, 1, 3, 3)
-    padded = functional.pad(x[None], (1, 1, 1, 1), mode="replicate")
-    return functional.conv2d(padded, kernel, groups=3)[0]
-
-
-@lru_cache(maxsize=1)
-def _empty_backgrounds() -> list[Tensor]:
-    rng = np.random.default_rng(0)
-    return [picture(render([], kind, rng, SIDE)[0]) for kind in BACKGROUND_NAMES]
-
-
-def localisation(pointer: ArrayLike | Tensor, mask: ArrayLike | Tensor) -> Localisation:
-    """How well a map [h, w] points at a mask of any size, at the map's resolution."""
-    values = torch.as_tensor(np.array(pointer) if not isinstance(pointer, Tensor) else pointer)
-    values = values.detach().cpu().float()
-    truth = at_side(mask, values.shape[-1]) > 0.5
-    inside = int(truth.sum())
-    if inside == 0 or inside == truth.numel():
-        raise ValueError("the mask covers nothing or everything at the map's resolution")
-    low, high = values.min(), values.max()
-    above = values > (low + high) / 2
-    chosen = torch.zeros(truth.numel(), dtype=torch.bool)
-    chosen[values.flatten().topk(inside).indices] = True
-    ranks = np.empty(values.numel())
-    order = np.argsort(values.flatten().numpy(), kind="stable")
-    ranks[order] = np.arange(1, values.numel() + 1)
-    outside = truth.numel() - inside
-    above_others = ranks[truth.flatten().numpy()].sum() - inside * (inside + 1) / 2
-    return Localisation(
-        iou=iou(above, truth),
-        iou_area=iou(chosen.view_as(truth), truth),
-        auc=float(above_others / (inside * outside)),
-    )
-
-
-def iou(a: Tensor, b: Tensor) -> float:
-    """Intersection over union of two bool masks; 0 when both are empty."""
-    union = int((a | b).sum())
-    return int((a & b).sum()) / union if union else 0.0
-
-
-def attention_leak(probs: ArrayLike | Tensor, mask: ArrayLike | Tensor) -> float:
-    """Share of a non-negative map's total that lies outside the mask; 0 is none."""
-    values = torch.as_tensor(np.array(probs) if not isinstance(probs, Tensor) else probs).float()
-    inside = at_side(mask, values.shape[-1])
-    return float(1 - (values * inside).sum() / values.sum().clamp(min=1e-12))
-
-
-def background_change(
-    before: ArrayLike | Tensor, after: ArrayLike | Tensor, edited: ArrayLike | Tensor
-) -> tuple[float, float]:
-    """Change of a picture where it was not edited: (PSNR in dB, largest difference 0..1).
-
-    Compared at the pictures' own size; `edited` [H, W] marks what was allowed to change. The
-    PSNR is infinite when nothing changed.
-    """
-    a, b = _unit(before), _unit(after)
-    if a.shape != b.shape:
-        raise ValueError(f"pictures differ in size: {a.shape} and {b.shape}; compare equals")
-    kept = np.asarray(edited, dtype=np.float32) < 0.5
-    difference = np.abs(a - b)[kept]
-    error = float(np.square(difference).mean())
-    return (float(-10 * np.log10(error)) if error else float("inf")), float(difference.max())
-
-
-def _unit(image: ArrayLike | Tensor) -> NDArray[np.float32]:
-    x = np.asarray(image.detach().cpu() if isinstance(image, Tensor) else image)
-    return x.astype(np.float32) / (255 if x.dtype == np.uint8 else 1)

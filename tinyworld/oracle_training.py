@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from .checkpoint import load_tinyworld
-from .oracle import components, iou
 from .oracle_nets import (
     BACKGROUND_NAMES,
     COLOUR_NAMES,
@@ -28,6 +27,7 @@ from .oracle_nets import (
     Finder,
     crop_object,
 )
+from .planes import components, iou
 from .shapes import BACKGROUNDS, COLOURS, OUTLINES, SHAPES, TEXTURES, Array, Mask, blob, pattern
 from .world import Item, Paint, place, render, vocabulary_item
 

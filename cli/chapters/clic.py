@@ -15,7 +15,8 @@ from ...samplers.blended import BlendConfig
 from ...samplers.editing import EditConfig, Region, edit_latents
 from ...samplers.masks import composited
 from ...tinyworld.concepts import CONCEPTS, concept_scene
-from ...tinyworld.oracle import likeness, load_oracle, localisation
+from ...tinyworld.measures import localisation
+from ...tinyworld.oracle import likeness, load_oracle
 from ...tinyworld.ornaments import ornament_scene
 from ...tinyworld.world import Scene
 from ...training.concept import stacked

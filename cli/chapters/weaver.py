@@ -21,7 +21,8 @@ from ...methods.concept_weaver import (
 from ...methods.personalized_residuals import PersonalizedResidualsConfig, learn_residuals
 from ...samplers.sigmas import ddim_sigmas
 from ...tinyworld.concepts import CONCEPTS, concept_scene, item
-from ...tinyworld.oracle import iou, likeness, load_oracle
+from ...tinyworld.oracle import likeness, load_oracle
+from ...tinyworld.planes import iou
 from ...tinyworld.world import render
 from ...training.concept import Concept
 from ...training.concept_file import save_concept

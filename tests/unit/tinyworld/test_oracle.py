@@ -7,16 +7,9 @@ import pytest
 import torch
 
 from conceptloom.tinyworld.concepts import CONCEPTS, concept_scene
-from conceptloom.tinyworld.oracle import (
-    Oracle,
-    attention_leak,
-    background_change,
-    components,
-    iou,
-    load_oracle,
-    localisation,
-    picture,
-)
+from conceptloom.tinyworld.measures import attention_leak, background_change, localisation
+from conceptloom.tinyworld.oracle import Oracle, load_oracle
+from conceptloom.tinyworld.planes import components, iou, picture
 from conceptloom.tinyworld.shapes import BACKGROUNDS
 
 
