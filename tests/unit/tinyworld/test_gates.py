@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from conceptloom.tinyworld.gates import Gate, last_token, prompts_of, read, rendered
+from conceptloom.tinyworld.gate_figures import Gate, last_token, prompts_of, read, rendered
 from conceptloom.tinyworld.oracle import load_oracle
 
 

@@ -1,0 +1,225 @@
+"""The figures behind the gates: pictures from fixed seeds, read by the oracle.
+
+The oracle's own ceiling on rendered pictures stands beside each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .checkpoint import TinyWorldModules
+from .concepts import CONCEPTS, concept_scene
+from .measures import Localisation, localisation
+from .oracle import Oracle, load_oracle
+from .sampling import draw, encode_prompts, word_maps
+from .shapes import BACKGROUNDS, COLOURS, SHAPES
+from .world import article, place, render, vocabulary_item
+
+BATCH = 16
+Objects = list[tuple[str, str]]  # (colour, shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """One figure of the model, what it must reach, and what the oracle says of true pictures."""
+
+    name: str
+    reached: float
+    asked: float
+    unit: str = "%"
+    ceiling: float | None = None
+    at_most: bool = False
+
+    @property
+    def passed(self) -> bool:
+        """Whether the figure is on the right side."""
+        return self.reached <= self.asked if self.at_most else self.reached >= self.asked
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """Shares of pictures that the oracle reads as they were asked for, 0..1."""
+
+    colour: float
+    shape: float
+    both: float  # every object has its colour and its shape
+    background: float
+
+
+def prompts_of(count: int, objects: int, seed: int) -> list[tuple[str, Objects, str]]:
+    """Random prompts with what they ask for: (prompt, objects, background)."""
+    rng = np.random.default_rng((21, objects, seed))
+    made = []
+    for _ in range(count):
+        colours = [str(c) for c in rng.permutation(list(COLOURS))[:objects]]
+        wanted = [(c, str(rng.choice(list(SHAPES)))) for c in colours]
+        background = str(rng.choice(list(BACKGROUNDS)))
+        things = " and ".join(article(f"{c} {s}") for c, s in wanted)
+        made.append((f"a photo of {things} {BACKGROUNDS[background]}", wanted, background))
+    return made
+
+
+def read(oracle: Oracle, images: list[Tensor], asked: list[tuple[str, Objects, str]]) -> Reading:
+    """What the oracle reads in the pictures, against what was asked."""
+    verdicts = [oracle.reads(i, wanted) for i, (_, wanted, _) in zip(images, asked, strict=True)]
+    grounds = [oracle.background(i) == b for i, (_, _, b) in zip(images, asked, strict=True)]
+    single = [v for verdict in verdicts for v in verdict]
+    return Reading(
+        colour=float(np.mean([c for c, _ in single])),
+        shape=float(np.mean([s for _, s in single])),
+        both=float(np.mean([all(c and s for c, s in verdict) for verdict in verdicts])),
+        background=float(np.mean(grounds)),
+    )
+
+
+def drawn(world: TinyWorldModules, prompts: list[str], seed: int) -> list[Tensor]:
+    """Pictures [H, W, 3] of the prompts, in batches."""
+    parts = [
+        draw(world, prompts[start : start + BATCH], seed + start)
+        for start in range(0, len(prompts), BATCH)
+    ]
+    return list(torch.cat(parts))
+
+
+def rendered(asked: list[tuple[str, Objects, str]], size: int) -> list[Tensor]:
+    """True pictures of the same prompts: what the oracle could reach at best."""
+    rng = np.random.default_rng(22)
+    images = []
+    for _, wanted, background in asked:
+        spots = place(len(wanted), rng)
+        items = [
+            vocabulary_item(c, s, "plain", p, rng) for (c, s), p in zip(wanted, spots, strict=True)
+        ]
+        images.append(torch.from_numpy(render(items, background, rng, size)[0]).float() / 255)
+    return images
+
+
+@torch.no_grad()
+def reconstructed(world: TinyWorldModules, images: Tensor) -> Tensor:
+    """Pictures [B, H, W, 3] through the autoencoder and back."""
+    x = images.permute(0, 3, 1, 2) * 2 - 1
+    y = world.vae.decode(world.vae.encode(x).latent_dist.mean).sample
+    return (y / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
+
+
+def reconstruction(world: TinyWorldModules, count: int) -> float:
+    """PSNR in dB over all pixels of held-out scenes."""
+    from .world import random_scene
+
+    rng = np.random.default_rng((23, 0))
+    scenes = [random_scene(rng, world.config.resolution_px).image for _ in range(count)]
+    images = torch.from_numpy(np.stack(scenes)).float() / 255
+    error = (reconstructed(world, images) - images).square().mean()
+    return float(-10 * torch.log10(error))
+
+
+def word_attention(
+    world: TinyWorldModules, count: int, timestep: int = 400
+) -> dict[str, Localisation]:
+    """How well the maps of "colour" and "shape" words point at their object, on average."""
+    rng = np.random.default_rng((24, timestep))
+    size = world.config.resolution_px
+    scores: dict[str, list[Localisation]] = {"colour": [], "shape": []}
+    for index in range(count):
+        (prompt, wanted, background), *_ = prompts_of(1, 1 + index % 2, 1000 + index)
+        spots = place(len(wanted), rng)
+        items = [
+            vocabulary_item(c, s, "plain", p, rng) for (c, s), p in zip(wanted, spots, strict=True)
+        ]
+        image, masks = render(items, background, rng, size)
+        x = torch.from_numpy(image)[None].permute(0, 3, 1, 2).float() / 127.5 - 1
+        with torch.no_grad():
+            latent = world.vae.encode(x).latent_dist.mean * world.config.scaling_factor
+        ids, context = encode_prompts(world, [prompt])
+        noise = torch.from_numpy(rng.standard_normal(latent.shape, np.float32))
+        maps = word_maps(world, latent, context, noise, timestep)[0]
+        shapes = [shape for _, shape in wanted]
+        for (colour, shape), mask in zip(wanted, masks, strict=True):
+            words = {"colour": colour, "shape": shape}
+            if shapes.count(shape) > 1:
+                del words["shape"]  # the same word twice: its places are not told apart here
+            for kind, word in words.items():
+                tokens = world.tokenizer(word, add_special_tokens=False).input_ids
+                position = last_token(ids[0].tolist(), tokens)
+                scores[kind].append(localisation(maps[position], mask))
+    return {
+        kind: Localisation(
+            iou=float(np.mean([s.iou for s in found])),
+            iou_area=float(np.mean([s.iou_area for s in found])),
+            auc=float(np.mean([s.auc for s in found])),
+        )
+        for kind, found in scores.items()
+    }
+
+
+def last_token(ids: list[int], word: list[int]) -> int:
+    """Position of the last token of a word's first occurrence."""
+    starts = range(len(ids) - len(word) + 1)
+    return next(i for i in starts if ids[i : i + len(word)] == word) + len(word) - 1
+
+
+def identity_ceiling(world: TinyWorldModules, oracle: Oracle, per_concept: int) -> float:
+    """How often the oracle names a concept it has one reference of, through the autoencoder.
+
+    The references come from one picture each; the tests are other places, sizes and backgrounds,
+    alone and beside another concept, all through the autoencoder.
+    """
+    names, size = list(CONCEPTS), world.config.resolution_px
+    references = concept_references(oracle, names, size)
+    kinds, right = list(BACKGROUNDS), []
+    for number, name in enumerate(names):
+        for repeat in range(per_concept):
+            other = names[(number + 3 + repeat) % len(names)]
+            shown = [name] if repeat % 2 else [name, other]
+            scene = concept_scene(shown, 5000 + 97 * number + repeat, kinds[repeat % 8], size)
+            image = reconstructed(world, torch.from_numpy(scene.image)[None].float() / 255)[0]
+            right.append(oracle.identity(image, references, name).right)
+    return float(np.mean(right))
+
+
+def concept_references(oracle: Oracle, names: list[str], size: int) -> dict[str, Tensor]:
+    """What each concept looks like, from one rendered picture of it."""
+    scenes = {name: concept_scene([name], 1, "gray", size) for name in names}
+    return {n: oracle.reference(s.image, s.masks[0]) for n, s in scenes.items()}
+
+
+def measure(world: TinyWorldModules, path: Path, count: int) -> tuple[list[Gate], list[Reading]]:
+    """All gates of a checkpoint; `count` pictures per kind of prompt."""
+    oracle, size = load_oracle(), world.config.resolution_px
+    readings = []
+    for objects in (1, 2):
+        asked = prompts_of(count, objects, 0)
+        readings.append(read(oracle, drawn(world, [p for p, _, _ in asked], 100), asked))
+        readings.append(read(oracle, rendered(asked, size), asked))
+    one, one_true, two, two_true = readings
+    grounds = (one.background + two.background) / 2
+    grounds_true = (one_true.background + two_true.background) / 2
+    pointing = word_attention(world, count)
+    percent: Callable[[float], float] = lambda x: round(100 * x, 1)  # noqa: E731
+    gates = [
+        Gate(name="one object: colour", reached=percent(one.colour), asked=95,
+             ceiling=percent(one_true.colour)),
+        Gate(name="one object: shape", reached=percent(one.shape), asked=85,
+             ceiling=percent(one_true.shape)),
+        Gate(name="two objects: both right", reached=percent(two.both), asked=60,
+             ceiling=percent(two_true.both)),
+        Gate(name="background", reached=percent(grounds), asked=90, ceiling=percent(grounds_true)),
+        *(
+            Gate(name=f"attention of the {kind} word, IoU at t = 400",
+                 reached=round(found.iou, 3), asked=0.65, unit="")
+            for kind, found in pointing.items()
+        ),
+        Gate(name="reconstruction", reached=round(reconstruction(world, 256), 2), asked=28,
+             unit="dB"),
+        Gate(name="identity metric, held-out concepts",
+             reached=percent(identity_ceiling(world, oracle, 16)), asked=90),
+        Gate(name="file", reached=round(path.stat().st_size / 1e6, 2), asked=12, unit="MB",
+             at_most=True),
+    ]  # fmt: skip
+    return gates, readings
