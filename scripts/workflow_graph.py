@@ -203,6 +203,8 @@ def _value(node: Node, name: str, spec: Any) -> Any:
         return options["options"][0]["key"]
     if "default" in options:
         return options["default"]
+    if spec[0] == "STRING":
+        return ""
     return (spec[0] if isinstance(spec[0], list) else options["options"])[0]
 
 
