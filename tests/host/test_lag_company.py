@@ -1,4 +1,4 @@
-"""LAG beside a ControlNet, core's Load LoRA, and samplers that call the model tile by tile."""
+"""LAG beside a ControlNet, Load LoRA, an image prompt, and samplers that go tile by tile."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ import comfy.ops
 import folder_paths
 import pytest
 import torch
+from comfy.ldm.modules.attention import optimized_attention
 from nodes import ControlNetApplyAdvanced, KSampler, LoraLoader
 from test_lag import PROMPT, concept_of, conditioning, lag, sample
 from tiny_models import SD1_UNET, Graph, assert_same_state, random_state, state_of
 
+from conceptloom.methods.personalized_residuals import Localised
+from conceptloom.nodes.lag import with_lag
 from conceptloom.training.concept import Concept
 from conceptloom.training.export import export_lora
 
@@ -85,6 +88,40 @@ def test_load_lora_before_or_behind_lag_is_the_same(sd1: Graph, lora: Concept):
     assert not torch.allclose(behind, sample(loaded(sd1.model), clip), atol=1e-3), "so does LAG"
     off, _ = lag(sd1, strength=0.0)
     assert torch.equal(sample(loaded(off), clip), sample(loaded(sd1.model), clip))
+
+
+def with_image_prompt(model: Any, calls: list[Any]) -> Any:
+    """What IPAdapter packs do: each block also attends to tokens of a picture."""
+
+    def attend(q: Any, k: Any, v: Any, extra: dict[str, Any]) -> torch.Tensor:
+        calls.append(extra["block"])
+        draw = torch.Generator().manual_seed(len(extra["block"][0]))
+        key, value = (torch.randn(len(k), 4, k.shape[-1], generator=draw) for _ in range(2))
+        heads = extra["n_heads"]
+        return optimized_attention(q, k, v, heads) + 0.5 * optimized_attention(q, key, value, heads)
+
+    patched = model.clone()
+    for place, numbers in (("input", (1, 2, 4, 5)), ("middle", (0,)), ("output", (3, 4, 5))):
+        for number in numbers:
+            patched.set_model_attn2_replace(attend, place, number)
+    return patched
+
+
+def test_an_image_prompt_goes_on_beside_lag(sd1: Graph):
+    seen: list[torch.Tensor] = []
+    calls: list[Any] = []
+    given = [Localised(concept=concept_of(sd1))]
+    model, clip = with_lag(sd1.model, sd1.clip, given, lambda _, masks, __: seen.append(masks))
+    behind = sample(with_image_prompt(model, calls), clip)
+    assert len(seen) == 2 * 16, "masks of every block, both steps"
+    assert len(set(calls)) == 8, "every patched block"
+    before, _ = with_lag(with_image_prompt(sd1.model, calls), sd1.clip, given)
+    assert torch.equal(sample(before, clip), behind)
+    assert not torch.allclose(behind, sample(model, clip), atol=1e-3), "the image prompt works"
+    plain = sample(with_image_prompt(sd1.model, calls), clip)
+    assert not torch.allclose(behind, plain, atol=1e-3), "so does LAG"
+    off, _ = lag(sd1, strength=0.0)
+    assert torch.equal(sample(with_image_prompt(off, calls), clip), plain)
 
 
 def test_every_tile_has_a_mask_of_its_own(sd1: Graph):

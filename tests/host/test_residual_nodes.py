@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import comfy.utils
 import folder_paths
+import numpy as np
 import pytest
 import torch
 from executor import Executor, Result, given, node
@@ -137,6 +139,33 @@ def test_the_lag_sampler_is_apply_lag_and_a_ksampler(executor: Executor, sd1: Gr
     assert found["masks"].shape == (1, 8, 10)
     assert float(found["masks"].mean()) == pytest.approx(0.5, abs=0.02)
     assert found["blocks"].ndim == 4
+
+
+def test_the_lag_sampler_shows_its_masks_while_it_draws(
+    executor: Executor, sd1: Graph, concept: Any, monkeypatch: pytest.MonkeyPatch
+):
+    shown: list[Any] = []
+    monkeypatch.setattr(
+        comfy.utils,
+        "PROGRESS_BAR_HOOK",
+        lambda value, total, preview, **more: shown.append(preview),
+    )
+
+    def previews(**lag: Any) -> list[torch.Tensor]:
+        shown.clear()
+        links = {"model": given("model"), "clip": given("clip"), "latent_image": given("empty")}
+        inputs = {**links, **SAMPLING, "steps": 3, **LAG, **lag}
+        graph = {"1": node("LagSampler", concepts__concept0=given("concept"), **inputs)}
+        values = {**values_of(sd1), "concept": concept, "empty": EMPTY}
+        assert executor.run(graph, values, out=["1", 0]).error == ""
+        pictures = [preview[1] for preview in shown if preview is not None]
+        return [torch.from_numpy(np.array(picture)).float() / 255 for picture in pictures]
+
+    masked, whole = previews(), previews(quantile=0.0)
+    assert len(masked) == len(whole) == 3, "one a step"
+    assert all(min(picture.shape[:2]) >= 200 for picture in masked), "large enough to see"
+    for one, other in zip(masked, whole, strict=True):
+        assert one.mean() < other.mean(), "dark where the concept is not"
 
 
 def test_lag_maps_show_a_picture(executor: Executor, sd1: Graph, concept: Any):
