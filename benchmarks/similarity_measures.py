@@ -1,0 +1,163 @@
+"""CLIP, DINO and the masks of drawn pictures, from local folders as transformers saves them.
+
+A name that is no folder is one of the Hugging Face hub and is downloaded: nothing else ever is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from conceptloom.errors import ConfigError, MaskError
+from conceptloom.vision.local_files import from_folder
+from conceptloom.vision.prior import cut_square
+from conceptloom.vision.segmentation import (
+    DINO_LONGEST_PX,
+    DINO_PX,
+    MEAN,
+    STD,
+    GroundingDino,
+    Sam,
+    normalised,
+    segment_words,
+)
+
+# DINO's own evaluation scales to 256 and cuts 224 from the middle (facebookresearch/dino,
+# eval_knn.py); only so DreamBooth's figures come out again (google/dreambooth issue 3).
+DINO_MARGIN = 256 / 224
+MULTIPLE_PX = 32  # that MaskFormer's pictures are sized to
+
+
+def opened(kind: Any, where: str, *, weights: bool = True) -> Any:
+    """A network, in float32 and frozen, or a tokenizer.
+
+    Raises:
+        ModelError: the folder does not hold one.
+    """
+    if Path(where).is_dir():
+        found = from_folder(kind, Path(where), torch.float32 if weights else None)
+    else:
+        found = kind.from_pretrained(where, **({"use_safetensors": True} if weights else {}))
+    return found.eval().requires_grad_(False) if weights else found
+
+
+class Clip:
+    """Pictures and texts in CLIP's space, unit vectors."""
+
+    def __init__(self, where: str, device: str) -> None:
+        from transformers import CLIPModel, CLIPTokenizer
+
+        self._network = opened(CLIPModel, where).to(device)
+        self._tokenizer = opened(CLIPTokenizer, where, weights=False)
+
+    @torch.no_grad()
+    def of_images(self, images: Tensor) -> Tensor:
+        """[n, D] of pictures [n, H, W, 3], 0..1."""
+        network = self._network
+        pixels = cut_square(images, network.config.vision_config.image_size).to(network.device)
+        pooled = network.vision_model(pixel_values=pixels).pooler_output
+        return F.normalize(network.visual_projection(pooled), dim=-1).cpu()
+
+    @torch.no_grad()
+    def of_texts(self, texts: Sequence[str]) -> Tensor:
+        """[n, D]."""
+        network = self._network
+        length = network.config.text_config.max_position_embeddings
+        tokens = self._tokenizer(
+            list(texts), padding=True, truncation=True, max_length=length, return_tensors="pt"
+        ).to(network.device)
+        pooled = network.text_model(**tokens).pooler_output
+        return F.normalize(network.text_projection(pooled), dim=-1).cpu()
+
+
+class Dino:
+    """Pictures as DINO's CLS token, unit vectors."""
+
+    def __init__(self, where: str, device: str) -> None:
+        from transformers import ViTModel
+
+        self._network = opened(ViTModel, where).to(device)
+
+    @torch.no_grad()
+    def of_images(self, images: Tensor) -> Tensor:
+        """[n, D] of pictures [n, H, W, 3], 0..1."""
+        side = self._network.config.image_size
+        shorter = round(side * DINO_MARGIN)
+        pixels = cut_square(images, side, shorter=shorter, mean=MEAN, std=STD)
+        found = self._network(pixel_values=pixels.to(self._network.device)).last_hidden_state
+        return F.normalize(found[:, 0], dim=-1).cpu()
+
+
+def on_black(images: Tensor, masks: Tensor) -> Tensor:
+    """Pictures [n, H, W, 3] with everything black that lies outside of their masks [n, H, W]."""
+    return images * masks[..., None]
+
+
+class Cutter(Protocol):
+    """Finds what class words name in a drawn picture."""
+
+    def cut(self, image: Tensor, words: Sequence[str]) -> list[Tensor | None]:
+        """For each word a mask [H, W], 0 or 1, of a picture [H, W, 3]; None where nothing is."""
+        ...
+
+
+class MaskFormer:
+    """The paper's cutter: what a panoptic network trained on COCO gives the word's class."""
+
+    def __init__(self, where: str, device: str) -> None:
+        from transformers import MaskFormerForInstanceSegmentation
+
+        self._network = opened(MaskFormerForInstanceSegmentation, where).to(device)
+
+    def label_of(self, word: str) -> int:
+        """Number of the class that a word names.
+
+        Raises:
+            ConfigError: the network does not know the word.
+        """
+        labels = {int(key): text.lower() for key, text in self._network.config.id2label.items()}
+        wanted = word.strip().lower()
+        exact = [key for key, text in labels.items() if text == wanted]
+        within = [key for key, text in labels.items() if wanted in text.replace("-", " ").split()]
+        if not exact and not within:
+            raise ConfigError("word", word, "a class of MaskFormer's, such as cat; or use --sam")
+        return [*exact, *within][0]
+
+    @torch.no_grad()
+    def cut(self, image: Tensor, words: Sequence[str]) -> list[Tensor | None]:
+        labels = [self.label_of(word) for word in words]
+        height, width = image.shape[:2]
+        scale = min(DINO_PX / min(height, width), DINO_LONGEST_PX / max(height, width))
+        sides = [MULTIPLE_PX * math.ceil(side * scale / MULTIPLE_PX) for side in (height, width)]
+        pixels = normalised(image, (sides[0], sides[1])).to(self._network.device)
+        output = self._network(pixel_values=pixels)
+        classes = output.class_queries_logits[0].softmax(dim=-1)[:, :-1]  # the last is "nothing"
+        masks = output.masks_queries_logits[0].sigmoid()
+        scores = torch.einsum("qc,qhw->chw", classes, masks)
+        scores = F.interpolate(scores[None], (height, width), mode="bilinear")[0]
+        best = scores.argmax(dim=0).cpu()
+        return [(best == label).float() if bool((best == label).any()) else None
+                for label in labels]  # fmt: skip
+
+
+class Words:
+    """Grounding DINO and SAM: any word, where MaskFormer knows COCO's classes alone."""
+
+    def __init__(self, detector: Path, segmenter: Path, device: str) -> None:
+        self._detector = GroundingDino(detector, torch.device(device))
+        self._segmenter = Sam(segmenter, torch.device(device))
+
+    def cut(self, image: Tensor, words: Sequence[str]) -> list[Tensor | None]:
+        return [self._cut(image, word) for word in words]
+
+    def _cut(self, image: Tensor, word: str) -> Tensor | None:
+        try:
+            return segment_words(image, [word], self._detector, self._segmenter)[0]
+        except MaskError:
+            return None

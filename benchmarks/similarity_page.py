@@ -1,0 +1,131 @@
+"""How like their prompts and what was taught drawn pictures are, and the page that tells it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import torch
+from measuring import processor, versions
+from similarity_measures import Clip, Cutter, Dino, on_black
+from similarity_plan import BASE, PROMPTS, Budget, Case
+from torch import Tensor
+
+from conceptloom.training.scene import ConceptScene
+
+CLIP_T, CLIP_I, DINO, MASKED, FOUND = "CLIP-T", "CLIP-I", "DINO", "masked DINO", "found"
+COLUMNS = (CLIP_T, CLIP_I, DINO, MASKED, FOUND)
+MEANINGS = """\
+* CLIP-T: cosine of picture and prompt, the class word in the handle's place (both papers; ours
+  writes it with its article where the prompt has none).
+* CLIP-I, DINO: mean cosine of the picture with every taught one, whole pictures (DreamBooth's
+  protocol, which Personalized Residuals follows).
+* masked DINO: the same between taught and drawn object, everything around both of them black
+  (Break-A-Scene's); over those that were found. It does not say what becomes of the others.
+* found: share of the objects asked for that the segmenter found in the picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """The networks that compare; `cutter` None leaves masked DINO out."""
+
+    clip: Clip
+    dino: Dino
+    cutter: Cutter | None = None
+
+
+Row = Mapping[str, list[float]]  # column -> a number for every picture (found: for every object)
+
+
+def measured(measures: Measures, scene: ConceptScene, drawn: Sequence[tuple[Case, Tensor]]) -> Row:
+    """What the pictures of a scene give.
+
+    Args:
+        drawn: pictures [n, H, W, 3] of each case.
+    """
+    row: dict[str, list[float]] = {name: [] for name in COLUMNS}
+    references = {name: References(measures, scene, name) for name in scene.names}
+    for case, images in drawn:
+        seen, features = measures.clip.of_images(images), measures.dino.of_images(images)
+        row[CLIP_T] += (seen @ measures.clip.of_texts([case.plain])[0]).tolist()
+        taught = [references[name] for name in case.names]
+        row[CLIP_I] += (seen @ torch.cat([r.clip for r in taught]).T).mean(dim=1).tolist()
+        row[DINO] += (features @ torch.cat([r.dino for r in taught]).T).mean(dim=1).tolist()
+        if measures.cutter is None:
+            continue
+        words = [scene.words[name] for name in case.names]
+        for image in images:
+            for reference, mask in zip(taught, measures.cutter.cut(image, words), strict=True):
+                row[FOUND].append(float(mask is not None))
+                if mask is not None:
+                    cut = measures.dino.of_images(on_black(image[None], mask[None]))
+                    row[MASKED].append(float((cut @ reference.masked.T).mean()))
+    return row
+
+
+class References:
+    """A concept's taught pictures, as CLIP and DINO see them.
+
+    Attributes:
+        clip, dino: [n, D] of the whole pictures that show it.
+        masked: [n, D] DINO's of the concept alone, on black.
+    """
+
+    def __init__(self, measures: Measures, scene: ConceptScene, name: str) -> None:
+        shown = [picture for picture in scene.images if name in picture.masks]
+        images = [picture.image[None] for picture in shown]
+        cut = [on_black(p.image[None], p.masks[name][None]) for p in shown]
+        self.clip = torch.cat([measures.clip.of_images(image) for image in images])
+        self.dino = torch.cat([measures.dino.of_images(image) for image in images])
+        self.masked = torch.cat([measures.dino.of_images(image) for image in cut])
+
+
+def page(
+    rows: Mapping[str, Mapping[str, Row]],
+    method: str,
+    budget: Budget,
+    told: Sequence[str],
+    command: str,
+    device: str,
+) -> str:
+    """The results as Markdown.
+
+    Args:
+        rows: variant -> scene -> what its pictures gave.
+        told: lines on model, encoders and segmenter.
+    """
+    scenes = len(next(iter(rows.values())))
+    prompts = min(budget.prompts, len(PROMPTS[method]))
+    lines = [
+        f"# Similarity by the papers' protocol: {method}",
+        "",
+        f"    python {command}",
+        "",
+        f"{date.today():%d %B %Y}, {processor(device)}. {versions()}.",
+        "",
+        *told,
+        "",
+        f"{scenes} scene(s), {prompts} prompts, {budget.pictures} picture(s) each, "
+        f"{budget.sampling_steps} DDIM steps at guidance {budget.cfg:g}; the variants share their "
+        f"noise. {BASE.capitalize()}: the class word alone, as far as words get. Mean ± standard "
+        "deviation over the scenes; with one scene there is no spread.",
+        "",
+        "| variant | " + " | ".join(COLUMNS) + " |",
+        "|---|" + "--:|" * len(COLUMNS),
+        *table(rows),
+        "",
+        MEANINGS,
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def table(rows: Mapping[str, Mapping[str, Row]]) -> Iterator[str]:
+    for variant, scenes in rows.items():
+        cells: list[str] = []
+        for column in COLUMNS:
+            means = [statistics.mean(row[column]) for row in scenes.values() if row[column]]
+            spread = f" ± {statistics.stdev(means):.3f}" if len(means) > 1 else ""
+            cells.append(f"{statistics.mean(means):.3f}{spread}" if means else "")
+        yield f"| {variant} | " + " | ".join(cells) + " |"

@@ -1,0 +1,148 @@
+"""The prompts and protocols by which the papers compare pictures with what was taught.
+
+Break-A-Scene (arXiv 2305.16311, App. B.2; methods.md 1.4): ten prompts; CLIP ViT-L/14 between
+picture and prompt, the class word in the handle's place; DINO ViT-B/16 between input and picture,
+both masked, on black (google/break-a-scene issue 32), the picture's masks by MaskFormer.
+
+Personalized Residuals (arXiv 2405.12978; methods.md 5.4 and 6e) follows DreamBooth (arXiv
+2208.12242, Sec. 4.2): 25 prompts; CLIP-T as above, CLIP-I and DINO between whole pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from conceptloom.methods.break_a_scene import BreakASceneConfig, ClassImages
+from conceptloom.methods.personalized_residuals import PersonalizedResidualsConfig
+from conceptloom.training.phases import TokenPhase, WeightPhase
+
+BREAK_A_SCENE, RESIDUALS = "break-a-scene", "residuals"
+BASE = "base model"  # the class word alone, without any concept
+PLACE = "{}"
+
+BREAK_A_SCENE_PROMPTS = (
+    "a photo of {} at the beach",
+    "a photo of {} in the jungle",
+    "a photo of {} in the snow",
+    "a photo of {} in the street",
+    "a photo of {} on top of a pink fabric",
+    "a photo of {} on top of a wooden floor",
+    "a photo of {} with a city in the background",
+    "a photo of {} with a mountain in the background",
+    "a photo of {} with the Eiffel tower in the background",
+    "a photo of {} floating on top of water",
+)
+# google/dreambooth, dataset/prompts_and_classes.txt, prompts for objects (CC BY 4.0)
+DREAMBOOTH_PROMPTS = (
+    "a {} in the jungle",
+    "a {} in the snow",
+    "a {} on the beach",
+    "a {} on a cobblestone street",
+    "a {} on top of pink fabric",
+    "a {} on top of a wooden floor",
+    "a {} with a city in the background",
+    "a {} with a mountain in the background",
+    "a {} with a blue house in the background",
+    "a {} on top of a purple rug in a forest",
+    "a {} with a wheat field in the background",
+    "a {} with a tree and autumn leaves in the background",
+    "a {} with the Eiffel Tower in the background",
+    "a {} floating on top of water",
+    "a {} floating in an ocean of milk",
+    "a {} on top of green grass with sunflowers around it",
+    "a {} on top of a mirror",
+    "a {} on top of the sidewalk in a crowded street",
+    "a {} on top of a dirt road",
+    "a {} on top of a white rug",
+    "a red {}",
+    "a purple {}",
+    "a shiny {}",
+    "a wet {}",
+    "a cube shaped {}",
+)
+PROMPTS = {BREAK_A_SCENE: BREAK_A_SCENE_PROMPTS, RESIDUALS: DREAMBOOTH_PROMPTS}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One prompt.
+
+    Attributes:
+        names: of the concepts that it asks for.
+        prompt: with handles, for the method.
+        plain: with class words in their place, for the base model and for CLIP.
+    """
+
+    names: tuple[str, ...]
+    prompt: str
+    plain: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Budget:
+    """How much a run learns and draws."""
+
+    break_a_scene: BreakASceneConfig
+    class_images: ClassImages
+    residuals: PersonalizedResidualsConfig
+    prompts: int = 25  # at most
+    pictures: int = 4  # of a prompt
+    sampling_steps: int = 50
+    cfg: float = 7.5
+
+
+def full_budget(resolution_px: int, seed: int) -> Budget:
+    """The official numbers."""
+    return Budget(
+        break_a_scene=BreakASceneConfig(resolution_px=resolution_px, seed=seed),
+        class_images=ClassImages(),
+        residuals=PersonalizedResidualsConfig(resolution_px=resolution_px, seed=seed),
+    )
+
+
+def quick_budget(resolution_px: int, seed: int) -> Budget:
+    """Enough to see that everything runs; the figures mean nothing."""
+    return Budget(
+        break_a_scene=BreakASceneConfig(
+            token_phase=TokenPhase(steps=2),
+            weight_phase=WeightPhase(steps=2),
+            resolution_px=resolution_px,
+            seed=seed,
+        ),
+        class_images=ClassImages(draw=1, steps=2),
+        residuals=PersonalizedResidualsConfig(
+            steps=2, batch_size=1, resolution_px=resolution_px, seed=seed
+        ),
+        prompts=2,
+        pictures=1,
+        sampling_steps=2,
+    )
+
+
+def cases_of(method: str, words: dict[str, str], at_most: int = 25) -> Iterator[Case]:
+    """Every concept alone and, with Break-A-Scene, all of a scene together, under every prompt.
+
+    Args:
+        words: name of a concept -> its class word.
+    """
+    sets: list[tuple[str, ...]] = [(name,) for name in words]
+    if method == BREAK_A_SCENE and len(words) > 1:
+        sets.append(tuple(words))
+    for names in sets:
+        for template in PROMPTS[method][:at_most]:
+            if method == BREAK_A_SCENE:
+                handles, plain = [f"<{n}>" for n in names], [_article(words[n]) for n in names]
+            else:
+                handles, plain = [f"<{n}> {words[n]}" for n in names], [words[n] for n in names]
+            asked, told = (template.replace(PLACE, " and ".join(x)) for x in (handles, plain))
+            yield Case(names, asked, told)
+
+
+def _article(word: str) -> str:
+    return f"an {word}" if word[:1].lower() in tuple("aeiou") else f"a {word}"
+
+
+def names_of(cases: Sequence[Case]) -> list[tuple[str, ...]]:
+    """Sets of concepts that cases ask for, in order."""
+    return list(dict.fromkeys(case.names for case in cases))

@@ -1,0 +1,246 @@
+"""CLIP and DINO similarity: the measures on networks of the real classes, and a whole run."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+transformers = pytest.importorskip("transformers")
+
+import similarity  # noqa: E402
+from similarity_measures import Clip, Dino, MaskFormer, on_black  # noqa: E402
+from similarity_page import CLIP_I, CLIP_T, DINO, FOUND, MASKED, Measures, measured  # noqa: E402
+from similarity_plan import BREAK_A_SCENE, RESIDUALS, Case, cases_of  # noqa: E402
+
+from conceptloom.errors import ConfigError, InputError  # noqa: E402
+from conceptloom.tinyworld.checkpoint import TOKENIZER  # noqa: E402
+from conceptloom.tinyworld.concepts import concept_scene  # noqa: E402
+from conceptloom.training.scene import ConceptScene, make_scene  # noqa: E402
+
+SIDE, PATCH, WIDTH = 32, 8, 16
+NAMES = {"my-swirl": "circle", "my-robot": "square"}
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """clip and dino, as transformers saves them."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("encoders")
+    layers = {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    seeing = {"image_size": SIDE, "patch_size": PATCH, "hidden_size": WIDTH, **layers}
+    reading = {"hidden_size": WIDTH, "bos_token_id": 49406, "eos_token_id": 49407, **layers}
+    clip = transformers.CLIPModel(
+        transformers.CLIPConfig(text_config=reading, vision_config=seeing, projection_dim=8)
+    )
+    with torch.no_grad():  # random networks see much the same everywhere; this one tells apart
+        clip.visual_projection.weight.normal_()
+        clip.vision_model.embeddings.patch_embedding.weight.normal_()
+    clip.save_pretrained(folder / "clip")
+    transformers.CLIPTokenizer.from_pretrained(TOKENIZER).save_pretrained(folder / "clip")
+    dino = transformers.ViTModel(transformers.ViTConfig(**seeing))
+    with torch.no_grad():
+        dino.embeddings.patch_embeddings.projection.weight.normal_()
+    dino.save_pretrained(folder / "dino")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def maskformer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MaskFormer with three classes."""
+    pytest.importorskip("scipy", reason="transformers' MaskFormer asks for it")
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("maskformer")
+    backbone = transformers.SwinConfig(
+        image_size=SIDE, patch_size=4, embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2],
+        window_size=4, out_features=["stage1", "stage2", "stage3", "stage4"],
+    )  # fmt: skip
+    decoder = transformers.DetrConfig(
+        d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, num_queries=5,
+    )  # fmt: skip
+    config = transformers.MaskFormerConfig(
+        backbone_config=backbone, decoder_config=decoder, fpn_feature_size=32, mask_feature_size=32
+    )
+    config.id2label = {0: "cat", 1: "teddy bear", 2: "wall-other"}
+    transformers.MaskFormerForInstanceSegmentation(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one scene of TinyWorld."""
+    folder = tmp_path_factory.mktemp("scenes")
+    inside = folder / "meadow"
+    inside.mkdir()
+    drawn = concept_scene(["swirl", "robot"], seed=3, background="grass")
+    Image.fromarray(drawn.image).save(inside / "1.png")
+    masks = {}
+    for name, mask in zip(NAMES, drawn.masks, strict=True):
+        masks[name] = f"{name}.png"
+        Image.fromarray((mask * 255).astype("uint8")).save(inside / masks[name])
+    document = {"pictures": [{"image": "1.png", "masks": masks}], "words": NAMES}
+    (inside / "scene.json").write_text(json.dumps(document))
+    return folder
+
+
+def picture(seed: int = 0, side: int = 64) -> Tensor:
+    return torch.rand(side, side, 3, generator=torch.Generator().manual_seed(seed))
+
+
+def half(side: int = 64) -> Tensor:
+    mask = torch.zeros(side, side)
+    mask[:, : side // 2] = 1
+    return mask
+
+
+def scene_of(image: Tensor) -> ConceptScene:
+    masks = {"my-cat": [half()], "my-mug": [1 - half()]}
+    return make_scene([image], masks, {"my-cat": "cat", "my-mug": "mug"})
+
+
+class Given:
+    """A cutter that knows where things are, or that nothing is there."""
+
+    def __init__(self, masks: dict[str, Tensor]) -> None:
+        self._masks = masks
+
+    def cut(self, image: Tensor, words: Sequence[str]) -> list[Tensor | None]:
+        return [self._masks.get(word) for word in words]
+
+
+def test_clip_t_is_the_cosine_in_the_logits_of_transformers(folders: Path) -> None:
+    clip, texts = Clip(str(folders / "clip"), "cpu"), ["a photo of a circle", "grass"]
+    model = transformers.CLIPModel.from_pretrained(folders / "clip")
+    tokenizer = transformers.CLIPTokenizer.from_pretrained(folders / "clip")
+    processor = transformers.CLIPImageProcessorPil(
+        size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}
+    )
+    image = picture(side=SIDE)  # of the encoder's own size: nothing is resized
+    as_bytes = (image * 255).round().byte()
+    pixels = processor(Image.fromarray(as_bytes.numpy()), return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        output = model(**tokenizer(texts, padding=True, return_tensors="pt"), pixel_values=pixels)
+    expected = output.logits_per_image[0] / model.logit_scale.exp()
+    found = clip.of_images(as_bytes[None] / 255) @ clip.of_texts(texts).T
+    assert torch.allclose(found[0], expected, atol=1e-5)
+    assert abs(float(found[0, 0] - found[0, 1])) > 1e-4
+
+
+def test_masked_dino_of_a_picture_with_itself_is_one_and_of_another_lower(folders: Path) -> None:
+    dino, mask = Dino(str(folders / "dino"), "cpu"), half()[None]
+    one, other = picture(0)[None], picture(1)[None]
+    same = dino.of_images(on_black(one, mask)) @ dino.of_images(on_black(one, mask)).T
+    apart = dino.of_images(on_black(one, mask)) @ dino.of_images(on_black(other, mask)).T
+    assert float(same) == pytest.approx(1, abs=1e-5)
+    assert float(apart) < 0.999
+
+
+def test_masked_dino_does_not_see_what_is_around(folders: Path) -> None:
+    dino, mask = Dino(str(folders / "dino"), "cpu"), half()[None]
+    elsewhere = torch.where(mask[..., None] > 0, picture(0)[None], picture(1)[None])
+    cut = [dino.of_images(on_black(image, mask)) for image in (picture(0)[None], elsewhere)]
+    assert torch.equal(cut[0], cut[1])
+    whole = [dino.of_images(image) for image in (picture(0)[None], elsewhere)]
+    assert not torch.allclose(whole[0], whole[1])
+
+
+def test_a_drawing_that_is_the_taught_picture_gets_the_best_marks(folders: Path) -> None:
+    image = picture()
+    cutter = Given({"cat": half(), "mug": 1 - half()})
+    measures = Measures(
+        Clip(str(folders / "clip"), "cpu"), Dino(str(folders / "dino"), "cpu"), cutter
+    )
+    case = Case(("my-cat", "my-mug"), "a photo of <my-cat> and <my-mug>", "a cat and a mug")
+    drawings = torch.stack([image, picture(5)])
+    row = measured(measures, scene_of(image), [(case, drawings)])
+    for column in (CLIP_I, DINO):
+        assert row[column][0] == pytest.approx(1, abs=1e-5)
+        assert row[column][1] < 0.999
+    assert row[MASKED][:2] == pytest.approx([1, 1], abs=1e-5)  # cat and mug of the first
+    assert max(row[MASKED][2:]) < 0.999
+    assert row[FOUND] == [1, 1, 1, 1]
+    assert len(row[CLIP_T]) == 2
+
+
+def test_what_is_not_found_counts_as_not_found_and_not_as_unlike(folders: Path) -> None:
+    encoders = Clip(str(folders / "clip"), "cpu"), Dino(str(folders / "dino"), "cpu")
+    case = Case(("my-cat", "my-mug"), "", "a cat and a mug")
+    drawn = [(case, picture()[None])]
+    row = measured(Measures(*encoders, Given({"cat": half()})), scene_of(picture()), drawn)
+    assert (row[FOUND], len(row[MASKED])) == ([1.0, 0.0], 1)
+    row = measured(Measures(*encoders), scene_of(picture()), drawn)
+    assert (row[FOUND], row[MASKED]) == ([], [])
+
+
+def test_maskformer_cuts_what_a_word_names(maskformer: Path) -> None:
+    cutter = MaskFormer(str(maskformer), "cpu")
+    assert [cutter.label_of(word) for word in ("cat", "Bear", "wall")] == [0, 1, 2]
+    with pytest.raises(ConfigError, match="class of MaskFormer"):
+        cutter.label_of("swirl")
+    image = picture()[:48]
+    masks = cutter.cut(image, ("cat", "bear", "wall"))
+    found = torch.stack([torch.zeros(48, 64) if mask is None else mask for mask in masks])
+    assert torch.equal(found.sum(dim=0), torch.ones(48, 64))  # every pixel has one class
+
+
+def test_break_a_scene_asks_for_each_and_for_all_under_ten_prompts() -> None:
+    cases = list(cases_of(BREAK_A_SCENE, {"my-mug": "mug", "my-ox": "ox"}))
+    assert len(cases) == len({case.prompt for case in cases}) == 30
+    assert cases[0] == Case(
+        ("my-mug",), "a photo of <my-mug> at the beach", "a photo of a mug at the beach"
+    )
+    assert cases[20].prompt == "a photo of <my-mug> and <my-ox> at the beach"
+    assert cases[20].plain == "a photo of a mug and an ox at the beach"
+
+
+def test_residuals_ask_for_one_with_its_class_word_under_dreambooths_prompts() -> None:
+    cases = list(cases_of(RESIDUALS, {"my-mug": "mug", "my-cat": "cat"}))
+    assert len(cases) == len({case.prompt for case in cases}) == 50
+    assert cases[0] == Case(("my-mug",), "a <my-mug> mug in the jungle", "a mug in the jungle")
+
+
+def test_a_concept_without_a_class_word_is_refused(scenes: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no folder"):
+        similarity.scenes_of(tmp_path)
+    document = json.loads((scenes / "meadow" / "scene.json").read_text())
+    inside = tmp_path / "bare"
+    inside.mkdir()
+    for file in (scenes / "meadow").glob("*.png"):
+        (inside / file.name).write_bytes(file.read_bytes())
+    (inside / "scene.json").write_text(json.dumps({"pictures": document["pictures"]}))
+    with pytest.raises(InputError, match="my-swirl"):
+        similarity.scenes_of(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [BREAK_A_SCENE, RESIDUALS])
+def test_a_whole_run_writes_its_page_and_is_not_made_again(
+    method: str, folders: Path, scenes: Path, saved_model: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    command = ["similarity.py", "--checkpoint", str(saved_model), "--method", method, "--quick"]
+    command += ["--scenes", str(scenes), "--cells", str(tmp_path / "cells")]
+    command += ["--clip", str(folders / "clip"), "--dino", str(folders / "dino")]
+    monkeypatch.setattr(sys, "argv", [*command, "--page", str(tmp_path / "page.md")])
+    similarity.main()
+    text = (tmp_path / "page.md").read_text()
+    assert "these figures mean nothing" in text
+    rows = [line for line in text.splitlines() if line.startswith("| ")][1:]
+    assert [row.split(" | ")[0].strip("| ") for row in rows] == list(similarity.VARIANTS[method])
+    assert all(len(re.findall(r"-?[01]\.\d{3}", row)) == 3 for row in rows)  # nothing cuts here
+
+    def never(*_: object, **more: object) -> None:
+        raise AssertionError("made again")
+
+    for name in ("learn_scene", "learn_residuals", "draws"):
+        monkeypatch.setattr(similarity, name, never)
+    similarity.main()
+    assert [r for r in (tmp_path / "page.md").read_text().splitlines() if r in rows] == rows
