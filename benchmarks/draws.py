@@ -39,8 +39,10 @@ def make_pictures(pixels: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def scene_of(image: Tensor, masks: Tensor) -> ConceptScene:
-    named = {name: [mask] for name, mask in zip(NAMES, masks, strict=True)}
-    return make_scene([image], named, dict(zip(NAMES, WORDS, strict=True)))
+    """A scene of the first concepts, as many as there are masks [n, H, W]."""
+    names = NAMES[: len(masks)]
+    named = {name: [mask] for name, mask in zip(names, masks, strict=True)}
+    return make_scene([image], named, dict(zip(names, WORDS, strict=False)))
 
 
 def prompt_of(names: tuple[str, ...]) -> str:
