@@ -188,9 +188,12 @@ def _copied(patcher: Any) -> Wrapper:
     that the next layer overwrites when it is paged or offloaded.
     """
 
+    # Not the patcher: it keeps its wrappers, and would wait for the garbage collector with them.
+    model, is_dynamic = patcher.model, patcher.is_dynamic()
+
     def wrapper(weight: Tensor) -> Tensor:
         weight = weight.detach()
-        paged = patcher.is_dynamic() or getattr(patcher.model, "model_lowvram", True)
+        paged = is_dynamic or getattr(model, "model_lowvram", True)
         return weight.clone() if paged or weight.is_inference() else weight
 
     return wrapper
