@@ -11,8 +11,6 @@ below `runs/` and are not made again; stop and start as you like. `--report` wri
 
 from __future__ import annotations
 
-import argparse
-import hashlib
 import json
 import time
 from collections.abc import Iterator
@@ -21,6 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
+from quality_runs import asked, cells_folder, command_of, short_digest, write_page
 from safetensors.torch import load_file, save_file
 from weave_page import Cells, page
 from weave_plan import (
@@ -60,8 +59,7 @@ from conceptloom.training.concept_file import load_concept, save_concept
 from conceptloom.training.keys import model_digest
 from conceptloom.training.previews import PreviewConfig
 
-ROOT = Path(__file__).resolve().parent.parent
-PAGE, RUNS = ROOT / "docs" / "results" / "weave_quality.md", ROOT / "runs" / "weave_quality"
+NAME = "weave_quality"
 TAUGHT_ON, FIRST_SEED = ("white", "grass", "beach"), 2
 UNSEEN = 5  # a seed that no concept was taught with
 STANDS = 0.2  # IoU from which on an object that is found stands in a region
@@ -218,32 +216,19 @@ def finished(budget: Budget, seeds: int, folder: Path) -> Cells:
     return cells
 
 
-def short_digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="half an hour of one core")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--report", action="store_true", help="write the page, compute nothing")
-    parser.add_argument("--out", type=Path, default=PAGE)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
+    options = asked(NAME, __doc__, "half an hour of one core", seeds=3, divisible=False)
     budget = QUICK if options.quick else FULL
     host = open_host(device="cpu")
     digest = model_digest(host)
-    key = json.dumps([digest, asdict(budget)])
+    bank = cells_folder(NAME, json.dumps([digest, asdict(budget)]))
     ways = repr({name: asdict(config) for name, config in VARIANTS.items()})
-    folder = RUNS / short_digest(key) / short_digest(ways)  # of the bank, and of its cells
+    folder = bank / short_digest(ways)
     if not options.report:
         compute(host, budget, options.seeds, folder)
-    command = "python benchmarks/weave_quality.py" + (" --quick" if options.quick else "")
-    cells = finished(budget, options.seeds, folder)
+    cells, command = finished(budget, options.seeds, folder), command_of(NAME, options)
     text = page(cells, budget, options.seeds, len(TAUGHT_ON), command, digest)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(text, encoding="utf-8")
-    print(f"wrote {options.out}")
+    write_page(text, options.out)
 
 
 if __name__ == "__main__":
