@@ -1,11 +1,13 @@
 """A training step of Personalized Residuals beside ComfyUI's own Train LoRA node.
 
     COMFYUI_PATH=~/comfy/ComfyUI ~/comfy/.venv/bin/python benchmarks/residuals_step.py
+    ... benchmarks/residuals_step.py --device cuda --checkpoint v1-5.safetensors --latent 64
 
 Runs under ComfyUI's Python. Every variant lives in a process of its own, so its peak memory is its
 own too, and they take turns, a step each: a hook behind the optimizer holds each of them until it
-is its turn again. Rank, batch, latents, precision and the random model of SD 1.5's structure are
-the same. The core node has no scope: it trains every layer, where we train output projections.
+is its turn again. Rank, batch, latents, precision and model are the same: a random one of SD 1.5's
+structure, or a checkpoint. The core node has no scope: it trains every layer, where we train
+output projections.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shlex
 import statistics
 import subprocess
@@ -23,6 +24,8 @@ from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
+
+from measuring import memory, processor, settle
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "results" / "residuals_step.md"
@@ -34,19 +37,23 @@ VARIANTS = {
     "ours, checkpointed": ("ours", True, False),
     "Train LoRA, checkpointed": ("core", True, False),
 }
-# channels of the levels and heads of SD 1.5, at a fifth of its width
-SIZES = {"model_channels": 64, "num_heads": 8, "channel_mult": [1, 2, 4, 4]}
+# channels of the first level, at a fifth of SD 1.5's width and at its own
+PRESETS = {"35m": 64, "sd15": 320}
+SIZES = {"num_heads": 8, "channel_mult": [1, 2, 4, 4]}  # heads and levels of SD 1.5
 TEXT = "a photo of a cat"
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", default="35m", choices=list(PRESETS))
+    parser.add_argument("--checkpoint", type=Path, help="a real model in place of the preset")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--latent", type=int, default=32, help="cells a side of a latent")
     parser.add_argument("--rounds", type=int, default=5, help="steps of each that count")
     parser.add_argument("--variants", nargs="*", choices=VARIANTS, default=list(VARIANTS))
-    parser.add_argument("--out", type=Path, default=PAGE)
+    parser.add_argument("--out", type=Path, help=f"by default {PAGE.name} for the 35m preset")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
@@ -62,15 +69,15 @@ def work(options: argparse.Namespace) -> None:
     sys.path[:] = [str(comfyui), *sys.path[1:], str(ROOT / "tests" / "host")]
     from comfy.cli_args import args
 
-    args.cpu = True
+    args.cpu = options.device == "cpu"
     import torch
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
     torch.set_num_threads(1)
     _import_pack()
     with torch.inference_mode():
-        models = _models()
-    turn = _Turn(_memory(start=True))
+        models = _models(options)
+    turn = _Turn(options.device)
     register_optimizer_step_post_hook(turn)
     turn.wait()
     train = _train_core if kind == "core" else _train_ours
@@ -90,18 +97,24 @@ def _import_pack() -> None:
     spec.loader.exec_module(module)
 
 
-def _models() -> Any:
+def _models(options: argparse.Namespace) -> Any:
     """MODEL, CLIP and VAE; the core node copies a MODEL by loading it anew."""
     import tiny_models
 
     kind, sizes, *text = tiny_models.FAMILIES["sd1"]
-    tiny_models.FAMILIES["medium"] = (kind, sizes | SIZES, *text)
-    models = tiny_models.make_graph("medium")
+    sizes = sizes | SIZES | {"model_channels": PRESETS[options.preset]}
+    tiny_models.FAMILIES["benchmark"] = (kind, sizes, *text)
 
     def load(disable_dynamic: bool = False) -> Any:
-        return tiny_models.make_graph("medium").model
+        if options.checkpoint is None:
+            return tiny_models.make_graph("benchmark")
+        import comfy.sd
 
-    models.model.cached_patcher_init = (load, ())
+        found = comfy.sd.load_checkpoint_guess_config(str(options.checkpoint))
+        return tiny_models.Graph(*found[:3])
+
+    models = load()
+    models.model.cached_patcher_init = (lambda *_, **more: load(**more).model, ())
     return models
 
 
@@ -150,8 +163,9 @@ def _train_ours(models: Any, options: argparse.Namespace, checkpointing: bool, b
 class _Turn:
     """Behind every step of the optimizer: tells what the step took, and waits for its turn."""
 
-    def __init__(self, memory: int) -> None:
-        self._before, self._clock = memory, (0.0, 0.0)
+    def __init__(self, device: str) -> None:
+        self._device, self._clock = device, (0.0, 0.0)
+        self._before = memory(device, start=True)
 
     def wait(self) -> None:
         if not sys.stdin.readline():
@@ -159,22 +173,16 @@ class _Turn:
         self._clock = time.perf_counter(), time.process_time()
 
     def __call__(self, optimizer: Any, *_: Any) -> None:
+        settle(self._device)
         wall, cpu = time.perf_counter() - self._clock[0], time.process_time() - self._clock[1]
         trained = sum(p.numel() for group in optimizer.param_groups for p in group["params"])
-        told = {"seconds": wall, "cpu": cpu, "peak": _memory() - self._before, "trained": trained}
+        peak = memory(self._device) - self._before
+        told = {"seconds": wall, "cpu": cpu, "peak": peak, "trained": trained}
         os.write(PIPE, (json.dumps(told) + "\n").encode())
         self.wait()
 
 
 PIPE = 3  # what comes back; ComfyUI writes to the other ones
-
-
-def _memory(*, start: bool = False) -> int:
-    """Bytes in use at the start, after that the peak since then."""
-    if start:
-        Path("/proc/self/clear_refs").write_text("5")  # forget the peak of making the model
-    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(fields["VmRSS" if start else "VmHWM"].split()[0]) * 1024
 
 
 # ---------------------------------------------------------------- taking turns
@@ -184,12 +192,13 @@ class Worker:
     """One variant in its process."""
 
     def __init__(self, name: str, options: argparse.Namespace) -> None:
-        numbers = [f"--{key}={getattr(options, key)}" for key in ("rank", "batch", "latent")]
+        keys = ("preset", "device", "rank", "batch", "latent", "checkpoint")
+        given = [f"--{key}={getattr(options, key)}" for key in keys if getattr(options, key)]
         read, write = os.pipe()
         # the shell moves the pipe to where the worker expects it
         command = ["sh", "-c", f'exec "$@" {PIPE}>&{write}', "sh", sys.executable, __file__]
         self.process = subprocess.Popen(
-            [*command, "--worker", name, *numbers],
+            [*command, "--worker", name, *given],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL if not os.environ.get("SHOW") else None,
@@ -219,28 +228,32 @@ class Worker:
         return statistics.median(row[key] for row in self.rows[1:])
 
 
-def table(workers: dict[str, Worker]) -> list[str]:
+def table(workers: dict[str, Worker], device: str) -> list[str]:
+    clock = "cpu" if device == "cpu" else "seconds"
+    told = "s of CPU" if device == "cpu" else "s"
     lines = [
-        "| variant | trained numbers | step, s of CPU | of ours | peak, MiB over the model |",
+        f"| variant | trained numbers | step, {told} | of ours | peak, MiB over the model |",
         "|---|---|---|---|---|",
     ]
-    ours = workers["ours"].median("cpu") if "ours" in workers else float("nan")
+    ours = workers["ours"].median(clock) if "ours" in workers else float("nan")
     for name, worker in workers.items():
-        cpu, peak = worker.median("cpu"), max(row["peak"] for row in worker.rows) / 2**20
+        step, peak = worker.median(clock), max(row["peak"] for row in worker.rows) / 2**20
         lines.append(
-            f"| {name} | {worker.rows[-1]['trained']:,} | {cpu:.2f} | {cpu / ours:.2f} "
+            f"| {name} | {worker.rows[-1]['trained']:,} | {step:.2f} | {step / ours:.2f} "
             f"| {peak:.0f} |"
         )
     return lines
 
 
 def page(options: argparse.Namespace, workers: dict[str, Worker], version: str) -> str:
+    model = f"random model of SD 1.5's structure, {PRESETS[options.preset]} channels of its 320"
+    if options.checkpoint:
+        model = f"checkpoint `{options.checkpoint.name}`"
     head = (
-        f"{date.today()}, {platform.machine()}, ComfyUI {version}, float32, one CPU thread; rank "
-        f"{options.rank}, batch {options.batch}, latents {options.latent}x{options.latent}, random "
-        f"model of SD 1.5's structure with {SIZES['model_channels']} channels where it has 320. "
-        f"Median of {options.rounds} steps in turns, after one that does not count; the peak is "
-        "what the process took at most on top of the loaded models, over all steps."
+        f"{date.today()}, {processor(options.device)}, ComfyUI {version}, float32, one CPU thread; "
+        f"rank {options.rank}, batch {options.batch}, latents {options.latent}x{options.latent}, "
+        f"{model}. Median of {options.rounds} steps in turns, after one that does not count; the "
+        "peak is what the process took at most on top of the loaded models, over all steps."
     )
     told = (
         "*Train LoRA* has no scope: it puts factors beside every weight of the UNet, we beside the "
@@ -250,7 +263,7 @@ def page(options: argparse.Namespace, workers: dict[str, Worker], version: str) 
     lines = ["# A step of Personalized Residuals beside core Train LoRA", ""]
     command = shlex.join(["python", "benchmarks/residuals_step.py", *sys.argv[1:]])
     lines += [f"    COMFYUI_PATH=~/comfy/ComfyUI {command}", ""]
-    return "\n".join([*lines, head, "", *table(workers), "", told, ""])
+    return "\n".join([*lines, head, "", *table(workers, options.device), "", told, ""])
 
 
 def main(do: Callable[[argparse.Namespace], None] = work) -> None:
@@ -269,9 +282,12 @@ def main(do: Callable[[argparse.Namespace], None] = work) -> None:
             worker.close()
     comfyui = Path(os.environ.get("COMFYUI_PATH", "~/comfy/ComfyUI")).expanduser()
     version = (comfyui / "comfyui_version.py").read_text().split('"')[1]
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(page(options, workers, version), encoding="utf-8")
-    sys.stderr.write("\n".join(table(workers)) + f"\nwrote {options.out}\n")
+    sys.stderr.write("\n".join(table(workers, options.device)) + "\n")
+    is_usual = options.checkpoint is None and options.preset == "35m"
+    if out := options.out or (PAGE if is_usual else None):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(page(options, workers, version), encoding="utf-8")
+        sys.stderr.write(f"wrote {out}\n")
 
 
 if __name__ == "__main__":
