@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from story_parts import BLUE, GREEN, PX, VIOLET, show
 from workflow_graph import Graph, Node, Output
 
-GREEN, BLUE, VIOLET = "#3f5f3f", "#3f4f6f", "#5a4a6a"
 HANDLE = "my-ornament"
 ORNAMENT, WORD = "twotone", "circle"  # what it is, and the word that it starts from
 SOURCE = {"object": "blue circle", "ornament": ORNAMENT, "background": "white", "seed": 7}
@@ -16,7 +16,6 @@ TARGETS = (
 LEARNED = "ornament-tinyworld.safetensors"  # shipped in workflows/concepts
 SETTINGS = {"steps": 20, "cfg": 3.0, "scheduler": "ddim_uniform", "seed": 3}
 TRAINER = {"name": "ornament", "preview_every": 0, "preview_steps": 20, "preview_cfg": 3.0}
-PX = 64  # side of a TinyWorld picture
 
 
 def carry_an_ornament(graph: Graph) -> Graph:
@@ -46,9 +45,9 @@ def carry_an_ornament(graph: Graph) -> Graph:
         prompts=f"a photo of a {TARGETS[0]['object']} and <{HANDLE}>", start=0, feather_px=1,
         **SETTINGS,
     )  # fmt: skip
-    _show(graph, "Taught", source[0], (1310, 600), (300, 360))
-    _show(graph, "Before", target[0], (1650, 600), (300, 360))
-    _show(graph, "Carried over", edit[0], (2050, 80), (360, 380))
+    show(graph, "Taught", source[0], (1310, 600), (300, 360))
+    show(graph, "Before", target[0], (1650, 600), (300, 360))
+    show(graph, "Carried over", edit[0], (2050, 80), (360, 380))
     graph.group("1. An ornament, and where it should go", 40, 360, 720, 740, GREEN)
     graph.group("2. Learn", 780, 10, 480, 1090, VIOLET)
     graph.group("3. Carry it over", 1290, 10, 1140, 980, BLUE)
@@ -85,9 +84,9 @@ def learn_an_ornament(graph: Graph) -> Graph:
         concept=trainer[0], name="ornament", overwrite=True,
     )  # fmt: skip
     graph.node("PreviewAny", (1310, 270), (320, 260), "Report", source=trainer[8])
-    _show(graph, "Samples", trainer[3], (1310, 590), (320, 420))
-    _show(graph, "Attention of the word", trainer[5], (1690, 80), (420, 420))
-    _show(graph, "Loss", trainer[6], (1690, 560), (420, 420))
+    show(graph, "Samples", trainer[3], (1310, 590), (320, 420))
+    show(graph, "Attention of the word", trainer[5], (1690, 80), (420, 420))
+    show(graph, "Loss", trainer[6], (1690, 560), (420, 420))
     graph.group("1. A detail, and what the losses see", 40, 360, 720, 900, GREEN)
     graph.group("2. Learn", 780, 10, 480, 1090, VIOLET)
     graph.group("3. What came out", 1290, 10, 840, 1090, BLUE)
@@ -121,9 +120,9 @@ def match_regions(graph: Graph) -> Graph:
         source_mask=source[1], targets=batch[0], object_word=SOURCE["object"], steps=80, rate=5e-3,
         read_steps=10,
     )  # fmt: skip
-    _show(graph, "The places that were found", matched[2], (1440, 80), (420, 420))
+    show(graph, "The places that were found", matched[2], (1440, 80), (420, 420))
     masks = graph.node("MaskToImage", (1900, 80), (220, 60), mask=matched[0])
-    _show(graph, "Their masks", masks[0], (1900, 200), (340, 300))
+    show(graph, "Their masks", masks[0], (1900, 200), (340, 300))
     known = graph.node(
         "ConceptLoomApplyConcept", (1060, 640), (260, 130),
         model=base[0], clip=base[1], concept=concept[0],
@@ -137,7 +136,7 @@ def match_regions(graph: Graph) -> Graph:
         prompts=f"a photo of a {TARGETS[0]['object']} and <{HANDLE}>", start=0, feather_px=1,
         **SETTINGS,
     )  # fmt: skip
-    _show(graph, "Drawn there", edit[0], (1780, 640), (360, 420))
+    show(graph, "Drawn there", edit[0], (1780, 640), (360, 420))
     graph.group("1. A learned ornament, and other objects", 40, 360, 980, 880, GREEN)
     graph.group("2. Its place on each of them", 1040, 10, 1220, 520, BLUE)
     graph.group("3. Draw it there", 1040, 570, 1220, 690, VIOLET)
@@ -183,7 +182,7 @@ def new_objects(graph: Graph) -> Graph:
             base_steps=base_steps, sampler_name="ddim", **SETTINGS,
         )  # fmt: skip
         decoded = graph.node("VAEDecode", (1140, top), (160, 60), samples=drawn[0], vae=base[2])
-        _show(graph, f"New objects, {base_steps} base steps", decoded[0], (1340, top), (360, 420))
+        show(graph, f"New objects, {base_steps} base steps", decoded[0], (1340, top), (360, 420))
     graph.group("1. A learned ornament, and prompts", 40, 360, 700, 740, GREEN)
     graph.group("2. New objects", 780, 10, 940, 1640, BLUE)
     return graph
@@ -213,9 +212,3 @@ def _trainer(
         model=base[0], clip=base[1], vae=base[2], scene=scene[0],
         preset=preset, preset__object_word=SOURCE["object"], **TRAINER, **knobs,
     )  # fmt: skip
-
-
-def _show(
-    graph: Graph, title: str, images: Output, at: tuple[int, int], size: tuple[int, int]
-) -> None:
-    graph.node("PreviewImage", at, size, title, images=images)

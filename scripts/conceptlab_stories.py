@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from workflow_graph import Graph, Node, Output
+from story_parts import BLUE, GREEN, PX, VIOLET, show
+from workflow_graph import Graph, Node
 
-GREEN, BLUE, VIOLET = "#3f5f3f", "#3f4f6f", "#5a4a6a"
 INVENTED = "invented-tinyworld.safetensors"  # shipped in workflows/concepts
 HANDLE = "my-thing"
-PX = 64  # side of a TinyWorld picture
 ORACLE = "TinyWorld oracle"
 PAINTER = {"prior": "TinyWorld", "decoder": "none", "steps": 20, "cfg": 3.0, "size": PX}
 TEACHING = {"steps": 100, "learning_rate": 1e-2, "look_every": 20, "prior_steps": 3}
@@ -195,10 +194,3 @@ def laboratory(graph: Graph, top: int) -> Node:
         "ConceptLoomLoadDiffusionPrior", (60, top + 150), (300, 320), model=base[0], clip=base[1],
         vae=base[2], **PAINTER,
     )  # fmt: skip
-
-
-def show(
-    graph: Graph, title: str, images: Output, at: tuple[int, int], size: tuple[int, int]
-) -> None:
-    """A preview with a title."""
-    graph.node("PreviewImage", at, size, title, images=images)

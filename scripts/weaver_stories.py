@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from story_parts import BLUE, GREEN, PX, VIOLET
 from workflow_graph import Graph, Node, Output
 
-GREEN, BLUE, VIOLET = "#3f5f3f", "#3f4f6f", "#5a4a6a"
 # handle -> object, and the word that it starts from
 LESSONS = {"my-target": ("bullseye", "circle"), "my-box": ("split", "square")}
 TAUGHT_ON = ("white", "grass", "beach")
@@ -12,7 +12,6 @@ TEACHING = {
     "steps": 110, "learning_rate": 1e-2, "ratio": 0.25, "train_handle": True, "handle_rate": 5e-3,
     "preview_every": 0, "preview_steps": 20, "preview_cfg": 3.0,
 }  # fmt: skip
-PX = 64  # side of a TinyWorld picture
 STEPS = 16
 BANK = {  # shipped in workflows/concepts: object -> file
     "bullseye": "weave-bullseye-tinyworld.safetensors",
@@ -95,8 +94,7 @@ def three_with_background(graph: Graph) -> Graph:
         graph, concepts, template[1], inverted, sentence, words, 980, 80,
         background=": a photo at the beach",
     )  # fmt: skip
-    woven = _woven(graph, base, inverted, regions, 1440, 80)
-    _saved(graph, woven[0], 1820, 80, "three")
+    _woven(graph, base, inverted, regions, 1440, "three")
     graph.group("1. A bank of concepts", 40, 260, 480, 1210, GREEN)
     graph.group("2. A template, and who goes where", 540, 10, 860, 1240, VIOLET)
     graph.group("3. All of them in one picture", 1420, 10, 780, 1000, BLUE)
@@ -141,8 +139,7 @@ def photograph_as_template(graph: Graph) -> Graph:
         graph, concepts, masks[0], inverted, sentence, words, 1380, 80,
         background=": a photo at the beach",
     )  # fmt: skip
-    woven = _woven(graph, base, inverted, regions, 1840, 80)
-    _saved(graph, woven[0], 2220, 80, "photograph")
+    _woven(graph, base, inverted, regions, 1840, "photograph")
     graph.group("1. Two learned concepts", 40, 330, 480, 620, GREEN)
     graph.group("2. A photograph, and who goes where", 540, 10, 1260, 1310, VIOLET)
     graph.group("3. Woven", 1820, 10, 780, 1000, BLUE)
@@ -196,11 +193,13 @@ def _regions(
     return regions
 
 
-def _woven(graph: Graph, base: Node, inverted: Node, regions: Node, left: int, top: int) -> Node:
-    return graph.node(
-        "ConceptLoomWeaveConcepts", (left, top), (340, 560), model=base[0], clip=base[1],
+def _woven(graph: Graph, base: Node, inverted: Node, regions: Node, left: int, prefix: str) -> None:
+    """Weave Concepts, and beside it the picture that it draws."""
+    woven = graph.node(
+        "ConceptLoomWeaveConcepts", (left, 80), (340, 560), model=base[0], clip=base[1],
         vae=base[2], template=inverted[0], regions=regions[0], cfg=5.0, **WEAVING,
     )  # fmt: skip
+    _saved(graph, woven[0], left + 380, 80, prefix)
 
 
 def _loaded(graph: Graph, name: str, top: int) -> Output:
