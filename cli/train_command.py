@@ -73,7 +73,7 @@ def train(
         MethodName,
         typer.Option(
             help="break-a-scene learns objects, clic a detail of one, concept-weaver what `weave` "
-            "takes."
+            "takes, from pictures of one object each."
         ),
     ] = MethodName.BREAK_A_SCENE,
     preset: Annotated[
