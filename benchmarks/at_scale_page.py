@@ -42,9 +42,10 @@ PLAIN_HEAD = """\
 | plain run | px | s a step | peak GB |
 |---|--:|--:|--:|"""
 NOTES = """\
-*s a step*: median, without the first. *plain*: the same of the plain run with as many rows, in a
-part of its own right after; the rows of Break-A-Scene's first phase are half as many, for class
-images teach handles nothing. *whole*: seconds of the stage; with **~** not all steps were made and
+*s a step*: median, without the first. *plain*: the same of the plain run, in a part of its own
+afterwards: fine-tuning of the same weights on as many rows (float32 weights under autocast, AdamW,
+nothing of a method), or drawing of the same size. Break-A-Scene's first phase has half the rows,
+for class images teach handles nothing. *whole*: seconds of the stage; with **~** not all steps were made and
 the missing ones are counted as long as the made ones. A method's *sum* is from models in memory to
 a concept in memory: previews, saved states and reading the model from the disk are not in it.
 *peak GB*: 10^9 bytes, largest of the whole part, with the model; on a GPU what torch allocates.
