@@ -25,20 +25,22 @@ def invent(graph: Graph) -> Graph:
         "Press **Run**. The name begins as the word *square* and shall become a red object. Every "
         "20 steps its picture is drawn and somebody is asked what kind of object that is; the "
         "answer joins the list of what it must not become, so it leaves one known shape after "
-        "another. It takes half a minute on a laptop's CPU.\n\n"
+        "another. *object* is what is said of shapes without a name, so it is *forbidden* as an "
+        "answer: that is where it wants to be. It takes half a minute on a laptop's CPU.\n\n"
         "**Choose afterwards:** type a step of the report into *checkpoint* and run again; nothing "
         "is learned anew.\n\n"
         "**Photographs:** get a prior with its decoder and a BLIP-2 with *Download ConceptLab "
         "Model*, choose them in the two loaders, and put *steps*, *learning_rate* and *look_every* "
         "back to 2500, 0.0001 and 250.",
-        (40, 40), (520, 370),
+        (40, 40), (520, 410),
     )  # fmt: skip
     prior = laboratory(graph, 490)
     vqa = graph.node("ConceptLoomLoadBlip2", (60, 1030), (300, 110), model_folder=ORACLE)
     trainer = graph.node(
         "ConceptLoomAdaptiveNegativesTrainer", (640, 80), (420, 1080),
         prior=prior[0], vqa=vqa[0], handle=HANDLE, category="red object",
-        initialiser_word="square", name="invented", gallery=ON_WHITE, **TEACHING,
+        initialiser_word="square", forbidden="object", name="invented", gallery=ON_WHITE,
+        **TEACHING,
     )  # fmt: skip
     graph.node(
         "ConceptLoomSaveConcept", (1120, 80), (320, 130),

@@ -16,7 +16,7 @@ from conceptloom.tinyworld.oracle import load_oracle
 from conceptloom.tinyworld.shapes import COLOURS
 from conceptloom.tinyworld.silhouettes import nearest_silhouette
 
-RED = (160, 30, 45)  # of the invention, as the base model draws it
+RED = (190, 20, 35)  # of the invention, as the base model draws it
 LIMIT = 1800  # seconds; half a minute on a quiet machine
 
 pytestmark = pytest.mark.slow
@@ -65,7 +65,8 @@ def test_inventing_leaves_what_it_was_taken_for_and_draws_it_elsewhere(server: H
     graph = api("13-invent")
     shown = server.run(graph, LIMIT)
     (report,) = shown[by_title(graph, "Report")]["text"]
-    assert "now without" in report
+    assert report.count("now without") >= 2
+    assert "'object' is forbidden" in report, "it was never without a name"
     beach = pictures(server, shown[by_title(graph, "At the beach")])
     oracle = load_oracle()
     assert [oracle.background(image) for image in beach].count("beach") >= 3
@@ -95,7 +96,7 @@ def test_the_grandchild_knows_its_ancestors(server: HeadlessComfyUI):
 
 
 def test_the_shipped_invention_is_drawn_and_known_things_stay_known(server: HeadlessComfyUI):
-    """On grass the thing is there; at night the star beside it is, and of the thing a spot."""
+    """On grass the thing is there, and at night beside a star."""
     graph = api("16-invention-in-a-scene")
     shown = server.run(graph, LIMIT)
     drawn = {
@@ -106,8 +107,9 @@ def test_the_shipped_invention_is_drawn_and_known_things_stay_known(server: Head
     oracle = load_oracle()
     for place, images in drawn.items():
         assert [oracle.background(image) for image in images].count(place) >= 3, place
-    red = [share_near(image, RED) for image in drawn["grass"]]
-    assert sum(share > 0.02 for share in red) >= 2, red  # seen in three, 0.06
+    for place, images in drawn.items():
+        red = [share_near(image, RED) for image in images]
+        assert sum(share > 0.01 for share in red) >= 3, (place, red)  # seen in all, from 0.02
     blue = [share_near(image, COLOURS["blue"]) for image in drawn["night"]]
     assert sum(share > 0.03 for share in blue) >= 3, blue  # seen in four, from 0.057
     assert (server.base / "models" / "embeddings" / f"{HANDLE}.safetensors").is_file()
