@@ -52,5 +52,5 @@ def test_an_input_in_many_places_has_each_tooltip_once(schemas: dict[str, Any]):
 
 def test_slots_that_grow_are_numbered(schemas: dict[str, Any]):
     regions = locales.translate(locales.words_of(schemas), "ko").nodes["ConceptLoomRegions"]
-    assert regions["inputs"]["masks_mask15"]["name"] == "마스크15"
+    assert regions["inputs"]["masks_mask15"]["name"] == "\ub9c8\uc2a4\ud06c15"
     assert "masks_mask16" not in regions["inputs"]

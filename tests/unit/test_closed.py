@@ -148,6 +148,12 @@ def test_source_is_plain_text(source: Source) -> None:
     assert "\r" not in source.text
 
 
+def test_sources_that_are_not_shipped_are_in_windows_code_page() -> None:
+    """comfy-test reads the whole checkout, except scripts/."""
+    for path in (path for room in ("tests", "benchmarks") for path in (ROOT / room).rglob("*.py")):
+        path.read_text(encoding="utf-8").encode("cp1252")
+
+
 def test_no_bytecode_or_foreign_weights_are_tracked() -> None:
     """The host's policy refuses packs with bytecode; pickled weights are never shipped."""
     ignored = (ROOT / ".gitignore").read_text(encoding="utf-8")

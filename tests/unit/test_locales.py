@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-SCRIPT = {"ko": "[가-힣]", "zh": "[一-鿿]", "ja": "[ぁ-ヿ一-鿿]"}
+SCRIPT = {"ko": "[\uac00-\ud7a3]", "zh": "[\u4e00-\u9fff]", "ja": "[\u3041-\u30ff\u4e00-\u9fff]"}
 SYNTAX = set("{}|@")  # of the editor's translator
 # What is code in a sentence: handles, folders, values of lists.
 CODE = re.compile(r"<[\w-]+>|models/[\w/-]+|output/[\w/-]+|kaiming|gaussian|oracle|ddim_uniform")

@@ -197,7 +197,7 @@ TEXTS = [
     "%s %d %(x)s",
     "(((((cup:1e9)))))",
     "embedding:nothing",
-    "猫 и кот 🐈‍⬛",
+    "\u732b \u0438 \u043a\u043e\u0442 \U0001f408\u200d\u2b1b",  # a cat, in several scripts
     "\ud800",
     "- 1, nan, 1e400, 0x10",
     "200,, ,400",
