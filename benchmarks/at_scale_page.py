@@ -45,9 +45,10 @@ NOTES = """\
 *s a step*: median, without the first. *plain*: the same of the plain run, in a part of its own
 afterwards: fine-tuning of the same weights on as many rows (float32 weights under autocast, AdamW,
 nothing of a method), or drawing of the same size. Break-A-Scene's first phase has half the rows,
-for class images teach handles nothing. *whole*: seconds of the stage; with **~** not all steps were made and
-the missing ones are counted as long as the made ones. A method's *sum* is from models in memory to
-a concept in memory: previews, saved states and reading the model from the disk are not in it.
+for class images teach handles nothing. *whole*: seconds of the stage; with **~** not all steps
+were made and the missing ones are counted as long as the made ones. A method's *sum* is from models
+in memory to a concept in memory: previews, saved states and reading the model from the disk are not
+in it.
 *peak GB*: 10^9 bytes, largest of the whole part, with the model; on a GPU what torch allocates.
 ConceptLab reads a random prior of Kandinsky 2.1's size on CLIP's text encoder (on others a tiny
 one) and no UNet; nobody draws or is asked in between."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import at_scale
 import pytest
 import stages as stages_module
+import torch
+from at_scale import Part
 from at_scale_page import TITLES, judged, page
 from at_scale_plan import TARGETS, is_whole, sides_of
 from stages import Stage, Stages
@@ -106,6 +109,38 @@ def test_sizes_are_the_papers_unless_asked() -> None:
     assert (sides_of("sd15").training, sides_of("sd15").weaving) == (512, 768)
     assert (sides_of("sdxl").training, sides_of("sdxl").weaving) == (1024, 1024)
     assert (sides_of("sd15", 64).training, sides_of("sd15", 64).weaving) == (64, 96)
+
+
+def test_a_part_is_limited_where_a_limit_was_promised_and_on_a_gpu_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fractions: list[float] = []
+    card = SimpleNamespace(total_memory=16 * 10**9)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", fractions.append)
+    monkeypatch.setattr(at_scale, "memory", lambda *_, **more: 1)
+    monkeypatch.setattr(at_scale, "processor", lambda _: "a GPU")
+    monkeypatch.setattr(at_scale, "told_model", lambda *_: "a model")
+
+    def too_much(task: object) -> None:
+        raise torch.OutOfMemoryError("none left")
+
+    def made(device: str, family: str, part: Part) -> tuple[float, str]:
+        options = at_scale.for_model(at_scale.arguments(["--cells", str(tmp_path)]), family)
+        options.device = device
+        at_scale._make(options, "handles-kv", part, object(), family)
+        found = at_scale.json.loads(at_scale.cell_path(options, "handles-kv").read_text())
+        return found["limit"], found["failed"]
+
+    quiet, limited = Part(lambda task: None), Part(lambda task: None, is_limited=True)
+    assert made("cuda", "sd15", limited) == (8 * 10**9, "")
+    assert made("cuda", "sdxl", limited) == (16 * 10**9, "")
+    assert made("cuda", "sd15", quiet) == made("cuda", "sd21", limited) == (0, "")
+    assert fractions == [0.5, 1.0, 1.0, 1.0]
+    assert made("cpu", "sd15", limited) == (0, "")
+    assert len(fractions) == 4
+    assert made("cuda", "sd15", Part(too_much))[1] == "OutOfMemoryError: none left"
 
 
 @pytest.mark.slow
