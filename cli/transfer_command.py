@@ -17,7 +17,14 @@ START_SHARE = 0.3  # of the steps: CLiC skips 15 of 50
 
 def transfer(
     image: Annotated[
-        Path, typer.Option("--image", "-i", help="The photograph.", rich_help_panel=_WHAT)
+        Path,
+        typer.Option(
+            "--image",
+            "-i",
+            help="The photograph, of a size that the model draws: 64 px for tinyworld, 512 for "
+            "SD 1.5.",
+            rich_help_panel=_WHAT,
+        ),
     ],
     mask: Annotated[
         list[Path],

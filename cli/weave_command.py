@@ -13,7 +13,13 @@ from .options import Device, Layout, Model, Precision, PrecisionName
 
 
 def weave(
-    template: Annotated[Path, typer.Argument(help="The picture whose layout is kept.")],
+    template: Annotated[
+        Path,
+        typer.Argument(
+            help="The picture whose layout is kept, of a size that the model draws: 64 px for "
+            "tinyworld, 512 for SD 1.5."
+        ),
+    ],
     sentence: Annotated[str, typer.Option("--sentence", "-s", help="What it shows.")],
     region: Annotated[
         list[str],
