@@ -144,7 +144,7 @@ class Touch(UNetEdit):
         rows, positions, channels = call.query.shape
         height, width = call.info.grid(call.site)
         assert positions == height * width
-        assert call.key.shape == call.value.shape == (rows, call.info.context_length, channels)
+        assert call.key.shape == (rows, call.info.context_length, channels)
         assert call.output.shape[:2] == (rows, positions)
         # An edit may compute other contexts with the same layers without being called again.
         call.module.to_out(call.module.to_v(torch.zeros(1, 3, call.module.to_v.in_features)))
