@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import platform
-import statistics
-from datetime import date
-
-import torch
 from clic_plan import (
     CLAIMS,
     MEASURES,
@@ -16,42 +11,15 @@ from clic_plan import (
     WHOLE,
     Budget,
     Cells,
-    Measure,
 )
-from quality_page import as_gain, verdict_of
-
-from conceptloom.cli.measures import mean
-
-
-def cell_means(cells: Cells, variant: str, measure: str) -> dict[tuple[str, int], float]:
-    """(pair, seed) -> mean of a measure."""
-    return {
-        (pair, seed): mean(found[measure])
-        for (pair, seed, name), found in cells.items()
-        if name == variant
-    }
-
-
-def compared(cells: Cells, variant: str, measure: Measure) -> tuple[float, float, int]:
-    """By how much the whole method is better: mean and standard error over the same cells."""
-    whole, other = (cell_means(cells, name, measure.key) for name in (WHOLE, variant))
-    sign = 1 if measure.is_better_high else -1
-    gains = [sign * (whole[key] - other[key]) for key in whole if key in other]
-    error = statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else float("nan")
-    return mean(gains), error, len(gains)
-
-
-def told(values: list[float]) -> str:
-    """Mean and standard deviation over the cells; small changes need three digits."""
-    spread = statistics.stdev(values) if len(values) > 1 else float("nan")
-    return f"{mean(values):.3f} ± {spread:.3f}"
+from quality_tables import as_gain, compared, machine_told, table_of, verdict_of
 
 
 def summed_up(cells: Cells) -> list[str]:
     """What the table means for each claim of the paper, in a line each."""
     lines: list[str] = []
     for variant, keys in SERVES.items():
-        gains = [compared(cells, variant, m) for m in MEASURES if m.key in keys]
+        gains = [compared(cells, WHOLE, variant, m) for m in MEASURES if m.key in keys]
         if not gains[0][2]:
             continue
         better = sum(gain > 2 * error for gain, error, _ in gains)
@@ -75,8 +43,7 @@ def page(cells: Cells, budget: Budget, n_seeds: int, command: str, digest: str, 
         "",
         f"    {command}",
         "",
-        f"{date.today()}, {platform.machine()}, torch {torch.__version__.split('+')[0]}, one CPU "
-        f"thread; base model {digest[:12]}. {len(cells)} of {wanted} cells are finished"
+        f"{machine_told()}; base model {digest[:12]}. {len(cells)} of {wanted} cells are finished"
         + ("." if len(cells) >= wanted else "; the same command goes on with the rest."),
         "",
         f"{len(PAIRS)} pairs of a source and a target ({'; '.join(pair.name for pair in PAIRS)}), "
@@ -92,14 +59,8 @@ def page(cells: Cells, budget: Budget, n_seeds: int, command: str, digest: str, 
         "",
         "Mean ± standard deviation over the cells (pair, seed).",
         "",
-        "| variant | cells | " + " | ".join(measure.title for measure in MEASURES) + " |",
-        "|---|---|" + "---|" * len(MEASURES),
+        *table_of(cells, VARIANTS, MEASURES, digits=3),
     ]
-    for variant in VARIANTS:
-        columns = [list(cell_means(cells, variant, m.key).values()) for m in MEASURES]
-        if columns[0]:
-            figures = " | ".join(told(values) for values in columns)
-            lines.append(f"| {variant} | {len(columns[0])} | {figures} |")
     lines += ["", *(f"* {m.title}: {m.meaning}." for m in MEASURES)]
     lines += [
         "",
@@ -122,7 +83,7 @@ def page(cells: Cells, budget: Budget, n_seeds: int, command: str, digest: str, 
     ]
     for variant, keys in SERVES.items():
         for measure in (m for m in MEASURES if m.key in keys):
-            gain, error, count = compared(cells, variant, measure)
+            gain, error, count = compared(cells, WHOLE, variant, measure)
             if count:
                 verdict = verdict_of(gain, error)
                 figure = f"{gain:+.3f} ± {error:.3f}"
@@ -138,7 +99,7 @@ def page(cells: Cells, budget: Budget, n_seeds: int, command: str, digest: str, 
         "|---|" + "---|" * len(MEASURES),
     ]
     for variant in VARIANTS:
-        gains = [compared(cells, variant, m) for m in MEASURES]
+        gains = [compared(cells, WHOLE, variant, m) for m in MEASURES]
         if variant != WHOLE and gains[0][2]:
             figures = " | ".join(as_gain(gain, error) for gain, error, _ in gains)
             lines.append(f"| {variant} | {figures} |")

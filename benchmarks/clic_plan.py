@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from quality_plan import Measure
+from quality_tables import Measure
 
 from conceptloom.methods.clic import (
     CLiCConfig,

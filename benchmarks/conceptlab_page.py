@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 import statistics
 from collections.abc import Mapping, Sequence
-from datetime import date
 
 import torch
 from conceptlab_plan import (
@@ -23,8 +21,8 @@ from conceptlab_plan import (
     Budget,
     Cells,
     Key,
-    Measure,
 )
+from quality_tables import Measure, machine_told
 from torch import Tensor
 
 from conceptloom.training.pictures import sample_strip
@@ -84,8 +82,7 @@ def page(
         "",
         f"    {command}",
         "",
-        f"{date.today()}, {platform.machine()}, torch {torch.__version__.split('+')[0]}, one CPU "
-        f"thread. {len(cells)} of {wanted} cells are finished"
+        f"{machine_told()}. {len(cells)} of {wanted} cells are finished"
         + ("." if len(cells) >= wanted else "; the same command goes on with the rest."),
         "",
         f"{len(WISHES)} categories ({', '.join(wish.category for wish in WISHES)}), {n_seeds} "

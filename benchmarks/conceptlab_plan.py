@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from quality_tables import Measure
+
 from conceptloom.methods.conceptlab import ConceptLabConfig, NegativesConfig
 from conceptloom.tinyworld.prior import SENTENCES
 from conceptloom.tinyworld.shapes import SHAPES
@@ -58,16 +60,6 @@ MEANING = {
     ALL_PROMPTED: "the same with all six names in the negative prompt",
     WORDS: "nothing is learned; the base model draws the category's own words",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """A column of the table."""
-
-    key: str
-    title: str
-    meaning: str
-    is_better_high: bool = True
 
 
 MEASURES = (

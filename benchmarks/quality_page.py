@@ -2,39 +2,8 @@
 
 from __future__ import annotations
 
-import platform
-import statistics
-from collections.abc import Sequence
-from datetime import date
-
-import torch
-from quality_plan import LESSONS, MEASURES, SERVES, VARIANTS, WHOLE, Budget, Cells, Measure
-
-from conceptloom.cli.measures import mean
-
-
-def cell_means(cells: Cells, variant: str, measure: str) -> dict[tuple[str, int], float]:
-    """(lesson, seed) -> mean of a measure."""
-    return {
-        (lesson, seed): mean(found[measure])
-        for (lesson, seed, name), found in cells.items()
-        if name == variant
-    }
-
-
-def told(values: Sequence[float]) -> str:
-    """Mean and standard deviation over the cells."""
-    spread = statistics.stdev(values) if len(values) > 1 else float("nan")
-    return f"{mean(values):.2f} ± {spread:.2f}"
-
-
-def compared(cells: Cells, variant: str, measure: Measure) -> tuple[float, float, int]:
-    """By how much the whole method is better: mean and standard error over the same cells."""
-    whole, other = (cell_means(cells, name, measure.key) for name in (WHOLE, variant))
-    sign = 1 if measure.is_better_high else -1
-    gains = [sign * (whole[key] - other[key]) for key in whole if key in other]
-    error = statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else float("nan")
-    return mean(gains), error, len(gains)
+from quality_plan import LESSONS, MEASURES, SERVES, VARIANTS, WHOLE, Budget, Cells
+from quality_tables import as_gain, compared, machine_told, table_of, verdict_of
 
 
 def page(cells: Cells, budget: Budget, n_seeds: int, command: str, digest: str) -> str:
@@ -45,8 +14,7 @@ def page(cells: Cells, budget: Budget, n_seeds: int, command: str, digest: str) 
         "",
         f"    {command}",
         "",
-        f"{date.today()}, {platform.machine()}, torch {torch.__version__.split('+')[0]}, one CPU "
-        f"thread; base model {digest[:12]}. {len(cells)} of {wanted} cells are finished"
+        f"{machine_told()}; base model {digest[:12]}. {len(cells)} of {wanted} cells are finished"
         + ("." if len(cells) >= wanted else "; the same command goes on with the rest."),
         "",
         f"{len(LESSONS)} scenes ({'; '.join(lesson.name for lesson in LESSONS)}) of objects that "
@@ -59,14 +27,8 @@ def page(cells: Cells, budget: Budget, n_seeds: int, command: str, digest: str) 
         "",
         "Mean ± standard deviation over the cells (scene, seed).",
         "",
-        "| variant | cells | " + " | ".join(measure.title for measure in MEASURES) + " |",
-        "|---|---|" + "---|" * len(MEASURES),
+        *table_of(cells, VARIANTS, MEASURES, digits=2),
     ]
-    for variant in VARIANTS:
-        columns = [list(cell_means(cells, variant, m.key).values()) for m in MEASURES]
-        if columns[0]:
-            figures = " | ".join(told(values) for values in columns)
-            lines.append(f"| {variant} | {len(columns[0])} | {figures} |")
     lines += ["", *(f"* {m.title}: {m.meaning}." for m in MEASURES)]
     if not any(found["alone"] and max(found["alone"]) for found in cells.values()):
         lines += [
@@ -85,7 +47,7 @@ def page(cells: Cells, budget: Budget, n_seeds: int, command: str, digest: str) 
     ]
     for variant, keys in SERVES.items():
         for measure in (m for m in MEASURES if m.key in keys):
-            gain, error, count = compared(cells, variant, measure)
+            gain, error, count = compared(cells, WHOLE, variant, measure)
             if count:
                 verdict = verdict_of(gain, error)
                 name = variant.removeprefix("without ")
@@ -101,7 +63,7 @@ def page(cells: Cells, budget: Budget, n_seeds: int, command: str, digest: str) 
         "|---|" + "---|" * len(MEASURES),
     ]
     for variant in SERVES:
-        gains = [compared(cells, variant, m) for m in MEASURES]
+        gains = [compared(cells, WHOLE, variant, m) for m in MEASURES]
         if gains[0][2]:
             figures = " | ".join(as_gain(gain, error) for gain, error, _ in gains)
             lines.append(f"| {variant.removeprefix('without ')} | {figures} |")
@@ -116,28 +78,9 @@ def prices(cells: Cells) -> list[str]:
         worse = [
             f"{measure.title} ({gain:+.2f})"
             for measure in MEASURES
-            for gain, error, count in [compared(cells, variant, measure)]
+            for gain, error, count in [compared(cells, WHOLE, variant, measure)]
             if count and gain < -2 * error
         ]
         if worse:
             told.append(f"* The {variant.removeprefix('without ')} costs {', '.join(worse)}.")
     return ["What parts cost:", "", *told] if told else []
-
-
-def as_gain(gain: float, error: float) -> str:
-    """A gain in bold where two standard errors make it sure."""
-    text = f"{gain:+.2f} ± {error:.2f}"
-    return f"**{text}**" if abs(gain) > 2 * error else text
-
-
-def verdict_of(gain: float, error: float) -> str:
-    """Plain words; two standard errors count as sure."""
-    if gain == error == 0:
-        return "**cannot tell**: all cells are alike, at the floor or ceiling of the measure"
-    if gain > 2 * error:
-        return "the whole method is better"
-    if gain < -2 * error:
-        return "**the whole method is worse**"
-    if gain > 0:
-        return "better, but within the spread"
-    return "**not better** (within the spread)"

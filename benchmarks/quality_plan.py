@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from quality_tables import Measure
+
 from conceptloom.cli.presets import TINYWORLD
 from conceptloom.methods.break_a_scene import BreakASceneConfig
 from conceptloom.tinyworld.concepts import concept_scene
@@ -88,16 +90,6 @@ VARIANTS: dict[str, Change] = {
     "without union sampling": lambda config: replace(config, union_sampling=False),
 }
 WHOLE = "whole method"
-
-
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """A column of the table."""
-
-    key: str
-    title: str
-    meaning: str
-    is_better_high: bool = True
 
 
 MEASURES = (

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import platform
 import statistics
 from collections.abc import Mapping
-from datetime import date
 
-import torch
-from weave_plan import CLAIMS, MEASURES, NOTES, VARIANTS, WHOLE, Budget, Claim, Measure
+from quality_tables import Measure, machine_told
+from weave_plan import CLAIMS, MEASURES, NOTES, VARIANTS, WHOLE, Budget, Claim
 
 from conceptloom.cli.measures import mean
 
@@ -30,8 +28,7 @@ def page(cells: Cells, budget: Budget, seeds: int, taught: int, command: str, di
         "",
         f"    {command}",
         "",
-        f"{date.today()}, {platform.machine()}, torch {torch.__version__.split('+')[0]}, one CPU "
-        f"thread; base model {digest[:12]}. {len(cells)} of {wanted} cells are finished.",
+        f"{machine_told()}; base model {digest[:12]}. {len(cells)} of {wanted} cells are finished.",
         "",
         f"{budget.jobs} templates of 2, 3 and 4 objects, {seeds} arrangement(s) each. Concepts: "
         f"personalized residuals, {budget.teaching_steps} steps from {taught} pictures, "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from quality_tables import Measure
 
 from conceptloom.methods.concept_weaver import Mixing, WeaveConfig
 from conceptloom.methods.personalized_residuals import PersonalizedResidualsConfig
@@ -114,16 +115,6 @@ NOTES = {
     MASKED: "the merged model, a prompt for each region, predictions mixed by masks: what core "
     "ComfyUI's Conditioning (Set Mask) does; no injection",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """A column of the table."""
-
-    key: str
-    title: str
-    meaning: str
-    is_better_high: bool = True
 
 
 MEASURES = (

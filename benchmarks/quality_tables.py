@@ -1,0 +1,92 @@
+"""What the pages of quality benchmarks have in common: columns, comparisons, and how both are told.
+
+Cells are (what was learned, seed, variant) -> measure -> one number for each picture or word.
+"""
+
+from __future__ import annotations
+
+import platform
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import torch
+
+from conceptloom.cli.measures import mean
+
+Cells = Mapping[tuple[str, int, str], Mapping[str, Sequence[float]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A column of the table."""
+
+    key: str
+    title: str
+    meaning: str
+    is_better_high: bool = True
+
+
+def machine_told() -> str:
+    """When and where a page was made."""
+    version = torch.__version__.split("+")[0]
+    return f"{date.today()}, {platform.machine()}, torch {version}, one CPU thread"
+
+
+def cell_means(cells: Cells, variant: str, measure: str) -> dict[tuple[str, int], float]:
+    """(what was learned, seed) -> mean of a measure."""
+    return {
+        (learned, seed): mean(found[measure])
+        for (learned, seed, name), found in cells.items()
+        if name == variant
+    }
+
+
+def compared(cells: Cells, whole: str, variant: str, measure: Measure) -> tuple[float, float, int]:
+    """By how much `whole` is better: mean and standard error over the same cells, and how many."""
+    ours, theirs = (cell_means(cells, name, measure.key) for name in (whole, variant))
+    sign = 1 if measure.is_better_high else -1
+    gains = [sign * (ours[key] - theirs[key]) for key in ours if key in theirs]
+    error = statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else float("nan")
+    return mean(gains), error, len(gains)
+
+
+def table_of(
+    cells: Cells, variants: Iterable[str], measures: Sequence[Measure], *, digits: int
+) -> list[str]:
+    """A row for each variant: mean and standard deviation over its cells."""
+    lines = [
+        "| variant | cells | " + " | ".join(measure.title for measure in measures) + " |",
+        "|---|---|" + "---|" * len(measures),
+    ]
+    for variant in variants:
+        columns = [list(cell_means(cells, variant, m.key).values()) for m in measures]
+        if columns[0]:
+            figures = " | ".join(spread_told(values, digits) for values in columns)
+            lines.append(f"| {variant} | {len(columns[0])} | {figures} |")
+    return lines
+
+
+def spread_told(values: Sequence[float], digits: int) -> str:
+    spread = statistics.stdev(values) if len(values) > 1 else float("nan")
+    return f"{mean(values):.{digits}f} ± {spread:.{digits}f}"
+
+
+def as_gain(gain: float, error: float) -> str:
+    """A gain in bold where two standard errors make it sure."""
+    text = f"{gain:+.2f} ± {error:.2f}"
+    return f"**{text}**" if abs(gain) > 2 * error else text
+
+
+def verdict_of(gain: float, error: float) -> str:
+    """Plain words; two standard errors count as sure."""
+    if gain == error == 0:
+        return "**cannot tell**: all cells are alike, at the floor or ceiling of the measure"
+    if gain > 2 * error:
+        return "the whole method is better"
+    if gain < -2 * error:
+        return "**the whole method is worse**"
+    if gain > 0:
+        return "better, but within the spread"
+    return "**not better** (within the spread)"
