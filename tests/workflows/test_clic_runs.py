@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from headless import ROOT, HeadlessComfyUI
-from PIL import Image
+from headless import HeadlessComfyUI
 
 from conceptloom.tinyworld.oracle import load_oracle
 from conceptloom.tinyworld.ornaments import ornament_scene
 from conceptloom.tinyworld.world import Scene
 
+from .graphs import api, by_title, pictures
+
 LIMIT = 1800  # seconds; half a minute on a quiet machine
 
 pytestmark = pytest.mark.slow
-
-
-def api(name: str) -> dict[str, Any]:
-    path = ROOT / "workflows" / "api" / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def shortened(name: str) -> dict[str, Any]:
@@ -33,20 +27,6 @@ def shortened(name: str) -> dict[str, Any]:
             node["inputs"] |= {"preset.token_steps": 6, "preset.weight_steps": 6}
             node["inputs"] |= {"preview_steps": 1}
     return graph
-
-
-def by_title(graph: dict[str, Any], title: str) -> str:
-    (found,) = [number for number, node in graph.items() if node["_meta"]["title"] == title]
-    return found
-
-
-def pictures(server: HeadlessComfyUI, node: dict[str, Any]) -> list[np.ndarray]:
-    return [read(server.file(shown)) for shown in node["images"]]
-
-
-def read(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
 
 
 def bare(told: dict[str, Any]) -> Scene:

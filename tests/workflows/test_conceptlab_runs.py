@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from conceptlab_stories import HANDLE
-from headless import ROOT, HeadlessComfyUI
-from PIL import Image
+from headless import HeadlessComfyUI
 
 from conceptloom.tinyworld.oracle import load_oracle
 from conceptloom.tinyworld.shapes import COLOURS
 from conceptloom.tinyworld.silhouettes import nearest_silhouette
 
+from .graphs import api, by_title, pictures
+
 RED = (190, 20, 35)  # of the invention, as the base model draws it
 LIMIT = 1800  # seconds; half a minute on a quiet machine
 
 pytestmark = pytest.mark.slow
-
-
-def api(name: str) -> dict[str, Any]:
-    path = ROOT / "workflows" / "api" / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def shortened(name: str, steps: int) -> dict[str, Any]:
@@ -34,20 +28,6 @@ def shortened(name: str, steps: int) -> dict[str, Any]:
         if "look_every" in node["inputs"]:
             node["inputs"] |= {"steps": steps, "look_every": steps // 2}
     return graph
-
-
-def by_title(graph: dict[str, Any], title: str) -> str:
-    (found,) = [number for number, node in graph.items() if node["_meta"]["title"] == title]
-    return found
-
-
-def pictures(server: HeadlessComfyUI, node: dict[str, Any]) -> list[np.ndarray]:
-    return [read(server.file(shown)) for shown in node["images"]]
-
-
-def read(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
 
 
 def overlaps(images: list[np.ndarray]) -> list[float]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from headless import ROOT, HeadlessComfyUI
-from PIL import Image
+from headless import HeadlessComfyUI
 
 from conceptloom.tinyworld.concepts import concept_scene
 from conceptloom.tinyworld.oracle import load_oracle
+
+from .graphs import api, by_title, read
 
 # Colours of the bullseye and of the split square, the first two of three. The third, a house, is
 # as pale as the sand that it stands on.
@@ -22,24 +21,9 @@ LIMIT = 1800  # seconds; half a minute on a quiet machine
 pytestmark = pytest.mark.slow
 
 
-def api(name: str) -> dict[str, Any]:
-    path = ROOT / "workflows" / "api" / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def by_title(graph: dict[str, Any], title: str) -> str:
-    (found,) = [number for number, node in graph.items() if node["_meta"]["title"] == title]
-    return found
-
-
 def woven(server: HeadlessComfyUI, graph: dict[str, Any], shown: dict[str, Any]) -> np.ndarray:
     (picture,) = shown[by_title(graph, "Woven")]["images"]
     return read(server.file(picture))
-
-
-def read(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
 
 
 def decibels(graph: dict[str, Any], shown: dict[str, Any]) -> float:
