@@ -188,7 +188,7 @@ def main() -> None:
         folder = options.cells / method / f"{name}-{key_of(options, host, budget, scene)}"
         folder.mkdir(parents=True, exist_ok=True)
         concepts = learned(host, scene, method, budget, folder)
-        cases = list(cases_of(method, dict(scene.words), budget.prompts))
+        cases = list(cases_of(method, scene.words, budget.prompts))
         for variant in made:
             path = folder / f"{variant.replace(' ', '-')}.pictures.safetensors"
             given = (host, variant, concepts, cases, budget, options.seed, path)

@@ -1,6 +1,7 @@
 """CLIP, DINO and the masks of drawn pictures, from local folders as transformers saves them.
 
-A name that is no folder is one of the Hugging Face hub and is downloaded: nothing else ever is.
+What is no folder and does not look like the path of one is a name on the Hugging Face hub, and is
+downloaded: nothing else ever is.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def opened(kind: Any, where: str, *, weights: bool = True) -> Any:
     Raises:
         ModelError: the folder does not hold one.
     """
-    if Path(where).is_dir():
+    if Path(where).is_dir() or where.startswith((".", "/", "~")):
         found = from_folder(kind, Path(where), torch.float32 if weights else None)
     else:
         found = kind.from_pretrained(where, **({"use_safetensors": True} if weights else {}))

@@ -10,7 +10,7 @@ Personalized Residuals (arXiv 2405.12978; methods.md 5.4 and 6e) follows DreamBo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from conceptloom.methods.break_a_scene import BreakASceneConfig, ClassImages
@@ -120,7 +120,7 @@ def quick_budget(resolution_px: int, seed: int) -> Budget:
     )
 
 
-def cases_of(method: str, words: dict[str, str], at_most: int = 25) -> Iterator[Case]:
+def cases_of(method: str, words: Mapping[str, str], at_most: int = 25) -> Iterator[Case]:
     """Every concept alone and, with Break-A-Scene, all of a scene together, under every prompt.
 
     Args:
@@ -141,8 +141,3 @@ def cases_of(method: str, words: dict[str, str], at_most: int = 25) -> Iterator[
 
 def _article(word: str) -> str:
     return f"an {word}" if word[:1].lower() in tuple("aeiou") else f"a {word}"
-
-
-def names_of(cases: Sequence[Case]) -> list[tuple[str, ...]]:
-    """Sets of concepts that cases ask for, in order."""
-    return list(dict.fromkeys(case.names for case in cases))

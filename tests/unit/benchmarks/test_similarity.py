@@ -20,7 +20,7 @@ from similarity_measures import Clip, Dino, MaskFormer, on_black  # noqa: E402
 from similarity_page import CLIP_I, CLIP_T, DINO, FOUND, MASKED, Measures, measured  # noqa: E402
 from similarity_plan import BREAK_A_SCENE, RESIDUALS, Case, cases_of  # noqa: E402
 
-from conceptloom.errors import ConfigError, InputError  # noqa: E402
+from conceptloom.errors import ConfigError, InputError, ModelError  # noqa: E402
 from conceptloom.tinyworld.checkpoint import TOKENIZER  # noqa: E402
 from conceptloom.tinyworld.concepts import concept_scene  # noqa: E402
 from conceptloom.training.scene import ConceptScene, make_scene  # noqa: E402
@@ -132,6 +132,11 @@ def test_clip_t_is_the_cosine_in_the_logits_of_transformers(folders: Path) -> No
     found = clip.of_images(as_bytes[None] / 255) @ clip.of_texts(texts).T
     assert torch.allclose(found[0], expected, atol=1e-5)
     assert abs(float(found[0, 0] - found[0, 1])) > 1e-4
+
+
+def test_a_mistyped_path_is_no_name_on_the_hub(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="mistyped"):
+        Dino(str(tmp_path / "mistyped"), "cpu")
 
 
 def test_masked_dino_of_a_picture_with_itself_is_one_and_of_another_lower(folders: Path) -> None:
