@@ -1,13 +1,24 @@
-"""The stories of Personalized Residuals: with and without LAG, and two concepts in one picture."""
+"""The stories of Personalized Residuals: training, with and without LAG, two in one picture."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from workflow_graph import Graph, Node, Output
 
 GREEN, BLUE, VIOLET = "#3f5f3f", "#3f4f6f", "#5a4a6a"
 PX = 64  # side of a TinyWorld picture
 # object, word that comes near, background of its pictures
-BALL, BOX = ("twotone", "circle", "sky"), ("split", "square", "beach")
+BALL = ("twotone", "circle", "sky")
+BOX, FLOWER = ("split", "square", "beach"), ("flower", "star", "gray")
+# background of each picture of one's own -> its caption
+OWN = {
+    "white": "a photo of a {} on a white background",
+    "beach": "a photo of a {} at the beach",
+    "sky": "a photo of a {} in the sky",
+    "gray": "a photo of a {} on a gray background",
+}
+ELSEWHERE = "on the grass"  # where none of them was taken
 TEACHING = {  # what the command line takes for TinyWorld
     "steps": 150, "learning_rate": 5e-3, "ratio": 0.5, "rare_token": "object", "train_handle": True,
     "handle_rate": 1e-2, "preview_every": 0, "preview_steps": 20, "preview_cfg": 3.0,
@@ -72,15 +83,15 @@ def two_concepts_with_lag(graph: Graph) -> Graph:
     """Two concepts, learned apart -> one picture, each only where it is."""
     graph.note(
         "## Two concepts in one picture\n\n"
-        "Two objects are learned apart, from pictures in the sky and at the beach. *LAG Sampler* "
-        "draws both at once: every word has a mask of its own in every block, and where two are "
-        "looked for the stronger attention stays. The masks show while it draws.",
+        "A box and a flower are learned apart, from pictures at the beach and on gray. *LAG "
+        "Sampler* draws both at once: every word has a mask of its own in every block, and where "
+        "two are looked for the stronger attention stays. The masks show while it draws.",
         (40, 40), (520, 230),
     )  # fmt: skip
     base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 340), (240, 90))
     concepts = [
         taught(graph, base, name, lesson, 480 + 760 * i)
-        for i, (name, lesson) in enumerate((("my-ball", BALL), ("my-box", BOX)))
+        for i, (name, lesson) in enumerate((("my-box", BOX), ("my-flower", FLOWER)))
     ]
     latent = graph.node(
         "EmptyLatentImage", (1200, 80), (300, 120), width=PX, height=PX, batch_size=4
@@ -88,7 +99,7 @@ def two_concepts_with_lag(graph: Graph) -> Graph:
     drawn = graph.node(
         "ConceptLoomLagSampler", (1200, 260), (360, 800), model=base[0], clip=base[1],
         concepts__concept0=concepts[0], concepts__concept1=concepts[1], latent_image=latent[0],
-        positive="a photo of a <my-ball> circle and a <my-box> square on a white background",
+        positive="a photo of a <my-box> square and a <my-flower> star on a white background",
         **DRAWING,
     )  # fmt: skip
     decoded = graph.node("VAEDecode", (1600, 80), (160, 60), samples=drawn[0], vae=base[2])
@@ -104,15 +115,85 @@ def two_concepts_with_lag(graph: Graph) -> Graph:
     return graph
 
 
+def learn_from_pictures(graph: Graph) -> Graph:
+    """Several pictures with captions -> a saved concept, and a first picture with it."""
+    name, word, _ = BALL
+    graph.note(
+        "## Learn one thing from your pictures\n\n"
+        "Press **Run**. *Train Personalized Residuals* learns one ball from four pictures, shows "
+        "what it can draw every 50 steps, and *Save Concept* writes a small file. *Inspect "
+        "Concept* tells what is in it and how to ask for it; that prompt, with a place behind it, "
+        "goes into *LAG Sampler*, which shows where the ball is while it draws.\n\n"
+        "**Your own:** a *Load Image* for each of 3 to 5 pictures in place of *TinyWorld Scene*, "
+        "any SD 1.5, SD 2 or SDXL checkpoint, a name and a class word. **Captions** are optional: "
+        "one line for each picture, with {} for the thing, says what else is in it and so is not "
+        "learned. Set *learning_rate* and *ratio* to 0.001 and 0.05, *train_handle* off, "
+        "*rare_token* to ktn, *resolution_px* to 512. **Cancel** any time; Run goes on from there.",
+        (40, 40), (620, 370),
+    )  # fmt: skip
+    base = graph.node("ConceptLoomTinyWorldCheckpoint", (400, 1020), (240, 90))
+    trained = graph.node(
+        "ConceptLoomTrainPersonalizedResiduals", (720, 80), (420, 780), model=base[0],
+        clip=base[1], vae=base[2], images=pictures_of(graph, name, list(OWN), 500),
+        handle="my-ball", class_word=word, captions="\n".join(OWN.values()), name="my-pictures",
+        **TEACHING | {"preview_every": 50},
+    )  # fmt: skip
+    for title, output, top, height in (
+        ("Timeline: a row per preview", 4, 80, 420),
+        ("Where the name looks", 5, 550, 260),
+        ("Loss", 6, 860, 240),
+    ):
+        graph.node("PreviewImage", (1200, top), (420, height), title, images=trained[output])
+    saved = graph.node(
+        "ConceptLoomSaveConcept", (1680, 80), (320, 130), concept=trained[0], name="my-ball",
+        overwrite=True,
+    )  # fmt: skip
+    inspected = graph.node("ConceptLoomInspectConcept", (1680, 270), (320, 430), concept=saved[0])
+    prompt = graph.node(
+        "StringConcatenate", (1680, 760), (320, 180), "Its prompt, and a place",
+        string_a=inspected[2], string_b=ELSEWHERE, delimiter=" ",
+    )  # fmt: skip
+    latent = graph.node(
+        "EmptyLatentImage", (2060, 80), (300, 120), width=PX, height=PX, batch_size=4
+    )
+    drawn = graph.node(
+        "ConceptLoomLagSampler", (2060, 260), (360, 700), model=base[0], clip=base[1],
+        concepts__concept0=saved[0], latent_image=latent[0], positive=prompt[0], **DRAWING,
+    )  # fmt: skip
+    decoded = graph.node("VAEDecode", (2460, 80), (160, 60), samples=drawn[0], vae=base[2])
+    graph.node(
+        "SaveImage", (2460, 190), (380, 380), images=decoded[0],
+        filename_prefix="conceptloom/lag/learned",
+    )  # fmt: skip
+    as_image = graph.node("MaskToImage", (2460, 620), (200, 60), mask=drawn[1])
+    graph.node("PreviewImage", (2460, 730), (380, 240), "Where it is", images=as_image[0])
+    graph.group("1. Pictures of one thing", 40, 430, 620, 800, GREEN)
+    graph.group("2. Learn", 700, 10, 940, 1220, VIOLET)
+    graph.group("3. A small file", 1660, 10, 360, 1220, GREEN)
+    graph.group("4. Draw, only where the thing is", 2040, 10, 820, 1220, BLUE)
+    return graph
+
+
 def taught(graph: Graph, base: Node, handle: str, lesson: tuple[str, str, str], top: int) -> Output:
     """A concept learned from three pictures of one object."""
     name, word, background = lesson
+    batch = pictures_of(graph, name, [background] * 3, top)
+    trained = graph.node(
+        "ConceptLoomTrainPersonalizedResiduals", (400, top + 250), (400, 420), model=base[0],
+        clip=base[1], vae=base[2], images=batch, handle=handle, class_word=word, name=handle,
+        **TEACHING,
+    )  # fmt: skip
+    return trained[0]
+
+
+def pictures_of(graph: Graph, name: str, backgrounds: Sequence[str], top: int) -> Output:
+    """One object in several pictures, as a batch."""
     pictures = [
         graph.node(
             "ConceptLoomTinyWorldScene", (60, top + 180 * i), (270, 150),
             objects=name, background=background, seed=i,
         )
-        for i in range(3)
+        for i, background in enumerate(backgrounds)
     ]  # fmt: skip
     batch = pictures[0][0]
     for i, picture in enumerate(pictures[1:]):
@@ -120,9 +201,4 @@ def taught(graph: Graph, base: Node, handle: str, lesson: tuple[str, str, str], 
             "ImageBatch", (370, top + 120 * i), (200, 60), image1=batch, image2=picture[0]
         )
         batch = joined[0]
-    trained = graph.node(
-        "ConceptLoomTrainPersonalizedResiduals", (400, top + 250), (400, 420), model=base[0],
-        clip=base[1], vae=base[2], images=batch, handle=handle, class_word=word, name=handle,
-        **TEACHING,
-    )  # fmt: skip
-    return trained[0]
+    return batch

@@ -47,6 +47,7 @@ ON_THUMBNAIL = {
     "14-mix": ["Half and half: samples", "More of a star: samples"],
     "15-three-generations": ["First parent", "Second parent", "The child", "The grandchild"],
     "16-invention-in-a-scene": ["Save Image"],
+    "17-learn-from-pictures": ["Save Image", "Where it is"],
 }
 # Help page picture -> workflow and title of the node that shows it.
 IN_HELP = {

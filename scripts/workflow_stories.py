@@ -1,4 +1,4 @@
-"""The example workflows: four stories on TinyWorld, written once and built into JSON."""
+"""The example workflows: stories on TinyWorld, written once and built into JSON."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from clic_stories import carry_an_ornament, learn_an_ornament, match_regions, new_objects
 from conceptlab_stories import invent, invention_in_a_scene, mix, three_generations
-from residual_stories import residuals_and_lag, two_concepts_with_lag
+from residual_stories import learn_from_pictures, residuals_and_lag, two_concepts_with_lag
 from weaver_stories import photograph_as_template, three_with_background, train_two_weave_two
 from workflow_graph import Graph, Node, Output
 
@@ -38,6 +38,7 @@ def stories(schemas: dict[str, Any]) -> dict[str, Graph]:
         "14-mix": mix(Graph(schemas)),
         "15-three-generations": three_generations(Graph(schemas)),
         "16-invention-in-a-scene": invention_in_a_scene(Graph(schemas)),
+        "17-learn-from-pictures": learn_from_pictures(Graph(schemas)),
     }
 
 

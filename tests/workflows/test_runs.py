@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from headless import ROOT, HeadlessComfyUI
 from PIL import Image
+from residual_stories import BALL
 from workflow_stories import HANDLES, OBJECTS
 
 from conceptloom.tinyworld.concepts import CONCEPTS, concept_scene
@@ -147,6 +148,29 @@ def test_two_concepts_have_a_mask_each(server: HeadlessComfyUI):
     masks = pictures(server, shown[by_title(graph, "Masks, averaged")])
     assert len(masks) == 2 * len(drawn)
     assert all(0.02 < mask.mean() / 255 < 0.6 for mask in masks)
+
+
+def test_what_pictures_teach_is_saved_and_drawn_where_none_was_taken(
+    server: HeadlessComfyUI, references: dict[str, Any]
+):
+    graph = api("17-learn-from-pictures")
+    shown = server.run(graph, LIMIT)
+    (told,) = shown[by_title(graph, "Inspect Concept")]["text"]
+    assert "Prompt: a photo of a <my-ball> circle" in told
+    assert (server.base / "models" / "concepts" / "my-ball.safetensors").is_file()
+    drawn = pictures(server, shown[by_title(graph, "Save Image")])
+    oracle = load_oracle()
+    assert [oracle.background(image) for image in drawn].count("grass") >= 3
+    assert nearest(drawn, references) == BALL[0]
+    masks = pictures(server, shown[by_title(graph, "Where it is")])
+    assert len(masks) == len(drawn)
+    for image, mask in zip(drawn, masks, strict=True):
+        found = oracle.find(image)
+        assert found, "the oracle finds no object"
+        there = found[0].mask.numpy()
+        side = len(there) // len(mask)  # a mask has a cell for each of the latent's
+        large = mask.repeat(side, axis=0).repeat(side, axis=1)
+        assert large[there].mean() > large[~there].mean()
 
 
 def test_attention_finds_plain_and_learned_words(server: HeadlessComfyUI):
