@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...attention.levels import sites_to_read
 from ...attention.maps import AttentionCapture, TokenQuery
-from ...host.ports import Host, Prompt, latent_size
-from ...training.adapters import Scope, make_adapters
-from ...training.concept import Concept
+from ...host.ports import Host, Prompt
 from ...training.draws import drawn_noise
-from ...training.handles import HandleParameters, initial_handles
-from ...training.loop import summary
 from ...training.losses import masked_noise_loss
-from ...training.phases import WEIGHTS, two_phases
-from ...training.recipe import Footprint, Losses, Phase, StepDown
-from ...training.scene import ConceptScene, resized_scene
+from ...training.phases import WEIGHTS
+from ...training.recipe import Losses, Phase
+from ...training.scene import ConceptScene
+from ...training.scene_recipe import SceneRecipe
 from .config import BreakASceneConfig
 from .losses import attention_loss
 from .material import SceneMaterial
 from .sampling import Sample, draw_samples
 
 
-class BreakAScene:
+class BreakAScene(SceneRecipe[BreakASceneConfig]):
     """Learns the concepts of a scene; give it to `training.loop.run`.
 
     Args:
@@ -40,44 +35,15 @@ class BreakAScene:
             the scene's latent size; None does without.
     """
 
+    method = "break_a_scene"
     class_latents: Tensor | None = None
     _fixed_class_prompt: Prompt | None = None
 
     def __init__(self, host: Host, scene: ConceptScene, config: BreakASceneConfig) -> None:
-        self.host, self.config = host, config
-        self.scene = resized_scene(scene, config.resolution_px, host.pixels_per_latent)
-        self.handles = HandleParameters(initial_handles(host, scene.words, seed=config.seed))
-        phase = config.weight_phase
-        scope = phase.scope if phase.steps else Scope.HANDLES
-        self.adapters = make_adapters(host, scope, rank=phase.rank, seed=config.seed)
+        super().__init__(host, scene, config)
         self.sites = sites_to_read(host.sites, self.latent_size, config.attention_level)
-        self._footprint = Footprint(config.batch_size, config.checkpointing)
         with torch.no_grad():
             self._material = SceneMaterial(host, self.scene, self.sites[0].level)
-
-    @property
-    def size_px(self) -> tuple[int, int]:
-        """(H, W) at which the scene is learned."""
-        height, width = self.scene.images[0].image.shape[:2]
-        return height, width
-
-    @property
-    def latent_size(self) -> tuple[int, int]:
-        """(h, w) of its latents."""
-        return latent_size(self.host, self.size_px)
-
-    def phases(self) -> Sequence[Phase]:
-        tokens, weights = self.config.token_phase, self.config.weight_phase
-        return two_phases(tokens, weights, self.handles, self.adapters)
-
-    def named_parameters(self) -> Mapping[str, nn.Parameter]:
-        return {**self.handles.named(), **self.adapters.named()}
-
-    @contextmanager
-    def computing(self, phase: Phase) -> Iterator[None]:
-        edits = self.adapters.edits() if phase.name == WEIGHTS else {}
-        with self.host.edited(edits, trainable=True, checkpointing=self._footprint.checkpointing):
-            yield
 
     def losses(self, phase: Phase, draw: torch.Generator) -> Losses:
         """The weighted loss terms of one batch: diffusion, attention and prior.
@@ -88,7 +54,7 @@ class BreakAScene:
         samples = draw_samples(self.scene, self.config, self._footprint.rows, draw)
         latent = self._material.latents(samples)
         noise, timesteps = drawn_noise(self.host, latent, draw)
-        prompts = self._prompts(samples)
+        prompts = self._encoded([s.prompt(self.config.prompt_prefix) for s in samples])
         class_latent = (
             self._draw_class_latents(len(samples), draw) if phase.name == WEIGHTS else None
         )
@@ -130,32 +96,13 @@ class BreakAScene:
             terms["prior"] = self.config.prior_weight * loss
         return terms
 
-    def step_down(self) -> StepDown | None:
-        return self._footprint.step_down()
-
-    def concept(self, history: Sequence[Mapping[str, float]], thumbnail: Tensor | None) -> Concept:
-        """What was learned, ready to be saved."""
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """Every concept alone, and all of them together."""
         names = self.scene.names
         together = self.config.prompt_prefix + " and ".join(f"<{name}>" for name in names)
         alone = [f"{self.config.prompt_prefix}<{name}>" for name in names]
-        return Concept(
-            handles=self.handles.to_concept_handles(),
-            weights=self.adapters.to_concept_weights(),
-            base=self.host.fingerprint,
-            method="break_a_scene",
-            recipe=asdict(self.config),
-            seeds={"seed": self.config.seed},
-            prompts=tuple(dict.fromkeys([*alone, together])),
-            words=dict(self.scene.words),
-            history=summary(history),
-            thumbnail=thumbnail,
-        )
-
-    def _prompts(self, samples: Sequence[Sample]) -> list[Prompt]:
-        vectors = self.handles.vectors()
-        texts = [sample.prompt(self.config.prompt_prefix) for sample in samples]
-        encoded = {text: self.host.encode_prompt(text, vectors) for text in dict.fromkeys(texts)}
-        return [encoded[text] for text in texts]
+        return tuple(dict.fromkeys([*alone, together]))
 
     def _draw_class_latents(self, rows: int, draw: torch.Generator) -> Tensor | None:
         if self.class_latents is None or not self.config.prior_weight:

@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...attention.levels import grid_at
 from ...attention.maps import AttentionCapture, TokenQuery
 from ...attention.start_token import StartDetached
 from ...errors import ModelError
-from ...host.ports import Host, Place, Prompt, UNetEdit, latent_size
-from ...training.adapters import Scope, make_adapters
-from ...training.concept import Concept
+from ...host.ports import Host, Place, Prompt, UNetEdit
 from ...training.draws import drawn_noise
-from ...training.handles import HandleParameters, initial_handles
-from ...training.loop import summary
 from ...training.losses import masked_noise_loss
-from ...training.phases import WEIGHTS, two_phases
-from ...training.recipe import Footprint, Losses, Phase, StepDown
-from ...training.scene import ConceptScene, resized_scene
+from ...training.recipe import Losses, Phase
+from ...training.scene import ConceptScene
+from ...training.scene_recipe import SceneRecipe
 from ...training.soft_masks import soft_mask
 from .config import CLiCConfig, Form
 from .losses import area_noise_loss, attention_loss, outside_weighted
 from .material import Sample, SceneMaterial
 
 
-class CLiC:
+class CLiC(SceneRecipe[CLiCConfig]):
     """Learns details in their context; give it to `training.loop.run`.
 
     Args:
@@ -39,24 +33,15 @@ class CLiC:
         config: the settings.
     """
 
+    method = "clic"
+
     def __init__(self, host: Host, scene: ConceptScene, config: CLiCConfig) -> None:
-        self.host, self.config = host, config
-        self.scene = resized_scene(scene, config.resolution_px, host.pixels_per_latent)
-        self.handles = HandleParameters(initial_handles(host, scene.words, seed=config.seed))
-        phase = config.weight_phase
-        scope = phase.scope if phase.steps else Scope.HANDLES
-        self.adapters = make_adapters(host, scope, rank=phase.rank, seed=config.seed)
+        super().__init__(host, scene, config)
         self.sites = [s for s in host.sites.transformers if s.place is Place.UP]
         if config.attention_weight and not self.sites:
             raise ModelError("The model has no cross-attention in its up blocks to read maps from.")
-        self._footprint = Footprint(config.batch_size, config.checkpointing)
         with torch.no_grad():
             self._material = SceneMaterial(host, self.scene, config)
-
-    @property
-    def latent_size(self) -> tuple[int, int]:
-        """(h, w) of the latents."""
-        return latent_size(self.host, self.scene.images[0].image.shape[:2])
 
     @property
     def rows(self) -> int:
@@ -66,19 +51,6 @@ class CLiC:
     @property
     def _reads_context(self) -> float:
         return self.config.context_weight + self.config.attention_weight
-
-    def phases(self) -> Sequence[Phase]:
-        tokens, weights = self.config.token_phase, self.config.weight_phase
-        return two_phases(tokens, weights, self.handles, self.adapters)
-
-    def named_parameters(self) -> Mapping[str, nn.Parameter]:
-        return {**self.handles.named(), **self.adapters.named()}
-
-    @contextmanager
-    def computing(self, phase: Phase) -> Iterator[None]:
-        edits = self.adapters.edits() if phase.name == WEIGHTS else {}
-        with self.host.edited(edits, trainable=True, checkpointing=self._footprint.checkpointing):
-            yield
 
     def losses(self, phase: Phase, draw: torch.Generator) -> Losses:
         """The weighted loss terms of one batch: l_context, l_att and l_RoI.
@@ -96,7 +68,7 @@ class CLiC:
         if self.config.roi_weight:
             inputs.append(self._noisy_regions(samples, noisy, noise, timesteps))
             texts += [sample.roi_prompt for sample in samples]
-        prompts = self._prompts(texts)
+        prompts = self._encoded(texts)
         capture = AttentionCapture(self.sites if self.config.attention_weight else ())
         predicted = self.host.predict(
             torch.cat(inputs), timesteps.repeat(len(inputs)), prompts, self._edits(capture)
@@ -171,32 +143,9 @@ class CLiC:
             loss = area_noise_loss(predicted, noise, mask, weight)
         return self.config.roi_weight * loss
 
-    def step_down(self) -> StepDown | None:
-        return self._footprint.step_down()
-
     @property
     def prompts(self) -> tuple[str, ...]:
         """Prompts that train: the region alone, then in its context, for every concept."""
         names = self.scene.names
         alone = [self.config.roi_prompts_of(name)[0] for name in names]
         return tuple(dict.fromkeys([*alone, *map(self.config.prompt_of, names)]))
-
-    def concept(self, history: Sequence[Mapping[str, float]], thumbnail: Tensor | None) -> Concept:
-        """What was learned, ready to be saved."""
-        return Concept(
-            handles=self.handles.to_concept_handles(),
-            weights=self.adapters.to_concept_weights(),
-            base=self.host.fingerprint,
-            method="clic",
-            recipe=asdict(self.config),
-            seeds={"seed": self.config.seed},
-            prompts=self.prompts,
-            words=dict(self.scene.words),
-            history=summary(history),
-            thumbnail=thumbnail,
-        )
-
-    def _prompts(self, texts: Sequence[str]) -> list[Prompt]:
-        vectors = self.handles.vectors()
-        encoded = {text: self.host.encode_prompt(text, vectors) for text in dict.fromkeys(texts)}
-        return [encoded[text] for text in texts]

@@ -7,29 +7,22 @@ tokens teach nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
-
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...attention.start_token import StartDetached
-from ...host.ports import Host, latent_size
-from ...training.adapters import Scope, make_adapters
-from ...training.concept import Concept
+from ...host.ports import Host
 from ...training.draws import below, drawn_noise, happens
-from ...training.handles import HandleParameters, generator_for, initial_handles
-from ...training.loop import summary
-from ...training.phases import WEIGHTS, two_phases
+from ...training.handles import generator_for
 from ...training.placement import placed_smaller
-from ...training.recipe import Footprint, Losses, Phase, StepDown
-from ...training.scene import ConceptScene, resized_scene
+from ...training.recipe import Losses, Phase
+from ...training.scene import ConceptScene
+from ...training.scene_recipe import SceneRecipe
 from .config import BankConfig
 
 
-class BankRecipe:
+class BankRecipe(SceneRecipe[BankConfig]):
     """Learns the concepts of a scene; give it to `training.loop.run`.
 
     Args:
@@ -37,18 +30,14 @@ class BankRecipe:
         scene: pictures and words; masks say which concepts a picture shows.
     """
 
-    def __init__(self, host: Host, scene: ConceptScene, config: BankConfig) -> None:
-        self.host, self.config = host, config
-        self.scene = resized_scene(scene, config.resolution_px, host.pixels_per_latent)
-        self.handles = HandleParameters(initial_handles(host, scene.words, seed=config.seed))
-        phase = config.weight_phase
-        scope = phase.scope if phase.steps else Scope.HANDLES
-        self.adapters = make_adapters(host, scope, rank=phase.rank, seed=config.seed)
-        self._footprint = Footprint(config.batch_size, config.checkpointing)
-        with torch.no_grad():
-            self._views = [self._encoded(number) for number in range(len(self.scene.images))]
+    method = "concept_weaver"
 
-    def _encoded(self, number: int) -> list[tuple[Tensor, Tensor]]:
+    def __init__(self, host: Host, scene: ConceptScene, config: BankConfig) -> None:
+        super().__init__(host, scene, config)
+        with torch.no_grad():
+            self._views = [self._views_of(number) for number in range(len(self.scene.images))]
+
+    def _views_of(self, number: int) -> list[tuple[Tensor, Tensor]]:
         """Latents [C, h, w] and where they count [1, h, w], for every view of a picture."""
         image, config = self.scene.images[number].image, self.config
         draw = generator_for(config.seed, f"views of picture {number}")
@@ -61,30 +50,12 @@ class BankRecipe:
         return found
 
     @property
-    def latent_size(self) -> tuple[int, int]:
-        """(h, w) of the latents."""
-        return latent_size(self.host, self.scene.images[0].image.shape[:2])
-
-    @property
     def prompts(self) -> tuple[str, ...]:
         """The prompts that teach, one for every concept."""
         return tuple(self._prompt_of(name) for name in self.scene.names)
 
     def _prompt_of(self, name: str) -> str:
         return self.config.prompt_of(name, self.scene.words.get(name, ""))
-
-    def phases(self) -> Sequence[Phase]:
-        tokens, weights = self.config.token_phase, self.config.weight_phase
-        return two_phases(tokens, weights, self.handles, self.adapters)
-
-    def named_parameters(self) -> Mapping[str, nn.Parameter]:
-        return {**self.handles.named(), **self.adapters.named()}
-
-    @contextmanager
-    def computing(self, phase: Phase) -> Iterator[None]:
-        edits = self.adapters.edits() if phase.name == WEIGHTS else {}
-        with self.host.edited(edits, trainable=True, checkpointing=self._footprint.checkpointing):
-            yield
 
     def losses(self, phase: Phase, draw: torch.Generator) -> Losses:
         """The error of the predicted noise where the picture lies."""
@@ -104,24 +75,6 @@ class BankRecipe:
         predicted = self.host.predict(noisy, timesteps, prompts, [StartDetached()])
         weight = self.host.schedule.native_weight(timesteps)
         return {"diffusion": valid_noise_loss(predicted, noise, mask, weight)}
-
-    def step_down(self) -> StepDown | None:
-        return self._footprint.step_down()
-
-    def concept(self, history: Sequence[Mapping[str, float]], thumbnail: Tensor | None) -> Concept:
-        """What was learned, ready for the bank."""
-        return Concept(
-            handles=self.handles.to_concept_handles(),
-            weights=self.adapters.to_concept_weights(),
-            base=self.host.fingerprint,
-            method="concept_weaver",
-            recipe=asdict(self.config),
-            seeds={"seed": self.config.seed},
-            prompts=self.prompts,
-            words=dict(self.scene.words),
-            history=summary(history),
-            thumbnail=thumbnail,
-        )
 
 
 def valid_latents(valid: Tensor, latent: Tensor) -> Tensor:
