@@ -7,6 +7,7 @@ from typing import Any
 from clic_stories import carry_an_ornament, learn_an_ornament, match_regions, new_objects
 from conceptlab_stories import invent, invention_in_a_scene, mix, three_generations
 from residual_stories import learn_from_pictures, residuals_and_lag, two_concepts_with_lag
+from story_parts import BLUE, GREEN, PX, VIOLET, show
 from weaver_stories import photograph_as_template, three_with_background, train_two_weave_two
 from workflow_graph import Graph, Node, Output
 
@@ -15,8 +16,6 @@ HANDLES = "my-box", "my-target"
 WORDS = "\n".join(f"{h}: {word}" for h, word in zip(HANDLES, ("square", "circle"), strict=True))
 LEARNED = "two-objects-tinyworld.safetensors"  # shipped in workflows/concepts
 PREVIEW = {"preview_steps": 20, "preview_cfg": 3.0}
-GREEN, BLUE, VIOLET, GREY = "#3f5f3f", "#3f4f6f", "#5a4a6a", "#444444"
-PX = 64  # side of a TinyWorld picture
 
 
 def stories(schemas: dict[str, Any]) -> dict[str, Graph]:
@@ -193,10 +192,3 @@ def read(
     graph.node("PreviewAny", (1880, top), (320, 160), "Scores", source=maps[2])
     as_image = graph.node("MaskToImage", (1880, top + 220), (240, 60), mask=maps[1])
     show(graph, "Maps as masks", as_image[0], (1880, top + 330), (320, 210))
-
-
-def show(
-    graph: Graph, title: str, images: Output, at: tuple[int, int], size: tuple[int, int]
-) -> None:
-    """A preview with a title."""
-    graph.node("PreviewImage", at, size, title, images=images)

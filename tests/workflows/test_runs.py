@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -14,36 +13,19 @@ from typing import Any
 import numpy as np
 import pytest
 from headless import ROOT, HeadlessComfyUI
-from PIL import Image
 from residual_stories import BALL
 from workflow_stories import HANDLES, OBJECTS
 
 from conceptloom.tinyworld.concepts import CONCEPTS, concept_scene
 from conceptloom.tinyworld.oracle import likeness, load_oracle
 
+from .graphs import api, by_title, pictures
+
 WORKFLOWS = ROOT / "workflows"
 LIMIT = 1800  # seconds; two minutes on a quiet machine
 TAUGHT = dict(zip(HANDLES, OBJECTS.split(", "), strict=True))  # handle -> object
 
 pytestmark = pytest.mark.slow
-
-
-def api(name: str) -> dict[str, Any]:
-    return json.loads((WORKFLOWS / "api" / f"{name}.json").read_text(encoding="utf-8"))
-
-
-def by_title(graph: dict[str, Any], title: str) -> str:
-    (found,) = [number for number, node in graph.items() if node["_meta"]["title"] == title]
-    return found
-
-
-def pictures(server: HeadlessComfyUI, node: dict[str, Any]) -> list[np.ndarray]:
-    return [read(server.file(shown)) for shown in node["images"]]
-
-
-def read(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
 
 
 @pytest.fixture(scope="module")
