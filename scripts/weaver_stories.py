@@ -14,12 +14,12 @@ TEACHING = {
 }  # fmt: skip
 STEPS = 16
 BANK = {  # shipped in workflows/concepts: object -> file
-    "bullseye": "weave-bullseye-tinyworld.safetensors",
+    "twotone": "weave-twotone-tinyworld.safetensors",
     "split": "weave-split-tinyworld.safetensors",
-    "house": "weave-house-tinyworld.safetensors",
+    "bullseye": "weave-bullseye-tinyworld.safetensors",
 }
 PHOTO_PX, GRAIN = 256, 0.03  # what plays a photograph is larger than the model draws, and grainy
-WEAVING = {"suppression": 0.2, "negative": "", "resnet_until": 0.8, "attention_until": 0.5}
+WEAVING = {"suppression": 0.0, "negative": "", "resnet_until": 0.8, "attention_until": 0.5}
 INVERTING = {"steps": STEPS, "scheduler": "ddim_uniform"}
 
 
@@ -83,8 +83,8 @@ def three_with_background(graph: Graph) -> Graph:
     base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 330), (240, 90))
     concepts = [_loaded(graph, name, 480 + 190 * i) for i, name in enumerate(BANK)]
     graph.node("ConceptLoomConceptBank", (60, 1070), (400, 380), filter="weave-")
-    words = ["blue circle", "green square", "yellow square"]
-    sentence = "a photo of a blue circle, a green square and a yellow square at the beach"
+    words = ["red circle", "green square", "blue circle"]
+    sentence = "a photo of a red circle, a green square and a blue circle at the beach"
     template = graph.node(
         "ConceptLoomTinyWorldScene", (560, 330), (300, 150), "Template",
         objects=", ".join(words), background="beach", seed=141,
