@@ -101,20 +101,20 @@ def _models(options: argparse.Namespace) -> Any:
     """MODEL, CLIP and VAE; the core node copies a MODEL by loading it anew."""
     import tiny_models
 
+    if options.checkpoint is not None:
+        import comfy.sd
+
+        loaded = comfy.sd.load_checkpoint_guess_config(str(options.checkpoint))
+        return tiny_models.Graph(*loaded[:3])
     kind, sizes, *text = tiny_models.FAMILIES["sd1"]
     sizes = sizes | SIZES | {"model_channels": PRESETS[options.preset]}
     tiny_models.FAMILIES["benchmark"] = (kind, sizes, *text)
+    models = tiny_models.make_graph("benchmark")
 
     def load(disable_dynamic: bool = False) -> Any:
-        if options.checkpoint is None:
-            return tiny_models.make_graph("benchmark")
-        import comfy.sd
+        return tiny_models.make_graph("benchmark").model
 
-        found = comfy.sd.load_checkpoint_guess_config(str(options.checkpoint))
-        return tiny_models.Graph(*found[:3])
-
-    models = load()
-    models.model.cached_patcher_init = (lambda *_, **more: load(**more).model, ())
+    models.model.cached_patcher_init = (load, ())
     return models
 
 
