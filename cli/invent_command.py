@@ -112,7 +112,8 @@ def invent(
     )
     for look in made.looks:
         say(look.told())
-    say(f"invented <{name}>, away from: {', '.join(made.negatives) or 'nothing'}", "bold green")
+    away = f", away from: {', '.join(made.negatives)}" if made.negatives else ""
+    say(f"learned <{name}>{away}", "bold green")
     say(f"wrote {out / CONCEPT}, with every checkpoint and pictures beside it")
 
 
