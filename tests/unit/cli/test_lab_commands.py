@@ -84,7 +84,7 @@ def test_real_classes_invent_mix_and_breed_from_folders(models: Path, tmp_path: 
 
 def test_mixing_asks_nobody_and_leaves_nothing(models: Path, tmp_path: Path) -> None:
     told = called("mix", "my-mix", "cat", "dog", *lab(models), "-o", str(tmp_path))
-    assert "away from: nothing" in told
+    assert "learned <my-mix>\n" in told
 
 
 def test_a_child_without_parents_and_a_folder_without_pictures_are_told(
