@@ -13,27 +13,23 @@ below `runs/` and are not measured again: the same command goes on where it was 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import sys
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from beside_graphs import GROUPS, Run
 from beside_host import PRESETS, Stage, comfyui_folder, models_of, start_comfyui, values_of
 from beside_page import page
 from beside_quality import quality
 from measuring import memory, settle
-from turns import Row, ask_once, take_turns, tell
+from turns import Row, ask_once, kept, take_turns, tell
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "results" / "beside_core.md"
 KEPT = ROOT / "runs" / "beside_core"
 QUALITY = "quality"
-PASSED_ON = ("checkpoint", "preset", "dtype", "device", "latent", "steps", "cfg", "seeds", "out")
+MODEL, RUNS = ("checkpoint", "preset", "dtype", "device"), ("latent", "steps", "cfg")
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -47,7 +43,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--cfg", type=float, default=7.5)
     parser.add_argument("--rounds", type=int, default=3, help="runs of each that count")
     parser.add_argument("--groups", nargs="*", choices=GROUPS, default=list(GROUPS))
-    parser.add_argument("--seeds", type=int, default=2, help="of every edit; 0 draws none")
+    parser.add_argument("--seeds", type=int, default=3, help="of every edit; 0 draws none")
     parser.add_argument("--out", type=Path, default=PAGE)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     return parser.parse_args(argv)
@@ -83,7 +79,7 @@ def look(options: argparse.Namespace) -> None:
 
 
 def command(worker: str, options: argparse.Namespace) -> list[str]:
-    given = {key: getattr(options, key) for key in PASSED_ON}
+    given = {key: getattr(options, key) for key in (*MODEL, *RUNS, "seeds", "out")}
     passed = [f"--{key}={value}" for key, value in given.items() if value is not None]
     return [sys.executable, __file__, f"--worker={worker}", *passed]
 
@@ -98,27 +94,19 @@ def timed(name: str, options: argparse.Namespace) -> dict[str, list[Row]]:
     return take_turns(commands, options.rounds, told)
 
 
-def kept(name: str, options: argparse.Namespace, make: Callable[[], Any]) -> Any:
-    """What was measured with these very options before, or is now."""
-    asked = {key: str(getattr(options, key)) for key in ("rounds", *PASSED_ON)}
-    digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]
-    file = KEPT / f"{name}-{digest}.json"
-    if not file.is_file():
-        found = make()
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(found))
-    return json.loads(file.read_text())
-
-
 def main() -> None:
     options = arguments()
     if options.worker:
         (look if options.worker == QUALITY else work)(options)
         return
-    taken = {name: kept(name, options, partial(timed, name, options)) for name in options.groups}
+    asked = {key: getattr(options, key) for key in (*MODEL, *RUNS, "rounds")}
+    taken = {
+        name: kept(KEPT, name, asked, partial(timed, name, options)) for name in options.groups
+    }
     scores: list[Row] = []
     if options.seeds:
-        scores = kept(QUALITY, options, lambda: ask_once(command(QUALITY, options))["scores"])
+        edits = {"seeds": options.seeds, "device": options.device, "out": options.out}
+        scores = kept(KEPT, QUALITY, edits, lambda: ask_once(command(QUALITY, options))["scores"])
     version = (comfyui_folder() / "comfyui_version.py").read_text().split('"')[1]
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(page(taken, scores, options, version), encoding="utf-8")

@@ -24,8 +24,7 @@ first one included; on a GPU all that torch held there, models and all. A run is
 when the seed alone was changed: what does not depend on it is in its cache.
 """
 REMARKS = {
-    "mask": "All four draw from the same encoded picture under the same mask, the masked ones with "
-    "one row of latents as the plain run.",
+    "mask": "The three edits draw the same region of the same encoded picture from pure noise.",
     "weave-2": "Ours and *hooks* give every region its own LoRA; with all LoRAs loaded each works "
     "in every region, which is what the others are there to prevent. A template is inverted once "
     "and then cached, together with its features; the third line inverts another one in every run. "
@@ -33,6 +32,12 @@ REMARKS = {
     "number of steps).",
     "lag-1": "Load LoRA changes the weights once, before the first step; LAG adds the residual in "
     "every step, where the concept is.",
+    "edits": "Grey of a soft mask means two things. Ours and Set Latent Noise Mask mix: what was "
+    "under it stays in part, so they suit soft seams on the outside of a thing. Differential "
+    "Diffusion lets grey places join the later the darker they are, and then draws them wholly: "
+    "better where a soft mask covers what is to go. But with a scheduler that goes down to the model's "
+    "lowest noise level, as *normal* does here, its last step is free in black places too: more "
+    "changes outside until it is pasted.",
 }
 
 
@@ -89,8 +94,8 @@ def _edited(scores: Rows, options: argparse.Namespace) -> Iterator[str]:
     count = len(TASKS) * options.seeds
     yield from ("## Edits under a mask: what is drawn, and what changes elsewhere", "")
     yield (
-        f"TinyWorld in ComfyUI: {len(TASKS)} pictures with {options.seeds} seeds, {count} edits a "
-        f"cell, {STEPS} steps, cfg {CFG:g}, all of them from pure noise under a box around the "
+        f"TinyWorld in ComfyUI: {len(TASKS)} pictures, {options.seeds} seed(s) each, {count} edits "
+        f"a cell, {STEPS} steps, cfg {CFG:g}, all of them from pure noise under a box around the "
         "thing, with a hard edge and with a soft one inside of it. *follows*: share of edits in "
         "which the oracle finds the colour and the shape that were asked for. *change*: mean "
         "difference outside of the mask to the source, of 255, of the decoded latents; *most*: the "
@@ -109,11 +114,13 @@ def _edited(scores: Rows, options: argparse.Namespace) -> Iterator[str]:
                 f"{max(s['most_pasted'] for s in chosen):.0f}",
             ]
         yield "| " + " | ".join(cells) + " |"
-    order = ", ".join(way.title for way in WAYS)
+    yield ""
+    yield REMARKS["edits"]
+    order = "; ".join(way.title for way in WAYS)
     yield ""
     yield (
-        f"Source, mask, then, decoded without pasting: {order}. First hard, then soft masks: "
-        f"![edits]({options.out.with_suffix('.jpg').name})"
+        f"![Edits]({options.out.with_suffix('.jpg').name}) Source and mask, then without pasting: "
+        f"{order}. Above with a hard mask, below with a soft one."
     )
 
 

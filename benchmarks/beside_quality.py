@@ -27,7 +27,7 @@ TASKS = (
     ("pink square", "night", "orange circle"),
 )
 MASKS = ("hard", "soft")
-STEPS, CFG, FEATHER_PX = 20, 3.0, 1
+STEPS, CFG, FEATHER_PX = 16, 3.0, 1
 GROWN_PX, SOFT_PX = 3, 17  # of the box around a thing; of the ramp at its edge
 SHOWN = 3  # tasks in the picture
 

@@ -5,7 +5,8 @@
 
 Every series has a process of its own and goes through its values in growing order, again and
 again: the first time around tells memory and warms up, the others tell time. Ratios are to the
-smallest value of the series, medians of the ratios within a round.
+smallest value of the series, medians of the ratios within a round. Finished series stand below
+`runs/` and are not measured again: the same command goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -22,19 +23,20 @@ from pathlib import Path
 import torch
 from base_model import add_model_options, model_arguments, open_model, page_of, told_model
 from measuring import memory, processor, versions
-from scaling_series import SERIES
-from turns import Row, ask_once, tell
+from scaling_series import LATENT, SERIES
+from turns import Row, ask_once, kept, tell
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "results" / "scaling.md"
+KEPT = ROOT / "runs" / "scaling"
 USUAL = "tiny"
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_model_options(parser, preset=USUAL)
-    parser.add_argument("--rounds", type=int, default=3, help="times through that count")
-    parser.add_argument("--steps", type=int, default=3, help="of every value in every round")
+    parser.add_argument("--rounds", type=int, default=2, help="times through that count")
+    parser.add_argument("--steps", type=int, default=2, help="of every value in every round")
     parser.add_argument("--series", nargs="*", choices=SERIES, default=list(SERIES))
     parser.add_argument("--out", type=Path, help=f"by default {PAGE.name} for the {USUAL} preset")
     parser.add_argument("--worker", choices=SERIES, help=argparse.SUPPRESS)
@@ -65,10 +67,10 @@ def work(options: argparse.Namespace) -> None:
 
 
 def measured(options: argparse.Namespace, name: str) -> list[Row]:
-    """What the process of a series tells."""
-    numbers = [f"--{key}={getattr(options, key)}" for key in ("rounds", "steps")]
-    model = model_arguments(options)
-    return ask_once([sys.executable, __file__, f"--worker={name}", *numbers, *model])["rows"]
+    """What the process of a series tells, now or when it was finished before."""
+    given = [f"--rounds={options.rounds}", f"--steps={options.steps}", *model_arguments(options)]
+    command = [sys.executable, __file__, f"--worker={name}", *given]
+    return kept(KEPT, name, {"given": given}, lambda: ask_once(command)["rows"])
 
 
 def table(name: str, rows: list[Row]) -> Iterator[str]:
@@ -95,7 +97,7 @@ def page(found: Mapping[str, list[Row]], options: argparse.Namespace, model: str
         f"{date.today()}, {processor(options.device)}, {versions()}, {options.device}, "
         f"{options.dtype}, one CPU thread. {model}. {options.rounds} rounds of {options.steps} "
         "steps for every value; peaks are on top of the loaded model, making ready included. "
-        "Where the side of the latents is not told, it is 32.",
+        f"Where the side of the latents is not told, it is {LATENT}.",
     ]
     for name, rows in found.items():
         lines += ["", f"## {SERIES[name].title}, by {SERIES[name].axis}", "", *table(name, rows)]

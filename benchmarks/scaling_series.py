@@ -39,7 +39,7 @@ from conceptloom.training.scene import make_scene
 
 WORDS = ("mug", "cat", "beach", "photo", "the")
 SENTENCE = "a photo of a mug and a cat"
-CFG, LATENT = 7.5, 32  # cells a side, where the size itself does not grow
+CFG, LATENT = 7.5, 24  # cells a side, where the size itself does not grow
 Steps = Callable[[int], Iterator[float]]
 
 
@@ -197,7 +197,7 @@ def inversion(host: DiffusersHost, steps: int) -> Steps:
     return calls(host, invert)
 
 
-SIDES = (16, 24, 32, 48)
+SIDES = (16, 24, 32)
 SERIES = {
     "scene-concepts": Series(
         "Break-A-Scene: a training step, all weights",
@@ -248,6 +248,6 @@ SERIES = {
         lambda host, n: blended(host, 1, n),
     ),
     "template-steps": Series(
-        "Concept Weaver: a template from its picture, as a whole", "steps", (4, 8, 16), inversion
+        "Concept Weaver: a template from its picture, as a whole", "steps", (4, 8), inversion
     ),
 }

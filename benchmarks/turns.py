@@ -7,12 +7,14 @@ within a round.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import statistics
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 PIPE = "CONCEPTLOOM_BENCHMARK_PIPE"  # its number; the standard ones are for ComfyUI's messages
@@ -78,6 +80,18 @@ def take_turns(
 def ask_once(command: Sequence[str]) -> Row:
     """What one process tells, when it has nobody to take turns with."""
     return take_turns({"": command}, 0, lambda turn: None)[""][0]
+
+
+def kept(folder: Path, name: str, asked: Mapping[str, object], make: Callable[[], Any]) -> Any:
+    """What was measured before by this name with the very same options, or is now."""
+    options = {key: str(value) for key, value in asked.items()}
+    digest = hashlib.sha256(json.dumps(options).encode()).hexdigest()[:12]
+    file = folder / f"{name}-{digest}.json"
+    if not file.is_file():
+        found = make()
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(found))
+    return json.loads(file.read_text())
 
 
 def median(rows: Sequence[Row], key: str) -> float:
