@@ -35,9 +35,9 @@ REMARKS = {
     "edits": "Grey of a soft mask means two things. Ours and Set Latent Noise Mask mix: what was "
     "under it stays in part, so they suit soft seams on the outside of a thing. Differential "
     "Diffusion lets grey places join the later the darker they are, and then draws them wholly: "
-    "better where a soft mask covers what is to go. But with a scheduler that goes down to the model's "
-    "lowest noise level, as *normal* does here, its last step is free in black places too: more "
-    "changes outside until it is pasted.",
+    "better where a soft mask covers what is to go. But with a scheduler that goes down to the "
+    "model's lowest noise level, as *normal* does here, its last step is free in black places too: "
+    "more changes outside until it is pasted.",
 }
 
 
