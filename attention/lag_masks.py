@@ -29,7 +29,8 @@ def summed_attention(query: Tensor, key: Tensor, heads: int, chosen: Tensor) -> 
     Args:
         query: [R, N, C] projected, heads not split.
         key: [R, K, C].
-        chosen: [R, K, G] 1 where the position belongs to the concept in that row, else 0.
+        chosen: [R, L, G] 1 where the position belongs to the concept in that row, else 0. Keys
+            from L on belong to none: other packs append some of their own.
 
     Returns:
         [R, G, N] probabilities 0..1, float32.
@@ -45,7 +46,8 @@ def summed_attention(query: Tensor, key: Tensor, heads: int, chosen: Tensor) -> 
         n = part.shape[1]
         queries = part.float().view(n_rows, n, heads, -1).transpose(1, 2).flatten(0, 1)
         probs = torch.bmm(queries, keys).softmax(dim=-1)
-        summed = torch.bmm(probs.view(n_rows, heads * n, n_keys), chosen)
+        told = probs.view(n_rows, heads * n, n_keys)[..., : chosen.shape[1]]
+        summed = torch.bmm(told, chosen)
         parts.append(summed.view(n_rows, heads, n, -1).mean(dim=1))
     return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)).transpose(1, 2)
 

@@ -124,6 +124,27 @@ def test_an_image_prompt_goes_on_beside_lag(sd1: Graph):
     assert torch.equal(sample(with_image_prompt(off, calls), clip), plain)
 
 
+def test_tokens_that_others_append_go_on_beside_lag(sd1: Graph):
+    """What packs for other prompts do: each block attends to more keys than it was told."""
+
+    def longer(q: Any, k: Any, v: Any, extra: dict[str, Any]) -> tuple[Any, Any, Any]:
+        more = torch.randn(len(k), 4, k.shape[-1], generator=torch.Generator().manual_seed(3))
+        return q, torch.cat([k, more], dim=1), torch.cat([v, more], dim=1)
+
+    def appended(model: Any) -> Any:
+        patched = model.clone()
+        patched.set_model_attn2_patch(longer)
+        return patched
+
+    seen: list[torch.Tensor] = []
+    model, clip = lag(sd1, on_masks=lambda _, masks, __: seen.append(masks))
+    behind = sample(appended(model), clip)
+    assert len(seen) == 2 * 16, "masks of every block, both steps"
+    assert not torch.allclose(behind, sample(model, clip), atol=1e-3), "the tokens count"
+    plain = sample(appended(sd1.model), clip)
+    assert not torch.allclose(behind, plain, atol=1e-3), "so does LAG"
+
+
 def test_every_tile_has_a_mask_of_its_own(sd1: Graph):
     """What packs for large pictures do: the model sees one half of the latent, then the other."""
     grids: list[tuple[int, ...]] = []

@@ -38,6 +38,15 @@ def test_only_the_chosen_positions_of_each_row_count(monkeypatch: pytest.MonkeyP
     torch.testing.assert_close(summed_attention(query, key, 4, chosen), expected)
 
 
+def test_keys_that_others_append_belong_to_no_concept() -> None:
+    query, key, chosen = random(2, 6, 8), random(2, 9, 8, seed=1), torch.zeros(2, 5, 2)
+    chosen[0, 1, 0] = chosen[1, 4, 1] = 1
+    longer = torch.cat([chosen, torch.zeros(2, 4, 2)], dim=1)
+    found = summed_attention(query, key, 4, chosen)
+    torch.testing.assert_close(found, summed_attention(query, key, 4, longer))
+    assert found[0, 0].max() < summed_attention(query, key[:, :5], 4, chosen)[0, 0].max()
+
+
 @pytest.mark.parametrize("n", [64, 65])
 @pytest.mark.parametrize("quantile", [0.0, 0.25, 0.5, 0.8, 1.0])
 def test_the_mask_leaves_out_its_share(n: int, quantile: float) -> None:
