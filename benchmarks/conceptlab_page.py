@@ -74,15 +74,16 @@ def page(
     n_seeds: int,
     command: str,
     sheet: str,
+    digest: str,
 ) -> str:
-    """The results as Markdown."""
+    """The results as Markdown; `digest` tells the prior's weights apart."""
     wanted = len(WISHES) * len(VARIANTS) * n_seeds
     lines = [
         "# ConceptLab on TinyWorld: are inventions new, and still of their category?",
         "",
         f"    {command}",
         "",
-        f"{machine_told()}. {len(cells)} of {wanted} cells are finished"
+        f"{machine_told()}; prior {digest}. {len(cells)} of {wanted} cells are finished"
         + ("." if len(cells) >= wanted else "; the same command goes on with the rest."),
         "",
         f"{len(WISHES)} categories ({', '.join(wish.category for wish in WISHES)}), {n_seeds} "
@@ -184,9 +185,9 @@ def meaning_of(cells: Cells) -> list[str]:
     return [
         *lines,
         "",
-        "TinyWorld is 64 px wide and knows six shapes; its prior has 0.2 million weights. The "
-        "figures say how this implementation behaves there. They do not repeat the paper's study "
-        "with Kandinsky 2.1 and people's judgement.",
+        "TinyWorld is 64 px wide and knows six shapes; its prior and image encoder have 0.2 "
+        "million weights together. The figures say how this implementation behaves there. They do "
+        "not repeat the paper's study with Kandinsky 2.1 and people's judgement.",
     ]
 
 

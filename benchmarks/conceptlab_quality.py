@@ -37,7 +37,8 @@ def main() -> None:
     there = kept(folder, options.seeds)
     left = {name: words for name, (_, words) in there.items()}
     cells, picture = finished(folder, options.seeds, laboratory), options.out.with_suffix(".jpg")
-    text = page(cells, left, budget, options.seeds, command_of(NAME, options), picture.name)
+    command, digest = command_of(NAME, options), laboratory.space.digest[:12]
+    text = page(cells, left, budget, options.seeds, command, picture.name, digest)
     write_page(text, options.out)
     shown = (sheet(there) * 255).round().byte().numpy()
     Image.fromarray(shown).save(picture, quality=90)
