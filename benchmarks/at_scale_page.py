@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from at_scale_plan import DRAWING, GB, SAMPLING_STEPS, TARGETS, WEAVING, Target
+from at_scale_plan import DRAWING, GB, HARDWARE, SAMPLING_STEPS, TARGETS, WEAVING, Target
 from stages import Stage
 
 Cell = Mapping[str, Any]
@@ -130,13 +130,15 @@ def whole(stage: Stage) -> str:
 
 def targets(models: Sequence[Cells]) -> Iterator[str]:
     """What was promised, and what was found; "not judged" says why."""
-    yield "| promised | model | found | |"
+    yield f"| promised, on an {HARDWARE} | model | found | |"
     yield "|---|---|--:|---|"
     for cells in models:
         name = next(iter(cells.values()))["model"].split(":")[0]
         family = next(iter(cells.values()))["family"]
         for target in (t for t in TARGETS if family in t.families or family == "other"):
-            promised = f"{target.told} at {target.px} px in at most {target.most:g} s"
+            promised = (
+                f"{target.told} at {target.px} px in at most {target.most:g} s on an {HARDWARE}"
+            )
             found, verdict = judged(cells, target)
             yield f"| {promised} (paper: {target.paper}) | {name} | {found} | {verdict} |"
         for part in ("handles-kv", "handles-kv-checkpointed"):
@@ -151,13 +153,18 @@ def judged(cells: Cells, target: Target) -> tuple[str, str]:
         return "", "not judged: not run"
     if cell["failed"]:
         return "", f"**missed**: {cell['failed']}"
-    stages = [stage for name, stage in stages_of(cell).items() if name in target.stages]
+    there = stages_of(cell)
+    if lacking := [name for name in target.stages if name not in there]:
+        return "", f"not judged: without {', '.join(lacking)}"
+    stages = [there[name] for name in target.stages]
     seconds = sum(stage.whole for stage in stages)
     if not all(stage.is_whole for stage in stages):
         return f"~{seconds:.1f} s", "not judged: not all steps were made"
     if (cell["side"], cell["sampling_steps"]) != (target.px, SAMPLING_STEPS):
         at = f"{cell['side']} px, {cell['sampling_steps']} sampling steps"
         return f"{seconds:.1f} s", f"not judged: {at}"
+    if HARDWARE not in cell["where"]:
+        return f"{seconds:.1f} s", f"not judged: promised for an {HARDWARE}"
     return f"{seconds:.1f} s", "met" if seconds <= target.most else "**missed**"
 
 

@@ -1,7 +1,7 @@
 """What is measured at the real sizes, how long, and what was promised.
 
-Targets and the papers' own figures are those of methods.md 1.4, 4.4 and 5.4; the hardware of the
-papers is written beside each.
+The papers' own figures, with their hardware, stand beside each target: arXiv 2305.16311, Sec. 5;
+2405.12978, Sec. 4; 2404.03913, Sec. 4.
 """
 
 from __future__ import annotations
@@ -35,12 +35,15 @@ def sides_of(family: str, pixels: int = 0) -> Sides:
     return Sides(TRAINING_PX.get(family, 512), WEAVING_PX.get(family, 768))
 
 
+HARDWARE = "H200"  # what the targets are promised for
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Seconds that a run may take on one H200.
+    """Seconds that a run may take on one GPU of the kind `HARDWARE`.
 
     Attributes:
-        stages: of the part, whose seconds are added up; () are all.
+        stages: of the part, whose seconds are added up.
         families: where it is judged.
         px: side of the pictures that it speaks of.
     """

@@ -1,10 +1,10 @@
 """The prompts and protocols by which the papers compare pictures with what was taught.
 
-Break-A-Scene (arXiv 2305.16311, App. B.2; methods.md 1.4): ten prompts; CLIP ViT-L/14 between
+Break-A-Scene (arXiv 2305.16311, App. B.2): ten prompts; CLIP ViT-L/14 between
 picture and prompt, the class word in the handle's place; DINO ViT-B/16 between input and picture,
 both masked, on black (google/break-a-scene issue 32), the picture's masks by MaskFormer.
 
-Personalized Residuals (arXiv 2405.12978; methods.md 5.4 and 6e) follows DreamBooth (arXiv
+Personalized Residuals (arXiv 2405.12978) follows DreamBooth (arXiv
 2208.12242, Sec. 4.2): 25 prompts; CLIP-T as above, CLIP-I and DINO between whole pictures.
 """
 
