@@ -18,10 +18,11 @@ import time
 from functools import partial
 from pathlib import Path
 
-from beside_graphs import GROUPS, Run
-from beside_host import PRESETS, Stage, comfyui_folder, models_of, start_comfyui, values_of
+from beside_graphs import Run
+from beside_host import DTYPES, PRESETS, Stage, comfyui_folder, models_of, start_comfyui, values_of
 from beside_page import page
 from beside_quality import quality
+from beside_variants import GROUPS
 from measuring import memory, settle
 from turns import Row, ask_once, kept, take_turns, tell
 
@@ -36,7 +37,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", default="35m", choices=PRESETS, help="a random model's size")
     parser.add_argument("--checkpoint", type=Path, help="a real model in place of the preset")
-    parser.add_argument("--dtype", default="fp32", choices=["fp32", "bf16", "fp16"])
+    parser.add_argument("--dtype", default="fp32", choices=DTYPES)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--latent", type=int, default=16, help="cells a side of the latents")
     parser.add_argument("--steps", type=int, default=4, help="of every sampling run")

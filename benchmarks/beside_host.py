@@ -15,13 +15,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from beside_graphs import KINDS, WORDS, Graph, Run, Variant, lora_of
+from beside_graphs import KINDS, WORDS, Graph, Run, lora_of
+from beside_variants import Variant
 
 ROOT = Path(__file__).resolve().parent.parent
 RANK = 8  # of concepts that change K and V
 # UNet's channels and heads, width of its text encoder
 PRESETS = {"tiny": (32, 4, 64), "35m": (64, 8, 64), "sd15": (320, 8, 768)}
-DTYPES = ("fp32", "bf16", "fp16")
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 def comfyui_folder() -> Path:
@@ -124,8 +125,8 @@ def models_of(options: argparse.Namespace) -> dict[str, Any]:
             "context_dim": tiny_models.WIDTH,
         }
         tiny_models.FAMILIES["benchmark"] = (kind, sizes | more, *text)
-        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-        return vars(tiny_models.make_graph("benchmark", dtype=dtype[options.dtype]))
+        dtype = getattr(torch, DTYPES[options.dtype])
+        return vars(tiny_models.make_graph("benchmark", dtype=dtype))
 
 
 def values_of(models: dict[str, Any], latent: int) -> dict[str, Any]:

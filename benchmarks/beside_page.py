@@ -10,8 +10,8 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 
-from beside_graphs import GROUPS
 from beside_quality import CFG, MASKS, STEPS, TASKS, WAYS
+from beside_variants import GROUPS
 from measuring import processor
 from turns import Row, median, ratio
 

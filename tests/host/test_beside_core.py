@@ -12,9 +12,10 @@ from tiny_models import graph_of
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
-from beside_graphs import GROUPS, Run, node
+from beside_graphs import Run, node
 from beside_host import Stage, values_of, with_defaults
 from beside_quality import WAYS, edit
+from beside_variants import GROUPS
 
 RUN, LATENT = Run(seed=1, steps=2, cfg=4.0), 8
 EACH = [(name, variant) for name, group in GROUPS.items() for variant in group.variants]
