@@ -136,9 +136,7 @@ def targets(models: Sequence[Cells]) -> Iterator[str]:
         name = next(iter(cells.values()))["model"].split(":")[0]
         family = next(iter(cells.values()))["family"]
         for target in (t for t in TARGETS if family in t.families or family == "other"):
-            promised = (
-                f"{target.told} at {target.px} px in at most {target.most:g} s on an {HARDWARE}"
-            )
+            promised = f"{target.told} at {target.px} px in at most {target.most:g} s"
             found, verdict = judged(cells, target)
             yield f"| {promised} (paper: {target.paper}) | {name} | {found} | {verdict} |"
         for part in ("handles-kv", "handles-kv-checkpointed"):

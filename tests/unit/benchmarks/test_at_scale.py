@@ -74,7 +74,7 @@ def test_a_target_counts_its_own_stages() -> None:
         ({"where": "AMD EPYC, 2 cores"}, "not judged: promised for an H200"),
         ({"stages": {}}, "not judged: without "),
         (
-            {"stages": dict.fromkeys(BREAK_A_SCENE.stages, {"planned": 9, "steps": [0.1] * 4})},
+            {"stages": {key: {"planned": 9, "steps": [0.1] * 4} for key in BREAK_A_SCENE.stages}},
             "not judged: not all steps",
         ),
     ],
