@@ -69,8 +69,7 @@ class BankRecipe(SceneRecipe[BankConfig]):
             texts.append(self._prompt_of(names[below(len(names), draw)]))
         latent, mask = torch.stack(latents), torch.stack(valid)
         noise, timesteps = drawn_noise(self.host, latent, draw)
-        vectors = self.handles.vectors()
-        prompts = [self.host.encode_prompt(text, vectors) for text in texts]
+        prompts = self._encoded(texts)
         noisy = self.host.schedule.add_noise(latent, noise, timesteps)
         predicted = self.host.predict(noisy, timesteps, prompts, [StartDetached()])
         weight = self.host.schedule.native_weight(timesteps)
