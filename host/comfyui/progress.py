@@ -11,6 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 PREVIEW_PX = 512  # longer side of what is sent to the browser
+# The editor takes the text for HTML, and would swallow <my-mug>.
+SHOWN = str.maketrans("<>", "\u2039\u203a")
 
 
 class NodeProgress:
@@ -39,7 +41,7 @@ class NodeProgress:
     def _show(self, message: str) -> None:
         server = _server()
         if server is not None and self._node_id is not None:
-            server.send_progress_text(message, self._node_id)
+            server.send_progress_text(message.translate(SHOWN), self._node_id)
 
 
 def _server() -> Any:

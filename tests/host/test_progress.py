@@ -30,13 +30,13 @@ def test_steps_previews_and_text_arrive(shown: list, monkeypatch: pytest.MonkeyP
     module = SimpleNamespace(PromptServer=SimpleNamespace(instance=server))
     monkeypatch.setitem(sys.modules, "server", module)
     progress = NodeProgress("7")
-    progress(1, 4, "loss 0.5")
+    progress(1, 4, "<mug>: loss 0.5")
     progress(2, 4, preview=torch.rand(8, 6, 3))
     progress(4, 4)
     assert [call[:2] for call in shown] == [(1, 4), (2, 4), (4, 4)]
     kind, picture, side = shown[1][2]
     assert (kind, picture.size, side) == ("JPEG", (6, 8), 512)
-    assert texts == [("loss 0.5", "7")]
+    assert texts == [("\u2039mug\u203a: loss 0.5", "7")], "the editor would take <mug> for HTML"
 
 
 def test_it_works_without_a_server(shown: list, monkeypatch: pytest.MonkeyPatch):
