@@ -76,7 +76,8 @@ def learn_an_ornament(graph: Graph) -> Graph:
         graph, base, _scene(graph, source, soft[1]), "CLiC low-rank",
         preset__token_steps=40, preset__token_rate=5e-3, preset__weight_steps=240,
         preset__weight_rate=3e-3, preset__rank=2, preset__brightness=0.1, preset__views=4,
-        preset__checkpointing=False, preset__prompt="a photo of a {object} and {concept}",
+        preset__checkpointing=False, preset__resolution_px=64,
+        preset__prompt="a photo of a {object} and {concept}",
         preset__roi_prompts="a photo of {concept}",
     )  # fmt: skip
     graph.node(

@@ -22,6 +22,7 @@ ELSEWHERE = "on the grass"  # where none of them was taken
 TEACHING = {  # what the command line takes for TinyWorld
     "steps": 150, "learning_rate": 5e-3, "ratio": 0.5, "rare_token": "object", "train_handle": True,
     "handle_rate": 1e-2, "preview_every": 0, "preview_steps": 20, "preview_cfg": 3.0,
+    "resolution_px": 64,
 }  # fmt: skip
 DRAWING = {
     "seed": 7, "steps": 25, "cfg": 3.0, "sampler_name": "ddim", "scheduler": "normal",
