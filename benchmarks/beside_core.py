@@ -45,9 +45,12 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="runs of each that count")
     parser.add_argument("--groups", nargs="*", choices=GROUPS, default=list(GROUPS))
     parser.add_argument("--seeds", type=int, default=3, help="of every edit; 0 draws none")
-    parser.add_argument("--out", type=Path, default=PAGE)
+    parser.add_argument("--out", type=Path, help="default: the repository's page for all groups")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    is_usual = options.checkpoint is None and set(options.groups) == set(GROUPS)
+    options.out = options.out or (PAGE if is_usual else KEPT / PAGE.name)
+    return options
 
 
 def work(options: argparse.Namespace) -> None:

@@ -14,8 +14,11 @@ import statistics
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from measuring import processor
 
 PIPE = "CONCEPTLOOM_BENCHMARK_PIPE"  # its number; the standard ones are for ComfyUI's messages
 Row = dict[str, Any]
@@ -83,8 +86,9 @@ def ask_once(command: Sequence[str]) -> Row:
 
 
 def kept(folder: Path, name: str, asked: Mapping[str, object], make: Callable[[], Any]) -> Any:
-    """What was measured before by this name with the very same options, or is now."""
+    """What was measured before by this name with the very same options, here, or is now."""
     options = {key: str(value) for key, value in asked.items()}
+    options |= {"machine": processor("cpu"), "torch": version("torch")}
     digest = hashlib.sha256(json.dumps(options).encode()).hexdigest()[:12]
     file = folder / f"{name}-{digest}.json"
     if not file.is_file():

@@ -47,3 +47,16 @@ def test_the_first_round_counts_for_nothing_and_ratios_are_within_rounds() -> No
     other = [{"cpu": value} for value in (1.0, 3.0, 4.0, 4.0)]
     assert median(other, "cpu") == 4
     assert ratio(other, plain, "cpu") == 2  # of 3, 2 and 1
+
+
+def test_what_was_measured_is_kept_for_this_machine_and_these_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = iter([1, 2, 3])
+
+    def measured(**asked: object) -> int:
+        return turns.kept(tmp_path, "lag", asked, lambda: next(made))
+
+    assert [measured(rounds=3), measured(rounds=3), measured(rounds=4)] == [1, 1, 2]
+    monkeypatch.setattr(turns, "processor", lambda device: "another machine")
+    assert measured(rounds=3) == 3
