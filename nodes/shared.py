@@ -13,6 +13,7 @@ from torch import Tensor
 from ..errors import ConceptFileError, ConfigError, HandleError
 from ..host.comfyui.apply import WeightDelta, apply_concept
 from ..host.comfyui.host import ComfyHost
+from ..host.comfyui.progress import for_the_editor
 from ..host.ports import Host
 from ..training.concept import Concept, Diff, check_base
 from ..training.handles import checked_name
@@ -135,5 +136,5 @@ def shown(cls: Any, image: Tensor | None = None, text: str = "") -> Mapping[str,
     if image is not None:
         on_node |= ui.PreviewImage(image, cls=cls).as_dict()
     if text:
-        on_node |= ui.PreviewText(text).as_dict()
+        on_node |= ui.PreviewText(for_the_editor(text)).as_dict()
     return on_node

@@ -11,8 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 PREVIEW_PX = 512  # longer side of what is sent to the browser
-# The editor takes the text for HTML, and would swallow <my-mug>.
-SHOWN = str.maketrans("<>", "\u2039\u203a")
+BRACKETS = str.maketrans("<>", "\u2039\u203a")
 
 
 class NodeProgress:
@@ -41,7 +40,12 @@ class NodeProgress:
     def _show(self, message: str) -> None:
         server = _server()
         if server is not None and self._node_id is not None:
-            server.send_progress_text(message.translate(SHOWN), self._node_id)
+            server.send_progress_text(for_the_editor(message), self._node_id)
+
+
+def for_the_editor(text: str) -> str:
+    """A text as a node may show it: the editor takes it for HTML and would swallow <my-mug>."""
+    return text.translate(BRACKETS)
 
 
 def _server() -> Any:

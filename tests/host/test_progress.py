@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from conceptloom.host.comfyui.progress import NodeProgress
+from conceptloom.nodes.shared import shown as shown_on_node
 
 
 @pytest.fixture
@@ -37,6 +38,11 @@ def test_steps_previews_and_text_arrive(shown: list, monkeypatch: pytest.MonkeyP
     kind, picture, side = shown[1][2]
     assert (kind, picture.size, side) == ("JPEG", (6, 8), 512)
     assert texts == [("\u2039mug\u203a: loss 0.5", "7")], "the editor would take <mug> for HTML"
+
+
+def test_texts_on_nodes_have_no_brackets_that_the_editor_takes_for_html():
+    (told,) = shown_on_node(None, text="<mug>: IoU 0.8")["text"]
+    assert told == "\u2039mug\u203a: IoU 0.8"
 
 
 def test_it_works_without_a_server(shown: list, monkeypatch: pytest.MonkeyPatch):

@@ -138,7 +138,7 @@ def test_what_pictures_teach_is_saved_and_drawn_where_none_was_taken(
     graph = api("17-learn-from-pictures")
     shown = server.run(graph, LIMIT)
     (told,) = shown[by_title(graph, "Inspect Concept")]["text"]
-    assert "Prompt: a photo of a <my-ball> circle" in told
+    assert "Prompt: a photo of a \u2039my-ball\u203a circle" in told
     assert (server.base / "models" / "concepts" / "my-ball.safetensors").is_file()
     drawn = pictures(server, shown[by_title(graph, "Save Image")])
     oracle = load_oracle()
