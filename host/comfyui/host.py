@@ -30,6 +30,18 @@ from .weights import (
 )
 
 
+def check_channels(vae: Any, expected: int) -> None:
+    """Raises ModelError for a VAE whose latents the MODEL does not take."""
+    quant = getattr(vae.first_stage_model, "post_quant_conv", None)
+    # The host's own number stays 4 for a VAE that was made of a config.
+    found = getattr(quant, "in_channels", None) or getattr(vae, "latent_channels", expected)
+    if found != expected:
+        raise ModelError(
+            f"The VAE makes latents of {found} channels, and the MODEL takes {expected}. Connect "
+            "the VAE that belongs to the model."
+        )
+
+
 class ComfyHost:
     """MODEL, CLIP and VAE of a graph as a `Host`.
 
@@ -44,7 +56,7 @@ class ComfyHost:
 
     Raises:
         UnsupportedModelError: another architecture, or another kind of prediction.
-        ModelError: MODEL and CLIP do not fit each other.
+        ModelError: MODEL, CLIP and VAE do not fit each other.
     """
 
     def __init__(self, model: Any, clip: Any, vae: Any = None) -> None:
@@ -58,6 +70,7 @@ class ComfyHost:
         form = model.get_model_object("latent_format")
         self.latent_channels = form.latent_channels
         if vae is not None:
+            check_channels(vae, self.latent_channels)
             self.pixels_per_latent = vae.spacial_compression_encode()
         else:
             self.pixels_per_latent = getattr(form, "spacial_downscale_ratio", 8)

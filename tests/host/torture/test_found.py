@@ -49,6 +49,12 @@ FOUND: dict[str, tuple[str, dict[str, Any], str]] = {
     "the last steps by a model of another family": (
         "MaskedBlendedEdit", {"base_model": "SDXL", "harmonise_steps": 1}, "ModelError",
     ),
+    "a VAE of another family, learning": (
+        "TrainPersonalizedResiduals", {"vae": "sixteen channels"}, "ModelError",
+    ),
+    "a VAE of another family, reading": (
+        "AttentionMaps", {"vae": "sixteen channels"}, "ModelError",
+    ),
     "a first stage of another family": ("TwoStageGeneration", {"base_model": "SDXL"}, "ModelError"),
     "a prompt of another width": (
         "TwoStageGeneration", {"base_positive": "another width"}, "ModelError",
