@@ -63,7 +63,6 @@ def train_residuals(
     from dataclasses import fields, replace
 
     from ..methods.personalized_residuals import PersonalizedResidualsConfig
-    from ..tinyworld.world import SIZE
     from ..training.previews import PreviewConfig
     from ..training.recipe import LoopConfig
     from .models import TINYWORLD, open_host
@@ -76,9 +75,7 @@ def train_residuals(
     wanted["resolution_px"] = wanted.pop("resolution")
     names = {field.name for field in fields(PersonalizedResidualsConfig)}
     given = {name: v for name, v in wanted.items() if name in names and v is not None}
-    base = PersonalizedResidualsConfig()
-    if is_tiny:  # photographs come at its size
-        base = replace(TINYWORLD_RESIDUALS, resolution_px=SIZE)
+    base = TINYWORLD_RESIDUALS if is_tiny else PersonalizedResidualsConfig()
     learned = learn_into(
         out or Path("runs") / handle,
         open_host(model, layout=layout, device=device, precision=Computed(precision.value)),

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..host.ports import Host
 from ..methods.personalized_residuals import PersonalizedResidualsConfig, learn_residuals
+from ..tinyworld.world import SIZE
 from ..training.concept_file import save_concept
 from ..training.pictures import sample_strip
 from ..training.plots import loss_plot
@@ -23,7 +24,12 @@ from .training_run import CONCEPT, STATE, stopped_note
 # TinyWorld is a thousandth of Stable Diffusion and its layers are narrow: more rank and larger
 # steps, and a name that learns, for its rare words mean something, which pulls the colours along.
 TINYWORLD_RESIDUALS = PersonalizedResidualsConfig(
-    learning_rate=5e-3, ratio=0.5, rare_token="object", train_handle=True, handle_rate=1e-2
+    learning_rate=5e-3,
+    ratio=0.5,
+    rare_token="object",
+    train_handle=True,
+    handle_rate=1e-2,
+    resolution_px=SIZE,  # photographs come at its size
 )
 
 
