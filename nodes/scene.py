@@ -10,7 +10,15 @@ from torch import Tensor
 from ..errors import HandleError, ImageError, MaskError
 from ..training.scene import ConceptScene, make_scene, with_background
 from ..training.scene_preview import scene_preview
-from .shared import CATEGORY, LATENT_PX, handles_told, latent_size, named_lines, picture, shown
+from .shared import (
+    CATEGORY,
+    LATENT_PX,
+    assumed_latent_size,
+    handles_told,
+    named_lines,
+    picture,
+    shown,
+)
 from .sockets import Scene
 
 MOST_MASKS = 16
@@ -168,4 +176,4 @@ def masks_by_name(
 def latent_grid(scene: ConceptScene, vae: object) -> tuple[int, int]:
     """(h, w) of the first picture's latents, as far as it is known."""
     height, width = scene.images[0].image.shape[:2]
-    return latent_size(height, width, vae)
+    return assumed_latent_size(height, width, vae)

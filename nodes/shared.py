@@ -118,7 +118,7 @@ def handles_told(names: Iterable[str]) -> str:
     return ", ".join(f"<{name}>" for name in names)
 
 
-def latent_size(height: int, width: int, vae: Any) -> tuple[int, int]:
+def assumed_latent_size(height: int, width: int, vae: Any) -> tuple[int, int]:
     """(h, w) of the latents of a picture, as far as it is known without encoding it."""
     read = getattr(vae, "spacial_compression_encode", None)
     side = read() if read else LATENT_PX

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..attention.levels import grid_at
 from ..training.soft_mask_preview import soft_mask_preview, weights_told
 from ..training.soft_masks import SoftMaskConfig, shaped_mask, soft_mask
-from .shared import CATEGORY, latent_size, picture, shown
+from .shared import CATEGORY, assumed_latent_size, picture, shown
 
 _PLAIN = SoftMaskConfig()
 
@@ -124,5 +124,5 @@ def _inputs() -> list[io.Input]:
 def grids_of(masks: Tensor, vae: Any, level: int) -> dict[str, tuple[int, int]]:
     """Title of a panel -> its grid: pixels, latents, attention."""
     size = masks.shape[1], masks.shape[2]
-    latent = latent_size(*size, vae)
+    latent = assumed_latent_size(*size, vae)
     return {"pixels": size, "latents": latent, "attention": grid_at(level, latent)}
