@@ -156,18 +156,15 @@ def test_what_pictures_teach_is_saved_and_drawn_where_none_was_taken(
 
 
 def test_attention_finds_plain_and_learned_words(server: HeadlessComfyUI):
-    shown = server.run(api("3-look-at-attention"), LIMIT)
-    scores = [
-        line for node in shown.values() for text in node.get("text", []) for line in lines(text)
-    ]
-    found = {line.split(":")[0]: float(line.split("IoU")[1].split()[0]) for line in scores}
+    graph = api("3-look-at-attention")
+    shown = server.run(graph, LIMIT)
+    tables = [number for number, node in graph.items() if node["_meta"]["title"] == "Scores"]
+    told = "\n".join(text for number in tables for text in shown[number]["text"])
+    lines = [line for line in told.splitlines() if "IoU" in line]
+    found = {line.split(":")[0]: float(line.split("IoU")[1].split()[0]) for line in lines}
     assert found.keys() == {"square", "circle", *(f"<{handle}>" for handle in HANDLES)}
     for word, iou in found.items():
         assert iou >= 0.3, f"{word} does not look at its object: IoU {iou}"
-
-
-def lines(text: str) -> list[str]:
-    return [line for line in text.splitlines() if "IoU" in line]
 
 
 @pytest.mark.parametrize("name", ["2-use-the-words", "3-look-at-attention"])
