@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from clic_stories import LEARNED as ORNAMENT
 from conceptlab_stories import INVENTED
 from headless import ROOT, HeadlessComfyUI
@@ -56,6 +57,7 @@ IN_HELP = {
     "attention-maps": ("3-look-at-attention", "Overlay"),
 }
 PAPER = (250, 250, 248)
+GAP_PX = 6  # of paper between two pictures
 LARGEST_CONCEPT = 300_000  # bytes; it is in the repository
 
 
@@ -133,20 +135,32 @@ def pictures(server: HeadlessComfyUI, shown: dict[str, Any]) -> list[Image.Image
 
 
 def thumbnail(images: Sequence[Image.Image]) -> Image.Image:
-    """Pictures side by side on paper, as large as they fit."""
+    """Pictures on paper: in their order, in as many rows as leave the least of it bare."""
     images = images[:12]
+    splits = [np.array_split(np.arange(len(images)), n) for n in range(1, len(images) + 1)]
+    layouts = [placed([[images[i] for i in row] for row in split]) for split in splits]
+    best = max(layouts, key=lambda boxes: sum(width * height for _, _, width, height in boxes))
     sheet = Image.new("RGB", THUMBNAIL_PX, PAPER)
-    columns = max(1, min(len(images), round((len(images) * 4 / 3) ** 0.5)))
-    rows = -(-len(images) // columns)
-    width, height = (n // k for n, k in zip(THUMBNAIL_PX, (columns, rows), strict=True))
-    for i, image in enumerate(images):
-        scale = min((width - 8) / image.width, (height - 8) / image.height)
-        size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-        way = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC
-        row, column = divmod(i, columns)
-        corner = column * width + (width - size[0]) // 2, row * height + (height - size[1]) // 2
-        sheet.paste(image.resize(size, way), corner)
+    for image, (left, top, width, height) in zip(images, best, strict=True):
+        way = Image.Resampling.LANCZOS if width < image.width else Image.Resampling.BICUBIC
+        sheet.paste(image.resize((width - GAP_PX, height - GAP_PX), way), (left, top))
     return sheet
+
+
+def placed(rows: Sequence[Sequence[Image.Image]]) -> list[tuple[int, int, int, int]]:
+    """Left, top, width and height of every picture: rows as wide as the sheet, or all smaller."""
+    sheet_width, sheet_height = THUMBNAIL_PX
+    ratios = [[image.width / image.height for image in row] for row in rows]
+    heights = [sheet_width / sum(row) for row in ratios]
+    scale = min(1, sheet_height / sum(heights))
+    boxes, top = [], (sheet_height - scale * sum(heights)) / 2
+    for row, height in zip(ratios, (scale * height for height in heights), strict=True):
+        left = (sheet_width - height * sum(row)) / 2
+        for ratio in row:
+            boxes.append((round(left), round(top), round(height * ratio), round(height)))
+            left += height * ratio
+        top += height
+    return boxes
 
 
 def write_json(path: Path, data: Any) -> None:
