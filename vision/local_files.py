@@ -53,12 +53,16 @@ def from_folder(kind: Any, folder: Path, dtype: torch.dtype | None = None) -> An
     Raises:
         ModelError: a file is missing, damaged, or not safetensors.
     """
-    # The argument for the precision has changed its name in both libraries: cast afterwards.
     weighty: dict[str, Any] = {"use_safetensors": True} if dtype is not None else {}
+    # transformers leaves parts of some networks in float32 beside float16, and only its loader
+    # knows which: cast whole, BLIP-2's Flan-T5 overflows and answers nonsense.
+    its_own = dtype is not None and str(kind.__module__).startswith("transformers.")
     try:
         with fit_for_autograd():
+            if its_own:  # the old name of the argument, which every version takes
+                weighty["torch_dtype"] = dtype
             found = kind.from_pretrained(folder, local_files_only=True, **weighty)
-            return found if dtype is None else found.to(dtype)
+            return found if dtype is None or its_own else found.to(dtype)
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
         raise ModelError(
             f"{folder} could not be read as {kind.__name__}: {error} Weights must be .safetensors; "

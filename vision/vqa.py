@@ -67,4 +67,18 @@ def load_blip2(folder: Path, device: torch.device, dtype: torch.dtype) -> Blip2:
         raise ModelError(f"{folder} holds a {kind!r} and no BLIP-2; choose its own folder.")
     model = from_folder(Blip2ForConditionalGeneration, folder, dtype)
     processor = from_folder(Blip2Processor, folder)
+    _place_picture(model.config, processor)
     return Blip2(model, processor, device)
+
+
+def _place_picture(config: Any, processor: Any) -> None:
+    """Where in the text the picture stands, which copies from before 2025 do not say.
+
+    Source: what transformers' own warning told to do about them. The token takes a row that both
+    language models have free: 32,100 of 32,128 in Flan-T5, 50,265 of 50,272 in OPT.
+    """
+    if processor.num_query_tokens is None:
+        processor.num_query_tokens = config.num_query_tokens
+    if config.image_token_index is None:
+        token = str(processor.image_token)
+        config.image_token_index = processor.tokenizer.convert_tokens_to_ids(token)

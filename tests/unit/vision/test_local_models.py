@@ -12,7 +12,7 @@ import torch
 from conceptloom.errors import ModelError, UnsupportedModelError
 from conceptloom.vision.ports import PriorSampling
 from conceptloom.vision.prior_files import load_decoder, load_prior, multilingual, painter_of
-from conceptloom.vision.vqa import load_blip2
+from conceptloom.vision.vqa import Blip2, load_blip2
 
 from .tiny_files import CPU, save_blip2, save_decoder_22, save_prior, tiny_mclip
 
@@ -28,6 +28,50 @@ def test_blip2_answers_with_the_same_words_for_the_same_picture(tmp_path: Path) 
     assert isinstance(answers[0], str)
     assert asked.name.startswith("blip2 ")
     asked.park()
+
+
+def _language_input(asked: Blip2, image: torch.Tensor) -> torch.Tensor:
+    """What the language model reads of a picture and a question, [1, K, C] float32."""
+    seen: list[torch.Tensor] = []
+    encoder = asked._model.language_model.encoder
+    hook = encoder.register_forward_pre_hook(
+        lambda module, args, given: seen.append(given["inputs_embeds"].float()), with_kwargs=True
+    )
+    asked.answer(image, "What kind of pet is in this photo?")
+    hook.remove()
+    return seen[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_what_transformers_keeps_in_float32_stays_there(tmp_path: Path, dtype: torch.dtype) -> None:
+    """Flan-T5 overflows in float16 where its feed-forward output is cast too."""
+    asked = load_blip2(save_blip2(tmp_path), CPU, dtype)
+    own = type(asked._model).from_pretrained(tmp_path, torch_dtype=dtype)
+    kinds = {name: weight.dtype for name, weight in asked._model.named_parameters()}
+    assert kinds == {name: weight.dtype for name, weight in own.named_parameters()}
+    wo = [kind for name, kind in kinds.items() if name.endswith("DenseReluDense.wo.weight")]
+    assert wo == [torch.float32] * 2
+    assert kinds["language_model.shared.weight"] is dtype
+    seen = (
+        _language_input(asked, torch.zeros(20, 24, 3)),
+        _language_input(asked, torch.ones(9, 9, 3)),
+    )
+    assert seen[0].isfinite().all()
+    assert (seen[0] - seen[1]).abs().max() > 1e-3
+
+
+def test_copies_from_before_the_picture_had_a_token_are_read_alike(tmp_path: Path) -> None:
+    image = torch.rand(20, 24, 3, generator=torch.Generator().manual_seed(0))
+    expected = _language_input(load_blip2(save_blip2(tmp_path), CPU, FLOAT), image)
+    for file, entry in (
+        ("config.json", "image_token_index"),
+        ("processor_config.json", "num_query_tokens"),
+    ):
+        told = json.loads((tmp_path / file).read_text())
+        del told[entry]
+        (tmp_path / file).write_text(json.dumps(told))
+    found = _language_input(load_blip2(tmp_path, CPU, FLOAT), image)
+    assert torch.equal(found, expected)
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
