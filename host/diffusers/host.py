@@ -15,6 +15,12 @@ from ..contexts import batched_context, batched_pooled, info_of
 from ..fingerprint import fingerprint_of
 from ..hooks import edits_installed
 from ..ports import HandleVectors, Prompt, Schedule, UNetEdit, WeightEdit
+from .placement import (
+    check_in_memory,
+    compute_dtype,
+    execution_device,
+    in_sound_precision,
+)
 from .prompts import TextEncoder, Token
 from .sites import canonical_unet_names, unet_sites
 from .weights import checkpointed, edited_weights, frozen
@@ -26,7 +32,8 @@ class DiffusersHost:
     The networks stay the caller's: they are read, hooked for one pass, and given back unchanged.
 
     Args:
-        unet, vae: diffusers modules on one device; the UNet decides device and precision.
+        unet, vae: diffusers modules; the UNet decides device and precision. They may be offloaded
+            to draw with; what learns has to stay on its device.
         encoders: in the order in which the UNet expects their contexts side by side.
         scheduler: any diffusers scheduler of the base model; read for its noise levels and its
             prediction type.
@@ -53,15 +60,11 @@ class DiffusersHost:
 
     @property
     def device(self) -> torch.device:
-        return self._first.device  # diffusers' own property walks all modules to tell
+        return execution_device(self.unet)
 
     @property
     def dtype(self) -> torch.dtype:
-        return self._first.dtype
-
-    @property
-    def _first(self) -> Tensor:
-        return next(self.unet.parameters())
+        return compute_dtype(self.unet)
 
     @classmethod
     def tinyworld(cls) -> DiffusersHost:
@@ -99,15 +102,15 @@ class DiffusersHost:
         edits: Sequence[UNetEdit] = (),
         conditional: Sequence[bool] | None = None,
     ) -> Tensor:
-        rows = latent.shape[0]
-        context = batched_context(prompts, rows)
+        device, dtype, rows = self.device, self.dtype, latent.shape[0]
+        latent, timesteps = latent.to(device), timesteps.to(device)
+        context = batched_context(prompts, rows).to(device, dtype)
         info = info_of(latent, timesteps, prompts, context, conditional)
-        dtype = self.dtype
         with edits_installed(self.sites, edits, info):
             output = self.unet(
                 latent.to(dtype),
                 timesteps,
-                context.to(dtype),
+                context,
                 added_cond_kwargs=self._size_conditions(latent, prompts),
             ).sample.float()
         if self.schedule.predicts_velocity:
@@ -122,7 +125,7 @@ class DiffusersHost:
         height, width = (self.pixels_per_latent * n for n in latent.shape[-2:])
         sizes = torch.tensor([[height, width, 0, 0, height, width]], device=latent.device)
         return {
-            "text_embeds": pooled.to(self.dtype),
+            "text_embeds": pooled.to(latent.device, self.dtype),
             "time_ids": sizes.expand(latent.shape[0], -1).to(self.dtype),
         }
 
@@ -149,27 +152,36 @@ class DiffusersHost:
     def word_vectors(self, word: str) -> dict[str, Tensor]:
         vectors = {}
         for encoder in self._encoders:
-            ids = torch.tensor(encoder.ids(word), device=encoder.table.weight.device)
-            vectors[encoder.name] = encoder.table.weight.detach()[ids].float().clone()
+            ids = torch.tensor(encoder.ids(word), device=execution_device(encoder.model))
+            # Asked of the layer: where the encoder is offloaded, only a call finds the weight.
+            vectors[encoder.name] = encoder.table(ids).detach().float().clone()
         return vectors
 
     @torch.no_grad()
     def encode_image(self, image: Tensor) -> Tensor:
-        pixels = image[..., :3].movedim(-1, 1).to(self.vae.device, self.vae.dtype) * 2 - 1
-        latent = self.vae.encode(pixels).latent_dist.mean
+        with in_sound_precision(self.vae):
+            pixels = image[..., :3].movedim(-1, 1) * 2 - 1
+            latent = self.vae.encode(self._for_vae(pixels)).latent_dist.mean
         return (latent * self.vae.config.scaling_factor).to(self.device, torch.float32)
 
     @torch.no_grad()
     def decode_latent(self, latent: Tensor) -> Tensor:
-        latent = latent.to(self.vae.device, self.vae.dtype) / self.vae.config.scaling_factor
-        pixels = self.vae.decode(latent).sample.float()
+        with in_sound_precision(self.vae):
+            latent = self._for_vae(latent) / self.vae.config.scaling_factor
+            pixels = self.vae.decode(latent).sample.float()
         return (pixels / 2 + 0.5).clamp(0, 1).movedim(1, -1).cpu()
+
+    def _for_vae(self, tensor: Tensor) -> Tensor:
+        return tensor.to(execution_device(self.vae), compute_dtype(self.vae))
 
     def weight(self, name: str) -> Tensor:
         module, attribute = self._weights[name]
         if parametrize.is_parametrized(module, attribute):
-            return module.parametrizations[attribute].original.detach()
-        return getattr(module, attribute).detach()
+            weight = module.parametrizations[attribute].original
+        else:
+            weight = getattr(module, attribute)
+        check_in_memory(name, weight)
+        return weight.detach()
 
     def weight_names(self) -> list[str]:
         return list(self._weights)
@@ -184,6 +196,8 @@ class DiffusersHost:
                 f"The base model has no weight {unknown[0]} ({len(unknown)} such names): the "
                 "concept was learned on another kind of model."
             )
+        for name in weights:
+            self.weight(name)  # can be read
         with ExitStack() as stack:
             if trainable:
                 stack.enter_context(frozen(self.unet, *(e.model for e in self._encoders)))

@@ -17,6 +17,7 @@ from torch import Tensor
 from ...errors import PromptError
 from ..ports import HandleVectors
 from ..prompt_text import split_at_handles
+from .placement import execution_device
 
 WINDOW = 77  # tokens that a CLIP text encoder takes at once, start and end among them
 KEPT_TOGETHER = 8  # runs shorter than this move to the next window as a whole
@@ -83,10 +84,10 @@ class TextEncoder:
         self, windows: Sequence[Sequence[Token]], handles: HandleVectors
     ) -> tuple[Tensor, Tensor | None]:
         """Context [1, 77 n, width] and the pooled output [1, width] of the first window."""
-        device = self.table.weight.device
         ids = torch.tensor([[t if isinstance(t, int) else 0 for t in w] for w in windows])
+        ids = ids.to(execution_device(self.model))
         with self._spliced(windows, handles):
-            output = self.model(input_ids=ids.to(device), output_hidden_states=self.penultimate)
+            output = self.model(input_ids=ids, output_hidden_states=self.penultimate)
         hidden = output.hidden_states[-2] if self.penultimate else output.last_hidden_state
         pooled = output.text_embeds[:1] if self.projected else None
         return hidden.reshape(1, -1, hidden.shape[-1]), pooled

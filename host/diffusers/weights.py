@@ -81,7 +81,7 @@ def _take_off(module: Any, attribute: str, order: Sequence[str]) -> None:
 
 
 def _constant(value: Tensor) -> WeightEdit:
-    return lambda original: value
+    return lambda original: value.to(original)  # which may have been offloaded, or cast
 
 
 @contextmanager
