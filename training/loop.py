@@ -25,6 +25,7 @@ from .watch import LossWatch, remaining
 log = logging.getLogger("conceptloom")
 
 MOST_OVERFLOWS = 20  # steps skipped in a row, after which half precision is not going to work
+ADVICE = "Use a smaller resolution, a smaller scope (low-rank, handles) or a batch of 1."
 
 
 def run(
@@ -103,6 +104,11 @@ class _Run:
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
+                if not self.state.is_whole:  # no smaller pass helps, and nothing can be repeated
+                    raise MemoryExhaustedError(
+                        f"Out of memory in the optimizer at step {self.state.step + 1}: what it "
+                        f"keeps of every trained number does not fit. {ADVICE}"
+                    ) from error
                 self.step_down(error)
 
     def step(self, phase: Phase) -> dict[str, float]:
@@ -110,7 +116,6 @@ class _Run:
         optimizer = self.state.optimizer
         assert optimizer is not None
         optimizer.zero_grad(set_to_none=True)
-        self.state.is_whole = True
         terms = self.gradients(phase)
         total = sum(terms.values())
         norm = _unscaled_norm(phase.every_parameter, self.config)
@@ -175,15 +180,14 @@ class _Run:
 
     def step_down(self, error: Exception) -> None:
         """Need less memory from here on, or end with advice."""
-        advice = "Use a smaller resolution, a smaller scope (low-rank, handles) or a batch of 1."
         if self.state.stepped_down:
             raise MemoryExhaustedError(
-                f"Out of memory, also after stepping down. {advice}"
+                f"Out of memory, also after stepping down. {ADVICE}"
             ) from error
         lesser = self.recipe.step_down()
         if lesser is None:
             raise MemoryExhaustedError(
-                f"Out of memory, and nothing left to give. {advice}"
+                f"Out of memory, and nothing left to give. {ADVICE}"
             ) from error
         self.state.stepped_down = True
         self.state.passes = lesser.passes

@@ -142,6 +142,27 @@ def test_out_of_memory_with_nothing_to_give_ends_with_advice() -> None:
         run(recipe, LoopConfig())
 
 
+@pytest.mark.parametrize("error", ERRORS)
+def test_out_of_memory_in_the_optimizer_ends_with_advice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Its moments are made at the first step of a phase; half of them are no state to go on with."""
+    made = []
+
+    def full(like: Tensor, **options: object) -> Tensor:
+        made.append(like)
+        if len(made) > 3:
+            raise error
+        return torch.empty_like(like).zero_()
+
+    recipe, store = Lines(), StateFolder(tmp_path, "k" * 64)
+    monkeypatch.setattr(torch, "zeros_like", full)
+    with pytest.raises(MemoryExhaustedError, match=r"in the optimizer at step 4.*smaller scope"):
+        run(recipe, LoopConfig(save_every=3), store=store)
+    assert recipe.rows == 2  # a smaller pass was not tried
+    assert [file.name for file in store.files()] == ["state-00000003.safetensors"]
+
+
 def test_a_resumed_run_stays_stepped_down(tmp_path: Path) -> None:
     straight = Crowded(lambda n, rows: n == 2, ERRORS[0])
     run(straight, LoopConfig())
