@@ -71,7 +71,10 @@ class StateFolder:
         files = self.files()
         mine = files.index(path)
         for old in files[:mine] + files[mine + KEPT :]:
-            old.unlink(missing_ok=True)
+            try:
+                old.unlink(missing_ok=True)
+            except OSError as error:  # Windows lends a file to one at a time
+                log.warning("%s could not be removed: %s", old.name, error.strerror)
         return path
 
     def drop_after(self, step: int) -> None:

@@ -71,6 +71,26 @@ def test_states_after_a_step_can_be_dropped(tmp_path: Path) -> None:
     assert folder.files() == [files[0]]
 
 
+def test_old_states_that_cannot_be_removed_stop_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On Windows a file that another program reads cannot be removed."""
+    folder, learner = StateFolder(tmp_path, "k" * 64), Learner()
+    files = written(folder, learner, 2, 4)
+
+    def held(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "The process cannot access the file", str(path))
+
+    monkeypatch.setattr(Path, "unlink", held)
+    with caplog.at_level(logging.WARNING, logger="conceptloom"):
+        files += written(folder, learner, 6)
+    assert "state-00000002.safetensors could not be removed" in caplog.text
+    monkeypatch.undo()
+    assert folder.files() == files[::-1]
+    assert written(folder, learner, 8) == folder.files()[:1]
+    assert len(folder.files()) == 2
+
+
 def test_a_full_disk_keeps_the_states_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
