@@ -66,6 +66,10 @@ def load_blip2(folder: Path, device: torch.device, dtype: torch.dtype) -> Blip2:
     if kind != "blip-2":
         raise ModelError(f"{folder} holds a {kind!r} and no BLIP-2; choose its own folder.")
     model = from_folder(Blip2ForConditionalGeneration, folder, dtype)
+    if dtype is torch.float16:  # transformers 4.50 forgets what its Flan-T5 keeps, inside of BLIP-2
+        for name, part in model.named_modules():
+            if name.endswith(".DenseReluDense.wo"):
+                part.float()
     processor = from_folder(Blip2Processor, folder)
     _place_picture(model.config, processor)
     return Blip2(model, processor, device)
