@@ -5,7 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .attention import AttentionMaps
-from .blended import CompositeSeam, MaskedBlendedEdit, MaskedBlendedSampler
+from .blended import MaskedBlendedSampler
+from .blended_edit import CompositeSeam, MaskedBlendedEdit
 from .checked_inputs import with_checked_inputs
 from .concept import ApplyConcept, InspectConcept
 from .concept_bank import ConceptBank
@@ -14,7 +15,9 @@ from .conceptlab import AdaptiveNegativesTrainer, ConceptMixing, EvolveConcepts
 from .download import DownloadLabModel, DownloadSegmenter
 from .generate_with_prior import GenerateWithPrior
 from .guidance import CrossAttentionGuidance
-from .lag import ApplyLag, LagMapsNode, LagSampler
+from .lag import ApplyLag
+from .lag_maps import LagMapsNode
+from .lag_sampler import LagSampler
 from .matching import ConceptDiscovery, RoIMatching
 from .prior import LoadBlip2, LoadDiffusionPrior
 from .prior_loading import register_lab_folders

@@ -22,6 +22,7 @@ from ..training.phases import RATE_OF_SCOPE, TokenPhase, WeightPhase
 from ..training.recipe import LoopConfig
 from .knobs import loop_knobs, phase_knobs, size_knobs, weight
 from .settings import Settings
+from .shared import lines_of
 
 
 def _scoped(scope: Scope, **more: Any) -> CLiCConfig:
@@ -75,8 +76,7 @@ def clic_values(given: Mapping[str, Any]) -> dict[str, Any]:
         if name in values:
             values[name] = Form(values[name])
     if "roi_prompts" in values:
-        lines = map(str.strip, values["roi_prompts"].splitlines())
-        values["roi_prompts"] = tuple(filter(None, lines))
+        values["roi_prompts"] = lines_of(values["roi_prompts"])
     return values
 
 

@@ -1,4 +1,4 @@
-"""Widgets that localise a concept, and what they ask for."""
+"""Inputs of the LAG nodes: models and concepts, and the widgets that localise them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,37 @@ from ..attention.lag import LagConfig, Unconditional
 from ..errors import MaskError
 from ..methods.personalized_residuals import Localised
 from ..training.concept import Concept
+from .shared import CATEGORY
+from .sockets import LearnedConcept
 
 DEFAULT = LagConfig()
 FIRST = ("strength", "localised")  # what most people turn; the others are advanced
+LAG_CATEGORY = f"{CATEGORY}/LAG"
+MOST_CONCEPTS = 8
+OF_ONE = "From Train Personalized Residuals, or Load Concept: low-rank, on output projections only."
+PROMPT = "Has to hold every concept's name and class word, for example: a photo of a <my-cat> cat."
+
+
+def model_inputs() -> list[io.Input]:
+    return [
+        io.Model.Input("model", tooltip="Of the kind that the concept was learned on."),
+        io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint."),
+    ]
+
+
+def concepts_input() -> io.Input:
+    template = io.Autogrow.TemplatePrefix(
+        LearnedConcept.Input("concept", tooltip=OF_ONE),
+        prefix="concept",
+        min=1,
+        max=MOST_CONCEPTS,
+    )
+    return io.Autogrow.Input(
+        "concepts",
+        template=template,
+        tooltip="One or several; a new socket appears with every one that you connect. Where two "
+        "are looked for, the one with the stronger attention stays.",
+    )
 
 
 def lag_inputs() -> list[io.Input]:

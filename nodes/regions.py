@@ -14,7 +14,7 @@ from ..methods.concept_weaver import RegionConfig, Regions, Template, Wish, make
 from ..training.concept import Concept
 from ..training.scene import ConceptScene, SceneImage
 from ..training.scene_preview import scene_preview
-from .shared import picture, shown
+from .shared import lines_of, picture, shown
 from .sockets import LearnedConcept, RegionsSocket, TemplateSocket
 from .template import WEAVER
 
@@ -151,7 +151,7 @@ def wishes_of(concepts: Sequence[Concept], masks: Sequence[Tensor], words: str) 
         InputError: concepts, masks and words are not equally many.
     """
     rows = [row for mask in masks for row in (mask if mask.ndim == 3 else mask[None])]
-    lines = [line.strip() for line in words.splitlines() if line.strip()]
+    lines = lines_of(words)
     if len(rows) != len(concepts):
         raise MaskError(
             f"{len(rows)} masks came for {len(concepts)} concepts; every region needs both. Every "

@@ -22,7 +22,7 @@ from ..vision.segmentation import (
     segment_words,
     segmenter_from,
 )
-from .shared import picture, shown
+from .shared import lines_of, picture, shown
 from .template import WEAVER
 
 # Where other packs keep the same files.
@@ -122,7 +122,7 @@ def segmented(
     if by_hand:
         cutter = segmenter_from(local(SEGMENTERS, segmenter, SAM_SOURCE), device)
         return cutter.cut(first, by_hand), [f"place {i + 1}" for i in range(len(by_hand))]
-    names = [line.strip() for line in words.splitlines() if line.strip()]
+    names = list(lines_of(words))
     if not names:
         raise ConfigError("words", words, "one word or phrase per line, or places")
     finder = GroundingDino(local(DETECTORS, detector, DINO_SOURCE), device)

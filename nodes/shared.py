@@ -84,7 +84,7 @@ def named_lines(text: str, separator: str = ":") -> dict[str, str]:
         HandleError: a name cannot be a handle, or comes twice.
     """
     found: dict[str, str] = {}
-    for line in filter(None, map(str.strip, text.splitlines())):
+    for line in lines_of(text):
         name, _, rest = line.partition(separator)
         name = checked_name(name.strip())
         if name in found:
@@ -93,10 +93,19 @@ def named_lines(text: str, separator: str = ":") -> dict[str, str]:
     return found
 
 
+def lines_of(text: str) -> tuple[str, ...]:
+    """Lines that hold something."""
+    return tuple(filter(None, map(str.strip, text.splitlines())))
+
+
+def entries(text: str) -> list[str]:
+    """Entries of a list typed with commas or line breaks."""
+    return [entry for line in lines_of(text) for entry in map(str.strip, line.split(",")) if entry]
+
+
 def listed(text: str) -> list[str]:
-    """Entries of a list typed with commas or line breaks, each once."""
-    entries = (entry.strip() for line in text.splitlines() for entry in line.split(","))
-    return list(dict.fromkeys(filter(None, entries)))
+    """The same, each once."""
+    return list(dict.fromkeys(entries(text)))
 
 
 def whole_numbers(name: str, text: str) -> tuple[int, ...]:

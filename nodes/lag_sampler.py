@@ -1,0 +1,144 @@
+"""LAG Sampler: several concepts and a sampler in one piece, with the masks shown on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..attention.lag_maps import LagMaps
+from ..host.comfyui.ksampler import SAMPLERS, SCHEDULERS, KSamplerCall, sampled
+from ..host.comfyui.progress import NodeProgress
+from ..training.concept import Concept
+from ..training.lag_pictures import masks_picture
+from .lag import with_lag
+from .lag_knobs import (
+    LAG_CATEGORY,
+    PROMPT,
+    concepts_input,
+    lag_inputs,
+    localised_of,
+    model_inputs,
+)
+from .lag_maps import shown_masks
+from .shared import shown
+
+
+class LagSampler(io.ComfyNode):
+    """MODEL, CLIP, CONCEPTs and prompts -> LATENT, and where each concept was."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ConceptLoomLagSampler",
+            display_name="LAG Sampler",
+            category=LAG_CATEGORY,
+            description="Draws with one or several concepts, each only where it is, and shows the "
+            "masks while it draws. The settings below go for every concept; for different ones "
+            "chain Apply LAG in front of any sampler.",
+            search_aliases=["ksampler", "personalized residuals", "localized attention"],
+            hidden=[io.Hidden.unique_id],
+            inputs=[*model_inputs(), concepts_input(), *_sampler_inputs(), *lag_inputs()],
+            outputs=[
+                io.Latent.Output(
+                    "latent", tooltip="What was drawn; VAE Decode makes pictures of it."
+                ),
+                io.Mask.Output(
+                    "masks",
+                    tooltip="One for every concept and picture: mean over blocks and steps.",
+                ),
+                io.Image.Output("blocks", tooltip="The mask of every block, mean over the steps."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, model: Any, clip: Any, concepts: dict[str, Concept], positive: str, negative: str,
+        latent_image: dict[str, Any], seed: int, steps: int, cfg: float, sampler_name: str,
+        scheduler: str, denoise: float, mask: Tensor | None = None, **knobs: Any,
+    ) -> io.NodeOutput:  # fmt: skip
+        given = [localised_of(concept, mask, knobs) for concept in concepts.values() if concept]
+        maps, names = LagMaps(), [name for one in given for name in one.concept.names]
+        patched, knowing = with_lag(model, clip, given, maps)
+        call = KSamplerCall(
+            positive=positive, negative=negative, seed=seed, steps=steps, cfg=cfg,
+            sampler=sampler_name, scheduler=scheduler, denoise=denoise,
+        )  # fmt: skip
+        told = _Live(NodeProgress(cls.hidden.unique_id), maps, names)
+        latent = sampled(patched, knowing, latent_image, call, told)
+        drawn = latent["samples"]
+        masks, blocks = shown_masks(maps, names, drawn.shape[-2:], len(drawn))
+        return io.NodeOutput(latent, masks, blocks, ui=shown(cls, blocks))
+
+
+def _sampler_inputs() -> list[io.Input]:
+    return [
+        io.String.Input(
+            "positive", default="a photo of a <my-cat> cat", multiline=True, tooltip=PROMPT
+        ),
+        io.String.Input(
+            "negative", default="", multiline=True, tooltip="What the picture should not show."
+        ),
+        io.Latent.Input("latent_image", tooltip="An empty latent, or a picture's to draw over."),
+        io.Int.Input(
+            "seed",
+            default=0,
+            min=0,
+            max=2**64 - 1,
+            control_after_generate=True,
+            tooltip="Of the noise; the same seed gives the same picture.",
+        ),
+        io.Int.Input(
+            "steps", default=30, min=1, max=10_000, tooltip="Few are quick and rough, 50 fine."
+        ),
+        io.Float.Input(
+            "cfg",
+            default=7.5,
+            min=1.0,
+            max=100.0,
+            step=0.1,
+            tooltip="How closely the prompt is followed. 1 leaves the negative prompt out.",
+        ),
+        io.Combo.Input(
+            "sampler_name",
+            options=SAMPLERS,
+            default="ddim",
+            tooltip="The same ones that KSampler has.",
+        ),
+        io.Combo.Input(
+            "scheduler",
+            options=SCHEDULERS,
+            default="normal",
+            tooltip="The same ones that KSampler has.",
+        ),
+        io.Float.Input(
+            "denoise",
+            default=1.0,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            tooltip="1 draws anew; less keeps that much of the latent that came in.",
+        ),
+    ]  # fmt: skip
+
+
+class _Live:
+    """Progress with the newest masks over the rough picture."""
+
+    def __init__(self, progress: NodeProgress, maps: LagMaps, names: Sequence[str]) -> None:
+        self._progress, self._maps, self._names = progress, maps, names
+
+    def __call__(self, step: int, total: int, rough: Tensor | None) -> None:
+        seen = rough
+        if self._maps:
+            size = (64, 64) if rough is None else tuple(rough.shape[:2])
+            masks = self._maps.newest((size[0], size[1]))[0]
+            seen = masks_picture(masks, self._names, rough)
+        if seen is not None and max(seen.shape) < 256:  # easier to see
+            scale = 256 // max(seen.shape)
+            large = F.interpolate(seen.movedim(-1, 0)[None], scale_factor=scale)
+            seen = large[0].movedim(0, -1)
+        self._progress(step, total, preview=seen)
