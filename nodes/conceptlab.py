@@ -27,12 +27,10 @@ from .conceptlab_settings import (
     lab_config,
     loop_of,
     negatives_of,
-    number,
     weighted_words,
 )
 from .prior_loading import LAB, LoadedPrior
-from .shared import listed
-from .trainer import run_folder
+from .runs import run_folder
 
 if TYPE_CHECKING:
     from ..vision.ports import Questions
@@ -123,7 +121,6 @@ class EvolveConcepts(io.ComfyNode):
         checkpoint: int, concepts: dict[str, Any], images: dict[str, Any], **knobs: Any,
     ) -> io.NodeOutput:  # fmt: skip
         progress = NodeProgress(cls.hidden.unique_id)
-        shares = tuple(number("weights", entry) for entry in listed(weights))
         with torch.inference_mode(False):
             parents = [
                 *drawn_parents(prior.painter, connected(concepts), progress),
@@ -132,7 +129,7 @@ class EvolveConcepts(io.ComfyNode):
                 ),
             ]
             made = evolve(
-                prior.space, handle, parents, evolution_config(prior, first_word, shares, knobs),
+                prior.space, handle, parents, evolution_config(prior, first_word, weights, knobs),
                 painter=prior.painter, loop=loop_of(knobs), folder=run_folder(name),
                 progress=progress,
             )  # fmt: skip

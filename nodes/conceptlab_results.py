@@ -14,8 +14,8 @@ from ..host.ports import Progress
 from ..methods.conceptlab import SIMILARITY, Invented, lineage_told
 from ..training.concept import Concept
 from ..training.plots import loss_plot
+from .runs import saved
 from .shared import picture, shown
-from .trainer import saved
 
 
 def result_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -18,7 +19,7 @@ from ..training.recipe import LoopConfig
 from ..vision.ports import PriorSampling
 from .conceptlab_widgets import LAB_LOOP
 from .prior_loading import LoadedPrior
-from .shared import listed
+from .shared import entries, lines_of, listed
 
 
 def lab_config(
@@ -67,14 +68,15 @@ def negatives_of(knobs: Mapping[str, Any]) -> NegativesConfig:
 
 
 def evolution_config(
-    prior: LoadedPrior, first_word: str, weights: tuple[float, ...], knobs: Mapping[str, Any]
+    prior: LoadedPrior, first_word: str, weights: str, knobs: Mapping[str, Any]
 ) -> EvolutionConfig:
     """The recipe that the widgets of Evolve Concepts ask for."""
+    shares = tuple(number("weights", entry) for entry in entries(weights))
     given, default = common(prior, knobs), EvolutionConfig()
     for name in ("templates", "gallery"):
         given[name] = given[name] or getattr(default, name)
     return EvolutionConfig(
-        first_word=first_word, weights=weights, gallery_every=knobs["look_every"], **given
+        first_word=first_word, weights=shares, gallery_every=knobs["look_every"], **given
     )
 
 
@@ -86,8 +88,8 @@ def common(prior: LoadedPrior, knobs: Mapping[str, Any]) -> dict[str, Any]:
         "seed": knobs["seed"],
         "gallery_seed": knobs["gallery_seed"],
         "initialiser": Initialiser(knobs["initialiser"]),
-        "templates": lines(knobs["templates"]) or prior.sentences,
-        "gallery": lines(knobs["gallery"]) or prior.gallery,
+        "templates": lines_of(knobs["templates"]) or prior.sentences,
+        "gallery": lines_of(knobs["gallery"]) or prior.gallery,
         "sampling": PriorSampling(
             steps=knobs["prior_steps"],
             guidance=knobs["prior_guidance"],
@@ -101,11 +103,6 @@ def loop_of(knobs: Mapping[str, Any]) -> LoopConfig:
     return replace(LAB_LOOP, save_every=knobs["save_every"])
 
 
-def lines(text: str) -> tuple[str, ...]:
-    """Lines that hold something."""
-    return tuple(filter(None, map(str.strip, text.splitlines())))
-
-
 def weighted_words(words: str) -> tuple[tuple[str, ...], tuple[float, ...]]:
     """Lines such as `lobster: 2` as words and weights; without a number it is 1.
 
@@ -113,7 +110,7 @@ def weighted_words(words: str) -> tuple[tuple[str, ...], tuple[float, ...]]:
         ConfigError: no word, or what stands behind the colon is no number.
     """
     found: dict[str, float] = {}
-    for line in lines(words):
+    for line in lines_of(words):
         word, _, weight = line.partition(":")
         found[word.strip()] = number("words", weight.strip()) if weight.strip() else 1.0
     if not found:
@@ -128,6 +125,8 @@ def number(name: str, text: str) -> float:
         ConfigError: it is none.
     """
     try:
-        return float(text)
+        if math.isfinite(found := float(text)):
+            return found
     except ValueError:
-        raise ConfigError(name, text, "a number, such as 0.5") from None
+        pass
+    raise ConfigError(name, text, "a number, such as 0.5")

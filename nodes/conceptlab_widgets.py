@@ -5,8 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..methods.conceptlab import OFFICIAL_LOOP, ConceptLabConfig, EvolutionConfig, Initialiser
+from .runs import RUNS
 from .sockets import PriorSocket
-from .trainer import RUNS
 
 LAB_LOOP = OFFICIAL_LOOP
 DEFAULT, CHILD = ConceptLabConfig(), EvolutionConfig()

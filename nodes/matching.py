@@ -34,9 +34,9 @@ from .matching_inputs import (
     reading_inputs,
     seed_input,
 )
+from .runs import run_folder
 from .shared import CATEGORY, host_of, picture, shown
 from .sockets import LearnedConcept
-from .trainer import run_folder
 
 MATCHING = f"{CATEGORY}/CLiC"
 MATCHED = "roi-matching"  # among the runs

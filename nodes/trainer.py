@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import folder_paths
 import torch
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..host.comfyui.progress import NodeProgress
 from ..host.ports import Host, Progress
-from ..training.concept import Concept, LowRank
-from ..training.concept_file import save_concept
-from ..training.paths import confined_path
-from ..training.pictures import sample_strip, scores_told
-from ..training.plots import loss_plot
+from ..training.pictures import scores_told
 from ..training.previews import PreviewConfig
 from ..training.scene import ConceptScene, SceneImage
 from ..training.session import Learned
 from .presets import preset_input, settings_of
+from .runs import (
+    handed_out,
+    model_inputs,
+    name_input,
+    preview_inputs,
+    previews_of,
+    run_folder,
+    saved,
+)
 from .settings import Settings
-from .shared import CATEGORY, SUFFIX, applied, host_of, picture, shown
+from .shared import CATEGORY, host_of
 from .sockets import LearnedConcept, Scene
-
-RUNS = Path("conceptloom", "runs")  # in ComfyUI's output folder
 
 
 class CrossAttentionLossTrainer(io.ComfyNode):
@@ -67,30 +68,19 @@ class CrossAttentionLossTrainer(io.ComfyNode):
         preview_cfg: float, prior_images: Tensor | None = None,
     ) -> io.NodeOutput:  # fmt: skip
         settings = settings_of(preset, seed, preview_every)
-        prompts = tuple(filter(None, map(str.strip, preview_prompts.splitlines())))
-        previews = PreviewConfig(prompts=prompts, steps=preview_steps, cfg=preview_cfg)
+        previews = previews_of(preview_prompts, preview_steps, preview_cfg)
         folder = run_folder(name)
         run = Run(host_of(model, clip, vae), scene, settings, previews, folder, prior_images)
         told, progress = [], NodeProgress(cls.hidden.unique_id)
         learned = run.learn(_keeping_first(progress, told))
         report = report_of(run, learned, told[0] if told else "")
         progress(1, 1, report)
-        models = applied(model, clip, learned.concept, strength=1.0)
-        pictures = pictures_of(run, learned)
-        losses = {"loss": [row["total"] for row in learned.history]}
-        on_node = shown(cls, pictures[0], report)
-        return io.NodeOutput(learned.concept, *models, *pictures, losses, report, ui=on_node)
+        return handed_out(cls, model, clip, learned, report)
 
 
 def _sockets() -> list[io.Input]:
     return [
-        io.Model.Input(
-            "model",
-            tooltip="The base model: Stable Diffusion 1.x, 2.x or XL, or TinyWorld. It stays as it "
-            "is.",
-        ),
-        io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint. It stays as it is."),
-        io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
+        *model_inputs(),
         Scene.Input("scene", tooltip="What to learn, from Concept Scene."),
         io.Image.Input(
             "prior_images",
@@ -102,14 +92,8 @@ def _sockets() -> list[io.Input]:
 
 
 def _widgets() -> list[io.Input]:
-    previews = PreviewConfig()
     return [
-        io.String.Input(
-            "name",
-            default="my-scene",
-            tooltip=f"Names the folder output/{RUNS.as_posix()}/<name> for states, losses and the "
-            "concept file. The same inputs find their own state there, whatever else lies beside.",
-        ),
+        name_input("my-scene"),
         io.Int.Input(
             "seed",
             default=0,
@@ -119,39 +103,7 @@ def _widgets() -> list[io.Input]:
             tooltip="Everything random: the same seed and inputs give the same concept, bit for "
             "bit, on the same machine.",
         ),
-        io.Int.Input(
-            "preview_every",
-            default=100,
-            min=0,
-            max=100_000,
-            tooltip="Steps between previews on the node and in the timeline. 0 draws none while "
-            "learning; few steps show more and take longer.",
-        ),
-        io.String.Input(
-            "preview_prompts",
-            default="",
-            multiline=True,
-            advanced=True,
-            tooltip="One prompt per line, drawn at every preview. Empty: every concept alone, then "
-            "all of them together.",
-        ),
-        io.Int.Input(
-            "preview_steps",
-            default=previews.steps,
-            min=1,
-            max=200,
-            advanced=True,
-            tooltip="Sampling steps of a preview. Few are quick and rough.",
-        ),
-        io.Float.Input(
-            "preview_cfg",
-            default=previews.cfg,
-            min=1.0,
-            max=30.0,
-            step=0.5,
-            advanced=True,
-            tooltip="Guidance of a preview. 1 is none; high is harsh.",
-        ),
+        *preview_inputs(100, "every concept alone, then all of them together."),
     ]
 
 
@@ -213,38 +165,6 @@ def copied_scene(scene: ConceptScene) -> ConceptScene:
         for p in scene.images
     )
     return ConceptScene(pictures, scene.words)
-
-
-def run_folder(name: str) -> Path:
-    """Where the states of a run lie, inside of ComfyUI's output folder.
-
-    Raises:
-        ConceptFileError: the name would lead out of it.
-    """
-    root = Path(folder_paths.get_output_directory()) / RUNS
-    return confined_path(root, name, SUFFIX).with_suffix("")
-
-
-def saved(concept: Concept, folder: Path) -> Path:
-    """Keep the concept beside the states of its run; another result gets another file."""
-    digest = hashlib.sha256()
-    for name, vectors in concept.handles.items():
-        digest.update(name.encode())
-        for rows in vectors.values():
-            digest.update(rows.numpy().tobytes())
-    for change in concept.weights.values():  # names may stay as they were; whole weights are many
-        if isinstance(change, LowRank):
-            digest.update(change.up.numpy().tobytes())
-    return save_concept(concept, folder / f"{folder.name}-{digest.hexdigest()[:8]}{SUFFIX}")
-
-
-def pictures_of(run: Run, learned: Learned) -> list[Tensor]:
-    """IMAGEs: samples, timeline, attention, loss plot."""
-    timeline = learned.timeline
-    if timeline is None:  # no preview was asked for
-        timeline = sample_strip(list(learned.samples), [""] * len(learned.samples))
-    plot = loss_plot(learned.history)
-    return [learned.samples, *map(picture, (timeline, learned.overlay, plot))]
 
 
 def report_of(run: Run, learned: Learned, estimate: str) -> str:

@@ -172,8 +172,9 @@ def test_words_are_mixed_by_weight(executor: Executor):
     recipe = result.values["concept"].recipe
     assert recipe["positives"] == ["cat", "dog"]
     assert recipe["weights"] == [3.0, 1.0]
-    graph["2"]["inputs"]["words"] = "cat: much"
-    assert "number" in executor.run(graph, {}, **outputs_of("2")).error
+    for wrong in ("cat: much", "cat: nan"):
+        graph["2"]["inputs"]["words"] = wrong
+        assert "a number, such as" in executor.run(graph, {}, **outputs_of("2")).error
 
 
 def test_generations_are_bred_from_concepts_and_photographs(executor: Executor):
@@ -186,7 +187,8 @@ def test_generations_are_bred_from_concepts_and_photographs(executor: Executor):
         "concepts__concept0": ["2", 0],
         "images__image0": given("photos"),
     }
-    grandchild = {**child, "handle": "my-grandchild", "concepts__concept0": ["3", 0]}
+    alike = {"weights": "1, 1", "concepts__concept0": ["3", 0]}
+    grandchild = {**child, "handle": "my-grandchild", **alike}
     graph = {
         "1": loader(),
         "2": trainer(steps=1),
@@ -198,7 +200,7 @@ def test_generations_are_bred_from_concepts_and_photographs(executor: Executor):
     assert result.error == ""
     lineage = result.values["concept"].recipe["lineage"]
     assert lineage["generation"] == 2
-    assert lineage["parents"] == {"my-child": 0.75, "photo-1": 0.25}
+    assert lineage["parents"] == {"my-child": 0.5, "photo-1": 0.5}
     assert lineage["ancestors"]["my-child"]["parents"] == {"my-pet": 0.75, "photo-1": 0.25}
     assert "my-child (generation 1)" in result.values["told"]
 

@@ -77,7 +77,7 @@ def run(executor: Executor, what: str, name: str) -> Result:
 def forget_states() -> None:
     """Nodes without a name of a run would go on from the end of an earlier one."""
     shutil.rmtree(
-        Path(folder_paths.get_output_directory(), pack("nodes.trainer").RUNS), ignore_errors=True
+        Path(folder_paths.get_output_directory(), pack("nodes.runs").RUNS), ignore_errors=True
     )
 
 

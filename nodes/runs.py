@@ -1,0 +1,125 @@
+"""What every node that learns shares: the folder of a run, its previews, what it hands out."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+from comfy_api.latest import io
+
+from ..training.concept import Concept, LowRank
+from ..training.concept_file import save_concept
+from ..training.paths import confined_path
+from ..training.pictures import sample_strip
+from ..training.plots import loss_plot
+from ..training.previews import PreviewConfig
+from ..training.session import Learned
+from .shared import SUFFIX, applied, lines_of, picture, shown
+
+RUNS = Path("conceptloom", "runs")  # in ComfyUI's output folder
+
+
+def run_folder(name: str) -> Path:
+    """Where the states of a run lie, inside of ComfyUI's output folder.
+
+    Raises:
+        ConceptFileError: the name would lead out of it.
+    """
+    root = Path(folder_paths.get_output_directory()) / RUNS
+    return confined_path(root, name, SUFFIX).with_suffix("")
+
+
+def saved(concept: Concept, folder: Path) -> Path:
+    """Keep the concept beside the states of its run; another result gets another file."""
+    digest = hashlib.sha256()
+    for name, vectors in concept.handles.items():
+        digest.update(name.encode())
+        for rows in vectors.values():
+            digest.update(rows.numpy().tobytes())
+    for change in concept.weights.values():  # names may stay as they were; whole weights are many
+        if isinstance(change, LowRank):
+            digest.update(change.up.numpy().tobytes())
+    return save_concept(concept, folder / f"{folder.name}-{digest.hexdigest()[:8]}{SUFFIX}")
+
+
+def handed_out(cls: Any, model: Any, clip: Any, learned: Learned, report: str) -> io.NodeOutput:
+    """CONCEPT, MODEL and CLIP that know it, samples, timeline, attention, plot, losses, report."""
+    timeline = learned.timeline
+    if timeline is None:  # no preview was asked for
+        timeline = sample_strip(list(learned.samples), [""] * len(learned.samples))
+    pictures = map(picture, (timeline, learned.overlay, loss_plot(learned.history)))
+    losses = {"loss": [row["total"] for row in learned.history]}
+    models = applied(model, clip, learned.concept, strength=1.0)
+    on_node = shown(cls, learned.samples, report)
+    return io.NodeOutput(
+        learned.concept, *models, learned.samples, *pictures, losses, report, ui=on_node
+    )
+
+
+def previews_of(prompts: str, steps: int, cfg: float) -> PreviewConfig:
+    """What the widgets of `preview_inputs` ask for."""
+    return PreviewConfig(prompts=lines_of(prompts), steps=steps, cfg=cfg)
+
+
+def model_inputs() -> list[io.Input]:
+    """What learns."""
+    return [
+        io.Model.Input(
+            "model",
+            tooltip="The base model: Stable Diffusion 1.x, 2.x or XL, or TinyWorld. It stays as it "
+            "is.",
+        ),
+        io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint. It stays as it is."),
+        io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
+    ]
+
+
+def name_input(default: str) -> io.Input:
+    """Where `run_folder` is."""
+    return io.String.Input(
+        "name",
+        default=default,
+        tooltip=f"Names the folder output/{RUNS.as_posix()}/<name> for states, losses and the "
+        "concept file. The same inputs find their own state there, whatever else lies beside.",
+    )
+
+
+def preview_inputs(every: int, when_empty: str) -> list[io.Input]:
+    """How often and how previews are drawn; `when_empty` says what no prompt draws."""
+    usual = PreviewConfig()
+    return [
+        io.Int.Input(
+            "preview_every",
+            default=every,
+            min=0,
+            max=100_000,
+            tooltip="Steps between previews on the node and in the timeline. 0 draws none while "
+            "learning; few steps show more and take longer.",
+        ),
+        io.String.Input(
+            "preview_prompts",
+            default="",
+            multiline=True,
+            advanced=True,
+            tooltip=f"One prompt per line, drawn at every preview. Empty: {when_empty}",
+        ),
+        io.Int.Input(
+            "preview_steps",
+            default=usual.steps,
+            min=1,
+            max=200,
+            advanced=True,
+            tooltip="Sampling steps of a preview. Few are quick and rough.",
+        ),
+        io.Float.Input(
+            "preview_cfg",
+            default=usual.cfg,
+            min=1.0,
+            max=30.0,
+            step=0.5,
+            advanced=True,
+            tooltip="Guidance of a preview. 1 is none; high is harsh.",
+        ),
+    ]
