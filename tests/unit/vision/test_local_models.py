@@ -48,9 +48,10 @@ def test_what_transformers_keeps_in_float32_stays_there(tmp_path: Path, dtype: t
     asked = load_blip2(save_blip2(tmp_path), CPU, dtype)
     own = type(asked._model).from_pretrained(tmp_path, torch_dtype=dtype)
     kinds = {name: weight.dtype for name, weight in asked._model.named_parameters()}
-    assert kinds == {name: weight.dtype for name, weight in own.named_parameters()}
-    wo = [kind for name, kind in kinds.items() if name.endswith("DenseReluDense.wo.weight")]
-    assert wo == [torch.float32] * 2
+    theirs = {name: weight.dtype for name, weight in own.named_parameters()}
+    wo = {n: torch.float32 for n in kinds if n.endswith("wo.weight")}  # 4.50 forgets these
+    assert len(wo) == 2
+    assert kinds == theirs | wo
     assert kinds["language_model.shared.weight"] is dtype
     seen = (
         _language_input(asked, torch.zeros(20, 24, 3)),
