@@ -51,8 +51,12 @@ class ConfigError(InputError):
     """A setting lies outside of its range."""
 
     def __init__(self, name: str, value: object, allowed: str) -> None:
-        super().__init__(f"{name} is {value!r}; it must be {allowed}.")
+        super().__init__(name, value, allowed)  # what pickle makes it anew from
         self.name = name
+
+    def __str__(self) -> str:
+        name, value, allowed = self.args
+        return f"{name} is {value!r}; it must be {allowed}."
 
 
 class ModelError(ConceptLoomError):
