@@ -25,7 +25,7 @@ def batch(
         typer.Option(help="Of a Ray cluster, or auto; by default one on this machine."),
     ] = None,
     gpus: Annotated[
-        float, typer.Option(min=0, help="For each worker; 0.5 lets two share one.")
+        float, typer.Option(min=0, help="For each worker of --workers; 0.5 lets two share one.")
     ] = 0.0,
     retries: Annotated[int, typer.Option(min=0, help="When a worker is lost.")] = 2,
 ) -> None:
@@ -63,8 +63,8 @@ def batch(
         retries=retries,
     )
     say(f"{len(outcome.done)} done now, {len(outcome.found)} before; {results}", "bold green")
-    for title, why in outcome.failed.items():
-        complain(f"{title}: {why}")
+    for job, why in outcome.failed:
+        complain(f"{job.title}: {why}")
     for job in outcome.left:
         complain(f"{job.title}: left, for what it needs failed")
     if outcome.failed:

@@ -88,8 +88,10 @@ def scene_from_folder(path: Path) -> ConceptScene:
     """
     file = path / SCENE_FILE if path.is_dir() else path
     document = _document(file)
-    pictures = _typed(document, "pictures", list, file)
-    entries = [_picture(entry, file) for entry in pictures]
+    entries = [
+        (read_image(image), {name: read_mask(mask) for name, mask in masks.items()})
+        for image, masks in _entries(document, file)
+    ]
     names = list(dict.fromkeys(name for _, masks in entries for name in masks))
     masks = {name: [masks.get(name) for _, masks in entries] for name in names}
     words = {str(n): str(w) for n, w in _typed(document, "words", dict, file, {}).items()}
@@ -97,6 +99,17 @@ def scene_from_folder(path: Path) -> ConceptScene:
     background = document.get("background", "")
     name, word = (background, "") if isinstance(background, str) else _pair(background, file)
     return with_background(scene, name, word) if name else scene
+
+
+def files_of_scene(folder: Path) -> list[Path]:
+    """The `scene.json` of a folder, and every picture and mask that it names.
+
+    Raises:
+        InputError: the file is not as the top of this module shows it.
+    """
+    file = folder / SCENE_FILE
+    entries = _entries(_document(file), file)
+    return [file, *(path for image, masks in entries for path in (image, *masks.values()))]
 
 
 def _document(file: Path) -> dict[str, Any]:
@@ -112,12 +125,17 @@ def _document(file: Path) -> dict[str, Any]:
     return document
 
 
-def _picture(entry: Any, file: Path) -> tuple[Tensor, dict[str, Tensor]]:
+def _entries(document: dict[str, Any], file: Path) -> list[tuple[Path, dict[str, Path]]]:
+    """Picture, and masks by name, of every picture of a scene."""
+    return [_entry(entry, file) for entry in _typed(document, "pictures", list, file)]
+
+
+def _entry(entry: Any, file: Path) -> tuple[Path, dict[str, Path]]:
     if not isinstance(entry, dict):
         raise InputError(f"{file}: every picture has an image and masks, but one is {entry!r:.60}.")
     masks = _typed(entry, "masks", dict, file)
-    image = read_image(_inside(file, _typed(entry, "image", str, file)))
-    return image, {str(name): read_mask(_inside(file, str(mask))) for name, mask in masks.items()}
+    image = _inside(file, _typed(entry, "image", str, file))
+    return image, {str(name): _inside(file, str(mask)) for name, mask in masks.items()}
 
 
 def _typed(entry: Any, key: str, kind: type, file: Path, default: Any = None) -> Any:
@@ -138,4 +156,4 @@ def _inside(file: Path, name: str) -> Path:
     target = os.path.realpath(os.path.join(root, name))
     if not target.startswith(root + os.sep):
         raise InputError(f"{file}: {name!r} leads out of its folder; put the picture beside it.")
-    return Path(target)
+    return file.parent / name

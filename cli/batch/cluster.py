@@ -1,67 +1,23 @@
-"""The jobs of a batch over Ray actors: whatever happens to a worker, each job is done once."""
+"""The jobs of a batch over workers: whatever happens to one of them, each job is done once."""
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from ...errors import ConceptLoomError
-from .jobs import CONCEPT, Job, Kind
+from .jobs import CONCEPT, Job, PlaceClosed, PlaceLost
 from .store import ResultStore
+from .workers import Worker
 
 LOOKS_EVERY = 1.0  # seconds in which a Ctrl-C is heard
-
-
-class Performer(Protocol):
-    """What does jobs in a worker's process: see `python_worker` and `comfyui_worker`."""
-
-    kinds: Sequence[Kind]
-
-    def perform(
-        self, kind: Kind, key: str, spec: Mapping[str, Any], files: Mapping[str, bytes]
-    ) -> dict[str, bytes]: ...
-
-
-class _Process:
-    """A Ray actor around a performer, which is made where it works."""
-
-    def __init__(self, make: Callable[[], Performer]) -> None:
-        self._performer = make()
-
-    def pid(self) -> int:
-        return os.getpid()
-
-    def perform(self, *job: Any) -> tuple[dict[str, bytes], float]:
-        began = time.monotonic()
-        return self._performer.perform(*job), time.monotonic() - began
-
-
-@dataclass
-class Worker:
-    """A place where jobs are done, in a process of its own."""
-
-    name: str
-    kinds: Sequence[Kind]
-    start: Callable[[], Any]  # a new actor
-    actor: Any = None
-
-    def __post_init__(self) -> None:
-        self.actor = self.start()
-
-    def start_again(self) -> None:
-        """A new process in place of one that died.
-
-        (Ray could restart the old actor, but refuses its tasks until that is up.)
-        """
-        self.actor = self.start()
 
 
 @dataclass
@@ -70,38 +26,11 @@ class Outcome:
 
     done: list[Job] = field(default_factory=list)
     found: list[Job] = field(default_factory=list)  # done by an earlier run
-    failed: dict[str, str] = field(default_factory=dict)  # title -> why
+    failed: list[tuple[Job, str]] = field(default_factory=list)  # and why
     left: list[Job] = field(default_factory=list)  # need a result that failed
 
 
 Told = Callable[[str, Job, str], None]  # "started" | "done" | "again" | "failed", job, worker
-
-
-def start_workers(
-    makers: Mapping[str, tuple[Sequence[Kind], Callable[[], Performer]]],
-    *,
-    address: str | None = None,
-    gpus: float = 0.0,
-) -> list[Worker]:
-    """One worker for each maker, on this machine or on the cluster at an address.
-
-    Args:
-        makers: name -> (kinds of jobs, what makes its performer).
-        address: of a Ray cluster, "auto" for the one that this machine belongs to; None starts one
-            for this run alone.
-        gpus: that each worker has for itself; a share below 1 lets several use one.
-    """
-    local = {"num_cpus": len(makers), "include_dashboard": False} if address is None else {}
-    ray.init(address=address, log_to_driver=False, logging_level="ERROR", **local)
-    process = ray.remote(num_cpus=1, num_gpus=gpus)(_Process)
-    return [
-        Worker(name, kinds, partial(process.remote, make)) for name, (kinds, make) in makers.items()
-    ]
-
-
-def stop_workers() -> None:
-    """End all workers of this run; a cluster that was there before stays."""
-    ray.shutdown()
 
 
 def run_jobs(
@@ -116,56 +45,103 @@ def run_jobs(
 
     A job whose worker dies, or fails in a way that may pass, goes to a worker again; one that
     cannot be done as it is asked (`ConceptLoomError`) does not. Jobs that need its result are left.
+    A worker whose place is lost rests, and more often than `retries` in a row gets no more jobs.
 
     Args:
         retries: further tries for each job.
         told: hears of every start and end; may raise, then nothing that is kept is lost.
     """
-    outcome = Outcome(found=[job for job in jobs if store.has(job)])
-    finished = {job.key for job in outcome.found}
-    waiting = list({job.key: job for job in jobs if job.key not in finished}.values())
-    tries: dict[str, int] = {}
-    running: dict[Any, tuple[Job, Worker]] = {}
-    while waiting or running:
-        busy = {worker.name for _, worker in running.values()}
-        for worker in (each for each in workers if each.name not in busy):
-            job = next((j for j in waiting if _can_start(j, worker, finished)), None)
-            if job is None:
+    run = _Run(jobs, store, list(workers), retries, told)
+    run.do_all()
+    return run.outcome
+
+
+class _Run:
+    """One call of `run_jobs`."""
+
+    def __init__(
+        self, jobs: Sequence[Job], store: ResultStore, workers: list[Worker], retries: int,
+        told: Told,
+    ) -> None:  # fmt: skip
+        self._store, self._workers, self._retries, self._told = store, workers, retries, told
+        self.outcome = Outcome(found=[job for job in jobs if store.has(job)])
+        self._finished = {job.key for job in self.outcome.found}
+        unique = {job.key: job for job in jobs if job.key not in self._finished}
+        self._waiting, self._tries = list(unique.values()), Counter[str]()
+        self._running: dict[Any, tuple[Job, Worker]] = {}
+
+    def do_all(self) -> None:
+        why = "there is no worker for it"
+        while self._running or self._is_wanted():
+            self._hand_out()
+            if not self._running:
+                time.sleep(LOOKS_EVERY)  # all who could are resting or starting
                 continue
-            waiting.remove(job)
-            tries[job.key] = tries.get(job.key, 0) + 1
-            told("started", job, worker.name)
-            files = _contents(job, store)
+            for handed in ray.wait(list(self._running), num_returns=1, timeout=LOOKS_EVERY)[0]:
+                why = self._take_in(handed) or why
+        for job in self._waiting:
+            if self._can_start(job):
+                self.outcome.failed.append((job, f"no worker is left: {why}"))
+            else:
+                self.outcome.left.append(job)
+
+    def _is_wanted(self) -> bool:
+        """Whether there is a job that a worker can do, now or when it is ready."""
+        return any(self._next_for(worker) for worker in self._workers)
+
+    def _next_for(self, worker: Worker) -> Job | None:
+        return next(
+            (j for j in self._waiting if j.kind in worker.kinds and self._can_start(j)), None
+        )
+
+    def _can_start(self, job: Job) -> bool:
+        return all(need.key in self._finished for need in job.needs.values())
+
+    def _hand_out(self) -> None:
+        """A job for every worker that has none."""
+        busy = {worker.name for _, worker in self._running.values()}
+        for worker in self._workers:
+            if worker.name in busy or not (job := self._next_for(worker)) or not worker.is_ready:
+                continue
+            self._waiting.remove(job)
+            self._tries[job.key] += 1
+            self._told("started", job, worker.name)
+            files = _contents(job, self._store)
             handed = worker.actor.perform.remote(job.kind, job.key, job.spec, files)
-            running[handed] = job, worker
-        if not running:
-            outcome.left = waiting  # nothing that is left can ever start
-            break
-        for handed in ray.wait(list(running), num_returns=1, timeout=LOOKS_EVERY)[0]:
-            job, worker = running.pop(handed)
-            try:
-                result, seconds = ray.get(handed)
-            except (RayActorError, RayTaskError) as error:
-                cause = error.cause if isinstance(error, RayTaskError) else error
-                if isinstance(error, RayActorError):
-                    worker.start_again()
-                if isinstance(cause, ConceptLoomError) or tries[job.key] > retries:
-                    outcome.failed[job.title] = _reason(cause)
-                    told("failed", job, worker.name)
-                else:
-                    waiting.insert(0, job)
-                    told("again", job, worker.name)
-                continue
-            about = {"attempts": tries[job.key], "seconds": round(seconds, 2)}
-            store.keep(job, result, about)
-            finished.add(job.key)
-            outcome.done.append(job)
-            told("done", job, worker.name)
-    return outcome
+            self._running[handed] = job, worker
 
+    def _take_in(self, handed: Any) -> str:
+        """What a worker made of its job; gives why it made nothing."""
+        job, worker = self._running.pop(handed)
+        try:
+            result, seconds = ray.get(handed)
+        except RayError as error:
+            cause = error.cause if isinstance(error, RayTaskError) else error
+            if cause is error:  # the process itself, or its machine
+                worker.start_again()
+            self._failed(job, worker, cause)
+            return _reason(cause)
+        worker.lost = 0
+        about = {"attempts": self._tries[job.key], "seconds": round(seconds, 2)}
+        self._store.keep(job, result, about)
+        self._finished.add(job.key)
+        self.outcome.done.append(job)
+        self._told("done", job, worker.name)
+        return ""
 
-def _can_start(job: Job, worker: Worker, finished: set[str]) -> bool:
-    return job.kind in worker.kinds and all(n.key in finished for n in job.needs.values())
+    def _failed(self, job: Job, worker: Worker, cause: BaseException) -> None:
+        if isinstance(cause, PlaceLost):
+            worker.rest()
+            if worker.lost > self._retries:
+                self._workers.remove(worker)
+        if isinstance(cause, PlaceClosed):
+            self._tries[job.key] -= 1
+        if isinstance(cause, ConceptLoomError) or self._tries[job.key] > self._retries:
+            self.outcome.failed.append((job, _reason(cause)))
+            self._told("failed", job, worker.name)
+        else:
+            self._waiting.insert(0, job)
+            self._told("again", job, worker.name)
 
 
 def _contents(job: Job, store: ResultStore) -> dict[str, bytes]:
@@ -176,4 +152,5 @@ def _contents(job: Job, store: ResultStore) -> dict[str, bytes]:
 
 def _reason(cause: BaseException) -> str:
     text = str(cause).strip() or type(cause).__name__
-    return text if isinstance(cause, ConceptLoomError) else f"{type(cause).__name__}: {text}"
+    is_told = isinstance(cause, (ConceptLoomError, PlaceLost))
+    return text if is_told else f"{type(cause).__name__}: {text}"

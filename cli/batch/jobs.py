@@ -14,13 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from ... import __version__
-from ...errors import InputError
-from ..scene_files import SCENE_FILE
+from ..scene_files import files_of_scene
 from ..train_settings import settings_from_options
-from .plan import Plan, WorkflowRow
+from .content import digest_of, digest_of_model
+from .plan import Plan, WorkflowRow, named_strength
 
 CONCEPT = "concept.safetensors"
 WORKFLOW = "workflow.json"
+
+
+class PlaceLost(Exception):
+    """What does the jobs of a worker does not answer any more; another place may do them."""
+
+
+class PlaceClosed(PlaceLost):
+    """It did not answer before the job began, so that the job is not to blame."""
 
 
 class Kind(str, Enum):
@@ -52,7 +60,7 @@ class Job:
             "version": __version__,
             "kind": self.kind.value,
             "spec": self.spec,
-            "files": {name: _digest(path) for name, path in sorted(self.files.items())},
+            "files": {name: digest_of(path) for name, path in sorted(self.files.items())},
             "needs": {name: job.key for name, job in sorted(self.needs.items())},
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -62,13 +70,6 @@ class Job:
         """Where its results are kept, below the batch's own folder."""
         readable = re.sub(r"[^A-Za-z0-9]+", "-", self.title).strip("-").lower()[:60]
         return f"{readable}-{self.key[:12]}"
-
-
-def _digest(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise InputError(f"{path} could not be read: {error.strerror}.") from error
 
 
 def jobs_of(plan: Plan, root: Path) -> list[Job]:
@@ -84,6 +85,8 @@ def jobs_of(plan: Plan, root: Path) -> list[Job]:
     model = {
         "model": plan.model,
         "layout": str(plan.layout) if plan.layout else None,
+        # for the key alone: workers open both by their names
+        "digests": [digest_of_model(str(p)) for p in (plan.model, plan.layout) if p],
         "precision": plan.precision.value,
     }
     lessons: dict[str, Job] = {}
@@ -108,10 +111,7 @@ def _drawings(
     plan: Plan, model: Mapping[str, Any], lessons: Mapping[str, Job], ready: Mapping[str, Path]
 ) -> Iterator[Job]:
     for row in plan.pictures:
-        strengths: list[tuple[str, float]] = []
-        for option in row.concepts:
-            name, _, strength = option.partition(":")
-            strengths.append((name, float(strength or 1)))
+        strengths = [named_strength(option) for option in row.concepts]
         files = {f"{name}.safetensors": ready[name] for name, _ in strengths if name in ready}
         needs = {f"{name}.safetensors": lessons[name] for name, _ in strengths if name in lessons}
         for prompt, setting, seed in product(row.prompts, row.settings, row.seeds):
@@ -122,7 +122,9 @@ def _drawings(
                 "concepts": [[f"{name}.safetensors", strength] for name, strength in strengths],
                 **setting.model_dump(),
             }
-            yield Job(Kind.DRAW, f"{prompt} {seed}", spec, files, needs)
+            given = setting.model_dump(exclude_defaults=True)
+            told = " ".join(f"{name} {value}" for name, value in given.items())
+            yield Job(Kind.DRAW, f"{prompt} {seed} {told}".strip(), spec, files, needs)
 
 
 def _workflows(row: WorkflowRow, root: Path) -> Iterator[Job]:
@@ -134,11 +136,5 @@ def _workflows(row: WorkflowRow, root: Path) -> Iterator[Job]:
 
 
 def _scene_files(folder: Path) -> dict[str, Path]:
-    """A scene.json and all that lies beside it."""
-    if not (folder / SCENE_FILE).is_file():
-        raise InputError(f"There is no {folder / SCENE_FILE}; see `conceptloom train --help`.")
-    return {
-        path.relative_to(folder).as_posix(): path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+    """Name for the worker -> file here; what else lies in the folder is not the scene's."""
+    return {path.relative_to(folder).as_posix(): path for path in files_of_scene(folder)}

@@ -22,9 +22,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from ...errors import InputError
+from ..drawing import parsed_size
 from ..models import TINYWORLD, Precision
 from ..options import MethodName
 
@@ -58,6 +66,13 @@ class DrawingRow(_Strict):
     steps: Annotated[int, Field(ge=1)] = 50
     cfg: Annotated[float, Field(ge=1)] | None = None
     size: str | None = None
+
+    @field_validator("size")
+    @classmethod
+    def _readable(cls, size: str | None) -> str | None:
+        if size is not None:
+            parsed_size(size)
+        return size
 
 
 class PicturesRow(_Strict):
@@ -94,11 +109,24 @@ class Plan(_Strict):
             raise ValueError("there is nothing to do: no concepts, no pictures, no workflows")
         for row in self.pictures:
             for option in row.concepts:
-                name = option.partition(":")[0]
+                name, _ = named_strength(option)
                 if name not in self.concepts:
                     known = ", ".join(self.concepts) or "none"
                     raise ValueError(f"pictures ask for the concept {name!r}; there is {known}")
         return self
+
+
+def named_strength(option: str) -> tuple[str, float]:
+    """(name, strength) of NAME or NAME:STRENGTH.
+
+    Raises:
+        ValueError: the strength is no number.
+    """
+    name, colon, strength = option.partition(":")
+    try:
+        return name, float(strength) if colon else 1.0
+    except ValueError as error:
+        raise ValueError(f"{option!r} should read NAME or NAME:STRENGTH") from error
 
 
 def read_plan(path: Path) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -20,7 +21,11 @@ from .jobs import Kind
 
 CFG, TINYWORLD_CFG = 7.5, 3.0  # as `conceptloom sample` draws
 KEPT = (CONCEPT, "losses.csv", "losses.png", "samples.png", "attention.png", "scene.png")
-WORKPLACE = "conceptloom-batch"  # below the machine's folder for temporary files
+
+
+def workplace(key: str) -> Path:
+    """Where a job is done: below the machine's folder for temporary files, for this user alone."""
+    return Path(tempfile.gettempdir()) / f"conceptloom-batch-{getpass.getuser()}" / key
 
 
 class PythonWorker:
@@ -40,7 +45,7 @@ class PythonWorker:
         Raises:
             ConceptLoomError: the job cannot be done as it is asked; another try would not help.
         """
-        place = Path(tempfile.gettempdir()) / WORKPLACE / key
+        place = workplace(key)
         for name, data in files.items():
             write_atomically(place / "given" / name, [data])
         made = (self._learn if kind is Kind.LEARN else self._draw)(spec, place)

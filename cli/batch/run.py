@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,12 +11,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ...errors import InputError
 from ..cancelling import Stopped
 from ..console import console
-from .cluster import Outcome, Performer, run_jobs, start_workers, stop_workers
+from .cluster import Outcome, run_jobs
 from .comfyui_worker import ComfyUIWorker
 from .jobs import Job, Kind, jobs_of
 from .plan import Plan, read_plan
 from .python_worker import PythonWorker
 from .store import ResultStore
+from .workers import Maker, start_workers, stop_workers
 
 
 def run_batch(
@@ -36,7 +37,8 @@ def run_batch(
         out: folder of the results, one for each job.
         workers: in plain Python, for concepts and pictures.
         servers: addresses of headless ComfyUIs, for workflows.
-        address, gpus: see `start_workers`.
+        address: see `start_workers`.
+        gpus: for each worker in plain Python; servers bring their own.
         retries: see `run_jobs`.
 
     Raises:
@@ -45,7 +47,7 @@ def run_batch(
     """
     plan = read_plan(file)
     jobs, store = jobs_of(plan, file.parent), ResultStore(out)
-    makers = _makers(plan, workers, servers)
+    makers = _makers(plan, workers, gpus, servers)
     _check(jobs, makers)
     columns = (
         TextColumn("{task.description}"),
@@ -66,9 +68,10 @@ def run_batch(
         if known == wanted:
             return Outcome(found=jobs), store.write_table(jobs)  # no cluster for nothing
         try:
-            at_work = start_workers(makers, address=address, gpus=gpus)
+            at_work = start_workers(makers, address=address)
             outcome = run_jobs(jobs, store, at_work, retries=retries, told=told)
         except KeyboardInterrupt as stop:
+            store.write_table(jobs)
             raise Stopped(
                 f"Stopped. What was done is kept in {out}; the same command goes on."
             ) from stop
@@ -77,21 +80,19 @@ def run_batch(
     return outcome, store.write_table(jobs)
 
 
-Makers = dict[str, tuple[Sequence[Kind], Callable[[], Performer]]]
-
-
-def _makers(plan: Plan, workers: int, servers: Sequence[str]) -> Makers:
-    makers: Makers = {}
+def _makers(plan: Plan, workers: int, gpus: float, servers: Sequence[str]) -> dict[str, Maker]:
+    makers: dict[str, Maker] = {}
     for number in range(workers):
-        makers[f"python {number + 1}"] = PythonWorker.kinds, partial(PythonWorker, plan.device)
+        make = partial(PythonWorker, plan.device)
+        makers[f"python {number + 1}"] = Maker(PythonWorker.kinds, make, gpus)
     for address in servers:
-        makers[address] = ComfyUIWorker.kinds, partial(ComfyUIWorker, address)
+        makers[address] = Maker(ComfyUIWorker.kinds, partial(ComfyUIWorker, address))
     return makers
 
 
-def _check(jobs: Sequence[Job], makers: Makers) -> None:
+def _check(jobs: Sequence[Job], makers: Mapping[str, Maker]) -> None:
     for kind in sorted({job.kind for job in jobs}, key=lambda kind: kind.value):
-        if not any(kind in kinds for kinds, _ in makers.values()):
+        if not any(kind in maker.kinds for maker in makers.values()):
             need = "--server ADDRESS" if kind is Kind.WORKFLOW else "--workers 1 or more"
             raise InputError(
                 f"The batch has jobs to {kind.value}, and there is no worker for them: give {need}."

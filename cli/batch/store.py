@@ -34,10 +34,12 @@ class ResultStore:
 
     def has(self, job: Job) -> bool:
         """Whether a job's result is there and whole."""
-        done = self.folder(job) / DONE
+        folder = self.folder(job)
         try:
-            return json.loads(done.read_text(encoding="utf-8"))["key"] == job.key
-        except (OSError, ValueError, KeyError):
+            record = json.loads((folder / DONE).read_text(encoding="utf-8"))
+            is_its = record["key"] == job.key
+            return is_its and all((folder / name).is_file() for name in record["files"])
+        except (OSError, ValueError, KeyError, TypeError):
             return False
 
     def keep(self, job: Job, files: Mapping[str, bytes], about: Mapping[str, Any]) -> None:

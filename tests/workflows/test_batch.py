@@ -15,6 +15,7 @@ from conceptloom.cli.batch.comfyui_worker import ComfyUIWorker
 from conceptloom.cli.batch.jobs import WORKFLOW, Kind
 from conceptloom.errors import InputError
 
+KEY = 64 * "0"
 # A picture goes in under a name, through a node, and is saved.
 GRAPH = {
     "1": {"class_type": "LoadImage", "inputs": {"image": "given.png"}},
@@ -40,7 +41,7 @@ def test_a_workflow_runs_with_its_values_and_its_pictures_come_back(
     server: HeadlessComfyUI, files: dict[str, bytes]
 ) -> None:
     worker = ComfyUIWorker(f"http://127.0.0.1:{server.port}")
-    made = worker.perform(Kind.WORKFLOW, "key", {"values": {"2.width": 24}}, files)
+    made = worker.perform(Kind.WORKFLOW, KEY, {"values": {"2.width": 24}}, files)
     ((name, data),) = made.items()
     assert name.startswith("3-a_")
     picture = np.asarray(Image.open(io.BytesIO(data)))
@@ -60,7 +61,7 @@ def test_a_node_that_fails_is_told_in_its_own_words(
     }  # fmt: skip
     with pytest.raises(InputError, match=r"TinyWorldScene.*no such thing"):
         worker.perform(
-            Kind.WORKFLOW, "key", {"values": {}}, {**files, WORKFLOW: json.dumps(graph).encode()}
+            Kind.WORKFLOW, KEY, {"values": {}}, {**files, WORKFLOW: json.dumps(graph).encode()}
         )
 
 
@@ -69,4 +70,4 @@ def test_a_workflow_that_comfyui_refuses_is_told(
 ) -> None:
     worker = ComfyUIWorker(f"http://127.0.0.1:{server.port}")
     with pytest.raises(InputError, match="refuses"):
-        worker.perform(Kind.WORKFLOW, "key", {"values": {"2.width": -5}}, files)
+        worker.perform(Kind.WORKFLOW, KEY, {"values": {"2.width": -5}}, files)

@@ -61,6 +61,7 @@ def test_every_combination_is_a_job_and_needs_its_concept(scene: Path) -> None:
     assert len({job.key for job in jobs}) == len({job.folder for job in jobs}) == 13
     assert all(job.needs["mug.safetensors"] is jobs[0] for job in jobs[1:])
     assert jobs[1].spec["concepts"] == [["mug.safetensors", 0.5]]
+    assert len({job.title for job in jobs}) == 13  # a table of results is read by them
 
 
 def test_a_key_changes_with_all_that_a_result_depends_on(scene: Path) -> None:
@@ -79,6 +80,34 @@ def test_a_key_changes_with_all_that_a_result_depends_on(scene: Path) -> None:
     assert set(keys(pictures=[{**PICTURES[0], "seeds": [3, 2, 1]}])) == set(before)
     write_picture(torch.zeros(16, 16, 3), scene / "scene" / "a.png")
     assert not set(keys()) & set(before)
+
+
+def test_what_else_lies_beside_a_scene_changes_nothing(scene: Path) -> None:
+    before = jobs_of(plan_of(concepts=MUG), scene)[0]
+    (scene / "scene" / ".DS_Store").write_text("x")
+    (scene / "scene" / "runs").mkdir()
+    (scene / "scene" / "runs" / "job.json").write_text("a batch's own results")
+    after = jobs_of(plan_of(concepts=MUG), scene)[0]
+    assert after.key == before.key
+    assert sorted(after.files) == ["a.png", "mask.png", "scene.json"]
+
+
+def test_another_model_of_the_same_name_is_another_job(tmp_path: Path) -> None:
+    pictures = [{"prompts": ["a"]}]
+    folder = tmp_path / "model"
+    folder.mkdir()
+    weights, large = folder / "weights.safetensors", bytearray(8 * 2**20)
+
+    def key() -> str:
+        return jobs_of(plan_of(model=str(folder), pictures=pictures), tmp_path)[0].key
+
+    weights.write_bytes(large)
+    before = key()
+    assert key() == before
+    large[4 * 2**20 :] = bytes([1]) * 4 * 2**20  # of one half a network is another one
+    weights.write_bytes(large)
+    assert key() != before
+    assert jobs_of(plan_of(pictures=pictures), tmp_path)[0].key != before
 
 
 def test_a_workflow_runs_once_for_every_combination_of_values(tmp_path: Path) -> None:
@@ -100,6 +129,8 @@ def test_a_workflow_runs_once_for_every_combination_of_values(tmp_path: Path) ->
         ("pictures: [{prompts: []}]", "pictures.0.prompts"),
         ("pictures: [{prompts: [a], settings: [{steps: 0}]}]", "steps"),
         ("pictures: [{promts: [a]}]", "promts"),
+        ("pictures: [{prompts: [a], settings: [{size: large}]}]", "size.*512x768"),
+        ("concepts: {mug: {file: a}}\npictures: [{prompts: [a], concepts: ['mug:x']}]", "NAME:STR"),
         ("model: [", "YAML"),
         ("- 1", "is no batch"),
     ],

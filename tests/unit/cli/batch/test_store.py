@@ -20,6 +20,9 @@ def test_a_result_counts_only_when_all_of_it_is_there(tmp_path: Path) -> None:
     store.keep(JOB, {"picture.png": b"x"}, ABOUT)
     assert store.has(JOB)
     assert store.file(JOB, "picture.png").read_bytes() == b"x"
+    store.file(JOB, "picture.png").unlink()
+    assert not store.has(JOB)
+    store.keep(JOB, {"picture.png": b"x"}, ABOUT)
     (store.folder(JOB) / DONE).write_text("{half")
     assert not store.has(JOB)
 
