@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import logging
-import os
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from torch import Tensor
-
 from ..errors import StorageError
+from .paths import write_atomically
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -26,7 +23,7 @@ FIRST_COLUMNS = ("step", "phase", "total")
 
 
 def write_csv(history: Sequence[Mapping[str, float]], path: Path) -> None:
-    """One line per step. Written beside and moved into place, so a reader never sees half a file.
+    """One line per step; a reader never sees half a file.
 
     Columns: step, phase, total, then all other names of any row by alphabet; a value that a row
     does not have is left empty. Numbers keep all their digits; NaN is `nan`.
@@ -40,31 +37,11 @@ def write_csv(history: Sequence[Mapping[str, float]], path: Path) -> None:
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(history)
-    _write_whole(path, text.getvalue())
-
-
-def _write_whole(path: Path, text: str) -> None:
-    beside = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        number, beside = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-        with open(number, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except OSError as error:
-        if beside is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(beside)
-        raise StorageError(
-            f"{path.name} could not be written to {path.parent}: {error.strerror}. Free some space "
-            "or choose a folder that you may write to."
-        ) from error
+    write_atomically(path, [text.getvalue().encode()])
 
 
 class TensorBoardLog:
-    """Scalars and pictures of a run for TensorBoard; does nothing where that is not installed.
+    """The losses of a run for TensorBoard; does nothing where that is not installed.
 
     Use it in a `with` block, or close it: what was added is certain to be on disk only then.
     """
@@ -79,23 +56,26 @@ class TensorBoardLog:
 
     def scalars(self, row: Mapping[str, float]) -> None:
         """A row of the history: every value but the step itself, at that step."""
-        if self._writer is None:
-            return
-        for name, value in row.items():
-            if name != "step":
-                tag = name if name == "phase" else f"loss/{name}"
-                self._writer.add_scalar(tag, value, int(row["step"]))
-
-    def picture(self, name: str, image: Tensor, step: int) -> None:
-        """A picture [H, W, 3], 0..1."""
-        if self._writer is not None:
-            whole = (image.detach().cpu().clamp(0, 1) * 255).round().byte()
-            self._writer.add_image(name, whole.numpy(), step, dataformats="HWC")
+        with self._writing() as writer:
+            for name, value in row.items():
+                if writer is not None and name != "step":
+                    tag = name if name == "phase" else f"loss/{name}"
+                    writer.add_scalar(tag, value, int(row["step"]))
 
     def close(self) -> None:
         """Write what is left; later calls do nothing."""
-        if self._writer is not None:
-            self._writer.close()
+        with self._writing() as writer:
+            self._writer = None
+            if writer is not None:
+                writer.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[SummaryWriter | None]:
+        """A disk that is full ends the log, and nothing of the run."""
+        try:
+            yield self._writer
+        except OSError as error:
+            log.warning("TensorBoard files of this run end here: %s", error)
             self._writer = None
 
     def __enter__(self) -> TensorBoardLog:

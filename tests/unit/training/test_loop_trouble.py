@@ -146,7 +146,7 @@ def test_out_of_memory_with_nothing_to_give_ends_with_advice() -> None:
 def test_out_of_memory_in_the_optimizer_ends_with_advice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    """Its moments are made at the first step of a phase; half of them are no state to go on with."""
+    """Moments are made at the first step of a phase; half of them are no state to go on with."""
     made = []
 
     def full(like: Tensor, **options: object) -> Tensor:

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from conceptloom.errors import StorageError
 from conceptloom.training import reports
@@ -43,11 +42,18 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
     def full(number: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(reports.os, "fsync", full)
-    with pytest.raises(StorageError, match="No space left"):
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match="disk is full"):
         write_csv([{"step": 1, "total": 0.1}], path)
     assert path.read_text() == "step,phase,total\n"
     assert os.listdir(tmp_path) == ["loss.csv"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other rights")
+def test_others_may_read_it_as_any_new_file(tmp_path: Path) -> None:
+    write_csv([], tmp_path / "loss.csv")
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "loss.csv").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_without_tensorboard_nothing_happens_and_one_line_says_so(
@@ -59,7 +65,6 @@ def test_without_tensorboard_nothing_happens_and_one_line_says_so(
         for _ in range(3):
             with TensorBoardLog(tmp_path) as board:
                 board.scalars({"step": 1, "total": 0.1})
-                board.picture("samples", torch.zeros(4, 4, 3), 1)
                 assert not board.is_writing
     assert [record.getMessage().count("pip install tensorboard") for record in caplog.records] == [
         1
@@ -75,12 +80,29 @@ def test_tensorboard_reads_back_what_was_written(tmp_path: Path) -> None:
         assert board.is_writing
         for step in (1, 2):
             board.scalars({"step": step, "phase": 0, "total": 0.5 / step})
-        board.picture("samples", torch.rand(8, 6, 3), 2)
     assert not board.is_writing
     board.scalars({"step": 3, "total": 9.0})  # after closing: nothing
     read = EventAccumulator(str(tmp_path))
     read.Reload()
     assert [(e.step, e.value) for e in read.Scalars("loss/total")] == [(1, 0.5), (2, 0.25)]
     assert set(read.Tags()["scalars"]) == {"phase", "loss/total"}
-    image = read.Images("samples")[0]
-    assert (image.step, image.height, image.width) == (2, 8, 6)
+
+
+def test_a_full_disk_ends_the_tensorboard_log_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Full:
+        def add_scalar(self, *_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        close = add_scalar
+
+    monkeypatch.setattr(reports, "_writer", lambda folder: Full())
+    with TensorBoardLog(tmp_path) as board:
+        board.scalars({"step": 1, "phase": 0, "total": 0.5})
+        board.scalars({"step": 2, "phase": 0, "total": 0.5})
+        assert not board.is_writing
+    with TensorBoardLog(tmp_path) as board:
+        board.close()
+        assert not board.is_writing
+    assert caplog.text.count("No space left on device") == 2
