@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,8 +33,11 @@ class _Pass:
     info: ForwardInfo
 
 
-_passes: list[_Pass] = []  # those that run at this moment; several where applications are stacked
-_depth = 0  # passes from inside of other passes
+# Of this thread, for a host may run copies of a UNet on several devices at once:
+# the passes that run at this moment, several where applications are stacked,
+_passes: ContextVar[tuple[_Pass, ...]] = ContextVar("passes", default=())
+# and how many plain passes they are inside of.
+_depth: ContextVar[int] = ContextVar("depth", default=0)
 
 
 @contextmanager
@@ -47,8 +51,7 @@ def edits_installed(
             cleanup.callback(edit.end)
             edit.begin(info)
         cleanup.enter_context(_hooked([this]))
-        _passes.append(this)
-        cleanup.callback(_passes.remove, this)
+        cleanup.callback(_passes.reset, _passes.set((*_passes.get(), this)))
         yield
 
 
@@ -58,17 +61,18 @@ def plain_pass() -> Iterator[None]:
 
     For a pass of the same UNet from inside of another one, which edits of others would change.
     """
-    global _depth
-    _depth += 1
+    before = _depth.set(_depth.get() + 1)
     try:
         yield
     finally:
-        _depth -= 1
+        _depth.reset(before)
 
 
 def checkpoint_contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """`context_fn` of torch's checkpoint: a block computed again meets the edits that change it."""
-    changing = [_Pass(p.sites, [e for e in p.edits if not e.reads_only], p.info) for p in _passes]
+    changing = [
+        _Pass(p.sites, [e for e in p.edits if not e.reads_only], p.info) for p in _passes.get()
+    ]
     return nullcontext(), _hooked(changing)
 
 
@@ -104,8 +108,10 @@ def _adding(residual: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
 
 
 def _on(module: nn.Module, hook: Callable[..., Tensor | None]) -> Any:
-    depth = _depth
-    return module.register_forward_hook(lambda *call: hook(*call) if _depth == depth else None)
+    depth = _depth.get()
+    return module.register_forward_hook(
+        lambda *call: hook(*call) if _depth.get() == depth else None
+    )
 
 
 def _hooks(sites: UNetSites, edits: Sequence[UNetEdit], info: ForwardInfo) -> Iterator[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -109,3 +110,24 @@ def test_a_pass_inside_of_another_one_meets_its_own_edits_only(host: DiffusersHo
         assert torch.equal(predict(host, Inside()), doubled)
     assert torch.equal(found[0], plain)
     assert torch.equal(found[1], tripled)
+
+
+def test_a_plain_pass_on_one_device_leaves_those_on_others_alone(host: DiffusersHost) -> None:
+    """The host may run copies of a UNet on several GPUs, each in a thread of its own."""
+    inside, done = threading.Event(), threading.Event()
+
+    def another_device() -> None:
+        with plain_pass():
+            inside.set()
+            done.wait(timeout=60)
+
+    edit, thread = Everywhere(), threading.Thread(target=another_device)
+    predict(host, edit)
+    once = len(edit.fired)
+    with edits_installed(host.sites, [edit], edit.infos[0]):
+        thread.start()
+        inside.wait(timeout=60)
+        predict(host)
+        done.set()
+        thread.join()
+    assert len(edit.fired) == 2 * once
