@@ -79,6 +79,7 @@ def load_prior(
     constraints, networks = None, [prior, model, *([vision] if vision is not None else [])]
     if decoder is not None and type(decoder).__name__ == "KandinskyPipeline":
         constraints = multilingual(decoder.text_encoder, decoder.tokenizer)
+        networks.append(decoder.text_encoder)
     return DiffusionPrior(
         text=text,
         prior=prior,
@@ -156,10 +157,7 @@ def painter_of(
 
 
 def multilingual(model: Any, tokenizer: Any) -> Callable[[Sequence[str]], Tensor]:
-    """Kandinsky 2.1's multilingual CLIP for constraints (coach.py:238-254), on the CPU.
-
-    Each text is encoded once in a run, so it may take its time there.
-    """
+    """Kandinsky 2.1's multilingual CLIP for constraints (coach.py:238-254), wherever it is."""
 
     def meant(texts: Sequence[str]) -> Tensor:
         tokens = tokenizer(

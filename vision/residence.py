@@ -15,6 +15,8 @@ _SAMPLED, _NUMBERS = 48, 128  # weights that stand for a model, and numbers of e
 class Residence:
     """Frozen modules that wait on the CPU.
 
+    A module may be in two residences: each looks where it really is.
+
     Args:
         modules: moved together; they are frozen and put into eval mode.
         device: where they compute.
@@ -22,27 +24,24 @@ class Residence:
 
     def __init__(self, modules: Sequence[Any], device: torch.device) -> None:
         self.modules, self.device = list(modules), device
-        self._is_here = device.type == "cpu"
         for module in self.modules:
             module.requires_grad_(False).eval()
 
     def here(self) -> None:
         """Bring them to their device."""
-        self._move(self.device, is_here=True)
+        self._move(self.device)
 
     def park(self) -> None:
         """Send them back, and free what they took."""
-        self._move(torch.device("cpu"), is_here=False)
+        self._move(torch.device("cpu"))
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _move(self, device: torch.device, *, is_here: bool) -> None:
-        if self.device.type == "cpu" or self._is_here == is_here:
-            return
+    def _move(self, device: torch.device) -> None:
         with fit_for_autograd():
             for module in self.modules:
-                module.to(device)
-        self._is_here = is_here
+                if next(module.parameters()).device.type != device.type:
+                    module.to(device)
 
 
 @contextmanager

@@ -14,7 +14,14 @@ from conceptloom.vision.ports import PriorSampling
 from conceptloom.vision.prior_files import load_decoder, load_prior, multilingual, painter_of
 from conceptloom.vision.vqa import Blip2, load_blip2
 
-from .tiny_files import CPU, save_blip2, save_decoder_22, save_prior, tiny_mclip
+from .tiny_files import (
+    CPU,
+    save_blip2,
+    save_decoder_21,
+    save_decoder_22,
+    save_prior,
+    tiny_mclip,
+)
 
 FLOAT = torch.float32
 SAMPLING = PriorSampling(steps=2, checkpointing=False)
@@ -126,6 +133,24 @@ def test_a_decoder_draws_what_the_prior_imagines(tmp_path: Path) -> None:
     assert 0 <= float(pictures.min()) <= float(pictures.max()) <= 1
     assert torch.equal(painter.paint(["a dog"], {}, seed=1)[0], pictures[0])
     assert not torch.equal(pictures[0], pictures[1])
+
+
+def test_constraints_are_compared_in_the_decoders_own_encoder_where_it_has_one(
+    tmp_path: Path,
+) -> None:
+    """Kandinsky 2.1's; it travels with the prior, and a run with it is another run."""
+    folder = save_prior(tmp_path / "prior", "KandinskyPriorPipeline")
+    decoder = load_decoder(save_decoder_21(tmp_path / "decoder"), FLOAT)
+    alone, together = (
+        load_prior(folder, CPU, FLOAT),
+        load_prior(folder, CPU, FLOAT, decoder=decoder),
+    )
+    own = multilingual(decoder.text_encoder, decoder.tokenizer)
+    with torch.no_grad():
+        expected = torch.nn.functional.normalize(own(["a photo of a pet"]), dim=-1)
+    assert torch.equal(together.meanings(["a photo of a pet"]), expected)
+    assert not torch.allclose(alone.meanings(["a photo of a pet"]), expected)
+    assert alone.digest != together.digest
 
 
 def test_a_decoder_of_another_width_is_refused(tmp_path: Path) -> None:
