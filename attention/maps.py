@@ -48,6 +48,7 @@ class _Projected:
     key: Tensor  # [B, K, C]
     heads: int
     grid: tuple[int, int]
+    context_length: int  # keys behind it are not the prompt's: other packs append their own
 
 
 class AttentionCapture(UNetEdit):
@@ -75,8 +76,8 @@ class AttentionCapture(UNetEdit):
         return site in self._sites
 
     def cross_attention(self, call: CrossAttentionCall) -> None:
-        grid = call.info.grid(call.site)
-        self._kept.append(_Projected(call.query, call.key, call.site.heads, grid))
+        grid, length = call.info.grid(call.site), call.info.context_length
+        self._kept.append(_Projected(call.query, call.key, call.site.heads, grid, length))
         if self._stop and len(self._kept) == self._layers:
             raise StopForward
 
@@ -115,7 +116,7 @@ def _token_probs(layer: _Projected, queries: Sequence[TokenQuery]) -> Tensor:
     key = rearrange(layer.key[rows].float(), "r k (a d) -> r a k d", a=layer.heads)
     logits = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5  # [R, heads, N, K]
     probs = logits.softmax(dim=-1).mean(dim=1)  # [R, N, K]
-    columns = [q.columns(probs.shape[-1]) for q in queries]
+    columns = [q.columns(layer.context_length) for q in queries]
     return torch.stack(
         [probs[rows.index(q.row)][:, c].sum(dim=-1) for q, c in zip(queries, columns, strict=True)]
     )

@@ -21,10 +21,13 @@ def site(name: str = "a", level: int = 1, heads: int = 1) -> TransformerSite:
     return TransformerSite(name, Place.UP, 1, level, 2, heads, 1, torch.nn.Identity())
 
 
-def captured(*layers: tuple[TransformerSite, Tensor, Tensor]) -> AttentionCapture:
+def captured(
+    *layers: tuple[TransformerSite, Tensor, Tensor], context_length: int | None = None
+) -> AttentionCapture:
     capture = AttentionCapture([layer[0] for layer in layers])
     for where, query, key in layers:
-        info = ForwardInfo((query.shape[0], 4, 2, 4), torch.zeros(1), (True,), key.shape[1])
+        length = context_length or key.shape[1]
+        info = ForwardInfo((query.shape[0], 4, 2, 4), torch.zeros(1), (True,), length)
         capture.cross_attention(
             CrossAttentionCall(where, 0, info, torch.nn.Identity(), query, key, query)
         )
@@ -60,6 +63,14 @@ def test_repeats_of_a_prompt_change_no_map() -> None:
     thrice = captured((site(), query, key.repeat(1, 3, 1))).maps(ask)
     assert torch.allclose(once, thrice, atol=1e-6)
     assert TokenQuery(0, (1, 2), 4).columns(12) == [1, 2, 5, 6, 9, 10]
+
+
+def test_keys_that_other_packs_append_belong_to_no_word() -> None:
+    query, key = torch.zeros(1, 8, 2), torch.randn(1, 3, 2)
+    appended = torch.cat([key, torch.randn(1, 2, 2)], dim=1)
+    capture = captured((site(), query, appended), context_length=3)
+    maps = capture.maps([TokenQuery(0, (p,), 3) for p in range(3)])
+    assert torch.allclose(maps, torch.full((3, 2, 4), 1 / 5))  # attention is spread over all keys
 
 
 def test_blocks_are_averaged_after_resizing() -> None:
