@@ -20,7 +20,6 @@ from .lag_maps import LagMapsNode
 from .lag_sampler import LagSampler
 from .matching import ConceptDiscovery, RoIMatching
 from .prior import LoadBlip2, LoadDiffusionPrior
-from .prior_loading import register_lab_folders
 from .regions import RegionsNode
 from .residuals import TrainPersonalizedResiduals
 from .scene import ConceptSceneNode
@@ -80,7 +79,6 @@ class ConceptLoomExtension(ComfyExtension):
 
     async def on_load(self) -> None:
         register_concept_folders()
-        register_lab_folders()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [with_checked_inputs(node) for node in NODES]

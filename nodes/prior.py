@@ -6,18 +6,15 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..vision.downloads import PRIORS, VQA
+from .model_folders import CONFIG, INDEX, models_in
 from .prior_loading import (
-    CONFIG,
-    INDEX,
     LAB,
     NONE,
     ORACLE,
     PRECISIONS,
-    PRIORS,
     TEXT_SPACE,
     TINYWORLD,
-    VQA,
-    model_folders,
     prior_from_folders,
     prior_on_base_model,
     questions_from,
@@ -40,14 +37,14 @@ class LoadDiffusionPrior(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "prior",
-                    options=[TINYWORLD, TEXT_SPACE, *model_folders(PRIORS, INDEX)],
+                    options=[TINYWORLD, TEXT_SPACE, *models_in(PRIORS, INDEX)],
                     tooltip=f"A folder of models/{PRIORS} as diffusers saves it, such as "
                     "kandinsky-2-1-prior; TinyWorld's own; or none, which compares texts in the "
                     "CLIP that is connected.",
                 ),
                 io.Combo.Input(
                     "decoder",
-                    options=[NONE, *model_folders(PRIORS, INDEX)],
+                    options=[NONE, *models_in(PRIORS, INDEX)],
                     default=NONE,
                     tooltip="Kandinsky's decoder of the same version, which draws the pictures. "
                     "None: a connected base model draws, or nobody.",
@@ -112,7 +109,7 @@ class LoadBlip2(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model_folder",
-                    options=[ORACLE, *model_folders(VQA, CONFIG)],
+                    options=[ORACLE, *models_in(VQA, CONFIG)],
                     tooltip=f"A folder of models/{VQA} such as blip2-flan-t5-xl (safetensors), or "
                     "the oracle that knows TinyWorld's shapes.",
                 ),

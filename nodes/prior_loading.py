@@ -10,20 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import comfy.model_management
-import folder_paths
 import torch
 
 from ..errors import ModelError
 from ..host.ports import Host
+from ..vision.downloads import PRIORS, VQA
 from ..vision.ports import PriorSampling
+from .model_folders import CONFIG, INDEX, models_in
 from .shared import CATEGORY, host_of
 
 if TYPE_CHECKING:
     from ..vision.ports import ConceptSpace, Painter, Questions
 
 LAB = f"{CATEGORY}/ConceptLab"
-PRIORS, VQA = "diffusion_priors", "vqa"  # folders of models/
-INDEX, CONFIG = "model_index.json", "config.json"  # what such a folder holds
 TINYWORLD, TEXT_SPACE, NONE = "TinyWorld", "none (text space)", "none"
 ORACLE = "TinyWorld oracle"
 PRECISIONS = {"half": torch.float16, "full": torch.float32}
@@ -104,30 +103,15 @@ def questions_from(model_folder: str, precision: str) -> Questions:
     return load_blip2(folder_of(VQA, CONFIG, model_folder), device, _dtype(precision, device))
 
 
-def model_folders(kind: str, holds: str) -> list[str]:
-    """Names of the folders of models/<kind> that hold a file, in order."""
-    found: dict[str, Path] = {}
-    for root in folder_paths.folder_names_and_paths.get(kind, ([], set()))[0]:
-        if Path(root).is_dir():
-            found |= {f.name: f for f in sorted(Path(root).iterdir()) if (f / holds).is_file()}
-    return sorted(found)
-
-
 def folder_of(kind: str, holds: str, name: str) -> Path:
     """A folder that a list offered; looked at again, for lists can be forged."""
-    for root in folder_paths.folder_names_and_paths.get(kind, ([], set()))[0]:
-        if name in model_folders(kind, holds) and (Path(root) / name / holds).is_file():
-            return Path(root) / name
-    raise ModelError(
-        f"There is no {name!r} in models/{kind}; put the model's folder there as it comes from "
-        "Hugging Face (safetensors), and refresh the lists (key R)."
-    )
-
-
-def register_lab_folders() -> None:
-    """Make models/diffusion_priors and models/vqa known to ComfyUI."""
-    for kind in (PRIORS, VQA):
-        folder_paths.add_model_folder_path(kind, str(Path(folder_paths.models_dir) / kind))
+    found = models_in(kind, holds)
+    if name not in found:
+        raise ModelError(
+            f"There is no {name!r} in models/{kind}; put the model's folder there as it comes from "
+            "Hugging Face (safetensors), and refresh the lists (key R)."
+        )
+    return found[name]
 
 
 def _connected(prior: str, model: Any, clip: Any, vae: Any) -> Host:

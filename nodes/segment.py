@@ -12,6 +12,7 @@ from torch import Tensor
 from ..errors import ConfigError, ImageError, ModelError
 from ..training.scene import ConceptScene, SceneImage
 from ..training.scene_preview import scene_preview
+from ..vision.downloads import DETECTORS, SEGMENTERS
 from ..vision.segmentation import (
     DINO_SOURCE,
     SAM_SOURCE,
@@ -22,11 +23,10 @@ from ..vision.segmentation import (
     segment_words,
     segmenter_from,
 )
+from .model_folders import CONFIG, models_in
 from .shared import lines_of, picture, shown
 from .template import WEAVER
 
-# Where other packs keep the same files.
-DETECTORS, SEGMENTERS = "grounding-dino", "sams"
 NONE = "(none found)"
 
 
@@ -55,12 +55,12 @@ class SegmentByText(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "detector",
-                    options=found_in(DETECTORS) or [NONE],
+                    options=[*detectors()] or [NONE],
                     tooltip=f"A folder in models/{DETECTORS} with the files of {DINO_SOURCE}.",
                 ),
                 io.Combo.Input(
                     "segmenter",
-                    options=found_in(SEGMENTERS) or [NONE],
+                    options=[*segmenters()] or [NONE],
                     tooltip=f"A folder in models/{SEGMENTERS} with the files of {SAM_SOURCE}, or "
                     "an original sam_vit_*.pth, which needs the package segment-anything.",
                 ),
@@ -120,40 +120,40 @@ def segmented(
     first, device = image[0, ..., :3], comfy.model_management.get_torch_device()
     by_hand = parsed_places(places)
     if by_hand:
-        cutter = segmenter_from(local(SEGMENTERS, segmenter, SAM_SOURCE), device)
+        cutter = segmenter_from(chosen(segmenters(), segmenter, SEGMENTERS, SAM_SOURCE), device)
         return cutter.cut(first, by_hand), [f"place {i + 1}" for i in range(len(by_hand))]
     names = list(lines_of(words))
     if not names:
         raise ConfigError("words", words, "one word or phrase per line, or places")
-    finder = GroundingDino(local(DETECTORS, detector, DINO_SOURCE), device)
-    cutter = segmenter_from(local(SEGMENTERS, segmenter, SAM_SOURCE), device)
+    finder = GroundingDino(chosen(detectors(), detector, DETECTORS, DINO_SOURCE), device)
+    cutter = segmenter_from(chosen(segmenters(), segmenter, SEGMENTERS, SAM_SOURCE), device)
     return segment_words(first, names, finder, cutter, config), names
 
 
-def found_in(kind: str) -> list[str]:
-    """Folders with a config, and original checkpoints, in a folder of models/."""
-    root = Path(folder_paths.models_dir) / kind
-    if not root.is_dir():
-        return []
-    folders = [path.name for path in root.iterdir() if (path / "config.json").is_file()]
-    files = [path.name for path in root.glob("sam_vit_*.pth")] if kind == SEGMENTERS else []
-    return sorted([*folders, *files])
+def detectors() -> dict[str, Path]:
+    """Grounding DINOs, by the names of their folders."""
+    return models_in(DETECTORS, CONFIG)
 
 
-def local(kind: str, name: str, source: str) -> Path:
+def segmenters() -> dict[str, Path]:
+    """SAMs, by the names of their folders, or of their files where they are original."""
+    return models_in(SEGMENTERS, CONFIG, "sam_vit_*.pth")
+
+
+def chosen(found: dict[str, Path], name: str, kind: str, source: str) -> Path:
     """Where a listed model lies; looked at again, for lists can be forged.
 
     Raises:
         ModelError: it is not there.
     """
-    if name not in found_in(kind):
+    if name not in found:
         raise ModelError(
             f"There is no {name!r} in models/{kind}. Put the files of {source} (from Hugging Face, "
             f"safetensors) into a folder of their own there: "
             f"{Path(folder_paths.models_dir) / kind / source.rpartition('/')[2]}, or let Download "
             "Segmentation Model do that, and press R. Masks from any other node do as well."
         )
-    return Path(folder_paths.models_dir) / kind / name
+    return found[name]
 
 
 def preview_of(image: Tensor, masks: Tensor, names: list[str]) -> Tensor:

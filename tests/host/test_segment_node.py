@@ -42,11 +42,10 @@ def test_points_and_boxes_are_cut_by_a_local_sam(
             "iou_head_hidden_dim": 16,
         },
     )  # fmt: skip
-    monkeypatch.setattr(folder_paths, "models_dir", str(folders))
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "sams", ([str(folders)], set()))
     with torch.inference_mode(False):
-        transformers.SamModel(config).save_pretrained(folders / "sams" / "sam")
+        transformers.SamModel(config).save_pretrained(folders / "sam")
     module = pack("nodes.segment")
-    assert module.found_in("sams") == ["sam"]
     place = "box 4 4 40 40\n30 30; not 2 2"
     masks, names = module.segmented(IMAGE, "", "dino", "sam", module.SegmentationConfig(), place)
     assert masks.shape == (2, SIDE, SIDE)
@@ -54,6 +53,25 @@ def test_points_and_boxes_are_cut_by_a_local_sam(
     assert module.preview_of(IMAGE[0], masks, names).ndim == 3
     with pytest.raises(pack("errors").ModelError, match="There is no 'dino' in models/grounding"):
         module.segmented(IMAGE, "cat", "dino", "sam", module.SegmentationConfig(), "")
+
+
+def test_models_of_every_folder_that_comfyui_knows_are_listed(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As with extra_model_paths.yaml, or where another pack keeps its files."""
+    roots = [folders / "models" / "sams", folders / "elsewhere"]
+    for root, name in zip(roots, ("mine", "theirs"), strict=True):
+        (root / name).mkdir(parents=True)
+        (root / name / "config.json").write_text("{}")
+        (root / "sam_vit_h_4b8939.pth").write_bytes(b"")
+    places = ([str(root) for root in [*roots, folders / "not there"]], set())
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "sams", places)
+    schema = pack("nodes.segment").SegmentByText.define_schema()
+    (segmenter,) = (given for given in schema.inputs if given.id == "segmenter")
+    assert segmenter.options == ["mine", "sam_vit_h_4b8939.pth", "theirs"]
+    found = pack("nodes.segment").segmenters()
+    assert found["theirs"] == roots[1] / "theirs"
+    assert found["sam_vit_h_4b8939.pth"].parent == roots[0], "of two alike the first"
 
 
 def test_models_that_are_not_there_say_where_they_go(executor: Executor):
