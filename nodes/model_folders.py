@@ -6,6 +6,9 @@ from pathlib import Path
 
 import folder_paths
 
+# Folders of models/; other packs have the last two under the same names.
+PRIORS, VQA = "diffusion_priors", "vqa"
+DETECTORS, SEGMENTERS = "grounding-dino", "sams"
 INDEX, CONFIG = "model_index.json", "config.json"  # what a model's folder holds
 
 

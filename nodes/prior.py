@@ -6,8 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..vision.downloads import PRIORS, VQA
-from .model_folders import CONFIG, INDEX, models_in
+from .model_folders import CONFIG, INDEX, PRIORS, VQA, models_in
 from .prior_loading import (
     LAB,
     NONE,

@@ -14,9 +14,8 @@ import torch
 
 from ..errors import ModelError
 from ..host.ports import Host
-from ..vision.downloads import PRIORS, VQA
 from ..vision.ports import PriorSampling
-from .model_folders import CONFIG, INDEX, models_in
+from .model_folders import CONFIG, INDEX, PRIORS, VQA, models_in
 from .shared import CATEGORY, host_of
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ from torch import Tensor
 from ..errors import ConfigError, ImageError, ModelError
 from ..training.scene import ConceptScene, SceneImage
 from ..training.scene_preview import scene_preview
-from ..vision.downloads import DETECTORS, SEGMENTERS
 from ..vision.segmentation import (
     DINO_SOURCE,
     SAM_SOURCE,
@@ -23,7 +22,7 @@ from ..vision.segmentation import (
     segment_words,
     segmenter_from,
 )
-from .model_folders import CONFIG, models_in
+from .model_folders import CONFIG, DETECTORS, SEGMENTERS, models_in
 from .shared import lines_of, picture, shown
 from .template import WEAVER
 
