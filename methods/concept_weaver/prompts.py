@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from ...errors import PromptError
@@ -21,8 +21,8 @@ from ...training.concept import Concept
 
 _TOKEN = re.compile(r"<[\w-]+>|\d+\.\d+|[\w'-]+|[^\w\s]")
 DETERMINERS = frozenset(
-    ("a", "an", "the", "one", "my", "your", "his", "her", "our", "their", "this", "that", "some")
-)
+    ["a", "an", "the", "my", "your", "his", "her", "its", "our", "their", "this", "that", "these"]
+) | frozenset(["those", "some", "another", "one", "two", "three", "four", "five", "six", "many"])
 JOINING = frozenset(("and", "or", ",", "&"))
 PLACING = frozenset(
     ["with", "beside", "near", "behind", "above", "below", "under", "over", "by", "next", "to"]
@@ -70,7 +70,7 @@ def weave_prompts(
     regions: list[str] = []
     for i, subject in enumerate(subjects):
         others = [span for j, span in enumerate(spans[: len(subjects)]) if j != i]
-        regions.append(_written(tokens, gaps, places[i], subject.marked, others))
+        regions.append(_written(tokens, gaps, places[i], subject.marked, others, spans[i].start))
     last = sentence
     if background:
         last = _written(tokens, gaps, places[-1], background.marked, ())
@@ -150,15 +150,17 @@ def _written(
     place: range,
     marked: str,
     others: Sequence[range],
+    own: int = 0,
 ) -> str:
     """The sentence with one word marked and other phrases dropped, else letter by letter.
 
     Args:
         gaps: what stands between the tokens.
+        own: where the phrase of the marked word begins.
     """
     kept: list[str | None] = list(tokens)
     for span in others:
-        _drop(kept, span)
+        _drop(kept, span, {own, *(other.start for other in others)})
     kept[place.start] = marked
     for i in place[1:]:
         kept[i] = None
@@ -177,12 +179,19 @@ def _written(
     return text.strip(" ,")
 
 
-def _drop(kept: list[str | None], span: range) -> None:
-    """Drop a phrase and what tied it to the phrase before it, or else to the one after it."""
+def _drop(kept: list[str | None], span: range, phrases: Collection[int]) -> None:
+    """Drop a phrase and what tied it to the phrase before it, or else to the one after it.
+
+    Args:
+        phrases: where phrases of subjects begin; a comma before anything else stays.
+    """
     for i in span:
         kept[i] = None
-    before = _run(kept, span.start - 1, -1)
-    for i in before or _run(kept, span.stop, 1):
+    tying = _run(kept, span.start - 1, -1)
+    if not tying and (after := _run(kept, span.stop, 1)):
+        ties = any(i in phrases for i in range(span.stop, after[-1] + 2))
+        tying = [i for i in after if ties or kept[i] != ","]
+    for i in tying:
         kept[i] = None
 
 

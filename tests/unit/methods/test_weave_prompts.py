@@ -65,6 +65,20 @@ def test_the_papers_example() -> None:
             ],
         ),
         (
+            "two dogs and a cat with its kitten",
+            ("dogs", "cat", "kitten"),
+            ["two <c1> dogs", "a <c2> cat", "its <c3> kitten"],
+        ),
+        (
+            "a man holding a mug next to a plant, kitchen background",
+            ("man", "mug", "plant"),
+            [
+                "a <c1> man holding, kitchen background",
+                "holding a <c2> mug, kitchen background",
+                "holding a <c3> plant, kitchen background",
+            ],
+        ),
+        (
             "a (red dog:1.2) and an ((owl)) in a (park:1.1)",
             ("dog", "owl"),
             ["a (red <c1> dog:1.2) in a (park:1.1)", "a ((<c2> owl)) in a (park:1.1)"],
