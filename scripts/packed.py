@@ -1,0 +1,76 @@
+"""comfy-test on the packed archive, in a ComfyUI of its own. See test-packed."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from headless import ROOT, HeadlessComfyUI
+
+REPORTS = ROOT / "runs" / "comfy-test"
+# What comfy-test wants to find in the pack and users have no use for.
+BESIDE = ("comfy-test.toml", "scripts/packed_hook.py")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--comfyui", type=Path, required=True)
+    given, passed_on = parser.parse_known_args()
+    with tempfile.TemporaryDirectory(prefix="conceptloom-packed-") as temporary:
+        base = Path(temporary)
+        pack = base / "custom_nodes" / "conceptloom"
+        unpack(pack)
+        route = ROOT / "scripts" / "validate_route"
+        shutil.copytree(route, base / "custom_nodes" / route.name)
+        with HeadlessComfyUI(given.comfyui, base) as server:
+            done = comfy_test(pack, server, given.comfyui, passed_on)
+            runs = [run["status"]["status_str"] for run in server.get("/history").values()]
+    print(f"{runs.count('success')} of {len(runs)} queued workflows ended well, says ComfyUI")
+    sys.exit(done or runs.count("success") != len(runs))
+
+
+def unpack(pack: Path) -> None:
+    """What `comfy node pack` makes of the tracked files, and what comfy-test needs besides."""
+    subprocess.run([sys.executable, "-m", "comfy_cli", "--skip-prompt", "node", "pack"],
+                   cwd=ROOT, check=True, env=environment({"DO_NOT_TRACK": "1"}))  # fmt: skip
+    archive = ROOT / "node.zip"
+    print(f"{archive.stat().st_size / 2**20:.1f} MiB packed")
+    with zipfile.ZipFile(archive) as packed:
+        packed.extractall(pack)
+    archive.unlink()
+    for name in BESIDE:
+        (pack / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, pack / name)
+
+
+def comfy_test(pack: Path, server: HeadlessComfyUI, comfyui: Path, passed_on: list[str]) -> int:
+    """Run it on a server that is up; gives its exit status."""
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    log = REPORTS / "server.log"  # where it looks for import errors
+    log.unlink(missing_ok=True)
+    log.symlink_to(server.base / "server.log")
+    command = [sys.executable, "-m", "comfy_test", "run"]
+    command += ["--server-url", f"http://127.0.0.1:{server.port}", *passed_on]
+    try:
+        return subprocess.run(command, cwd=pack, env=environment({
+            "COMFY_TEST_LOGS_DIR": str(REPORTS),
+            "PYTHONPATH": str(comfyui),  # its instantiation level imports folder_paths
+        })).returncode  # fmt: skip
+    finally:
+        log.unlink()
+        shutil.copy(server.base / "server.log", log)
+
+
+def environment(more: dict[str, str]) -> dict[str, str]:
+    """Without the current folder on the path: this pack has a nodes/ as ComfyUI has."""
+    return {**os.environ, "PYTHONSAFEPATH": "1", **more}
+
+
+if __name__ == "__main__":
+    main()
