@@ -13,7 +13,16 @@ from torch import Tensor
 from ..errors import ConceptFileError, ConfigError
 from ..training.concept_file import ConceptInfo, load_concept, read_concept_info
 from ..training.pictures import sample_strip
-from .shared import CONCEPTS, concept_names, concept_path, handles_told, host_of, picture, shown
+from .shared import (
+    CONCEPTS,
+    concept_names,
+    concept_path,
+    concept_stamps,
+    handles_told,
+    host_of,
+    picture,
+    shown,
+)
 from .sockets import LearnedConcept
 from .template import WEAVER
 
@@ -69,8 +78,7 @@ class ConceptBank(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, folder: str, filter: str, pick: int, **_: Any) -> str:
         """New, changed and removed files count."""
-        stamps = [(n, concept_path(n).stat().st_mtime_ns) for n in concept_names()]
-        return repr((folder, filter, pick, stamps))
+        return repr((folder, filter, pick, concept_stamps(concept_names())))
 
     @classmethod
     def execute(

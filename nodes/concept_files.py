@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from .shared import (
     SUFFIX,
     concept_names,
     concept_path,
+    concept_stamps,
     first_folder,
     handles_told,
     named_lines,
@@ -64,9 +64,10 @@ class LoadConcept(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, concept_name: str, rename: str = "") -> str:
-        """Another file under the same name is another concept."""
-        return hashlib.sha256(concept_path(concept_name).read_bytes()).hexdigest() + rename
+    def fingerprint_inputs(cls, concept_name: str | None, rename: str | None = "") -> str:
+        """Another file under the same name is another concept; what is linked comes as None."""
+        names = concept_names() if concept_name is None else [concept_name]
+        return repr((rename, concept_stamps(names)))
 
     @classmethod
     def execute(cls, concept_name: str, rename: str = "") -> io.NodeOutput:

@@ -49,6 +49,12 @@ def concept_names() -> list[str]:
     return folder_paths.get_filename_list(CONCEPTS)
 
 
+def concept_stamps(names: Iterable[str]) -> list[tuple[str, int, int]]:
+    """Name, time and size of concept files: another list when one of them was written anew."""
+    found = [(name, concept_path(name).stat()) for name in names]
+    return [(name, file.st_mtime_ns, file.st_size) for name, file in found]
+
+
 def first_folder(kind: str) -> Path:
     """The folder in which new files of a kind are saved: "loras", "embeddings", "concepts"."""
     return Path(folder_paths.get_folder_paths(kind)[0])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from executor import Executor, given, node
+from executor import Executor, given, node, pack_nodes
 
 pytestmark = pytest.mark.usefixtures("folders")
 
@@ -64,6 +64,25 @@ def test_files_are_not_replaced_unasked(executor: Executor, learned: Any, folder
         result = executor.run(again, {"concept": learned})
         assert "is there already" in result.error
         assert {path: path.stat().st_mtime_ns for path in written} == written
+
+
+def test_looking_for_changes_reads_no_file_and_bears_links(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A concept of every weight is as large as its model, and every Run looks for changes."""
+    file = folders / "models" / "concepts" / "mine.safetensors"
+    file.write_bytes(b"before")
+    stamp = pack_nodes()["ConceptLoomLoadConcept"].fingerprint_inputs
+
+    def stamps() -> list[str]:
+        return [stamp(name, rename) for name in (file.name, None) for rename in ("", None)]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path} was read"))
+        before = stamps()
+        assert before == stamps()
+    file.write_bytes(b"afterwards")
+    assert not set(before) & set(stamps())
 
 
 def test_a_full_disk_leaves_what_was_there(
