@@ -40,7 +40,7 @@ class Residence:
     def _move(self, device: torch.device) -> None:
         with fit_for_autograd():
             for module in self.modules:
-                if next(module.parameters()).device.type != device.type:
+                if any(p.device.type != device.type for p in module.parameters()):
                     module.to(device)
 
 

@@ -59,3 +59,9 @@ def test_frozen_networks_ask_for_no_gradient() -> None:
     Residence([layer], HOME)
     assert not any(weight.requires_grad for weight in layer.parameters())
     assert not layer.training
+
+
+def test_a_module_without_weights_is_everywhere() -> None:
+    residence = Residence([torch.nn.Identity()], HOME)
+    residence.here()
+    residence.park()
