@@ -11,10 +11,10 @@ from torch import Tensor
 
 from ..errors import ConfigError, InputError, PromptError
 from ..host.ports import Host, Progress, UNetEdit, no_progress
+from ..host.prompt_text import handles_in
 from ..samplers.ddim import sample_ddim, seeded_noise
 from ..training.concept import Concept, Stack, check_base, stacked
 from ..training.concept_file import load_concept
-from ..training.handles import handles_in
 from ..training.pictures import sample_strip
 from .picture_files import write_picture
 

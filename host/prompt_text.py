@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 
-HANDLE = re.compile(r"<([A-Za-z0-9_-]{1,40})>")
+NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")  # of a handle, without brackets
+HANDLE = re.compile(rf"<({NAME.pattern})>")
 
 
 def split_at_handles(text: str, known: Collection[str]) -> Iterator[tuple[str, bool]]:
@@ -26,5 +27,5 @@ def split_at_handles(text: str, known: Collection[str]) -> Iterator[tuple[str, b
 
 
 def handles_in(text: str) -> list[str]:
-    """Names in angle brackets, in order of appearance, known or not."""
-    return [match[1] for match in HANDLE.finditer(text)]
+    """Names in angle brackets, in order of first appearance, known or not."""
+    return list(dict.fromkeys(match[1] for match in HANDLE.finditer(text)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 
@@ -12,10 +11,10 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ..host.prompt_text import HANDLE
 from .palette import INK, PAPER, RGB, as_ink
 
 FINE = 2  # drawn this many times larger, so that edges come out smooth
-HANDLE = re.compile(r"<([^<>\s]+)>")
 
 Point = tuple[float, float]  # (x, y) px from the top left
 Box = tuple[float, float, float, float]  # (left, top, width, height) px

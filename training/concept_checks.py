@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from ..errors import ConceptFileError, HandleError
+from ..host.prompt_text import NAME
 from .concept import Change, Diff, LowRank
-from .handles import NAME, checked_names
+from .handles import checked_names
 from .tensor_file import Document, Entry
 
 FORMAT, VERSION = "concept", 1

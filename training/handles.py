@@ -15,11 +15,9 @@ from torch import Tensor, nn
 
 from ..errors import HandleError
 from ..host.ports import HandleVectors, Host
+from ..host.prompt_text import NAME
 
 log = logging.getLogger("conceptloom")
-
-NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
-IN_PROMPT = re.compile(rf"<({NAME.pattern})>")
 
 
 def checked_name(name: str) -> str:
@@ -65,11 +63,6 @@ def checked_names(names: Sequence[str], host: Host | None = None) -> list[str]:
                 name,
             )
     return checked
-
-
-def handles_in(text: str) -> list[str]:
-    """Names in angle brackets, in order of first appearance, learned or not."""
-    return list(dict.fromkeys(match[1] for match in IN_PROMPT.finditer(text)))
 
 
 def initialiser_note(host: Host, word: str) -> str:

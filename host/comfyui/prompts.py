@@ -16,13 +16,14 @@ from torch import Tensor
 
 from ...errors import HandleError, ModelError, PromptError, UnsupportedModelError
 from ..ports import HandleVectors, Prompt
+from ..prompt_text import HANDLE, NAME
 from .sites import unet_sites
 from .tokens import telling_tokens
 
 ENCODERS = ("clip_l", "clip_g", "clip_h")  # those of SD1 and SDXL, SDXL, SD2
 MARK = "embedding:"
 # Both forms that a user may write, so that the mark is never doubled.
-HANDLE = re.compile(r"(?:embedding:)?<([A-Za-z0-9_-]{1,40})>")
+MARKED = re.compile(rf"(?:{MARK})?{HANDLE.pattern}")
 
 
 class HandleTokens:
@@ -36,10 +37,10 @@ class HandleTokens:
 
     def _marked(self, text: str) -> str:
         # The host looks for the mark behind a space only.
-        return HANDLE.sub(lambda m: f" {MARK}<{m[1]}>" if m[1] in self.handles else m[0], text)
+        return MARKED.sub(lambda m: f" {MARK}<{m[1]}>" if m[1] in self.handles else m[0], text)
 
     def _try_get_embedding(self, embedding_name: str) -> tuple[Any, ...]:
-        match = re.match(r"<([A-Za-z0-9_-]{1,40})>", embedding_name)
+        match = HANDLE.match(embedding_name)
         if match is None or match[1] not in self.handles:
             return super()._try_get_embedding(embedding_name)  # type: ignore[misc]
         found = (self.handles[match[1]], embedding_name[match.end() :].strip())
@@ -156,7 +157,7 @@ def _vectors_by_encoder(clip: Any, handles: HandleVectors) -> dict[str, dict[str
 
 
 def _check_handle(handle: str, vectors: Mapping[str, Tensor], name: str, width: int) -> None:
-    if HANDLE.fullmatch(f"<{handle}>") is None:
+    if NAME.fullmatch(handle) is None:
         raise HandleError(f"{handle!r} cannot be a handle; use 1 to 40 letters, digits, - and _.")
     if name not in vectors or vectors[name].shape[-1] != width:
         has = ", ".join(f"{k} ({v.shape[-1]} wide)" for k, v in vectors.items())

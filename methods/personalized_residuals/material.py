@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ...errors import ImageError, PromptError
 from ...host.ports import Host
-from ...training.handles import checked_name, handles_in
+from ...host.prompt_text import handles_in
+from ...training.handles import checked_name
 from ...training.scene import SMALLEST_PX
 
 PLACE = "{}"  # of the concept in the prompt of the settings

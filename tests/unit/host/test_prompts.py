@@ -111,7 +111,8 @@ def test_unknown_handles_stay_text(host: DiffusersHost) -> None:
     ]
     assert list(split_at_handles("<mug><mug>", {"mug"})) == [("mug", True)] * 2
     assert list(split_at_handles("  ", {"mug"})) == []
-    assert handles_in("<a> <b c> <a>") == ["a", "a"]
+    assert handles_in("<b> and <a> near <b>, not < c > or <d e>") == ["b", "a"]
+    assert handles_in("(<a>:1.2)") == ["a"]
     plain = host.encode_prompt("a <dog>")
     assert plain.tokens[1:6] == (*host.tokenize("a <dog>"), END)
 

@@ -12,7 +12,6 @@ from conceptloom.training.handles import (
     HandleParameters,
     checked_name,
     checked_names,
-    handles_in,
     initial_handles,
     initial_vectors,
     initialiser_note,
@@ -66,11 +65,6 @@ def test_a_word_of_the_vocabulary_is_warned_of(caplog: pytest.LogCaptureFixture)
         assert not caplog.text
         assert checked_names(["mug"], FakeHost()) == ["mug"]
     assert "my-mug" in caplog.text
-
-
-def test_handles_are_found_in_prompts_once_each() -> None:
-    assert handles_in("<b> and <a> near <b>, not < c > or <d e>") == ["b", "a"]
-    assert handles_in("(<a>:1.2)") == ["a"]
 
 
 def test_one_token_starts_all_the_same() -> None:
