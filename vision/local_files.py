@@ -63,8 +63,9 @@ def from_folder(kind: Any, folder: Path, dtype: torch.dtype | None = None) -> An
                 weighty["torch_dtype"] = dtype
             found = kind.from_pretrained(folder, local_files_only=True, **weighty)
             return found if dtype is None or its_own else found.to(dtype)
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+    except Exception as error:  # a file cut off in its middle has an error of its own library
         raise ModelError(
-            f"{folder} could not be read as {kind.__name__}: {error} Weights must be .safetensors; "
-            "files that hold pickles (.bin, .ckpt) are not read."
+            f"{folder} could not be read as {kind.__name__}: {error} A file may be missing or cut "
+            "off: copy it again. Weights must be .safetensors; files that hold pickles (.bin, "
+            ".ckpt) are not read."
         ) from error

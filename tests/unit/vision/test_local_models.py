@@ -100,6 +100,23 @@ def test_weights_that_are_pickled_are_not_read(tmp_path: Path) -> None:
         load_blip2(folder, CPU, FLOAT)
 
 
+@pytest.mark.parametrize("kept", [0.0, 0.3, 0.9])
+def test_weights_that_were_cut_off_are_told(tmp_path: Path, kept: float) -> None:
+    """What a download that stopped leaves behind."""
+    for folder, read in (
+        (save_blip2(tmp_path / "blip2"), lambda: load_blip2(tmp_path / "blip2", CPU, FLOAT)),
+        (save_prior(tmp_path / "prior"), lambda: load_prior(tmp_path / "prior", CPU, FLOAT)),
+        (save_decoder_22(tmp_path / "22"), lambda: load_decoder(tmp_path / "22", FLOAT)),
+    ):
+        for weights in folder.rglob("*.safetensors"):
+            whole = weights.read_bytes()
+            weights.write_bytes(whole[: int(len(whole) * kept)])
+            with pytest.raises(ModelError, match=r"could not be read .* copy it again"):
+                read()
+            weights.write_bytes(whole)
+        read()
+
+
 def test_a_prior_folder_gives_what_was_saved(tmp_path: Path) -> None:
     prior = load_prior(save_prior(tmp_path), CPU, FLOAT)
     assert prior.fingerprint == "prior kandinsky 2.2, clip_l 16"
