@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .canvas import Box, Canvas, fitted, shortened
+from .grid_masks import mask_on_grid
 from .palette import ALARM, INK, QUIET, RGB, RULE, as_ink, blend, concept_colours, contrast
 from .scene import ConceptScene, SceneImage
 
@@ -31,8 +32,8 @@ def scene_preview(
     masks overlap. What is too small or overlaps too much is told in red.
 
     Args:
-        latent_grid: (h, w) of the latents; masks are taken to it as training does, by nearest
-            neighbour. None leaves that panel out.
+        latent_grid: (h, w) of the latents; masks are taken to it as training does. None leaves
+            that panel out.
         colours: of the concepts; by their place in the scene when left out.
 
     Returns:
@@ -109,7 +110,7 @@ class _Row:
         coarse = F.interpolate(grey, grid, mode="area")[0, 0, :, :, None].expand(-1, -1, 3)
         canvas.picture(0.55 * coarse + 0.4, box, smooth=False)
         for name, mask in self._picture.masks.items():
-            canvas.tint(on_grid(mask, grid) * 0.75, self._colours[name], box, smooth=False)
+            canvas.tint(mask_on_grid(mask, grid) * 0.75, self._colours[name], box, smooth=False)
         canvas.rectangle(box, edge=RULE)
 
     def _draw_legend(self, canvas: Canvas, left: float, y: float) -> None:
@@ -134,19 +135,13 @@ class _Row:
             y += self._line
 
     def _figures(self, mask: Tensor) -> tuple[str, bool]:
-        """Area, and latent cells; whether that is too little to learn from."""
+        """Area, and latent cells; whether there is too little to learn from."""
         area = float(mask.mean())
         told, is_bad = f"{_percent(area)} of the picture", area < SMALL_AREA
         if self._grid:
-            n_cells = int((on_grid(mask, self._grid) > 0).sum())
+            n_cells = int((mask_on_grid(mask, self._grid) > 0).sum())
             told += f", {n_cells} cell{'' if n_cells == 1 else 's'}"
-            is_bad = is_bad or n_cells == 0
         return told + (": too small" if is_bad else ""), is_bad
-
-
-def on_grid(mask: Tensor, grid: tuple[int, int]) -> Tensor:
-    """A mask [H, W] as training sees it on the latents, [h, w]."""
-    return F.interpolate(mask[None, None].float(), grid, mode="nearest")[0, 0]
 
 
 def overlaps(masks: Mapping[str, Tensor]) -> dict[tuple[str, str], float]:

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from conceptloom.training.canvas import shortened, text_width, wrapped
+from conceptloom.training.canvas import Canvas, shortened, text_width, wrapped
+from conceptloom.training.grid_masks import mask_on_grid
 from conceptloom.training.palette import PAPER, as_ink, concept_colours, contrast, series_colour
 from conceptloom.training.pictures import (
     attention_overlay,
@@ -16,7 +17,7 @@ from conceptloom.training.pictures import (
     stacked,
 )
 from conceptloom.training.scene import make_scene
-from conceptloom.training.scene_preview import deepest_point, on_grid, overlaps, scene_preview
+from conceptloom.training.scene_preview import deepest_point, overlaps, scene_preview
 
 GREY = 0.4
 
@@ -162,11 +163,15 @@ def test_overlap_is_told_as_share_of_the_smaller_mask() -> None:
 
 
 def test_the_latent_view_is_what_training_takes() -> None:
-    mask = torch.zeros(16, 16)
-    mask[0, 0] = 1  # nearest neighbour takes the first pixel of each cell
-    assert on_grid(mask, (4, 4)).sum() == 1
-    assert on_grid(mask.roll(1, 0), (4, 4)).sum() == 0
-    assert on_grid(mask, (2, 8)).shape == (2, 8)
+    """Between the pixels that nearest neighbour looks at a line still has its cells."""
+    told, line = [], torch.zeros(64, 64)
+    line[9] = 1
+    scene = make_scene([grey()], {"mug": [line]}, {})
+    assert mask_on_grid(line, (8, 8)).sum() == 8
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Canvas, "text", lambda canvas, place, text, *more, **_: told.append(text))
+        scene_preview(scene, (8, 8))
+    assert "1.6 % of the picture, 8 cells" in told
 
 
 def test_the_preview_shows_every_concept_in_its_colour() -> None:
