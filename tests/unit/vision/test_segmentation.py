@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from torch import Tensor
@@ -170,6 +173,56 @@ def test_boxes_and_points_move_sams_masks(sam_folder: Path) -> None:
     assert prompts[2]["input_points"].tolist() == [[[[60, 40], [2, 2], [118, 78]]]]
     assert prompts[2]["input_labels"].tolist() == [[[1, 0, 0]]]
     assert sam.cut(IMAGE, places).shape == (4, 40, 60)
+
+
+class _Predictor:
+    """The door of segment-anything's SamPredictor."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        self.network, self.seen, self.asked = network, None, list[dict[str, Any]]()
+
+    def set_image(self, image: Any) -> None:
+        self.seen = image
+
+    def predict(self, **asked: Any) -> Any:
+        self.asked.append(asked)
+        assert self.seen is not None
+        return numpy.ones((1, *self.seen.shape[:2]), bool), None, None
+
+
+class _Hostile:
+    def __reduce__(self) -> Any:
+        return Path.touch, (Path("was-here"),)
+
+
+def test_original_checkpoints_are_read_without_running_what_they_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    package = SimpleNamespace(
+        sam_model_registry={"vit_b": lambda: torch.nn.Linear(2, 1)}, SamPredictor=_Predictor
+    )
+    monkeypatch.setitem(sys.modules, "segment_anything", package)
+    weights = {"weight": torch.tensor([[3.0, 4.0]]), "bias": torch.zeros(1)}
+    torch.save(weights, tmp_path / "sam_vit_b_01ec64.pth")
+    sam = segmenter_from(tmp_path / "sam_vit_b_01ec64.pth", CPU)
+    places = [Place(box=(2, 2, 20, 20)), Place(inside=((30, 20),), outside=((1, 1),))]
+    assert sam.cut(IMAGE, places).shape == (2, 40, 60)
+    predictor: Any = sam._predictor  # type: ignore[attr-defined]
+    assert predictor.network.weight.tolist() == [[3.0, 4.0]]
+    assert (predictor.seen.dtype, predictor.seen.shape) == (numpy.uint8, (40, 60, 3))
+    boxed, pointed = predictor.asked
+    assert boxed["box"].tolist() == [2, 2, 20, 20]
+    assert boxed["point_coords"] is None
+    assert pointed["point_coords"].tolist() == [[30, 20], [1, 1]]
+    assert pointed["point_labels"].tolist() == [1, 0]
+
+    torch.save({**weights, "more": _Hostile()}, tmp_path / "sam_vit_b_evil.pth")
+    (tmp_path / "sam_vit_b_cut.pth").write_bytes(b"PK")
+    for name in ("sam_vit_b_evil.pth", "sam_vit_b_cut.pth"):
+        with pytest.raises(ModelError, match="no SAM checkpoint that can be read"):
+            segmenter_from(tmp_path / name, CPU)
+    assert not (tmp_path / "was-here").exists()
 
 
 def test_pictures_are_normalised_as_imagenets() -> None:
