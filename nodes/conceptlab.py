@@ -52,7 +52,7 @@ class AdaptiveNegativesTrainer(io.ComfyNode):
             is_output_node=True,
             hidden=[io.Hidden.unique_id],
             inputs=trainer_inputs(),
-            outputs=lab_outputs(),
+            outputs=lab_outputs(asks=True),
         )
 
     @classmethod
@@ -63,7 +63,7 @@ class AdaptiveNegativesTrainer(io.ComfyNode):
         config = lab_config(prior, (category.strip(),), knobs, negatives_of(knobs))
         progress = NodeProgress(cls.hidden.unique_id)
         made = invented(prior, handle, config, vqa, knobs, run_folder(name), progress)
-        return result_of(cls, made, checkpoint, run_folder(name), progress)
+        return result_of(cls, made, checkpoint, run_folder(name), progress, asks=True)
 
 
 class ConceptMixing(io.ComfyNode):

@@ -9,9 +9,10 @@ from .conceptlab_widgets import (
     CHILD,
     DEFAULT,
     NEGATIVES,
-    clamp_inputs,
+    ceiling_input,
     expert_inputs,
     handle_input,
+    negatives_inputs,
     prior_input,
     run_inputs,
     whole_knob,
@@ -44,7 +45,7 @@ def trainer_inputs() -> list[io.Input]:
             tooltip="Members that it shall not become, with commas between. Empty: the first is "
             "found by asking.",
         ),
-        *run_inputs("my-pet", DEFAULT),
+        *run_inputs("my-pet", DEFAULT, asks=True),
         io.Combo.Input(
             "object_or_style",
             options=[kind.value for kind in Kind],
@@ -98,7 +99,8 @@ def trainer_inputs() -> list[io.Input]:
             "Ends after this many looks in a row that bring nothing new. 0 goes on to the last "
             "step.",
         ),
-        *clamp_inputs(),
+        ceiling_input(),
+        *negatives_inputs(),
         *expert_inputs(),
     ]
 
@@ -114,7 +116,7 @@ def mixing_inputs() -> list[io.Input]:
             tooltip="One word a line, with a colon and its weight. 2 to 1 pulls twice as hard.",
         ),
         *run_inputs("my-mix", DEFAULT),
-        *clamp_inputs(),
+        ceiling_input(),
         *expert_inputs(),
     ]
 
@@ -169,18 +171,19 @@ def evolution_inputs() -> list[io.Input]:
     ]
 
 
-def lab_outputs() -> list[io.Output]:
+def lab_outputs(*, asks: bool = False) -> list[io.Output]:
+    """What `result_of` gives."""
+    row = "A row for every look: the pictures, and what the answer added."
+    left = io.String.Output("negatives", tooltip="The words that it left, for another run's list.")
     return [
         LearnedConcept.Output(
             "concept", tooltip="The chosen checkpoint, for Save, Apply, Export and Evolve."
         ),
         io.Image.Output("samples", tooltip="The gallery of the chosen checkpoint."),
-        io.Image.Output(
-            "timeline", tooltip="A row for every look: the pictures, and what the answer added."
-        ),
+        io.Image.Output("timeline", tooltip=row if asks else "A row of pictures for every look."),
         io.Image.Output("similarity_plot", tooltip="How near it is to every constraint, by step."),
         io.Image.Output("loss_plot", tooltip="The terms of the loss over the steps."),
         io.LossMap.Output("loss_map", tooltip="The losses, for ComfyUI's own Plot Loss Graph."),
-        io.String.Output("negatives", tooltip="The words that it left, for another run's list."),
+        *([left] if asks else []),
         io.String.Output("report", tooltip="Looks, similarities, checkpoints, and the file."),
     ]

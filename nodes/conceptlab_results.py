@@ -19,9 +19,10 @@ from .shared import picture, shown
 
 
 def result_of(
-    cls: Any, made: Invented, checkpoint: int, folder: Path, progress: Progress
-) -> io.NodeOutput:
-    """Outputs of all three nodes, with the checkpoint that the user chose."""
+    cls: Any, made: Invented, checkpoint: int, folder: Path, progress: Progress, *,
+    asks: bool = False,
+) -> io.NodeOutput:  # fmt: skip
+    """Outputs of `lab_outputs`, with the checkpoint that the user chose."""
     concept = made.at(checkpoint)
     chosen = checkpoint or made.album.steps[-1]
     samples = made.album.pictures(chosen)
@@ -32,10 +33,9 @@ def result_of(
     progress(1, 1, report)
     losses = {"loss": [row["total"] for row in made.history]}
     on_node = shown(cls, timeline, report)
-    return io.NodeOutput(
-        concept, samples, timeline, *map(picture, plots(made.history)), losses,
-        ", ".join(made.negatives), report, ui=on_node,
-    )  # fmt: skip
+    left = [", ".join(made.negatives)] if asks else []
+    plotted = map(picture, plots(made.history))
+    return io.NodeOutput(concept, samples, timeline, *plotted, losses, *left, report, ui=on_node)
 
 
 def plots(history: Sequence[Mapping[str, float]]) -> tuple[Tensor, Tensor]:

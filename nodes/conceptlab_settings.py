@@ -36,9 +36,10 @@ def lab_config(
     official = ConceptLabConfig()
     clamps = {"positive_ceiling": prior.ceiling, "negative_floor": prior.floor}
     for knob, of_space in clamps.items():
+        given = knobs.get(knob, getattr(official, knob))
         # Only a knob that nobody turned gives way.
-        if of_space is None or knobs[knob] != getattr(official, knob):
-            clamps[knob] = knobs[knob]
+        if of_space is None or given != getattr(official, knob):
+            clamps[knob] = given
     return ConceptLabConfig(
         positives=positives,
         weights=knobs.get("weights", ()),

@@ -25,7 +25,14 @@ def handle_input(default: str) -> io.Input:
     )
 
 
-def run_inputs(name: str, config: ConceptLabConfig | EvolutionConfig) -> list[io.Input]:
+def run_inputs(
+    name: str, config: ConceptLabConfig | EvolutionConfig, *, asks: bool = False
+) -> list[io.Input]:
+    what = (
+        "a gallery, a checkpoint and, with a VQA, a question"
+        if asks
+        else "a gallery and a checkpoint"
+    )
     return [
         io.String.Input(
             "name",
@@ -41,7 +48,7 @@ def run_inputs(name: str, config: ConceptLabConfig | EvolutionConfig) -> list[io
             "look_every",
             NEGATIVES.every,
             0,
-            "Steps between looks: a gallery, a checkpoint and, with a VQA, a question. 0 never.",
+            f"Steps between looks: {what}. 0 never.",
             advanced=False,
         ),
         whole_knob(
@@ -58,18 +65,24 @@ def run_inputs(name: str, config: ConceptLabConfig | EvolutionConfig) -> list[io
     ]
 
 
-def clamp_inputs() -> list[io.Input]:
-    near = "A space that is not CLIP's (TinyWorld, none) has a value of its own for the default."
+_OWN_VALUE = "A space that is not CLIP's (TinyWorld, none) has a value of its own for the default."
+
+
+def ceiling_input() -> io.Input:
+    return cosine_knob(
+        "positive_ceiling",
+        DEFAULT.positive_ceiling,
+        f"Similarity with the category that is near enough. Higher is more typical. {_OWN_VALUE}",
+    )
+
+
+def negatives_inputs() -> list[io.Input]:
+    """How far away negatives are far enough, and how much they count."""
     return [
-        cosine_knob(
-            "positive_ceiling",
-            DEFAULT.positive_ceiling,
-            f"Similarity with the category that is near enough. Higher is more typical. {near}",
-        ),
         cosine_knob(
             "negative_floor",
             DEFAULT.negative_floor,
-            f"Similarity with a negative that is far enough. Lower is stranger. {near}",
+            f"Similarity with a negative that is far enough. Lower is stranger. {_OWN_VALUE}",
         ),
         io.Float.Input(
             "positive_weight",

@@ -31,6 +31,7 @@ class GenerateWithPrior(io.ComfyNode):
             description="Lets the prior imagine a prompt with learned names, and draws it. The "
             "embedding also goes into ComfyUI's own unCLIPConditioning.",
             search_aliases=["kandinsky", "unclip", "conceptlab", "sample"],
+            hidden=[io.Hidden.unique_id],
             inputs=[
                 PriorSocket.Input("prior", tooltip="From Load Diffusion Prior."),
                 LearnedConcept.Input(
@@ -59,7 +60,9 @@ class GenerateWithPrior(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Image.Output("images", tooltip="The pictures; empty without a decoder."),
+                io.Image.Output(
+                    "images", tooltip="The pictures; a small black one where nobody draws."
+                ),
                 io.ClipVisionOutput.Output(
                     "clip_vision_output",
                     tooltip="The embeddings, for unCLIPConditioning with an unCLIP checkpoint of "
@@ -78,7 +81,7 @@ class GenerateWithPrior(io.ComfyNode):
         wish = Wish(prior, prompt, handles, range(seed, seed + count), sampling)
         try:
             embeddings = wish.imagined()
-            images = wish.drawn(embeddings, NodeProgress(None))
+            images = wish.drawn(embeddings, NodeProgress(cls.hidden.unique_id))
         finally:  # cancelled, too
             wish.park()
         return io.NodeOutput(images, vision_output(embeddings), ui=shown(cls, images))

@@ -120,7 +120,7 @@ def _sampler_inputs() -> list[io.Input]:
             min=0.0,
             max=1.0,
             step=0.01,
-            tooltip="1 draws anew; less keeps that much of the latent that came in.",
+            tooltip="1 draws anew; less keeps more of the latent that came in.",
         ),
     ]  # fmt: skip
 

@@ -45,8 +45,9 @@ class LoadDiffusionPrior(io.ComfyNode):
                     "decoder",
                     options=[NONE, *models_in(PRIORS, INDEX)],
                     default=NONE,
-                    tooltip="Kandinsky's decoder of the same version, which draws the pictures. "
-                    "None: a connected base model draws, or nobody.",
+                    tooltip="Kandinsky's decoder of the same version, which draws the pictures of "
+                    "a prior from a folder; none leaves them undrawn. With TinyWorld and the text "
+                    "space the base model draws, and this is not used.",
                 ),
                 io.Combo.Input(
                     "precision",

@@ -83,8 +83,9 @@ class SegmentByText(io.ComfyNode):
                     default="",
                     multiline=True,
                     advanced=True,
-                    tooltip="Instead of words, one line per mask in pixels: box 10 20 90 80, or "
-                    "points: 30 40; 50 60; not 5 5. Empty looks for the words.",
+                    tooltip="Instead of words, one line per mask in pixels: box 10 20 90 80 (left, "
+                    "top, right, bottom), or points such as 30 40; 50 60; not 5 5. Empty looks for "
+                    "the words.",
                 ),
             ],
             outputs=[

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from story_parts import BLUE, GREEN, PX, VIOLET, show
+from story_parts import BLUE, GREEN, PX, VIOLET, batched, show
 from workflow_graph import Graph, Node, Output
 
 HANDLE = "my-ornament"
@@ -111,14 +111,11 @@ def match_regions(graph: Graph) -> Graph:
     concept = graph.node("ConceptLoomLoadConcept", (60, 580), (300, 130), concept_name=LEARNED)
     source = _ornament(graph, 770, SOURCE)
     targets = [_ornament(graph, 430 + 270 * i, told, 400) for i, told in enumerate(TARGETS)]
-    pairs = graph.node(
-        "ImageBatch", (760, 430), (220, 80), image1=targets[0][0], image2=targets[1][0]
-    )
-    batch = graph.node("ImageBatch", (760, 570), (220, 80), image1=pairs[0], image2=targets[2][0])
+    batch = batched(graph, [target[0] for target in targets], (760, 430))
     matched = graph.node(
         "ConceptLoomRoIMatching", (1060, 80), (340, 420),
         model=base[0], clip=base[1], vae=base[2], concept=concept[0], source=source[0],
-        source_mask=source[1], targets=batch[0], object_word=SOURCE["object"], steps=80, rate=5e-3,
+        source_mask=source[1], targets=batch, object_word=SOURCE["object"], steps=80, rate=5e-3,
         read_steps=10,
     )  # fmt: skip
     show(graph, "The places that were found", matched[2], (1440, 80), (420, 420))
@@ -128,7 +125,7 @@ def match_regions(graph: Graph) -> Graph:
         "ConceptLoomApplyConcept", (1060, 640), (260, 130),
         model=base[0], clip=base[1], concept=concept[0],
     )  # fmt: skip
-    first = graph.node("ImageFromBatch", (1060, 830), (260, 100), image=batch[0], length=1)
+    first = graph.node("ImageFromBatch", (1060, 830), (260, 100), image=batch, length=1)
     one = graph.node("ImageFromBatch", (1060, 990), (260, 100), "First mask", image=masks[0])
     place = graph.node("ImageToMask", (1060, 1150), (260, 80), image=one[0])
     edit = graph.node(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from story_parts import BLUE, GREEN, PX, VIOLET, show
+from story_parts import BLUE, DRAWING, GREEN, PX, VIOLET, show
 from workflow_graph import Graph, Node
 
 INVENTED = "invented-tinyworld.safetensors"  # shipped in workflows/concepts
@@ -12,10 +12,6 @@ PAINTER = {"prior": "TinyWorld", "decoder": "none", "steps": 20, "cfg": 3.0, "si
 TEACHING = {"steps": 100, "learning_rate": 1e-2, "look_every": 20, "prior_steps": 3}
 SHORT = {**TEACHING, "steps": 50, "look_every": 25}
 ON_WHITE = "a photo of a {concept}\na photo of a {concept} on a white background"
-DRAWING = {
-    "seed": 7, "steps": 25, "cfg": 3.0, "sampler_name": "ddim", "scheduler": "normal",
-    "denoise": 1.0,
-}  # fmt: skip
 
 
 def invent(graph: Graph) -> Graph:
@@ -131,7 +127,7 @@ def three_generations(graph: Graph) -> Graph:
     show(graph, "Second parent", parents[1][1], (1340, 950), (200, 320))
     show(graph, "The child", child[1], (1600, 950), (200, 320))
     show(graph, "The grandchild", grandchild[1], (1820, 950), (200, 320))
-    graph.node("PreviewAny", (1120, 1340), (420, 300), "Family tree", source=grandchild[7])
+    graph.node("PreviewAny", (1120, 1340), (420, 300), "Family tree", source=grandchild[6])
     graph.group("1. A prior, who draws, who answers, a photograph", 40, 320, 540, 960, GREEN)
     graph.group("2. Parents", 620, 10, 460, 2260, VIOLET)
     graph.group("3. Child and grandchild", 1100, 10, 940, 1660, BLUE)

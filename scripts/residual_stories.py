@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from story_parts import BLUE, DRAWING, GREEN, PX, VIOLET, batched, show
 from workflow_graph import Graph, Node, Output
 
-GREEN, BLUE, VIOLET = "#3f5f3f", "#3f4f6f", "#5a4a6a"
-PX = 64  # side of a TinyWorld picture
 # object, word that comes near, background of its pictures
 BALL = ("twotone", "circle", "sky")
 BOX, FLOWER = ("split", "square", "beach"), ("flower", "star", "gray")
@@ -22,11 +21,7 @@ ELSEWHERE = "on the grass"  # where none of them was taken
 TEACHING = {  # what the command line takes for TinyWorld
     "steps": 150, "learning_rate": 5e-3, "ratio": 0.5, "rare_token": "object", "train_handle": True,
     "handle_rate": 1e-2, "preview_every": 0, "preview_steps": 20, "preview_cfg": 3.0,
-    "resolution_px": 64,
-}  # fmt: skip
-DRAWING = {
-    "seed": 7, "steps": 25, "cfg": 3.0, "sampler_name": "ddim", "scheduler": "normal",
-    "denoise": 1.0,
+    "resolution_px": PX,
 }  # fmt: skip
 
 
@@ -108,9 +103,9 @@ def two_concepts_with_lag(graph: Graph) -> Graph:
         "SaveImage", (1600, 190), (380, 380), images=decoded[0],
         filename_prefix="conceptloom/lag/two",
     )  # fmt: skip
-    graph.node("PreviewImage", (1600, 620), (520, 380), "Mask of every block", images=drawn[2])
+    show(graph, "Mask of every block", drawn[2], (1600, 620), (520, 380))
     as_image = graph.node("MaskToImage", (2020, 80), (200, 60), mask=drawn[1])
-    graph.node("PreviewImage", (2020, 190), (320, 380), "Masks, averaged", images=as_image[0])
+    show(graph, "Masks, averaged", as_image[0], (2020, 190), (320, 380))
     graph.group("1. Learn two objects apart", 40, 280, 1120, 1720, GREEN)
     graph.group("2. Both in one picture", 1180, 10, 1180, 1080, VIOLET)
     return graph
@@ -144,7 +139,7 @@ def learn_from_pictures(graph: Graph) -> Graph:
         ("Where the name looks", 5, 550, 260),
         ("Loss", 6, 860, 240),
     ):
-        graph.node("PreviewImage", (1200, top), (420, height), title, images=trained[output])
+        show(graph, title, trained[output], (1200, top), (420, height))
     saved = graph.node(
         "ConceptLoomSaveConcept", (1680, 80), (320, 130), concept=trained[0], name="my-ball",
         overwrite=True,
@@ -167,7 +162,7 @@ def learn_from_pictures(graph: Graph) -> Graph:
         filename_prefix="conceptloom/lag/learned",
     )  # fmt: skip
     as_image = graph.node("MaskToImage", (2460, 620), (200, 60), mask=drawn[1])
-    graph.node("PreviewImage", (2460, 730), (380, 240), "Where it is", images=as_image[0])
+    show(graph, "Where it is", as_image[0], (2460, 730), (380, 240))
     graph.group("1. Pictures of one thing", 40, 430, 620, 800, GREEN)
     graph.group("2. Learn", 700, 10, 940, 1220, VIOLET)
     graph.group("3. A small file", 1660, 10, 360, 1220, GREEN)
@@ -196,10 +191,4 @@ def pictures_of(graph: Graph, name: str, backgrounds: Sequence[str], top: int) -
         )
         for i, background in enumerate(backgrounds)
     ]  # fmt: skip
-    batch = pictures[0][0]
-    for i, picture in enumerate(pictures[1:]):
-        joined = graph.node(
-            "ImageBatch", (370, top + 120 * i), (200, 60), image1=batch, image2=picture[0]
-        )
-        batch = joined[0]
-    return batch
+    return batched(graph, [picture[0] for picture in pictures], (370, top))

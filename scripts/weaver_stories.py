@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from story_parts import BLUE, GREEN, PX, VIOLET
+from story_parts import BLUE, GREEN, PX, VIOLET, batched
 from workflow_graph import Graph, Node, Output
 
 # handle -> object, and the word that it starts from
@@ -149,20 +149,14 @@ def photograph_as_template(graph: Graph) -> Graph:
 def _taught(graph: Graph, base: Node, handle: str, lesson: tuple[str, str], top: int) -> Output:
     """A concept learned from three pictures of one object, each on another background."""
     name, word = lesson
-    batch: Output | None = None
-    for i, background in enumerate(TAUGHT_ON):
-        picture = graph.node(
+    pictures = [
+        graph.node(
             "ConceptLoomTinyWorldScene", (60, top + 180 * i), (270, 150),
             objects=name, background=background, seed=2 + i,
-        )  # fmt: skip
-        if batch is None:
-            batch = picture[0]
-            continue
-        joined = graph.node(
-            "ImageBatch", (370, top + 120 * (i - 1)), (200, 60), image1=batch, image2=picture[0]
         )
-        batch = joined[0]
-    assert batch is not None
+        for i, background in enumerate(TAUGHT_ON)
+    ]  # fmt: skip
+    batch = batched(graph, [picture[0] for picture in pictures], (370, top))
     trained = graph.node(
         "ConceptLoomTrainPersonalizedResiduals", (400, top + 250), (400, 420), model=base[0],
         clip=base[1], vae=base[2], images=batch, handle=handle, class_word=word, name=handle,

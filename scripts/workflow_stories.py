@@ -7,7 +7,7 @@ from typing import Any
 from clic_stories import carry_an_ornament, learn_an_ornament, match_regions, new_objects
 from conceptlab_stories import invent, invention_in_a_scene, mix, three_generations
 from residual_stories import learn_from_pictures, residuals_and_lag, two_concepts_with_lag
-from story_parts import BLUE, GREEN, PX, VIOLET, show
+from story_parts import BLUE, DRAWING, GREEN, PX, VIOLET, show
 from weaver_stories import photograph_as_template, three_with_background, train_two_weave_two
 from workflow_graph import Graph, Node, Output
 
@@ -127,7 +127,7 @@ def use_the_words(graph: Graph) -> Graph:
         sampled = graph.node(
             "KSampler", (1130, top), (280, 290),
             model=known[0], positive=positive[0], negative=nothing[0], latent_image=latent[0],
-            seed=7, steps=25, cfg=3.0, sampler_name="ddim", scheduler="normal", denoise=1.0,
+            **DRAWING,
         )  # fmt: skip
         decoded = graph.node("VAEDecode", (1440, top), (230, 60), samples=sampled[0], vae=base[2])
         graph.node(

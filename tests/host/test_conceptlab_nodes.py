@@ -56,7 +56,7 @@ TRAINER = {
     "early_stop": 0,
     "initialiser_word": "",
 }
-OUTPUTS = ["concept", "samples", "timeline", "similar", "loss", "map", "negatives", "told"]
+OUTPUTS = ["concept", "samples", "timeline", "similar", "loss", "map", "told"]
 
 
 @pytest.fixture(autouse=True)
@@ -96,15 +96,16 @@ def trainer(**inputs: Any) -> dict[str, Any]:
     return node("AdaptiveNegativesTrainer", **links, **{**TRAINER, **inputs})
 
 
-def outputs_of(place: str) -> dict[str, Any]:
-    return {name: [place, i] for i, name in enumerate(OUTPUTS)}
+def outputs_of(place: str, *, asks: bool = False) -> dict[str, Any]:
+    names = [*OUTPUTS[:-1], "negatives", "told"] if asks else OUTPUTS
+    return {name: [place, i] for i, name in enumerate(names)}
 
 
 def train(executor: Executor, *, asks: bool = True, **inputs: Any) -> Result:
     graph = {"1": loader(), "2": blip2(), "3": trainer(**inputs)}
     if asks:
         graph["3"]["inputs"]["vqa"] = ["2", 0]
-    return executor.run(graph, {}, **outputs_of("3"))
+    return executor.run(graph, {}, **outputs_of("3", asks=True))
 
 
 def test_it_invents_asks_and_saves(executor: Executor, folders: Path):
@@ -165,13 +166,15 @@ def test_a_concept_is_drawn_and_given_to_unclip(executor: Executor):
 
 
 def test_words_are_mixed_by_weight(executor: Executor):
-    inputs = {**RUN, **CLAMPS, "handle": "my-mix", "words": "cat: 3\ndog", "initialiser_word": ""}
+    inputs = {**RUN, "handle": "my-mix", "words": "cat: 3\ndog", "initialiser_word": ""}
+    inputs["positive_ceiling"] = 0.5
     graph = {"1": loader(), "2": node("ConceptMixing", prior=["1", 0], **inputs)}
     result = executor.run(graph, {}, **outputs_of("2"))
     assert result.error == ""
     recipe = result.values["concept"].recipe
     assert recipe["positives"] == ["cat", "dog"]
     assert recipe["weights"] == [3.0, 1.0]
+    assert recipe["positive_ceiling"] == 0.5
     for wrong in ("cat: much", "cat: nan"):
         graph["2"]["inputs"]["words"] = wrong
         assert "a number, such as" in executor.run(graph, {}, **outputs_of("2")).error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -50,12 +51,11 @@ LAG = [
     "use_class_word", "class_word", "mask",
 ]  # fmt: skip
 LAB_RUN = ["name", "steps", "learning_rate", "look_every", "checkpoint", "seed"]
-LAB_CLAMPS = ["positive_ceiling", "negative_floor", "positive_weight"]
 LAB_EXPERT = [
     "initialiser", "prior_steps", "prior_guidance", "checkpointing", "templates", "gallery",
     "gallery_seed", "save_every",
 ]  # fmt: skip
-LAB_OUT = ["CONCEPT", "IMAGE", "IMAGE", "IMAGE", "IMAGE", "LOSS_MAP", "STRING", "STRING"]
+LAB_OUT = ["CONCEPT", "IMAGE", "IMAGE", "IMAGE", "IMAGE", "LOSS_MAP", "STRING"]
 SURFACE = {
     "ConceptScene": (
         ["images", "masks", "concepts", "background", "vae"],
@@ -116,11 +116,11 @@ SURFACE = {
     "AdaptiveNegativesTrainer": (
         ["prior", "vqa", "handle", "category", "negatives", *LAB_RUN, "object_or_style", "locked",
          "forbidden", "question", "gradual", "most_negatives", "keep_duplicates", "early_stop",
-         *LAB_CLAMPS, "initialiser_word", *LAB_EXPERT],
-        LAB_OUT,
+         "positive_ceiling", "negative_floor", "positive_weight", "initialiser_word", *LAB_EXPERT],
+        [*LAB_OUT, "STRING"],
     ),
     "ConceptMixing": (
-        ["prior", "handle", "words", *LAB_RUN, *LAB_CLAMPS, "initialiser_word", *LAB_EXPERT],
+        ["prior", "handle", "words", *LAB_RUN, "positive_ceiling", "initialiser_word", *LAB_EXPERT],
         LAB_OUT,
     ),
     "EvolveConcepts": (
@@ -270,6 +270,15 @@ def test_every_node_has_a_help_page(node_id: str, root: Path):
     assert schema.display_name in text.splitlines()[0]
     for given in [*inputs_of(node_id), *schema.outputs]:
         assert f"`{given.id}`" in text, f"{page.name} does not tell of {given.id}"
+
+
+@pytest.mark.parametrize("node_id", IDS)
+def test_a_help_page_tells_of_nothing_that_is_gone(node_id: str, root: Path):
+    text = (root / "web" / "docs" / f"{node_id}.md").read_text(encoding="utf-8")
+    known = {given.id for given in [*inputs_of(node_id), *schema_of(node_id).outputs]}
+    cells = re.findall(r"^\| ([^|]*`[^|]*) \|", text, re.MULTILINE)
+    told = {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
+    assert told <= known, f"{sorted(told - known)} is no input or output of {node_id}"
 
 
 MOST_SECONDS = 0.3  # what the pack may cost a start of ComfyUI
