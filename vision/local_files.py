@@ -44,6 +44,22 @@ def described_folder(
     return found
 
 
+def check_kind(folder: Path, what: str, source: str, model_type: str) -> None:
+    """Whether a folder holds the model that transformers calls so.
+
+    The library would fill another one's network with chance, and only warn of it.
+
+    Raises:
+        ModelError: it holds something else, or nothing.
+    """
+    found = described_folder(folder, what, source).get("model_type")
+    if found != model_type:
+        raise ModelError(
+            f"{folder} holds a {found!r} and no {what}; choose its own folder, with the files of "
+            f"{source}."
+        )
+
+
 def from_folder(kind: Any, folder: Path, dtype: torch.dtype | None = None) -> Any:
     """A network, scheduler, tokenizer or processor of a class, on the CPU.
 

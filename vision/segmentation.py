@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import ConfigError, ImageError, MaskError, ModelError
-from .local_files import described_folder, from_folder
+from .local_files import check_kind, from_folder
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of both networks
 DINO_PX, DINO_LONGEST_PX = 800, 1333  # shorter side, and at most
@@ -119,7 +119,7 @@ class GroundingDino:
     def __init__(self, folder: Path, device: torch.device) -> None:
         from transformers import AutoTokenizer, GroundingDinoForObjectDetection
 
-        described_folder(folder, "Grounding DINO", DINO_SOURCE)
+        check_kind(folder, "Grounding DINO", DINO_SOURCE, "grounding-dino")
         kind: Any = GroundingDinoForObjectDetection
         self._network = from_folder(kind, folder, torch.float32).to(device).eval()
         self._tokenizer: Any = from_folder(AutoTokenizer, folder)
@@ -149,7 +149,7 @@ class Sam:
     def __init__(self, folder: Path, device: torch.device) -> None:
         from transformers import SamModel
 
-        described_folder(folder, "SAM", SAM_SOURCE)
+        check_kind(folder, "SAM", SAM_SOURCE, "sam")
         kind: Any = SamModel
         self._network = from_folder(kind, folder, torch.float32).to(device).eval()
         self._device = device

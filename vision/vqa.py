@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import ModelError
-from .local_files import described_folder, from_folder
+from .local_files import check_kind, from_folder
 from .residence import Residence, digest_of
 
 LONGEST_ANSWER = 20  # new tokens, as transformers' own default; a word or two is enough
@@ -62,9 +61,7 @@ def load_blip2(folder: Path, device: torch.device, dtype: torch.dtype) -> Blip2:
     """
     from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
-    kind = described_folder(folder, "BLIP-2", "Salesforce/blip2-flan-t5-xl").get("model_type")
-    if kind != "blip-2":
-        raise ModelError(f"{folder} holds a {kind!r} and no BLIP-2; choose its own folder.")
+    check_kind(folder, "BLIP-2", "Salesforce/blip2-flan-t5-xl", "blip-2")
     model = from_folder(Blip2ForConditionalGeneration, folder, dtype)
     if dtype is torch.float16:  # transformers 4.50 forgets what its Flan-T5 keeps, inside of BLIP-2
         for name, part in model.named_modules():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -253,6 +254,10 @@ def test_missing_and_damaged_files_say_what_belongs_there(
     (tmp_path / "config.json").write_text((sam_folder / "config.json").read_text())
     with pytest.raises(ModelError, match="could not be read as SamModel"):
         Sam(tmp_path, CPU)
+    for kind, read in (("sam2", Sam), ("mm-grounding-dino", GroundingDino)):
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+        with pytest.raises(ModelError, match=f"holds a '{kind}' and no"):
+            read(tmp_path, CPU)
     with pytest.raises(ModelError, match="does not say how large it is"):
         OriginalSam(tmp_path / "sam.pth", CPU)
     monkeypatch.setitem(__import__("sys").modules, "segment_anything", None)
