@@ -11,10 +11,7 @@ all of them alike.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -33,6 +30,8 @@ from base_model import (
     told_model,
 )
 from measuring import memory, processor, settle, versions
+from turns import Row, median, take_turns, tell
+from turns import ratio as paired
 
 ROOT = Path(__file__).resolve().parent.parent
 TIMES = ("seconds", "cpu")
@@ -60,7 +59,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def work(options: argparse.Namespace) -> None:
-    """Make a step for every line that comes in; tell time and losses, at the end the memory."""
+    """Make a step for every line that comes in; tell what it took and its losses."""
     import torch
     from variants import VARIANTS, Setting
 
@@ -78,68 +77,28 @@ def work(options: argparse.Namespace) -> None:
         settle(options.device)
         used = {"seconds": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
         peak = memory(options.device) - before
-        told = {**used, "peak": peak, "losses": dict(losses), "model": model}
-        sys.stdout.write(json.dumps(told) + "\n")
-        sys.stdout.flush()
+        tell(**used, peak=peak, losses=dict(losses), model=model)
     os._exit(0)  # our own loop waits in a thread for a step that never comes
 
 
 # ---------------------------------------------------------------- taking turns
 
-
-class Worker:
-    """One variant in its process."""
-
-    def __init__(self, name: str, options: argparse.Namespace) -> None:
-        command = [sys.executable, __file__, "--worker", name, *model_arguments(options)]
-        command += ["--threads", str(options.threads)]
-        # without this, a thread that waits for another burns the time of whoever shares the cores
-        environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
-        self.rows: list[dict] = []
-
-    def step(self) -> dict:
-        assert self.process.stdin
-        assert self.process.stdout
-        self.process.stdin.write("step\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"{self.process.args} ended early")
-        self.rows.append(json.loads(line))
-        return self.rows[-1]
-
-    def close(self) -> None:
-        assert self.process.stdin
-        self.process.stdin.close()
-        self.process.wait()
-
-    def median(self, key: str) -> float:
-        """Of the steps after the first, which allocates the optimizer's state."""
-        return statistics.median(row[key] for row in self.rows[1:])
-
-    @property
-    def peak(self) -> int:
-        return max(row["peak"] for row in self.rows)
+Group = dict[str, list[Row]]  # variant -> what its steps took; these took turns with each other
 
 
-Group = dict[str, Worker]
+def timed(names: list[str], options: argparse.Namespace) -> Group:
+    """The steps of some variants, taken in turns."""
+    given = [*model_arguments(options), "--threads", str(options.threads)]
+    commands = {name: [sys.executable, __file__, "--worker", name, *given] for name in names}
+
+    def told(turn: int) -> None:
+        sys.stderr.write(f"{', '.join(names)}: round {turn} of {options.rounds}\n")
+
+    return take_turns(commands, options.rounds, told)
 
 
-def take_turns(names: list[str], options: argparse.Namespace) -> Group:
-    from rich.progress import track
-
-    workers = {name: Worker(name, options) for name in names}
-    try:
-        for _ in track(range(options.rounds + 1), description=", ".join(names)):
-            for worker in workers.values():
-                worker.step()
-    finally:
-        for worker in workers.values():
-            worker.close()
-    return workers
+def peak_of(rows: list[Row]) -> int:
+    return max(row["peak"] for row in rows)
 
 
 # ---------------------------------------------------------------- the page
@@ -170,7 +129,7 @@ def page(groups: list[Group], options: argparse.Namespace, command: str) -> str:
             "",
             f"Written by `{command}` on {date.today():%d %B %Y}.",
             "",
-            f"{next(iter(groups[0].values())).rows[0]['model']}, one picture and one class "
+            f"{next(iter(groups[0].values()))[0]['model']}, one picture and one class "
             f"picture a step, two concepts, {options.dtype}.",
             "",
             _machine(options),
@@ -190,17 +149,17 @@ def page(groups: list[Group], options: argparse.Namespace, command: str) -> str:
 def _rows(groups: list[Group]) -> Iterator[str]:
     from variants import VARIANTS
 
-    every = {name: worker for group in reversed(groups) for name, worker in group.items()}
+    every = {name: rows for group in reversed(groups) for name, rows in group.items()}
     for name, variant in VARIANTS.items():
         if name not in every:
             continue
-        worker, cells = every[name], [variant.title]
-        cells += [f"{worker.median(key):.2f}" for key in TIMES]
+        peak, cells = peak_of(every[name]), [variant.title]
+        cells += [f"{median(every[name], key):.2f}" for key in TIMES]
         for one, other in ((name, "plain"), ("official", name)):
             found = ratio(groups, one, other)
             cells += [f"{found[key]:.2f}" if found else "" for key in TIMES]
-        cells.append(f"{worker.peak / 2**20:.0f}")
-        cells.append(f"{worker.peak / every['official'].peak:.2f}" if "official" in every else "")
+        cells.append(f"{peak / 2**20:.0f}")
+        cells.append(f"{peak / peak_of(every['official']):.2f}" if "official" in every else "")
         yield "| " + " | ".join(cells) + " |"
 
 
@@ -223,8 +182,7 @@ def ratio(groups: list[Group], name: str, other: str) -> dict[str, float] | None
 
 
 def _paired(group: Group, name: str, other: str) -> dict[str, float]:
-    pairs = list(zip(group[name].rows[1:], group[other].rows[1:], strict=True))
-    return {key: statistics.median(a[key] / b[key] for a, b in pairs) for key in TIMES}
+    return {key: paired(group[name], group[other], key) for key in TIMES}
 
 
 def _findings(groups: list[Group]) -> Iterator[str]:
@@ -235,17 +193,17 @@ def _findings(groups: list[Group]) -> Iterator[str]:
             yield f"| {told} | {found['seconds']:.3f} | {found['cpu']:.3f} |"
     pair = groups[0]
     if "official" in pair and "full" in pair:
-        share = pair["full"].peak / pair["official"].peak
-        apart = largest_difference(pair["full"].rows, pair["official"].rows)
+        share = peak_of(pair["full"]) / peak_of(pair["official"])
+        apart = largest_difference(pair["full"], pair["official"])
         yield ""
         yield f"Peak memory, promised at most 0.25 of the official recipe's: {share:.3f}."
         yield (
             f"On the same draws, every loss term of the two agrees to {apart:.0e} of its value, "
-            f"over {len(pair['full'].rows)} steps."
+            f"over {len(pair['full'])} steps."
         )
 
 
-def largest_difference(ours: list[dict], theirs: list[dict]) -> float:
+def largest_difference(ours: list[Row], theirs: list[Row]) -> float:
     """Over all steps and loss terms, relative."""
     return max(
         abs(a["losses"][name] / value - 1)
@@ -289,7 +247,9 @@ def main() -> None:
     chosen = [[name for name in group if name in wanted] for group in GROUPS]
     if "official" not in wanted:  # then "full" is timed beside "plain" alone
         del chosen[0]
-    groups = [take_turns(names, options) for names in chosen if names]
+    # without this, a thread that waits for another burns the time of whoever shares the cores
+    os.environ["OMP_WAIT_POLICY"] = "passive"
+    groups = [timed(names, options) for names in chosen if names]
     command = " ".join(["python benchmarks/break_a_scene_step.py", *sys.argv[1:]])
     text = page(groups, options, command)
     if target := page_of(options, options.output, ROOT / PAGE, "35m"):

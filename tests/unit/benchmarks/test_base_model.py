@@ -17,7 +17,7 @@ from base_model import (
     picture_side,
     told_model,
 )
-from break_a_scene_step import Worker, ratio
+from break_a_scene_step import ratio
 from draws import draw_for, make_pictures, scene_of
 from models import PRESETS
 from official_recipe import OfficialRecipe
@@ -117,9 +117,10 @@ def test_official_and_ours_agree_on_a_model_that_predicts_v(saved_model: Path) -
 
 
 def test_a_part_of_the_variants_is_compared_where_it_can_be() -> None:
-    workers = {name: Worker.__new__(Worker) for name in ("official", "full")}
-    for worker, seconds in zip(workers.values(), (6.0, 2.0), strict=True):
-        worker.rows = [{"seconds": 9.0, "cpu": 9.0}, {"seconds": seconds, "cpu": 2 * seconds}]
-    assert ratio([workers], "official", "full") == {"seconds": 3.0, "cpu": 3.0}
-    assert ratio([workers], "maps", "forward") is None
-    assert ratio([workers], "official", "forward") is None
+    told = {
+        name: [{"seconds": 9.0, "cpu": 9.0}, {"seconds": seconds, "cpu": 2 * seconds}]
+        for name, seconds in (("official", 6.0), ("full", 2.0))
+    }
+    assert ratio([told], "official", "full") == {"seconds": 3.0, "cpu": 3.0}
+    assert ratio([told], "maps", "forward") is None
+    assert ratio([told], "official", "forward") is None
