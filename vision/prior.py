@@ -212,8 +212,8 @@ def cut_square(
     """
     pixels = images[..., :3].movedim(-1, 1).float()
     height, width = pixels.shape[-2:]
-    scale = (shorter or side) / min(height, width)
-    size = (max(side, round(height * scale)), max(side, round(width * scale)))
+    shortest = min(height, width)  # whole px, rounded down, as torchvision and transformers do
+    size = (shorter or side) * height // shortest, (shorter or side) * width // shortest
     if size != (height, width):
         pixels = functional.interpolate(pixels, size, mode="bicubic", antialias=True)
     top, left = (size[0] - side) // 2, (size[1] - side) // 2

@@ -8,6 +8,7 @@ import torch
 from conceptloom.errors import ConfigError, PromptError, UnsupportedModelError
 from conceptloom.vision.clip_space import ClipSpace
 from conceptloom.vision.ports import PriorSampling
+from conceptloom.vision.prior import cut_square
 from conceptloom.vision.text_side import ClipText, HostText, end_position
 
 from ..tiny_models import assert_unchanged, snapshot, tiny_host
@@ -143,6 +144,21 @@ def test_meanings_and_looks_have_unit_length() -> None:
         torch.testing.assert_close(found.norm(dim=1), torch.ones(2))
     assert not torch.allclose(seen[0], seen[1])
     assert prior.blank().shape == (1, WIDTH)
+
+
+@pytest.mark.parametrize("size", [(30, 22), (44, 97), (16, 16)])
+def test_pictures_are_cut_as_clips_own_processor_cuts_them(size: tuple[int, int]) -> None:
+    transformers = pytest.importorskip("transformers")
+    at = torch.linspace(0, 3, size[0])[:, None], torch.linspace(0, 5, size[1])[None]
+    image = torch.stack([(at[0] + at[1]).sin(), (at[0] * at[1]).cos(), at[0] + 0 * at[1]], dim=-1)
+    image = (image - image.min()) / (image.max() - image.min())
+    processor = transformers.CLIPImageProcessor(
+        size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}
+    )
+    bytes_ = (image * 255).round().byte().numpy()
+    expected = processor(bytes_, return_tensors="pt").pixel_values
+    found = cut_square(image[None], 16)
+    torch.testing.assert_close(found, expected, atol=0.03, rtol=0)  # theirs rounds to bytes
 
 
 def test_constraints_may_have_an_encoder_of_their_own() -> None:
