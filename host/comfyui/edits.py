@@ -19,6 +19,7 @@ from ..hooks import edits_installed
 from ..ports import ForwardInfo, Schedule, Tokens, UNetEdit, UNetSites, WaitsForPrompt
 from .schedule import schedule_of
 from .sites import unet_sites
+from .slots import Slot
 from .tokens import tokens_by_conditioning
 
 
@@ -39,21 +40,10 @@ class _Run:
 
     sigmas: Tensor | None
     prompts: Mapping[Any, tuple[int, str, Tokens]] = field(default_factory=dict)
-    lists: Sequence[
-        str
-    ] = ()  # "positive", "negative", ... in the order of the evaluation; "" unknown
+    # "positive", "negative", ... in the order of the evaluation; "" is not known.
+    lists: Sequence[str] = ()
     one_by_one: bool = False  # some edit had to see another prompt first
     edits: dict[nn.Module, tuple[UNetSites, Sequence[UNetEdit]]] = field(default_factory=dict)
-
-
-class _Slot:
-    """Where the wrappers of one application meet. Copies of a MODEL's options share it."""
-
-    def __init__(self) -> None:
-        self.run: _Run | None = None
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Slot:
-        return self
 
 
 def with_edits(
@@ -77,30 +67,27 @@ def with_edits(
     """
     unet_sites(model.model.diffusion_model)
     schedule = schedule_of(model.get_model_object("model_sampling"))
-    slot = _Slot()
+    slot: Slot[_Run] = Slot()
 
     def sample(
         executor: Any, noise: Any, latent: Any, sampler: Any, sigmas: Any, *args: Any, **kwargs: Any
     ) -> Any:
-        run = _Run(sigmas, tokens_by_conditioning(executor.class_obj))
-        outer, slot.run = slot.run, run  # runs may nest
-        try:
+        with slot.filled(_Run(sigmas, tokens_by_conditioning(executor.class_obj))):
             return executor(noise, latent, sampler, sigmas, *args, **kwargs)
-        finally:
-            slot.run = outer
 
     def forward(
-        executor: Any, x: Tensor, timesteps: Tensor, context: Tensor, *args: Any, **kwargs: Any
-    ) -> Any:
+        executor: Any, x: Tensor, timesteps: Tensor, context: Tensor, y: Any = None,
+        control: Any = None, transformer_options: Any = None, **more: Any,
+    ) -> Any:  # fmt: skip
         unet, run = executor.class_obj, slot.run or _Run(None)
         if unet not in run.edits:
             sites = unet_sites(unet)
             started = SamplingRun(sites, schedule, run.sigmas, _named(run.prompts), unet)
             run.edits[unet] = sites, make_edits(started)
         sites, edits = run.edits[unet]
-        info = _info(x, timesteps, context, _transformer_options(args, kwargs), run)
-        with edits_installed(sites, edits, info):
-            return executor(x, timesteps, context, *args, **kwargs)
+        options = transformer_options or {}
+        with edits_installed(sites, edits, _info(x, timesteps, context, options, run)):
+            return executor(x, timesteps, context, y, control, options, **more)
 
     def evaluate(executor: Any, model: Any, conds: Any, x: Tensor, *args: Any) -> Any:
         run = slot.run or _Run(None)
@@ -154,13 +141,6 @@ def _named(prompts: Mapping[Any, tuple[int, str, Tokens]]) -> dict[str, Tokens]:
     """Tokens of every prompt that tells them, by a name that a user understands."""
     told = [(name, tokens) for _, name, tokens in prompts.values() if tokens]
     return {f"{name} {i + 1}": tokens for i, (name, tokens) in enumerate(told)}
-
-
-def _transformer_options(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    options = kwargs.get("transformer_options")
-    if options is None:  # y, control, transformer_options
-        options = args[2] if len(args) > 2 else {}
-    return options
 
 
 def _info(

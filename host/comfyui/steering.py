@@ -24,6 +24,7 @@ from ..hooks import edits_installed
 from ..ports import ForwardInfo, StopForward, Tokens, UNetEdit, UNetSites
 from .schedule import schedule_of
 from .sites import unet_sites
+from .slots import Slot
 from .tokens import tokens_by_conditioning
 from .training import autograd_possible, checkpointed, exact_attention
 from .weights import kept_for_autograd, unet_weights, usable
@@ -65,16 +66,6 @@ class _Run:
     asked: Tokens | None = None  # tokens of the prompt whose gradient is being computed
 
 
-class _Slot:
-    """Where the wrappers of one application meet. Copies of a MODEL's options share it."""
-
-    def __init__(self) -> None:
-        self.run: _Run | None = None
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Slot:
-        return self
-
-
 def with_steering(
     model: Any,
     key: str,
@@ -96,7 +87,7 @@ def with_steering(
     """
     unet_sites(model.model.diffusion_model)
     schedule_of(model.get_model_object("model_sampling"))
-    slot = _Slot()
+    slot: Slot[_Run] = Slot()
 
     def sample(
         executor: Any, noise: Any, latent: Any, sampler: Any, sigmas: Any, *args: Any, **kwargs: Any
@@ -105,18 +96,17 @@ def with_steering(
         prompts = tokens_by_conditioning(guider)
         told = [tokens for _, name, tokens in prompts.values() if name == "positive" and tokens]
         steering = make_steering({f"positive {i + 1}": tokens for i, tokens in enumerate(told)})
-        outer, slot.run = slot.run, _Run(steering, sigmas, prompts, guider.model_patcher)
-        try:
-            steered = _steered(sampler, functools.partial(_steer, slot.run, guider))
+        run = _Run(steering, sigmas, prompts, guider.model_patcher)
+        steered = _steered(sampler, functools.partial(_steer, run, guider))
+        with slot.filled(run):
             return executor(noise, latent, steered, sigmas, *args, **kwargs)
-        finally:
-            slot.run = outer
 
     def forward(executor: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         run = slot.run
         if run is None or run.asked is None:
             return executor(x, *args, **kwargs)
-        run.gradients.append(_gradient(run, executor, x, args, kwargs, checkpointing))
+        with checkpointed(executor.class_obj) if checkpointing else nullcontext():
+            run.gradients.append(_gradient(run, executor, x, *args, **kwargs))
         raise StopForward
 
     patched = model.clone()
@@ -149,44 +139,38 @@ def _steer(run: _Run, guider: Any, x: Tensor, sigma: Tensor, options: dict[str, 
 
 
 def _gradient(
-    run: _Run, executor: Any, x: Tensor, args: tuple[Any, ...], kwargs: Any, checkpointing: bool
-) -> Tensor:
+    run: _Run, executor: Any, x: Tensor, timesteps: Tensor, context: Tensor,
+    y: Tensor | None = None, control: Any = None, transformer_options: Any = None, **more: Any,
+) -> Tensor:  # fmt: skip
     """The steering's gradient to the UNet's input; leaves the UNet as it was."""
-    unet, sites = executor.class_obj, unet_sites(executor.class_obj)
-    with (
-        autograd_possible(),
-        kept_for_autograd(run.patcher, unet_weights(unet)),
-        checkpointed(unet) if checkpointing else nullcontext(),
-    ):
-        timesteps, context, *more = _usable(args)
-        given = _usable(kwargs)
-        options = dict(given.pop("transformer_options", None) or more[2])
-        given["transformer_options"] = options
-        exact_attention(options)
-        rows = x.shape[0]
+    unet, tokens = executor.class_obj, run.asked or ()
+    sites, rows = unet_sites(unet), x.shape[0]
+    with autograd_possible(), kept_for_autograd(run.patcher, unet_weights(unet)):
+        timesteps, context, y, more = _usable((timesteps, context, y, more))
         info = ForwardInfo(
-            tuple(x.shape), timesteps, (True,) * rows, context.shape[1],
-            (run.asked or (),) * rows, tuple(range(rows)),
+            tuple(x.shape), timesteps, (True,) * rows, context.shape[1], (tokens,) * rows,
+            tuple(range(rows)),
         )  # fmt: skip
 
         def forward(moving: Tensor, edit: UNetEdit) -> object:
+            options = dict(transformer_options or {})
+            exact_attention(options)
+            # A pass takes the tensors of a ControlNet off their lists: every one gets its own.
+            given = moving.to(x.dtype), timesteps, context, y, _usable(control), options
             with edits_installed(sites, [edit], info):
-                return executor(moving.to(x.dtype), timesteps, context, *more[:2], **given)
+                return executor(*given, **more)
 
-        return run.steering.gradient(forward, usable(x).float(), sites, run.asked or ())
+        return run.steering.gradient(forward, usable(x).float(), sites, tokens)
 
 
 def _usable(value: Any) -> Any:
-    """Every tensor in nested arguments as autograd can keep it."""
+    """Nested arguments of the host with every tensor as autograd can keep it; containers anew."""
     if isinstance(value, Tensor):
         return usable(value)
     if isinstance(value, (list, tuple)):
         return type(value)(_usable(part) for part in value)
     if isinstance(value, dict):
-        return {
-            name: part if name == "transformer_options" else _usable(part)
-            for name, part in value.items()
-        }
+        return {name: _usable(part) for name, part in value.items()}
     return value
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
+from typing import NamedTuple
 
 import comfy.model_management
 import pytest
 import torch
+from comfy.patcher_extension import WrappersMP
 from executor import load_pack, pack_nodes
 from nodes import KSampler
 from tiny_models import Graph, assert_same_state, graph_of, left_behind, make_graph, state_of
 
+from conceptloom.attention.maps import AttentionCapture, TokenQuery
 from conceptloom.errors import PromptError
 from conceptloom.host.comfyui.edits import with_edits
 from conceptloom.host.comfyui.host import ComfyHost
@@ -172,6 +175,53 @@ def test_edits_and_patches_of_others_take_part(sd1: Graph):
     alone, only = steered(sd1)
     sample(sd1, alone)
     assert not torch.allclose(guides[0].gradients[0][1], only[0].gradients[0][1])
+
+
+def test_options_of_other_packs_reach_a_guided_pass_as_they_are(sd1: Graph):
+    class Settings(NamedTuple):
+        strength: float
+        seen: list
+
+    model, guides = steered(sd1)
+    mine, autograd = Settings(0.5, []), []
+
+    def patch(n, extra):
+        autograd.append(torch.is_grad_enabled())
+        extra["other_pack"].seen.append(extra["other_pack"].strength)
+        return n
+
+    model.model_options["transformer_options"]["other_pack"] = mine
+    model.set_model_attn2_output_patch(patch)
+    sample(sd1, model)
+    assert guides[0].gradients
+    assert set(autograd) == {True, False}
+    assert len(mine.seen) == len(autograd)
+
+
+def test_a_control_net_takes_part_in_every_pass_of_a_gradient(sd1: Graph):
+    maps = []
+
+    class Twice(Guide):
+        def gradient(self, forward, latent, sites, tokens):
+            for _ in range(2):
+                capture = AttentionCapture(guided_sites(sites))
+                forward(latent, capture)
+                maps.append(capture.maps([TokenQuery(0, (2,), 77)], (8, 8)).detach())
+            return super().gradient(forward, latent, sites, tokens)
+
+    def controlled(executor, x, t, concat, context, control, options, **more):
+        return executor(x, t, concat, context, controls.pop(), options, **more)
+
+    model = with_steering(sd1.model, "test", lambda prompts: Twice(piece))
+    piece = ComfyHost(sd1.model, sd1.clip).tokenize("cat")
+    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "control", controlled)
+    for given in (None, {"middle": [torch.ones(2, 64, 1, 1)]}):
+        controls = [None] * 4 + [given]  # of the guided pass, which comes first
+        sample(sd1, model, steps=1)
+    plain, plain_again, first, second = maps
+    assert torch.equal(plain, plain_again)
+    assert not torch.equal(first, plain)
+    assert torch.equal(second, first)
 
 
 def test_two_guidances_compose(sd1: Graph):

@@ -1,0 +1,28 @@
+"""Where the wrappers of one application on a MODEL meet while a sampling run lasts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Generic, TypeVar
+
+Run = TypeVar("Run")
+
+
+class Slot(Generic[Run]):
+    """Empty but for the time of a run. Copies of a MODEL's options share it."""
+
+    def __init__(self) -> None:
+        self.run: Run | None = None
+
+    @contextmanager
+    def filled(self, run: Run) -> Iterator[None]:
+        """The run's for as long as the context lasts; runs may nest."""
+        outer, self.run = self.run, run
+        try:
+            yield
+        finally:
+            self.run = outer
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Slot[Run]:
+        return self
