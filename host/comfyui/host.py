@@ -224,12 +224,14 @@ class ComfyHost:
                 stack.enter_context(checkpointed(self._base.diffusion_model))
             unet, clip = self._patcher.clone(), self._clip.clone()
             wrapped = [
-                stack.enter_context(WrappedWeights(patcher, found, weights, trainable=trainable))
+                WrappedWeights(patcher, found, weights, trainable=trainable)
                 for patcher, found in (
                     (unet, self._unet_weights),
                     (clip.patcher, self._text_weights),
                 )
             ]
+            for one in wrapped:
+                stack.enter_context(one.installed())
             try:
                 self._patcher, self._clip = unet, clip
                 self._learning = self._learning or trainable

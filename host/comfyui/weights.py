@@ -82,7 +82,7 @@ def usable(tensor: Tensor) -> Tensor:
 
 
 class WrappedWeights:
-    """Wrappers on a patcher that nobody else holds; a context, and what to call after each load.
+    """Wrappers for a patcher that nobody else holds.
 
     Args:
         patcher: a clone made for this.
@@ -103,7 +103,7 @@ class WrappedWeights:
         self._patcher = patcher
         self._wrappers: list[tuple[Weight, Wrapper]] = []
         self._positions: list[tuple[Weight, Wrapper]] = []
-        self._residuals: list[tuple[nn.Module, Callable[[Tensor], Tensor]]] = []
+        self._residuals: list[tuple[nn.Module, Callable[[Tensor, Tensor], Tensor]]] = []
         for name, weight in weights.items():
             edit = edits.get(name)
             if trainable and isinstance(edit, FactoredEdit):
@@ -119,24 +119,23 @@ class WrappedWeights:
             if edit is not None and name.endswith("embeddings.position_embedding.weight"):
                 self._positions.append((weight, wrapper))
 
-    def __enter__(self) -> WrappedWeights:
-        self._cleanup = ExitStack()
-        self._cleanup.enter_context(residuals_installed(self._residuals))
-        self._cleanup.callback(self._take_off)
-        for weight, wrapper in self._wrappers:
-            self._patcher.add_weight_wrapper(weight.key, wrapper)
-        for weight, wrapper in self._positions:
-            text_model = comfy.utils.get_attr(
-                self._patcher.model, weight.key.split(".embeddings.")[0]
-            )
-            hook = text_model.register_forward_pre_hook(
-                _shifting_positions(weight, wrapper), with_kwargs=True
-            )
-            self._cleanup.callback(hook.remove)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._cleanup.close()
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """The wrappers on their patcher, and all hooks that belong to them."""
+        with ExitStack() as cleanup:
+            cleanup.enter_context(residuals_installed(self._residuals))
+            cleanup.callback(self._take_off)
+            for weight, wrapper in self._wrappers:
+                self._patcher.add_weight_wrapper(weight.key, wrapper)
+            for weight, wrapper in self._positions:
+                text_model = comfy.utils.get_attr(
+                    self._patcher.model, weight.key.split(".embeddings.")[0]
+                )
+                hook = text_model.register_forward_pre_hook(
+                    _shifting_positions(weight, wrapper), with_kwargs=True
+                )
+                cleanup.callback(hook.remove)
+            yield
 
     def settle(self) -> None:
         """Put the wrappers where the host left them out.

@@ -252,6 +252,19 @@ def test_layers_that_the_host_loads_without_wrappers_learn_too():
     assert left_behind(base) == []
 
 
+def test_wrappers_that_the_host_refuses_leave_nothing_behind(sd1: Graph, monkeypatch):
+    def refuse(patcher, name, function):
+        raise RuntimeError("no wrapper today")
+
+    host = ComfyHost(sd1.model, sd1.clip)
+    edits = make_adapters(host, Scope.LOW_RANK, rank=2).edits()
+    monkeypatch.setattr(ModelPatcher, "add_weight_wrapper", refuse)
+    with pytest.raises(RuntimeError, match="today"), host.edited(edits, trainable=True):
+        raise AssertionError
+    assert left_behind(sd1.model.model) == []
+    assert left_behind(sd1.clip.cond_stage_model) == []
+
+
 def test_unknown_names_are_refused():
     graph = graph_of("sd1")
     host = ComfyHost(graph.model, graph.clip)
