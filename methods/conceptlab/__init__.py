@@ -17,7 +17,8 @@ pictures names the member that the concept looks like at the moment; it becomes 
     positive_weight         lambda                  config.py
     Negatives               adaptive negatives      questions.py
 
-Not reproduced: two faults of the official code (docs/notation.md), and its decoder's sampler.
+Not reproduced: two faults of the official code (docs/notation.md). Style templates have the
+subjects of the official ones in plainer words.
 """
 
 from .config import (

@@ -29,27 +29,29 @@ _EDITS = (
 )
 OBJECTS = _STANDARD * 3 + _EDITS  # 18 entries: a photo as often as all edits together
 
+_SUBJECTS = (
+    "dog",
+    "cat",
+    "vase with flowers",
+    "valley",
+    "fruit bowl",
+    "bicycle",
+    "pair of shoes",
+    "cup of coffee with steam",
+    "seashell",
+    "vintage camera",
+    "bouquet of wildflowers",
+    "table set with fine china",
+    "bookshelf",
+    "glass jar filled with marbles",
+    "collection of antique keys",
+    "pair of sunglasses",
+)
+_PORTRAITS = ("", " of a musician", " of a dancer")
 STYLES = (
     "a painting in the style of {concept}",
-    "a painting of a dog in the style of {concept}",
-    "a painting of a cat in the style of {concept}",
-    "a painting portrait in the style of {concept}",
-    "a painting of a vase with flowers in the style of {concept}",
-    "a painting of a valley in the style of {concept}",
-    "a painting of a fruit bowl in the style of {concept}",
-    "A painting of a bicycle in the style of {concept}",
-    "A painting of a pair of shoes in the style of {concept}",
-    "A painting portrait of a musician playing a musical instrument in the style of {concept}",
-    "A painting of a cup of coffee with steam in the style of {concept}",
-    "A painting close-up painting of a seashell with delicate textures in the style of {concept}",
-    "A painting of a vintage camera in the style of {concept}",
-    "A painting of a bouquet of wildflowers in the style of {concept}",
-    "A painting table set with fine china and silverware in the style of {concept}",
-    "A painting of a bookshelf filled with books in the style of {concept}",
-    "A painting close-up painting of a glass jar filled with marbles in the style of {concept}",
-    "A painting portrait of a dancer captured in mid-motion in the style of {concept}",
-    "A painting of a collection of antique keys with intricate designs in the style of {concept}",
-    "A painting of a pair of sunglasses reflecting a scenic landscape in the style of {concept}",
+    *(f"a painting of a {subject} in the style of {{concept}}" for subject in _SUBJECTS),
+    *(f"a painting portrait{whose} in the style of {{concept}}" for whose in _PORTRAITS),
 )
 IN_STYLE = " in the style of {concept}"
 
