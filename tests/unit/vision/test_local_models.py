@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from shutil import rmtree
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,8 @@ from conceptloom.vision.vqa import Blip2, load_blip2
 
 from .tiny_files import (
     CPU,
+    FLAN_T5,
+    OPT,
     save_blip2,
     save_decoder_21,
     save_decoder_22,
@@ -66,6 +69,36 @@ def test_what_transformers_keeps_in_float32_stays_there(tmp_path: Path, dtype: t
     )
     assert seen[0].isfinite().all()
     assert (seen[0] - seen[1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("language", [FLAN_T5, OPT], ids=["instructed", "completing"])
+def test_the_question_comes_as_its_model_wants_it_and_the_answer_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, language: dict[str, Any]
+) -> None:
+    asked = load_blip2(save_blip2(tmp_path, language), CPU, FLOAT)
+    written: list[tuple[str, Any]] = []
+    processor, model = asked._processor, asked._model
+
+    def processed(**given: Any) -> Any:
+        written.append((given["text"], processor(**given)))
+        return written[-1][1]
+
+    class Watched:
+        batch_decode = processor.batch_decode
+        __call__ = staticmethod(processed)
+
+    monkeypatch.setattr(asked, "_processor", Watched())
+    answer = asked.answer(torch.rand(9, 9, 3), "what kind of pet")
+    text, given = written[0]
+    assert text == (
+        "what kind of pet" if language is FLAN_T5 else "Question: what kind of pet Answer:"
+    )
+    whole = model.generate(**given, do_sample=False, max_new_tokens=20)
+    decoded = processor.batch_decode(whole, skip_special_tokens=True)[0].strip()
+    if language is OPT:  # its output begins with what it was asked
+        assert "what kind of pet" in decoded
+        assert "kind" not in answer
+    assert decoded.endswith(answer)
 
 
 def test_copies_from_before_the_picture_had_a_token_are_read_alike(tmp_path: Path) -> None:

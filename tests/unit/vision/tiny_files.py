@@ -38,8 +38,28 @@ def word_tokenizer() -> Any:
     )
 
 
-def save_blip2(folder: Path) -> Path:
-    """BLIP-2 with Flan-T5's class, 32,000 weights."""
+FLAN_T5 = {
+    "model_type": "t5",
+    "d_model": 8,
+    "d_kv": 4,
+    "d_ff": 16,
+    "num_layers": 1,
+    "num_heads": 2,
+    "decoder_start_token_id": 0,
+}
+OPT = {
+    "model_type": "opt",
+    "hidden_size": 8,
+    "word_embed_proj_dim": 8,
+    "ffn_dim": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 64,
+}
+
+
+def save_blip2(folder: Path, language: dict[str, Any] = FLAN_T5) -> Path:
+    """BLIP-2 with the classes of either language model, some 30,000 weights."""
     small = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1}
     config = transformers.Blip2Config(
         vision_config={**small, "intermediate_size": 16, "image_size": 16, "patch_size": 8},
@@ -50,18 +70,7 @@ def save_blip2(folder: Path) -> Path:
             "vocab_size": 20,
             "max_position_embeddings": 16,
         },
-        text_config={
-            "model_type": "t5",
-            "vocab_size": 24,
-            "d_model": 8,
-            "d_kv": 4,
-            "d_ff": 16,
-            "num_layers": 1,
-            "num_heads": 2,
-            "decoder_start_token_id": 0,
-            "pad_token_id": 0,
-            "eos_token_id": 1,
-        },
+        text_config={**language, "vocab_size": 24, "pad_token_id": 0, "eos_token_id": 1},
         num_query_tokens=4,
         image_token_index=3,
     )
