@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import DivergedError, MemoryExhaustedError, StorageError
 from .recipe import Events, LoopConfig, LoopState, Phase, Recipe, StateStore
@@ -130,6 +130,7 @@ class _Run:
         self.state.is_whole = False
         if not self.overflows:
             optimizer.step()
+        optimizer.zero_grad(set_to_none=True)  # previews want the room
         self.state.step += 1
         self.watch.add(total)
         return {"total": total, **terms}
@@ -168,7 +169,7 @@ class _Run:
         self.events.on_step(state.history[-1])
         preview = None
         if config.preview_every and state.step % config.preview_every == 0:
-            preview = self.events.on_preview(state.step)
+            preview = self.preview()
         # A state that may be on its way to an explosion would push a good one off the disk.
         if config.save_every and state.step % config.save_every == 0 and self.watch.is_sound:
             self.save()
@@ -177,6 +178,16 @@ class _Run:
         left = remaining(seconds, state.step - self.first, total - state.step)
         message = f"{self.phases[index].name}: loss {self.watch.smooth:.4g}, {left} left"
         self.events.progress(state.step, total, message, preview)
+
+    def preview(self) -> Tensor | None:
+        """The picture of a step, or None where memory suffices for learning and not for it."""
+        try:
+            return self.events.on_preview(self.state.step)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            log.warning("no preview at step %d: out of memory", self.state.step)
+            return None
 
     def step_down(self, error: Exception) -> None:
         """Need less memory from here on, or end with advice."""

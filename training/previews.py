@@ -72,12 +72,13 @@ class Previews:
         height, width = self.scene.images[0].image.shape[:2]
         vectors = self.vectors()
         encoded = [self.host.encode_prompt(text, vectors) for text in self.prompts]
+        negative = self.host.encode_prompt("")
         noise = seeded_noise(self.host, self.config.seed, len(encoded), (height, width))
         latents = [
             sample_ddim(
                 self.host,
                 [prompt],
-                self.host.encode_prompt(""),
+                negative,
                 noise[i : i + 1],
                 steps=self.config.steps,
                 cfg=self.config.cfg,

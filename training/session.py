@@ -99,13 +99,13 @@ def teach(
     """
     with _log(kept) as written:
         events = Events(progress, written.scalars if written else _ignore, shown)
-        state = run(recipe, loop, events, kept)
+        history = run(recipe, loop, events, kept).history  # and not its optimizer's memory
     if kept:
-        _write_losses(state.history, kept.folder / "losses.csv")
+        _write_losses(history, kept.folder / "losses.csv")
     with recipe.computing(recipe.phases()[-1]):
         samples, overlay = shown.samples(), shown.overlay()
-    concept = recipe.concept(state.history, samples[-1])
-    return Learned(concept, state.history, samples, shown.timeline(), overlay, shown.scores)
+    concept = recipe.concept(history, samples[-1])
+    return Learned(concept, history, samples, shown.timeline(), overlay, shown.scores)
 
 
 def _write_losses(history: Sequence[Mapping[str, float]], path: Path) -> None:

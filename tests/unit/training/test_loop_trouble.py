@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from conceptloom.errors import DivergedError, MemoryExhaustedError, StorageError
 from conceptloom.training.checkpoints import StateFolder
 from conceptloom.training.loop import is_out_of_memory, run
-from conceptloom.training.recipe import LoopConfig, LoopState, Phase, StepDown
+from conceptloom.training.recipe import Events, LoopConfig, LoopState, Phase, StepDown
 
 from .lines import Cancelled, Lines, stop_at
 
@@ -161,6 +161,46 @@ def test_out_of_memory_in_the_optimizer_ends_with_advice(
         run(recipe, LoopConfig(save_every=3), store=store)
     assert recipe.rows == 2  # a smaller pass was not tried
     assert [file.name for file in store.files()] == ["state-00000003.safetensors"]
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_a_preview_without_memory_is_left_out(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not a reason to learn at half the speed, and never one to stop."""
+    pictures, recipe = [], Lines()
+
+    def draw(step: int) -> Tensor | None:
+        if step in (2, 4):
+            raise error
+        return torch.zeros(1, 1, 3)
+
+    def progress(step: int, total: int, message: str, preview: Tensor | None) -> None:
+        pictures.append(preview is not None)
+
+    state = run(recipe, LoopConfig(preview_every=2), Events(progress, on_preview=draw))
+    assert (state.step, state.stepped_down) == (7, False)
+    assert pictures == [False, False, False, False, False, True, False]
+    assert "no preview at step 4: out of memory" in caplog.text
+
+
+def test_a_preview_that_is_broken_is_told() -> None:
+    def draw(step: int) -> Tensor | None:
+        raise RuntimeError("mat1 and mat2 cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1"):
+        run(Lines(), LoopConfig(preview_every=2), Events(on_preview=draw))
+
+
+def test_gradients_are_gone_when_previews_are_drawn_and_afterwards() -> None:
+    recipe, held = Lines(), []
+
+    def draw(step: int) -> None:
+        held.append(recipe.handle.grad)
+
+    run(recipe, LoopConfig(preview_every=1), Events(on_preview=draw))
+    assert held == [None] * 7
+    assert all(p.grad is None for p in recipe.named_parameters().values())
 
 
 def test_a_resumed_run_stays_stepped_down(tmp_path: Path) -> None:
