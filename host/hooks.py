@@ -90,21 +90,16 @@ def _hooked(passes: Sequence[_Pass]) -> Iterator[None]:
 
 @contextmanager
 def residuals_installed(
-    residuals: Iterable[tuple[nn.Module, Callable[[Tensor], Tensor]]],
+    residuals: Iterable[tuple[nn.Module, Callable[[Tensor, Tensor], Tensor]]],
 ) -> Iterator[None]:
-    """Add to the output of layers what their inputs give, for as long as the context lasts."""
+    """Let functions of input and output stand in for layers' outputs while the context lasts."""
     with ExitStack() as cleanup:
         for module, residual in residuals:
-            hook = module.register_forward_hook(_adding(residual))
+            hook = module.register_forward_hook(
+                lambda module, args, output, residual=residual: residual(args[0], output)
+            )
             cleanup.callback(hook.remove)
         yield
-
-
-def _adding(residual: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
-    def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        return output + residual(args[0]).to(output)
-
-    return hook
 
 
 def _on(module: nn.Module, hook: Callable[..., Tensor | None]) -> Any:

@@ -38,7 +38,7 @@ class FactoredEdit:
     """
 
     weight: WeightEdit
-    residual: Callable[[Tensor], Tensor]  # the layer's input -> what is added to its output
+    residual: Callable[[Tensor, Tensor], Tensor]  # a layer's input, output -> output with B (A x)
 
     def __call__(self, original: Tensor) -> Tensor:
         return self.weight(original)

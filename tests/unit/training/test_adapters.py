@@ -149,13 +149,39 @@ def test_low_rank_by_hand() -> None:
     factored = part.as_edit()
     assert isinstance(factored, FactoredEdit)
     torch.testing.assert_close(
-        torch.conv2d(inputs, torch.ones(2, 3, 1, 1)) + factored.residual(inputs),
+        factored.residual(inputs, torch.conv2d(inputs, torch.ones(2, 3, 1, 1))),
         torch.conv2d(inputs, edited),
     )
     assert not isinstance(LowRankWeight((2, 3, 3, 3), 1, torch.Generator()).as_edit(), FactoredEdit)
     change = part.change(torch.zeros(2, 3, 1, 1))
     assert isinstance(change, LowRank)
     assert change.down.shape == (1, 3, 1, 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_factors_beside_a_linear_layer_are_those_of_the_summed_weight(dtype: torch.dtype) -> None:
+    draw = torch.Generator().manual_seed(0)
+    part = LowRankWeight((6, 5), 2, draw, alpha=0.5, start=Start.BOTH_RANDOM)
+    with torch.no_grad():
+        part.up.mul_(1000)
+    weight, inputs = torch.randn(6, 5, generator=draw), torch.randn(2, 3, 5, generator=draw)
+    edit = part.as_edit()
+    assert isinstance(edit, FactoredEdit)
+
+    def learned(output: torch.Tensor) -> list[torch.Tensor]:
+        output.float().square().sum().backward()
+        grads = [p.grad for p in (part.up, part.down) if p.grad is not None]
+        part.up.grad = part.down.grad = None
+        return [output.detach().float(), *grads]
+
+    wanted = learned(torch.nn.functional.linear(inputs, edit(weight)))
+    inputs, weight = inputs.to(dtype), weight.to(dtype)
+    found = learned(edit.residual(inputs, torch.nn.functional.linear(inputs, weight)))
+    assert len(found) == 3
+    exact = dtype == torch.float32
+    for a, b in zip(found, wanted, strict=True):
+        assert a.dtype == torch.float32
+        torch.testing.assert_close(a, b, rtol=1e-4 if exact else 0.05, atol=1e-4 if exact else 0.3)
 
 
 def test_starts_are_as_named() -> None:
