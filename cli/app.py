@@ -17,7 +17,7 @@ from .console import complain, console, log_to_console, say
 from .download_command import download
 from .evolve_command import evolve
 from .invent_command import invent, mix
-from .options import Device, Layout, Model, Precision, PrecisionName
+from .options import Device, Layout, Model, PictureOut, Precision, PrecisionName
 from .residuals_command import train_residuals
 from .train_command import train
 from .transfer_command import transfer
@@ -63,16 +63,22 @@ app.command("weave")(weave)
 app.command("batch")(batch)
 
 
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        say(f"conceptloom {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option(help="Tracebacks and all log lines.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", is_eager=True, callback=_tell_version),
+    ] = False,
 ) -> None:
     """Teach a text-to-image model new visual concepts, and draw with them."""
     log_to_console(debug=debug)
-    if version:
-        say(f"conceptloom {__version__}")
-        raise typer.Exit
 
 
 @app.command()
@@ -108,9 +114,7 @@ def sample(
         list[str] | None,
         typer.Option("--concept", "-c", metavar="FILE[:STRENGTH]", help="Repeat for several."),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="A PNG; more are numbered.")] = Path(
-        "picture.png"
-    ),
+    out: PictureOut = None,
     negative: Annotated[str, typer.Option(help="What to keep away from.")] = "",
     seed: Annotated[int, typer.Option(help="The same seed gives the same picture.")] = 0,
     count: Annotated[int, typer.Option(min=1, help="Pictures for each prompt.")] = 1,
@@ -134,11 +138,13 @@ def sample(
     device: Device = "auto",
     precision: Precision = PrecisionName.FP32,
 ) -> None:
-    """Draw pictures with learned concepts."""
-    from .drawing import Drawing, draw, loaded_stack, natural_size, parsed_size, save_drawn
+    """Draw pictures with learned concepts. Each is written as soon as it is drawn."""
+    from .drawing import Drawing, draw, loaded_stack, natural_size, parsed_size
+    from .gallery import Gallery
     from .lag import localised
     from .models import TINYWORLD, open_host
     from .models import Precision as Computed
+    from .picture_files import free_name
 
     is_tiny = model == TINYWORLD
     host = open_host(model, layout=layout, device=device, precision=Computed(precision.value))
@@ -152,18 +158,20 @@ def sample(
         cfg=cfg if cfg is not None else (3.0 if is_tiny else 7.5),
         size_px=parsed_size(size) if size else natural_size(host),
     )
+    gallery = Gallery(out or free_name(Path("picture.png")), count * len(prompts), settings)
     with Progress(console=console, transient=True) as bars:
         task = bars.add_task("drawing", total=None)
-        drawn = draw(
+        draw(
             host,
             prompts,
             stack,
             settings,
             count=count,
             edits=edits,
+            keep=gallery.keep,
             progress=lambda done, total, *_: bars.update(task, completed=done, total=total),
         )
-    for path in save_drawn(drawn, prompts, settings, out):
+    for path in gallery.finished():
         say(f"wrote {path}")
 
 
@@ -176,17 +184,24 @@ def inspect(
     verify: Annotated[bool, typer.Option(help="Read every tensor and its checksum.")] = False,
 ) -> None:
     """What is in a concept file: handles, recipe, sizes, prompts, thumbnail."""
+    from ..errors import InputError
     from ..training.concept_file import load_concept, read_concept_info
     from .inspection import told
     from .picture_files import write_picture
 
+    if thumbnail is not None and len(file) > 1:
+        raise InputError(
+            f"--thumbnail takes one file and {len(file)} came; inspect them one by one."
+        )
     for path in file:
         info = read_concept_info(path)
         console.print(told(path, info, in_colour=console.color_system is not None))
         if verify:
             load_concept(path)
             say(f"{path} is whole: every tensor was read and the checksum agrees.", "green")
-        if thumbnail is not None and info.concept.thumbnail is not None:
+        if thumbnail is not None:
+            if info.concept.thumbnail is None:
+                raise InputError(f"{path} holds no thumbnail; there is nothing to write.")
             say(f"wrote {write_picture(info.concept.thumbnail, thumbnail)}")
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 
 import torch
@@ -15,8 +16,6 @@ from ..host.prompt_text import handles_in
 from ..samplers.ddim import sample_ddim, seeded_noise
 from ..training.concept import Concept, Stack, check_base, stacked
 from ..training.concept_file import load_concept
-from ..training.pictures import sample_strip
-from .picture_files import write_picture
 
 SMALLEST_LATENT = 8  # cells a side; a UNet has nothing to halve below that
 
@@ -37,12 +36,21 @@ class Drawing:
 
 
 def parsed_concept(option: str) -> tuple[Path, float]:
-    """(file, strength) of FILE or FILE:STRENGTH."""
+    """(file, strength) of FILE or FILE:STRENGTH.
+
+    Raises:
+        ConfigError: the strength is infinite, or no number.
+    """
     file, colon, number = option.rpartition(":")
     try:
-        return (Path(file), float(number)) if colon and file else (Path(option), 1.0)
+        strength = float(number) if colon and file else None
     except ValueError:
-        return Path(option), 1.0  # the colon belongs to the name: C:/mug.safetensors
+        strength = None  # the colon belongs to the name: C:/mug.safetensors
+    if strength is None:
+        return Path(option), 1.0
+    if not isfinite(strength):
+        raise ConfigError("strength", number, "a number, such as 0.8")
+    return Path(file), strength
 
 
 def parsed_size(text: str) -> tuple[int, int]:
@@ -98,6 +106,7 @@ def draw(
     count: int = 1,
     edits: Sequence[UNetEdit] = (),
     rows: int = 4,
+    keep: Callable[[Tensor, str], None] = lambda picture, prompt: None,
     progress: Progress = no_progress,
 ) -> list[Tensor]:
     """`count` pictures [count, H, W, 3] for each prompt; picture i has the same noise in all.
@@ -105,6 +114,7 @@ def draw(
     Args:
         edits: take part in every forward pass.
         rows: pictures that are drawn at once.
+        keep: hears of every picture [H, W, 3] and its prompt as soon as it is there.
     """
     check_prompts(prompts, stack)
     _check_size(host, settings.size_px)
@@ -127,6 +137,8 @@ def draw(
                     edits=edits,
                 )
                 pictures.append(host.decode_latent(latent))
+                for picture in pictures[-1]:
+                    keep(picture, prompt)
                 done += part.shape[0]
                 progress(done, total, "drawing")
             drawn.append(torch.cat(pictures))
@@ -150,31 +162,3 @@ def natural_size(host: Host) -> tuple[int, int]:
     channels = host.sites.transformers[0].width
     cells = tiny if channels < 320 else large if len(host.encoders) > 1 else medium
     return cells * host.pixels_per_latent, cells * host.pixels_per_latent
-
-
-def save_drawn(
-    drawn: Sequence[Tensor], prompts: Sequence[str], settings: Drawing, out: Path
-) -> list[Path]:
-    """Write every picture with its prompt and seed in it; several as a sheet and numbered.
-
-    Returns:
-        The files: `out` alone, or `out` as a sheet of all, then out-01.png and so on.
-    """
-    every = [
-        (picture, prompt) for batch, prompt in zip(drawn, prompts, strict=True) for picture in batch
-    ]
-    notes = {
-        "negative": settings.negative,
-        "seed": str(settings.seed),
-        "steps": str(settings.steps),
-        "cfg": str(settings.cfg),
-    }
-    out = out if out.suffix.lower() == ".png" else out.with_name(out.name + ".png")
-    if len(every) == 1:
-        return [write_picture(every[0][0], out, {"prompt": every[0][1], **notes})]
-    sheet = sample_strip([p for p, _ in every], [text for _, text in every])
-    files = [write_picture(sheet, out)]
-    for number, (picture, prompt) in enumerate(every, 1):
-        file = out.with_name(f"{out.stem}-{number:02d}.png")
-        files.append(write_picture(picture, file, {"prompt": prompt, **notes}))
-    return files

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..attention.lag import LagConfig, LagEdit
+from ..errors import InputError
 from ..host.ports import Host, UNetEdit
 from ..methods.personalized_residuals import Localised, check_prompts, lag_concept
 from ..training.concept import Stack, stacked
@@ -20,6 +21,8 @@ def localised(
     Raises:
         ConceptLoomError: a concept cannot be localised, or a prompt lacks it.
     """
+    if not options:
+        raise InputError("--lag says where a concept works: load one with --concept.")
     loaded = [
         (load_concept(path), LagConfig(strength=strength, quantile=quantile))
         for path, strength in map(parsed_concept, options)

@@ -31,6 +31,21 @@ class PresetName(str, Enum):
     TINYWORLD = "tinyworld"
 
 
+class StartName(str, Enum):
+    """Values of `training.adapters.Start`."""
+
+    KAIMING = "kaiming"
+    GAUSSIAN = "gaussian"
+    BOTH_RANDOM = "both random"
+
+
+class FormName(str, Enum):
+    """Values of `methods.clic.Form`."""
+
+    PAPER = "paper"
+    OFFICIAL = "official"
+
+
 class MethodName(str, Enum):
     """How `train` learns."""
 
@@ -53,6 +68,15 @@ Model = Annotated[
 Layout = Annotated[
     Path | None,
     typer.Option(help="For a single file: a folder of the same family, as diffusers saves it."),
+]
+PictureOut = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        "-o",
+        help="A PNG; more are numbered. By default the command's own name for it, or the next "
+        "that is free.",
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...")]
 Precision = Annotated[PrecisionName, typer.Option(help="Of the model; what learns is always fp32.")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Mapping, Sequence
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,22 @@ def write_picture(image: Tensor, path: Path, notes: Mapping[str, str] | None = N
         part.unlink(missing_ok=True)
         raise StorageError(f"{path} could not be written: {error.strerror or error}.") from error
     return path
+
+
+def free_name(path: Path) -> Path:
+    """A name under which no picture lies yet, nor the first of several: x.png, else x-2.png, ..."""
+    tries = chain([path], (path.with_name(f"{path.stem}-{n}{path.suffix}") for n in count(2)))
+    return next(file for file in tries if not file.exists() and not numbered(file, 1).exists())
+
+
+def numbered(path: Path, number: int) -> Path:
+    """The name of one of several pictures."""
+    return path.with_name(f"{path.stem}-{number:02d}{path.suffix}")
+
+
+def as_png(path: Path) -> Path:
+    """The name with the ending of what is written."""
+    return path if path.suffix.lower() == ".png" else path.with_name(path.name + ".png")
 
 
 def png_bytes(image: Tensor, notes: Mapping[str, str] | None = None) -> bytes:

@@ -9,7 +9,7 @@ import typer
 from rich.progress import Progress
 
 from .console import console, say
-from .options import Device, Layout, Model, Precision, PrecisionName
+from .options import Device, Layout, Model, PictureOut, Precision, PrecisionName
 
 _WHAT, _HOW, _GUIDE, _END = "What", "Sampling", "Guidance", "Finish"
 START_SHARE = 0.3  # of the steps: CLiC skips 15 of 50
@@ -53,9 +53,7 @@ def transfer(
             rich_help_panel=_WHAT,
         ),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="A PNG; more are numbered.")] = Path(
-        "transfer.png"
-    ),
+    out: PictureOut = None,
     negative: Annotated[str, typer.Option(help="What to keep away from.")] = "",
     seed: Annotated[int, typer.Option(help="The same seed gives the same picture.")] = 0,
     count: Annotated[int, typer.Option(min=1, help="How many pictures.")] = 1,
@@ -124,7 +122,7 @@ def transfer(
     from .drawing import loaded_stack
     from .models import TINYWORLD, open_host
     from .models import Precision as Computed
-    from .picture_files import write_picture
+    from .picture_files import as_png, free_name, numbered, write_picture
     from .transferring import Transfer, transferred
 
     # What is under the mask shows through TinyWorld's coarse latents wherever steps are skipped.
@@ -152,8 +150,8 @@ def transfer(
             stack,
             lambda done, total, *_: bars.update(task, completed=done, total=total),
         )
-    file = out if out.suffix.lower() == ".png" else out.with_name(out.name + ".png")
+    file = as_png(out) if out else free_name(Path("transfer.png"))
     notes = {"prompt": " | ".join(prompt), "seed": str(seed), "steps": str(steps)}
     for number, picture in enumerate(drawn, 1):
-        path = file if len(drawn) == 1 else file.with_name(f"{file.stem}-{number:02d}.png")
+        path = file if len(drawn) == 1 else numbered(file, number)
         say(f"wrote {write_picture(picture, path, notes)}")

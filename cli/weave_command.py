@@ -9,7 +9,7 @@ import typer
 from rich.progress import Progress
 
 from .console import console, say
-from .options import Device, Layout, Model, Precision, PrecisionName
+from .options import Device, Layout, Model, PictureOut, Precision, PrecisionName
 
 
 def weave(
@@ -33,7 +33,7 @@ def weave(
     background: Annotated[
         str, typer.Option(metavar="WORD=CONCEPT", help="A concept for what no region covers.")
     ] = "",
-    out: Annotated[Path, typer.Option("--out", "-o", help="A PNG.")] = Path("woven.png"),
+    out: PictureOut = None,
     steps: Annotated[int, typer.Option(min=1, help="20 quick, 50 fine.")] = 50,
     cfg: Annotated[
         float | None, typer.Option(help="By default the paper's 7.5; on tinyworld 3.")
@@ -77,7 +77,7 @@ def weave(
     from ..samplers.sigmas import ddim_sigmas
     from .models import TINYWORLD, open_host
     from .models import Precision as Computed
-    from .picture_files import read_image, write_picture
+    from .picture_files import as_png, free_name, read_image, write_picture
 
     given: dict[str, Any] = {
         "suppression": suppression, "negative": negative, "resnet_until": resnet_until,
@@ -110,7 +110,8 @@ def weave(
     say(f"the template comes back with {inverted.psnr:.1f} dB")
     say(regions.prompts)
     notes = {"sentence": sentence, "prompts": regions.prompts, "steps": str(steps)}
-    say(f"wrote {write_picture(woven.image[0], out, notes)}", "bold green")
+    file = as_png(out) if out else free_name(Path("woven.png"))
+    say(f"wrote {write_picture(woven.image[0], file, notes)}", "bold green")
 
 
 def parsed_region(option: str, *, with_mask: bool = True) -> Any:

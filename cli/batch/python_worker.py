@@ -11,7 +11,8 @@ from typing import Any
 
 from ...host.ports import Host
 from ...training.paths import write_atomically
-from ..drawing import Drawing, draw, loaded_stack, natural_size, parsed_size, save_drawn
+from ..drawing import Drawing, draw, loaded_stack, natural_size, parsed_size
+from ..gallery import save_drawn
 from ..models import TINYWORLD, Precision, open_host
 from ..options import MethodName
 from ..scene_files import scene_from_folder

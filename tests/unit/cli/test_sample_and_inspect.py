@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
+from conceptloom import __version__
+from conceptloom.cli import drawing
 from conceptloom.cli.drawing import parsed_concept, parsed_size
 from conceptloom.cli.models import Precision, open_host
+from conceptloom.cli.picture_files import free_name
 from conceptloom.errors import ConfigError, ModelError, UnsupportedModelError
 
 from ..saved_tinyworld import save_tinyworld
@@ -41,6 +45,43 @@ def test_several_pictures_are_numbered_and_shown_on_a_sheet(
     assert names == ["all-01.png", "all-02.png", "all-03.png", "all.png"]
 
 
+def test_without_a_name_no_picture_is_replaced(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for options in ([], ["--count", 2], [], ["--count", 2]):
+        result = command("sample", "-p", "a toy", "--steps", 1, "--size", "32x32", *options)
+        assert result.exit_code == 0, result.output
+    names = sorted(path.name for path in tmp_path.iterdir())
+    several = [f"picture-{n}{part}.png" for n in (2, 4) for part in ("-01", "-02", "")]
+    assert names == sorted(["picture.png", "picture-3.png", *several])
+
+
+def test_numbered_pictures_keep_their_name_taken(tmp_path: Path) -> None:
+    """`transfer` writes several without a sheet."""
+    (tmp_path / "transfer-01.png").write_bytes(b"")
+    assert free_name(tmp_path / "transfer.png") == tmp_path / "transfer-2.png"
+
+
+def test_what_is_drawn_is_kept_when_the_command_is_stopped(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[object] = []
+    whole = drawing.sample_ddim
+
+    def stopped(*given: Any, **more: Any) -> torch.Tensor:
+        if calls:
+            raise KeyboardInterrupt
+        calls.append(given)
+        return whole(*given, **more)
+
+    monkeypatch.setattr(drawing, "sample_ddim", stopped)
+    options = ("-p", "a toy", "-p", "a ring", "--steps", 1, "--size", "32x32")
+    result = command("sample", *options, "-o", tmp_path / "all.png")
+    assert result.exit_code == 130
+    assert [path.name for path in tmp_path.iterdir()] == ["all-01.png"]
+
+
 BAD_SAMPLES = {
     "no prompt": ([], "nothing to draw"),
     "unknown handle": (["-p", "a <my-cat>"], "<my-cat>"),
@@ -49,6 +90,8 @@ BAD_SAMPLES = {
     "size in words": (["-p", "x", "--size", "large"], "512"),
     "no guidance": (["-p", "x", "--cfg", "0"], "cfg"),
     "too many steps": (["-p", "x", "--steps", "2000"], "between 1 and"),
+    "strength that is no number": (["-p", "x", "-c", "mug.safetensors:nan"], "strength is 'nan'"),
+    "lag without a concept": (["-p", "x", "--lag"], "--concept"),
 }
 
 
@@ -77,6 +120,22 @@ def test_inspect_refuses_what_is_no_concept(command: Command, tmp_path: Path) ->
         assert result.exit_code == 2
         assert "Error:" in result.output
         assert "Traceback" not in result.output
+
+
+def test_a_thumbnail_is_of_one_file(command: Command, learned: Path, tmp_path: Path) -> None:
+    concept, file = learned / "concept.safetensors", tmp_path / "small.png"
+    result = command("inspect", concept, concept, "--thumbnail", file)
+    assert result.exit_code == 2
+    assert "one file" in result.output
+    assert not file.exists()
+    assert command("inspect", concept, "--thumbnail", file).exit_code == 0
+    assert file.exists()
+
+
+def test_the_version_is_told_without_a_command(command: Command) -> None:
+    result = command("--version")
+    assert result.exit_code == 0, result.output
+    assert __version__ in result.output
 
 
 def test_options_are_parsed() -> None:
