@@ -1,4 +1,4 @@
-"""`conceptloom download`: ConceptLab's large models from Hugging Face, and nothing by itself."""
+"""`conceptloom download`: large models from Hugging Face, and nothing by itself."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def download(
         typer.Option(help="The models folder of ComfyUI, or one of your own."),
     ] = Path("models"),
 ) -> None:
-    """Fetch a prior, a decoder or a BLIP-2 for `invent`, `mix` and `evolve`.
+    """Fetch a prior, a decoder or a BLIP-2 for `invent`, `mix` and `evolve`, or what the node
+    Segment by Text needs.
 
     Ctrl-C stops after the file; the same command fetches what is missing.
 

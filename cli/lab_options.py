@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +17,12 @@ if TYPE_CHECKING:
 
 Name = Annotated[str, typer.Argument(help="Of the new handle: my-pet becomes <my-pet>.")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="By default runs/NAME.")]
-Prior = Annotated[str, typer.Option(help="tinyworld, none (the model's text space), or a folder.")]
+Prior = Annotated[
+    str,
+    typer.Option(
+        help="tinyworld, none (the model's text space), or a folder, which needs no --model."
+    ),
+]
 Decoder = Annotated[Path | None, typer.Option(help="Folder of Kandinsky's decoder.")]
 Vqa = Annotated[
     str, typer.Option(help="Who says what a picture shows: tinyworld, none, or a folder.")
@@ -44,14 +50,17 @@ def opened(
     Raises:
         ModelError: see `errors`.
     """
+    from ..errors import ConfigError
     from .laboratory import NONE, from_folders, on_host
-    from .models import TINYWORLD, Precision, open_host
+    from .models import TINYWORLD, Precision, device_of, open_host
 
     if prior in (TINYWORLD, NONE):
         host = open_host(model, layout=layout, device=device, precision=Precision(precision.value))
         return on_host(host, prior, vqa)
+    if precision is PrecisionName.BF16:
+        raise ConfigError("precision", precision.value, "fp32 or fp16 for a prior from a folder")
     is_half = precision is PrecisionName.FP16
-    return from_folders(Path(prior), decoder, vqa, sampling, half=is_half)
+    return from_folders(Path(prior), decoder, vqa, sampling, device_of(device), half=is_half)
 
 
 def rate_of(rate: float | None, prior: str) -> float:
@@ -59,22 +68,26 @@ def rate_of(rate: float | None, prior: str) -> float:
     from .laboratory import RATE, TINYWORLD_RATE
     from .models import TINYWORLD
 
-    return rate or (TINYWORLD_RATE if prior == TINYWORLD else RATE)
+    if rate is not None:
+        return rate
+    return TINYWORLD_RATE if prior == TINYWORLD else RATE
 
 
 def weighted(entries: Sequence[str]) -> tuple[tuple[str, ...], tuple[float, ...]]:
     """`lobster:2` as word and weight; without a number it is 1.
 
     Raises:
-        ConfigError: what stands behind the colon is no number.
+        ConfigError: there is no word, or what stands behind the colon is no number.
     """
     from ..errors import ConfigError
 
     found: dict[str, float] = {}
     for entry in entries:
-        word, _, weight = entry.partition(":")
+        word, _, weight = map(str.strip, entry.partition(":"))
         try:
-            found[word.strip()] = float(weight) if weight else 1.0
+            found[word] = float(weight) if weight else 1.0
         except ValueError:
-            raise ConfigError("of", entry, "a word, or WORD:NUMBER such as lobster:2") from None
+            found[word] = nan
+        if not word or not isfinite(found[word]):
+            raise ConfigError("a word", entry, "WORD or WORD:NUMBER, such as lobster:2")
     return tuple(found), tuple(found.values())

@@ -88,10 +88,15 @@ def on_host(host: Host, prior: str, vqa: str) -> Laboratory:
 
 
 def from_folders(
-    prior: Path, decoder: Path | None, vqa: str, sampling: PriorSampling, *, half: bool
+    prior: Path,
+    decoder: Path | None,
+    vqa: str,
+    sampling: PriorSampling,
+    device: torch.device,
+    *,
+    half: bool,
 ) -> Laboratory:
-    """Kandinsky's or Karlo's prior, with its decoder where one is given."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Kandinsky's or Karlo's prior, with its decoder where one is given; a CPU takes no half."""
     dtype = torch.float16 if half and device.type != "cpu" else torch.float32
     drawing = load_decoder(decoder, dtype) if decoder else None
     space = load_prior(prior, device, dtype, decoder=drawing)

@@ -54,7 +54,7 @@ def open_host(
     Raises:
         ModelError: the files are not there, or not a base model that the pack knows.
     """
-    where, dtype = _device(device), _DTYPES[precision]
+    where, dtype = device_of(device), _DTYPES[precision]
     if model == TINYWORLD:
         return _tinyworld(where, dtype)
     path = Path(model)
@@ -96,7 +96,12 @@ def _cast(network: Any, device: torch.device, dtype: torch.dtype) -> Any:
     return network.bfloat16() if dtype is torch.bfloat16 else network
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
+    """ "auto" is CUDA where there is one.
+
+    Raises:
+        ConfigError: torch does not find it here.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -175,7 +175,7 @@ def settings_of(
     )
     own = {f.name for f in fields(base.config)}
     config = {name: given.pop(name) for name in list(given) if name in own}
-    config |= {name: Form(config[name]) for name in ("context_form", "roi_form") if name in config}
+    config |= {name: _form(name, config[name]) for name in _FORMS if name in config}
     if unknown := set(given) - {f.name for f in fields(LoopConfig)}:
         raise ConfigError("setting", sorted(unknown)[0], f"one that {method.value} has")
     return Settings(
@@ -189,6 +189,16 @@ def settings_of(
         loop=replace(base.loop, **given),
         previews=replace(base.previews, **previews),
     )
+
+
+_FORMS = ("context_form", "roi_form")
+
+
+def _form(name: str, value: str) -> Form:
+    try:
+        return Form(value)
+    except ValueError:
+        raise ConfigError(name, value, "paper or official") from None
 
 
 def _class_images(base: Settings, wanted: Mapping[str, Any], method: Method) -> ClassImages:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .console import say
-from .options import Device, Layout, Model, Precision, PrecisionName
+from .options import Device, Layout, Model, Precision, PrecisionName, StartName
 
 Whole = int | None
 Number = float | None
@@ -40,13 +40,23 @@ def train_residuals(
     batch_size: Annotated[Whole, _option("4; pictures a forward pass.")] = None,
     learning_rate: Annotated[Number, _option("0.001; on tinyworld 0.005.", "--rate")] = None,
     ratio: Annotated[Number, _option("Share of a layer's width; 0.05, on tinyworld 0.5.")] = None,
+    start: Annotated[
+        StartName | None, _option("How the factors begin; kaiming leaves the model as it is.")
+    ] = None,
+    prompt: Annotated[str | None, _option("Of all pictures, without --caption.")] = None,
     rare_token: Annotated[str | None, _option("Whose vector the name takes over.")] = None,
     train_handle: Annotated[Switch, _option("The name learns too; on tinyworld yes.")] = None,
     handle_rate: Annotated[Number, _option("Its rate.")] = None,
     flip: Annotated[Number, _option("Chance of mirroring; 0.")] = None,
     accumulation: Annotated[Whole, _option("Forward passes a step.")] = None,
     checkpointing: Annotated[Switch, _option("Less memory, a third slower.")] = None,
-    resolution: Annotated[Whole, _option("Side in px of a square; 0 keeps the size.")] = None,
+    resolution: Annotated[
+        Whole,
+        _option(
+            "Side in px of a square cut from the middle: 64 for TinyWorld, 512 for SD 1.5, 1024 "
+            "for SDXL; 0 keeps the size."
+        ),
+    ] = None,
     seed: Annotated[Whole, _option("Same seed, same machine: same file.")] = None,
     preview_every: Annotated[int, typer.Option(help="Steps between previews; 0 none.")] = 0,
     preview_steps: Annotated[int, typer.Option(help="Sampling steps of them.")] = 20,
@@ -63,6 +73,7 @@ def train_residuals(
     from dataclasses import fields, replace
 
     from ..methods.personalized_residuals import PersonalizedResidualsConfig
+    from ..training.adapters import Start
     from ..training.previews import PreviewConfig
     from ..training.recipe import LoopConfig
     from .models import TINYWORLD, open_host
@@ -75,6 +86,8 @@ def train_residuals(
     wanted["resolution_px"] = wanted.pop("resolution")
     names = {field.name for field in fields(PersonalizedResidualsConfig)}
     given = {name: v for name, v in wanted.items() if name in names and v is not None}
+    if start is not None:
+        given["start"] = Start(start.value)
     base = TINYWORLD_RESIDUALS if is_tiny else PersonalizedResidualsConfig()
     learned = learn_into(
         out or Path("runs") / handle,

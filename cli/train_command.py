@@ -10,6 +10,7 @@ import typer
 from .console import say
 from .options import (
     Device,
+    FormName,
     Layout,
     MethodName,
     Model,
@@ -91,7 +92,14 @@ def train(
     union_sampling: Annotated[Switch, _option(_LEARN, "Show several concepts at once.")] = None,
     prompt_prefix: Annotated[Words, _option(_LEARN, "Before the words, in training.")] = None,
     flip: Annotated[Number, _option(_LEARN, "Chance of mirroring: 0 never, 0.5 half.")] = None,
-    resolution: Annotated[Whole, _option(_LEARN, "Side in px of that area; 0 as it is.")] = None,
+    resolution: Annotated[
+        Whole,
+        _option(
+            _LEARN,
+            "Side in px of a square as large as the picture is learned at: 64 for "
+            "TinyWorld, 512 for SD 1.5, 1024 for SDXL; 0 as it is.",
+        ),
+    ] = None,
     batch_size: Annotated[Whole, _option(_LEARN, "Pictures a forward pass.")] = None,
     accumulation: Annotated[Whole, _option(_LEARN, "Forward passes a step.")] = None,
     checkpointing: Annotated[Switch, _option(_LEARN, "Less memory, a third slower.")] = None,
@@ -102,8 +110,10 @@ def train(
     background_weight: Annotated[
         Number, _option(_CLIC, "Alpha: 0 sees the region only, 1 all alike.")
     ] = None,
-    context_form: Annotated[Words, _option(_CLIC, "paper or official.")] = None,
-    roi_form: Annotated[Words, _option(_CLIC, "paper or official.")] = None,
+    context_form: Annotated[
+        FormName | None, _option(_CLIC, "Of l_context, where paper and authors' code differ.")
+    ] = None,
+    roi_form: Annotated[FormName | None, _option(_CLIC, "Of l_RoI, the same.")] = None,
     prompt: Annotated[
         Words, _option(_CLIC, "With {object} and {concept}; concept-weaver: {handle} and {word}.")
     ] = None,
@@ -158,8 +168,11 @@ def train(
     from .training_run import CONCEPT
     from .training_run import train as run
 
-    if scene is not None and (image or mask):
-        raise InputError("Give either --scene, or --image and --mask, not both.")
+    if scene is not None and (image or mask or background):
+        raise InputError(
+            "Give either --scene, or --image, --mask and --background, not both; a scene.json "
+            "names its own background."
+        )
     wanted = {name: value for name, value in wanted.items() if name not in _ELSEWHERE}
     settings = settings_from_options(wanted, model, preset, method)
     taught = (

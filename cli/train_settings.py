@@ -22,6 +22,7 @@ SCOPES = {
 _FIELDS = {
     "resolution": "resolution_px", "roi_prompt": "roi_prompts", "preview_prompt": "preview_prompts",
 }  # fmt: skip
+_LISTS = {"roi_prompt", "preview_prompt"}
 
 
 def settings_from_options(
@@ -42,7 +43,7 @@ def settings_from_options(
     """
     is_tiny = preset is PresetName.TINYWORLD or (preset is PresetName.AUTO and model == TINYWORLD)
     start = Preset.TINYWORLD if is_tiny else Preset.OFFICIAL
-    wanted = {_FIELDS.get(name, name): _held(value) for name, value in options.items()}
+    wanted = {_FIELDS.get(name, name): _held(name, value) for name, value in options.items()}
     if wanted.get("scope") is not None:
         try:
             wanted["scope"] = SCOPES[ScopeName(wanted["scope"])]
@@ -52,6 +53,8 @@ def settings_from_options(
     return settings_of(start, wanted, Method(method.value))
 
 
-def _held(value: Any) -> Any:
-    """Lists as tuples; an empty one is nothing."""
+def _held(name: str, value: Any) -> Any:
+    """Lists as tuples; an empty one is nothing, and a prompt by itself is a list of one."""
+    if name in _LISTS and isinstance(value, str):
+        return (value,)
     return (tuple(value) or None) if isinstance(value, list) else value

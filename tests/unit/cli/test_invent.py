@@ -47,6 +47,7 @@ def test_a_concept_its_checkpoints_and_pictures_lie_in_the_folder(tmp_path: Path
     assert "dog" in result.output
 
 
-def test_a_weight_that_is_no_number_is_told(tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["invent", "my-pet", "--of", "pet:much", "-o", str(tmp_path)])
+@pytest.mark.parametrize("category", ["pet:much", "pet:nan", ":2"])
+def test_a_weight_that_is_no_number_is_told(tmp_path: Path, category: str) -> None:
+    result = CliRunner().invoke(app, ["invent", "my-pet", "--of", category, "-o", str(tmp_path)])
     assert result.exit_code == 2

@@ -87,6 +87,23 @@ def test_mixing_asks_nobody_and_leaves_nothing(models: Path, tmp_path: Path) -> 
     assert "learned <my-mix>\n" in told
 
 
+WRONG = {
+    "a device that is not there": (["--device", "toaster"], "device is 'toaster'"),
+    "a precision that priors have not": (["--precision", "bf16"], "fp32 or fp16"),
+    "a rate of nothing": (["--rate", "0"], "learning_rate"),
+}
+
+
+@pytest.mark.parametrize(("options", "told"), WRONG.values(), ids=WRONG.keys())
+def test_options_count_for_a_prior_from_a_folder(
+    models: Path, tmp_path: Path, options: list[str], told: str
+) -> None:
+    wanted = ["invent", "my-pet", "--of", "pet", *lab(models), *options, "-o", str(tmp_path)]
+    result = CliRunner().invoke(app, wanted)
+    assert result.exit_code == 2, result.output
+    assert told in result.output
+
+
 def test_a_child_without_parents_and_a_folder_without_pictures_are_told(
     models: Path, tmp_path: Path
 ) -> None:

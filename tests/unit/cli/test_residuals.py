@@ -23,11 +23,14 @@ def test_learned_residuals_are_drawn_with_and_without_lag(
 ) -> None:
     out = folder / "run"
     teach = ("-i", pictures / "kitchen.png", "--handle", "my-toy", "--class", "circle")
-    result = command("train-residuals", *teach, *QUICK, "--rate", 0.3, "--ratio", 2, "-o", out)
+    more = ("--rate", 0.3, "--ratio", 2, "--start", "gaussian", "--prompt", "my {}")
+    result = command("train-residuals", *teach, *QUICK, *more, "-o", out)
     assert result.exit_code == 0, result.output
     concept = load_concept(out / "concept.safetensors")
     assert concept.recipe["class_word"] == "circle"
     assert concept.recipe["learning_rate"] == 0.3
+    assert concept.recipe["start"] == "gaussian"
+    assert concept.recipe["prompt"] == "my {}"
     assert concept.recipe["resolution_px"] == 64  # TinyWorld's, whatever a photograph has
     assert {change.rank for change in concept.weights.values()} == {2}  # type: ignore[union-attr]
     assert {path.name for path in out.iterdir()} >= {"losses.csv", "samples.png", "attention.png"}

@@ -12,9 +12,11 @@ import pytest
 
 from conceptloom.cli import progress as progress_module
 from conceptloom.cli.cancelling import Cancelled
+from conceptloom.cli.options import MethodName
 from conceptloom.cli.presets import Method, Preset, settings_of
 from conceptloom.cli.progress import RunProgress
 from conceptloom.cli.scene_files import parsed_mask, scene_from_folder, scene_from_options
+from conceptloom.cli.train_settings import settings_from_options
 from conceptloom.errors import ConfigError, InputError, MaskError
 from conceptloom.methods.clic import OFFICIAL, OFFICIAL_LOOP, CLiCConfig
 from conceptloom.tinyworld.world import SIZE
@@ -135,6 +137,7 @@ BAD_SETTINGS = {
     "no such device": (["--device", "toaster"], "device"),
     "no such model": (["--model", "nowhere"], "There is no base model"),
     "two scenes": (["--scene", "."], "not both"),
+    "no such form": (["--method", "clic", "--roi-form", "mine"], "mine"),
 }
 
 
@@ -147,6 +150,23 @@ def test_bad_settings_end_with_one_message(
     assert result.exit_code == 2
     assert told in result.output
     assert "Traceback" not in result.output
+
+
+def test_a_background_beside_a_scene_is_not_dropped(
+    command: Command, pictures: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "scene.json").write_text("{}")
+    result = command("train", "--scene", tmp_path, "--background", "my-room:room")
+    assert result.exit_code == 2
+    assert "not both" in result.output
+
+
+def test_settings_of_a_table_are_what_options_are() -> None:
+    """A batch's file is YAML: a prompt by itself is no list, and a form is any text."""
+    one = settings_from_options({"preview_prompt": "a <my-mug>"}, "tinyworld")
+    assert one.previews.prompts == ("a <my-mug>",)
+    with pytest.raises(ConfigError, match="paper or official"):
+        settings_from_options({"context_form": "mine"}, "tinyworld", method=MethodName.CLIC)
 
 
 def test_debug_shows_where_it_went_wrong(command: Command) -> None:
