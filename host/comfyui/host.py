@@ -11,10 +11,11 @@ import comfy.patcher_extension
 import torch
 from torch import Tensor
 
-from ...errors import ImageError, ModelError
+from ...errors import ModelError
 from ..contexts import batched_context, batched_pooled, info_of
 from ..fingerprint import fingerprint_of
 from ..hooks import edits_installed
+from ..pictures import check_picture
 from ..ports import HandleVectors, Prompt, UNetEdit, WeightEdit
 from .prompts import check_widths, encode, encoder_names, encoder_width, token_ids
 from .schedule import schedule_of
@@ -176,12 +177,7 @@ class ComfyHost:
 
     @torch.no_grad()
     def encode_image(self, image: Tensor) -> Tensor:
-        height, width, side = *image.shape[1:3], self.pixels_per_latent
-        if height % side or width % side or min(height, width) < side:
-            raise ImageError(
-                f"The picture is {width}x{height} px; its sides must be multiples of {side}. "
-                "Resize or crop it first."
-            )
+        check_picture(image, self.pixels_per_latent)
         latent = self._the_vae("encoded").encode(usable(image)[..., :3])
         return self._base.process_latent_in(latent).to(self.device, torch.float32)
 

@@ -14,7 +14,9 @@ from ...errors import ModelError, PromptError
 from ..contexts import batched_context, batched_pooled, info_of
 from ..fingerprint import fingerprint_of
 from ..hooks import edits_installed
+from ..pictures import check_picture
 from ..ports import HandleVectors, Prompt, Schedule, UNetEdit, WeightEdit
+from .checks import check_fits, check_pipeline
 from .placement import (
     check_in_memory,
     compute_dtype,
@@ -37,21 +39,24 @@ class DiffusersHost:
         encoders: in the order in which the UNet expects their contexts side by side.
         scheduler: any diffusers scheduler of the base model; read for its noise levels and its
             prediction type.
+
+    Raises:
+        UnsupportedModelError: another architecture, or another kind of prediction.
+        ModelError: the parts do not fit each other.
     """
 
     def __init__(
         self, *, unet: Any, vae: Any, encoders: Sequence[TextEncoder], scheduler: Any
     ) -> None:
-        prediction = scheduler.config.prediction_type
-        if prediction not in ("epsilon", "v_prediction"):
-            raise ModelError(f"The model predicts {prediction!r}; ConceptLoom knows noise and v.")
         self.unet, self.vae = unet, vae
         self._encoders = list(encoders)
-        self.sites = unet_sites(unet)
-        self.schedule = Schedule(
-            scheduler.alphas_cumprod.double().cpu(), predicts_velocity=prediction != "epsilon"
-        )
         self.encoders = {encoder.name: encoder.width for encoder in encoders}
+        self.sites = unet_sites(unet)
+        check_fits(unet, vae, self.encoders, scheduler)
+        self.schedule = Schedule(
+            scheduler.alphas_cumprod.double().cpu(),
+            predicts_velocity=scheduler.config.prediction_type == "v_prediction",
+        )
         self.latent_channels = unet.config.in_channels
         self.pixels_per_latent = 2 ** (len(vae.config.block_out_channels) - 1)
         width, channels = unet.config.cross_attention_dim, self.latent_channels
@@ -78,7 +83,13 @@ class DiffusersHost:
 
     @classmethod
     def from_pipeline(cls, pipeline: Any) -> DiffusersHost:
-        """A Stable Diffusion 1.x, 2.x or XL pipeline of diffusers."""
+        """A Stable Diffusion 1.x, 2.x or XL pipeline of diffusers.
+
+        Raises:
+            UnsupportedModelError: another pipeline.
+            ModelError: its parts do not belong to each other.
+        """
+        check_pipeline(pipeline)
         xl = getattr(pipeline, "text_encoder_2", None)
         first = {768: "clip_l", 1024: "clip_h", 1280: "clip_g"}
         width = pipeline.text_encoder.get_input_embeddings().weight.shape[1]
@@ -159,6 +170,7 @@ class DiffusersHost:
 
     @torch.no_grad()
     def encode_image(self, image: Tensor) -> Tensor:
+        check_picture(image, self.pixels_per_latent)
         with in_sound_precision(self.vae):
             pixels = image[..., :3].movedim(-1, 1) * 2 - 1
             latent = self.vae.encode(self._for_vae(pixels)).latent_dist.mean
