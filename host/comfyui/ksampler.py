@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .sampling import conditioning_of, samples_and_noise, with_samples
+
 SAMPLERS, SCHEDULERS = comfy.samplers.SAMPLER_NAMES, comfy.samplers.SCHEDULER_NAMES
 OnStep = Callable[[int, int, Tensor | None], None]  # step, total, rough picture [H, W, 3]
 
@@ -39,13 +41,8 @@ def sampled(
     Args:
         on_step: told of every step; the rough picture is None where previews are switched off.
     """
-    positive, negative = (
-        clip.encode_from_tokens_scheduled(clip.tokenize(text))
-        for text in (call.positive, call.negative)
-    )
-    shrunk = latent.get("downscale_ratio_spacial")
-    samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"], shrunk)
-    noise = comfy.sample.prepare_noise(samples, call.seed, latent.get("batch_index"))
+    positive, negative = (conditioning_of(clip, text) for text in (call.positive, call.negative))
+    samples, noise = samples_and_noise(model, latent, call.seed)
     previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
 
     def callback(step: int, x0: Tensor, x: Tensor, total: int) -> None:
@@ -71,5 +68,4 @@ def sampled(
         disable_pbar=True,
         seed=call.seed,
     )
-    kept = {name: value for name, value in latent.items() if not name.startswith("downscale_ratio")}
-    return {**kept, "samples": drawn}
+    return with_samples(latent, drawn)

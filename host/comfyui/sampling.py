@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,11 +93,8 @@ def run_sampler(
     """
     check_prompts_fit(model, [positive, negative])
     _check_latents(model, latent["samples"])
-    shrunk = latent.get("downscale_ratio_spacial")
-    samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"], shrunk)
-    if adds_noise:
-        noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
-    else:
+    samples, noise = samples_and_noise(model, latent, seed)
+    if not adds_noise:
         noise = torch.zeros_like(samples)
     before, total = progress_of
     preview = latent_preview.prepare_callback(model, total or len(sigmas) - 1)
@@ -110,8 +107,20 @@ def run_sampler(
         noise_mask=latent.get("noise_mask"), callback=callback,
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED, seed=seed,
     )  # fmt: skip
+    return with_samples(latent, drawn)
+
+
+def samples_and_noise(model: Any, latent: Mapping[str, Any], seed: int) -> tuple[Tensor, Tensor]:
+    """Latents of a LATENT, empty ones with as many channels as the MODEL has; noise for them."""
+    shrunk = latent.get("downscale_ratio_spacial")
+    samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"], shrunk)
+    return samples, comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
+
+
+def with_samples(latent: Mapping[str, Any], samples: Tensor) -> dict[str, Any]:
+    """The LATENT after sampling; what Empty Latent Image tells of its scale holds no longer."""
     kept = {name: value for name, value in latent.items() if not name.startswith("downscale")}
-    return kept | {"samples": drawn}
+    return kept | {"samples": samples}
 
 
 def _check_latents(model: Any, samples: Tensor) -> None:
