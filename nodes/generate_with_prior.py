@@ -79,9 +79,10 @@ class GenerateWithPrior(io.ComfyNode):
         sampling = PriorSampling(steps=prior_steps, guidance=prior_guidance, checkpointing=False)
         handles = {} if concept is None else concept.handles
         wish = Wish(prior, prompt, handles, range(seed, seed + count), sampling)
+        progress = NodeProgress(cls.hidden.unique_id)
         try:
-            embeddings = wish.imagined()
-            images = wish.drawn(embeddings, NodeProgress(cls.hidden.unique_id))
+            embeddings = wish.imagined(progress)
+            images = wish.drawn(embeddings, progress)
         finally:  # cancelled, too
             wish.park()
         return io.NodeOutput(images, vision_output(embeddings), ui=shown(cls, images))
@@ -97,16 +98,16 @@ class Wish:
     seeds: range
     sampling: PriorSampling
 
-    def imagined(self) -> Tensor:
+    def imagined(self, progress: NodeProgress) -> Tensor:
         """[n, D] one embedding for each seed."""
-        space = self.prior.space
-        with torch.no_grad():
-            rows = [
-                space.imagine(
-                    self.prompt, self.handles, torch.Generator().manual_seed(s), self.sampling
+        rows: list[Tensor] = []
+        for seed in self.seeds:
+            progress(len(rows), len(self.seeds), "imagining")
+            generator = torch.Generator().manual_seed(seed)
+            with torch.no_grad():
+                rows.append(
+                    self.prior.space.imagine(self.prompt, self.handles, generator, self.sampling)
                 )
-                for s in self.seeds
-            ]
         return torch.stack(rows)
 
     def drawn(self, embeddings: Tensor, progress: NodeProgress) -> Tensor:

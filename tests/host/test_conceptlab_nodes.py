@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import comfy.model_management
 import folder_paths
 import pytest
 import torch
-from executor import Executor, Result, given, node
+from executor import Executor, Result, given, node, pack_nodes
 from tiny_models import Graph, assert_same_state, graph_of, state_of
 
 from conceptloom.training.export import export_embeddings
@@ -163,6 +164,24 @@ def test_a_concept_is_drawn_and_given_to_unclip(executor: Executor):
     assert result.values["images"].shape == (2, 64, 64, 3)
     assert result.values["vision"].image_embeds.shape == (2, 16)
     assert result.values["unclip"][0][1]["unclip_conditioning"][0]["strength"] == 1.0
+
+
+def test_cancelling_is_heard_between_two_embeddings(
+    executor: Executor, monkeypatch: pytest.MonkeyPatch
+):
+    module = sys.modules[pack_nodes()["ConceptLoomGenerateWithPrior"].__module__]
+    asked: list[int] = []
+
+    def imagine(*_: Any) -> torch.Tensor:
+        asked.append(1)
+        comfy.model_management.interrupt_current_processing()
+        return torch.zeros(4)
+
+    prior = SimpleNamespace(space=SimpleNamespace(imagine=imagine), painter=None)
+    wish = module.Wish(prior, "a cat", {}, range(3), None)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        wish.imagined(module.NodeProgress())
+    assert len(asked) == 1
 
 
 def test_words_are_mixed_by_weight(executor: Executor):
