@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -13,17 +14,20 @@ import torch
 from conceptloom.errors import ModelError, UnsupportedModelError
 from conceptloom.vision.ports import PriorSampling
 from conceptloom.vision.prior_files import load_decoder, load_prior, multilingual, painter_of
+from conceptloom.vision.text_side import ClipText
 from conceptloom.vision.vqa import Blip2, load_blip2
 
 from .tiny_files import (
     CPU,
     FLAN_T5,
     OPT,
+    diffusers,
     save_blip2,
     save_decoder_21,
     save_decoder_22,
     save_prior,
     tiny_mclip,
+    transformers,
 )
 
 FLOAT = torch.float32
@@ -174,15 +178,48 @@ def test_a_prior_folder_without_its_parts_says_which(tmp_path: Path) -> None:
         load_prior(tmp_path, CPU, FLOAT)
 
 
-def test_a_decoder_draws_what_the_prior_imagines(tmp_path: Path) -> None:
+@pytest.mark.parametrize("save", [save_decoder_21, save_decoder_22])
+def test_a_decoder_draws_what_the_prior_imagines(
+    tmp_path: Path, save: Callable[[Path], Path]
+) -> None:
+    """As diffusers' own two pipelines, one behind the other."""
     prior = load_prior(save_prior(tmp_path / "prior"), CPU, FLOAT)
-    decoder = load_decoder(save_decoder_22(tmp_path / "decoder"), FLOAT)
-    painter = painter_of(prior, decoder, CPU, sampling=SAMPLING, steps=2, cfg=4.0, size=(64, 64))
+    decoder = load_decoder(save(tmp_path / "decoder"), FLOAT)
+    size = (64, 128)
+    painter = painter_of(prior, decoder, CPU, sampling=SAMPLING, steps=3, cfg=4.0, size=size)
     pictures = painter.paint(["a dog", "a cat"], {}, seed=1)
-    assert pictures.shape == (2, 64, 64, 3)
-    assert 0 <= float(pictures.min()) <= float(pictures.max()) <= 1
-    assert torch.equal(painter.paint(["a dog"], {}, seed=1)[0], pictures[0])
-    assert not torch.equal(pictures[0], pictures[1])
+    assert pictures.shape == (2, *size, 3)
+    assert torch.equal(painter.paint(["a cat"], {}, seed=1)[0], pictures[1])
+    text = prior.text
+    assert isinstance(text, ClipText)
+    imagining = diffusers.KandinskyPriorPipeline(
+        prior=prior.prior,
+        image_encoder=prior.vision,
+        text_encoder=text.model,
+        tokenizer=text.tokenizer,
+        scheduler=prior.scheduler,
+        image_processor=transformers.CLIPImageProcessor(),
+    )
+    imagining.set_progress_bar_config(disable=True)
+    imagined = imagining(
+        "a cat",
+        num_inference_steps=SAMPLING.steps,
+        guidance_scale=SAMPLING.guidance,
+        generator=torch.Generator().manual_seed(1),
+    )
+    drawn = decoder(
+        **({"prompt": ""} if save is save_decoder_21 else {}),
+        image_embeds=imagined.image_embeds,
+        negative_image_embeds=imagined.negative_image_embeds,
+        num_inference_steps=3,
+        guidance_scale=4.0,
+        height=size[0],
+        width=size[1],
+        generator=torch.Generator().manual_seed(1),
+        output_type="np",
+    ).images[0]
+    torch.testing.assert_close(pictures[1], torch.from_numpy(drawn).clamp(0, 1))
+    assert not torch.allclose(pictures[0], pictures[1], atol=1e-3)
 
 
 def test_constraints_are_compared_in_the_decoders_own_encoder_where_it_has_one(

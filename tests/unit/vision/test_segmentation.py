@@ -161,6 +161,38 @@ def test_detection_agrees_with_transformers_own_postprocessing(dino_folder: Path
     torch.testing.assert_close(found.corners, clamped, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("size", [(40, 60), (60, 40)])
+def test_masks_agree_with_transformers_own_processing(
+    sam_folder: Path, size: tuple[int, int]
+) -> None:
+    sam, draw = Sam(sam_folder, CPU), torch.Generator().manual_seed(1)
+    for weight in sam._network.parameters():
+        if weight.ndim > 1:  # as drawn, all of its masks are alike
+            weight.data.normal_(std=0.3, generator=draw)
+    at = torch.linspace(0, 6, size[0])[:, None], torch.linspace(0, 6, size[1])[None]
+    image = torch.stack([at[0].sin() + 0 * at[1], (at[0] * at[1]).cos(), 0 * at[0] + at[1].cos()])
+    image = (image.movedim(0, -1) + 1) / 2
+    processing = transformers.SamImageProcessor(
+        size={"longest_edge": 64}, pad_size={"height": 64, "width": 64}
+    )
+    bytes_ = (image * 255).round().byte().numpy()
+    pixels = processing(bytes_, return_tensors="pt")
+    scale = 64 / max(size)
+    for place in (Place(box=(5, 8, 30, 35)), Place(inside=((20, 12), (30, 30)), outside=((3, 3),))):
+        with torch.no_grad():
+            logits = sam._network(
+                pixel_values=pixels["pixel_values"],
+                multimask_output=False,
+                **sam._prompt(place, scale),
+            ).pred_masks
+        theirs = processing.post_process_masks(
+            logits, pixels["original_sizes"], pixels["reshaped_input_sizes"], binarize=False
+        )[0][0, 0]
+        inside = (theirs > 0).float()
+        assert 0.1 < inside.mean() < 0.9, "a mask of everything or nothing would prove nothing"
+        assert (sam.cut(image, [place])[0] == inside).float().mean() > 0.97
+
+
 def test_boxes_and_points_move_sams_masks(sam_folder: Path) -> None:
     sam = Sam(sam_folder, CPU)
     places = [
