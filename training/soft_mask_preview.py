@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .canvas import Canvas, fitted
 from .palette import INK, QUIET
-from .soft_masks import weights_on_grid
+from .soft_masks import GridWeights, weights_on_grid
 
 SIDE_PX = 220  # longer side of a panel
 GAP_PX = 20
@@ -47,8 +47,7 @@ def soft_mask_preview(
             canvas.picture(gray, (left, top, width, height), smooth=False)
             name = f"{title}, {grid[1]}x{grid[0]}"
             canvas.text((left, top + height + 0.6 * LINE_PX), name, 13, INK)
-            told = f"inside {seen.inside:.2f}, outside {_told(seen.outside)}"
-            canvas.text((left, top + height + 1.6 * LINE_PX), told, 12, QUIET)
+            canvas.text((left, top + height + 1.6 * LINE_PX), _told(seen), 12, QUIET)
             canvas.text(
                 (left, top + height + 2.5 * LINE_PX), f"{100 * seen.share:.0f} % of it", 12, QUIET
             )
@@ -67,11 +66,13 @@ def weights_told(
         for title, grid in grids.items():
             seen = weights_on_grid(mask, grid, background_weight)
             lines.append(
-                f"mask {number}, {title} {grid[1]}x{grid[0]}: inside {seen.inside:.2f}, outside "
-                f"{_told(seen.outside)}, {100 * seen.share:.0f} % of it inside"
+                f"mask {number}, {title} {grid[1]}x{grid[0]}: {_told(seen)}, "
+                f"{100 * seen.share:.0f} % of it inside"
             )
     return "\n".join(lines)
 
 
-def _told(weight: float) -> str:
-    return "nothing" if math.isnan(weight) else f"{weight:.2f} (counts {weight**2:.2f})"
+def _told(seen: GridWeights) -> str:
+    inside = "nothing" if math.isnan(seen.inside) else f"{seen.inside:.2f}"
+    counts = f"{seen.outside:.2f} (counts {seen.outside**2:.2f})"
+    return f"inside {inside}, outside {'nothing' if math.isnan(seen.outside) else counts}"

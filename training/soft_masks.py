@@ -103,7 +103,7 @@ class GridWeights:
     """What is left of a soft mask on a grid of the model."""
 
     weights: Tensor  # [h, w], a..1
-    inside: float  # mean weight where the mask is above a half
+    inside: float  # mean weight where the mask is above a half; NaN where it nowhere is
     outside: float  # mean weight elsewhere; NaN where there is no elsewhere
     share: float  # of the grid that lies inside, 0..1
 
