@@ -12,23 +12,32 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def asked(
-    name: str, about: str, quick: str, *, seeds: int, divisible: bool = True
+    name: str,
+    about: str,
+    quick: str,
+    *,
+    seeds: int = 0,
+    divisible: bool = True,
+    keeps: bool = True,
 ) -> argparse.Namespace:
     """The options that the benchmark `name` was called with; sets one thread.
 
     Args:
         about: its docstring, of which the first line is its help.
         quick: what --quick saves.
-        seeds: how many, unless told otherwise.
+        seeds: how many, unless told otherwise; 0 where that is not asked.
         divisible: whether two cores may share its work.
+        keeps: finished cells, so that it can write its page without work.
     """
     parser = argparse.ArgumentParser(description=about.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help=quick)
-    parser.add_argument("--seeds", type=int, default=seeds)
+    if seeds:
+        parser.add_argument("--seeds", type=int, default=seeds)
     if divisible:
         told = "1/2 and 2/2 share the work of two cores"
         parser.add_argument("--part", type=part_of, default=(1, 1), help=told)
-    parser.add_argument("--report", action="store_true", help="write the page, compute nothing")
+    if keeps:
+        parser.add_argument("--report", action="store_true", help="write the page, compute nothing")
     page = ROOT / "docs" / "results" / f"{name}.md"
     parser.add_argument("--out", type=Path, default=page)
     torch.set_num_threads(1)

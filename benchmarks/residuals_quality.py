@@ -11,17 +11,14 @@ pictures of a cell) stands below `runs/` and is not made again; `--report` write
 
 from __future__ import annotations
 
-import argparse
-import hashlib
 import json
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from datetime import date
 from pathlib import Path
 
-import torch
+from quality_runs import asked, cells_folder, command_of, write_page
+from quality_tables import machine_told
 from residuals_page import judged, results
 from residuals_plan import FULL, LESSONS, QUICK, VARIANTS, Budget, Names, cells, prompts_of
 from safetensors.torch import load_file, save_file
@@ -40,8 +37,7 @@ from conceptloom.training.concept_file import load_concept, save_concept
 from conceptloom.training.keys import model_digest
 from conceptloom.training.previews import PreviewConfig
 
-ROOT = Path(__file__).resolve().parent.parent
-PAGE, CELLS = ROOT / "docs" / "results" / "residuals_quality.md", ROOT / "runs" / "residuals"
+NAME = "residuals_quality"
 
 
 def learned(host: Host, name: str, seed: int, budget: Budget, folder: Path) -> Concept:
@@ -101,19 +97,17 @@ def cell_path(folder: Path, names: Names, seed: int) -> Path:
     return folder / f"{'+'.join(names)}-{seed}.pictures.safetensors"
 
 
-def page(options: argparse.Namespace, budget: Budget, folder: Path, digest: str) -> str:
+def page(command: str, budget: Budget, folder: Path, digest: str) -> str:
     """The results as Markdown, of the cells that are finished."""
     every = list(cells(budget))
     done = [cell for cell in every if cell_path(folder, *cell).is_file()]
     rows = [judged(names, load_file(cell_path(folder, names, seed))) for names, seed in done]
-    quick = " --quick" if options.quick else ""
     lines = [
         "# LAG on TinyWorld: identity, background and the other object",
         "",
-        f"    python benchmarks/residuals_quality.py{quick}",
+        f"    {command}",
         "",
-        f"{date.today()}, {platform.machine()}, torch {torch.__version__.split('+')[0]}, one CPU "
-        f"thread; base model {digest[:12]}; {len(done)} of {len(every)} cells: "
+        f"{machine_told()}; base model {digest[:12]}; {len(done)} of {len(every)} cells: "
         f"{sum(len(names) == 1 for names, _ in done)} of one concept, "
         f"{sum(len(names) == 2 for names, _ in done)} of two, "
         f"{len({seed for _, seed in done})} seed(s). {budget.steps} steps from {budget.images} "
@@ -129,23 +123,15 @@ def page(options: argparse.Namespace, budget: Budget, folder: Path, digest: str)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="two concepts and a seed, a minute")
-    parser.add_argument("--report", action="store_true", help="write the page, compute nothing")
-    parser.add_argument("--out", type=Path, default=PAGE)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
+    options = asked(NAME, __doc__, "two concepts and a seed, a minute", divisible=False)
     budget = QUICK if options.quick else FULL
     host = open_host(device="cpu")
     digest = model_digest(host)
     work = [budget.steps, budget.images, budget.pictures, budget.sampling_steps]
-    settings = [digest, work, asdict(TINYWORLD_RESIDUALS)]
-    folder = CELLS / hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
+    folder = cells_folder(NAME, json.dumps([digest, work, asdict(TINYWORLD_RESIDUALS)]))
     if not options.report:
         compute(host, budget, folder)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(page(options, budget, folder, digest), encoding="utf-8")
-    print(f"wrote {options.out}")
+    write_page(page(command_of(NAME, options), budget, folder, digest), options.out)
 
 
 if __name__ == "__main__":

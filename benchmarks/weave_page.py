@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping
 
-from quality_tables import Measure, machine_told
+from quality_tables import as_gain, compared, machine_told
 from weave_plan import CLAIMS, MEASURES, NOTES, VARIANTS, WHOLE, Budget, Claim
 
 from conceptloom.cli.measures import mean
@@ -77,7 +76,8 @@ def table(cells: Cells) -> list[str]:
         for measure in MEASURES:
             told = f"{average(mine, measure.key):.2f}"
             if variant != WHOLE:
-                told += f" ({gain_told(gains(cells, variant, measure))})"
+                gain, error, _ = compared(cells, WHOLE, variant, measure)
+                told += f" ({as_gain(gain, error)})"
             figures.append(told)
         rows.append(f"| {variant} | {len(mine)} | {' | '.join(figures)} |")
     return rows
@@ -111,28 +111,10 @@ def average(found: Mapping[tuple[str, int], dict[str, list[float]]], key: str) -
     return mean([mean(cell[key]) for cell in found.values()])
 
 
-def gains(cells: Cells, variant: str, measure: Measure) -> list[float]:
-    """By how much the whole method is better, cell by cell."""
-    whole, sign = of_variant(cells, WHOLE), 1 if measure.is_better_high else -1
-    return [
-        sign * (mean(whole[place][measure.key]) - mean(found[measure.key]))
-        for place, found in of_variant(cells, variant).items()
-        if place in whole
-    ]
-
-
 def claim_told(claim: Claim, cells: Cells) -> str:
     """A row: the claim, its measure, the gain, and whether it holds."""
     (measure,) = [m for m in MEASURES if m.key == claim.measure]
-    found = gains(cells, claim.against, measure)
-    error = statistics.stdev(found) / len(found) ** 0.5 if len(found) > 1 else float("inf")
-    verdict = (
-        "holds" if mean(found) > 2 * error else "fails" if mean(found) < -2 * error else "open"
-    )
-    return f"| {claim.text} | {measure.title}, {claim.against} | {gain_told(found)} | {verdict} |"
-
-
-def gain_told(gains: list[float]) -> str:
-    error = statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else float("nan")
-    text = f"{mean(gains):+.2f} ± {error:.2f}"
-    return f"**{text}**" if abs(mean(gains)) > 2 * error else text
+    gain, error, _ = compared(cells, WHOLE, claim.against, measure)
+    verdict = "holds" if gain > 2 * error else "fails" if gain < -2 * error else "open"
+    told = f"{measure.title}, {claim.against} | {as_gain(gain, error)}"
+    return f"| {claim.text} | {told} | {verdict} |"
