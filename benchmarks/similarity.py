@@ -26,7 +26,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -179,10 +179,11 @@ def pictures(
 
 def main() -> None:
     options = arguments()
+    scenes, method = scenes_of(options.scenes), options.method
+    check(measures_of(options, "cpu"), scenes)
     host = open_model(options)
     side = options.resolution or picture_side(host)
     budget = (quick_budget if options.quick else full_budget)(side, options.seed)
-    scenes, method = scenes_of(options.scenes), options.method
     made: dict[str, dict[str, list[tuple[Case, Tensor]]]] = {v: {} for v in VARIANTS[method]}
     for name, scene in scenes.items():
         folder = options.cells / method / f"{name}-{key_of(options, host, budget, scene)}"
@@ -194,7 +195,7 @@ def main() -> None:
             given = (host, variant, concepts, cases, budget, options.seed, path)
             made[variant][name] = pictures(*given)
         print(f"{name}: {len(cases)} prompts", flush=True)
-    measures = measures_of(options)
+    measures = measures_of(options, options.device)
     rows: dict[str, dict[str, Row]] = {
         variant: {name: measured(measures, scenes[name], drawn) for name, drawn in of.items()}
         for variant, of in made.items()
@@ -222,14 +223,25 @@ def key_of(
     return content_key(model_digest(host), settings, given)[:12]
 
 
-def measures_of(options: argparse.Namespace) -> Measures:
+def measures_of(options: argparse.Namespace, device: str) -> Measures:
     """The networks that were named."""
     cutter: Cutter | None = None
     if options.maskformer:
-        cutter = MaskFormer(options.maskformer, options.device)
+        cutter = MaskFormer(options.maskformer, device)
     elif options.sam:
-        cutter = Words(options.detector, options.sam, options.device)
-    return Measures(Clip(options.clip, options.device), Dino(options.dino, options.device), cutter)
+        cutter = Words(options.detector, options.sam, device)
+    return Measures(Clip(options.clip, device), Dino(options.dino, device), cutter)
+
+
+def check(measures: Measures, scenes: Mapping[str, ConceptScene]) -> None:
+    """Say before hours of learning what would be in the way of measuring.
+
+    Raises:
+        ConfigError: the segmenter does not know a class word.
+    """
+    if isinstance(measures.cutter, MaskFormer):
+        for word in {word for scene in scenes.values() for word in scene.words.values()}:
+            measures.cutter.label_of(word)
 
 
 def _cutter_told(options: argparse.Namespace) -> str:

@@ -225,6 +225,31 @@ def test_a_concept_without_a_class_word_is_refused(scenes: Path, tmp_path: Path)
         similarity.scenes_of(tmp_path)
 
 
+def test_what_is_in_the_way_of_measuring_is_told_before_anything_is_learned(
+    folders: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **more: object) -> None:
+        raise AssertionError("too late")
+
+    monkeypatch.setattr(similarity, "open_model", never)
+    command = ["similarity.py", "--scenes", str(scenes), "--clip", str(folders / "clip")]
+    monkeypatch.setattr(sys, "argv", [*command, "--dino", str(tmp_path / "mistyped")])
+    with pytest.raises(ModelError, match="mistyped"):
+        similarity.main()
+
+
+def test_words_that_maskformer_does_not_know_are_told_before_anything_is_learned(
+    maskformer: Path,
+) -> None:
+    def scene(word: str) -> ConceptScene:
+        return make_scene([picture()], {"it": [half()]}, {"it": word})
+
+    measures = Measures(None, None, MaskFormer(str(maskformer), "cpu"))
+    similarity.check(measures, {"known": scene("cat")})
+    with pytest.raises(ConfigError, match="swirl"):
+        similarity.check(measures, {"known": scene("cat"), "strange": scene("swirl")})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", [BREAK_A_SCENE, RESIDUALS])
 def test_a_whole_run_writes_its_page_and_is_not_made_again(
