@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from at_scale_plan import DRAWING, SAMPLING_STEPS, TEMPLATE, WEAVING
+from at_scale_plan import DECODING, DRAWING, SAMPLING_STEPS, TEMPLATE, WEAVING
 from draws import NAMES, WORDS, make_pictures, scene_of
 from stages import Stages
 
@@ -127,15 +128,24 @@ def break_a_scene(
 
 def clic(task: Task) -> None:
     """Learning a detail."""
+    _learn_detail(task, CLiC, CLiCConfig(), PAPER_LOOP)
+
+
+def bank(task: Task) -> None:
+    """Learning a concept that can be woven."""
+    _learn_detail(task, BankRecipe, BankConfig())
+
+
+def _learn_detail(
+    task: Task, kind: Callable[..., ConceptRecipe], planned: Any, loop: LoopConfig | None = None
+) -> None:
+    """One concept of a picture, by a method that has weights' phase alone."""
     image, masks, _ = make_pictures(task.side)
-    planned = CLiCConfig()
-    config = replace(
-        planned,
-        weight_phase=replace(planned.weight_phase, steps=task.steps(planned.weight_phase.steps)),
-    )
+    phase = planned.weight_phase
+    config = replace(planned, weight_phase=replace(phase, steps=task.steps(phase.steps)))
     with task.stages.single("preparing"):
-        recipe = CLiC(task.host, scene_of(image, masks[:1]), config)
-    learn(task, recipe, {WEIGHTS: planned.weight_phase.steps}, PAPER_LOOP)
+        recipe = kind(task.host, scene_of(image, masks[:1]), config)
+    learn(task, recipe, {WEIGHTS: phase.steps}, loop)
 
 
 def transfer(task: Task) -> None:
@@ -188,19 +198,6 @@ def lag(task: Task) -> None:
     )
 
 
-def bank(task: Task) -> None:
-    """Learning a concept that can be woven."""
-    image, masks, _ = make_pictures(task.side)
-    planned = BankConfig()
-    config = replace(
-        planned,
-        weight_phase=replace(planned.weight_phase, steps=task.steps(planned.weight_phase.steps)),
-    )
-    with task.stages.single("preparing"):
-        recipe = BankRecipe(task.host, scene_of(image, masks[:1]), config)
-    learn(task, recipe, {WEIGHTS: planned.weight_phase.steps})
-
-
 def weaving(task: Task) -> None:
     """A template inverted, and drawn again with two concepts in it."""
     image, masks, _ = make_pictures(task.side)
@@ -217,6 +214,7 @@ def weaving(task: Task) -> None:
         template = make_template(host, image[None], SENTENCE, sigmas, InversionConfig(steps=steps))
     stages.plan(WEAVING, steps)
     weave(host, template, regions, WeaveConfig(), progress=lambda *_: stages.step(WEAVING))
+    stages.since(DECODING)
 
 
 def random_concept(host: DiffusersHost, number: int, scope: Scope) -> Concept:

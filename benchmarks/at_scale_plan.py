@@ -57,7 +57,8 @@ class Target:
     families: tuple[str, ...] = ("sd15", "sd21")
 
 
-TEMPLATE, WEAVING, DRAWING = "template", "weaving", "drawing"  # stages of sampling
+# stages of sampling
+TEMPLATE, WEAVING, DRAWING, DECODING = "template", "weaving", "drawing", "decoding"
 TARGETS = (
     Target(
         "Break-A-Scene's 800 steps", "break-a-scene", (TOKENS, WEIGHTS), 60,
@@ -67,10 +68,10 @@ TARGETS = (
         "Personalized Residuals' 150 x 4", "residuals", (RESIDUALS,), 25, "3 min, A100", 512,
     ),
     Target(
-        "weaving two concepts, 50 steps", "weave", (WEAVING,), 10, "60 s, RTX 3090", 768,
+        "weaving two concepts, 50 steps", "weave", (WEAVING, DECODING), 10, "60 s, RTX 3090", 768,
     ),
     Target(
-        "the same with inverting the template", "weave", (TEMPLATE, WEAVING), 10,
+        "the same with inverting the template", "weave", (TEMPLATE, WEAVING, DECODING), 10,
         "60 s, RTX 3090 (which part of it is not told)", 768,
     ),
 )  # fmt: skip

@@ -69,6 +69,11 @@ class Stages:
         self.found[name].steps.append(now - self._since)
         self._since = time.perf_counter()
 
+    def since(self, name: str) -> None:
+        """What has been done since the last step is a stage of its own."""
+        self.found[name] = Stage(1)
+        self.step(name)
+
     @contextmanager
     def single(self, name: str) -> Iterator[None]:
         """A stage that is one step."""

@@ -157,6 +157,8 @@ def test_every_part_runs_and_is_not_made_again(
     found = {name: at_scale.json.loads(at_scale.cell_path(options, name).read_text())
              for name in names}  # fmt: skip
     assert {name: made["failed"] for name, made in found.items()} == dict.fromkeys(names, "")
+    for target in TARGETS:  # all that it adds up was measured
+        assert set(target.stages) <= set(found[target.part]["stages"])
     text = page([found], "x")
     for title, _ in TITLES.values():
         assert f"| {title} |" in text
