@@ -12,7 +12,7 @@ from tiny_models import graph_of
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
-from beside_graphs import Run, node
+from beside_graphs import WORDS, Run, lora_of, node
 from beside_host import Stage, values_of, with_defaults
 from beside_quality import WAYS, edit
 from beside_variants import GROUPS
@@ -64,6 +64,28 @@ def test_lag_without_localising_is_load_lora(stage: Stage):
     with_lora["positive"]["inputs"] = {"text": text, "clip": ["lag 0", 1]}
     found = [stage.run(g, drawn=["drawn", 0])["drawn"]["samples"] for g in (with_lag, with_lora)]
     torch.testing.assert_close(*found, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("variant", ["hooks", "masks", "samplers"])
+def test_the_lora_of_every_region_counts(stage: Stage, variant: str, number: int):
+    run, make = replace(RUN, count=2), GROUPS["weave-2"].variants[variant].graph
+    with_all, without = make(run), make(run)
+    file = lora_of("woven", WORDS[number])
+    (loader,) = [n["inputs"] for n in without.values() if n["inputs"].get("lora_name") == file]
+    loader |= {"strength_model": 0.0, "strength_clip": 0.0}
+    found = [stage.run(g, drawn=["drawn", 0])["drawn"]["samples"] for g in (with_all, without)]
+    assert not torch.allclose(*found, atol=1e-3)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_every_woven_concept_counts(stage: Stage, number: int):
+    with_all = drawn(stage, "weave-2", "ours")
+    name = f"woven-{WORDS[number]}"
+    concept = stage.values[name]
+    nothing = {n: replace(change, up=0 * change.up) for n, change in concept.weights.items()}
+    stage.values[name] = replace(concept, weights=nothing)
+    assert not torch.allclose(drawn(stage, "weave-2", "ours"), with_all, atol=1e-3)
 
 
 def test_a_new_picture_is_inverted_anew_and_another_seed_is_not(stage: Stage, monkeypatch):
