@@ -39,11 +39,6 @@ class Schedule:
         alpha_bar = self.at(timesteps)[:, None, None, None]
         return alpha_bar.sqrt() * latent + (1 - alpha_bar).sqrt() * noise
 
-    def denoised(self, noisy: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """x_0 estimate (Tweedie) from x_t and its predicted noise."""
-        alpha_bar = self.at(timesteps)[:, None, None, None]
-        return (noisy - (1 - alpha_bar).sqrt() * noise) / alpha_bar.sqrt()
-
     def noise_from_velocity(self, noisy: Tensor, velocity: Tensor, timesteps: Tensor) -> Tensor:
         """Noise in a v-prediction: eps = sqrt(alpha_bar) v + sqrt(1 - alpha_bar) x_t."""
         alpha_bar = self.at(timesteps)[:, None, None, None]

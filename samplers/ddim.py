@@ -19,7 +19,8 @@ def ddim_timesteps(schedule: Schedule, steps: int) -> list[int]:
     if not 1 <= steps <= len(schedule):
         raise ConfigError("steps", steps, f"between 1 and {len(schedule)}")
     stride = len(schedule) // steps
-    return [min(stride * i + 1, len(schedule) - 1) for i in reversed(range(steps))]
+    offset = min(1, len(schedule) - 1 - stride * (steps - 1))  # none where every level is a step
+    return [stride * i + offset for i in reversed(range(steps))]
 
 
 def ddim_step(

@@ -27,6 +27,8 @@ from .prompts import TextEncoder, Token
 from .sites import canonical_unet_names, unet_sites
 from .weights import checkpointed, edited_weights, frozen
 
+ZERO_SNR = 4.8973451890853435e-08  # alpha_bar where a schedule ends in pure noise; ComfyUI's value
+
 
 class DiffusersHost:
     """UNet2DConditionModel, AutoencoderKL and one or two CLIP text encoders as a `Host`.
@@ -54,7 +56,7 @@ class DiffusersHost:
         self.sites = unet_sites(unet)
         check_fits(unet, vae, self.encoders, scheduler)
         self.schedule = Schedule(
-            scheduler.alphas_cumprod.double().cpu(),
+            scheduler.alphas_cumprod.double().cpu().clamp_min(ZERO_SNR),
             predicts_velocity=scheduler.config.prediction_type == "v_prediction",
         )
         self.latent_channels = unet.config.in_channels

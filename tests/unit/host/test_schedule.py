@@ -7,7 +7,9 @@ import math
 import pytest
 import torch
 
+from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.host.ports import ForwardInfo, Prompt, Schedule
+from conceptloom.samplers.ddim import ddim_step
 
 from ..tiny_models import diffusers, noise, tiny_host
 
@@ -21,7 +23,6 @@ def test_equations_by_hand() -> None:
     latent, eps = torch.full((2, 1, 1, 1), 10.0), torch.full((2, 1, 1, 1), 5.0)
     noisy = SCHEDULE.add_noise(latent, eps, at)
     assert noisy.flatten().tolist() == pytest.approx([0.8 * 10 + 0.6 * 5, 0.6 * 10 + 0.8 * 5])
-    assert SCHEDULE.denoised(noisy, eps, at).flatten().tolist() == pytest.approx([10, 10])
     # v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x_0
     velocity = torch.tensor([0.8 * 5 - 0.6 * 10, 0.6 * 5 - 0.8 * 10]).view(2, 1, 1, 1)
     back = SCHEDULE.noise_from_velocity(noisy, velocity, at)
@@ -48,6 +49,24 @@ def test_pure_noise_at_the_end_of_a_schedule_gives_no_nan() -> None:
     predicted = SCHEDULE.noise_from_velocity(noisy, noise(1, 4, 2, 2, seed=2), at)
     error = (predicted - eps).square().mean() * SCHEDULE.native_weight(at)
     assert float(error) == 0
+
+
+def test_a_scheduler_that_ends_in_pure_noise_keeps_a_trace_of_the_picture() -> None:
+    """Otherwise its first step divides by zero; ComfyUI keeps the same trace."""
+    whole, scheduler = tiny_host(velocity=True), diffusers.DDIMScheduler(
+        rescale_betas_zero_snr=True, prediction_type="v_prediction"
+    )  # fmt: skip
+    assert float(scheduler.alphas_cumprod[-1]) == 0
+    schedule = DiffusersHost(
+        unet=whole.unet, vae=whole.vae, encoders=whole._encoders, scheduler=scheduler
+    ).schedule
+    at, latent, eps = torch.tensor([999]), noise(1, 4, 2, 2), noise(1, 4, 2, 2, seed=1)
+    velocity = (schedule.at(at).sqrt() * eps - (1 - schedule.at(at)).sqrt() * latent).float()
+    noisy = schedule.add_noise(latent, eps, at)
+    predicted = schedule.noise_from_velocity(noisy, velocity, at)
+    clean = ddim_step(schedule, noisy, predicted, 999, 0)
+    assert torch.allclose(clean, latent, atol=0.05)
+    assert float(schedule.sigma(at)) == pytest.approx(4518.8, rel=1e-3)  # of ComfyUI's ZSNR
 
 
 def test_noise_levels_are_those_of_the_scheduler() -> None:
