@@ -42,7 +42,7 @@ def invent(
     out: Out = None,
     prior: Prior = "tinyworld",
     decoder: Decoder = None,
-    vqa: Vqa = "tinyworld",
+    vqa: Vqa = None,
     steps: Steps = 300,
     rate: Rate = None,
     every: Every = 50,

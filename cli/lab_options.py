@@ -25,7 +25,11 @@ Prior = Annotated[
 ]
 Decoder = Annotated[Path | None, typer.Option(help="Folder of Kandinsky's decoder.")]
 Vqa = Annotated[
-    str, typer.Option(help="Who says what a picture shows: tinyworld, none, or a folder.")
+    str | None,
+    typer.Option(
+        help="Who says what a picture shows: a folder of BLIP-2, none, or tinyworld, which knows "
+        "pictures of TinyWorld alone and is the default there; else none."
+    ),
 ]
 Steps = Annotated[int, typer.Option(min=1, help="Official: 2500, for evolve 2000.")]
 Rate = Annotated[float | None, typer.Option(help="Learning rate; 1e-4, on TinyWorld's prior 1e-2.")]
@@ -38,7 +42,7 @@ Seed = Annotated[int, typer.Option(help="Same seed, same machine: same file.")]
 def opened(
     prior: str,
     decoder: Path | None,
-    vqa: str,
+    vqa: str | None,
     sampling: PriorSampling,
     model: str,
     layout: Path | None,
@@ -54,6 +58,8 @@ def opened(
     from .laboratory import NONE, from_folders, on_host
     from .models import TINYWORLD, Precision, device_of, open_host
 
+    if vqa is None:
+        vqa = TINYWORLD if model == TINYWORLD and prior in (TINYWORLD, NONE) else NONE
     if prior in (TINYWORLD, NONE):
         host = open_host(model, layout=layout, device=device, precision=Precision(precision.value))
         return on_host(host, prior, vqa)

@@ -82,6 +82,13 @@ def test_real_classes_invent_mix_and_breed_from_folders(models: Path, tmp_path: 
         assert (folder / "timeline.png").is_file()
 
 
+def test_nobody_who_knows_tinyworld_alone_is_asked_about_photographs(
+    models: Path, tmp_path: Path
+) -> None:
+    told = called("invent", "my-pet", "--of", "pet", *lab(models), "-o", str(tmp_path))
+    assert "learned <my-pet>\n" in told, "away from nothing, for nobody was asked"
+
+
 def test_mixing_asks_nobody_and_leaves_nothing(models: Path, tmp_path: Path) -> None:
     told = called("mix", "my-mix", "cat", "dog", *lab(models), "-o", str(tmp_path))
     assert "learned <my-mix>\n" in told
