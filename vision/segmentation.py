@@ -129,9 +129,7 @@ class GroundingDino:
     def find(self, image: Tensor, word: str) -> Boxes:
         """Boxes of one word or phrase; every box, however unsure."""
         height, width = _size(image)
-        scale = min(DINO_PX / min(height, width), DINO_LONGEST_PX / max(height, width))
-        size = (max(1, round(height * scale)), max(1, round(width * scale)))
-        pixels = normalised(image, size).to(self._device)
+        pixels = normalised(image, dino_size(height, width)).to(self._device)
         text = self._tokenizer(f"{word.strip().lower().rstrip('.')}.", return_tensors="pt")
         text = {name: value.to(self._device) for name, value in text.items()}
         output = self._network(pixel_values=pixels, **text)
@@ -141,6 +139,14 @@ class GroundingDino:
         corners = corners.clamp(0, 1) * torch.tensor([width, height, width, height])
         order = scores.argsort(descending=True)
         return Boxes(corners[order], scores[order])
+
+
+def dino_size(height: int, width: int) -> tuple[int, int]:
+    """(h, w) at which Grounding DINO looks at a picture, to the pixel as its own processor."""
+    short, long = sorted((height, width))
+    exact = min(DINO_PX, DINO_LONGEST_PX * short / long)
+    shorter, longer = max(1, round(exact)), max(1, int(exact * long / short))
+    return (shorter, longer) if height <= width else (longer, shorter)
 
 
 class Sam:

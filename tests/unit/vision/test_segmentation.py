@@ -22,6 +22,7 @@ from conceptloom.vision.segmentation import (
     Sam,
     SegmentationConfig,
     Take,
+    dino_size,
     normalised,
     parsed_places,
     segment_words,
@@ -159,6 +160,13 @@ def test_detection_agrees_with_transformers_own_postprocessing(dino_folder: Path
     limits = torch.tensor([60.0, 40.0, 60.0, 40.0])
     clamped = torch.minimum(theirs["boxes"][order].clamp_min(0), limits)
     torch.testing.assert_close(found.corners, clamped, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [(40, 60), (40, 160), (160, 40), (640, 480), (37, 301), (9, 9)])
+def test_pictures_are_looked_at_in_the_size_of_dinos_own_processor(size: tuple[int, int]) -> None:
+    processor = transformers.GroundingDinoImageProcessor()
+    theirs = processor(numpy.zeros((*size, 3), numpy.uint8), return_tensors="pt").pixel_values
+    assert dino_size(*size) == theirs.shape[-2:]
 
 
 @pytest.mark.parametrize("size", [(40, 60), (60, 40)])
