@@ -5,7 +5,7 @@ alpha_bar -> alpha_t of the paper's Sec. 4      eta -> the paper's eta, 0 is det
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -76,18 +76,36 @@ def guided_noise(
     cfg: float,
     edits: Sequence[UNetEdit] = (),
 ) -> Tensor:
-    """Noise prediction with classifier-free guidance (Ho & Salimans 2022, Eq. 6)."""
+    """Noise prediction [B, C, h, w] with classifier-free guidance; a prompt for every row."""
+
+    def predict(rows: Tensor, prompts: Sequence[Prompt], conditional: Sequence[bool]) -> Tensor:
+        at = torch.full((len(rows),), timestep, device=rows.device)
+        return host.predict(rows, at, prompts, edits, conditional)
+
+    return guided(predict, latent, prompts, negative, cfg)
+
+
+def guided(
+    predict: Callable[[Tensor, Sequence[Prompt], Sequence[bool]], Tensor],
+    latent: Tensor,
+    prompts: Sequence[Prompt],
+    negative: Prompt,
+    cfg: float,
+) -> Tensor:
+    """Classifier-free guidance (Ho & Salimans 2022, Eq. 6), both predictions in one pass.
+
+    Args:
+        predict: rows, a prompt for each, which of them are conditional -> predicted noise.
+        prompts: one per row of `latent`.
+        cfg: guidance scale; 1 does without the negative prompt.
+    """
     rows = latent.shape[0]
     if cfg == 1:
-        timesteps = torch.full((rows,), timestep, device=latent.device)
-        return host.predict(latent, timesteps, prompts, edits)
-    timesteps = torch.full((2 * rows,), timestep, device=latent.device)
-    both = host.predict(
+        return predict(latent, prompts, [True] * rows)
+    both = predict(
         torch.cat([latent, latent]),
-        timesteps,
-        [negative] * rows + list(prompts),
-        edits,
-        conditional=[False] * rows + [True] * rows,
+        [*[negative] * rows, *prompts],
+        [False] * rows + [True] * rows,
     )
     unconditional, conditional = both.chunk(2)
     return unconditional + cfg * (conditional - unconditional)

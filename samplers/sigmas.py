@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..host.ports import Host, Prompt, Schedule, UNetEdit
-from .ddim import ddim_timesteps
+from .ddim import ddim_timesteps, guided
 
 SAME_SIGMA = 1e-3  # relative difference up to which two noise levels are the same one
 
@@ -83,20 +83,12 @@ def guided_noise_at(
     cfg: float,
     edits: Sequence[UNetEdit] = (),
 ) -> Tensor:
-    """`noise_at` with classifier-free guidance (Ho & Salimans 2022, Eq. 6); cfg 1 does without."""
-    rows = noisy.shape[0]
-    if cfg == 1:
-        return noise_at(host, noisy, sigma, [prompt], edits)
-    both = noise_at(
-        host,
-        torch.cat([noisy, noisy]),
-        sigma,
-        [negative] * rows + [prompt] * rows,
-        edits,
-        conditional=[False] * rows + [True] * rows,
-    )
-    unconditional, conditional = both.chunk(2)
-    return unconditional + cfg * (conditional - unconditional)
+    """`noise_at` with classifier-free guidance; cfg 1 does without."""
+
+    def predict(rows: Tensor, prompts: Sequence[Prompt], conditional: Sequence[bool]) -> Tensor:
+        return noise_at(host, rows, sigma, prompts, edits, conditional)
+
+    return guided(predict, noisy, [prompt] * noisy.shape[0], negative, cfg)
 
 
 def euler_step(noisy: Tensor, predicted: Tensor, sigma: float, following: float) -> Tensor:
