@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 from base_model import add_model_options, latent_side, open_model, page_of, picture_side, told_model
-from measuring import clock_for, memory, settle
+from measuring import clock_for, memory, processor, settle
 
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.host.ports import Place
@@ -123,9 +123,9 @@ def page(
         "",
         f"Written by `{' '.join(['python benchmarks/blended_cost.py', *sys.argv[1:]])}` on "
         f"{date.today():%d %B %Y}. {told_model(options, host)}; {options.dtype}, "
-        f"{options.device}, latents {latent_side(host)}x{latent_side(host)}, cfg {options.cfg:g}, "
-        f"{options.steps} steps a run, {options.rounds} rounds, torch {torch.__version__}, load "
-        f"average {os.getloadavg()[0]:.1f}.",
+        f"{processor(options.device)}, latents {latent_side(host)}x{latent_side(host)}, cfg "
+        f"{options.cfg:g}, {options.steps} steps a run, {options.rounds} rounds, torch "
+        f"{torch.__version__}, load average {os.getloadavg()[0]:.1f}.",
         "",
         "| variant | s a step | of plain |" + (" peak MiB |" if options.device == "cuda" else ""),
         "|---|--:|--:|" + ("--:|" if options.device == "cuda" else ""),

@@ -58,17 +58,21 @@ class Series:
 
 
 def calls(host: DiffusersHost, step: Callable[[], object], per_call: int = 1) -> Steps:
-    """Seconds of every call without gradients, shared out on the steps that it makes."""
+    """Seconds of every call without gradients, shared out on the steps that it makes.
+
+    One call before them does not count: it fills what is computed once for a run.
+    """
     device = host.device.type
     clock = clock_for(device)
 
     def measured(count: int) -> Iterator[float]:
-        for _ in range(count):
+        for number in range(count + 1):
             began = clock()
             with torch.no_grad():
                 step()
             settle(device)
-            yield (clock() - began) / per_call
+            if number:
+                yield (clock() - began) / per_call
 
     return measured
 

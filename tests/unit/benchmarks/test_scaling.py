@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import scaling
+import scaling_series
 from base_model import open_model
 from scaling import arguments, table
 from scaling_series import SERIES
@@ -23,14 +24,24 @@ def test_a_series_makes_as_many_timed_steps_as_asked(host, name: str) -> None:
     assert all(second > 0 for second in seconds)
 
 
+def test_the_first_call_fills_caches_and_does_not_count(host) -> None:
+    waits = iter([3.0, 1.0, 2.0])
+    passed = [0.0]
+
+    def step() -> None:
+        passed[0] += next(waits)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scaling_series, "clock_for", lambda device: lambda: passed[0])
+        assert list(scaling_series.calls(host, step)(2)) == [1.0, 2.0]
+
+
 def test_values_grow_so_that_peaks_are_their_own() -> None:
     for series in SERIES.values():
         assert list(series.values) == sorted(set(series.values))
 
 
 def test_a_scene_has_as_many_concepts_as_asked(host, monkeypatch: pytest.MonkeyPatch) -> None:
-    import scaling_series
-
     scenes = []
 
     def watched(host, scene, config):
