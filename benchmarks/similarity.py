@@ -75,7 +75,9 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--method", choices=list(PROMPTS), default=BREAK_A_SCENE)
     parser.add_argument("--scenes", type=Path, required=True, help="a folder of scene folders")
     parser.add_argument("--clip", required=True, help="folder of CLIP ViT-L/14, or a hub name")
-    parser.add_argument("--dino", required=True, help="folder of DINO ViT-B/16, or a hub name")
+    parser.add_argument(
+        "--dino", required=True, help="folder of DINO ViT-B/16 (residuals: S/16), or a hub name"
+    )
     parser.add_argument("--maskformer", help="folder of MaskFormer, or a hub name")
     parser.add_argument("--detector", type=Path, help="folder of Grounding DINO, with --sam")
     parser.add_argument("--sam", type=Path, help="folder of SAM")

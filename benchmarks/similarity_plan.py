@@ -5,7 +5,8 @@ picture and prompt, the class word in the handle's place; DINO ViT-B/16 between 
 both masked, on black (google/break-a-scene issue 32), the picture's masks by MaskFormer.
 
 Personalized Residuals (arXiv 2405.12978) follows DreamBooth (arXiv
-2208.12242, Sec. 4.2): 25 prompts; CLIP-T as above, CLIP-I and DINO between whole pictures.
+2208.12242, Sec. 4.2): 25 prompts, others for animals than for things; CLIP-T as above, CLIP-I and
+DINO (there ViT-S/16) between whole pictures.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ BREAK_A_SCENE_PROMPTS = (
     "a photo of {} with the Eiffel tower in the background",
     "a photo of {} floating on top of water",
 )
-# google/dreambooth, dataset/prompts_and_classes.txt, prompts for objects (CC BY 4.0)
-DREAMBOOTH_PROMPTS = (
+# google/dreambooth, dataset/prompts_and_classes.txt (CC BY 4.0)
+_ANYWHERE = (
     "a {} in the jungle",
     "a {} in the snow",
     "a {} on the beach",
@@ -45,6 +46,10 @@ DREAMBOOTH_PROMPTS = (
     "a {} with a mountain in the background",
     "a {} with a blue house in the background",
     "a {} on top of a purple rug in a forest",
+)
+_CHANGED = ("a red {}", "a purple {}", "a shiny {}", "a wet {}", "a cube shaped {}")
+DREAMBOOTH_PROMPTS = (
+    *_ANYWHERE,
     "a {} with a wheat field in the background",
     "a {} with a tree and autumn leaves in the background",
     "a {} with the Eiffel Tower in the background",
@@ -55,12 +60,23 @@ DREAMBOOTH_PROMPTS = (
     "a {} on top of the sidewalk in a crowded street",
     "a {} on top of a dirt road",
     "a {} on top of a white rug",
-    "a red {}",
-    "a purple {}",
-    "a shiny {}",
-    "a wet {}",
-    "a cube shaped {}",
+    *_CHANGED,
 )
+LIVE_PROMPTS = (
+    *_ANYWHERE,
+    "a {} wearing a red hat",
+    "a {} wearing a santa hat",
+    "a {} wearing a rainbow scarf",
+    "a {} wearing a black top hat and a monocle",
+    "a {} in a chef outfit",
+    "a {} in a firefighter outfit",
+    "a {} in a police outfit",
+    "a {} wearing pink glasses",
+    "a {} wearing a yellow shirt",
+    "a {} in a purple wizard outfit",
+    *_CHANGED,
+)
+LIVE = ("cat", "dog")  # the class words of its animals
 PROMPTS = {BREAK_A_SCENE: BREAK_A_SCENE_PROMPTS, RESIDUALS: DREAMBOOTH_PROMPTS}
 
 
@@ -130,7 +146,8 @@ def cases_of(method: str, words: Mapping[str, str], at_most: int = 25) -> Iterat
     if method == BREAK_A_SCENE and len(words) > 1:
         sets.append(tuple(words))
     for names in sets:
-        for template in PROMPTS[method][:at_most]:
+        is_live = method == RESIDUALS and words[names[0]] in LIVE
+        for template in (LIVE_PROMPTS if is_live else PROMPTS[method])[:at_most]:
             if method == BREAK_A_SCENE:
                 handles, plain = [f"<{n}>" for n in names], [_article(words[n]) for n in names]
             else:

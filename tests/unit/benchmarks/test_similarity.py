@@ -210,6 +210,13 @@ def test_residuals_ask_for_one_with_its_class_word_under_dreambooths_prompts() -
     cases = list(cases_of(RESIDUALS, {"my-mug": "mug", "my-cat": "cat"}))
     assert len(cases) == len({case.prompt for case in cases}) == 50
     assert cases[0] == Case(("my-mug",), "a <my-mug> mug in the jungle", "a mug in the jungle")
+    things, animals = (
+        [case.plain for case in cases if word in case.plain] for word in ("mug", "cat")
+    )
+    assert "a mug floating in an ocean of milk" in things
+    assert "a cat in a chef outfit" in animals
+    assert [len(things), len(animals)] == [25, 25]
+    assert not any("outfit" in text for text in things)
 
 
 def test_a_concept_without_a_class_word_is_refused(scenes: Path, tmp_path: Path) -> None:
