@@ -221,7 +221,8 @@ def key_of(
     """Other settings, models or pictures have another folder."""
     masks = [mask for picture in scene.images for mask in picture.masks.values()]
     given = {"images": [picture.image for picture in scene.images], "masks": masks}
-    settings = [options.dtype, options.seed, asdict(budget), dict(scene.words)]
+    asked = [case.prompt for case in cases_of(options.method, scene.words, budget.prompts)]
+    settings = [options.dtype, options.seed, asdict(budget), dict(scene.words), asked]
     return content_key(model_digest(host), settings, given)[:12]
 
 
