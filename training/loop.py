@@ -288,5 +288,5 @@ def _saved_when_stopped(
         elif store is not None and state.step > saved_at:
             log.info("state at step %d saved: %s", state.step, save())
         raise
-    if store is not None:
+    if store is not None and state.step > saved_at:
         log.info("state at step %d saved: %s", state.step, save_if_possible())

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from conceptloom.training.checkpoints import StateFolder
 from conceptloom.training.loop import run, summary
-from conceptloom.training.recipe import Events, LoopConfig, Phase
+from conceptloom.training.recipe import Events, LoopConfig, LoopState, Phase
 
 from .lines import Cancelled, Lines, stop_at
 
@@ -145,3 +145,19 @@ def test_without_a_folder_a_run_can_be_cancelled_too() -> None:
     with pytest.raises(Cancelled):
         run(recipe, LoopConfig(), stop_at(2))
     assert recipe.inside == 0
+
+
+def test_no_step_is_saved_twice(tmp_path: Path) -> None:
+    """The state of a large model is gigabytes."""
+    saved = []
+
+    class Counts(StateFolder):
+        def save(self, state: LoopState, parameters: Mapping[str, nn.Parameter]) -> str:
+            saved.append(state.step)
+            return super().save(state, parameters)
+
+    for _ in range(2):  # the second run finds itself finished
+        run(Lines(), LoopConfig(save_every=7), store=Counts(tmp_path, "k" * 64))
+    assert saved == [7]
+    run(Lines(), LoopConfig(save_every=5), store=Counts(tmp_path, "l" * 64))
+    assert saved == [7, 5, 7]
