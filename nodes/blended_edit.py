@@ -85,7 +85,7 @@ class CompositeSeam(io.ComfyNode):
     @classmethod
     def execute(cls, drawn: Tensor, source: Tensor, mask: Tensor, feather_px: int) -> io.NodeOutput:
         union = picture_masks(mask, size_of(source)).amax(dim=0)
-        return io.NodeOutput(composited(drawn, source[..., :3], union, feather_px))
+        return io.NodeOutput(composited(drawn[..., :3], source[..., :3], union, feather_px))
 
 
 def size_of(image: Tensor) -> tuple[int, int]:

@@ -281,7 +281,9 @@ def test_the_seam_node_leaves_the_outside_alone(executor: Executor):
             feather_px=3,
         )
     }  # fmt: skip
-    result = executor.run(graph, {"drawn": drawn, "source": IMAGE, "mask": MASK}, out=["1", 0])
+    with_alpha = torch.cat([drawn, torch.ones(*drawn.shape[:3], 1)], dim=-1)
+    given_images = {"drawn": with_alpha, "source": IMAGE, "mask": MASK}
+    result = executor.run(graph, given_images, out=["1", 0])
     assert result.error == ""
     assert torch.equal(result.values["out"][0, :, 32:], IMAGE[0, :, 32:])
     assert torch.equal(result.values["out"][:, :, :28], drawn[:, :, :28])
