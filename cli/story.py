@@ -28,6 +28,7 @@ from .measures import ELSEWHERE_SEED, Judge, Verdict, as_image, word_localisatio
 from .presets import TINYWORLD, Settings
 
 PREVIEWS = 5  # rows of the timeline
+STATE = "demo-state"  # not the name that trainings use: it is cleared away
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,7 +99,7 @@ def tell(
 
     settings = plot.settings
     total = settings.config.token_phase.steps + settings.config.weight_phase.steps
-    state = folder / "state"
+    state = folder / STATE
     learned = learn_scene(
         host,
         scene,

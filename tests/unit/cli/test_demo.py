@@ -78,7 +78,9 @@ def a_chapter(stage: Stage) -> Chapter:
 
 
 def test_the_page_stands_alone_and_is_the_same_every_time(command: Command, tmp_path: Path) -> None:
-    pages = []
+    pages, mine = [], tmp_path / "demo" / "state" / "000001.safetensors"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"of a training that has its results here")
     for _ in range(2):
         result = command("demo", "--short", "--out", "demo")
         assert result.exit_code == 0, result.output
@@ -93,7 +95,9 @@ def test_the_page_stands_alone_and_is_the_same_every_time(command: Command, tmp_
     assert len(reader.images) >= 10
     assert all(src.startswith("data:image/png;base64,") for src in reader.images)
     assert "<my-split>" in reader.text
-    assert (tmp_path / "demo" / "concept.safetensors").is_file()
+    names = {path.name for path in (tmp_path / "demo").iterdir()}
+    assert names == {"concept.safetensors", "index.html", "preview.png", "state"}
+    assert mine.is_file(), "what the demo clears away is its own"
 
 
 def test_further_stories_follow_the_first(
