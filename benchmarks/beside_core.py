@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from beside_graphs import Run
-from beside_host import DTYPES, PRESETS, Stage, comfyui_folder, models_of, start_comfyui, values_of
+from beside_host import DTYPES, PRESETS, Stage, comfyui_version, models_of, start_comfyui, values_of
 from beside_page import page
 from beside_quality import quality
 from beside_variants import GROUPS
@@ -111,9 +111,8 @@ def main() -> None:
     if options.seeds:
         edits = {"seeds": options.seeds, "device": options.device, "out": options.out}
         scores = kept(KEPT, QUALITY, edits, lambda: ask_once(command(QUALITY, options))["scores"])
-    version = (comfyui_folder() / "comfyui_version.py").read_text().split('"')[1]
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(page(taken, scores, options, version), encoding="utf-8")
+    options.out.write_text(page(taken, scores, options, comfyui_version()), encoding="utf-8")
     sys.stderr.write(f"wrote {options.out}\n")
 
 

@@ -29,6 +29,10 @@ def comfyui_folder() -> Path:
     return Path(os.environ.get("COMFYUI_PATH", "~/comfy/ComfyUI")).expanduser()
 
 
+def comfyui_version() -> str:
+    return (comfyui_folder() / "comfyui_version.py").read_text().split('"')[1]
+
+
 def start_comfyui(device: str) -> None:
     """ComfyUI in this process, with its folders in a place that is removed at the end."""
     sys.argv = sys.argv[:1]  # ComfyUI reads the command line when it is imported
@@ -114,19 +118,24 @@ def models_of(options: argparse.Namespace) -> dict[str, Any]:
 
             loaded = comfy.sd.load_checkpoint_guess_config(str(options.checkpoint))
             return dict(zip(("model", "clip", "vae"), loaded, strict=False))
-        import tiny_models
+        return vars(random_models(options))
 
-        channels, heads, tiny_models.WIDTH = PRESETS[options.preset]
-        kind, sizes, *text = tiny_models.FAMILIES["sd1"]
-        more = {
-            "model_channels": channels,
-            "num_heads": heads,
-            "channel_mult": [1, 2, 4, 4],
-            "context_dim": tiny_models.WIDTH,
-        }
-        tiny_models.FAMILIES["benchmark"] = (kind, sizes | more, *text)
-        dtype = getattr(torch, DTYPES[options.dtype])
-        return vars(tiny_models.make_graph("benchmark", dtype=dtype))
+
+def random_models(options: argparse.Namespace) -> Any:
+    """MODEL, CLIP and VAE of a preset, the same sizes on every call."""
+    import tiny_models
+    import torch
+
+    channels, heads, tiny_models.WIDTH = PRESETS[options.preset]
+    kind, sizes, *text = tiny_models.FAMILIES["sd1"]
+    more = {
+        "model_channels": channels,
+        "num_heads": heads,
+        "channel_mult": [1, 2, 4, 4],
+        "context_dim": tiny_models.WIDTH,
+    }
+    tiny_models.FAMILIES["benchmark"] = (kind, sizes | more, *text)
+    return tiny_models.make_graph("benchmark", dtype=getattr(torch, DTYPES[options.dtype]))
 
 
 def values_of(models: dict[str, Any], latent: int) -> dict[str, Any]:
