@@ -110,6 +110,8 @@ class _Run:
                         f"keeps of every trained number does not fit. {ADVICE}"
                     ) from error
                 self.step_down(error)
+            if self.state.step < self.ends[index] and torch.cuda.is_available():
+                torch.cuda.empty_cache()  # only now: the error held what the failed pass had made
 
     def step(self, phase: Phase) -> dict[str, float]:
         """One optimizer step; parameters change only after the loss was found to be sound."""
@@ -203,8 +205,6 @@ class _Run:
         self.state.stepped_down = True
         self.state.passes = lesser.passes
         log.warning("out of memory at step %d: %s", self.state.step + 1, lesser.told)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
 
 def summary(history: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -133,6 +134,26 @@ def test_out_of_memory_twice_ends_with_advice(tmp_path: Path) -> None:
     kept = store.newest()
     assert kept is not None
     assert kept.step == 3
+
+
+def test_memory_is_given_back_when_the_failed_pass_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as the error is handled, its frames hold everything that the pass had made."""
+    held, alive = [], []
+
+    class Heavy(Lines):
+        def losses(self, phase: Phase, draw: torch.Generator) -> Mapping[str, Tensor]:
+            activations = torch.zeros(3)
+            held.append(weakref.ref(activations))
+            if len(held) == 1:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return super().losses(phase, draw)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(
+        torch.cuda, "empty_cache", lambda: alive.append([ref() is not None for ref in held])
+    )
+    run(Heavy(), LoopConfig())
+    assert alive == [[False]]
 
 
 def test_out_of_memory_with_nothing_to_give_ends_with_advice() -> None:
