@@ -182,6 +182,7 @@ def test_a_word_is_read_in_the_picture_itself(host: DiffusersHost):
     assert first.shape == (16, 16)
     assert not torch.equal(first, second)
     assert torch.equal(first, read_heat(host, picture(1), prompt, "x", READ))
+    assert 0 < first.min() <= first.max() < 1  # the mean of probabilities is one
 
 
 def test_what_cannot_be_matched_is_told(host: DiffusersHost):

@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from conceptloom.errors import MaskError
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.methods.clic import OFFICIAL_ROI_PROMPTS, Form
-from conceptloom.methods.clic.material import SceneMaterial
+from conceptloom.methods.clic.material import Sample, SceneMaterial
 from conceptloom.methods.clic.views import views_of
 from conceptloom.training.loop import step_generator
 from conceptloom.training.scene import make_scene
@@ -56,6 +57,17 @@ def test_larger_and_smaller_copies_say_so_and_take_their_masks_along() -> None:
         if view.prefix in ("a far away ", "very small "):
             assert float(view.valid.mean()) < 0.6**2 * 1.1
             assert (view.image[view.valid == 0] == 0.5).all()
+
+
+def test_latents_that_a_smaller_copy_covers_in_part_do_not_count(host: DiffusersHost) -> None:
+    asked = config(views=40, brightness=0.0, flip=0.0, random_scale=True)
+    picture = scene().images[0]
+    material = SceneMaterial(host, scene(), asked)
+    views = views_of(picture, asked, 0, False)
+    for number, view in enumerate(views):
+        kept = F.avg_pool2d(view.valid[None, None], host.pixels_per_latent)[0, 0] > 0.999
+        sample = Sample(0, False, number, "mark", "", "")
+        assert torch.equal(material.valid([sample])[0, 0], kept.float())
 
 
 def test_views_that_lose_the_region_are_told(host: DiffusersHost) -> None:

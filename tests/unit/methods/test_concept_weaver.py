@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from conceptloom.attention.fusion import RegionFusion
 from conceptloom.errors import (
     BaseMismatchError,
     ConfigError,
@@ -24,6 +25,7 @@ from conceptloom.methods.concept_weaver import (
     InversionConfig,
     Keep,
     Mixing,
+    RegionConfig,
     Regions,
     Template,
     WeaveConfig,
@@ -33,8 +35,11 @@ from conceptloom.methods.concept_weaver import (
     weave,
 )
 from conceptloom.methods.concept_weaver.features import feature_cost, kept_steps
+from conceptloom.methods.concept_weaver.regions import sources_of
 from conceptloom.methods.concept_weaver.template import check_sigmas
-from conceptloom.samplers.sigmas import ddim_sigmas, euler_step, guided_noise_at
+from conceptloom.methods.concept_weaver.weave import ScoreMixing, host_injection
+from conceptloom.samplers.inversion import psnr
+from conceptloom.samplers.sigmas import ddim_sigmas, euler_step, guided_noise_at, noise_at
 from conceptloom.training.adapters import Scope, scope_weight_names
 from conceptloom.training.concept import Change, Concept, Diff, weight_edits
 
@@ -115,7 +120,8 @@ def sampled(host: DiffusersHost, template: Template, prompt: Any, cfg: float = 3
 def test_a_template_tells_how_well_it_comes_back(host: DiffusersHost, template: Template) -> None:
     assert template.trajectory.shape == (STEPS + 1, 4, 16, 16)
     assert template.reconstruction.shape == (32, 32, 3)
-    assert template.psnr == pytest.approx(template.psnr)
+    seen = host.decode_latent(host.encode_image(picture()))[0]
+    assert template.psnr == pytest.approx(psnr(template.reconstruction, seen))
     assert template.timesteps == (801, 601, 401, 201, 1)
     assert [template.step_at(t) for t in (801, 700.2, 599, 3, 0)] == [0, 1, 1, 4, 4]
 
@@ -209,15 +215,35 @@ def test_each_setting_arrives(host: DiffusersHost, template: Template, pair: lis
         assert not torch.allclose(whole, other, atol=1e-3), change
 
 
+@pytest.mark.parametrize("cfg", [1.0, 3.0])
+def test_of_one_concept_everywhere_scores_and_features_mix_alike(
+    host: DiffusersHost, template: Template, pair: list[Wish], cfg: float
+) -> None:
+    regions = make_regions(SENTENCE, [replace(pair[0], mask=EVERYWHERE)])
+    config = replace(PLAIN, cfg=cfg)
+    found = weave(host, template, regions, replace(config, mixing=Mixing.SCORES)).latent
+    fused = weave(host, template, regions, config).latent
+    torch.testing.assert_close(found, fused, rtol=1e-3, atol=1e-3)
+
+
+@torch.no_grad()
 def test_score_mixing_by_the_formula(
     host: DiffusersHost, template: Template, pair: list[Wish]
 ) -> None:
-    """Regions that share nothing: the left half of the noise is the left concept's own."""
-    regions = make_regions(SENTENCE, [replace(pair[0], mask=EVERYWHERE)])
-    config = replace(PLAIN, mixing=Mixing.SCORES, cfg=1.0)
-    found = weave(host, template, regions, config).latent
-    fused = weave(host, template, regions, replace(config, mixing=Mixing.FEATURES)).latent
-    torch.testing.assert_close(found, fused, rtol=1e-3, atol=1e-3)
+    """Under a concept's mask the noise is that of its own model, between them the base model's."""
+    regions = make_regions(SENTENCE, pair, config=RegionConfig(dilate=0.0))
+    sources, base = sources_of(host, regions), host.encode_prompt(SENTENCE)
+    injection = host_injection(host, template, WeaveConfig())
+    point, sigma = template.trajectory[:1], float(template.sigmas[0])
+    found = ScoreMixing(host, regions, sources, base, injection)(point, sigma)
+    own = [
+        noise_at(host, point, sigma, [base], [injection, RegionFusion([source], EVERYWHERE[None])])
+        for source in sources
+    ]
+    cat, dog, behind = slice(0, 7), slice(9, 16), slice(7, 9)  # a latent is 2 px wide
+    for cells, expected in zip((cat, dog, behind), own, strict=True):
+        torch.testing.assert_close(found[..., cells], expected[..., cells])
+    assert not torch.allclose(own[0], own[1], atol=1e-3)
 
 
 def test_concepts_that_teach_the_text_encoder_are_read_by_it(

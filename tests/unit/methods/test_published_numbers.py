@@ -6,7 +6,7 @@ import pytest
 
 from conceptloom.methods import conceptlab
 from conceptloom.methods.break_a_scene import BreakASceneConfig, ClassImages
-from conceptloom.methods.clic import OFFICIAL, OFFICIAL_LOOP, PAPER_LOOP, CLiCConfig, Form
+from conceptloom.methods.clic import OFFICIAL, OFFICIAL_LOOP, PAPER_LOOP, CLiCConfig, Form, views
 from conceptloom.methods.clic.matching import ROI_MATCHING, ReadConfig
 from conceptloom.methods.concept_weaver import BankConfig, InversionConfig, WeaveConfig
 from conceptloom.samplers.blended import BlendConfig, Inside, SourceLevel
@@ -54,6 +54,8 @@ def test_clic() -> None:
         assert config.prompt == "a {object} with {concept} style"
         assert (config.brightness, config.flip, config.random_scale) == (0.5, 0.5, False)
         assert config.detach_start
+    assert (views.FAR_CHANCE, views.CALLED_FAR) == (0.33, 0.6)  # :252-264
+    assert (views.FAR_SCALES, views.NEAR_SCALES) == ((1 / 3, 1.0), (1.125, 1.5))
 
 
 def test_clics_transfer_matching_and_generation() -> None:
