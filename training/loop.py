@@ -11,15 +11,15 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import DivergedError, MemoryExhaustedError, StorageError
+from ..errors import DivergedError, MemoryExhaustedError
 from .recipe import Events, LoopConfig, LoopState, Phase, Recipe, StateStore
+from .saving import saved_when_stopped
 from .watch import LossWatch, remaining
 
 log = logging.getLogger("conceptloom")
@@ -61,7 +61,7 @@ def run(
             setattr(state, name, getattr(earlier, name))
         return "saved earlier" if state.step else "nothing was saved before; start anew"
 
-    with _saved_when_stopped(store, state, parameters) as save:
+    with saved_when_stopped(store, state, parameters) as save:
         run_ = _Run(recipe, config, events or Events(), state, phases, save, rewind)
         for index in range(len(phases)):
             if state.step < run_.ends[index]:
@@ -252,41 +252,3 @@ def step_generator(seed: int, step: int, part: int = 0) -> torch.Generator:
     """The randomness of one forward pass; the same on every run, resumed or not."""
     digest = hashlib.sha256(f"{seed}/{step}/{part}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-
-
-@contextmanager
-def _saved_when_stopped(
-    store: StateStore | None, state: LoopState, parameters: Mapping[str, nn.Parameter]
-) -> Iterator[Callable[[], str]]:
-    """Gives a function that saves now; saves at the end, and when the run is stopped before.
-
-    A disk that is full stops nobody who still has the work in memory: it is warned of. Only who
-    stops without a saved state is told by an error.
-    """
-    saved_at = state.step
-
-    def save() -> str:
-        nonlocal saved_at
-        if store is None:
-            return "in memory only: no folder was given"
-        where = store.save(state, parameters)
-        saved_at = state.step
-        return where
-
-    def save_if_possible() -> str:
-        try:
-            return save()
-        except StorageError as error:  # what was learned is still in memory: go on with it
-            log.warning("The state after step %d was not saved. %s", state.step, error)
-            return "in memory only: the disk would not take it"
-
-    try:
-        yield save_if_possible
-    except BaseException:
-        if not state.is_whole:
-            log.warning("stopped in the middle of a step: step %d is the last saved", saved_at)
-        elif store is not None and state.step > saved_at:
-            log.info("state at step %d saved: %s", state.step, save())
-        raise
-    if store is not None and state.step > saved_at:
-        log.info("state at step %d saved: %s", state.step, save_if_possible())

@@ -1,0 +1,52 @@
+"""The state of a run on disk: at its end, and when it is stopped before."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from torch import nn
+
+from ..errors import StorageError
+from .recipe import LoopState, StateStore
+
+log = logging.getLogger("conceptloom")
+
+
+@contextmanager
+def saved_when_stopped(
+    store: StateStore | None, state: LoopState, parameters: Mapping[str, nn.Parameter]
+) -> Iterator[Callable[[], str]]:
+    """Gives a function that saves now; saves at the end, and when the run is stopped before.
+
+    A disk that is full stops nobody who still has the work in memory: it is warned of. Only who
+    stops without a saved state is told by an error.
+    """
+    saved_at = state.step
+
+    def save() -> str:
+        nonlocal saved_at
+        if store is None:
+            return "in memory only: no folder was given"
+        where = store.save(state, parameters)
+        saved_at = state.step
+        return where
+
+    def save_if_possible() -> str:
+        try:
+            return save()
+        except StorageError as error:  # what was learned is still in memory: go on with it
+            log.warning("The state after step %d was not saved. %s", state.step, error)
+            return "in memory only: the disk would not take it"
+
+    try:
+        yield save_if_possible
+    except BaseException:
+        if not state.is_whole:
+            log.warning("stopped in the middle of a step: step %d is the last saved", saved_at)
+        elif store is not None and state.step > saved_at:
+            log.info("state at step %d saved: %s", state.step, save())
+        raise
+    if store is not None and state.step > saved_at:
+        log.info("state at step %d saved: %s", state.step, save_if_possible())
