@@ -107,6 +107,7 @@ def test_a_new_picture_is_inverted_anew_and_another_seed_is_not(stage: Stage, mo
 
 
 def test_left_out_widgets_have_the_value_that_a_node_is_dropped_with():
+    Stage()  # loads the nodes
     graph = {"1": node("KSampler", seed=5), "2": node("SetClipHooks")}
     filled = with_defaults(graph)
     assert filled["1"]["inputs"]["seed"] == 5
