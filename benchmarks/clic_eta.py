@@ -11,18 +11,17 @@ stand below `runs/clic_ornaments/` and are not learned again.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
 from itertools import pairwise
-from pathlib import Path
 
 import torch
 from clic_ornaments import learned_ornament
 from clic_plan import FULL, HANDLE, PAIRS, QUICK, Budget, Pair, config_of
 from PIL import Image
+from quality_runs import asked, command_of, write_page
+from quality_tables import machine_told
 from torch import Tensor
 
 from conceptloom.attention.reading import read_attention
@@ -37,7 +36,7 @@ from conceptloom.tinyworld.oracle import likeness, load_oracle
 from conceptloom.training.concept import Concept, stacked
 from conceptloom.training.pictures import sample_strip
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "results" / "clic_eta.md"
+NAME = "clic_eta"
 ETAS = (-0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2)
 QUICK_ETAS = (-0.2, -0.05, 0.0, 0.05, 0.2)
 GUIDED = 0.6  # of the steps, the first ones; CLiC's official code
@@ -98,15 +97,10 @@ def edited(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="two pairs, two seeds, short runs")
-    parser.add_argument("--seeds", type=int, default=0, help="series of a pair; 2 or 3 by default")
-    parser.add_argument("--out", type=Path, default=PAGE)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
+    quick = "two pairs, two seeds, short runs"
+    options = asked(NAME, __doc__, quick, divisible=False, keeps=False)
     host = open_host(device="cpu")
     pairs, seeds = (PAIRS[:2], 2) if options.quick else (PAIRS, 3)
-    seeds = options.seeds or seeds
     etas, budget = (QUICK_ETAS, QUICK) if options.quick else (ETAS, FULL)
     rows: list[list[Reading]] = []
     for pair in pairs:
@@ -116,7 +110,8 @@ def main() -> None:
             told = ", ".join(f"{r.attention:.4f}/{r.identity:.2f}" for r in rows[-1])
             print(f"{pair.name}, seed {seed}: {told}", flush=True)
     sheet = options.out.with_suffix(".jpg")
-    options.out.parent.mkdir(parents=True, exist_ok=True)
+    command = command_of(NAME, options)
+    write_page(page(rows, etas, pairs, budget, command, sheet.name), options.out)
     strip = sample_strip(
         [reading.picture for row in rows[::seeds] for reading in row],
         [f"eta {eta:g}" for _ in rows[::seeds] for eta in etas],
@@ -124,11 +119,6 @@ def main() -> None:
     )
     pixels = (strip.clamp(0, 1) * 255).round().byte().numpy()
     Image.fromarray(pixels).save(sheet, quality=90)
-    command = "python benchmarks/clic_eta.py" + (" --quick" if options.quick else "")
-    if options.seeds:
-        command += f" --seeds {options.seeds}"
-    options.out.write_text(page(rows, etas, pairs, budget, command, sheet.name), "utf-8")
-    print(f"wrote {options.out}")
 
 
 def page(
@@ -144,12 +134,20 @@ def page(
             all(getattr(a, kind) <= getattr(b, kind) for a, b in pairwise(row)) for row in rows
         )
         word = "rises" if values == sorted(values) else "**does not rise**"
-        return f"{word} with eta in the mean, and in {alone} of {len(rows)} series by itself"
+        ends = [getattr(row[-1], kind) - getattr(row[0], kind) for row in rows]
+        error = statistics.stdev(ends) / len(ends) ** 0.5
+        return (
+            f"{word} with eta in the mean, and in {alone} of {len(rows)} series by itself; from "
+            f"eta {etas[0]:g} to {etas[-1]:g} by {statistics.mean(ends):+.4f} ± {error:.4f} "
+            "(standard error over the series)"
+        )
 
     lines = [
         "# Guidance: does the concept follow its eta?",
         "",
-        f"Written by `{command}` on {date.today():%d %B %Y}: {len(rows)} series "
+        f"    {command}",
+        "",
+        f"{machine_told()}. {len(rows)} series "
         f"({'; '.join(pair.name for pair in pairs)}), CLiC with {budget.token_steps} + "
         f"{budget.weight_steps} steps, {budget.sampling_steps} sampling steps of which the first "
         f"{round(GUIDED * budget.sampling_steps)} are guided, sign rule, the mask as target.",

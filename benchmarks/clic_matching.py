@@ -11,20 +11,18 @@ and clean-up of words that learned nothing about the place. Learned ornaments st
 
 from __future__ import annotations
 
-import argparse
-import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
-from pathlib import Path
 
 import torch
 from clic_ornaments import learned_ornament, taught_mask
 from clic_plan import FULL, PAIRS, QUICK, Budget, Pair
 from PIL import Image
+from quality_runs import asked, command_of, write_page
+from quality_tables import Measure, cell_means, compared, machine_told
 from torch import Tensor
 
-from conceptloom.cli.measures import as_image
+from conceptloom.cli.measures import as_image, mean
 from conceptloom.cli.models import open_host
 from conceptloom.host.ports import Host
 from conceptloom.methods.clic.matching import (
@@ -49,7 +47,7 @@ from conceptloom.training.phases import TokenPhase
 from conceptloom.training.pictures import attention_overlay
 from conceptloom.training.pictures import stacked as stacked_rows
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "results" / "clic_matching.md"
+NAME = "clic_matching"
 COLOURS = ("pink", "cyan", "orange", "red", "blue", "yellow", "purple", "green")
 UNSEEN = 500  # first seed of the targets
 MATCHED, LEARNED, OBJECT, ORACLE = (
@@ -59,6 +57,11 @@ MATCHED, LEARNED, OBJECT, ORACLE = (
     "the whole object, as the oracle sees it",
 )
 ROWS = (MATCHED, LEARNED, OBJECT, ORACLE)
+KINDS = {0: "bare", 1: "with the ornament"}
+IOU = Measure("iou", "IoU", "overlap of what is found with the true place")
+AUC = Measure("auc", "AUC", "the same of the map before its threshold, by its order alone")
+# (ornament, kind, row) -> measure -> one number for every picture; no AUC where there is no map
+Cells = dict[tuple[str, int, str], dict[str, list[float]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +71,7 @@ class Target:
     image: Tensor  # [H, W, 3]
     place: Tensor  # [H, W]
     shape: str  # word of the object
-    is_bare: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """How well one map found one place."""
-
-    row: str
-    is_bare: bool
-    iou: float
-    auc: float  # of the map before its threshold; NaN where there is none
+    kind: int  # of KINDS
 
 
 def targets_of(pair: Pair, count: int) -> list[Target]:
@@ -88,19 +81,18 @@ def targets_of(pair: Pair, count: int) -> list[Target]:
         colour = COLOURS[(pair.seed + 3 * i) % len(COLOURS)]
         shape = ("circle", "square")[i % 2]
         background = ("white", "gray", "sky", "grass")[i % 4]
-        for ornament in ("", pair.ornament):
+        for kind, ornament in enumerate(("", pair.ornament)):
             scene = ornament_scene(
                 f"{colour} {shape}", ornament, UNSEEN + i, background, part=pair.part
             )
-            found.append(
-                Target(as_image(scene.image), torch.from_numpy(scene.masks[1]), shape, not ornament)
-            )
+            place = torch.from_numpy(scene.masks[1])
+            found.append(Target(as_image(scene.image), place, shape, kind))
     return found
 
 
 def scores_of(
     host: Host, pair: Pair, budget: Budget, config: MatchConfig, count: int
-) -> tuple[list[Score], list[Match], list[Target]]:
+) -> tuple[Cells, list[Match], list[Target]]:
     """Every way to find the place, on every target; and the matches of w*."""
     targets, learning = targets_of(pair, count), config.learning
     concept = learned_ornament(host, pair, budget)
@@ -117,18 +109,20 @@ def scores_of(
     }
     told = f"a photo of a <{REGION}>"
     objects = _read(host, targets, lambda target: vectors[target.shape], told, config)
-    scores: list[Score] = []
+    cells = {
+        (pair.ornament, kind, row): {IOU.key: [], AUC.key: []} for kind in KINDS for row in ROWS
+    }
     for row, matches in ((MATCHED, found), (LEARNED, plain), (OBJECT, objects)):
         for match, target in zip(matches, targets, strict=True):
-            overlap = iou(match.mask > 0.5, target.place > 0.5)
-            area = localisation(match.heat, target.place).auc
-            scores.append(Score(row, target.is_bare, overlap, area))
+            cell = cells[pair.ornament, target.kind, row]
+            cell[IOU.key].append(iou(match.mask > 0.5, target.place > 0.5))
+            cell[AUC.key].append(localisation(match.heat, target.place).auc)
     oracle = load_oracle()
     for target in targets:
         wholes = [thing.mask for thing in oracle.find(target.image)]
         best = max((iou(mask, target.place > 0.5) for mask in wholes), default=0.0)
-        scores.append(Score(ORACLE, target.is_bare, best, float("nan")))
-    return scores, found, targets
+        cells[pair.ornament, target.kind, ORACLE][IOU.key].append(best)
+    return cells, found, targets
 
 
 def _read(
@@ -149,11 +143,7 @@ def _read(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="short runs, two objects a pair")
-    parser.add_argument("--out", type=Path, default=PAGE)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
+    options = asked(NAME, __doc__, "short runs, two objects a pair", divisible=False, keeps=False)
     host = open_host(device="cpu")
     budget, steps, noises, count = (QUICK, 80, 10, 2) if options.quick else (FULL, 500, 50, 4)
     learning = replace(
@@ -163,22 +153,22 @@ def main() -> None:
         views=4,
     )
     config = MatchConfig(learning=learning, reading=ReadConfig(steps=noises))
-    scores: list[Score] = []
-    panels: list[Tensor] = []
+    cells, panels = Cells(), list[Tensor]()
     for pair in PAIRS:
         named = replace(config, learning=replace(learning, object_word=pair.source))
         new, found, targets = scores_of(host, pair, budget, named, count)
-        scores += new
+        cells |= new
         panels += [_panel(pair, *both) for both in zip(targets[:2], found[:2], strict=True)]
-        told = ", ".join(f"{row} {_mean(new, row, 'iou'):.2f}" for row in ROWS)
+        told = ", ".join(
+            f"{row}, {KINDS[kind]} {mean(cell[IOU.key]):.2f}"
+            for (_, kind, row), cell in new.items()
+        )
         print(f"{pair.name}: {told}", flush=True)
     sheet = options.out.with_suffix(".jpg")
-    options.out.parent.mkdir(parents=True, exist_ok=True)
+    text = page(cells, budget, config, count, command_of(NAME, options), sheet.name)
+    write_page(text, options.out)
     pixels = (stacked_rows(panels).clamp(0, 1) * 255).round().byte().numpy()
     Image.fromarray(pixels).save(sheet, quality=88)
-    command = "python benchmarks/clic_matching.py" + (" --quick" if options.quick else "")
-    options.out.write_text(page(scores, budget, config, count, command, sheet.name), "utf-8")
-    print(f"wrote {options.out}")
 
 
 def _panel(pair: Pair, target: Target, match: Match) -> Tensor:
@@ -189,54 +179,59 @@ def _panel(pair: Pair, target: Target, match: Match) -> Tensor:
     )
 
 
-def _mean(scores: Sequence[Score], row: str, kind: str, is_bare: bool | None = None) -> float:
-    chosen = [s for s in scores if s.row == row and is_bare in (None, s.is_bare)]
-    return statistics.mean(getattr(s, kind) for s in chosen)
+def of_kind(cells: Cells, kind: int) -> Cells:
+    """Those on bare parts, or those with the ornament on them."""
+    return {key: cell for key, cell in cells.items() if key[1] == kind}
 
 
 def page(
-    scores: Sequence[Score], budget: Budget, config: MatchConfig, count: int, command: str,
-    sheet: str,
-) -> str:  # fmt: skip
+    cells: Cells, budget: Budget, config: MatchConfig, count: int, command: str, sheet: str
+) -> str:
     """The results as Markdown."""
-    per_row = len(scores) // len(ROWS) // 2
     lines = [
         "# RoI Matching: does it find where the ornament belongs?",
         "",
-        f"Written by `{command}` on {date.today():%d %B %Y}: {len(PAIRS)} ornaments, each learned "
+        f"    {command}",
+        "",
+        f"{machine_told()}. {len(PAIRS)} ornaments, each learned "
         f"from one picture ({budget.token_steps} + {budget.weight_steps} steps of CLiC), w* "
         f"learned for {config.learning.token_phase.steps} steps in that picture, then read at "
         f"{config.reading.steps} noise levels in {count} unseen pictures of other objects with "
-        f"the part bare, and in {count} with the ornament on it ({per_row} pictures a column). "
-        f"All maps are cleaned and cut alike, at {config.reading.threshold:.2f}.",
+        f"the part bare, and in {count} with the ornament on it ({len(PAIRS) * count} pictures a "
+        f"column). All maps are cleaned and cut alike, at {config.reading.threshold:.2f}.",
         "",
         "| mean IoU with the true place | bare | with the ornament | AUC bare | AUC with it |",
         "|---|--:|--:|--:|--:|",
     ]
     for row in ROWS:
-        overlaps = [_mean(scores, row, "iou", is_bare) for is_bare in (True, False)]
-        areas = [_mean(scores, row, "auc", is_bare) for is_bare in (True, False)]
-        told = " | ".join(f"{v:.3f}" if v == v else "" for v in (*overlaps, *areas))
-        lines.append(f"| {row} | {told} |")
-    lines += ["", *_verdicts(scores), "", f"![Heat-maps, with the true places]({sheet})", ""]
-    return "\n".join(lines)
+        means = [
+            [mean(list(cell_means(of_kind(cells, kind), row, measure.key).values()))
+             for kind in KINDS]
+            for measure in ((IOU, AUC) if row != ORACLE else (IOU,))
+        ]  # fmt: skip
+        figures = [f"{value:.3f}" for values in means for value in values]
+        lines.append(f"| {row} | " + " | ".join([*figures, *[""] * (4 - len(figures))]) + " |")
+    lines += [
+        "",
+        "By how much w* is better, over the same pictures: mean over the ornaments ± standard "
+        "error, and what that says beyond two of them.",
+        "",
+        "| beside | where | IoU gained | |",
+        "|---|---|--:|---|",
+        *_verdicts(cells),
+        "",
+        f"![Heat-maps, with the true places]({sheet})",
+    ]
+    return "\n".join(lines) + "\n"
 
 
-def _verdicts(scores: Sequence[Score]) -> list[str]:
-    """Plain words on what the table means."""
-    lines: list[str] = []
-    for is_bare, where in ((True, "On bare parts"), (False, "Where the ornament is there")):
-        own = _mean(scores, MATCHED, "iou", is_bare)
-        untrained = max(_mean(scores, row, "iou", is_bare) for row in (LEARNED, OBJECT))
-        whole = _mean(scores, ORACLE, "iou", is_bare)
-        beats = "beats" if own > untrained else "does **not** beat"
-        knows = "more" if own > whole else "**no more**"
-        lines.append(
-            f"* {where} RoI Matching {beats} thresholded attention without training ({own:.3f} "
-            f"against {untrained:.3f} at best), and tells {knows} than the outline of the whole "
-            f"object ({whole:.3f})."
-        )
-    return lines
+def _verdicts(cells: Cells) -> Iterator[str]:
+    for kind, where in KINDS.items():
+        for row in ROWS[1:]:
+            gain, error, _ = compared(of_kind(cells, kind), MATCHED, row, IOU)
+            sure = "better" if gain > 0 else "**worse**"
+            verdict = sure if abs(gain) > 2 * error else "**no difference that is sure**"
+            yield f"| {row} | {where} | {gain:+.3f} ± {error:.3f} | {verdict} |"
 
 
 if __name__ == "__main__":
