@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -127,14 +128,18 @@ def _tokenizer_with(clip: Any, rows: Mapping[str, Mapping[str, Tensor]]) -> Any:
         if isinstance(inner, HandleTokens):
             known = {**inner.handles, **known}
         else:
-            kind = type(inner)
-            inner.__class__ = type(kind.__name__, (HandleTokens, kind), {})
+            inner.__class__ = _knowing_handles(type(inner))
             inner._gives_two = _gives_two(inner)
         inner.handles = known
         if inner.embedding_directory is None:
             inner.embedding_directory = []  # without a folder the host does not look for marks
         setattr(outer, name, inner)
     return outer
+
+
+@cache  # a prompt is encoded in every step of learning
+def _knowing_handles(kind: type) -> type:
+    return type(kind.__name__, (HandleTokens, kind), {})
 
 
 def _gives_two(tokenizer: Any) -> bool:
