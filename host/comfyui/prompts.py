@@ -187,12 +187,6 @@ def _handle_places(tokens: tuple[int | str, ...]) -> list[tuple[int, str]]:
     return [(i, token) for i, token in enumerate(tokens) if isinstance(token, str)]
 
 
-def known_handles(clip: Any) -> set[str]:
-    """Names that `clip_with_handles` taught this CLIP so far."""
-    tokenizers = (getattr(clip.tokenizer, name) for name in encoder_names(clip))
-    return {h for t in tokenizers if isinstance(t, HandleTokens) for h in t.handles}
-
-
 def check_widths(clip: Any, context_width: int) -> None:
     """ModelError when a CLIP cannot feed a UNet with contexts of this width."""
     names = encoder_names(clip)

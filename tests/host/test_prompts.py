@@ -8,7 +8,7 @@ from tiny_models import Graph
 
 from conceptloom.errors import HandleError, UnsupportedModelError
 from conceptloom.host.comfyui.host import ComfyHost
-from conceptloom.host.comfyui.prompts import clip_with_handles, encoder_names, known_handles
+from conceptloom.host.comfyui.prompts import HandleTokens, clip_with_handles, encoder_names
 
 
 def handle_for(clip, vectors: int = 1, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -130,6 +130,11 @@ def test_embedding_files_still_work(sd1: Graph, tmp_path):
     vectors_found = [t for t, _ in row if isinstance(t, torch.Tensor)]
     assert len(vectors_found) == 3
     assert torch.equal(vectors_found[1], vectors[0])
+
+
+def known_handles(clip) -> set[str]:
+    tokenizers = [getattr(clip.tokenizer, name) for name in encoder_names(clip)]
+    return {h for t in tokenizers if isinstance(t, HandleTokens) for h in t.handles}
 
 
 def test_handles_stack_and_the_incoming_clip_stays(graph: Graph):
