@@ -71,7 +71,11 @@ def with_lag(
     concepts = (*before, *(lag_concept(host, one) for one in given))
     names = [concept.handle for concept in concepts]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise ConfigError("concept", f"<{twice[0]}>", "a name that no other Apply LAG brings")
+        raise ConfigError(
+            "concept",
+            f"<{twice[0]}>",
+            "a name that no other Apply LAG brings; rename it in Load Concept",
+        )
 
     def edits(run: SamplingRun) -> list[LagEdit]:
         if run.sigmas is not None:
