@@ -94,7 +94,8 @@ def save_prior(folder: Path, kind: str = "KandinskyV22PriorPipeline") -> Path:
         num_attention_heads=2, attention_head_dim=8, num_layers=1, embedding_dim=WIDTH
     )
     with torch.no_grad():
-        prior.clip_std.fill_(1.0)
+        prior.clip_std.fill_(1.5)
+        prior.clip_mean.fill_(0.25)
         prior.prd_embedding.normal_()
     prior.save_pretrained(folder / "prior")
     transformers.CLIPTextModelWithProjection(

@@ -67,7 +67,8 @@ def tiny_prior(seed: int = 2, **more: Any) -> DiffusionPrior:
             num_embeddings=24,
         ).eval()
         with torch.no_grad():
-            prior.clip_std.fill_(1.0)
+            prior.clip_std.fill_(1.5)
+            prior.clip_mean.fill_(0.25)
             prior.prd_embedding.normal_()
     scheduler = diffusers.UnCLIPScheduler(
         variance_type="fixed_small_log", prediction_type="sample", clip_sample_range=5.0
