@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from ..host.ports import CrossAttentionCall, ForwardInfo, TransformerSite, UNetEdit
 from ..training.concept import Change, Diff
+from .inference import usable
 from .regions import at_grid
 
 
@@ -157,7 +158,7 @@ class RegionFusion(UNetEdit):
 
     def _shares_at(self, grid: tuple[int, int], device: torch.device) -> list[_Share]:
         if (grid, device) not in self._shares:
-            planes = at_grid(self._masks.cpu(), grid).flatten(1)
+            planes = at_grid(usable(self._masks.cpu()), grid).flatten(1)
             self._shares[grid, device] = [_share(plane, device) for plane in planes]
         return self._shares[grid, device]
 
@@ -165,9 +166,9 @@ class RegionFusion(UNetEdit):
 def changed(change: Change, inputs: Tensor) -> Tensor:
     """What a change of a linear layer adds to its output, [..., out]; a 1x1 kernel is one too."""
     if isinstance(change, Diff):
-        return F.linear(inputs, change.tensor.flatten(1).to(inputs))
-    narrow = F.linear(inputs, change.down.flatten(1).to(inputs))
-    return change.scale * F.linear(narrow, change.up.to(inputs))
+        return F.linear(inputs, usable(change.tensor.flatten(1).to(inputs)))
+    narrow = F.linear(inputs, usable(change.down.flatten(1).to(inputs)))
+    return change.scale * F.linear(narrow, usable(change.up.to(inputs)))
 
 
 def _share(plane: Tensor, device: torch.device) -> _Share:

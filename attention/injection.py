@@ -28,6 +28,7 @@ from ..host.ports import (
     UNetEdit,
     UNetSites,
 )
+from .inference import usable
 
 Key = tuple[str, str, int]  # "resnet", "query" or "key"; name of the site; layer
 Features = Mapping[Key, Tensor]  # of one step, one row each
@@ -181,10 +182,7 @@ class FeatureInjection(UNetEdit):
         return self._given(("key", site.name, layer), key)
 
     def _given(self, key: Key, output: Tensor) -> Tensor:
-        feature = self._features[key].to(output)
-        if feature.is_inference() and not torch.is_inference_mode_enabled():
-            feature = feature.clone()  # kept by a node; autograd could not keep it for backward
-        return feature.expand_as(output)
+        return usable(self._features[key].to(output)).expand_as(output)
 
 
 def injected_steps(share: float, steps: int) -> int:

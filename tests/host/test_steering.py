@@ -13,6 +13,7 @@ from executor import load_pack, pack_nodes
 from nodes import KSampler
 from tiny_models import Graph, assert_same_state, graph_of, left_behind, make_graph, state_of
 
+from conceptloom.attention.fusion import RegionFusion, RegionSource
 from conceptloom.attention.maps import AttentionCapture, TokenQuery
 from conceptloom.errors import PromptError
 from conceptloom.host.comfyui.edits import with_edits
@@ -27,6 +28,7 @@ from conceptloom.samplers.guidance import (
     latent_gradient,
     moved,
 )
+from conceptloom.training.concept import Diff, LowRank
 
 STRONG = GuidanceConfig(eta=0.1, steps=2)
 
@@ -222,6 +224,33 @@ def test_a_control_net_takes_part_in_every_pass_of_a_gradient(sd1: Graph):
     assert torch.equal(plain, plain_again)
     assert not torch.equal(first, plain)
     assert torch.equal(second, first)
+
+
+@pytest.mark.parametrize("left", [0.5, 1.0])
+def test_concepts_and_masks_made_by_nodes_are_fused_in_a_guided_pass(sd1: Graph, left: float):
+    """What nodes load, they load in inference mode, and autograd keeps none of that."""
+    block = "unet.output_blocks.5.1"
+    to_v, proj_out = f"{block}.transformer_blocks.0.attn2.to_v.weight", f"{block}.proj_out.weight"
+    host = ComfyHost(sd1.model, sd1.clip)
+    whole = Diff(torch.ones(host.weight(to_v).shape) / 8)
+    out, inner = host.weight(proj_out).shape[:2]
+    residual = LowRank(torch.ones(out, 2) / 8, torch.ones(2, inner) / 8)
+    masks = torch.zeros(2, 8, 8)  # as large as the largest map
+    masks[0] = left
+    masks[0, :, 4:] = 1 - left
+    masks[1] = 1 - masks[0]
+    assert masks.is_inference()
+    assert residual.up.is_inference()
+    cat, dog = (host.encode_prompt(text).context for text in ("a cat", "a dog"))
+
+    def fuse(run):
+        changes = {to_v: whole, proj_out: residual}
+        return [RegionFusion([RegionSource(cat, changes), RegionSource(dog)], masks)]
+
+    model, guides = steered(sd1)
+    fused = sample(sd1, with_edits(model, "fuse", fuse))
+    assert len(guides[0].gradients) == 2
+    assert not torch.allclose(fused, sample(sd1, with_edits(sd1.model, "fuse", fuse)), atol=1e-2)
 
 
 def test_two_guidances_compose(sd1: Graph):

@@ -1,0 +1,16 @@
+"""Tensors from outside in a pass that autograd follows."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def usable(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy where autograd could not keep it for the backward pass.
+
+    Nodes of ComfyUI make theirs in inference mode; guidance leaves it for the UNet alone.
+    """
+    if tensor.is_inference() and not torch.is_inference_mode_enabled():
+        return tensor.clone()
+    return tensor
