@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Protocol
 
 import ray
+from ray.exceptions import RayError
 
 from ...errors import InputError
 from .jobs import Kind
@@ -111,8 +112,10 @@ def start_workers(makers: Mapping[str, Maker], *, address: str | None = None) ->
     local = {"num_cpus": len(makers), "include_dashboard": False} if address is None else {}
     try:
         ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **local)
-    except (ConnectionError, ValueError) as error:
-        raise InputError(f"There is no Ray cluster at {address!r}: {error}") from error
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        raise InputError(
+            f"Ray does not start, or there is no cluster at {address!r}: {error}"
+        ) from error
     check_room(makers)
     process = ray.remote(num_cpus=1)(_Process)
     return [
