@@ -13,6 +13,7 @@ import torch
 
 from conceptloom.errors import ModelError, UnsupportedModelError
 from conceptloom.vision.ports import PriorSampling
+from conceptloom.vision.prior import DiffusionPrior
 from conceptloom.vision.prior_files import load_decoder, load_prior, multilingual, painter_of
 from conceptloom.vision.text_side import ClipText
 from conceptloom.vision.vqa import Blip2, load_blip2
@@ -178,6 +179,38 @@ def test_a_prior_folder_without_its_parts_says_which(tmp_path: Path) -> None:
         load_prior(tmp_path, CPU, FLOAT)
 
 
+def _own_pipeline(prior: DiffusionPrior) -> Any:
+    """diffusers' pipeline of the same networks."""
+    text = prior.text
+    assert isinstance(text, ClipText)
+    pipeline = diffusers.KandinskyPriorPipeline(
+        prior=prior.prior,
+        image_encoder=prior.vision,
+        text_encoder=text.model,
+        tokenizer=text.tokenizer,
+        scheduler=prior.scheduler,
+        image_processor=transformers.CLIPImageProcessor(),
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.mark.parametrize("padding", ["<|endoftext|>", "!"], ids=["2.1", "2.2"])
+@pytest.mark.parametrize("prompt", ["A photo of  the red Dog, on the beach.", ""])
+def test_prompts_are_encoded_as_by_their_own_pipeline(
+    tmp_path: Path, padding: str, prompt: str
+) -> None:
+    prior = load_prior(save_prior(tmp_path), CPU, FLOAT)
+    assert isinstance(prior.text, ClipText)
+    prior.text.tokenizer.pad_token = padding
+    with torch.no_grad():
+        pooled, hidden, mask = _own_pipeline(prior)._encode_prompt(prompt, CPU, 1, False, None)
+        ours = prior.text.encode(prompt, {})
+    assert torch.equal(ours.mask, mask)
+    torch.testing.assert_close(ours.pooled, pooled)
+    torch.testing.assert_close(ours.hidden, hidden)
+
+
 @pytest.mark.parametrize("save", [save_decoder_21, save_decoder_22])
 def test_a_decoder_draws_what_the_prior_imagines(
     tmp_path: Path, save: Callable[[Path], Path]
@@ -190,17 +223,7 @@ def test_a_decoder_draws_what_the_prior_imagines(
     pictures = painter.paint(["a dog", "a cat"], {}, seed=1)
     assert pictures.shape == (2, *size, 3)
     assert torch.equal(painter.paint(["a cat"], {}, seed=1)[0], pictures[1])
-    text = prior.text
-    assert isinstance(text, ClipText)
-    imagining = diffusers.KandinskyPriorPipeline(
-        prior=prior.prior,
-        image_encoder=prior.vision,
-        text_encoder=text.model,
-        tokenizer=text.tokenizer,
-        scheduler=prior.scheduler,
-        image_processor=transformers.CLIPImageProcessor(),
-    )
-    imagining.set_progress_bar_config(disable=True)
+    imagining = _own_pipeline(prior)
     imagined = imagining(
         "a cat",
         num_inference_steps=SAMPLING.steps,
