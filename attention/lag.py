@@ -31,6 +31,7 @@ from ..host.ports import (
     find_run,
 )
 from ..samplers.masks import check_aspect
+from .inference import usable
 from .lag_masks import binarised, exclusive, smoothed, summed_attention
 
 OnMasks = Callable[[TransformerSite, Tensor, ForwardInfo], None]  # block, masks [P, G, h, w], info
@@ -267,7 +268,7 @@ class LagEdit(UNetEdit):
         if attention is None:  # no prompt of this pass holds a concept
             seen = self._seen.get(site.name)
             if seen is not None and seen.shape == shape:
-                return seen
+                return usable(seen)
             # The prompt with the concept may have covered a part of the picture only.
             return torch.zeros(shape, device=inputs.device)
         if plan.pictures is not None:
@@ -287,9 +288,9 @@ class LagEdit(UNetEdit):
             if concept.mask is not None:
                 masks[:, g] *= self._allowed(concept, grid, masks.device)
         masks = exclusive(masks if plan.all_hold else masks * plan.holds, attention)
-        self._seen[site.name] = masks
+        self._seen[site.name] = seen = masks.detach()  # or it would hold a guided pass's graph
         if self._on_masks is not None:
-            self._on_masks(site, masks.unflatten(-1, grid), info)
+            self._on_masks(site, seen.unflatten(-1, grid), info)
         return masks
 
     def _mask(self, attention: Tensor, config: LagConfig, grid: tuple[int, int]) -> Tensor:
@@ -329,6 +330,7 @@ class LagEdit(UNetEdit):
         return self._factors[key]
 
 
+@torch.inference_mode(False)  # a pass that autograd follows may need the same plan later
 def _plan(concepts: tuple[LagConcept, ...], info: ForwardInfo) -> _Plan:
     n_rows = info.latent_shape[0]
     prompts = info.prompts or ((),) * n_rows

@@ -17,7 +17,9 @@ from test_lag import PROMPT, concept_of, conditioning, lag, sample
 from tiny_models import SD1_UNET, Graph, assert_same_state, random_state, state_of
 
 from conceptloom.methods.personalized_residuals import Localised
+from conceptloom.nodes.guidance import guided, wanted_words
 from conceptloom.nodes.lag import with_lag
+from conceptloom.samplers.guidance import GuidanceConfig
 from conceptloom.training.concept import Concept
 from conceptloom.training.export import export_lora
 
@@ -176,3 +178,26 @@ def test_pictures_of_a_batch_have_masks_of_their_own(sd1: Graph):
     sample(model, clip, rows=3)
     assert all(masks.shape[0] == 3 for masks in seen)
     assert any(not torch.equal(masks[0], masks[1]) for masks in seen)
+
+
+@pytest.mark.parametrize("guided_first", [False, True])
+@pytest.mark.parametrize("soft", [{}, {"softness": 1.0, "smoothing": 1.0}])
+def test_guidance_moves_what_lag_draws(sd1: Graph, guided_first: bool, soft: dict[str, float]):
+    """Its pass is followed by autograd; LAG's tensors come from passes that are not."""
+    seen: list[torch.Tensor] = []
+
+    def guidance(model: Any) -> Any:
+        words = wanted_words(sd1.model, sd1.clip, "photo", None)
+        return guided(model, words, GuidanceConfig(eta=0.1, steps=2))
+
+    def localised(model: Any) -> Any:
+        graph = Graph(model, sd1.clip, sd1.vae)
+        return lag(graph, on_masks=lambda _, masks, __: seen.append(masks), **soft)[0]
+
+    plain, clip = lag(sd1, **soft)
+    both = localised(guidance(sd1.model)) if guided_first else guidance(localised(sd1.model))
+    found = sample(both, clip, sampler="heun", steps=3)
+    assert found.isfinite().all()
+    assert not torch.allclose(found, sample(plain, clip, sampler="heun", steps=3), atol=1e-2)
+    assert seen
+    assert not any(masks.requires_grad for masks in seen), "they would hold a whole pass each"
