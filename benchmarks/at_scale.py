@@ -28,6 +28,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +187,7 @@ def cell_path(options: argparse.Namespace, part: str) -> Path:
     if checkpoint is not None:
         model = [str(checkpoint.resolve()), os.path.getmtime(checkpoint)]
     settings = [model, options.device, options.dtype, options.steps, options.whole]
-    settings += [options.sampling_steps, options.pixels]
+    settings += [options.sampling_steps, options.pixels, version("torch")]
     if options.device != "cpu":
         settings.append(processor(options.device))
     key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]

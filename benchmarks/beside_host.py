@@ -116,7 +116,10 @@ def models_of(options: argparse.Namespace) -> dict[str, Any]:
         if options.checkpoint:
             import comfy.sd
 
-            loaded = comfy.sd.load_checkpoint_guess_config(str(options.checkpoint))
+            asked = {"dtype": getattr(torch, DTYPES[options.dtype])}  # and not what ComfyUI likes
+            loaded = comfy.sd.load_checkpoint_guess_config(
+                str(options.checkpoint), model_options=asked
+            )
             return dict(zip(("model", "clip", "vae"), loaded, strict=False))
         return vars(random_models(options))
 

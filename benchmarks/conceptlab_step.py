@@ -120,7 +120,7 @@ def main() -> None:
     ]
     sizes = sum(p.numel() for p in space.prior.parameters()) / 1e6
     told = f"Prior `{given.prior.name}`" if given.prior else "A prior of random weights"
-    text = page(rows, f"{told}, {sizes:.4g} M parameters", steps, given.device)
+    text = page(rows, f"{told}, {sizes:.4g} M parameters, {given.dtype}", steps, given.device)
     print(text)
     if target := given.out or (None if given.prior else page_of(given, None, PAGE, TINYWORLD)):
         target.write_text(text, encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from tiny_models import graph_of
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 from beside_graphs import WORDS, Run, lora_of, node
-from beside_host import Stage, values_of, with_defaults
+from beside_host import Stage, models_of, values_of, with_defaults
 from beside_quality import WAYS, edit
 from beside_variants import GROUPS
 
@@ -124,3 +125,18 @@ def test_every_way_to_edit_gives_both_pictures(stage: Stage, way):
     torch.testing.assert_close(found["pasted"][outside], image[outside], atol=1e-6, rtol=0)
     assert not torch.allclose(found["decoded"][outside], image[outside], atol=1e-2)
     assert not torch.allclose(found["pasted"][~outside], image[~outside], atol=1e-2)
+
+
+def test_a_checkpoint_is_opened_in_the_precision_that_the_page_tells(monkeypatch):
+    import comfy.sd
+
+    asked = {}
+
+    def loaded(path: str, **more: object) -> tuple[str, ...]:
+        asked[path] = more
+        return "MODEL", "CLIP", "VAE", "vision"
+
+    monkeypatch.setattr(comfy.sd, "load_checkpoint_guess_config", loaded)
+    given = argparse.Namespace(checkpoint=Path("sd15.safetensors"), dtype="bf16")
+    assert models_of(given) == {"model": "MODEL", "clip": "CLIP", "vae": "VAE"}
+    assert asked == {"sd15.safetensors": {"model_options": {"dtype": torch.bfloat16}}}
