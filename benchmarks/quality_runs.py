@@ -31,6 +31,7 @@ def asked(
     """
     parser = argparse.ArgumentParser(description=about.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help=quick)
+    parser.set_defaults(seeds=0, usual_seeds=seeds)
     if seeds:
         parser.add_argument("--seeds", type=int, default=seeds)
     if divisible:
@@ -61,7 +62,8 @@ def short_digest(text: str) -> str:
 
 def command_of(name: str, options: argparse.Namespace) -> str:
     """What to type for the same page."""
-    return f"python benchmarks/{name}.py" + (" --quick" if options.quick else "")
+    seeds = f" --seeds {options.seeds}" if options.seeds != options.usual_seeds else ""
+    return f"python benchmarks/{name}.py" + (" --quick" if options.quick else "") + seeds
 
 
 def write_page(text: str, path: Path) -> None:
