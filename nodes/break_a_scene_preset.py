@@ -20,11 +20,6 @@ def _scoped(scope: Scope, **more: Any) -> BreakASceneConfig:
 
 
 BREAK_A_SCENE: dict[str, Settings] = {
-    # First, and so what the node begins with: it fits where the paper's recipe runs out of memory.
-    "Break-A-Scene low-rank": Settings(
-        config=_scoped(Scope.LOW_RANK, checkpointing=True),
-        told="names, then low-rank changes of all linear layers: least memory and small files",
-    ),
     "Break-A-Scene": Settings(
         # a weight, its gradient and AdamW's two averages, 4 bytes each, times 0.98 G weights
         told="the paper's recipe: names, then every weight of the model, 16 bytes for each: 16 GB "
@@ -33,6 +28,10 @@ BREAK_A_SCENE: dict[str, Settings] = {
     "Break-A-Scene K/V": Settings(
         config=_scoped(Scope.CROSS_ATTENTION_KV),
         told="names, then only what cross-attention reads from words: much less memory",
+    ),
+    "Break-A-Scene low-rank": Settings(
+        config=_scoped(Scope.LOW_RANK, checkpointing=True),
+        told="names, then low-rank changes of all linear layers: least memory and small files",
     ),
     "handles only": Settings(
         config=BreakASceneConfig(
