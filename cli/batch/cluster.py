@@ -69,19 +69,19 @@ class _Run:
         unique = {job.key: job for job in jobs if job.key not in self._finished}
         self._waiting, self._tries = list(unique.values()), Counter[str]()
         self._running: dict[Any, tuple[Job, Worker]] = {}
+        self._lost = "there is none for it"  # why the last place was
 
     def do_all(self) -> None:
-        why = "there is no worker for it"
         while self._running or self._is_wanted():
             self._hand_out()
             if not self._running:
                 time.sleep(LOOKS_EVERY)  # all who could are resting or starting
                 continue
             for handed in ray.wait(list(self._running), num_returns=1, timeout=LOOKS_EVERY)[0]:
-                why = self._take_in(handed) or why
+                self._take_in(handed)
         for job in self._waiting:
             if self._can_start(job):
-                self.outcome.failed.append((job, f"no worker is left: {why}"))
+                self.outcome.failed.append((job, f"no worker is left: {self._lost}"))
             else:
                 self.outcome.left.append(job)
 
@@ -110,8 +110,8 @@ class _Run:
             handed = worker.actor.perform.remote(job.kind, job.key, job.spec, files)
             self._running[handed] = job, worker
 
-    def _take_in(self, handed: Any) -> str:
-        """What a worker made of its job; gives why it made nothing."""
+    def _take_in(self, handed: Any) -> None:
+        """What a worker made of its job."""
         job, worker = self._running.pop(handed)
         try:
             result, seconds = ray.get(handed)
@@ -120,18 +120,18 @@ class _Run:
             if cause is error:  # the process itself, or its machine
                 worker.start_again()
             self._failed(job, worker, cause)
-            return _reason(cause)
+            return
         worker.lost = 0
         about = {"attempts": self._tries[job.key], "seconds": round(seconds, 2)}
         self._store.keep(job, result, about)
         self._finished.add(job.key)
         self.outcome.done.append(job)
         self._told("done", job, worker.name)
-        return ""
 
     def _failed(self, job: Job, worker: Worker, cause: BaseException) -> None:
         if isinstance(cause, PlaceLost):
             worker.rest()
+            self._lost = _reason(cause)
             if worker.lost > self._retries:
                 self._workers.remove(worker)
         if isinstance(cause, PlaceClosed):
