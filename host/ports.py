@@ -216,11 +216,11 @@ class StopForward(Exception):
 
 
 def find_run(tokens: Tokens, piece: Sequence[int | str]) -> tuple[int, ...]:
-    """Positions of every occurrence of a run of tokens; empty when there is none."""
-    piece, size, found = tuple(piece), len(piece), []
+    """Positions of every occurrence of a run of tokens, each once; empty when there is none."""
+    piece, size, found = tuple(piece), len(piece), dict[int, None]()
     for start in range(len(tokens) - size + 1 if size else 0):
         if tokens[start : start + size] == piece:
-            found.extend(range(start, start + size))
+            found |= dict.fromkeys(range(start, start + size))
     return tuple(found)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from conceptloom.host.diffusers import DiffusersHost
-from conceptloom.host.ports import ForwardInfo, Prompt, Schedule
+from conceptloom.host.ports import ForwardInfo, Prompt, Schedule, find_run
 from conceptloom.samplers.ddim import ddim_step
 
 from ..tiny_models import diffusers, noise, tiny_host
@@ -111,5 +111,6 @@ def test_pieces_are_found_wherever_they_stand() -> None:
     assert prompt.find((7, 8)) == (1, 2, 5, 6)
     assert prompt.find((7,)) == (1, 5, 7)
     assert prompt.find((8, 9)) == prompt.find(()) == ()
+    assert find_run((9, 7, 7, 7), (7, 7)) == (1, 2, 3)  # a position that two share counts once
     assert prompt.find_handle("mug") == (3, 4)
     assert prompt.find_handle("7") == ()  # the handle <7> is not the token 7
