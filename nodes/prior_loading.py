@@ -13,6 +13,7 @@ import comfy.model_management
 import torch
 
 from ..errors import ModelError
+from ..host.comfyui.room import make_room
 from ..host.ports import Host
 from ..vision.ports import PriorSampling
 from .model_folders import CONFIG, INDEX, PRIORS, VQA, models_in
@@ -81,11 +82,19 @@ def prior_from_folders(
     drawing = None
     if decoder != NONE:
         drawing = load_decoder(folder_of(PRIORS, INDEX, decoder), dtype)
-    space = load_prior(folder_of(PRIORS, INDEX, prior), device, dtype, decoder=drawing)
+    folder = folder_of(PRIORS, INDEX, prior)
+    space = load_prior(folder, device, dtype, decoder=drawing, make_room=make_room)
     painter = None
     if drawing is not None:
         painter = painter_of(
-            space, drawing, device, sampling=SAMPLING, steps=steps, cfg=cfg, size=(size, size)
+            space,
+            drawing,
+            device,
+            sampling=SAMPLING,
+            steps=steps,
+            cfg=cfg,
+            size=(size, size),
+            make_room=make_room,
         )
     return LoadedPrior(space, painter)
 
@@ -99,7 +108,8 @@ def questions_from(model_folder: str, precision: str) -> Questions:
     from ..vision.vqa import load_blip2
 
     device = comfy.model_management.get_torch_device()
-    return load_blip2(folder_of(VQA, CONFIG, model_folder), device, _dtype(precision, device))
+    folder = folder_of(VQA, CONFIG, model_folder)
+    return load_blip2(folder, device, _dtype(precision, device), make_room)
 
 
 def folder_of(kind: str, holds: str, name: str) -> Path:

@@ -10,6 +10,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..errors import ConfigError, ImageError, ModelError
+from ..host.comfyui.room import make_room
 from ..training.scene import ConceptScene, SceneImage
 from ..training.scene_preview import scene_preview
 from ..vision.segmentation import (
@@ -120,13 +121,18 @@ def segmented(
     first, device = image[0, ..., :3], comfy.model_management.get_torch_device()
     by_hand = parsed_places(places)
     if by_hand:
-        cutter = segmenter_from(chosen(segmenters(), segmenter, SEGMENTERS, SAM_SOURCE), device)
+        cutter = segmenter_from(
+            chosen(segmenters(), segmenter, SEGMENTERS, SAM_SOURCE), device, make_room
+        )
         return cutter.cut(first, by_hand), [f"place {i + 1}" for i in range(len(by_hand))]
     names = list(lines_of(words))
     if not names:
         raise ConfigError("words", words, "one word or phrase per line, or places")
-    finder = GroundingDino(chosen(detectors(), detector, DETECTORS, DINO_SOURCE), device)
-    cutter = segmenter_from(chosen(segmenters(), segmenter, SEGMENTERS, SAM_SOURCE), device)
+    found = chosen(detectors(), detector, DETECTORS, DINO_SOURCE)
+    finder = GroundingDino(found, device, make_room)
+    cutter = segmenter_from(
+        chosen(segmenters(), segmenter, SEGMENTERS, SAM_SOURCE), device, make_room
+    )
     return segment_words(first, names, finder, cutter, config), names
 
 

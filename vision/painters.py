@@ -12,7 +12,7 @@ from ..host.ports import HandleVectors, Host, Progress, no_progress
 from ..samplers.ddim import sample_ddim, seeded_noise
 from .ports import PriorSampling
 from .prior import DiffusionPrior
-from .residence import Residence
+from .residence import MakeRoom, Residence
 
 
 class HostPainter:
@@ -57,6 +57,7 @@ class DecoderPainter:
         pipeline: diffusers' KandinskyPipeline (2.1) or KandinskyV22Pipeline (2.2).
         device: where the pipeline computes.
         size: (height, width) in px, multiples of 64.
+        make_room: see `Residence`.
     """
 
     def __init__(
@@ -69,9 +70,10 @@ class DecoderPainter:
         steps: int = 50,
         cfg: float = 7.5,
         size: tuple[int, int] = (512, 512),
+        make_room: MakeRoom | None = None,
     ) -> None:
         networks = [pipeline.unet, pipeline.movq, getattr(pipeline, "text_encoder", None)]
-        self._residence = Residence([n for n in networks if n is not None], device)
+        self._residence = Residence([n for n in networks if n is not None], device, make_room)
         self._prior, self._pipeline, self._sampling = prior, pipeline, sampling
         self._steps, self._cfg, self._size = steps, cfg, size
         self._takes_text = hasattr(pipeline, "text_encoder")

@@ -20,7 +20,7 @@ from .local_files import described_folder, from_folder
 from .painters import DecoderPainter
 from .ports import PriorSampling
 from .prior import DiffusionPrior
-from .residence import Residence, fit_for_autograd
+from .residence import MakeRoom, Residence, fit_for_autograd
 from .text_side import ClipText, HostText
 
 INDEX = "model_index.json"
@@ -41,6 +41,7 @@ def load_prior(
     dtype: torch.dtype,
     *,
     decoder: Any = None,
+    make_room: MakeRoom | None = None,
 ) -> DiffusionPrior:
     """A prior with its encoders.
 
@@ -48,6 +49,7 @@ def load_prior(
         decoder: pipeline of `load_decoder`; that of Kandinsky 2.1 brings the multilingual text
             encoder which the official code compares constraints in. Without it the prior's own
             text encoder does that, whose embeddings lie in the same space.
+        make_room: see `Residence`.
 
     Raises:
         ModelError: files are missing, or diffusers is not installed.
@@ -87,7 +89,7 @@ def load_prior(
         vision=vision,
         constraints=constraints,
         fingerprint=f"prior {PRIORS[kind]}, {text.name} {width}",
-        residence=Residence(networks, device),
+        residence=Residence(networks, device, make_room),
     )
 
 
@@ -137,6 +139,7 @@ def painter_of(
     steps: int,
     cfg: float,
     size: tuple[int, int],
+    make_room: MakeRoom | None = None,
 ) -> DecoderPainter:
     """A decoder behind a prior, after a look at whether they belong together.
 
@@ -152,7 +155,14 @@ def painter_of(
             f"{prior.width}; take both of the same version (2.1 with 2.1, 2.2 with 2.2)."
         )
     return DecoderPainter(
-        prior, decoder, device, sampling=sampling, steps=steps, cfg=cfg, size=size
+        prior,
+        decoder,
+        device,
+        sampling=sampling,
+        steps=steps,
+        cfg=cfg,
+        size=size,
+        make_room=make_room,
     )
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+
+# Frees so many bytes on a device: other models of the same program are sent away.
+MakeRoom = Callable[[int, torch.device], object]
 
 _SAMPLED, _NUMBERS = 48, 128  # weights that stand for a model, and numbers of each
 
@@ -20,15 +23,21 @@ class Residence:
     Args:
         modules: moved together; they are frozen and put into eval mode.
         device: where they compute.
+        make_room: called before they move there; None where nothing else lies on the device.
     """
 
-    def __init__(self, modules: Sequence[Any], device: torch.device) -> None:
-        self.modules, self.device = list(modules), device
+    def __init__(
+        self, modules: Sequence[Any], device: torch.device, make_room: MakeRoom | None = None
+    ) -> None:
+        self.modules, self.device, self.make_room = list(modules), device, make_room
         for module in self.modules:
             module.requires_grad_(False).eval()
 
     def here(self) -> None:
-        """Bring them to their device."""
+        """Bring them to their device, where room is made for those that are not there yet."""
+        coming = self._elsewhere(self.device)
+        if coming and self.make_room is not None:
+            self.make_room(sum(bytes_of(module) for module in coming), self.device)
         self._move(self.device)
 
     def park(self) -> None:
@@ -39,9 +48,17 @@ class Residence:
 
     def _move(self, device: torch.device) -> None:
         with fit_for_autograd():
-            for module in self.modules:
-                if any(p.device.type != device.type for p in module.parameters()):
-                    module.to(device)
+            for module in self._elsewhere(device):
+                module.to(device)
+
+    def _elsewhere(self, device: torch.device) -> list[Any]:
+        kind = device.type
+        return [m for m in self.modules if any(p.device.type != kind for p in m.parameters())]
+
+
+def bytes_of(module: Any) -> int:
+    """What the weights of a module take."""
+    return sum(weight.nbytes for weight in (*module.parameters(), *module.buffers()))
 
 
 @contextmanager

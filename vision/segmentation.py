@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ..errors import ConfigError, ImageError, MaskError, ModelError
 from .local_files import check_kind, from_folder
+from .residence import MakeRoom, Residence
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of both networks
 DINO_PX, DINO_LONGEST_PX = 800, 1333  # shorter side, and at most
@@ -116,12 +117,15 @@ def segment_words(
 class GroundingDino:
     """The detector, from a folder as Hugging Face saves it."""
 
-    def __init__(self, folder: Path, device: torch.device) -> None:
+    def __init__(
+        self, folder: Path, device: torch.device, make_room: MakeRoom | None = None
+    ) -> None:
         from transformers import AutoTokenizer, GroundingDinoForObjectDetection
 
         check_kind(folder, "Grounding DINO", DINO_SOURCE, "grounding-dino")
         kind: Any = GroundingDinoForObjectDetection
-        self._network = from_folder(kind, folder, torch.float32).to(device).eval()
+        self._network = from_folder(kind, folder, torch.float32)
+        Residence([self._network], device, make_room).here()
         self._tokenizer: Any = from_folder(AutoTokenizer, folder)
         self._device = device
 
@@ -152,12 +156,15 @@ def dino_size(height: int, width: int) -> tuple[int, int]:
 class Sam:
     """The segmenter, from a folder as Hugging Face saves it."""
 
-    def __init__(self, folder: Path, device: torch.device) -> None:
+    def __init__(
+        self, folder: Path, device: torch.device, make_room: MakeRoom | None = None
+    ) -> None:
         from transformers import SamModel
 
         check_kind(folder, "SAM", SAM_SOURCE, "sam")
         kind: Any = SamModel
-        self._network = from_folder(kind, folder, torch.float32).to(device).eval()
+        self._network = from_folder(kind, folder, torch.float32)
+        Residence([self._network], device, make_room).here()
         self._device = device
 
     @torch.no_grad()
@@ -194,7 +201,7 @@ class Sam:
 class OriginalSam:
     """The segmenter from an original `.pth` checkpoint, by the `segment-anything` package."""
 
-    def __init__(self, path: Path, device: torch.device) -> None:
+    def __init__(self, path: Path, device: torch.device, make_room: MakeRoom | None = None) -> None:
         size = next((size for size in ORIGINAL_SIZES if size in path.name), None)
         if size is None:
             raise ModelError(
@@ -214,7 +221,8 @@ class OriginalSam:
             network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         except Exception as error:  # torch raises many kinds for a damaged or hostile file
             raise ModelError(f"{path} is no SAM checkpoint that can be read: {error}") from error
-        self._predictor = library.SamPredictor(network.to(device).eval())
+        Residence([network], device, make_room).here()
+        self._predictor = library.SamPredictor(network)
 
     def cut(self, image: Tensor, places: Sequence[Place]) -> Tensor:
         _size(image)
@@ -233,9 +241,12 @@ class OriginalSam:
         return torch.stack(masks)
 
 
-def segmenter_from(path: Path, device: torch.device) -> Segmenter:
+def segmenter_from(
+    path: Path, device: torch.device, make_room: MakeRoom | None = None
+) -> Segmenter:
     """A segmenter from a folder, or from an original checkpoint file."""
-    return OriginalSam(path, device) if path.suffix == ".pth" else Sam(path, device)
+    kind = OriginalSam if path.suffix == ".pth" else Sam
+    return kind(path, device, make_room)
 
 
 def normalised(image: Tensor, size: tuple[int, int]) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .local_files import check_kind, from_folder
-from .residence import Residence, digest_of
+from .residence import MakeRoom, Residence, digest_of
 
 LONGEST_ANSWER = 20  # new tokens, as transformers' own default; a word or two is enough
 PROMPT = "Question: {} Answer:"  # what BLIP-2's language models without instruction tuning expect
@@ -26,11 +26,18 @@ class Blip2:
         model: transformers' Blip2ForConditionalGeneration.
         processor: its Blip2Processor.
         device: where it computes.
+        make_room: see `Residence`.
     """
 
-    def __init__(self, model: Any, processor: Any, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        device: torch.device,
+        make_room: MakeRoom | None = None,
+    ) -> None:
         self._model, self._processor = model, processor
-        self._residence = Residence([model], device)
+        self._residence = Residence([model], device, make_room)
         self.name = f"blip2 {digest_of('blip2', [model])[:16]}"
         # Flan-T5 follows a question as it is (coach.py:67); OPT completes a text.
         self._is_instructed = not bool(model.config.use_decoder_only_language_model)
@@ -53,7 +60,9 @@ class Blip2:
         self._residence.park()
 
 
-def load_blip2(folder: Path, device: torch.device, dtype: torch.dtype) -> Blip2:
+def load_blip2(
+    folder: Path, device: torch.device, dtype: torch.dtype, make_room: MakeRoom | None = None
+) -> Blip2:
     """BLIP-2 from a folder as transformers saves it: config, *.safetensors, tokenizer, processor.
 
     Raises:
@@ -69,7 +78,7 @@ def load_blip2(folder: Path, device: torch.device, dtype: torch.dtype) -> Blip2:
                 part.float()
     processor = from_folder(Blip2Processor, folder)
     _place_picture(model.config, processor)
-    return Blip2(model, processor, device)
+    return Blip2(model, processor, device, make_room)
 
 
 def _place_picture(config: Any, processor: Any) -> None:

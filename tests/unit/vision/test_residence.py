@@ -54,6 +54,17 @@ def test_what_another_residence_sent_away_comes_back() -> None:
     assert (own.journeys, shared.journeys) == (["cuda"], ["cuda", "cpu", "cuda"])
 
 
+def test_room_is_made_for_what_comes_and_for_nothing_else() -> None:
+    """On the meta device, which is not the CPU and takes no memory."""
+    asked, layer = [], torch.nn.Linear(3, 2)
+    meta = torch.device("meta")
+    residence = Residence([layer], meta, lambda needed, device: asked.append((needed, device)))
+    residence.here()
+    assert asked == [((3 * 2 + 2) * 4, meta)]
+    residence.here()
+    assert len(asked) == 1
+
+
 def test_frozen_networks_ask_for_no_gradient() -> None:
     layer = torch.nn.Linear(2, 2)
     Residence([layer], HOME)
