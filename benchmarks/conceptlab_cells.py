@@ -26,6 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from conceptloom.cli.laboratory import Laboratory
+from conceptloom.cli.measures import mean
 from conceptloom.host.ports import Host
 from conceptloom.methods.conceptlab import invent
 from conceptloom.samplers.ddim import sample_ddim, seeded_noise
@@ -70,8 +71,8 @@ def drawn_cell(
         return (host.decode_latent(latent) * 255).round().byte(), left
 
 
-def judged(pictures: Tensor, wish: Wish, laboratory: Laboratory) -> dict[str, float]:
-    """Every measure, as a mean over the pictures; novelty over those that show an object."""
+def judged(pictures: Tensor, wish: Wish, laboratory: Laboratory) -> dict[str, list[float]]:
+    """Every measure of every picture; novelty of those that show an object."""
     space, oracle = laboratory.space, load_oracle()
     images = pictures.float() / 255
     seen = space.look_at(images)
@@ -82,14 +83,15 @@ def judged(pictures: Tensor, wish: Wish, laboratory: Laboratory) -> dict[str, fl
     nearest = (seen @ torch.stack(members).T).max(dim=1).values
     found = [objects[0] for objects in map(oracle.find, images) if objects]
     outlines = [nearest_silhouette(one.mask) for one in found]
-    count = len(images)
+    overlaps = [o.overlap for o in outlines] + [1.0] * (len(images) - len(found))
+    names = [one.shape for one in found] + [""] * (len(images) - len(found))
     measures = {
-        "positive": float(positive.mean()),
-        "distance": float((positive - nearest).mean()),
-        "novelty": sum(o.novelty for o in outlines) / len(outlines) if outlines else float("nan"),
-        "new": sum(o.overlap < NEW for o in outlines) / count,
-        "seen": len(found) / count,
-        "named": sum(one.shape in NAMED for one in found) / count,
+        "positive": positive.tolist(),
+        "distance": (positive - nearest).tolist(),
+        "novelty": [o.novelty for o in outlines],
+        "new": [float(overlap < NEW) for overlap in overlaps],
+        "seen": [float(bool(name)) for name in names],
+        "named": [float(name in NAMED) for name in names],
     }
     return {measure.key: measures[measure.key] for measure in MEASURES}
 
@@ -148,7 +150,8 @@ def compute(
         beside = path.with_suffix(".part")
         save_file({"pictures": pictures.contiguous()}, beside, {"negatives": ", ".join(left)})
         beside.replace(path)
-        told = ", ".join(f"{k} {v:.2f}" for k, v in judged(pictures, wish, laboratory).items())
+        found = judged(pictures, wish, laboratory)
+        told = ", ".join(f"{name} {mean(values):.2f}" for name, values in found.items())
         cpu = time.process_time() - cpu
         print(f"{number}/{len(todo)} {wish.category}, {seed}, {variant}: {told}; ", end="")
         print(f"left {left}; {cpu:.1f} s of CPU", flush=True)

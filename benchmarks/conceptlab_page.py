@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -22,40 +21,13 @@ from conceptlab_plan import (
     Cells,
     Key,
 )
-from quality_tables import Measure, machine_told
+from quality_tables import compared, machine_told, table_of
 from torch import Tensor
 
 from conceptloom.training.pictures import sample_strip
 
 CLAIMED = ("positive", "distance", "novelty")
 AGAINST = (FIXED, ALL_FIXED, NONE, PROMPTED, ALL_PROMPTED, WORDS)
-
-
-def of_variant(cells: Cells, variant: str, measure: str) -> dict[tuple[str, int], float]:
-    """(category, seed) -> a measure."""
-    return {
-        (category, seed): found[measure]
-        for (category, seed, name), found in cells.items()
-        if name == variant and found[measure] == found[measure]
-    }
-
-
-def told(values: Sequence[float]) -> str:
-    """Mean and standard deviation over the cells."""
-    if not values:
-        return "-"
-    spread = statistics.stdev(values) if len(values) > 1 else float("nan")
-    return f"{statistics.fmean(values):.3f} ± {spread:.3f}"
-
-
-def compared(cells: Cells, variant: str, measure: Measure) -> tuple[float, float, int]:
-    """By how much adaptive negatives are better: mean, standard error, pairs of cells."""
-    ours, theirs = (of_variant(cells, name, measure.key) for name in (ADAPTIVE, variant))
-    sign = 1 if measure.is_better_high else -1
-    gains = [sign * (ours[key] - theirs[key]) for key in ours if key in theirs]
-    if len(gains) < 2:
-        return float("nan"), float("nan"), len(gains)
-    return statistics.fmean(gains), statistics.stdev(gains) / len(gains) ** 0.5, len(gains)
 
 
 def verdict_of(gain: float, error: float) -> str:
@@ -92,13 +64,8 @@ def page(
         f"{budget.guidance:g}, a look every {budget.look_every}; {budget.pictures} pictures of "
         f"each cell in {budget.sampling_steps} DDIM steps, from the same noise for every variant.",
         "",
-        "| variant | cells | " + " | ".join(measure.title for measure in MEASURES) + " |",
-        "|---|--:|" + "--:|" * len(MEASURES),
+        *table_of(cells, VARIANTS, MEASURES, digits=3),
     ]
-    for variant in VARIANTS:
-        columns = [list(of_variant(cells, variant, m.key).values()) for m in MEASURES]
-        figures = " | ".join(map(told, columns))
-        lines.append(f"| {variant} | {len(columns[0])} | {figures} |")
     lines += ["", "Mean ± standard deviation over the cells (category, seed).", ""]
     lines += [f"* {variant}: {meaning}." for variant, meaning in MEANING.items()]
     lines += ["", *(f"* *{m.title}*: {m.meaning}." for m in MEASURES)]
@@ -119,7 +86,7 @@ def page(
     ]
     for variant in AGAINST:
         for measure in (m for m in MEASURES if m.key in CLAIMED):
-            gain, error, count = compared(cells, variant, measure)
+            gain, error, count = compared(cells, ADAPTIVE, variant, measure)
             if count > 1:
                 verdict = verdict_of(gain, error)
                 lines.append(
@@ -154,7 +121,7 @@ def meaning_of(cells: Cells) -> list[str]:
     by_key = {measure.key: measure for measure in MEASURES}
 
     def against(variant: str, key: str) -> str:
-        gain, error, count = compared(cells, variant, by_key[key])
+        gain, error, count = compared(cells, ADAPTIVE, variant, by_key[key])
         return verdict_of(gain, error) if count > 1 else "not measured yet"
 
     claims = [

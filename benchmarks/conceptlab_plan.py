@@ -79,7 +79,7 @@ MEASURES = (
 NEW = 0.8  # overlap below which an outline counts as new; rendered named shapes have 0.86 or more
 
 Key = tuple[str, int, str]  # category, seed, variant
-Cells = dict[Key, dict[str, float]]
+Cells = dict[Key, dict[str, list[float]]]
 
 
 def config_of(

@@ -35,11 +35,11 @@ def machine_told() -> str:
 
 
 def cell_means(cells: Cells, variant: str, measure: str) -> dict[tuple[str, int], float]:
-    """(what was learned, seed) -> mean of a measure."""
+    """(what was learned, seed) -> mean of a measure, where there is anything to measure."""
     return {
         (learned, seed): mean(found[measure])
         for (learned, seed, name), found in cells.items()
-        if name == variant
+        if name == variant and found[measure]
     }
 
 
