@@ -235,7 +235,7 @@ def text_space(executor: Executor, models: Graph, **inputs: Any) -> Result:
                   concept=["2", 0], strength=1.0),
     }  # fmt: skip
     values = {"model": models.model, "clip": models.clip, "vae": models.vae}
-    return executor.run(graph, values, **outputs_of("2"), clip=["3", 1])
+    return executor.run(graph, values, **outputs_of("2", asks=True), clip=["3", 1])
 
 
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])
