@@ -7,7 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from quality_plan import LESSONS, MEASURES, VARIANTS, WORDS, Budget, Cells, Lesson, config_of
+from quality_plan import (
+    LESSONS,
+    MEASURES,
+    SURROUNDINGS,
+    VARIANTS,
+    WORD_OF_BACKGROUND,
+    WORDS,
+    Budget,
+    Cells,
+    Lesson,
+    config_of,
+)
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -19,7 +30,7 @@ from conceptloom.tinyworld.concepts import concept_scene
 from conceptloom.tinyworld.shapes import BACKGROUNDS
 from conceptloom.training.concept import stacked
 from conceptloom.training.previews import PreviewConfig
-from conceptloom.training.scene import make_scene
+from conceptloom.training.scene import ConceptScene, make_scene
 
 HELD_OUT_SEED = 101  # arrangement of the objects that no training picture has
 
@@ -28,13 +39,7 @@ def learned_cell(
     host: Host, lesson: Lesson, budget: Budget, seed: int, variant: str
 ) -> dict[str, torch.Tensor]:
     """Learn one cell and draw with it: pictures by "words/background", and where the words look."""
-    truth = lesson.truth
-    masks = [[torch.from_numpy(mask)] for mask in truth.masks]
-    scene = make_scene(
-        [as_image(truth.image)],
-        dict(zip(lesson.handles, masks, strict=True)),
-        {handle: WORDS[name] for handle, name in zip(lesson.handles, lesson.objects, strict=True)},
-    )
+    scene = scene_of(lesson, surroundings=budget.surroundings)
     learned = learn_scene(
         host,
         scene,
@@ -65,6 +70,19 @@ def learned_cell(
     kept["iou"] = torch.tensor([scores.iou for scores in places.values()])
     kept["auc"] = torch.tensor([scores.auc for scores in places.values()])
     return kept
+
+
+def scene_of(lesson: Lesson, *, surroundings: bool) -> ConceptScene:
+    """The scene of a lesson; the surroundings of its objects may be one more concept."""
+    truth = lesson.truth
+    masks = dict(zip(lesson.handles, map(torch.from_numpy, truth.masks), strict=True))
+    words = {h: WORDS[name] for h, name in zip(lesson.handles, lesson.objects, strict=True)}
+    if surroundings:
+        masks[SURROUNDINGS] = 1 - torch.stack(list(masks.values())).amax(dim=0)
+        words[SURROUNDINGS] = WORD_OF_BACKGROUND[lesson.background]
+    return make_scene(
+        [as_image(truth.image)], {name: [mask] for name, mask in masks.items()}, words
+    )
 
 
 def asked_of(lesson: Lesson) -> list[tuple[str, ...]]:

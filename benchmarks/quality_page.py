@@ -23,7 +23,12 @@ def page(cells: Cells, budget: Budget, n_seeds: int, command: str, digest: str) 
         f"{budget.weight_rate:g}, class images: {budget.class_images}. For every prompt "
         f"{budget.pictures} picture(s) on each of two backgrounds that differ from the taught one, "
         f"{budget.sampling_steps} DDIM steps; the variants share their noise. Without phase 1 all "
-        "steps go to phase 2.",
+        "steps go to phase 2."
+        + (
+            " The surroundings are learned too, as a concept that no prompt asks for (Sec. 4.2)."
+            if budget.surroundings
+            else ""
+        ),
         "",
         "Mean ± standard deviation over the cells (scene, seed).",
         "",

@@ -49,6 +49,12 @@ WORDS = {
     **dict.fromkeys(("split", "pinwheel", "mug"), "square"),
     "flower": "star",
 }
+# The surroundings are a concept too (paper Sec. 4.2): nothing else tells where an object ends, for
+# the masked loss sees none of what is outside.
+SURROUNDINGS = "my-surroundings"
+WORD_OF_BACKGROUND = {name: name for name in ("grass", "beach", "sky", "gray")} | {
+    "bricks": "brick"
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +67,13 @@ class Budget:
     weight_rate: float
     batch_size: int
     class_images: int
+    surroundings: bool  # learn them too, as one more concept
     pictures: int  # for each prompt
     sampling_steps: int
 
 
-FULL = Budget(60, 250, Scope.FULL.value, 3e-4, 4, 0, 4, 25)
-QUICK = Budget(40, 200, Scope.FULL.value, 4e-4, 3, 0, 1, 16)
+FULL = Budget(60, 250, Scope.FULL.value, 6e-4, 4, 0, True, 4, 25)
+QUICK = Budget(40, 200, Scope.FULL.value, 6e-4, 3, 0, True, 1, 16)
 
 Change = Callable[[BreakASceneConfig], BreakASceneConfig]
 Cells = dict[tuple[str, int, str], dict[str, list[float]]]  # (scene, seed, variant) -> measures
