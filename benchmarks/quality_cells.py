@@ -30,7 +30,7 @@ from conceptloom.tinyworld.concepts import concept_scene
 from conceptloom.tinyworld.shapes import BACKGROUNDS
 from conceptloom.training.concept import stacked
 from conceptloom.training.previews import PreviewConfig
-from conceptloom.training.scene import ConceptScene, make_scene
+from conceptloom.training.scene import ConceptScene, make_scene, with_background
 
 HELD_OUT_SEED = 101  # arrangement of the objects that no training picture has
 
@@ -75,14 +75,14 @@ def learned_cell(
 def scene_of(lesson: Lesson, *, surroundings: bool) -> ConceptScene:
     """The scene of a lesson; the surroundings of its objects may be one more concept."""
     truth = lesson.truth
-    masks = dict(zip(lesson.handles, map(torch.from_numpy, truth.masks), strict=True))
+    masks = [[torch.from_numpy(mask)] for mask in truth.masks]
     words = {h: WORDS[name] for h, name in zip(lesson.handles, lesson.objects, strict=True)}
-    if surroundings:
-        masks[SURROUNDINGS] = 1 - torch.stack(list(masks.values())).amax(dim=0)
-        words[SURROUNDINGS] = WORD_OF_BACKGROUND[lesson.background]
-    return make_scene(
-        [as_image(truth.image)], {name: [mask] for name, mask in masks.items()}, words
+    scene = make_scene(
+        [as_image(truth.image)], dict(zip(lesson.handles, masks, strict=True)), words
     )
+    if not surroundings:
+        return scene
+    return with_background(scene, SURROUNDINGS, WORD_OF_BACKGROUND[lesson.background])
 
 
 def asked_of(lesson: Lesson) -> list[tuple[str, ...]]:
