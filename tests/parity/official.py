@@ -22,7 +22,7 @@ HANDLES = ("asset0", "asset1")  # the official names, without brackets
 WORDS = ("mug", "cat")
 PAD, START, END = "!", "<|startoftext|>", "<|endoftext|>"
 VOCABULARY = [PAD, START, END, "a", "photo", "of", "and", "at", "the", "beach", *WORDS]
-LATENT_SCALE = 0.18215  # the constant of the official code
+LATENT_SCALE, LATENT_CHANNELS = 0.18215, 4  # the constants of the official code
 TABLE = "text.embeddings.token_embedding.weight"
 
 
@@ -46,7 +46,12 @@ class FixedVae(nn.Module):
 
     def __init__(self, latent: Tensor) -> None:
         super().__init__()
-        self.config = SimpleNamespace(block_out_channels=(1,) * 4, scaling_factor=LATENT_SCALE)
+        self.config = SimpleNamespace(
+            block_out_channels=(1,) * 4,
+            scaling_factor=LATENT_SCALE,
+            latent_channels=LATENT_CHANNELS,
+        )
+        self.place = nn.Parameter(torch.zeros(1), requires_grad=False)  # tells where it computes
         self.device, self.dtype, self.latent = latent.device, latent.dtype, latent
 
     def encode(self, pixels: Tensor) -> Any:

@@ -25,7 +25,7 @@ from conceptloom.methods.clic.material import Sample
 from conceptloom.methods.clic.views import View
 from conceptloom.training.scene import make_scene
 
-from .official import LATENT_SCALE, Recording, WordTokenizer, tiny_host
+from .official import LATENT_CHANNELS, LATENT_SCALE, Recording, WordTokenizer, tiny_host
 
 SPECIAL = ("!", "<|startoftext|>", "<|endoftext|>")
 WORDS = (
@@ -48,7 +48,12 @@ class RecordedVae(nn.Module):
 
     def __init__(self, recording: Recording) -> None:
         super().__init__()
-        self.config = SimpleNamespace(block_out_channels=(1,) * 4, scaling_factor=LATENT_SCALE)
+        self.config = SimpleNamespace(
+            block_out_channels=(1,) * 4,
+            scaling_factor=LATENT_SCALE,
+            latent_channels=LATENT_CHANNELS,
+        )
+        self.place = nn.Parameter(torch.zeros(1), requires_grad=False)  # tells where it computes
         self.device, self.dtype = torch.device("cpu"), torch.float32
         self.mix = recording["mix"]
         self.latents = [recording["latent"]]
