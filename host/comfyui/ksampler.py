@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .sampling import conditioning_of, samples_and_noise, with_samples
+from .sampling import conditioning_of, noise_for, samples_of, with_samples
 
 SAMPLERS, SCHEDULERS = comfy.samplers.SAMPLER_NAMES, comfy.samplers.SCHEDULER_NAMES
 OnStep = Callable[[int, int, Tensor | None], None]  # step, total, rough picture [H, W, 3]
@@ -42,7 +42,8 @@ def sampled(
         on_step: told of every step; the rough picture is None where previews are switched off.
     """
     positive, negative = (conditioning_of(clip, text) for text in (call.positive, call.negative))
-    samples, noise = samples_and_noise(model, latent, call.seed)
+    samples = samples_of(model, latent)
+    noise = noise_for(latent, samples, call.seed)
     previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
 
     def callback(step: int, x0: Tensor, x: Tensor, total: int) -> None:

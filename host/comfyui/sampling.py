@@ -93,9 +93,8 @@ def run_sampler(
     """
     check_prompts_fit(model, [positive, negative])
     _check_latents(model, latent["samples"])
-    samples, noise = samples_and_noise(model, latent, seed)
-    if not adds_noise:
-        noise = torch.zeros_like(samples)
+    samples = samples_of(model, latent)
+    noise = noise_for(latent, samples, seed) if adds_noise else torch.zeros_like(samples)
     before, total = progress_of
     preview = latent_preview.prepare_callback(model, total or len(sigmas) - 1)
 
@@ -110,11 +109,15 @@ def run_sampler(
     return with_samples(latent, drawn)
 
 
-def samples_and_noise(model: Any, latent: Mapping[str, Any], seed: int) -> tuple[Tensor, Tensor]:
-    """Latents of a LATENT, empty ones with as many channels as the MODEL has; noise for them."""
+def samples_of(model: Any, latent: Mapping[str, Any]) -> Tensor:
+    """Latents of a LATENT; empty ones with as many channels as the MODEL has."""
     shrunk = latent.get("downscale_ratio_spacial")
-    samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"], shrunk)
-    return samples, comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
+    return comfy.sample.fix_empty_latent_channels(model, latent["samples"], shrunk)
+
+
+def noise_for(latent: Mapping[str, Any], samples: Tensor, seed: int) -> Tensor:
+    """What a sampler adds to the latents of a LATENT, as KSampler draws it."""
+    return comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
 
 
 def with_samples(latent: Mapping[str, Any], samples: Tensor) -> dict[str, Any]:
