@@ -26,15 +26,14 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from base_model import add_model_options, open_model, picture_side, told_model
-from safetensors.torch import load_file, save_file
-from similarity_measures import Clip, Cutter, Dino, MaskFormer, Words
-from similarity_page import Measures, Row, measured, page
+from base_model import open_model, picture_side
+from similarity_measures import MaskFormer, Measures
+from similarity_page import Row, measured, page
 from similarity_plan import (
     BASE,
     BREAK_A_SCENE,
@@ -45,6 +44,18 @@ from similarity_plan import (
     cases_of,
     full_budget,
     quick_budget,
+)
+from similarity_runs import (
+    add_cutter_options,
+    add_encoder_options,
+    add_run_options,
+    check_cutter,
+    cutter_told,
+    decoded,
+    kept_pictures,
+    measures_of,
+    told_run,
+    write_results,
 )
 from torch import Tensor
 
@@ -60,8 +71,6 @@ from conceptloom.training.concept_file import load_concept, save_concept
 from conceptloom.training.keys import content_key, model_digest
 from conceptloom.training.scene import ConceptScene
 
-ROOT = Path(__file__).resolve().parent.parent
-CELLS = ROOT / "runs" / "similarity"
 LAG, LORA = "residuals with LAG", "residuals everywhere"
 VARIANTS = {
     BREAK_A_SCENE: {BREAK_A_SCENE: None, BASE: None},
@@ -71,24 +80,14 @@ VARIANTS = {
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add_model_options(parser, preset="tinyworld", dtypes=("fp32", "bf16", "fp16"))
     parser.add_argument("--method", choices=list(PROMPTS), default=BREAK_A_SCENE)
     parser.add_argument("--scenes", type=Path, required=True, help="a folder of scene folders")
-    parser.add_argument("--clip", required=True, help="folder of CLIP ViT-L/14, or a hub name")
-    parser.add_argument(
-        "--dino", required=True, help="folder of DINO ViT-B/16 (residuals: S/16), or a hub name"
-    )
-    parser.add_argument("--maskformer", help="folder of MaskFormer, or a hub name")
-    parser.add_argument("--detector", type=Path, help="folder of Grounding DINO, with --sam")
-    parser.add_argument("--sam", type=Path, help="folder of SAM")
-    parser.add_argument("--resolution", type=int, help="px; default: the model's own")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="a few steps, to see that it runs")
-    parser.add_argument("--cells", type=Path, default=CELLS, help="where finished scenes stand")
-    parser.add_argument("--page", type=Path, help="write the results there")
+    add_run_options(parser)
+    dino = "DINO ViT-B/16 (residuals: S/16)"
+    add_encoder_options(parser, clip="CLIP ViT-L/14", dino=dino)
+    add_cutter_options(parser)
     options = parser.parse_args(argv)
-    if (options.maskformer and options.sam) or bool(options.detector) != bool(options.sam):
-        parser.error("give --maskformer, or --detector with --sam")
+    check_cutter(parser, options)
     return options
 
 
@@ -166,17 +165,12 @@ def pictures(
     budget: Budget, seed: int, path: Path,
 ) -> list[tuple[Case, Tensor]]:  # fmt: skip
     """[n, H, W, 3] of every case, from the file or drawn now."""
-    if not path.is_file():
+
+    def drawn() -> Iterator[Tensor]:
         draw = draws(host, variant, concepts, budget, seed)
-        found: dict[str, Tensor] = {}
-        for number, case in enumerate(cases):
-            images = torch.cat([host.decode_latent(one[None]) for one in draw(case)])
-            found[f"{number:03d}"] = (images * 255).round().byte().contiguous()
-        beside = path.with_suffix(".part")
-        save_file(found, beside)
-        beside.replace(path)
-    kept = load_file(path)
-    return [(case, kept[f"{i:03d}"].float() / 255) for i, case in enumerate(cases)]
+        return (decoded(host, draw(case)) for case in cases)
+
+    return list(zip(cases, kept_pictures(path, drawn), strict=True))
 
 
 def main() -> None:
@@ -202,17 +196,10 @@ def main() -> None:
         variant: {name: measured(measures, scenes[name], drawn) for name, drawn in of.items()}
         for variant, of in made.items()
     }
-    told = [
-        f"{told_model(options, host)}; {options.dtype}, {side} px. CLIP `{options.clip}`, DINO "
-        f"`{options.dino}`, masks by {_cutter_told(options)}."
-    ]
-    if options.quick:
-        told += ["", "**A few steps, to see that it runs: these figures mean nothing.**"]
+    networks = f"CLIP `{options.clip}`, DINO `{options.dino}`, masks by {cutter_told(options)}."
+    told = told_run(options, host, side, networks)
     text = page(rows, method, budget, told, shlex.join(sys.argv), options.device)
-    print(text)
-    if options.page:
-        options.page.parent.mkdir(parents=True, exist_ok=True)
-        options.page.write_text(text, encoding="utf-8")
+    write_results(text, options)
 
 
 def key_of(
@@ -226,16 +213,6 @@ def key_of(
     return content_key(model_digest(host), settings, given)[:12]
 
 
-def measures_of(options: argparse.Namespace, device: str) -> Measures:
-    """The networks that were named."""
-    cutter: Cutter | None = None
-    if options.maskformer:
-        cutter = MaskFormer(options.maskformer, device)
-    elif options.sam:
-        cutter = Words(options.detector, options.sam, device)
-    return Measures(Clip(options.clip, device), Dino(options.dino, device), cutter)
-
-
 def check(measures: Measures, scenes: Mapping[str, ConceptScene]) -> None:
     """Say before hours of learning what would be in the way of measuring.
 
@@ -245,12 +222,6 @@ def check(measures: Measures, scenes: Mapping[str, ConceptScene]) -> None:
     if isinstance(measures.cutter, MaskFormer):
         for word in {word for scene in scenes.values() for word in scene.words.values()}:
             measures.cutter.label_of(word)
-
-
-def _cutter_told(options: argparse.Namespace) -> str:
-    if options.maskformer:
-        return f"MaskFormer `{options.maskformer}`"
-    return f"Grounding DINO and SAM `{options.sam.name}`" if options.sam else "nothing"
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -162,3 +163,12 @@ class Words:
             return segment_words(image, [word], self._detector, self._segmenter)[0]
         except MaskError:
             return None
+
+
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """The networks that compare; `cutter` None leaves out what needs masks of drawn objects."""
+
+    clip: Clip
+    dino: Dino
+    cutter: Cutter | None = None

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date
+from collections.abc import Mapping, Sequence
 
 import torch
-from measuring import processor, versions
-from similarity_measures import Clip, Cutter, Dino, on_black
+from similarity_measures import Measures, on_black
 from similarity_plan import BASE, PROMPTS, Budget, Case
+from similarity_tables import SPREAD, Row, head, table
 from torch import Tensor
 
 from conceptloom.training.scene import ConceptScene
@@ -25,18 +22,6 @@ MEANINGS = """\
 * masked DINO: the same between taught and drawn object, everything around both of them black
   (Break-A-Scene's); over those that were found. It does not say what becomes of the others.
 * found: share of the objects asked for that the segmenter found in the picture."""
-
-
-@dataclass(frozen=True, slots=True)
-class Measures:
-    """The networks that compare; `cutter` None leaves masked DINO out."""
-
-    clip: Clip
-    dino: Dino
-    cutter: Cutter | None = None
-
-
-Row = Mapping[str, list[float]]  # column -> a number for every picture (found: for every object)
 
 
 def measured(measures: Measures, scene: ConceptScene, drawn: Sequence[tuple[Case, Tensor]]) -> Row:
@@ -98,34 +83,19 @@ def page(
     """
     scenes = len(next(iter(rows.values())))
     prompts = min(budget.prompts, len(PROMPTS[method]))
-    lines = [
-        f"# Similarity by the papers' protocol: {method}",
-        "",
-        f"    python {command}",
-        "",
-        f"{date.today():%d %B %Y}, {processor(device)}. {versions()}.",
-        "",
-        *told,
-        "",
+    about = (
         f"{scenes} scene(s), {prompts} prompts, {budget.pictures} picture(s) each, "
         f"{budget.sampling_steps} DDIM steps at guidance {budget.cfg:g}; the variants share their "
-        f"noise. {BASE.capitalize()}: the class word alone, as far as words get. Mean ± standard "
-        "deviation over the scenes; with one scene there is no spread.",
+        f"noise. {BASE.capitalize()}: the class word alone, as far as words get. {SPREAD}"
+    )
+    lines = [
+        *head(f"Similarity by the papers' protocol: {method}", command, device),
+        *told,
         "",
-        "| variant | " + " | ".join(COLUMNS) + " |",
-        "|---|" + "--:|" * len(COLUMNS),
-        *table(rows),
+        about,
+        "",
+        *table(rows, COLUMNS),
         "",
         MEANINGS,
     ]
     return "\n".join(lines) + "\n"
-
-
-def table(rows: Mapping[str, Mapping[str, Row]]) -> Iterator[str]:
-    for variant, scenes in rows.items():
-        cells: list[str] = []
-        for column in COLUMNS:
-            means = [statistics.mean(row[column]) for row in scenes.values() if row[column]]
-            spread = f" ± {statistics.stdev(means):.3f}" if len(means) > 1 else ""
-            cells.append(f"{statistics.mean(means):.3f}{spread}" if means else "")
-        yield f"| {variant} | " + " | ".join(cells) + " |"
