@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any
 
 from ..errors import ConfigError
-from ..methods.break_a_scene import BreakASceneConfig, ClassImages, TokenPhase, WeightPhase
+from ..methods.break_a_scene import BreakASceneConfig, ClassImages
 from ..methods.clic import (
     OFFICIAL,
     OFFICIAL_LOOP,
@@ -18,7 +18,7 @@ from ..methods.clic import (
     as_custom_diffusion,
 )
 from ..methods.concept_weaver import BankConfig
-from ..tinyworld.world import SIZE
+from ..tinyworld import presets as tinyworld
 from ..training.adapters import Scope
 from ..training.loop import LoopConfig
 from ..training.phases import RATE_OF_SCOPE
@@ -52,90 +52,38 @@ class Settings:
     previews: PreviewConfig = field(default_factory=PreviewConfig)
 
 
-TINYWORLD_CLIC_RATE = 3e-4  # of cross-attention, all of it
-TINYWORLD_FULL_RATE = 5e-4  # of every weight
 _CLIC = {
-    Method.CLIC: Settings(config=CLiCConfig(), loop=PAPER_LOOP),
-    Method.CLIC_OFFICIAL: Settings(config=OFFICIAL, loop=OFFICIAL_LOOP),
-    Method.CUSTOM_DIFFUSION: Settings(config=as_custom_diffusion(CLiCConfig()), loop=PAPER_LOOP),
+    Method.CLIC: (CLiCConfig(), PAPER_LOOP),
+    Method.CLIC_OFFICIAL: (OFFICIAL, OFFICIAL_LOOP),
+    Method.CUSTOM_DIFFUSION: (as_custom_diffusion(CLiCConfig()), PAPER_LOOP),
 }
 
 
-def for_tinyworld(settings: Settings) -> Settings:
-    """CLiC with the larger steps that the bundled model bears and needs.
-
-    Every weight learns: in so few steps its small cross-attention alone gets an ornament's colours
-    and not its pattern.
-    """
-    assert isinstance(settings.config, CLiCConfig)
-    config = replace(
-        settings.config,
-        token_phase=TokenPhase(steps=40, learning_rate=5e-3),
-        weight_phase=WeightPhase(
-            steps=160, learning_rate=TINYWORLD_FULL_RATE, scope=Scope.FULL, rank=8
-        ),
-        # Colours tell ornaments apart, and these are words that the model was trained on.
-        brightness=0.1,
-        views=4,
-        prompt="a photo of a {object} and {concept}",
-        roi_prompts=("a photo of {concept}",),
-        resolution_px=SIZE,
-    )
+def _tiny(config: BreakASceneConfig | CLiCConfig | BankConfig, base: Settings) -> Settings:
+    """Settings for the bundled model, whose runs are short."""
     return replace(
-        settings,
+        base,
         config=config,
-        loop=replace(settings.loop, save_every=50),
-        previews=PreviewConfig(cfg=3.0),
+        loop=replace(base.loop, save_every=50),
+        previews=PreviewConfig(cfg=tinyworld.CFG),
     )
 
 
-# TinyWorld is a thousandth of Stable Diffusion: it bears, and needs, larger steps. In so few of
-# them it forgets little, and beside class images it would learn little. At the paper's weight of
-# the attention loss, words that start as shapes of one world mix.
-TINYWORLD = Settings(
-    config=BreakASceneConfig(
-        token_phase=TokenPhase(steps=60, learning_rate=5e-3),
-        weight_phase=WeightPhase(steps=240, learning_rate=3e-3, scope=Scope.LOW_RANK, rank=2),
-        attention_weight=0.1,
-        prior_weight=0.0,
-        prior_prompt="a photo of an object",
-        batch_size=4,
-        resolution_px=SIZE,
-    ),
-    class_images=ClassImages(draw=16, steps=20, cfg=3.0),
-    loop=LoopConfig(save_every=50),
-    previews=PreviewConfig(cfg=3.0),
-)
-TINYWORLD_RATE_OF_SCOPE = {
-    Scope.HANDLES: 5e-3,
-    Scope.CROSS_ATTENTION_KV: 2e-3,
-    Scope.CROSS_ATTENTION: TINYWORLD_CLIC_RATE,
-    Scope.LOW_RANK: 3e-3,
-    Scope.FULL: TINYWORLD_FULL_RATE,
-}
-# The same for objects that are woven later. A third of 64 px would leave nothing to see.
-TINYWORLD_BANK = Settings(
-    config=BankConfig(
-        token_phase=TokenPhase(steps=60, learning_rate=5e-3),
-        weight_phase=WeightPhase(steps=240, learning_rate=2e-3, scope=Scope.CROSS_ATTENTION_KV),
-        smallest=0.7,
-        prompt="a photo of a {handle} {word}",
-        batch_size=4,
-        resolution_px=SIZE,
-    ),
-    loop=LoopConfig(save_every=50),
-    previews=PreviewConfig(cfg=3.0),
-)
-_RATES = {Preset.OFFICIAL: RATE_OF_SCOPE, Preset.TINYWORLD: TINYWORLD_RATE_OF_SCOPE}
+TINYWORLD = _tiny(tinyworld.BREAK_A_SCENE, Settings(class_images=tinyworld.CLASS_IMAGES))
+_RATES = {Preset.OFFICIAL: RATE_OF_SCOPE, Preset.TINYWORLD: tinyworld.RATE_OF_SCOPE}
 
 
 def _start(preset: Preset, method: Method) -> Settings:
     """Where the numbers of a method start."""
-    if method is Method.CONCEPT_WEAVER:
-        return TINYWORLD_BANK if preset is Preset.TINYWORLD else Settings(config=BankConfig())
+    is_tiny = preset is Preset.TINYWORLD
     if method is Method.BREAK_A_SCENE:
-        return TINYWORLD if preset is Preset.TINYWORLD else Settings()
-    return for_tinyworld(_CLIC[method]) if preset is Preset.TINYWORLD else _CLIC[method]
+        return TINYWORLD if is_tiny else Settings()
+    if method is Method.CONCEPT_WEAVER:
+        bank = Settings(config=BankConfig())
+        return _tiny(tinyworld.BANK, bank) if is_tiny else bank
+    config, loop = _CLIC[method]
+    official = Settings(config=config, loop=loop)
+    return _tiny(tinyworld.clic(config), official) if is_tiny else official
 
 
 def settings_of(

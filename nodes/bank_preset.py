@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from comfy_api.latest import io
 
 from ..methods.concept_weaver import BankConfig
-from ..tinyworld.world import SIZE
+from ..tinyworld import presets as tinyworld
 from ..training.recipe import LoopConfig
 from .knobs import loop_knobs, phase_knobs, size_knobs
 from .settings import Settings
 
-_OFFICIAL = BankConfig()
 BANK: dict[str, Settings] = {
     "Concept Weaver": Settings(
-        config=_OFFICIAL,
+        config=BankConfig(),
         told="concepts to be woven later: one name each, keys and values of cross-attention, from "
         "pictures placed at random sizes",
     ),
     "TinyWorld Concept Weaver quick": Settings(
-        config=BankConfig(
-            token_phase=replace(_OFFICIAL.token_phase, steps=60, learning_rate=5e-3),
-            weight_phase=replace(_OFFICIAL.weight_phase, steps=240, learning_rate=2e-3),
-            smallest=0.7,  # a third of 64 px would leave nothing to see
-            prompt="a photo of a {handle} {word}",
-            batch_size=4,
-            resolution_px=SIZE,
-        ),
+        config=tinyworld.BANK,
         told="the same with the larger steps that the bundled TinyWorld model wants",
     ),
 }

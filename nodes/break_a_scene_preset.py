@@ -8,9 +8,9 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..methods.break_a_scene import BreakASceneConfig, ClassImages
-from ..tinyworld.world import SIZE
+from ..tinyworld import presets as tinyworld
 from ..training.adapters import Scope
-from ..training.phases import TokenPhase, WeightPhase
+from ..training.phases import WeightPhase
 from .knobs import loop_knobs, phase_knobs, size_knobs
 from .settings import Settings
 
@@ -41,17 +41,8 @@ BREAK_A_SCENE: dict[str, Settings] = {
         told="names only, the model stays as it is: smallest files, least likeness",
     ),
     "TinyWorld quick": Settings(
-        config=BreakASceneConfig(
-            token_phase=TokenPhase(steps=60, learning_rate=5e-3),
-            weight_phase=WeightPhase(steps=240, learning_rate=3e-3, scope=Scope.LOW_RANK, rank=2),
-            attention_weight=0.1,  # words that start as shapes of one world mix at the paper's 0.01
-            # In so few steps it forgets little, and beside class images it would learn little.
-            prior_weight=0.0,
-            prior_prompt="a photo of an object",
-            batch_size=4,
-            resolution_px=SIZE,
-        ),
-        class_images=ClassImages(draw=12, steps=12, cfg=3.0),
+        config=tinyworld.BREAK_A_SCENE,
+        class_images=tinyworld.CLASS_IMAGES,
         told="low-rank with the larger steps that the bundled TinyWorld model wants: minutes on a "
         "laptop's CPU",
     ),

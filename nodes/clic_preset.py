@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 from comfy_api.latest import io
@@ -16,9 +15,9 @@ from ..methods.clic import (
     Form,
     as_custom_diffusion,
 )
-from ..tinyworld.world import SIZE
+from ..tinyworld import presets as tinyworld
 from ..training.adapters import Scope
-from ..training.phases import RATE_OF_SCOPE, TokenPhase, WeightPhase
+from ..training.phases import RATE_OF_SCOPE, WeightPhase
 from ..training.recipe import LoopConfig
 from .knobs import loop_knobs, phase_knobs, size_knobs, weight
 from .settings import Settings
@@ -51,16 +50,7 @@ CLIC: dict[str, Settings] = {
         told="the plain loss on whole pictures, keys and values of cross-attention",
     ),
     "TinyWorld CLiC quick": Settings(
-        config=replace(
-            _scoped(Scope.CROSS_ATTENTION),
-            token_phase=TokenPhase(steps=40, learning_rate=5e-3),
-            weight_phase=WeightPhase(steps=160, learning_rate=5e-4, scope=Scope.FULL, rank=8),
-            brightness=0.1,  # colours tell ornaments apart
-            views=4,
-            prompt="a photo of a {object} and {concept}",  # words that it was trained on
-            roi_prompts=("a photo of {concept}",),
-            resolution_px=SIZE,
-        ),
+        config=tinyworld.clic(CLiCConfig()),
         loop=PAPER_LOOP,
         told="CLiC with the larger steps that the bundled TinyWorld model wants: minutes on a "
         "laptop's CPU",

@@ -24,6 +24,7 @@ ALLOWED = {
     "attention": BELOW_METHODS,
     "vision": BELOW_METHODS,
     "tinyworld": ("host.ports", "attention", "errors"),
+    "tinyworld.presets": ("methods", "tinyworld", *BELOW_METHODS),
     "host": ("errors",),
     "host.comfyui": ("host", "tinyworld", "errors"),
     "host.diffusers": ("host", "tinyworld", "errors"),
