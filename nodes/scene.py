@@ -72,7 +72,7 @@ class ConceptSceneNode(io.ComfyNode):
                     "background",
                     default="",
                     tooltip="Empty: what no mask covers is not learned. A name such as my-room: "
-                    "room makes it one concept more.",
+                    "room makes it one concept more, and objects keep their outlines.",
                 ),
                 io.Vae.Input(
                     "vae",
