@@ -28,6 +28,24 @@ class Measure:
     is_better_high: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a paper says, and the two rows and the column that can show it here.
+
+    Attributes:
+        whole: the variant that should be the better one.
+        against: the other one.
+        measure: key of a measure.
+        margin: by how much `whole` may be worse; 0 where it has to be better.
+    """
+
+    text: str
+    whole: str
+    against: str
+    measure: str
+    margin: float = 0.0
+
+
 def machine_told() -> str:
     """When and where a page was made."""
     version = torch.__version__.split("+")[0]
@@ -68,14 +86,39 @@ def table_of(
     return lines
 
 
+def table_with_gains(
+    cells: Cells, whole: str, variants: Iterable[str], measures: Sequence[Measure]
+) -> list[str]:
+    """A row for each variant: means over its cells, and by how much `whole` is better."""
+    lines = [
+        "| variant | cells | " + " | ".join(measure.title for measure in measures) + " |",
+        "|---|--:|" + "---|" * len(measures),
+    ]
+    for variant in variants:
+        count = sum(name == variant for _, _, name in cells)
+        if not count:
+            continue
+        figures = []
+        for measure in measures:
+            told = f"{mean(list(cell_means(cells, variant, measure.key).values())):.2f}"
+            if variant != whole:
+                gain, error, _ = compared(cells, whole, variant, measure)
+                told += f" ({as_gain(gain, error)})"
+            figures.append(told)
+        lines.append(f"| {variant} | {count} | {' | '.join(figures)} |")
+    return lines
+
+
 def spread_told(values: Sequence[float], digits: int) -> str:
+    if not values:
+        return "-"
     spread = statistics.stdev(values) if len(values) > 1 else float("nan")
     return f"{mean(values):.{digits}f} ± {spread:.{digits}f}"
 
 
-def as_gain(gain: float, error: float) -> str:
+def as_gain(gain: float, error: float, digits: int = 2) -> str:
     """A gain in bold where two standard errors make it sure."""
-    text = f"{gain:+.2f} ± {error:.2f}"
+    text = f"{gain:+.{digits}f} ± {error:.{digits}f}"
     return f"**{text}**" if abs(gain) > 2 * error else text
 
 
@@ -90,3 +133,18 @@ def verdict_of(gain: float, error: float) -> str:
     if gain > 0:
         return "better, but within the spread"
     return "**not better** (within the spread)"
+
+
+def claim_told(cells: Cells, claim: Claim, measures: Sequence[Measure]) -> str:
+    """A row: the claim, its measure, the gain, and whether it holds."""
+    (measure,) = [m for m in measures if m.key == claim.measure]
+    gain, error, _ = compared(cells, claim.whole, claim.against, measure)
+    told = f"{measure.title}, {claim.against} | {as_gain(gain, error)}"
+    return f"| {claim.text} | {told} | {claim_verdict(gain, error, claim.margin)} |"
+
+
+def claim_verdict(gain: float, error: float, margin: float = 0.0) -> str:
+    """Holds and fails are beyond two standard errors; the rest is open."""
+    if gain - 2 * error > -margin:
+        return "holds"
+    return "fails" if gain + 2 * error < -margin else "open"

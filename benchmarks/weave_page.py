@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from quality_tables import as_gain, compared, machine_told
-from weave_plan import CLAIMS, MEASURES, NOTES, VARIANTS, WHOLE, Budget, Claim
+from quality_tables import claim_told, machine_told, table_with_gains
+from weave_plan import CLAIMS, MEASURES, NOTES, VARIANTS, WHOLE, Budget
 
 from conceptloom.cli.measures import mean
 
@@ -34,7 +34,7 @@ def page(cells: Cells, budget: Budget, seeds: int, taught: int, command: str, di
         f"each alone; {budget.sampling_steps} sampling steps. Gain: by how much the whole method "
         "is better over the same cells, ± standard error; bold beyond two of them.",
         "",
-        *table(cells),
+        *table_with_gains(cells, WHOLE, VARIANTS, MEASURES),
         "",
         *(f"* {m.title}: {m.meaning}." for m in MEASURES),
         *(f"* {variant}: {note}." for variant, note in NOTES.items()),
@@ -53,34 +53,13 @@ def page(cells: Cells, budget: Budget, seeds: int, taught: int, command: str, di
         "",
         "| claim | measured by | gain of the whole method | here |",
         "|---|---|--:|---|",
-        *(claim_told(claim, cells) for claim in CLAIMS),
+        *(claim_told(cells, claim, MEASURES) for claim in CLAIMS),
         "",
         "Holds and fails are differences beyond two standard errors; the rest is open with so few "
         "cells. TinyWorld is a small model of coloured shapes: it tells whether the parts do what "
         "they are there for, and nothing of photographs.",
     ]
     return "\n".join(lines) + "\n"
-
-
-def table(cells: Cells) -> list[str]:
-    """A row for each variant."""
-    rows = [
-        "| variant | cells | " + " | ".join(m.title for m in MEASURES) + " |",
-        "|---|--:|" + "---|" * len(MEASURES),
-    ]
-    for variant in VARIANTS:
-        mine = of_variant(cells, variant)
-        if not mine:
-            continue
-        figures = []
-        for measure in MEASURES:
-            told = f"{average(mine, measure.key):.2f}"
-            if variant != WHOLE:
-                gain, error, _ = compared(cells, WHOLE, variant, measure)
-                told += f" ({as_gain(gain, error)})"
-            figures.append(told)
-        rows.append(f"| {variant} | {len(mine)} | {' | '.join(figures)} |")
-    return rows
 
 
 def by_count(cells: Cells) -> list[str]:
@@ -109,12 +88,3 @@ def of_variant(cells: Cells, variant: str) -> dict[tuple[str, int], dict[str, li
 
 def average(found: Mapping[tuple[str, int], dict[str, list[float]]], key: str) -> float:
     return mean([mean(cell[key]) for cell in found.values()])
-
-
-def claim_told(claim: Claim, cells: Cells) -> str:
-    """A row: the claim, its measure, the gain, and whether it holds."""
-    (measure,) = [m for m in MEASURES if m.key == claim.measure]
-    gain, error, _ = compared(cells, WHOLE, claim.against, measure)
-    verdict = "holds" if gain > 2 * error else "fails" if gain < -2 * error else "open"
-    told = f"{measure.title}, {claim.against} | {as_gain(gain, error)}"
-    return f"| {claim.text} | {told} | {verdict} |"

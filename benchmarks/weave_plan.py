@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from quality_tables import Measure
+from quality_tables import Claim, Measure
 
 from conceptloom.methods.concept_weaver import Mixing, WeaveConfig
 from conceptloom.methods.personalized_residuals import PersonalizedResidualsConfig
@@ -128,26 +128,20 @@ MEASURES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """What the paper says, and the two rows and the column that can show it here."""
-
-    text: str
-    against: str  # variant
-    measure: str  # key of a measure
-
-
 CLAIMS = (
-    Claim("Injected features hold the template's layout", "without injection", "layout"),
+    Claim("Injected features hold the template's layout", WHOLE, "without injection", "layout"),
     Claim(
         "A prompt of its own for every concept keeps looks apart",
+        WHOLE,
         "without prompts of their own",
         "likeness",
     ),
-    Claim("Suppressing the concept-free features brings concepts out", WHOLE_LESS, "likeness"),
-    Claim("Mixing features is better than mixing scores", "score mixing", "likeness"),
-    Claim("... and what it draws keeps to the layout better", "score mixing", "layout"),
-    Claim("Better than merged weights and one prompt", MERGED, "likeness"),
-    Claim("... with fewer concepts in a wrong place", MERGED, "mixing"),
-    Claim("Better than conditioning under masks", MASKED, "likeness"),
+    Claim(
+        "Suppressing the concept-free features brings concepts out", WHOLE, WHOLE_LESS, "likeness"
+    ),
+    Claim("Mixing features is better than mixing scores", WHOLE, "score mixing", "likeness"),
+    Claim("... and what it draws keeps to the layout better", WHOLE, "score mixing", "layout"),
+    Claim("Better than merged weights and one prompt", WHOLE, MERGED, "likeness"),
+    Claim("... with fewer concepts in a wrong place", WHOLE, MERGED, "mixing"),
+    Claim("Better than conditioning under masks", WHOLE, MASKED, "likeness"),
 )
