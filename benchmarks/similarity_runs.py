@@ -18,13 +18,19 @@ from conceptloom.host.ports import Host
 
 ROOT = Path(__file__).resolve().parent.parent
 CELLS = ROOT / "runs" / "similarity"
+QUICK_TOLD = ("", "**A few steps, to see that it runs: these figures mean nothing.**")
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """The base model, how much is done, where it is kept and where the page goes."""
+    """The base model, and all of `add_kept_options`."""
     add_model_options(parser, preset="tinyworld", dtypes=("fp32", "bf16", "fp16"))
     parser.add_argument("--resolution", type=int, help="px; default: the model's own")
     parser.add_argument("--seed", type=int, default=0)
+    add_kept_options(parser)
+
+
+def add_kept_options(parser: argparse.ArgumentParser) -> None:
+    """How much is done, where it is kept and where the page goes."""
     parser.add_argument("--quick", action="store_true", help="a few steps, to see that it runs")
     parser.add_argument("--cells", type=Path, default=CELLS, help="where finished work stands")
     parser.add_argument("--page", type=Path, help="write the results there")
@@ -100,8 +106,7 @@ def told_run(
         networks: a sentence on those that compare.
     """
     told = f"{told_model(options, host)}; {options.dtype}, {side} px. {networks}"
-    quick = ["", "**A few steps, to see that it runs: these figures mean nothing.**"]
-    return [told, *(quick if options.quick else [])]
+    return [told, *(QUICK_TOLD if options.quick else ())]
 
 
 def write_results(text: str, options: argparse.Namespace) -> None:
