@@ -1,12 +1,13 @@
-"""What the benchmark of LAG draws: concepts, pairs, places, variants and how much of each."""
+"""What the benchmarks of residuals teach, and what that of LAG draws, and how much of each."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from conceptloom.attention.lag import LagConfig
 from conceptloom.cli.residuals_run import TINYWORLD_RESIDUALS
+from conceptloom.methods.personalized_residuals import PersonalizedResidualsConfig
 
 Names = tuple[str, ...]
 
@@ -61,9 +62,18 @@ def cells(budget: Budget) -> Iterator[tuple[Names, int]]:
         yield from ((pair, seed) for pair in PAIRS[: budget.pairs])
 
 
+def config_of(budget: Budget, seed: int) -> PersonalizedResidualsConfig:
+    """The settings that the bundled model learns residuals with."""
+    return replace(TINYWORLD_RESIDUALS, steps=budget.steps, seed=seed)
+
+
+def handle_of(name: str) -> str:
+    return f"my-{name}"
+
+
 def prompts_of(names: Names) -> dict[str, str]:
     """Kind of a prompt -> its objects."""
-    told = [f"a <my-{name}> {LESSONS[name].word}" for name in names]
+    told = [f"a <{handle_of(name)}> {LESSONS[name].word}" for name in names]
     if len(names) > 1:
         return {"together": " and ".join(told)}
     return {"alone": told[0], "beside": f"{told[0]} and a {' '.join(OTHER)}"}

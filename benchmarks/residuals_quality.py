@@ -14,48 +14,38 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from quality_runs import asked, cells_folder, command_of, write_page
-from quality_tables import machine_told
-from residuals_page import judged, results
-from residuals_plan import FULL, LESSONS, QUICK, VARIANTS, Budget, Names, cells, prompts_of
+from quality_tables import Cells
+from residuals_concepts import learned
+from residuals_judge import Found
+from residuals_page import judged, page
+from residuals_plan import (
+    FULL,
+    LESSONS,
+    QUICK,
+    VARIANTS,
+    Budget,
+    Names,
+    cells,
+    config_of,
+    prompts_of,
+)
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from conceptloom.cli.measures import as_image
 from conceptloom.cli.models import open_host
 from conceptloom.cli.residuals_run import TINYWORLD_RESIDUALS
 from conceptloom.host.ports import Host
-from conceptloom.methods.personalized_residuals import Localised, learn_residuals, sample_lag
+from conceptloom.methods.personalized_residuals import Localised, sample_lag
 from conceptloom.samplers.ddim import seeded_noise
-from conceptloom.tinyworld.concepts import concept_scene
 from conceptloom.tinyworld.shapes import BACKGROUNDS
 from conceptloom.training.concept import Concept
-from conceptloom.training.concept_file import load_concept, save_concept
 from conceptloom.training.keys import model_digest
-from conceptloom.training.previews import PreviewConfig
 
 NAME = "residuals_quality"
-
-
-def learned(host: Host, name: str, seed: int, budget: Budget, folder: Path) -> Concept:
-    """A concept from the folder, or taught now."""
-    path, lesson = folder / f"{name}-{seed}.concept.safetensors", LESSONS[name]
-    if path.is_file():
-        return load_concept(path)
-    places = range(10 * seed, 10 * seed + budget.images)
-    concept = learn_residuals(
-        host,
-        [as_image(concept_scene([name], place, lesson.taught_on).image) for place in places],
-        f"my-{name}",
-        lesson.word,
-        replace(TINYWORLD_RESIDUALS, steps=budget.steps, seed=seed),
-        previews=PreviewConfig(steps=1, cfg=1.0),
-    ).concept
-    save_concept(concept, path)
-    return concept
 
 
 def drawn(
@@ -77,14 +67,16 @@ def drawn(
     return found
 
 
-def compute(host: Host, budget: Budget, folder: Path) -> None:
+def compute(host: Host, model: str, budget: Budget, folder: Path) -> None:
+    """Every cell that is not there yet."""
     folder.mkdir(parents=True, exist_ok=True)
     for names, seed in cells(budget):
         path = cell_path(folder, names, seed)
         if path.is_file():
             continue
         began = time.process_time()
-        concepts = [learned(host, name, seed, budget, folder) for name in names]
+        config = config_of(budget, seed)
+        concepts = [learned(host, model, name, budget.images, config) for name in names]
         kept = drawn(host, names, concepts, seed, budget)
         beside = path.with_suffix(".part")
         save_file(kept, beside)
@@ -97,29 +89,15 @@ def cell_path(folder: Path, names: Names, seed: int) -> Path:
     return folder / f"{'+'.join(names)}-{seed}.pictures.safetensors"
 
 
-def page(command: str, budget: Budget, folder: Path, digest: str) -> str:
-    """The results as Markdown, of the cells that are finished."""
-    every = list(cells(budget))
-    done = [cell for cell in every if cell_path(folder, *cell).is_file()]
-    rows = [judged(names, load_file(cell_path(folder, names, seed))) for names, seed in done]
-    lines = [
-        "# LAG on TinyWorld: identity, background and the other object",
-        "",
-        f"    {command}",
-        "",
-        f"{machine_told()}; base model {digest[:12]}; {len(done)} of {len(every)} cells: "
-        f"{sum(len(names) == 1 for names, _ in done)} of one concept, "
-        f"{sum(len(names) == 2 for names, _ in done)} of two, "
-        f"{len({seed for _, seed in done})} seed(s). {budget.steps} steps from {budget.images} "
-        f"pictures on one background, {budget.pictures} picture(s) for every prompt on each of two "
-        f"others, {budget.sampling_steps} DDIM steps; the variants share their noise.",
-        "",
-        "Mean ± standard deviation over the cells; further down LAG against the plain LoRA of the "
-        "same cell ± standard error, decided beyond two of them.",
-        "",
-        *results(rows),
-    ]
-    return "\n".join(lines)
+def finished(budget: Budget, folder: Path) -> Cells:
+    """Cells that are there, as the present oracle sees them."""
+    found: dict[tuple[str, int, str], Found] = {}
+    for names, seed in cells(budget):
+        path = cell_path(folder, names, seed)
+        if path.is_file():
+            for variant, row in judged(names, load_file(path)).items():
+                found["+".join(names), seed, variant] = row
+    return found
 
 
 def main() -> None:
@@ -130,8 +108,10 @@ def main() -> None:
     work = [budget.steps, budget.images, budget.pictures, budget.sampling_steps]
     folder = cells_folder(NAME, json.dumps([digest, work, asdict(TINYWORLD_RESIDUALS)]))
     if not options.report:
-        compute(host, budget, folder)
-    write_page(page(command_of(NAME, options), budget, folder, digest), options.out)
+        compute(host, digest, budget, folder)
+    wanted = len(list(cells(budget)))
+    text = page(finished(budget, folder), budget, wanted, command_of(NAME, options), digest)
+    write_page(text, options.out)
 
 
 if __name__ == "__main__":
