@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
+from ..host.inference import usable
 from ..host.ports import (
     ForwardInfo,
     Place,
@@ -28,7 +29,6 @@ from ..host.ports import (
     UNetEdit,
     UNetSites,
 )
-from .inference import usable
 
 Key = tuple[str, str, int]  # "resnet", "query" or "key"; name of the site; layer
 Features = Mapping[Key, Tensor]  # of one step, one row each

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import ConfigError
+from ..host.inference import usable
 from ..host.ports import (
     CrossAttentionCall,
     ForwardInfo,
@@ -31,7 +32,6 @@ from ..host.ports import (
     find_run,
 )
 from ..samplers.masks import check_aspect
-from .inference import usable
 from .lag_masks import binarised, exclusive, smoothed, summed_attention
 
 OnMasks = Callable[[TransformerSite, Tensor, ForwardInfo], None]  # block, masks [P, G, h, w], info

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..hooks import residuals_installed
+from ..inference import usable
 from ..ports import FactoredEdit, WeightEdit
 
 PROJECTION = "text_projection"
@@ -72,13 +73,6 @@ def original_weight(patcher: Any, weight: Weight) -> Tensor:
         value = comfy.utils.get_attr(patcher.model, weight.key)
     value = value.dequantize() if hasattr(value, "dequantize") and value.is_quantized else value
     return usable(value.detach())
-
-
-def usable(tensor: Tensor) -> Tensor:
-    """The tensor, or a copy where autograd could not keep it: loaders work in inference mode."""
-    if tensor.is_inference() and not torch.is_inference_mode_enabled():
-        return tensor.clone()
-    return tensor
 
 
 class WrappedWeights:

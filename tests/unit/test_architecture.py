@@ -10,7 +10,7 @@ import pytest
 from .source import ROOMS, ROOT, Import, Source, module_path, shipped
 
 MIDDLE = ("training", "samplers", "attention", "vision")
-BELOW_METHODS = (*MIDDLE, "host.ports", "host.prompt_text", "errors")
+BELOW_METHODS = (*MIDDLE, "host.ports", "host.prompt_text", "host.inference", "errors")
 
 # room (longest match wins) -> what it may import of our own; itself is always allowed
 ALLOWED = {

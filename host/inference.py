@@ -9,7 +9,8 @@ from torch import Tensor
 def usable(tensor: Tensor) -> Tensor:
     """The tensor, or a copy where autograd could not keep it for the backward pass.
 
-    Nodes of ComfyUI make theirs in inference mode; guidance leaves it for the UNet alone.
+    Nodes and loaders of ComfyUI make theirs in inference mode, which guidance leaves for the UNet
+    alone and training altogether.
     """
     if tensor.is_inference() and not torch.is_inference_mode_enabled():
         return tensor.clone()
