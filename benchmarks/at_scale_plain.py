@@ -15,9 +15,9 @@ from at_scale_parts import SENTENCE, Task
 from at_scale_plan import DRAWING
 from draws import make_pictures
 from random_prior import NEGATIVES, kandinsky_space
+from stepping import unfrozen
 from torch import nn
 
-from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.methods.conceptlab import (
     OFFICIAL_LOOP,
     ConceptLab,
@@ -27,7 +27,7 @@ from conceptloom.methods.conceptlab import (
 )
 from conceptloom.methods.conceptlab.album import Album
 from conceptloom.samplers.ddim import sample_ddim, seeded_noise
-from conceptloom.training.adapters import Scope, scope_weight_names
+from conceptloom.training.adapters import Scope
 from conceptloom.training.draws import drawn_noise
 from conceptloom.training.loop import run, step_generator
 from conceptloom.training.recipe import Events
@@ -44,7 +44,7 @@ def plain_training(task: Task, scope: Scope, rows: int, dtype: torch.dtype) -> N
         dtype: of autocast.
     """
     host, stages = task.host, task.stages
-    parameters = _unfrozen(host, scope)
+    parameters = unfrozen(host, scope)
     optimizer = torch.optim.AdamW(parameters, lr=1e-6, fused=True)
     image, _, _ = make_pictures(task.side)
     latent = host.encode_image(image[None]).expand(rows, -1, -1, -1)
@@ -62,16 +62,6 @@ def plain_training(task: Task, scope: Scope, rows: int, dtype: torch.dtype) -> N
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         stages.step(STEP)
-
-
-def _unfrozen(host: DiffusersHost, scope: Scope) -> list[nn.Parameter]:
-    for network in (host.unet, *(encoder.model for encoder in host._encoders)):
-        network.requires_grad_(False)
-    found: list[nn.Parameter] = []
-    for name in scope_weight_names(host.weight_names(), scope):
-        module, attribute = host._weights[name]
-        found.append(getattr(module, attribute).requires_grad_(True))
-    return found
 
 
 def plain_drawing(task: Task) -> None:

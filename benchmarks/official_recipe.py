@@ -7,36 +7,19 @@ and text encoder are trained, the whole token table with them.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from draws import NAMES, PRIOR_PROMPT, WORDS, Draw, prompt_of
+from official_parts import EveryProbability, NewWords, goal_of, signed
 from torch import Tensor, nn
 
 from conceptloom.host.diffusers import DiffusersHost
 
 MAPS = 16  # side of the maps that are compared with masks
 KEPT = 32**2  # larger maps are computed but not kept
-
-
-class EveryProbability:
-    """Attention with its probabilities in memory."""
-
-    def __init__(self, kept: dict[str, list[Tensor]], arm: str) -> None:
-        self.kept, self.arm = kept, arm
-
-    def __call__(
-        self, attn: Any, hidden: Tensor, encoder_hidden_states: Tensor | None = None, **_: object
-    ) -> Tensor:
-        context = hidden if encoder_hidden_states is None else encoder_hidden_states
-        query = attn.head_to_batch_dim(attn.to_q(hidden))
-        key = attn.head_to_batch_dim(attn.to_k(context))
-        value = attn.head_to_batch_dim(attn.to_v(context))
-        probs = attn.get_attention_scores(query, key)  # [B heads, N, K]
-        if encoder_hidden_states is not None and probs.shape[1] <= KEPT:
-            self.kept.setdefault(self.arm, []).append(probs[probs.shape[0] // 2 :])
-        return attn.to_out[0](attn.batch_to_head_dim(torch.bmm(probs, value)))
 
 
 class OfficialRecipe:
@@ -46,41 +29,24 @@ class OfficialRecipe:
         self, host: DiffusersHost, image: Tensor, masks: Tensor, class_image: Tensor
     ) -> None:
         self.unet, self.vae, self.schedule = host.unet, host.vae, host.schedule
-        (encoder,) = host._encoders
-        self.text, self.tokenizer = encoder.model, encoder.tokenizer
-        self.image, self.class_image = _signed(image), _signed(class_image)
+        self.words = NewWords(host, NAMES, WORDS)
+        self.image, self.class_image = signed(image), signed(class_image)
         self.masks = masks[:, None].to(image.device)  # [concepts, 1, H, W]
         self.kept: dict[str, list[Tensor]] = {}
         self.unet.set_attn_processor(
             {
-                name: EveryProbability(self.kept, name.split("_")[0])
+                name: EveryProbability(partial(self._keep, name.split("_")[0]))
                 for name in self.unet.attn_processors
             }
         )
-        self.new_ids = self._add_tokens()
-        for module in (self.unet, self.text):
+        for module in (self.unet, self.words.text):
             module.requires_grad_(True)
-        self.parameters = [*self.unet.parameters(), *self.text.parameters()]
+        self.parameters = [*self.unet.parameters(), *self.words.text.parameters()]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=2e-6, weight_decay=1e-2)
 
-    def _add_tokens(self) -> list[int]:
-        table = self.text.get_input_embeddings()
-        first = table.weight.shape[0]
-        starts = [self._pieces(word)[0] for word in WORDS]
-        rows = torch.cat([table.weight.data, table.weight.data[starts]])
-        self.text.set_input_embeddings(nn.Embedding.from_pretrained(rows, freeze=False))
-        return list(range(first, first + len(starts)))
-
-    def _pieces(self, word: str) -> list[int]:
-        return list(self.tokenizer(word, add_special_tokens=False)["input_ids"])
-
-    def _ids(self, text: str) -> list[int]:
-        ids = [self.tokenizer.bos_token_id]
-        for word in text.split():
-            name = word.strip("<>")
-            known = name in NAMES and word != name
-            ids += [self.new_ids[NAMES.index(name)]] if known else self._pieces(word)
-        return [*ids, self.tokenizer.eos_token_id, *[self.tokenizer.pad_token_id] * (76 - len(ids))]
+    def _keep(self, arm: str, probs: Tensor) -> None:
+        if probs.shape[1] <= KEPT:
+            self.kept.setdefault(arm, []).append(probs[probs.shape[0] // 2 :])
 
     def step(self, draw: Draw, autocast: Any) -> dict[str, float]:
         self.kept.clear()
@@ -102,12 +68,12 @@ class OfficialRecipe:
             latent = latent * self.vae.config.scaling_factor
         noise = torch.cat([draw.class_noise, draw.noise])
         timesteps = torch.cat([draw.class_timestep, draw.timestep])
-        ids = [self._ids(PRIOR_PROMPT), self._ids(prompt_of(draw.names))]
-        context = self.text(torch.tensor(ids, device=latent.device))[0]
+        ids = [self.words.encoded(text) for text in (PRIOR_PROMPT, prompt_of(draw.names))]
+        context = self.words.text(torch.tensor(ids, device=latent.device))[0]
         noisy = self.schedule.add_noise(latent, noise, timesteps)
         predicted = self.unet(noisy, timesteps, context).sample.float()
 
-        goal = self._goal(latent, noise, timesteps)
+        goal = goal_of(self.schedule, latent, noise, timesteps)
 
         seen = F.interpolate(masks.amax(dim=0, keepdim=True), latent.shape[-2:])
         targets = F.interpolate(masks, (MAPS, MAPS))[:, 0]
@@ -115,22 +81,10 @@ class OfficialRecipe:
         mean = torch.cat([m.reshape(-1, MAPS, MAPS, m.shape[-1]) for m in every]).mean(dim=0)
         attention = torch.zeros((), device=latent.device)
         for name, target in zip(draw.names, targets, strict=True):
-            heat = mean[..., ids[1].index(self.new_ids[NAMES.index(name)])].float()
+            heat = mean[..., ids[1].index(self.words.ids[name])].float()
             attention = attention + F.mse_loss(heat / heat.max(), target)
         return {
             "diffusion": F.mse_loss(predicted[1:] * seen, goal[1:] * seen),
             "prior": F.mse_loss(predicted[:1], goal[:1]),
             "attention": 0.01 * attention,
         }
-
-    def _goal(self, latent: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """What the model is to predict: the noise, or v of Salimans & Ho 2022."""
-        if not self.schedule.predicts_velocity:
-            return noise
-        alpha_bar = self.schedule.at(timesteps).view(-1, 1, 1, 1)
-        return alpha_bar**0.5 * noise - (1 - alpha_bar) ** 0.5 * latent
-
-
-def _signed(image: Tensor) -> Tensor:
-    """[1, 3, H, W], -1..1."""
-    return image.movedim(-1, 0)[None] * 2 - 1

@@ -1,23 +1,18 @@
-"""Everything that is timed, each a generator that makes one step whenever it is asked to."""
+"""The variants of a training step of Break-A-Scene that are timed."""
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
 
 import torch
-from base_model import latent_side, picture_side
+from base_model import picture_side
 from draws import NAMES, PRIOR_PROMPT, draw_for, make_pictures, prompt_of, scene_of
 from official_recipe import OfficialRecipe
+from stepping import Losses, Make, Setting, Variant, step_by_step
 from torch import nn
 
 from conceptloom.attention.levels import sites_to_read
 from conceptloom.attention.maps import AttentionCapture, TokenQuery
-from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.methods.break_a_scene import (
     BreakAScene,
     BreakASceneConfig,
@@ -30,27 +25,6 @@ from conceptloom.training.adapters import Scope
 from conceptloom.training.handles import HandleParameters, initial_handles
 from conceptloom.training.loop import Events, LoopConfig, run
 from conceptloom.training.losses import masked_noise_loss
-
-Losses = Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What a variant works with."""
-
-    host: DiffusersHost
-    device: str
-    dtype: torch.dtype
-
-    def autocast(self) -> Any:
-        """For those who keep float32 weights and let torch cast."""
-        if self.dtype == torch.float32:
-            return nullcontext()
-        return torch.autocast(self.device, self.dtype)
-
-    @property
-    def latent_size(self) -> tuple[int, int, int]:
-        return 4, latent_side(self.host), latent_side(self.host)
 
 
 def official(setting: Setting) -> Iterator[Losses]:
@@ -105,7 +79,7 @@ def plain(setting: Setting) -> Iterator[Losses]:
         step += 1
 
 
-def ours(scope: Scope, *, checkpointing: bool = False) -> Callable[[Setting], Iterator[Losses]]:
+def ours(scope: Scope, *, checkpointing: bool = False) -> Make:
     """Our recipe in our loop, as a user runs it."""
     steps = 10**6
     phases = {
@@ -118,34 +92,14 @@ def ours(scope: Scope, *, checkpointing: bool = False) -> Callable[[Setting], It
         image, masks, class_image = make_pictures(picture_side(setting.host))
         recipe = BreakAScene(setting.host, scene_of(image, masks), config)
         recipe.class_latents = setting.host.encode_image(class_image[None])
-        return _step_by_step(
+        return step_by_step(
             lambda on_step: run(recipe, LoopConfig(save_every=0), Events(on_step=on_step))
         )
 
     return make
 
 
-def _step_by_step(train: Callable[[Callable[[Losses], None]], object]) -> Iterator[Losses]:
-    """A loop that calls back after every step, turned into a generator of its steps."""
-    asked: queue.Queue[None] = queue.Queue()
-    told: queue.Queue[Losses] = queue.Queue()
-
-    def on_step(row: Losses) -> None:
-        # While only handles learn there is no prior term: its gradient would be zero.
-        told.put({name: row[name] for name in ("diffusion", "prior", "attention") if name in row})
-        asked.get()
-
-    def work() -> None:
-        asked.get()
-        train(on_step)
-
-    threading.Thread(target=work, daemon=True).start()
-    while True:
-        asked.put(None)
-        yield told.get()
-
-
-def forward(*, capturing: bool) -> Callable[[Setting], Iterator[Losses]]:
+def forward(*, capturing: bool) -> Make:
     """A forward pass of two rows, with or without the maps of two words."""
 
     def make(setting: Setting) -> Iterator[Losses]:
@@ -168,16 +122,6 @@ def forward(*, capturing: bool) -> Callable[[Setting], Iterator[Losses]]:
             yield {}
 
     return make
-
-
-@dataclass(frozen=True, slots=True)
-class Variant:
-    """One line of the table."""
-
-    title: str
-    make: Callable[[Setting], Iterator[Losses]]
-    casts: bool = False  # holds float32 weights and runs under autocast
-    default: bool = True
 
 
 VARIANTS = {

@@ -17,10 +17,10 @@ from base_model import (
     picture_side,
     told_model,
 )
-from break_a_scene_step import ratio
 from draws import draw_for, make_pictures, scene_of
 from models import PRESETS
 from official_recipe import OfficialRecipe
+from step_rows import ratio
 
 from conceptloom.cli.models import open_host
 from conceptloom.methods.break_a_scene import BreakAScene, BreakASceneConfig, TokenPhase
@@ -121,6 +121,6 @@ def test_a_part_of_the_variants_is_compared_where_it_can_be() -> None:
         name: [{"seconds": 9.0, "cpu": 9.0}, {"seconds": seconds, "cpu": 2 * seconds}]
         for name, seconds in (("official", 6.0), ("full", 2.0))
     }
-    assert ratio([told], "official", "full") == {"seconds": 3.0, "cpu": 3.0}
-    assert ratio([told], "maps", "forward") is None
-    assert ratio([told], "official", "forward") is None
+    assert ratio([told], "official", "full", "full") == {"seconds": 3.0, "cpu": 3.0}
+    assert ratio([told], "maps", "forward", "full") is None
+    assert ratio([told], "official", "forward", "full") is None

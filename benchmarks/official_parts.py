@@ -1,0 +1,106 @@
+"""What official recipes have in common, transcribed: attention in full, new words, v or noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from conceptloom.host.diffusers import DiffusersHost
+from conceptloom.host.ports import Schedule
+
+
+class EveryProbability:
+    """Attention with its probabilities in memory.
+
+    Args:
+        keep: given those of cross-attention, [B heads, N, K].
+        start_detached: no gradient through key and value of the start token.
+    """
+
+    def __init__(
+        self, keep: Callable[[Tensor], object] | None = None, *, start_detached: bool = False
+    ) -> None:
+        self._keep, self._start_detached = keep, start_detached
+
+    def __call__(
+        self, attn: Any, hidden: Tensor, encoder_hidden_states: Tensor | None = None, **_: object
+    ) -> Tensor:
+        crosses = encoder_hidden_states is not None
+        context = encoder_hidden_states if crosses else hidden
+        key, value = attn.to_k(context), attn.to_v(context)
+        if crosses and self._start_detached:
+            key, value = _without_start(key), _without_start(value)
+        query, key, value = map(attn.head_to_batch_dim, (attn.to_q(hidden), key, value))
+        probs = attn.get_attention_scores(query, key)  # [B heads, N, K]
+        if crosses and self._keep is not None:
+            self._keep(probs)
+        return attn.to_out[0](attn.batch_to_head_dim(torch.bmm(probs, value)))
+
+
+def _without_start(projected: Tensor) -> Tensor:
+    """[B, K, C]"""
+    return torch.cat([projected[:, :1].detach(), projected[:, 1:]], dim=1)
+
+
+class NewWords:
+    """Rows at the end of a text encoder's token table, and prompts that use them.
+
+    Args:
+        names: as prompts call them, in angle brackets.
+        words: whose rows the new ones begin with.
+    """
+
+    def __init__(self, host: DiffusersHost, names: Sequence[str], words: Sequence[str]) -> None:
+        (encoder,) = host._encoders
+        self.text, self._tokenizer = encoder.model, encoder.tokenizer
+        table = self.text.get_input_embeddings().weight.data
+        starts = [self._pieces(word)[0] for word in words]
+        rows = torch.cat([table, table[starts]])
+        self.text.set_input_embeddings(nn.Embedding.from_pretrained(rows, freeze=False))
+        self.ids = {name: len(table) + i for i, name in enumerate(names)}
+
+    def _pieces(self, word: str) -> list[int]:
+        return list(self._tokenizer(word, add_special_tokens=False)["input_ids"])
+
+    def encoded(self, text: str) -> list[int]:
+        """The 77 tokens of a prompt."""
+        found, tokenizer = [self._tokenizer.bos_token_id], self._tokenizer
+        for word in text.split():
+            name = word.strip("<>")
+            known = name in self.ids and word != name
+            found += [self.ids[name]] if known else self._pieces(word)
+        return [*found, tokenizer.eos_token_id, *[tokenizer.pad_token_id] * (76 - len(found))]
+
+
+def mean_map(kept: Sequence[Tensor], token: int, size: tuple[int, int]) -> Tensor:
+    """Where a word looks: mean over heads and layers.
+
+    Args:
+        kept: probabilities [heads, N, K] of square layers.
+
+    Returns:
+        [1, 1, h, w], not stretched.
+    """
+    maps = []
+    for probs in kept:
+        side = round(probs.shape[1] ** 0.5)
+        heat = probs[..., token].float().mean(dim=0).reshape(1, 1, side, side)
+        maps.append(F.interpolate(heat, size, mode="bilinear", align_corners=False))
+    return torch.cat(maps).mean(dim=0, keepdim=True)
+
+
+def signed(image: Tensor) -> Tensor:
+    """[H, W, 3] of 0..1 as the VAE takes it: [1, 3, H, W], -1..1."""
+    return image.movedim(-1, 0)[None] * 2 - 1
+
+
+def goal_of(schedule: Schedule, latent: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+    """What the model is to predict: the noise, or v of Salimans & Ho 2022."""
+    if not schedule.predicts_velocity:
+        return noise
+    alpha_bar = schedule.at(timesteps).view(-1, 1, 1, 1)
+    return alpha_bar**0.5 * noise - (1 - alpha_bar) ** 0.5 * latent
