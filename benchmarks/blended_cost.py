@@ -22,13 +22,16 @@ from pathlib import Path
 import torch
 from base_model import add_model_options, latent_side, open_model, page_of, picture_side, told_model
 from measuring import clock_for, memory, processor, settle
+from official_transfer import OfficialTransfer
 
+from conceptloom.attention.reading import word_positions
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.host.ports import Place
 from conceptloom.samplers.blended import BlendConfig
 from conceptloom.samplers.ddim import sample_ddim, seeded_noise
 from conceptloom.samplers.editing import EditConfig, Region, edit_latents
 from conceptloom.samplers.guidance import GuidanceConfig
+from conceptloom.samplers.masks import latent_masks
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "results" / "blended_cost.md"
@@ -42,6 +45,7 @@ TITLES = {
     "blended": "blended, eta 1, soft mask",
     "guided": "blended and guided in every step, all maps",
     "guided at level 4": "the same, maps of level 4 alone",
+    "official": "guided in every step, the official way",
 }
 
 
@@ -78,6 +82,10 @@ def runs_of(host: DiffusersHost, options: argparse.Namespace) -> dict[str, Calla
     runs = {"plain": plain, "blended": edit(None), "guided": edit(guidance)}
     if host.sites.at_level(4, [Place.UP]):
         runs["guided at level 4"] = edit(replace(guidance, level=4))
+    token, *_ = word_positions(host, prompt, WORD)
+    official = OfficialTransfer(host, prompt, negative, token, options.cfg)
+    on_grid = latent_masks(mask[None], (source.shape[-2], source.shape[-1])).to(host.device)
+    runs["official"] = lambda: official.run(source, on_grid, options.steps)
     return runs
 
 

@@ -1,0 +1,55 @@
+"""What CLiC learns in the benchmark of its step, and what our recipe draws for one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from draws import NAMES, WORDS, make_pictures, scene_of
+from torch import Tensor
+
+from conceptloom.methods.clic import OFFICIAL, CLiCConfig
+from conceptloom.training.draws import below, happens
+from conceptloom.training.loop import step_generator
+from conceptloom.training.scene import ConceptScene
+
+NAME, WORD = NAMES[0], WORDS[0]
+# Colours stay as they are: the others would have to draw the very same brightness.
+SAME_FOR_ALL = {"object_word": WORDS[1], "brightness": 0.0}
+CONFIG = replace(OFFICIAL, **SAME_FOR_ALL)
+
+
+@dataclass(frozen=True, slots=True)
+class DetailDraw:
+    """All that is random in one step; both branches have the same noise and timestep."""
+
+    mirrored: bool
+    roi_prompt: str
+    noise: Tensor
+    timestep: Tensor
+
+
+def make_detail(pixels: int) -> tuple[Tensor, Tensor]:
+    """Picture [H, W, 3] and the mask [H, W] of its detail."""
+    image, masks, _ = make_pictures(pixels)
+    return image, masks[0]
+
+
+def detail_scene(image: Tensor, mask: Tensor) -> ConceptScene:
+    return scene_of(image, mask[None])
+
+
+def draw_detail(
+    step: int, size: tuple[int, ...], device: str, config: CLiCConfig = CONFIG
+) -> DetailDraw:
+    """What `CLiC.losses` draws in this step, in its order."""
+    draw = step_generator(0, step)
+    below(1, draw)  # which picture
+    mirrored = happens(config.flip, draw)
+    below(1, draw)  # which of its copies
+    below(1, draw)  # which concept
+    prompts = config.roi_prompts_of(NAME)
+    roi_prompt = prompts[below(len(prompts), draw)]
+    noise = torch.randn(1, *size, generator=draw)
+    timestep = torch.randint(1000, (1,), generator=draw)
+    return DetailDraw(mirrored, roi_prompt, noise.to(device), timestep.to(device))
