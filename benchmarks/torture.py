@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,15 +20,10 @@ from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from suites import ROOT, host_python, passes
+
 PAGE = ROOT / "docs" / "results" / "torture.md"
 FILES, HOST = "tests/unit/training/test_torture_files.py", "tests/host/torture"
-# This repository has a nodes/ of its own and must stay off the path, as scripts/test-comfyui says.
-PYTEST = (
-    "import sys; sys.path[:] = [e for e in sys.path if e]; import pytest; "
-    "sys.exit(pytest.main(sys.argv[1:]))"
-)
-QUIET = ("-c", "pyproject.toml", "-p", "no:cacheprovider", "-W", "default", "-q", "--tb=line")
 TITLES = {
     "nodes": "nodes fed with bad input",
     "stops": "cancel, a crash, no memory inside of a run",
@@ -47,34 +41,23 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def host_python() -> tuple[Path, str]:
-    """ComfyUI's folder and the Python that it runs in."""
-    found = subprocess.run(["scripts/find-comfyui"], cwd=ROOT, capture_output=True, text=True)
-    if found.returncode:
-        sys.exit("No ComfyUI found; say where it is with COMFYUI_PATH.")
-    folder = Path(found.stdout.strip())
-    places = [folder / name / "bin" / "python" for name in (".venv", "venv")]
-    default = next((str(place) for place in places if place.is_file()), "python3")
-    return folder, os.environ.get("COMFYUI_PYTHON", default)
-
-
 def tried(options: argparse.Namespace) -> tuple[list[dict], list[str]]:
     """One row for every area, as the tests wrote them down; and which suites did not pass."""
-    folder, python = host_python()
+    host = host_python()
+    if host is None:
+        sys.exit("No ComfyUI found; say where it is with COMFYUI_PATH.")
     with tempfile.TemporaryDirectory() as place:
         tally = Path(place) / "tally.jsonl"
-        environment = os.environ | {
-            "COMFYUI_PATH": str(folder),
+        asked = {
             "CONCEPTLOOM_TORTURE": str(options.times),
             "CONCEPTLOOM_TORTURE_TALLY": str(tally),
-            "OMP_NUM_THREADS": "1",
         }
         chosen = ["-k", options.only] if options.only else []
         failed: list[str] = []
-        for interpreter, path, more in ((sys.executable, FILES, []), (python, HOST, chosen)):
-            command = [interpreter, "-c", PYTEST, *QUIET, path, *more]
-            if subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode:
-                failed.append(path)
+        if not passes([FILES], environment=asked):
+            failed.append(FILES)
+        if not passes([HOST], *chosen, host=host, environment=asked):
+            failed.append(HOST)
         lines = tally.read_text().splitlines() if tally.is_file() else []
     return [json.loads(line) for line in lines], failed
 
