@@ -78,6 +78,11 @@ LIVE_PROMPTS = (
 )
 LIVE = ("cat", "dog")  # the class words of its animals
 PROMPTS = {BREAK_A_SCENE: BREAK_A_SCENE_PROMPTS, RESIDUALS: DREAMBOOTH_PROMPTS}
+PAPER_TIMES = {
+    BREAK_A_SCENE: "The paper (Sec. 5) tells 4.5 minutes a scene, on an A100 as its author says "
+    "(google/break-a-scene issue 22).",
+    RESIDUALS: "The paper tells 3 minutes a concept on an A100.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,12 +154,13 @@ def cases_of(method: str, words: Mapping[str, str], at_most: int = 25) -> Iterat
         is_live = method == RESIDUALS and words[names[0]] in LIVE
         for template in (LIVE_PROMPTS if is_live else PROMPTS[method])[:at_most]:
             if method == BREAK_A_SCENE:
-                handles, plain = [f"<{n}>" for n in names], [_article(words[n]) for n in names]
+                handles, plain = [f"<{n}>" for n in names], [with_article(words[n]) for n in names]
             else:
                 handles, plain = [f"<{n}> {words[n]}" for n in names], [words[n] for n in names]
             asked, told = (template.replace(PLACE, " and ".join(x)) for x in (handles, plain))
             yield Case(names, asked, told)
 
 
-def _article(word: str) -> str:
+def with_article(word: str) -> str:
+    """ "an apple", "a mug"."""
     return f"an {word}" if word[:1].lower() in tuple("aeiou") else f"a {word}"

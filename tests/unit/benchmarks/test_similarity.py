@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,17 +17,36 @@ from torch import Tensor
 transformers = pytest.importorskip("transformers")
 
 import similarity  # noqa: E402
+import similarity_cells  # noqa: E402
+from similarity_cells import LAG, LORA  # noqa: E402
 from similarity_measures import Clip, Dino, MaskFormer, on_black  # noqa: E402
 from similarity_page import CLIP_I, CLIP_T, DINO, FOUND, MASKED, Measures, measured  # noqa: E402
-from similarity_plan import BREAK_A_SCENE, RESIDUALS, Case, cases_of  # noqa: E402
+from similarity_plan import (  # noqa: E402
+    BASE,
+    BREAK_A_SCENE,
+    RESIDUALS,
+    Budget,
+    Case,
+    cases_of,
+    full_budget,
+    quick_budget,
+)
 
 from conceptloom.errors import ConfigError, InputError, ModelError  # noqa: E402
 from conceptloom.tinyworld.checkpoint import TOKENIZER  # noqa: E402
 from conceptloom.tinyworld.concepts import concept_scene  # noqa: E402
+from conceptloom.training.adapters import Scope  # noqa: E402
+from conceptloom.training.phases import WeightPhase  # noqa: E402
 from conceptloom.training.scene import ConceptScene, make_scene  # noqa: E402
 
 SIDE, PATCH, WIDTH = 32, 8, 16
 NAMES = {"my-swirl": "circle", "my-robot": "square"}
+WITHOUT = [
+    "without phase 1",
+    "without masked loss",
+    "without attention loss",
+    "without union sampling",
+]
 
 
 @pytest.fixture(scope="session")
@@ -257,27 +277,84 @@ def test_words_that_maskformer_does_not_know_are_told_before_anything_is_learned
         similarity.check(measures, {"known": scene("cat"), "strange": scene("swirl")})
 
 
+def table_of(page: str, first: str) -> list[str]:
+    """The rows of the table whose head begins so."""
+    after = page[page.index(f"| {first} |") :].split("\n\n")[0]
+    return after.splitlines()[2:]
+
+
+def names_of(rows: Sequence[str]) -> list[str]:
+    return [row.split(" | ")[0].strip("| ") for row in rows]
+
+
+def small_budget(resolution_px: int, seed: int) -> Budget:
+    """The quick one, with less to write: every weight of five learnings is much for a disk."""
+    quick = quick_budget(resolution_px, seed)
+    phase = WeightPhase(steps=2, scope=Scope.CROSS_ATTENTION_KV)
+    return replace(quick, break_a_scene=replace(quick.break_a_scene, weight_phase=phase))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("method", [BREAK_A_SCENE, RESIDUALS])
+@pytest.mark.parametrize(
+    ("method", "more", "variants", "taught"),
+    [
+        (
+            BREAK_A_SCENE,
+            ["--ablations"],
+            [BREAK_A_SCENE, *WITHOUT, BASE],
+            [BREAK_A_SCENE, *WITHOUT],
+        ),
+        (RESIDUALS, [], [LAG, LORA, BASE], [LAG]),
+    ],
+)
 def test_a_whole_run_writes_its_page_and_is_not_made_again(
-    method: str, folders: Path, scenes: Path, saved_model: Path, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    method: str, more: list[str], variants: list[str], taught: list[str], folders: Path,
+    scenes: Path, saved_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     command = ["similarity.py", "--checkpoint", str(saved_model), "--method", method, "--quick"]
-    command += ["--scenes", str(scenes), "--cells", str(tmp_path / "cells")]
+    command += ["--scenes", str(scenes), "--cells", str(tmp_path / "cells"), *more]
     command += ["--clip", str(folders / "clip"), "--dino", str(folders / "dino")]
     monkeypatch.setattr(sys, "argv", [*command, "--page", str(tmp_path / "page.md")])
+    monkeypatch.setattr(similarity, "quick_budget", small_budget)
     similarity.main()
     text = (tmp_path / "page.md").read_text()
     assert "these figures mean nothing" in text
-    rows = [line for line in text.splitlines() if line.startswith("| ")][1:]
-    assert [row.split(" | ")[0].strip("| ") for row in rows] == list(similarity.VARIANTS[method])
+    rows = table_of(text, "variant")
+    assert names_of(rows) == variants
     assert all(len(re.findall(r"-?[01]\.\d{3}", row)) == 3 for row in rows)  # nothing cuts here
+    assert names_of(table_of(text, "learned")) == taught
+    if more:
+        gains = table_of(text, "against")
+        assert names_of(gains) == WITHOUT
+        assert all(len(re.findall(r"[+-]\d\.\d{3}", row)) == 3 for row in gains)
+        files = sorted(path.stem for path in (tmp_path / "cells").rglob("*.concept.safetensors"))
+        assert len(files) == len(taught)
 
     def never(*_: object, **more: object) -> None:
         raise AssertionError("made again")
 
     for name in ("learn_scene", "learn_residuals", "draws"):
-        monkeypatch.setattr(similarity, name, never)
+        monkeypatch.setattr(similarity_cells, name, never)
     similarity.main()
-    assert [r for r in (tmp_path / "page.md").read_text().splitlines() if r in rows] == rows
+    again = (tmp_path / "page.md").read_text()
+    for first in ("variant", "learned"):  # also what learning cost
+        assert table_of(again, first) == table_of(text, first)
+
+
+def test_ablations_are_of_break_a_scene(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        similarity.arguments(
+            ["--method", RESIDUALS, "--ablations", "--scenes", ".", "--clip", "c", "--dino", "d"]
+        )
+    assert BREAK_A_SCENE in capsys.readouterr().err
+
+
+def test_every_ablation_switches_off_one_part_of_the_official_settings() -> None:
+    config = full_budget(512, 0).break_a_scene
+    found = {name: change(config) for name, change in similarity_cells.PARTS.items()}
+    assert list(found) == WITHOUT
+    one, mask, attention, union = found.values()
+    assert (one.token_phase.steps, one.weight_phase.steps) == (0, 800)
+    assert (mask.masked_loss, attention.attention_weight, union.union_sampling) == (False, 0, False)
+    for other in (mask, attention, union):
+        assert (other.token_phase, other.weight_phase) == (config.token_phase, config.weight_phase)

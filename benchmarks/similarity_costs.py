@@ -1,0 +1,150 @@
+"""What learning cost, kept beside what was learned, so that a run that goes on still tells it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from measuring import memory, processor, settle
+
+from conceptloom.host.ports import Progress
+from conceptloom.training.concept import Concept
+from conceptloom.training.concept_file import load_concept, save_concept
+from conceptloom.training.previews import PreviewConfig
+from conceptloom.training.session import Learned
+
+GIB = 2**30
+# Nobody looks at what learners draw at their end; to draw nothing at all they cannot be told.
+NO_PREVIEW = PreviewConfig(steps=1, cfg=1.0, prompts=("a photo of an object",))
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one learning cost.
+
+    Attributes:
+        seconds: wall time of the optimizer steps that were made, saved states included.
+        before: the same until the first of them: pictures encoded, class images drawn.
+        made: steps; fewer than planned where it went on from a saved state.
+        peak: bytes, the most in use at any moment from the first picture to the concept.
+        machine: what it ran on.
+    """
+
+    seconds: float
+    before: float
+    made: int
+    planned: int
+    peak: int
+    machine: str
+
+    @property
+    def is_whole(self) -> bool:
+        return self.made == self.planned
+
+
+class LearningClock:
+    """A learner's `progress`, which looks at the clock.
+
+    Learners tell of several stages, each counted from its own first step; the last one is the
+    learning itself.
+    """
+
+    def __init__(self, device: str) -> None:
+        memory(device, start=True)
+        self._device = device
+        self._began = self._since = self._now = time.perf_counter()
+        self._step = self._made = self._planned = 0
+
+    def __call__(
+        self, step: int, total: int, message: str = "", preview: object | None = None
+    ) -> None:
+        settle(self._device)
+        before, self._now = self._now, time.perf_counter()
+        if step == 0 or total != self._planned or step <= self._step:
+            self._since, self._made = before if step else self._now, 0
+        self._made += step > 0
+        self._step, self._planned = step, total
+
+    def cost(self) -> Cost:
+        """Of all that was told so far."""
+        return Cost(
+            self._now - self._since,
+            self._since - self._began,
+            self._made,
+            self._planned,
+            memory(self._device),
+            processor(self._device),
+        )
+
+
+def kept_concept(path: Path, device: str, learn: Callable[[Path, Progress], Learned]) -> Concept:
+    """The concept from the file, or learned now; what that cost lies beside it.
+
+    Args:
+        learn: is given a folder for its states and the progress to tell of; asked only where there
+            is no file. States of every weight are several times the model: they go when the
+            concept is there.
+    """
+    if not path.is_file():
+        clock, states = LearningClock(device), path.with_suffix(".states")
+        found = learn(states, clock).concept
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _cost_file(path).write_text(json.dumps(asdict(clock.cost())), encoding="utf-8")
+        save_concept(found, path)
+        shutil.rmtree(states, ignore_errors=True)
+    return load_concept(path)
+
+
+def costs_of(paths: Iterable[Path]) -> list[Cost]:
+    """What the concepts of these files cost, where that was kept."""
+    files = [_cost_file(path) for path in paths]
+    return [Cost(**json.loads(f.read_text(encoding="utf-8"))) for f in files if f.is_file()]
+
+
+def cost_lines(costs: Mapping[str, Sequence[Cost]], paper: str) -> list[str]:
+    """What learning cost, as Markdown.
+
+    Args:
+        costs: what was learned -> of every time that it was.
+        paper: what the paper tells of its own, as a sentence.
+    """
+    lines = [
+        "## What learning cost",
+        "",
+        "Wall time of the optimizer steps, with the states that are saved on the way; *before*: "
+        "until the first of them (pictures encoded, class images drawn). Peak memory: all that was "
+        f"in use, the base model too. Mean ± standard deviation. {paper}",
+        "",
+        "| learned | times | steps | steps, s | before, s | peak, GiB | on |",
+        "|---|--:|--:|--:|--:|--:|---|",
+    ]
+    for name, every in costs.items():
+        whole = [cost for cost in every if cost.is_whole]
+        if not whole:
+            continue
+        steps = ", ".join(map(str, sorted({cost.made for cost in whole})))
+        figures = [
+            _spread([cost.seconds for cost in whole]),
+            _spread([cost.before for cost in whole]),
+            _spread([cost.peak / GIB for cost in whole]),
+            "; ".join(sorted({cost.machine for cost in whole})),
+        ]
+        lines.append(f"| {name} | {len(whole)} | {steps} | " + " | ".join(figures) + " |")
+    stopped = sum(not cost.is_whole for every in costs.values() for cost in every)
+    if stopped:
+        lines += ["", f"{stopped} went on from a saved state and are not in the table."]
+    return lines
+
+
+def _spread(values: Sequence[float]) -> str:
+    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{spread}"
+
+
+def _cost_file(path: Path) -> Path:
+    return path.with_suffix(".cost.json")

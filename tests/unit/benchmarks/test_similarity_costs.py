@@ -1,0 +1,82 @@
+"""What learning costs: told of the steps alone, and kept with what was learned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import similarity_costs
+import torch
+from similarity_costs import Cost, LearningClock, cost_lines, costs_of, kept_concept
+
+from conceptloom.host.ports import Progress
+from conceptloom.training.concept import Concept
+from conceptloom.training.session import Learned
+
+CLASSES = "drawing class images of 'a photo'"
+
+
+def clock_that_saw(
+    told: Sequence[tuple[float, int, int]], monkeypatch: pytest.MonkeyPatch
+) -> LearningClock:
+    """A clock that starts at 0 s and was told of (second, step, total)."""
+    seconds: Iterator[float] = iter([0.0, *(second for second, _, _ in told)])
+    with monkeypatch.context() as patch:
+        patch.setattr(similarity_costs.time, "perf_counter", lambda: next(seconds))
+        clock = LearningClock("cpu")
+        for _, step, total in told:
+            clock(step, total, "")
+    return clock
+
+
+def test_class_images_are_before_and_steps_are_learning(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = [(1, 0, 3), (5, 4, 8), (9, 8, 8), (11, 1, 3), (12, 2, 3), (14, 3, 3)]
+    cost = clock_that_saw(told, monkeypatch).cost()
+    assert (cost.before, cost.seconds) == (9, 5)
+    assert (cost.made, cost.planned, cost.is_whole) == (3, 3, True)
+    assert cost.peak > 0
+
+
+def test_as_many_class_images_as_steps_are_not_taken_for_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = [(1, 0, 2), (3, 1, 2), (6, 2, 2), (7, 1, 2), (9, 2, 2)]
+    cost = clock_that_saw(told, monkeypatch).cost()
+    assert (cost.before, cost.seconds, cost.made) == (6, 3, 2)
+
+
+def test_a_learning_that_went_on_is_no_whole_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    cost = clock_that_saw([(1, 0, 5), (3, 4, 5), (4, 5, 5)], monkeypatch).cost()
+    assert (cost.before, cost.seconds) == (1, 3)
+    assert (cost.made, cost.planned, cost.is_whole) == (2, 5, False)
+
+
+def test_the_table_is_of_whole_learnings_and_tells_of_the_others() -> None:
+    gib = 2**30
+    whole = [Cost(10, 4, 800, 800, 2 * gib, "H200"), Cost(12, 6, 800, 800, 4 * gib, "H200")]
+    lines = cost_lines({"it": [*whole, Cost(99, 0, 3, 800, gib, "H200")], "base": []}, "A paper.")
+    assert "| it | 2 | 800 | 11.0 ± 1.4 | 5.0 ± 1.4 | 3.0 ± 1.4 | H200 |" in lines
+    assert not any(line.startswith("| base") for line in lines)
+    assert lines[-1].startswith("1 went on from a saved state")
+
+
+def test_a_concept_is_learned_once_and_keeps_what_it_cost(tmp_path: Path) -> None:
+    concept = Concept(handles={"my-mug": {"clip_l": torch.ones(1, 2)}}, base="b", method="m")
+    path = tmp_path / "deep" / "it.concept.safetensors"
+    asked: list[Progress] = []
+
+    def learn(states: Path, progress: Progress) -> Learned:
+        asked.append(progress)
+        states.mkdir(parents=True)
+        (states / "state.safetensors").write_text("as large as it gets")
+        for step in range(3):
+            progress(step, 2, "")
+        return Learned(concept, [], None, None, None)
+
+    for _ in range(2):
+        assert kept_concept(path, "cpu", learn).names == concept.names
+    (cost,) = costs_of([path, tmp_path / "another.concept.safetensors"])
+    assert (len(asked), cost.made, cost.planned) == (1, 2, 2)
+    left = {file.name for file in path.parent.iterdir()}
+    assert left == {"it.concept.safetensors", "it.concept.cost.json"}
