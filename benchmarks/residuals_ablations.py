@@ -1,6 +1,6 @@
 """What each choice in learning residuals is good for, measured on TinyWorld by an oracle.
 
-    .venv/bin/python benchmarks/residuals_ablations.py --quick
+    .venv/bin/python benchmarks/residuals_ablations.py --quick --seeds 1
     .venv/bin/python benchmarks/residuals_ablations.py
 
 Learns unseen objects from pictures on one background each: with other ranks, with other things that
@@ -15,17 +15,17 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 from quality_cells import is_finished
 from quality_runs import asked, cells_folder, command_of, write_page
 from residuals_ablations_page import Trained, page
-from residuals_ablations_plan import DEFAULT, VARIANTS, Way, cells, row_of, settings_of
+from residuals_ablations_plan import DEFAULT, QUICK, VARIANTS, Way, cells, row_of, settings_of
 from residuals_concepts import learned
 from residuals_judge import MEASURES, Found, judge
-from residuals_plan import BASE, FULL, LESSONS, QUICK, Budget
+from residuals_plan import BASE, FULL, LESSONS, Budget
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -159,11 +159,11 @@ def finished(
 
 
 def main() -> None:
-    options = asked(NAME, __doc__, "two concepts and a seed, minutes", divisible=False)
-    budget = QUICK if options.quick else FULL
+    options = asked(NAME, __doc__, "half the time", seeds=FULL.seeds, divisible=False)
+    budget = replace(QUICK if options.quick else FULL, seeds=options.seeds)
     host = open_host(device="cpu")
     digest = model_digest(host)
-    work = [budget.steps, budget.images, budget.pictures, budget.sampling_steps]
+    work = [budget.images, budget.pictures, budget.sampling_steps]  # its key tells a cell the rest
     folder = cells_folder(NAME, json.dumps([digest, work]))
     if not options.report:
         compute(host, digest, budget, folder)

@@ -43,14 +43,14 @@ def page(
         + ("." if done == wanted else "; the same command goes on with the rest."),
         "",
         f"{len(objects)} objects that the base model has no words for ({', '.join(objects)}), "
-        f"{budget.seeds} seed(s): {budget.steps} steps from {budget.images} pictures on one "
-        f"background, {budget.pictures} picture(s) on each of two others, {budget.sampling_steps} "
-        "DDIM steps. All variants share their noise.",
+        f"{budget.seeds} seed(s): {budget.steps} steps, batch {budget.batch_size}, from "
+        f"{budget.images} pictures on one background, {budget.pictures} picture(s) on each of two "
+        f"others, {budget.sampling_steps} DDIM steps. All variants share their noise.",
         "",
         "The paper varies its training (Table 3), the class word (Table 4) and the rank (Table 5). "
-        "Its values are pictures that we could not read, so what is compared is what it says of "
-        "them. Tables: mean over the cells (object, seed) and, in brackets, by how much the first "
-        "row is better over the cells that both have, ± standard error; bold beyond two of them.",
+        "Its values could not be read, so its claims are compared here and not its numbers. "
+        "Tables: mean over the cells (object, seed) and, in brackets, by how much the first row is "
+        "better over the cells that both have, ± standard error; bold beyond two of them.",
         "",
         "## What it means for the paper's claims",
         "",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from quality_tables import Claim
 from residuals_concepts import Settings
-from residuals_plan import BASE, LAG, LESSONS, Budget, config_of
+from residuals_plan import BASE, FULL, LAG, LESSONS, Budget, config_of
 
 from conceptloom.attention.lag import LagConfig, Unconditional
 from conceptloom.methods.personalized_residuals import PersonalizedResidualsConfig
@@ -37,6 +37,9 @@ DRAWING: dict[str, Way] = {
     "negative rows: nowhere": Way(LagConfig(unconditional=Unconditional.BASE)),
     "negative rows: everywhere": Way(LagConfig(unconditional=Unconditional.EVERYWHERE)),
 }
+
+# As many steps as the full work, so that as much is learned; half the batch takes half the time.
+QUICK = replace(FULL, batch_size=2, sampling_steps=10)
 
 Change = Callable[[PersonalizedResidualsConfig, str], Settings]  # of the default; class word
 

@@ -43,6 +43,7 @@ class Budget:
     """How much work a cell is; a cell is a concept or a pair, and a seed."""
 
     steps: int  # of training
+    batch_size: int
     images: int  # to learn from
     pictures: int  # for each prompt, background and variant
     sampling_steps: int
@@ -51,8 +52,10 @@ class Budget:
     pairs: int
 
 
-FULL = Budget(TINYWORLD_RESIDUALS.steps, 3, 2, 15, 3, len(LESSONS), len(PAIRS))
-QUICK = Budget(60, 3, 1, 10, 1, 2, 1)
+FULL = Budget(
+    TINYWORLD_RESIDUALS.steps, TINYWORLD_RESIDUALS.batch_size, 3, 2, 15, 3, len(LESSONS), len(PAIRS)
+)
+QUICK = replace(FULL, steps=60, pictures=1, sampling_steps=10, seeds=1, concepts=2, pairs=1)
 
 
 def cells(budget: Budget) -> Iterator[tuple[Names, int]]:
@@ -64,7 +67,7 @@ def cells(budget: Budget) -> Iterator[tuple[Names, int]]:
 
 def config_of(budget: Budget, seed: int) -> PersonalizedResidualsConfig:
     """The settings that the bundled model learns residuals with."""
-    return replace(TINYWORLD_RESIDUALS, steps=budget.steps, seed=seed)
+    return replace(TINYWORLD_RESIDUALS, steps=budget.steps, batch_size=budget.batch_size, seed=seed)
 
 
 def handle_of(name: str) -> str:
