@@ -1,0 +1,203 @@
+"""ConceptLab's similarity: the plan, spaces and measures by hand, and a whole run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import similarity_conceptlab
+import similarity_conceptlab_cells
+import torch
+from similarity_conceptlab_cells import Judge, Learning, StepClock, TextSpace, Unwanted
+from similarity_conceptlab_page import by_category, times_told
+from similarity_conceptlab_plan import (
+    ADAPTIVE,
+    CATEGORIES,
+    FULL,
+    GIVEN,
+    LEARNED,
+    NOUNS,
+    PROMPTED,
+    QUICK,
+    TEXT,
+    VARIANTS,
+    WORDS,
+    Cell,
+    cells_of,
+    config_of,
+)
+from torch import Tensor
+
+from conceptloom.errors import ModelError, UnsupportedModelError
+from conceptloom.vision.ports import PriorSampling
+
+from ..vision.tiny_files import save_blip2, save_decoder_21, save_decoder_22, save_prior
+from ..vision.tiny_prior import tiny_prior
+from .tiny_encoders import save_encoders
+
+PET = CATEGORIES[0]
+PLAIN = PriorSampling(steps=2, checkpointing=False)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Kandinsky 2.1's prior and decoder, BLIP-2 and CLIP, of the real classes."""
+    folder = tmp_path_factory.mktemp("models")
+    save_prior(folder / "prior", "KandinskyPriorPipeline")
+    save_decoder_21(folder / "decoder")
+    save_blip2(folder / "blip2")
+    save_encoders(folder)
+    return folder
+
+
+def cell(variant: str, seed: int = 0) -> Cell:
+    return Cell(PET, PET.pairs[0], seed, variant)
+
+
+def called(models: Path, *more: str) -> list[str]:
+    command = ["similarity_conceptlab.py", "--prior", str(models / "prior")]
+    command += ["--decoder", str(models / "decoder"), "--clip", str(models / "clip")]
+    return [*command, "--categories", "pet", "--quick", *more]
+
+
+def test_a_hundred_nouns_and_three_pairs_of_each_category() -> None:
+    assert len(NOUNS) == len(set(NOUNS)) == 100
+    for category in CATEGORIES:
+        assert len(category.members) == 20
+        assert len({word for pair in category.pairs for word in pair}) == 6
+        assert {word for pair in category.pairs for word in pair} < set(category.members)
+        assert category.word not in NOUNS
+
+
+def test_the_papers_protocol_has_75_concepts_of_32_pictures() -> None:
+    cells = cells_of(CATEGORIES, VARIANTS, FULL)
+    assert sum(one.variant == GIVEN for one in cells) == 75
+    assert (FULL.pictures, FULL.steps) == (32, 2500)
+    assert {one.seed for one in cells[:75]} == {0}  # whole rounds first
+    files = {variant: {one.file for one in cells if one.variant == variant} for variant in VARIANTS}
+    assert len(files[PROMPTED]) == 75
+    assert len(files[WORDS]) == 25  # the same pictures whatever the pair is
+
+
+def test_variants_differ_in_what_they_are_named_after() -> None:
+    given, asked, in_text = (config_of(cell(v), FULL) for v in (GIVEN, ADAPTIVE, TEXT))
+    assert given.negatives.start == asked.negatives.start == ("cat", "dog")
+    assert (given.negatives.every, asked.negatives.every) == (0, 250)
+    assert replace(given, negatives=asked.negatives) == asked
+    assert (in_text.positive_ceiling, in_text.negative_floor) == (1, -1)
+    assert replace(given, positive_ceiling=1.0, negative_floor=-1.0) == in_text
+
+
+def test_the_text_space_sees_no_prior_and_all_else_is_the_priors() -> None:
+    prior = tiny_prior()
+    space = TextSpace(prior)
+    with torch.no_grad():
+        seen = space.imagine("a dog", {}, torch.Generator().manual_seed(0), PLAIN)
+        imagined = prior.imagine("a dog", {}, torch.Generator().manual_seed(0), PLAIN)
+    meant = torch.nn.functional.normalize(seen, dim=0)
+    torch.testing.assert_close(meant, prior.meanings(["a dog"])[0])
+    assert not torch.allclose(seen, imagined)
+    assert (space.encoders, space.digest) == (prior.encoders, prior.digest)
+
+
+def test_a_negative_prompt_is_what_the_decoder_is_guided_away_from() -> None:
+    prior = tiny_prior()
+    unwanted = Unwanted(prior, "a dog", seed=3)
+    alone = PriorSampling(guidance=1.0)
+    with torch.no_grad():
+        dog = prior.imagine("a dog", {}, torch.Generator().manual_seed(3), alone)
+    assert torch.equal(unwanted.blank(), dog[None])
+    assert not torch.allclose(unwanted.blank(), prior.blank())
+
+
+class Axes:
+    """A CLIP that knows a few texts, each an axis of its own; all else is nothing."""
+
+    KNOWN = ("A photo of a pet", "A photo of a cat", "A photo of a dog", "A photo of a harp")
+
+    def of_texts(self, texts: Sequence[str]) -> Tensor:
+        rows = torch.zeros(len(texts), len(self.KNOWN))
+        for row, text in zip(rows, texts, strict=True):
+            if text in self.KNOWN:
+                row[self.KNOWN.index(text)] = 1
+        return rows
+
+    def of_images(self, images: Tensor) -> Tensor:
+        return images[:, 0, 0]  # a picture is its own vector
+
+
+def test_the_measures_are_the_papers_and_the_nearest_noun() -> None:
+    pictures = torch.tensor([[0.8, 0.1, 0.5, 0.2], [0.3, 0.4, 0.0, 0.7]])[:, None, None]
+    found = Judge(Axes()).judged(pictures, cell(GIVEN))  # type: ignore[arg-type]
+    assert found["positive"] == pytest.approx([0.8, 0.3])
+    assert found["distance"] == pytest.approx([0.8 - 0.5, 0.3 - 0.4])
+    assert found["nearest"] == pytest.approx([0.5, 0.7])  # a harp, which is nobody's negative
+
+
+def test_the_page_counts_in_how_many_categories_it_is_ahead() -> None:
+    judged = {}
+    for category, ours, theirs in ((CATEGORIES[0], 0.3, 0.2), (CATEGORIES[1], 0.2, 0.2)):
+        for variant, value in ((GIVEN, ours), (PROMPTED, theirs)):
+            row = {"positive": [value], "distance": [-value], "nearest": [0.0]}
+            judged[Cell(category, category.pairs[0], 0, variant)] = row
+    lines = by_category(judged, CATEGORIES[:2])
+    assert lines[2] == "| pet | 0.300 | 0.200 | -0.300 | -0.200 |"
+    assert "positive in 1 of 2 (paper: 5 of 5), distance in 0 of 2 (paper: 4 of 5)" in lines[-1]
+
+
+def test_a_steps_seconds_are_those_of_the_steps_made_here() -> None:
+    clock = StepClock([(40, 10.0), (41, 10.2), (50, 12.0)])
+    assert clock.seconds == pytest.approx(0.2)
+    assert StepClock([(50, 1.0)]).seconds is None
+    told = times_told({cell(GIVEN): Learning(0.25), cell(WORDS): Learning()})
+    assert [line for line in told if "0.250" in line] == [f"| {GIVEN} | 0.250 |"]
+    assert not any(WORDS in line for line in told)
+
+
+def test_networks_that_do_not_go_together_are_told_before_anything_is_learned(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = save_decoder_22(tmp_path / "decoder", width=8)
+    monkeypatch.setattr(sys, "argv", [*called(models), "--decoder", str(other)])
+    with pytest.raises(ModelError, match="of the same version"):
+        similarity_conceptlab.main()
+    blind = save_prior(tmp_path / "prior")
+    for file in (blind / "image_encoder").iterdir():
+        file.unlink()
+    (blind / "image_encoder").rmdir()
+    monkeypatch.setattr(sys, "argv", [*called(models), "--prior", str(blind)])
+    with pytest.raises(UnsupportedModelError, match="image encoder"):
+        similarity_conceptlab.main()
+
+
+@pytest.mark.slow
+def test_a_whole_run_writes_its_page_and_is_not_made_again(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "page.md"
+    more = ["--blip2", str(models / "blip2"), "--cells", str(tmp_path / "cells")]
+    monkeypatch.setattr(sys, "argv", [*called(models, *more), "--page", str(page)])
+    similarity_conceptlab.main()
+    text = page.read_text()
+    assert "these figures mean nothing" in text
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert [row.split(" | ")[0].strip("| ") for row in rows[1 : 1 + len(VARIANTS)]] == list(
+        VARIANTS
+    )
+    assert page.with_suffix(".jpg").is_file()
+    (folder,) = (tmp_path / "cells" / "conceptlab").iterdir()
+    drawn = {one.variant: (folder / f"{one.file}.pictures.safetensors").read_bytes()
+             for one in cells_of((PET,), VARIANTS, QUICK)}  # fmt: skip
+    assert drawn[PROMPTED] != drawn[WORDS]
+    assert {row.split(" | ")[0] for row in rows[-len(LEARNED) :]} == {f"| {v}" for v in LEARNED}
+
+    def never(*_: object, **more: object) -> None:
+        raise AssertionError("made again")
+
+    monkeypatch.setattr(similarity_conceptlab_cells, "invent", never)
+    monkeypatch.setattr(similarity_conceptlab_cells.Networks, "painter", lambda *_: None)
+    similarity_conceptlab.main()
+    assert [line for line in page.read_text().splitlines() if line.startswith("| ")] == rows
