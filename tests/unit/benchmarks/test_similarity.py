@@ -33,13 +33,13 @@ from similarity_plan import (  # noqa: E402
 )
 
 from conceptloom.errors import ConfigError, InputError, ModelError  # noqa: E402
-from conceptloom.tinyworld.checkpoint import TOKENIZER  # noqa: E402
 from conceptloom.tinyworld.concepts import concept_scene  # noqa: E402
 from conceptloom.training.adapters import Scope  # noqa: E402
 from conceptloom.training.phases import WeightPhase  # noqa: E402
 from conceptloom.training.scene import ConceptScene, make_scene  # noqa: E402
 
-SIDE, PATCH, WIDTH = 32, 8, 16
+from .tiny_encoders import SIDE, save_encoders  # noqa: E402
+
 NAMES = {"my-swirl": "circle", "my-robot": "square"}
 WITHOUT = [
     "without phase 1",
@@ -52,24 +52,7 @@ WITHOUT = [
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """clip and dino, as transformers saves them."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("encoders")
-    layers = {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-    seeing = {"image_size": SIDE, "patch_size": PATCH, "hidden_size": WIDTH, **layers}
-    reading = {"hidden_size": WIDTH, "bos_token_id": 49406, "eos_token_id": 49407, **layers}
-    clip = transformers.CLIPModel(
-        transformers.CLIPConfig(text_config=reading, vision_config=seeing, projection_dim=8)
-    )
-    with torch.no_grad():  # random networks see much the same everywhere; this one tells apart
-        clip.visual_projection.weight.normal_()
-        clip.vision_model.embeddings.patch_embedding.weight.normal_()
-    clip.save_pretrained(folder / "clip")
-    transformers.CLIPTokenizer.from_pretrained(TOKENIZER).save_pretrained(folder / "clip")
-    dino = transformers.ViTModel(transformers.ViTConfig(**seeing))
-    with torch.no_grad():
-        dino.embeddings.patch_embeddings.projection.weight.normal_()
-    dino.save_pretrained(folder / "dino")
-    return folder
+    return save_encoders(tmp_path_factory.mktemp("encoders"))
 
 
 @pytest.fixture(scope="session")
