@@ -15,7 +15,7 @@ from ...errors import ModelError
 from ..contexts import batched_context, batched_pooled, info_of
 from ..fingerprint import fingerprint_of
 from ..hooks import edits_installed
-from ..pictures import check_picture
+from ..pictures import check_picture, planes_of
 from ..ports import HandleVectors, Prompt, UNetEdit, WeightEdit
 from .prompts import check_widths, encode, encoder_names, encoder_width, token_ids
 from .schedule import schedule_of
@@ -178,7 +178,8 @@ class ComfyHost:
     @torch.no_grad()
     def encode_image(self, image: Tensor) -> Tensor:
         check_picture(image, self.pixels_per_latent)
-        latent = self._the_vae("encoded").encode(usable(image)[..., :3])
+        pixels = planes_of(usable(image)).movedim(1, -1)
+        latent = self._the_vae("encoded").encode(pixels)
         return self._base.process_latent_in(latent).to(self.device, torch.float32)
 
     @torch.no_grad()

@@ -14,7 +14,7 @@ from ...errors import ModelError, PromptError
 from ..contexts import batched_context, batched_pooled, info_of
 from ..fingerprint import fingerprint_of
 from ..hooks import edits_installed
-from ..pictures import check_picture
+from ..pictures import check_picture, planes_of
 from ..ports import HandleVectors, Prompt, Schedule, UNetEdit, WeightEdit
 from .checks import check_fits, check_pipeline
 from .placement import (
@@ -174,7 +174,7 @@ class DiffusersHost:
     def encode_image(self, image: Tensor) -> Tensor:
         check_picture(image, self.pixels_per_latent)
         with in_sound_precision(self.vae):
-            pixels = image[..., :3].movedim(-1, 1) * 2 - 1
+            pixels = planes_of(image) * 2 - 1
             latent = self.vae.encode(self._for_vae(pixels)).latent_dist.mean
         return (latent * self.vae.config.scaling_factor).to(self.device, torch.float32)
 

@@ -13,6 +13,7 @@ from diffusers.hooks import apply_group_offloading
 from conceptloom.errors import ModelError
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.host.diffusers.placement import execution_device
+from conceptloom.host.pictures import planes_of
 
 from ..tiny_models import noise, tiny_host
 
@@ -123,7 +124,7 @@ def test_a_vae_that_overflows_in_half_precision_computes_in_float32() -> None:
     before = [p.detach().clone() for p in host.vae.parameters()]
     exact = copy.deepcopy(host.vae).float()
     with torch.no_grad():
-        expected = exact.encode(image.movedim(-1, 1) * 2 - 1).latent_dist.mean
+        expected = exact.encode(planes_of(image) * 2 - 1).latent_dist.mean
     latent = host.encode_image(image)
     assert torch.equal(latent, expected * host.vae.config.scaling_factor)
     assert host.decode_latent(latent).isfinite().all()
