@@ -47,6 +47,12 @@ TITLES = {
     "guided at level 4": "the same, maps of level 4 alone",
     "official": "guided in every step, the official way",
 }
+NOTE = """\
+*The official way*: both rows of classifier-free guidance through the whole UNet, every attention in
+full, the gradient back from there; without what its program computes in vain, gradients of the
+weights, and without the picture that it decodes at every step. Ours passes the prompt's row alone,
+as far as the last map that is read.
+"""
 
 
 def arguments() -> argparse.Namespace:
@@ -144,7 +150,7 @@ def page(
         if options.device == "cuda":
             line += f" {max(row[name][1] for row in rounds) / 2**20:.0f} |"
         lines.append(line)
-    lines += ["", "| promised | found |", "|---|--:|"]
+    lines += ["", NOTE, "| promised | found |", "|---|--:|"]
     lines += [f"| {told} | {ratios[name]:.3f} |" for told, name, _ in PROMISES]
     kept = all(ratios[name] <= limit for _, name, limit in PROMISES)
     return "\n".join([*lines, "", "Kept." if kept else "**Not kept.**", ""])

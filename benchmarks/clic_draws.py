@@ -8,7 +8,7 @@ import torch
 from draws import NAMES, WORDS, make_pictures, scene_of
 from torch import Tensor
 
-from conceptloom.methods.clic import OFFICIAL, CLiCConfig
+from conceptloom.methods.clic import OFFICIAL
 from conceptloom.training.draws import below, happens
 from conceptloom.training.loop import step_generator
 from conceptloom.training.scene import ConceptScene
@@ -39,16 +39,14 @@ def detail_scene(image: Tensor, mask: Tensor) -> ConceptScene:
     return scene_of(image, mask[None])
 
 
-def draw_detail(
-    step: int, size: tuple[int, ...], device: str, config: CLiCConfig = CONFIG
-) -> DetailDraw:
+def draw_detail(step: int, size: tuple[int, ...], device: str) -> DetailDraw:
     """What `CLiC.losses` draws in this step, in its order."""
     draw = step_generator(0, step)
     below(1, draw)  # which picture
-    mirrored = happens(config.flip, draw)
+    mirrored = happens(CONFIG.flip, draw)
     below(1, draw)  # which of its copies
     below(1, draw)  # which concept
-    prompts = config.roi_prompts_of(NAME)
+    prompts = CONFIG.roi_prompts_of(NAME)
     roi_prompt = prompts[below(len(prompts), draw)]
     noise = torch.randn(1, *size, generator=draw)
     timestep = torch.randint(1000, (1,), generator=draw)

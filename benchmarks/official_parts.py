@@ -95,7 +95,7 @@ def mean_map(kept: Sequence[Tensor], token: int, size: tuple[int, int]) -> Tenso
 
 def signed(image: Tensor) -> Tensor:
     """[H, W, 3] of 0..1 as the VAE takes it: [1, 3, H, W], -1..1."""
-    return image.movedim(-1, 0)[None] * 2 - 1
+    return image.movedim(-1, 0)[None].contiguous() * 2 - 1
 
 
 def goal_of(schedule: Schedule, latent: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:

@@ -29,13 +29,12 @@ from base_model import (
     told_model,
 )
 from measuring import memory, processor, settle, versions
-from step_rows import TIMES, Group, peak_of, ratio
+from step_rows import OFFICIAL, PLAIN, TIMES, Group, peak_of, ratio
 from stepping import Setting, Variant
 from turns import median, take_turns, tell
 
 ROOT = Path(__file__).resolve().parent.parent
 PRESET = "35m"  # whose page is the repository's
-PLAIN, OFFICIAL = "plain", "official"  # variants that all others are compared with
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

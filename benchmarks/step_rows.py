@@ -8,6 +8,7 @@ from turns import Row
 from turns import ratio as paired
 
 TIMES = ("seconds", "cpu")
+PLAIN, OFFICIAL = "plain", "official"  # variants that all others are compared with
 
 Group = dict[str, list[Row]]  # variant -> what its steps took; these took turns with each other
 Promise = tuple[str, str, str]  # in words; ratio of one variant to another
@@ -62,10 +63,10 @@ def beside_official(groups: list[Group], name: str, limit: float | None = None) 
     Args:
         limit: share of the memory that was promised.
     """
-    pair = next((g for g in groups if name in g and "official" in g), None)
+    pair = next((g for g in groups if name in g and OFFICIAL in g), None)
     if pair is None:
         return
-    ours, theirs = pair[name], pair["official"]
+    ours, theirs = pair[name], pair[OFFICIAL]
     promise = "" if limit is None else f", promised at most {limit:.2f} of it"
     share = peak_of(ours) / peak_of(theirs)
     yield f"Peak memory beside the official recipe's{promise}: {share:.3f}."

@@ -58,7 +58,6 @@ def step_by_step(train: Callable[[Callable[[Losses], None]], object]) -> Iterato
     told: queue.Queue[Losses] = queue.Queue()
 
     def on_step(row: Losses) -> None:
-        # While only handles learn there is no prior term: its gradient would be zero.
         told.put({name: value for name, value in row.items() if name not in NO_LOSSES})
         asked.get()
 
