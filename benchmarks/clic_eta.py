@@ -14,17 +14,16 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from clic_ornaments import learned_ornament
 from clic_plan import FULL, HANDLE, PAIRS, QUICK, Budget, Pair, config_of
+from clic_sweeps import attention_under, trend_told
 from PIL import Image
 from quality_runs import asked, command_of, write_page
 from quality_tables import machine_told
 from torch import Tensor
 
-from conceptloom.attention.reading import read_attention
 from conceptloom.cli.measures import as_image
 from conceptloom.cli.models import open_host
 from conceptloom.host.ports import Host
@@ -40,7 +39,6 @@ NAME = "clic_eta"
 ETAS = (-0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2)
 QUICK_ETAS = (-0.2, -0.05, 0.0, 0.05, 0.2)
 GUIDED = 0.6  # of the steps, the first ones; CLiC's official code
-ATTENTION_SEED = 11  # of the noise that pictures are read through
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +78,11 @@ def edited(
         )  # fmt: skip
         picture = composited(host.decode_latent(latent), image[None], mask, 0)[0]
         with host.edited(stack.edits, trainable=False):
-            heat = read_attention(
-                host, latent, prompt, [f"<{HANDLE}>"], level=1, seed=ATTENTION_SEED
-            )[f"<{HANDLE}>"]
-        inside = torch.nn.functional.interpolate(mask[None, None], heat.shape, mode="area")[0, 0]
+            attention = attention_under(host, latent, prompt, f"<{HANDLE}>", mask, level=1)
         change = (picture - image).abs().amax(dim=-1)[mask == 0].max()
         readings.append(
             Reading(
-                float((heat * inside).sum() / inside.sum()),
+                attention,
                 likeness(oracle.describe(picture, mask), reference),
                 float(change),
                 picture,
@@ -129,18 +124,7 @@ def page(
         return statistics.mean(getattr(row[column], kind) for row in rows)
 
     def rises(kind: str) -> str:
-        values = [mean(kind, column) for column in range(len(etas))]
-        alone = sum(
-            all(getattr(a, kind) <= getattr(b, kind) for a, b in pairwise(row)) for row in rows
-        )
-        word = "rises" if values == sorted(values) else "**does not rise**"
-        ends = [getattr(row[-1], kind) - getattr(row[0], kind) for row in rows]
-        error = statistics.stdev(ends) / len(ends) ** 0.5
-        return (
-            f"{word} with eta in the mean, and in {alone} of {len(rows)} series by itself; from "
-            f"eta {etas[0]:g} to {etas[-1]:g} by {statistics.mean(ends):+.4f} ± {error:.4f} "
-            "(standard error over the series)"
-        )
+        return trend_told([[getattr(r, kind) for r in row] for row in rows], "eta", etas)
 
     lines = [
         "# Guidance: does the concept follow its eta?",
