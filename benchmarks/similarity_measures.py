@@ -87,10 +87,15 @@ class Dino:
         self._network = opened(ViTModel, where).to(device)
 
     @torch.no_grad()
-    def of_images(self, images: Tensor) -> Tensor:
-        """[n, D] of pictures [n, H, W, 3], 0..1."""
+    def of_images(self, images: Tensor, margin: float = DINO_MARGIN) -> Tensor:
+        """[n, D] of pictures [n, H, W, 3], 0..1.
+
+        Args:
+            margin: how much larger a picture is made than what is cut from its middle; 1 shows all
+                of a square one.
+        """
         side = self._network.config.image_size
-        shorter = round(side * DINO_MARGIN)
+        shorter = round(side * margin)
         pixels = cut_square(images, side, shorter=shorter, mean=MEAN, std=STD)
         found = self._network(pixel_values=pixels.to(self._network.device)).last_hidden_state
         return F.normalize(found[:, 0], dim=-1).cpu()

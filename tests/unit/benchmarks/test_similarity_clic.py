@@ -1,0 +1,231 @@
+"""CLiC's similarity: pairs from files, what their pictures give, and a whole run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import similarity_clic
+import similarity_clic_cells
+import torch
+from clic_plan import PAIRS
+from clic_sweeps import trend_told
+from numpy.typing import NDArray
+from PIL import Image
+from similarity_clic_files import CONCEPT, Pair, Side, pairs_of
+from similarity_clic_page import BEFORE, CLIP_T, DETAIL, OUTSIDE, Measures, measured
+from similarity_clic_plan import (
+    REBUILT,
+    UNTOUCHED,
+    edit_config,
+    full_budget,
+    plain_of,
+    prompt_of,
+    quick_budget,
+    rows_of,
+)
+from similarity_measures import Clip, Dino
+from torch import Tensor
+
+from conceptloom.errors import ImageError, InputError, MaskError, ModelError
+from conceptloom.tinyworld.ornaments import ornament_scene
+from conceptloom.training.scene import make_scene
+
+from .tiny_encoders import save_encoders
+
+DOCUMENT: dict[str, Any] = {
+    "source": {"image": "source.png", "mask": "source-mask.png", "object": "purple square"},
+    "target": {"image": "target.png", "mask": "target-mask.png", "object": "orange circle"},
+}
+
+
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_encoders(tmp_path_factory.mktemp("encoders"))
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """A folder with two pairs of TinyWorld that share their source."""
+    for name, seed in (("face", 105), ("face-again", 106)):
+        inside = tmp_path / "pairs" / name
+        inside.mkdir(parents=True)
+        pair = PAIRS[0]
+        bare = ornament_scene("orange circle", "", seed, "sky", part=pair.part)
+        for side, scene in (("source", pair.taught), ("target", bare)):
+            save(inside / f"{side}.png", scene.image)
+            save(inside / f"{side}-mask.png", (scene.masks[1] * 255).astype("uint8"))
+        (inside / "pair.json").write_text(json.dumps(DOCUMENT))
+    again = DOCUMENT | {"source": DOCUMENT["source"] | {"image": "../face/source.png"}}
+    (tmp_path / "pairs" / "face-again" / "pair.json").write_text(json.dumps(again))
+    return tmp_path / "pairs"
+
+
+def save(path: Path, pixels: NDArray[Any]) -> None:
+    Image.fromarray(pixels).save(path)
+
+
+class MeanChange:
+    """A distance that anybody can check."""
+
+    def __init__(self, *_: str) -> None: ...
+
+    def between(self, images: Tensor, other: Tensor) -> Tensor:
+        return (images - other).abs().mean(dim=(1, 2, 3))
+
+
+def test_a_pair_is_read_as_it_was_written(pairs: Path) -> None:
+    found = pairs_of(pairs)
+    assert list(found) == ["face", "face-again"]
+    pair = found["face"]
+    assert (pair.source.word, plain_of(pair.target)) == ("purple square", "an orange circle")
+    assert torch.equal(pair.source.image * 255, torch.from_numpy(PAIRS[0].taught.image).float())
+    assert torch.equal(found["face-again"].source.image, pair.source.image)
+    assert not torch.equal(found["face-again"].target.image, pair.target.image)
+    smaller = pair.at(32, 8)
+    assert [side.mask.shape for side in (smaller.source, smaller.target)] == [(32, 32)] * 2
+
+
+@pytest.mark.parametrize(
+    ("side", "change", "error", "told"),
+    [
+        ("target", {"object": " "}, InputError, "needs a word"),
+        ("target", {"mask": "mistyped.png"}, MaskError, "mistyped"),
+        ("source", {"image": "mistyped.png"}, ImageError, "mistyped"),
+        ("source", {"mask": "empty.png"}, MaskError, "empty"),
+        ("source", {"image": None}, InputError, "shows a pair"),
+    ],
+)
+def test_a_pair_that_is_not_whole_is_refused_in_words(
+    side: str, change: dict[str, Any], error: type[Exception], told: str, pairs: Path
+) -> None:
+    save(pairs / "face" / "empty.png", (PAIRS[0].taught.masks[0] * 0).astype("uint8"))
+    document = DOCUMENT | {side: DOCUMENT[side] | change}
+    (pairs / "face" / "pair.json").write_text(json.dumps(document))
+    with pytest.raises(error, match=told):
+        pairs_of(pairs)
+
+
+def test_a_folder_without_pairs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no folder"):
+        pairs_of(tmp_path)
+    (tmp_path / "one").mkdir()
+    for text, told in (("{", "is not JSON"), ("[]", "shows a pair")):
+        (tmp_path / "one" / "pair.json").write_text(text)
+        with pytest.raises(InputError, match=told):
+            pairs_of(tmp_path)
+
+
+def test_the_official_run_is_drawn(pairs: Path) -> None:
+    budget, target = full_budget(512, 0), pairs_of(pairs)["face"].target
+    config = edit_config(budget, 15)
+    # transfer.py begins anew from the noised picture while i < 15: 14 steps leave no trace.
+    assert (config.blend.start, config.steps, config.blend.eta, config.cfg) == (14, 50, 1, 7.5)
+    assert (config.guidance.eta, config.guidance.steps, config.target_is_mask) == (0.01, 30, False)
+    assert edit_config(budget, 15, -0.05).guidance.eta == -0.05
+    assert prompt_of(budget, target) == f"an orange circle with <{CONCEPT}> style"
+    assert (budget.config.weight_phase.steps, budget.config.resolution_px) == (500, 512)
+    assert budget.config.context_weight == 0.5
+
+
+def test_the_detail_in_its_place_gets_the_best_marks(encoders: Path) -> None:
+    measures = Measures(
+        Clip(str(encoders / "clip"), "cpu"), Dino(str(encoders / "dino"), "cpu"), MeanChange()
+    )
+    taught, before = (
+        torch.rand(64, 64, 3, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)
+    )
+    pair = Pair(side(taught, box(4, 8, 32)), side(before, box(24, 16, 32)))
+    drawn, elsewhere = before.clone(), before.clone()
+    drawn[24:56, 16:48] = taught[4:36, 8:40]
+    elsewhere[0, 0] = 1 - elsewhere[0, 0]
+    row = measured(measures, pair, torch.stack([drawn, before, elsewhere]))
+    assert row[DETAIL.key][0] == pytest.approx(1, abs=1e-5)
+    assert max(row[DETAIL.key][1:]) < 0.999
+    assert row[BEFORE.key][1:] == pytest.approx([1, 1], abs=1e-5)
+    assert row[BEFORE.key][0] < 0.999
+    change = float((1 - 2 * before[0, 0]).abs().sum()) / before.numel()
+    assert row[OUTSIDE.key] == pytest.approx([0, 0, change])
+    assert len(row[CLIP_T.key]) == 3
+    assert measured(Measures(measures.clip, measures.dino), pair, before[None])[OUTSIDE.key] == []
+
+
+def box(top: int, left: int, length: int) -> Tensor:
+    mask = torch.zeros(64, 64)
+    mask[top : top + length, left : left + length] = 1
+    return mask
+
+
+def side(image: Tensor, mask: Tensor) -> Side:
+    return Side(make_scene([image], {CONCEPT: [mask]}, {}), "chair")
+
+
+def test_a_trend_is_told_with_how_many_series_show_it() -> None:
+    rising = trend_told([[1, 2, 3], [1, 3, 2.5]], "eta", (-1, 0, 1))
+    assert rising.startswith("rises with eta in the mean, and in 1 of 2 series by itself")
+    assert "from eta -1 to 1 by +1.7500 ± 0.2500" in rising
+    falling = [[3, 2, 1]]
+    told = trend_told(falling, "t_start", (1, 2, 3))
+    assert told.startswith("**does not rise** with t_start in the mean, and in 0 of 1 series")
+    assert told.endswith("by -2.0000")
+    told = trend_told(falling, "t_start", (1, 2, 3), falls=True)
+    assert told.startswith("falls with t_start in the mean, and in 1 of 1 series")
+
+
+def test_what_is_in_the_way_is_told_before_anything_is_learned(
+    encoders: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **more: object) -> None:
+        raise AssertionError("too late")
+
+    monkeypatch.setattr(similarity_clic, "open_model", never)
+    monkeypatch.setitem(sys.modules, "lpips", None)
+    command = ["similarity_clic.py", "--pairs", str(pairs), "--clip", str(encoders / "clip")]
+    command += ["--dino", str(encoders / "dino"), "--lpips", "alexnet.pth"]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(ModelError, match="pip install lpips"):
+        similarity_clic.main()
+
+
+@pytest.mark.slow
+def test_a_whole_run_writes_its_page_and_is_not_made_again(
+    encoders: Path, pairs: Path, saved_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page, cells = tmp_path / "page.md", tmp_path / "cells"
+    command = ["similarity_clic.py", "--checkpoint", str(saved_model), "--quick"]
+    command += ["--pairs", str(pairs), "--cells", str(cells), "--page", str(page)]
+    command += ["--clip", str(encoders / "clip"), "--dino", str(encoders / "dino")]
+    monkeypatch.setattr(sys, "argv", [*command, "--lpips", "here"])
+    monkeypatch.setattr(similarity_clic, "Lpips", MeanChange)
+    similarity_clic.main()
+    text = page.read_text()
+    assert "these figures mean nothing" in text
+    rows = {row.split(" | ")[0].strip("| "): row.split(" | ")[1:] for row in table(text, "variant")}
+    assert list(rows) == list(rows_of(quick_budget(64, 0)))
+    assert [rows[name][2] for name in rows if "pasted" in name] == ["0.000 ± 0.000"] * 2
+    assert rows[UNTOUCHED][2:] == ["0.000 ± 0.000", "1.000 ± 0.000 |"]
+    assert float(rows[REBUILT][2].split()[0]) > 0
+    assert len(table(text, "against")) == 4
+    assert [row.split(" | ")[0] for row in table(text, "eta")] == ["| -0.01", "| 0.01"]
+    assert [row.split(" | ")[0] for row in table(text, "t_start")] == ["| 1", "| 3"]
+    assert len(list(cells.rglob("*.concept.safetensors"))) == 1  # two pairs, one source
+    (learned,) = table(text, "learned")
+    assert learned.startswith("| CLiC | 1 | 2 |")
+
+    def never(*_: object, **more: object) -> None:
+        raise AssertionError("made again")
+
+    for name in ("learn_detail", "edit_latents"):
+        monkeypatch.setattr(similarity_clic_cells, name, never)
+    similarity_clic.main()
+    assert [line for line in page.read_text().splitlines() if line.startswith("|")] == [
+        line for line in text.splitlines() if line.startswith("|")
+    ]
+
+
+def table(page: str, first: str) -> list[str]:
+    """The rows of the table whose head begins so."""
+    return page[page.index(f"| {first} |") :].split("\n\n")[0].splitlines()[2:]
