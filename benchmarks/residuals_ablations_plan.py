@@ -122,6 +122,10 @@ VARIANTS: dict[str, Variant] = {
     RATIOS[0.05]: Variant("the paper's", at_ratio(0.05)),
     RATIOS[0.2]: Variant("", at_ratio(0.2)),
     RATIOS[0.01]: Variant("", at_ratio(0.01)),
+    NO_WORD: Variant(
+        "neither in teaching nor in drawing; the mask is V*'s alone",
+        words=dict.fromkeys(NEIGHBOURS, ""),
+    ),
     LOOP: Variant(
         _IN_LOOP + "no prior loss",
         in_the_other_loop(prior=False),
@@ -131,10 +135,6 @@ VARIANTS: dict[str, Variant] = {
         _IN_LOOP + 'a prior loss on pictures of "a photo of a <class word>" by the base model',
         in_the_other_loop(prior=True),
         ways=DEFAULT_WAY | MERGED,
-    ),
-    NO_WORD: Variant(
-        "neither in teaching nor in drawing; the mask is V*'s alone",
-        words=dict.fromkeys(NEIGHBOURS, ""),
     ),
     ANOTHER: Variant(
         ", ".join(f"{other} for {right}" for right, other in NEIGHBOURS.items()), words=NEIGHBOURS
