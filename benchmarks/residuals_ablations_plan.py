@@ -192,9 +192,15 @@ CLAIMS = (
         MARGIN,
     ),
     Claim("Pictures of the class bring no likeness", LOOP, PRIOR, "likeness", MARGIN),
-    Claim("With LAG they keep no more backgrounds", LOOP, PRIOR, "background", MARGIN),
     Claim(
-        "Without LAG they keep no more backgrounds",
+        "Pictures of the class keep no backgrounds that LAG loses",
+        LOOP,
+        PRIOR,
+        "background",
+        MARGIN,
+    ),
+    Claim(
+        "Pictures of the class keep no backgrounds that a plain LoRA loses",
         LOOP_EVERYWHERE,
         PRIOR_EVERYWHERE,
         "background",
