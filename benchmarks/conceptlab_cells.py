@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from conceptlab_plan import (
     ALL_PROMPTED,
+    IN_TEXT,
     LEARNED,
     MEASURES,
     NAMED,
@@ -33,6 +34,7 @@ from conceptloom.samplers.ddim import sample_ddim, seeded_noise
 from conceptloom.tinyworld.oracle import load_oracle
 from conceptloom.tinyworld.prior import SENTENCES
 from conceptloom.tinyworld.silhouettes import nearest_silhouette
+from conceptloom.vision.clip_space import ClipSpace
 from conceptloom.vision.painters import HostPainter
 
 HANDLE = "new"
@@ -47,7 +49,7 @@ def drawn_cell(
     if variant in LEARNED:
         assert laboratory.clamps is not None
         made = invent(
-            laboratory.space,
+            ClipSpace(host) if variant == IN_TEXT else laboratory.space,
             HANDLE,
             config_of(wish, budget, seed, variant, laboratory.clamps),
             painter=HostPainter(host, steps=budget.sampling_steps, cfg=CFG, size=(64, 64)),

@@ -10,6 +10,7 @@ from conceptlab_plan import (
     ALL_FIXED,
     ALL_PROMPTED,
     FIXED,
+    IN_TEXT,
     MEANING,
     MEASURES,
     NONE,
@@ -27,7 +28,7 @@ from torch import Tensor
 from conceptloom.training.pictures import sample_strip
 
 CLAIMED = ("positive", "distance", "novelty")
-AGAINST = (FIXED, ALL_FIXED, NONE, PROMPTED, ALL_PROMPTED, WORDS)
+AGAINST = (FIXED, ALL_FIXED, NONE, IN_TEXT, PROMPTED, ALL_PROMPTED, WORDS)
 
 
 def verdict_of(gain: float, error: float) -> str:
@@ -72,10 +73,10 @@ def page(
     lines += [
         "",
         "Novelty is measured by area of overlap: nothing of it was trained, and nothing of it "
-        "answers questions. *Positive* and *distance* are measured in the very space that the "
-        "handles learn in, as in the paper, where it is CLIP's. *Named* comes from the network "
-        "that answers the questions of the adaptive variant, so for that one it is no independent "
-        "judge.",
+        "answers questions. *Positive* and *distance* are measured in the very space that all "
+        "handles but those in text space learn in, as in the paper, where it is CLIP's. *Named* "
+        "comes from the network that answers the questions of the adaptive variant, so for that "
+        "one it is no independent judge.",
         "",
         "## Adaptive negatives against the others",
         "",
@@ -140,6 +141,10 @@ def meaning_of(cells: Cells) -> list[str]:
         (
             "negatives found on the way lead farther than a few given ones",
             [(FIXED, "distance"), (FIXED, "novelty")],
+        ),
+        (
+            "constraints on what the prior imagines do more than constraints on text features",
+            [(IN_TEXT, "positive"), (IN_TEXT, "distance"), (IN_TEXT, "novelty")],
         ),
     ]  # fmt: skip
     lines = []

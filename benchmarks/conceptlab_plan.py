@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from quality_tables import Measure
 
-from conceptloom.methods.conceptlab import ConceptLabConfig, NegativesConfig
+from conceptloom.methods.conceptlab import ConceptLabConfig, NegativesConfig, text_space_config
 from conceptloom.tinyworld.prior import SENTENCES
 from conceptloom.tinyworld.shapes import SHAPES
 
@@ -48,14 +48,17 @@ FULL = Budget(300, 50, 1e-2, 1.0, 5, 4.0, 16, 25)
 QUICK = Budget(60, 15, 1e-2, 1.0, 3, 4.0, 8, 16)
 
 ADAPTIVE, FIXED, ALL_FIXED, NONE = "adaptive", "fixed pair", "all six fixed", "no negatives"
+IN_TEXT = "adaptive, in text space"
 PROMPTED, ALL_PROMPTED, WORDS = "negative prompt, pair", "negative prompt, all six", "words alone"
-LEARNED = (ADAPTIVE, FIXED, ALL_FIXED, NONE)
+LEARNED = (ADAPTIVE, FIXED, ALL_FIXED, NONE, IN_TEXT)
 VARIANTS = (*LEARNED, PROMPTED, ALL_PROMPTED, WORDS)
 MEANING = {
     ADAPTIVE: "begins with no negatives; what the answerer sees in the pictures is added",
     FIXED: "two members from the first step on, nobody is asked",
     ALL_FIXED: "all six named members from the first step on",
     NONE: "the category alone",
+    IN_TEXT: "the same as adaptive, but compared is the text encoder's feature and not what the "
+    "prior imagines; the paper's CLIP-ConceptLab",
     PROMPTED: "nothing is learned; the base model draws the category with the pair as its negative",
     ALL_PROMPTED: "the same with all six names in the negative prompt",
     WORDS: "nothing is learned; the base model draws the category's own words",
@@ -91,6 +94,7 @@ def config_of(
         FIXED: NegativesConfig(start=wish.pair, every=0),
         ALL_FIXED: NegativesConfig(start=NAMED, every=0),
         NONE: NegativesConfig(every=0),
+        IN_TEXT: NegativesConfig(every=budget.look_every),
     }
     config = ConceptLabConfig(
         positives=(wish.category,),
@@ -104,6 +108,8 @@ def config_of(
         gallery=(SENTENCES[0],),
         seed=seed,
     )
+    if variant == IN_TEXT:
+        config = text_space_config(config)
     return replace(
         config,
         sampling=replace(config.sampling, steps=budget.prior_steps, guidance=budget.guidance),

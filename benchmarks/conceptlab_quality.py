@@ -3,10 +3,10 @@
     .venv/bin/python benchmarks/conceptlab_quality.py --quick
     .venv/bin/python benchmarks/conceptlab_quality.py
 
-Adaptive negatives against fixed ones, against none, and against negative prompts at sampling, for
-five categories and five seeds. The pictures of a finished cell (category, seed, variant) stand
-below `runs/` and are only judged anew; stop and start as you like. `--report` writes the page from
-what is there.
+Adaptive negatives against fixed ones, against none, against learning in the text encoder's space,
+and against negative prompts at sampling, for five categories and five seeds. The pictures of a
+finished cell (category, seed, variant) stand below `runs/` and are only judged anew; stop and start
+as you like. `--report` writes the page from what is there.
 """
 
 from __future__ import annotations
