@@ -120,8 +120,8 @@ def cost_lines(costs: Mapping[str, Sequence[Cost]], paper: str) -> list[str]:
         "until the first of them (pictures encoded, class images drawn). Peak memory: all that was "
         f"in use, the base model too. Mean ± standard deviation. {paper}",
         "",
-        "| learned | times | steps | steps, s | before, s | peak, GiB | on |",
-        "|---|--:|--:|--:|--:|--:|---|",
+        "| learned | times | steps | a step, ms | all steps, s | before, s | peak, GiB | on |",
+        "|---|--:|--:|--:|--:|--:|--:|---|",
     ]
     for name, every in costs.items():
         whole = [cost for cost in every if cost.is_whole]
@@ -129,6 +129,7 @@ def cost_lines(costs: Mapping[str, Sequence[Cost]], paper: str) -> list[str]:
             continue
         steps = ", ".join(map(str, sorted({cost.made for cost in whole})))
         figures = [
+            _spread([1000 * cost.seconds / cost.made for cost in whole]),
             _spread([cost.seconds for cost in whole]),
             _spread([cost.before for cost in whole]),
             _spread([cost.peak / GIB for cost in whole]),
