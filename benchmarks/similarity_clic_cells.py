@@ -143,19 +143,14 @@ def work_of(
 
     A source that several pairs have is one file.
     """
-    source, target = pair.source, pair.target
-    learning = [
-        str(host.dtype),
-        asdict(taught_config(budget, source)),
-        asdict(budget.loop),
-    ]
-    taught = content_key(model_digest(host), learning, {"image": source.image, "mask": source.mask})
+    source, target, model = pair.source, pair.target, model_digest(host)
+    config = asdict(taught_config(budget, source))
+    learning = [str(host.dtype), config, asdict(budget.loop), dict(source.scene.words)]
+    taught = content_key(model, learning, {"image": source.image, "mask": source.mask})
     drawing = [taught, seed, asdict(budget), target.word]
-    drawn = content_key(model_digest(host), drawing, {"image": target.image, "mask": target.mask})[
-        :12
-    ]
+    drawn = content_key(model, drawing, {"image": target.image, "mask": target.mask})
     learned = cells / "clic" / "sources" / taught[:12] / "detail.concept.safetensors"
     return Work(
         host=host, pair=pair, budget=budget, seed=seed, learned=learned,
-        folder=cells / "clic" / f"{name}-{drawn}",
+        folder=cells / "clic" / f"{name}-{drawn[:12]}",
     )  # fmt: skip
