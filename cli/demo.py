@@ -14,7 +14,7 @@ from .models import open_host
 from .page import write_page
 from .presets import Preset, settings_of
 from .progress import RunProgress
-from .story import Plot, tell
+from .story import LEARNING, Plot, tell
 
 PAGE = "index.html"
 
@@ -40,7 +40,8 @@ def run_demo(
         Stopped: the user pressed Ctrl-C.
     """
     if plot is None:
-        wanted = {"token_steps": token_steps, "weight_steps": weight_steps, "seed": seed}
+        given = {"token_steps": token_steps, "weight_steps": weight_steps, "seed": seed}
+        wanted = LEARNING | {name: value for name, value in given.items() if value is not None}
         plot = Plot(settings=settings_of(Preset.TINYWORLD, wanted))
     threads, began, page = torch.get_num_threads(), time.monotonic(), None
     torch.set_num_threads(1)

@@ -41,7 +41,7 @@ def page_of(story: Story, chapters: Sequence[Chapter], folder: Path) -> str:
     latents = (height // _PIXELS_PER_LATENT, width // _PIXELS_PER_LATENT)
     timeline = learned.timeline if learned.timeline is not None else learned.samples[0]
     return PAGE.substitute(
-        colours=styles(plot.handles),
+        colours=styles(story.scene.names),
         lead=(
             "ConceptLoom was shown one picture of things that its model has no words for, and "
             "learned one word for each. Everything on this page was drawn and measured on this "
@@ -50,15 +50,17 @@ def page_of(story: Story, chapters: Sequence[Chapter], folder: Path) -> str:
         scene_text=told(
             "This is all that it gets: a picture, a mask for each object, and for each a plain "
             f"word to start from: {listed(list(dict.fromkeys(plot.words)))}. The words to be "
-            f"learned are {listed(handles)}."
+            f"learned are {listed(handles)}. What no mask covers is learned too, as "
+            f"{listed([f'<{plot.surroundings}>'])}: nothing else tells where an object ends."
         ),
         scene=figure(scene_preview(story.scene, latents), "The picture and its masks.")
         + _shot(story.before[0], "Before: what the model draws without the new words."),
         learning_text=told(
             f"Break-A-Scene in two phases: {config.token_phase.steps} steps in which only the "
             f"words learn, then {config.weight_phase.steps} steps in which the model learns with "
-            "them. Each step sees a random choice of the objects, and only what lies under their "
-            "masks; a second loss pulls the attention of each word onto its own object."
+            "them. Each step sees a random choice of the words, and only what lies under their "
+            "masks; a second loss pulls the attention of each word onto its own mask, and a third "
+            "holds the model to pictures that it drew before."
         ),
         timeline=figure(timeline, "The same noise and prompts at every preview."),
         learning=figure(
@@ -82,9 +84,8 @@ def page_of(story: Story, chapters: Sequence[Chapter], folder: Path) -> str:
         maps="".join(figure(overlay, told(escape(prompt))) for prompt, overlay in story.maps),
         figures_text=(
             "The world of this model is drawn by a program, so an oracle can say what is in a "
-            "picture. Identity is judged strictly, among all 16 unseen objects of that world: a "
-            "model as small as this gets colours, pattern and place of an unseen object, but "
-            "seldom its exact outline."
+            "picture. Identity is judged strictly, among all 16 unseen objects of that world: "
+            "nearly right is wrong."
         ),
         figures=_table(story),
         chapters="".join(_chapter(number, each) for number, each in enumerate(chapters, 8)),
@@ -199,6 +200,7 @@ def _commands(story: Story, folder: Path) -> str:
     lines = [
         f"conceptloom sample -c {file} -p 'a photo of {first} and {second} on a brick wall'",
         f"conceptloom inspect {file}",
-        "conceptloom train -i picture.png --mask my-mug=mug.png:cup --mask my-cat=cat.png:cat",
+        "conceptloom train -i picture.png --mask my-mug=mug.png:cup --mask my-cat=cat.png:cat \\\n"
+        "  --background my-room:room",
     ]
     return escape("\n".join(lines))

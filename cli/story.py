@@ -18,15 +18,22 @@ from ..tinyworld.concepts import concept_scene
 from ..tinyworld.measures import Localisation
 from ..tinyworld.shapes import BACKGROUNDS
 from ..tinyworld.world import Scene, article
+from ..training.adapters import Scope
 from ..training.concept import stacked
 from ..training.concept_file import save_concept
 from ..training.palette import concept_colours
 from ..training.pictures import attention_overlay
-from ..training.scene import ConceptScene, make_scene
+from ..training.scene import ConceptScene, make_scene, with_background
 from ..training.session import Learned
 from .measures import ELSEWHERE_SEED, Judge, Verdict, as_image, word_localisation
-from .presets import TINYWORLD, Settings
+from .presets import Preset, Settings, settings_of
 
+# Every weight learns, as in the paper: low-rank changes of so small a model give little likeness.
+# Without class images every word would bring the whole taught picture along.
+LEARNING = {
+    "token_steps": 40, "weight_steps": 200, "scope": Scope.FULL, "weight_rate": 6e-4,
+    "batch_size": 2, "prior_weight": 1.0,
+}  # fmt: skip
 PREVIEWS = 5  # rows of the timeline
 STATE = "demo-state"  # not the name that trainings use: it is cleared away
 
@@ -39,6 +46,7 @@ class Plot:
     words: tuple[str, ...] = ("square", "circle")  # that their handles start from
     scene_seed: int = 2
     background: str = "white"
+    surroundings: str = "my-surroundings"  # what no mask covers is a concept too (paper Sec. 4.2)
     alone_on: tuple[str, ...] = ("gray", "beach", "bricks")
     together_on: tuple[str, ...] = ("sky", "gray", "grass")
     neighbour: str = "a red square"  # something the model knew before
@@ -46,11 +54,11 @@ class Plot:
     seeds: tuple[int, ...] = (1, 2)
     steps: int = 25  # DDIM
     cfg: float = 3.0
-    settings: Settings = field(default_factory=lambda: TINYWORLD)
+    settings: Settings = field(default_factory=lambda: settings_of(Preset.TINYWORLD, LEARNING))
 
     @property
     def handles(self) -> list[str]:
-        """Names of the concepts, without brackets."""
+        """Names of the objects, without brackets."""
         return [f"my-{name}" for name in self.objects]
 
 
@@ -132,11 +140,12 @@ def tell(
 def taught_scene(truth: Scene, plot: Plot) -> ConceptScene:
     """A rendered scene as a user would give it: picture, masks, words."""
     masks = [[torch.from_numpy(mask)] for mask in truth.masks]
-    return make_scene(
+    scene = make_scene(
         [as_image(truth.image)],
         dict(zip(plot.handles, masks, strict=True)),
         dict(zip(plot.handles, plot.words, strict=True)),
     )
+    return with_background(scene, plot.surroundings, plot.background)
 
 
 def prompts_of(plot: Plot) -> list[tuple[str, tuple[str, ...], str]]:
