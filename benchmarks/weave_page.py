@@ -20,7 +20,9 @@ def page(cells: Cells, budget: Budget, seeds: int, taught: int, command: str, di
         taught: pictures of every concept.
     """
     wanted = budget.jobs * seeds * len(VARIANTS)
-    decibels = sorted({found["psnr"][0] for found in cells.values()})
+    decibels = sorted(
+        {(job, seed): found["psnr"][0] for (job, seed, _), found in cells.items()}.values()
+    )
     above = sum(value > 30 for value in decibels)
     lines = [
         "# Concept Weaver on TinyWorld: what each part is good for",

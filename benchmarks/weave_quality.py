@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 from quality_runs import asked, cells_folder, command_of, short_digest, write_page
 from safetensors.torch import load_file, save_file
+from weave_merging import merged_concept, named_sentence
 from weave_page import Cells, page
 from weave_plan import (
     FULL,
@@ -54,7 +55,7 @@ from conceptloom.samplers.sigmas import ddim_sigmas
 from conceptloom.tinyworld.concepts import CONCEPTS, concept_scene
 from conceptloom.tinyworld.oracle import likeness, load_oracle
 from conceptloom.tinyworld.planes import iou
-from conceptloom.training.concept import Concept, Diff, stacked
+from conceptloom.training.concept import Concept
 from conceptloom.training.concept_file import load_concept, save_concept
 from conceptloom.training.keys import model_digest
 from conceptloom.training.previews import PreviewConfig
@@ -86,10 +87,9 @@ def learned(host: Host, name: str, budget: Budget, folder: Path) -> Concept:
 def regions_of(job: Job, template: object, bank: dict[str, Concept], variant: str) -> Regions:
     """The regions of a cell; what is switched off shows in their prompts and concepts."""
     concepts = [bank[name] for name in job.concepts]
-    every = job.sentence
-    for word, concept in zip(job.words, concepts, strict=True):
-        every = every.replace(word, f"<{concept.names[0]}>")
     merged = merged_concept(concepts)
+    words = {c.names[0]: word for c, word in zip(concepts, job.words, strict=True)}
+    every = named_sentence(job.sentence, words, merged)
     wishes = []
     for word, concept, mask in zip(job.words, concepts, template.masks, strict=True):
         prompt, own = "", concept
@@ -108,18 +108,6 @@ def regions_of(job: Job, template: object, bank: dict[str, Concept], variant: st
     elif variant == PLACE_ALONE:
         behind = Wish(concept=None, word="", prompt=f"a photo {job.place}")
     return make_regions(job.sentence, wishes, behind)
-
-
-def merged_concept(concepts: list[Concept]) -> Concept:
-    """All concepts in one: differences add up, handles join."""
-    stack = stacked([(concept, 1.0) for concept in concepts])
-    weights: dict[str, Diff] = {}
-    for concept in concepts:
-        for name, change in concept.weights.items():
-            added = change.scale * change.up @ change.down.flatten(1)
-            before = weights[name].tensor if name in weights else torch.zeros_like(added)
-            weights[name] = Diff(before + added)
-    return replace(concepts[0], handles=stack.handles, weights=weights)
 
 
 def drawn(
