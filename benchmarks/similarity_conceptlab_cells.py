@@ -123,7 +123,7 @@ class Learning:
     """How a cell was learned; nothing where it was not."""
 
     seconds: float | None = None  # of a step, with its looks
-    negatives: tuple[str, ...] = ()  # at the end
+    negatives: Sequence[str] = ()  # at the end
 
 
 def made(networks: Networks, cell: Cell, budget: Budget, folder: Path) -> tuple[Tensor, Learning]:
@@ -163,7 +163,7 @@ def _learned(
         folder=folder / f"{cell.file}.state",
         progress=clock,
     )
-    return found.concept.handles, Learning(clock.seconds, tuple(found.negatives))
+    return found.concept.handles, Learning(clock.seconds, list(found.negatives))
 
 
 class Judge:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from quality_tables import as_gain, cell_means, compared, table_of
 from similarity_conceptlab_cells import Learning, Measured
 from similarity_conceptlab_plan import (
+    ADAPTIVE,
     GIVEN,
     LEARNED,
     MEASURES,
@@ -78,6 +79,8 @@ def page(
             lines.append(f"| {variant} | {figures} |")
     lines += ["", "## By category", "", *by_category(judged, categories)]
     lines += ["", "## Seconds of a step", "", *times_told(learnings)]
+    if left := left_told(learnings):
+        lines += ["", "## What answers added to the pair, seed by seed", "", *left]
     if picture:
         lines += ["", f"![The first picture of every category and variant]({picture})"]
     return "\n".join(lines) + "\n"
@@ -120,6 +123,16 @@ def times_told(learnings: Mapping[Cell, Learning]) -> list[str]:
         if seconds:
             lines.append(f"| {variant} | {statistics.median(seconds):.3f} |")
     return [*lines, "", "Median of the cells, wall time; looks at pictures and answers included."]
+
+
+def left_told(learnings: Mapping[Cell, Learning]) -> list[str]:
+    """The negatives that were found on the way, a line for each pair."""
+    found: dict[str, list[str]] = {}
+    for cell, learning in learnings.items():
+        if cell.variant == ADAPTIVE:
+            added = [word for word in learning.negatives if word not in cell.pair]
+            found.setdefault(cell.wish, []).append(", ".join(added) or "none")
+    return [f"* {wish}: {'; '.join(seeds)}." for wish, seeds in found.items()]
 
 
 def sheet(firsts: Mapping[Cell, Tensor]) -> Tensor:

@@ -12,7 +12,7 @@ import similarity_conceptlab
 import similarity_conceptlab_cells
 import torch
 from similarity_conceptlab_cells import Judge, Learning, StepClock, TextSpace, Unwanted
-from similarity_conceptlab_page import by_category, times_told
+from similarity_conceptlab_page import by_category, left_told, times_told
 from similarity_conceptlab_plan import (
     ADAPTIVE,
     CATEGORIES,
@@ -155,6 +155,15 @@ def test_a_steps_seconds_are_those_of_the_steps_made_here() -> None:
     told = times_told({cell(GIVEN): Learning(0.25), cell(WORDS): Learning()})
     assert [line for line in told if "0.250" in line] == [f"| {GIVEN} | 0.250 |"]
     assert not any(WORDS in line for line in told)
+
+
+def test_the_page_tells_what_answers_added_to_the_pair() -> None:
+    learnings = {
+        cell(ADAPTIVE, 0): Learning(0.1, ["cat", "dog", "hamster", "fox"]),
+        cell(ADAPTIVE, 1): Learning(0.1, ["cat", "dog"]),
+        cell(GIVEN, 0): Learning(0.1, ["cat", "dog"]),
+    }
+    assert left_told(learnings) == ["* pet: cat, dog: hamster, fox; none."]
 
 
 def test_networks_that_do_not_go_together_are_told_before_anything_is_learned(
