@@ -1,7 +1,7 @@
 """How each method that learns from a scene learns on TinyWorld: one home of these numbers.
 
-TinyWorld is a thousandth of Stable Diffusion: it bears, and needs, larger steps. In so few of them
-it forgets little, and beside class images it would learn little.
+TinyWorld is a thousandth of Stable Diffusion: it bears, and needs, larger steps. With low-rank
+changes it forgets little in so few of them, and would learn little beside class images.
 """
 
 from __future__ import annotations
