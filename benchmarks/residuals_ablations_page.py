@@ -33,6 +33,7 @@ def page(
     """The results as Markdown, of the cells that are finished."""
     wanted = len(list(cells(budget)))
     done = sum((name, seed, some_row(variant)) in found for name, seed, variant in cells(budget))
+    missing = [variant for variant in VARIANTS if variant not in what]
     objects = list(LESSONS)[: budget.concepts]
     lines = [
         "# Personalized Residuals on TinyWorld: rank, scope, class word and the rest",
@@ -40,7 +41,8 @@ def page(
         f"    {command}",
         "",
         f"{machine_told()}; base model {digest[:12]}. {done} of {wanted} cells are finished"
-        + ("." if done == wanted else "; the same command goes on with the rest."),
+        + ("." if done == wanted else "; the same command goes on with the rest.")
+        + (f" Nothing yet of: {', '.join(missing)}." if missing else ""),
         "",
         f"{len(objects)} objects that the base model has no words for ({', '.join(objects)}), "
         f"{budget.seeds} seed(s): {budget.steps} steps, batch {budget.batch_size}, from "

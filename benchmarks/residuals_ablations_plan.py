@@ -142,7 +142,8 @@ VARIANTS: dict[str, Variant] = {
     VAGUE: Variant("object", words=dict.fromkeys(NEIGHBOURS, "object")),
     KV: Variant(
         "Custom Diffusion's scope and loss (the preset of Concept Weaver's bank): whole weights of "
-        "K and V, V* starts from the class word; no LAG, which has no residuals then",
+        "K and V and V* at that preset's one rate, V* starts from the class word; drawn without "
+        "LAG, which works on residuals",
         as_custom_diffusion,
         ways=MERGED,
     ),

@@ -143,6 +143,8 @@ def test_the_page_compares_the_same_cells_and_leaves_out_what_is_not_there() -> 
     assert not any("class word helps" in line for line in lines)
     assert any("| 3, 6 | 7,296 | 128 |" in line for line in lines)
     assert "## Class word" not in lines
+    (state,) = [line for line in lines if "cells are finished" in line]
+    assert "Nothing yet of: default, ratio 0.2" in state
 
 
 @pytest.mark.parametrize(
