@@ -31,6 +31,8 @@ class Cost:
         seconds: wall time of the optimizer steps that were made, saved states included.
         before: the same until the first of them: pictures encoded, class images drawn.
         made: steps; fewer than planned where it went on from a saved state.
+        medians: name of a phase -> seconds of its median step. States are saved before a step is
+            told: those few steps would weigh on a mean.
         peak: bytes, the most in use at any moment from the first picture to the concept.
         machine: what it ran on.
     """
@@ -39,6 +41,7 @@ class Cost:
     before: float
     made: int
     planned: int
+    medians: Mapping[str, float]
     peak: int
     machine: str
 
@@ -51,14 +54,15 @@ class LearningClock:
     """A learner's `progress`, which looks at the clock.
 
     Learners tell of several stages, each counted from its own first step; the last one is the
-    learning itself.
+    learning itself. Its steps are told as "phase: how it goes".
     """
 
     def __init__(self, device: str) -> None:
         memory(device, start=True)
         self._device = device
         self._began = self._since = self._now = time.perf_counter()
-        self._step = self._made = self._planned = 0
+        self._step = self._planned = 0
+        self._took: dict[str, list[float]] = {}  # phase -> seconds of each of its steps
 
     def __call__(
         self, step: int, total: int, message: str = "", preview: object | None = None
@@ -66,8 +70,10 @@ class LearningClock:
         settle(self._device)
         before, self._now = self._now, time.perf_counter()
         if step == 0 or total != self._planned or step <= self._step:
-            self._since, self._made = before if step else self._now, 0
-        self._made += step > 0
+            self._since, self._took = before if step else self._now, {}
+        if step:
+            phase = message.partition(":")[0]
+            self._took.setdefault(phase, []).append(self._now - before)
         self._step, self._planned = step, total
 
     def cost(self) -> Cost:
@@ -75,8 +81,9 @@ class LearningClock:
         return Cost(
             self._now - self._since,
             self._since - self._began,
-            self._made,
+            sum(map(len, self._took.values())),
             self._planned,
+            {phase: statistics.median(took) for phase, took in self._took.items()},
             memory(self._device),
             processor(self._device),
         )
@@ -116,9 +123,10 @@ def cost_lines(costs: Mapping[str, Sequence[Cost]], paper: str) -> list[str]:
     lines = [
         "## What learning cost",
         "",
-        "Wall time of the optimizer steps, with the states that are saved on the way; *before*: "
-        "until the first of them (pictures encoded, class images drawn). Peak memory: all that was "
-        f"in use, the base model too. Mean ± standard deviation. {paper}",
+        "Wall time. *A step*: the median one of each phase, so that the few after which a state is "
+        "saved do not count; *all steps*: with those states; *before*: until the first step "
+        "(pictures encoded, class images drawn). Peak memory: all that was in use, the base model "
+        f"too. Mean ± standard deviation over the times. {paper}",
         "",
         "| learned | times | steps | a step, ms | all steps, s | before, s | peak, GiB | on |",
         "|---|--:|--:|--:|--:|--:|--:|---|",
@@ -129,7 +137,7 @@ def cost_lines(costs: Mapping[str, Sequence[Cost]], paper: str) -> list[str]:
             continue
         steps = ", ".join(map(str, sorted({cost.made for cost in whole})))
         figures = [
-            _spread([1000 * cost.seconds / cost.made for cost in whole]),
+            _step_told(whole),
             _spread([cost.seconds for cost in whole]),
             _spread([cost.before for cost in whole]),
             _spread([cost.peak / GIB for cost in whole]),
@@ -140,6 +148,18 @@ def cost_lines(costs: Mapping[str, Sequence[Cost]], paper: str) -> list[str]:
     if stopped:
         lines += ["", f"{stopped} went on from a saved state and are not in the table."]
     return lines
+
+
+def _step_told(costs: Sequence[Cost]) -> str:
+    """Milliseconds of a step; with the name of its phase where there are several."""
+    phases = list(dict.fromkeys(phase for cost in costs for phase in cost.medians))
+    told = {
+        phase: _spread([1000 * cost.medians[phase] for cost in costs if phase in cost.medians])
+        for phase in phases
+    }
+    if len(told) == 1:
+        return told[phases[0]]
+    return "; ".join(f"{phase} {spread}" for phase, spread in told.items())
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,15 +18,17 @@ CLASSES = "drawing class images of 'a photo'"
 
 
 def clock_that_saw(
-    told: Sequence[tuple[float, int, int]], monkeypatch: pytest.MonkeyPatch
+    told: Sequence[tuple[float, int, int]],
+    monkeypatch: pytest.MonkeyPatch,
+    message: Callable[[int], str] = lambda step: "",
 ) -> LearningClock:
-    """A clock that starts at 0 s and was told of (second, step, total)."""
+    """A clock that starts at 0 s and was told of (second, step, total), and `message` of a step."""
     seconds: Iterator[float] = iter([0.0, *(second for second, _, _ in told)])
     with monkeypatch.context() as patch:
         patch.setattr(similarity_costs.time, "perf_counter", lambda: next(seconds))
         clock = LearningClock("cpu")
         for _, step, total in told:
-            clock(step, total, "")
+            clock(step, total, message(step))
     return clock
 
 
@@ -46,6 +48,32 @@ def test_as_many_class_images_as_steps_are_not_taken_for_steps(
     assert (cost.before, cost.seconds, cost.made) == (6, 3, 2)
 
 
+def test_a_state_that_is_saved_between_two_steps_is_in_the_whole_and_in_no_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = [(1, 0, 5), (3, 1, 5), (5, 2, 5), (107, 3, 5), (109, 4, 5), (111, 5, 5)]
+    cost = clock_that_saw(told, monkeypatch, lambda step: f"all: loss {step}").cost()
+    assert (cost.seconds, dict(cost.medians)) == (110, {"all": 2})
+    (row,) = cost_lines({"it": [cost]}, "")[-1:]
+    assert row.startswith("| it | 1 | 5 | 2000.0 | 110.0 |")
+
+
+def test_phases_that_take_unlike_long_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = [(1, 0, 4), (2, 1, 4), (3, 2, 4), (6, 3, 4), (9, 4, 4)]
+
+    def message(step: int) -> str:
+        return f"{'handles' if step < 3 else 'weights'}: loss 0.1"
+
+    cost = clock_that_saw(told, monkeypatch, message).cost()
+    assert "| handles 1000.0; weights 3000.0 | 8.0 |" in cost_lines({"it": [cost]}, "")[-1]
+
+
+def test_class_images_leave_no_step_in_the_median(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = [(1, 0, 3), (5, 4, 8), (9, 8, 8), (11, 1, 3), (12, 2, 3), (14, 3, 3)]
+    cost = clock_that_saw(told, monkeypatch).cost()
+    assert cost.medians == {"": 2}
+
+
 def test_a_learning_that_went_on_is_no_whole_one(monkeypatch: pytest.MonkeyPatch) -> None:
     cost = clock_that_saw([(1, 0, 5), (3, 4, 5), (4, 5, 5)], monkeypatch).cost()
     assert (cost.before, cost.seconds) == (1, 3)
@@ -54,8 +82,12 @@ def test_a_learning_that_went_on_is_no_whole_one(monkeypatch: pytest.MonkeyPatch
 
 def test_the_table_is_of_whole_learnings_and_tells_of_the_others() -> None:
     gib = 2**30
-    whole = [Cost(10, 4, 800, 800, 2 * gib, "H200"), Cost(12, 6, 800, 800, 4 * gib, "H200")]
-    lines = cost_lines({"it": [*whole, Cost(99, 0, 3, 800, gib, "H200")], "base": []}, "A paper.")
+    whole = [
+        Cost(10, 4, 800, 800, {"all": 0.0125}, 2 * gib, "H200"),
+        Cost(12, 6, 800, 800, {"all": 0.015}, 4 * gib, "H200"),
+    ]
+    stopped = Cost(99, 0, 3, 800, {"all": 33}, gib, "H200")
+    lines = cost_lines({"it": [*whole, stopped], "base": []}, "A paper.")
     assert "| it | 2 | 800 | 13.8 ± 1.8 | 11.0 ± 1.4 | 5.0 ± 1.4 | 3.0 ± 1.4 | H200 |" in lines
     assert not any(line.startswith("| base") for line in lines)
     assert lines[-1].startswith("1 went on from a saved state")
