@@ -102,8 +102,15 @@ class Dino:
 
 
 def on_black(images: Tensor, masks: Tensor) -> Tensor:
-    """Pictures [n, H, W, 3] with everything black that lies outside of their masks [n, H, W]."""
-    return images * masks[..., None]
+    """[n, s, s, 3] what masks [n, H, W] mark in pictures [n, H, W, 3], all around it black.
+
+    The shorter side gets black on both ends: a square is seen whole, whatever stands at its edge.
+    """
+    height, width = masks.shape[-2:]
+    side = max(height, width)
+    top, left = (side - height) // 2, (side - width) // 2
+    room = (0, 0, left, side - width - left, top, side - height - top)  # from the last dimension
+    return F.pad(images * masks[..., None], room)
 
 
 class Cutter(Protocol):

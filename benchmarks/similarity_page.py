@@ -28,7 +28,9 @@ MEANINGS = """\
 * CLIP-I, DINO: mean cosine of the picture with every taught one, whole pictures (DreamBooth's
   protocol, which Personalized Residuals follows).
 * masked DINO: the same between taught and drawn object, everything around both of them black
-  (Break-A-Scene's); over those that were found. It does not say what becomes of the others.
+  (Break-A-Scene's); over those that were found. It does not say what becomes of the others. The
+  pictures are made square with black and seen whole: DINO's own cut from the middle, which the
+  column before has, would lose objects at the edge.
 * found: share of the objects asked for that the segmenter found in the picture."""
 
 
@@ -53,9 +55,14 @@ def measured(measures: Measures, scene: ConceptScene, drawn: Sequence[tuple[Case
             for reference, mask in zip(taught, measures.cutter.cut(image, words), strict=True):
                 row[FOUND].append(float(mask is not None))
                 if mask is not None:
-                    cut = measures.dino.of_images(on_black(image[None], mask[None]))
-                    row[MASKED].append(float((cut @ reference.masked.T).mean()))
+                    alone = seen_alone(measures, image, mask)
+                    row[MASKED].append(float((alone @ reference.masked.T).mean()))
     return row
+
+
+def seen_alone(measures: Measures, image: Tensor, mask: Tensor) -> Tensor:
+    """[1, D] DINO's of what a mask [H, W] marks in a picture [H, W, 3], on black."""
+    return measures.dino.of_images(on_black(image[None], mask[None]), margin=1)
 
 
 class References:
@@ -69,10 +76,9 @@ class References:
     def __init__(self, measures: Measures, scene: ConceptScene, name: str) -> None:
         shown = [picture for picture in scene.images if name in picture.masks]
         images = [picture.image[None] for picture in shown]
-        cut = [on_black(p.image[None], p.masks[name][None]) for p in shown]
         self.clip = torch.cat([measures.clip.of_images(image) for image in images])
         self.dino = torch.cat([measures.dino.of_images(image) for image in images])
-        self.masked = torch.cat([measures.dino.of_images(image) for image in cut])
+        self.masked = torch.cat([seen_alone(measures, p.image, p.masks[name]) for p in shown])
 
 
 def page(

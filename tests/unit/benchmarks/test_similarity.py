@@ -160,6 +160,28 @@ def test_masked_dino_does_not_see_what_is_around(folders: Path) -> None:
     assert not torch.allclose(whole[0], whole[1])
 
 
+def test_on_black_a_picture_becomes_square_around_its_middle() -> None:
+    image, mask = picture()[:48], half()[:48]
+    square = on_black(image[None], mask[None])[0]
+    assert square.shape == (64, 64, 3)
+    assert torch.equal(square[8:56, :32], image[:, :32])
+    assert float(square.sum()) == pytest.approx(float(image[:, :32].sum()))
+
+
+def test_masked_dino_sees_what_stands_at_the_edge_of_a_wide_photo(folders: Path) -> None:
+    wide, mask = torch.zeros(64, 96, 3), torch.zeros(64, 96)
+    mask[:, :16] = 1
+    wide[:, :16] = picture()[:, :16]
+    red = mask[..., None] * torch.tensor([1.0, 0, 0])
+    encoders = Clip(str(folders / "clip"), "cpu"), Dino(str(folders / "dino"), "cpu")
+    measures = Measures(*encoders, Given({"cat": mask}))
+    scene = make_scene([wide], {"my-cat": [mask]}, {"my-cat": "cat"})
+    case = Case(("my-cat",), "a photo of <my-cat>", "a cat")
+    row = measured(measures, scene, [(case, torch.stack([wide, red]))])
+    assert row[MASKED][0] == pytest.approx(1, abs=1e-5)
+    assert row[MASKED][1] < 0.999
+
+
 def test_a_drawing_that_is_the_taught_picture_gets_the_best_marks(folders: Path) -> None:
     image = picture()
     cutter = Given({"cat": half(), "mug": 1 - half()})
