@@ -34,6 +34,11 @@ from conceptloom.vision.segmentation import (
 # eval_knn.py); only so DreamBooth's figures come out again (google/dreambooth issue 3).
 DINO_MARGIN = 256 / 224
 MULTIPLE_PX = 32  # that MaskFormer's pictures are sized to
+# What of MaskFormer's queries is an object (arXiv 2107.06278, Sec. 3.4), with the numbers of
+# transformers' post_process_panoptic_segmentation, whose class has another name in every version.
+SURE = 0.5  # score of the query's class, "nothing" among the classes
+INSIDE = 0.5  # of its mask
+LEFT_OVER = 0.8  # share of that mask which surer queries leave to it
 
 
 def opened(kind: Any, where: str, *, weights: bool = True) -> Any:
@@ -122,7 +127,10 @@ class Cutter(Protocol):
 
 
 class MaskFormer:
-    """The paper's cutter: what a panoptic network trained on COCO gives the word's class."""
+    """The paper's cutter: objects to which a panoptic network trained on COCO gives a word's class.
+
+    The surest one, and the next one for a class that is asked for again.
+    """
 
     def __init__(self, where: str, device: str) -> None:
         from transformers import MaskFormerForInstanceSegmentation
@@ -151,13 +159,37 @@ class MaskFormer:
         sides = [MULTIPLE_PX * math.ceil(side * scale / MULTIPLE_PX) for side in (height, width)]
         pixels = normalised(image, (sides[0], sides[1])).to(self._network.device)
         output = self._network(pixel_values=pixels)
-        classes = output.class_queries_logits[0].softmax(dim=-1)[:, :-1]  # the last is "nothing"
-        masks = output.masks_queries_logits[0].sigmoid()
-        scores = torch.einsum("qc,qhw->chw", classes, masks)
-        scores = F.interpolate(scores[None], (height, width), mode="bilinear")[0]
-        best = scores.argmax(dim=0).cpu()
-        return [(best == label).float() if bool((best == label).any()) else None
-                for label in labels]  # fmt: skip
+        shown = output.masks_queries_logits.sigmoid()
+        shown = F.interpolate(shown, (height, width), mode="bilinear")[0].cpu()
+        objects = segments(output.class_queries_logits[0].softmax(dim=-1).cpu(), shown)
+        cut: list[Tensor | None] = []
+        for i, label in enumerate(labels):
+            its = [mask for found, mask in objects if found == label]
+            nth = labels[:i].count(label)
+            cut.append(its[nth] if nth < len(its) else None)
+        return cut
+
+
+def segments(classes: Tensor, masks: Tensor) -> list[tuple[int, Tensor]]:
+    """Number of its class and mask [H, W], 0 or 1, of every object, the surest first.
+
+    Args:
+        classes: [Q, C + 1] probability of every query's class; the last is "nothing".
+        masks: [Q, H, W], 0..1.
+    """
+    scores, labels = classes.max(dim=-1)
+    order = scores.argsort(descending=True)
+    order = order[(scores[order] >= SURE) & (labels[order] < classes.shape[-1] - 1)]
+    if not len(order):
+        return []
+    inside = masks[order] >= INSIDE
+    owner = (scores[order, None, None] * masks[order]).argmax(dim=0)
+    found: list[tuple[int, Tensor]] = []
+    for i, label in enumerate(labels[order].tolist()):
+        own = inside[i] & (owner == i)
+        if own.any() and own.sum() >= LEFT_OVER * inside[i].sum():
+            found.append((label, own.float()))
+    return found
 
 
 class Words:

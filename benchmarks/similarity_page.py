@@ -31,7 +31,9 @@ MEANINGS = """\
   (Break-A-Scene's); over those that were found. It does not say what becomes of the others. The
   pictures are made square with black and seen whole: DINO's own cut from the middle, which the
   column before has, would lose objects at the edge.
-* found: share of the objects asked for that the segmenter found in the picture."""
+* found: share of the objects asked for that the segmenter found in the picture. Of MaskFormer's
+  queries those count whose class has half of the score or more, "nothing" included, and that keep
+  most of their mask; of Grounding DINO's boxes those above its threshold."""
 
 
 def measured(measures: Measures, scene: ConceptScene, drawn: Sequence[tuple[Case, Tensor]]) -> Row:

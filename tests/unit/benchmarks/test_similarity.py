@@ -210,15 +210,64 @@ def test_what_is_not_found_counts_as_not_found_and_not_as_unlike(folders: Path) 
     assert (row[FOUND], row[MASKED]) == ([], [])
 
 
-def test_maskformer_cuts_what_a_word_names(maskformer: Path) -> None:
+def test_maskformer_knows_the_class_that_a_word_names(maskformer: Path) -> None:
     cutter = MaskFormer(str(maskformer), "cpu")
     assert [cutter.label_of(word) for word in ("cat", "Bear", "wall")] == [0, 1, 2]
     with pytest.raises(ConfigError, match="class of MaskFormer"):
         cutter.label_of("swirl")
-    image = picture()[:48]
-    masks = cutter.cut(image, ("cat", "bear", "wall"))
-    found = torch.stack([torch.zeros(48, 64) if mask is None else mask for mask in masks])
-    assert torch.equal(found.sum(dim=0), torch.ones(48, 64))  # every pixel has one class
+
+
+class Sees:
+    """In MaskFormer's place: what it says of any picture."""
+
+    device = "cpu"
+
+    def __init__(self, cutter: MaskFormer, classes: Sequence[Sequence[float]], masks: Tensor):
+        self.config = cutter._network.config
+        self.class_queries_logits = torch.tensor([classes])  # the last is "nothing"
+        self.masks_queries_logits = 20.0 * (2 * masks[None] - 1)
+
+    def __call__(self, pixel_values: Tensor) -> Sees:
+        return self
+
+
+def cut_by(maskformer: Path, classes: Sequence[Sequence[float]], masks: Tensor) -> MaskFormer:
+    cutter = MaskFormer(str(maskformer), "cpu")
+    cutter._network = Sees(cutter, classes, masks)
+    return cutter
+
+
+def test_maskformer_finds_nothing_where_no_query_is_sure(maskformer: Path) -> None:
+    cutter = MaskFormer(str(maskformer), "cpu")  # of random weights
+    assert cutter.cut(picture()[:48], ("cat", "bear", "wall")) == [None, None, None]
+    spot = torch.zeros(2, 64, 64)
+    spot[0, 5, 5], spot[1, 20:40, 20:40] = 1, 1
+    doubtful, sure = [2.0, 0.0, 0.0, 3.0], [0.0, 9.0, 0.0, 0.0]
+    cat, bear = cut_by(maskformer, [doubtful, sure], spot).cut(picture(), ("cat", "bear"))
+    assert cat is None
+    assert bear is not None
+    assert torch.equal(bear, spot[1])
+
+
+def test_maskformer_drops_what_surer_objects_cover(maskformer: Path) -> None:
+    masks = torch.stack([half(), half()])
+    masks[1, :, 32:40] = 1
+    cat, bear = [9.0, 0.0, 0.0, 0.0], [0.0, 3.0, 0.0, 0.0]
+    seen = cut_by(maskformer, [bear, cat], masks.flip(0)).cut(picture(), ("cat", "bear"))
+    assert seen[1] is None
+    assert seen[0] is not None
+    assert torch.equal(seen[0], half())
+
+
+def test_maskformer_gives_the_next_object_to_a_word_that_comes_again(maskformer: Path) -> None:
+    cats = [[3.0, 0.0, 0.0, 0.0], [9.0, 0.0, 0.0, 0.0]]  # the right one is surer
+    cutter = cut_by(maskformer, cats, torch.stack([half(), 1 - half()]))
+    first, second, third = cutter.cut(picture(), ("cat", "cat", "cat"))
+    assert third is None
+    assert first is not None
+    assert second is not None
+    assert torch.equal(first, 1 - half())
+    assert torch.equal(second, half())
 
 
 def test_break_a_scene_asks_for_each_and_for_all_under_ten_prompts() -> None:
