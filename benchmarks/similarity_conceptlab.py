@@ -81,10 +81,9 @@ def networks_of(options: argparse.Namespace, budget: Budget) -> Networks:
 
 
 def key_of(options: argparse.Namespace, networks: Networks, budget: Budget) -> str:
-    """Other settings or networks have another folder."""
+    """Other settings or networks have another folder; who answers is in names of files."""
     decoder = digest_of("decoder", [networks.decoder.unet, networks.decoder.movq])
-    answers = networks.questions.name if networks.questions else ""
-    settings = [options.dtype, networks.prior.digest, decoder, answers, asdict(budget)]
+    settings = [options.dtype, networks.prior.digest, decoder, asdict(budget)]
     return short_digest(json.dumps(settings))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from quality_runs import short_digest
 from similarity_conceptlab_plan import (
     ADAPTIVE,
     LEARNED,
@@ -126,9 +127,15 @@ class Learning:
     negatives: Sequence[str] = ()  # at the end
 
 
+def file_of(networks: Networks, cell: Cell) -> str:
+    """Name of a cell's files; who answers is in that of the cell that asks, and in no other."""
+    asked = networks.questions if cell.variant == ADAPTIVE else None
+    return f"{cell.file}-{short_digest(asked.name)}" if asked else cell.file
+
+
 def made(networks: Networks, cell: Cell, budget: Budget, folder: Path) -> tuple[Tensor, Learning]:
     """Pictures [n, H, W, 3] of a cell from its file, or made now; a stopped run goes on."""
-    path = folder / f"{cell.file}.pictures.safetensors"
+    path = folder / f"{file_of(networks, cell)}.pictures.safetensors"
     beside = path.with_suffix(".json")
 
     def drawn() -> Iterator[Tensor]:
@@ -160,7 +167,7 @@ def _learned(
         config_of(cell, budget),
         painter=networks.painter(budget) if looks else None,
         questions=networks.questions if looks else None,
-        folder=folder / f"{cell.file}.state",
+        folder=folder / f"{file_of(networks, cell)}.state",
         progress=clock,
     )
     return found.concept.handles, Learning(clock.seconds, list(found.negatives))

@@ -199,7 +199,7 @@ def test_a_whole_run_writes_its_page_and_is_not_made_again(
     assert page.with_suffix(".jpg").is_file()
     (folder,) = (tmp_path / "cells" / "conceptlab").iterdir()
     drawn = {one.variant: (folder / f"{one.file}.pictures.safetensors").read_bytes()
-             for one in cells_of((PET,), VARIANTS, QUICK)}  # fmt: skip
+             for one in cells_of((PET,), (PROMPTED, WORDS), QUICK)}  # fmt: skip
     assert drawn[PROMPTED] != drawn[WORDS]
     assert {row.split(" | ")[0] for row in rows[-len(LEARNED) :]} == {f"| {v}" for v in LEARNED}
 
@@ -210,3 +210,7 @@ def test_a_whole_run_writes_its_page_and_is_not_made_again(
     monkeypatch.setattr(similarity_conceptlab_cells.Networks, "painter", lambda *_: None)
     similarity_conceptlab.main()
     assert [line for line in page.read_text().splitlines() if line.startswith("| ")] == rows
+    # Who answers is nothing to those that do not ask.
+    monkeypatch.setattr(sys, "argv", [*called(models, *more[2:]), "--page", str(page)])
+    similarity_conceptlab.main()
+    assert f"| {ADAPTIVE} |" not in page.read_text()
