@@ -122,14 +122,17 @@ class Cutter(Protocol):
     """Finds what class words name in a drawn picture."""
 
     def cut(self, image: Tensor, words: Sequence[str]) -> list[Tensor | None]:
-        """For each word a mask [H, W], 0 or 1, of a picture [H, W, 3]; None where nothing is."""
+        """For each word a mask [H, W], 0 or 1, of a picture [H, W, 3]; None where nothing is.
+
+        A word that comes again gets the next object of its kind, the surest first.
+        """
         ...
 
 
 class MaskFormer:
     """The paper's cutter: objects to which a panoptic network trained on COCO gives a word's class.
 
-    The surest one, and the next one for a class that is asked for again.
+    Words that name one class take turns at its objects.
     """
 
     def __init__(self, where: str, device: str) -> None:
@@ -200,11 +203,12 @@ class Words:
         self._segmenter = Sam(segmenter, torch.device(device))
 
     def cut(self, image: Tensor, words: Sequence[str]) -> list[Tensor | None]:
-        return [self._cut(image, word) for word in words]
+        return [self._nth(image, word, words[:i].count(word)) for i, word in enumerate(words)]
 
-    def _cut(self, image: Tensor, word: str) -> Tensor | None:
+    def _nth(self, image: Tensor, word: str, before: int) -> Tensor | None:
+        asked = [word] * (before + 1)
         try:
-            return segment_words(image, [word], self._detector, self._segmenter)[0]
+            return segment_words(image, asked, self._detector, self._segmenter)[before]
         except MaskError:
             return None
 

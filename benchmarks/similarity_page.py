@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import permutations
 
 import torch
 from quality_tables import Measure
@@ -33,7 +34,8 @@ MEANINGS = """\
   column before has, would lose objects at the edge.
 * found: share of the objects asked for that the segmenter found in the picture. Of MaskFormer's
   queries those count whose class has half of the score or more, "nothing" included, and that keep
-  most of their mask; of Grounding DINO's boxes those above its threshold."""
+  most of their mask; of Grounding DINO's boxes those above its threshold. Of several objects with
+  one class word each counts for another concept, matched so that together they are likest."""
 
 
 def measured(measures: Measures, scene: ConceptScene, drawn: Sequence[tuple[Case, Tensor]]) -> Row:
@@ -54,12 +56,29 @@ def measured(measures: Measures, scene: ConceptScene, drawn: Sequence[tuple[Case
             continue
         words = [scene.words[name] for name in case.names]
         for image in images:
-            for reference, mask in zip(taught, measures.cutter.cut(image, words), strict=True):
-                row[FOUND].append(float(mask is not None))
-                if mask is not None:
-                    alone = seen_alone(measures, image, mask)
-                    row[MASKED].append(float((alone @ reference.masked.T).mean()))
+            masks = measures.cutter.cut(image, words)
+            row[FOUND] += [float(mask is not None) for mask in masks]
+            for word in dict.fromkeys(words):
+                alone = [seen_alone(measures, image, mask)
+                         for of, mask in zip(words, masks, strict=True)
+                         if of == word and mask is not None]  # fmt: skip
+                its = [r.masked for of, r in zip(words, taught, strict=True) if of == word]
+                row[MASKED] += likest(alone, its)
     return row
+
+
+def likest(objects: Sequence[Tensor], taught: Sequence[Tensor]) -> list[float]:
+    """Mean cosine of every found object with the pictures of the concept that it is held to be.
+
+    Two of a kind come in no order: each object is another concept, so that the sum is the largest.
+
+    Args:
+        objects: [1, D] each, no more than concepts.
+        taught: [n, D] of each concept.
+    """
+    alike = [[float((one @ pictures.T).mean()) for pictures in taught] for one in objects]
+    ways = permutations(range(len(taught)), len(objects))
+    return max(([row[i] for row, i in zip(alike, way, strict=True)] for way in ways), key=sum)
 
 
 def seen_alone(measures: Measures, image: Tensor, mask: Tensor) -> Tensor:

@@ -19,8 +19,17 @@ transformers = pytest.importorskip("transformers")
 import similarity  # noqa: E402
 import similarity_cells  # noqa: E402
 from similarity_cells import LAG, LORA  # noqa: E402
-from similarity_measures import Clip, Dino, MaskFormer, on_black  # noqa: E402
-from similarity_page import CLIP_I, CLIP_T, DINO, FOUND, MASKED, Measures, measured  # noqa: E402
+from similarity_measures import Clip, Dino, MaskFormer, Words, on_black  # noqa: E402
+from similarity_page import (  # noqa: E402
+    CLIP_I,
+    CLIP_T,
+    DINO,
+    FOUND,
+    MASKED,
+    Measures,
+    likest,
+    measured,
+)
 from similarity_plan import (  # noqa: E402
     BASE,
     BREAK_A_SCENE,
@@ -37,6 +46,7 @@ from conceptloom.tinyworld.concepts import concept_scene  # noqa: E402
 from conceptloom.training.adapters import Scope  # noqa: E402
 from conceptloom.training.phases import WeightPhase  # noqa: E402
 from conceptloom.training.scene import ConceptScene, make_scene  # noqa: E402
+from conceptloom.vision.segmentation import Boxes, Place  # noqa: E402
 
 from .tiny_encoders import SIDE, save_encoders  # noqa: E402
 
@@ -208,6 +218,53 @@ def test_what_is_not_found_counts_as_not_found_and_not_as_unlike(folders: Path) 
     assert (row[FOUND], len(row[MASKED])) == ([1.0, 0.0], 1)
     row = measured(Measures(*encoders), scene_of(picture()), drawn)
     assert (row[FOUND], row[MASKED]) == ([], [])
+
+
+def test_two_of_one_kind_are_held_against_the_concept_that_each_is_likest(folders: Path) -> None:
+    class Both:
+        """Finds the right half before the left one, and nothing more."""
+
+        def cut(self, image: Tensor, words: Sequence[str]) -> list[Tensor | None]:
+            assert words == ["cat", "cat"]
+            return [1 - half(), half()]
+
+    encoders = Clip(str(folders / "clip"), "cpu"), Dino(str(folders / "dino"), "cpu")
+    masks = {"my-cat": [half()], "your-cat": [1 - half()]}
+    scene = make_scene([picture()], masks, dict.fromkeys(masks, "cat"))
+    case = Case(tuple(masks), "", "a cat and a cat")
+    row = measured(Measures(*encoders, Both()), scene, [(case, picture()[None])])
+    assert row[FOUND] == [1, 1]
+    assert row[MASKED] == pytest.approx([1, 1], abs=1e-5)
+
+
+def test_one_of_two_of_a_kind_counts_for_the_likest_and_none_for_nothing() -> None:
+    mine, yours = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0], [0.6, 0.8]])
+    assert likest([torch.tensor([[0.0, 1.0]])], [mine, yours]) == pytest.approx([0.9])
+    assert likest([], [mine, yours]) == []
+
+
+def test_grounding_dino_and_sam_give_a_word_that_comes_again_its_next_object() -> None:
+    class Known:
+        """Two cats, the right one surer; what is cut is the box."""
+
+        def find(self, image: Tensor, word: str) -> Boxes:
+            boxes = [[32, 0, 64, 64], [0, 0, 32, 64]] if word == "cat" else []
+            corners = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+            return Boxes(corners, torch.tensor([0.9, 0.8][: len(boxes)]))
+
+        def cut(self, image: Tensor, places: Sequence[Place]) -> Tensor:
+            (place,) = places
+            assert place.box is not None
+            return (1 - half() if place.box[0] else half())[None]
+
+    cutter = Words.__new__(Words)  # the networks of real files are tested with the segmenter
+    cutter._detector = cutter._segmenter = Known()
+    right, dog, left, third = cutter.cut(picture(), ("cat", "dog", "cat", "cat"))
+    assert right is not None
+    assert left is not None
+    assert torch.equal(right, 1 - half())
+    assert torch.equal(left, half())
+    assert dog is third is None
 
 
 def test_maskformer_knows_the_class_that_a_word_names(maskformer: Path) -> None:
