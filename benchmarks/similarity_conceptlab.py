@@ -81,7 +81,7 @@ def networks_of(options: argparse.Namespace, budget: Budget) -> Networks:
 
 
 def key_of(options: argparse.Namespace, networks: Networks, budget: Budget) -> str:
-    """Other settings or networks have another folder; who answers is in names of files."""
+    """Other networks or another budget have another folder; the rest is in names of files."""
     decoder = digest_of("decoder", [networks.decoder.unet, networks.decoder.movq])
     settings = [options.dtype, networks.prior.digest, decoder, asdict(budget)]
     return short_digest(json.dumps(settings))

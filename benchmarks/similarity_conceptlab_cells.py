@@ -127,15 +127,22 @@ class Learning:
     negatives: Sequence[str] = ()  # at the end
 
 
-def file_of(networks: Networks, cell: Cell) -> str:
-    """Name of a cell's files; who answers is in that of the cell that asks, and in no other."""
+def file_of(networks: Networks, cell: Cell, budget: Budget) -> str:
+    """Name of a cell's files: other settings have another; other answers where it asks."""
+    learned = config_of(cell, budget) if cell.variant in LEARNED else None
     asked = networks.questions if cell.variant == ADAPTIVE else None
-    return f"{cell.file}-{short_digest(asked.name)}" if asked else cell.file
+    settings = [
+        PROMPT,
+        asdict(ConceptLabConfig().sampling),  # of the pictures, see `Networks.painter`
+        asdict(learned) if learned else None,
+        asked.name if asked else "",
+    ]
+    return f"{cell.file}-{short_digest(json.dumps(settings))}"
 
 
 def made(networks: Networks, cell: Cell, budget: Budget, folder: Path) -> tuple[Tensor, Learning]:
     """Pictures [n, H, W, 3] of a cell from its file, or made now; a stopped run goes on."""
-    path = folder / f"{file_of(networks, cell)}.pictures.safetensors"
+    path = folder / f"{file_of(networks, cell, budget)}.pictures.safetensors"
     beside = path.with_suffix(".json")
 
     def drawn() -> Iterator[Tensor]:
@@ -167,7 +174,7 @@ def _learned(
         config_of(cell, budget),
         painter=networks.painter(budget) if looks else None,
         questions=networks.questions if looks else None,
-        folder=folder / f"{file_of(networks, cell)}.state",
+        folder=folder / f"{file_of(networks, cell, budget)}.state",
         progress=clock,
     )
     return found.concept.handles, Learning(clock.seconds, list(found.negatives))

@@ -6,12 +6,21 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import similarity_conceptlab
 import similarity_conceptlab_cells
 import torch
-from similarity_conceptlab_cells import Judge, Learning, StepClock, TextSpace, Unwanted
+from similarity_conceptlab_cells import (
+    Judge,
+    Learning,
+    Networks,
+    StepClock,
+    TextSpace,
+    Unwanted,
+    file_of,
+)
 from similarity_conceptlab_page import by_category, left_told, times_told
 from similarity_conceptlab_plan import (
     ADAPTIVE,
@@ -113,6 +122,47 @@ def test_a_negative_prompt_is_what_the_decoder_is_guided_away_from() -> None:
     assert not torch.allclose(unwanted.blank(), prior.blank())
 
 
+class Answers:
+    """Somebody who answers."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+def files_with(answers: str = "") -> dict[str, str]:
+    """Variant -> the name of its files."""
+    questions = cast(Any, Answers(answers)) if answers else None
+    networks = Networks(cast(Any, None), None, questions)
+    return {variant: file_of(networks, cell(variant), FULL) for variant in VARIANTS}
+
+
+def test_other_answers_are_another_file_of_the_variant_that_asks() -> None:
+    before, after = files_with("one"), files_with("another")
+    assert [variant for variant in VARIANTS if before[variant] != after[variant]] == [ADAPTIVE]
+
+
+def test_another_setting_is_another_file_of_what_is_learned_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = files_with()
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            similarity_conceptlab_cells,
+            "config_of",
+            lambda one, budget: replace(config_of(one, budget), negative_floor=0.1),
+        )
+        after = files_with()
+    assert {variant for variant in VARIANTS if before[variant] != after[variant]} == set(LEARNED)
+    monkeypatch.setattr(similarity_conceptlab_cells, "PROMPT", "A drawing of a {}")
+    assert not {*files_with().values()} & {*before.values()}
+
+
+def test_words_alone_are_drawn_once_for_all_pairs() -> None:
+    networks = Networks(cast(Any, None), None)
+    cells = [Cell(PET, pair, 0, WORDS) for pair in PET.pairs]
+    assert len({file_of(networks, one, FULL) for one in cells}) == 1
+
+
 class Axes:
     """A CLIP that knows a few texts, each an axis of its own; all else is nothing."""
 
@@ -198,8 +248,10 @@ def test_a_whole_run_writes_its_page_and_is_not_made_again(
     )
     assert page.with_suffix(".jpg").is_file()
     (folder,) = (tmp_path / "cells" / "conceptlab").iterdir()
-    drawn = {one.variant: (folder / f"{one.file}.pictures.safetensors").read_bytes()
-             for one in cells_of((PET,), (PROMPTED, WORDS), QUICK)}  # fmt: skip
+    drawn: dict[str, bytes] = {}
+    for one in cells_of((PET,), (PROMPTED, WORDS), QUICK):
+        (file,) = folder.glob(f"{one.file}-*.pictures.safetensors")
+        drawn[one.variant] = file.read_bytes()
     assert drawn[PROMPTED] != drawn[WORDS]
     assert {row.split(" | ")[0] for row in rows[-len(LEARNED) :]} == {f"| {v}" for v in LEARNED}
 
