@@ -50,8 +50,8 @@ from similarity_runs import (
 from similarity_tables import Row
 
 from conceptloom.cli.scene_files import SCENE_FILE, scene_from_folder
-from conceptloom.errors import InputError
-from conceptloom.training.scene import ConceptScene
+from conceptloom.errors import ImageError, InputError
+from conceptloom.training.scene import ConceptScene, resized_scene
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -92,6 +92,8 @@ def main() -> None:
     check(measures_of(options, "cpu"), scenes)
     host = open_model(options)
     side = options.resolution or picture_side(host)
+    if method == BREAK_A_SCENE:  # residuals are learned from squares cut out of the pictures
+        check_sizes(scenes, side, host.pixels_per_latent)
     budget = (quick_budget if options.quick else full_budget)(side, options.seed)
     variants = [*variants_of(method, with_ablations=options.ablations)]
     lessons: dict[str, Lesson] = {}
@@ -126,6 +128,23 @@ def check(measures: Measures, scenes: Mapping[str, ConceptScene]) -> None:
     if isinstance(measures.cutter, MaskFormer):
         for word in {word for scene in scenes.values() for word in scene.words.values()}:
             measures.cutter.label_of(word)
+
+
+def check_sizes(scenes: Mapping[str, ConceptScene], side: int, multiple: int) -> None:
+    """Say before anything is learned which scene's pictures cannot be learned together.
+
+    Args:
+        side: of the square with the area to learn at, px; see `resized_scene`.
+        multiple: of which the sides become multiples, px.
+
+    Raises:
+        ImageError: the pictures of a scene differ in size.
+    """
+    for name, scene in scenes.items():
+        try:
+            resized_scene(scene, side, multiple)
+        except ImageError as error:
+            raise ImageError(f"{name}: {error}") from error
 
 
 if __name__ == "__main__":

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -41,7 +43,7 @@ from similarity_plan import (  # noqa: E402
     quick_budget,
 )
 
-from conceptloom.errors import ConfigError, InputError, ModelError  # noqa: E402
+from conceptloom.errors import ConfigError, ImageError, InputError, ModelError  # noqa: E402
 from conceptloom.tinyworld.concepts import concept_scene  # noqa: E402
 from conceptloom.training.adapters import Scope  # noqa: E402
 from conceptloom.training.phases import WeightPhase  # noqa: E402
@@ -386,6 +388,34 @@ def test_words_that_maskformer_does_not_know_are_told_before_anything_is_learned
     similarity.check(measures, {"known": scene("cat")})
     with pytest.raises(ConfigError, match="swirl"):
         similarity.check(measures, {"known": scene("cat"), "strange": scene("swirl")})
+
+
+def test_pictures_of_unequal_size_are_told_before_anything_is_learned(
+    folders: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Learned(Exception):
+        pass
+
+    def learn(*_: object) -> None:
+        raise Learned
+
+    shutil.copytree(scenes / "meadow", tmp_path / "meadow")
+    document = json.loads((scenes / "meadow" / "scene.json").read_text())
+    second = {"image": "2.png", "masks": {"my-swirl": "2-mask.png"}}
+    document["pictures"].append(second)
+    (tmp_path / "meadow" / "scene.json").write_text(json.dumps(document))
+    Image.new("RGB", (96, 64)).save(tmp_path / "meadow" / "2.png")
+    Image.new("L", (96, 64), 255).save(tmp_path / "meadow" / "2-mask.png")
+    monkeypatch.setattr(similarity, "open_model", lambda _: SimpleNamespace(pixels_per_latent=8))
+    monkeypatch.setattr(similarity, "lesson_of", learn)
+    command = ["similarity.py", "--scenes", str(tmp_path), "--resolution", "64"]
+    command += ["--clip", str(folders / "clip"), "--dino", str(folders / "dino")]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(ImageError, match="meadow: The pictures have different sizes"):
+        similarity.main()
+    monkeypatch.setattr(sys, "argv", [*command, "--method", RESIDUALS])
+    with pytest.raises(Learned):  # which cuts a square from each
+        similarity.main()
 
 
 def table_of(page: str, first: str) -> list[str]:
