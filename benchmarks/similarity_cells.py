@@ -12,7 +12,7 @@ from quality_plan import VARIANTS as CHANGES
 from quality_plan import WHOLE
 from similarity_costs import NO_PREVIEW, kept_concept
 from similarity_plan import BASE, BREAK_A_SCENE, RESIDUALS, Budget, Case, cases_of
-from similarity_runs import decoded, kept_pictures
+from similarity_runs import checkpoint_digest, decoded, kept_pictures
 from torch import Tensor
 
 from conceptloom.attention.lag import LagConfig
@@ -22,7 +22,7 @@ from conceptloom.methods.break_a_scene import learn_scene
 from conceptloom.methods.personalized_residuals import Localised, learn_residuals, sample_lag
 from conceptloom.samplers.ddim import sample_ddim, seeded_noise
 from conceptloom.training.concept import Concept, stacked
-from conceptloom.training.keys import content_key, model_digest
+from conceptloom.training.keys import content_key
 from conceptloom.training.scene import ConceptScene
 from conceptloom.training.session import Learned
 
@@ -63,7 +63,7 @@ def lesson_of(
     given = {"images": [picture.image for picture in scene.images], "masks": masks}
     asked = [case.prompt for case in cases]
     settings = [str(host.dtype), seed, asdict(budget), dict(scene.words), asked]
-    key = content_key(model_digest(host), settings, given)[:12]
+    key = content_key(checkpoint_digest(host), settings, given)[:12]
     return Lesson(scene, method, cases, cells / method / f"{name}-{key}")
 
 

@@ -24,7 +24,7 @@ from similarity_clic_plan import (
     variant,
 )
 from similarity_costs import NO_PREVIEW, kept_concept
-from similarity_runs import decoded, kept_pictures
+from similarity_runs import checkpoint_digest, decoded, kept_pictures
 from torch import Tensor
 
 from conceptloom.host.diffusers import DiffusersHost
@@ -32,7 +32,7 @@ from conceptloom.methods.clic import learn_detail
 from conceptloom.samplers.editing import EditConfig, Region, edit_latents
 from conceptloom.samplers.masks import composited
 from conceptloom.training.concept import Stack, stacked
-from conceptloom.training.keys import content_key, model_digest
+from conceptloom.training.keys import content_key
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -143,7 +143,7 @@ def work_of(
 
     A source that several pairs have is one file.
     """
-    source, target, model = pair.source, pair.target, model_digest(host)
+    source, target, model = pair.source, pair.target, checkpoint_digest(host)
     config = asdict(taught_config(budget, source))
     learning = [str(host.dtype), config, asdict(budget.loop), dict(source.scene.words)]
     taught = content_key(model, learning, {"image": source.image, "mask": source.mask})

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.host.ports import Host
+from conceptloom.training.keys import model_digest
+from conceptloom.vision.residence import digest_of
 
 ROOT = Path(__file__).resolve().parent.parent
 CELLS = ROOT / "runs" / "similarity"
@@ -71,6 +73,11 @@ def measures_of(options: argparse.Namespace, device: str) -> Measures:
     """All networks that were named."""
     clip, dino = Clip(options.clip, device), Dino(options.dino, device)
     return Measures(clip, dino, cutter_of(options, device))
+
+
+def checkpoint_digest(host: DiffusersHost) -> str:
+    """Tells two checkpoints apart, also two that differ in their VAE alone."""
+    return f"{model_digest(host)} {digest_of('vae', [host.vae])}"
 
 
 def decoded(host: Host, latents: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ from similarity_runs import (
     add_encoder_options,
     add_run_options,
     check_cutter,
+    checkpoint_digest,
     cutter_told,
     measures_of,
     told_run,
@@ -51,7 +52,7 @@ from torch import Tensor
 
 from conceptloom.errors import MaskError
 from conceptloom.host.diffusers import DiffusersHost
-from conceptloom.training.keys import content_key, model_digest
+from conceptloom.training.keys import content_key
 from conceptloom.training.scene import make_scene, resized_scene
 
 
@@ -106,7 +107,7 @@ def key_of(
     ways = {variant: asdict(config) for variant, config in VARIANTS.items()}
     names = [[part.name, part.word] for part in job.every]
     settings = [options.dtype, asdict(budget), job.sentence, names, ways]
-    return content_key(model_digest(host), settings, given)[:12]
+    return content_key(checkpoint_digest(host), settings, given)[:12]
 
 
 def main() -> None:

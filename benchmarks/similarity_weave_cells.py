@@ -11,7 +11,7 @@ from pathlib import Path
 
 from measuring import settle
 from similarity_costs import NO_PREVIEW, kept_concept
-from similarity_runs import kept_pictures
+from similarity_runs import checkpoint_digest, kept_pictures
 from similarity_weave_files import Part, WeaveJob
 from similarity_weave_plan import VARIANTS, Budget, regions_of
 from torch import Tensor
@@ -27,7 +27,7 @@ from conceptloom.methods.concept_weaver import (
 )
 from conceptloom.samplers.sigmas import ddim_sigmas
 from conceptloom.training.concept import Concept
-from conceptloom.training.keys import content_key, model_digest
+from conceptloom.training.keys import content_key
 from conceptloom.training.session import Learned
 
 Masks = Mapping[str, Tensor]  # name of a concept -> its region [H, W]
@@ -73,7 +73,7 @@ class Weaver:
     def _file_of(self, part: Part) -> Path:
         images = {"images": [picture.image for picture in part.taught.images]}
         settings = [str(self._host.dtype), asdict(self._budget.bank), part.name, part.word]
-        key = content_key(model_digest(self._host), settings, images)[:12]
+        key = content_key(checkpoint_digest(self._host), settings, images)[:12]
         return self._cells / f"{part.name}-{key}.concept.safetensors"
 
     @property
