@@ -36,7 +36,7 @@ from similarity_cells import LORA, Lesson, files_of, lesson_of, pictures, varian
 from similarity_costs import cost_lines, costs_of
 from similarity_measures import MaskFormer, Measures
 from similarity_page import measured, page
-from similarity_plan import BREAK_A_SCENE, PAPER_TIMES, PROMPTS, full_budget, quick_budget
+from similarity_plan import BREAK_A_SCENE, PAPER_TIMES, PROMPTS, cases_of, full_budget, quick_budget
 from similarity_runs import (
     add_cutter_options,
     add_encoder_options,
@@ -89,7 +89,7 @@ def scenes_of(folder: Path) -> dict[str, ConceptScene]:
 def main() -> None:
     options = arguments()
     scenes, method = scenes_of(options.scenes), options.method
-    check(measures_of(options, "cpu"), scenes)
+    check(measures_of(options, "cpu"), scenes, method)
     host = open_model(options)
     side = options.resolution or picture_side(host)
     if method == BREAK_A_SCENE:  # residuals are learned from squares cut out of the pictures
@@ -119,8 +119,8 @@ def main() -> None:
     write_results("\n".join([text, *cost_lines(costs, PAPER_TIMES[method]), ""]), options)
 
 
-def check(measures: Measures, scenes: Mapping[str, ConceptScene]) -> None:
-    """Say before hours of learning what would be in the way of measuring.
+def check(measures: Measures, scenes: Mapping[str, ConceptScene], method: str) -> None:
+    """Say before hours of learning what would be in the way of measuring: measure a taught picture.
 
     Raises:
         ConfigError: the segmenter does not know a class word.
@@ -128,6 +128,9 @@ def check(measures: Measures, scenes: Mapping[str, ConceptScene]) -> None:
     if isinstance(measures.cutter, MaskFormer):
         for word in {word for scene in scenes.values() for word in scene.words.values()}:
             measures.cutter.label_of(word)
+    scene = next(iter(scenes.values()))
+    case = list(cases_of(method, scene.words))[-1]  # with Break-A-Scene, all concepts together
+    measured(measures, scene, [(case, scene.images[0].image[None])])
 
 
 def check_sizes(scenes: Mapping[str, ConceptScene], side: int, multiple: int) -> None:

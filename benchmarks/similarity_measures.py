@@ -50,7 +50,9 @@ def opened(kind: Any, where: str, *, weights: bool = True) -> Any:
     if Path(where).is_dir() or where.startswith((".", "/", "~")):
         found = from_folder(kind, Path(where), torch.float32 if weights else None)
     else:
-        found = kind.from_pretrained(where, **({"use_safetensors": True} if weights else {}))
+        # Told nothing, transformers 5 keeps the precision of the file; older ones open in float32.
+        given = {"use_safetensors": True, "torch_dtype": torch.float32} if weights else {}
+        found = kind.from_pretrained(where, **given)
     return found.eval().requires_grad_(False) if weights else found
 
 

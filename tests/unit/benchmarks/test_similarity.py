@@ -21,7 +21,7 @@ transformers = pytest.importorskip("transformers")
 import similarity  # noqa: E402
 import similarity_cells  # noqa: E402
 from similarity_cells import LAG, LORA  # noqa: E402
-from similarity_measures import Clip, Dino, MaskFormer, Words, on_black  # noqa: E402
+from similarity_measures import Clip, Dino, MaskFormer, Words, on_black, opened  # noqa: E402
 from similarity_page import (  # noqa: E402
     CLIP_I,
     CLIP_T,
@@ -379,15 +379,47 @@ def test_what_is_in_the_way_of_measuring_is_told_before_anything_is_learned(
 
 
 def test_words_that_maskformer_does_not_know_are_told_before_anything_is_learned(
-    maskformer: Path,
+    folders: Path, maskformer: Path
 ) -> None:
     def scene(word: str) -> ConceptScene:
         return make_scene([picture()], {"it": [half()]}, {"it": word})
 
-    measures = Measures(None, None, MaskFormer(str(maskformer), "cpu"))
-    similarity.check(measures, {"known": scene("cat")})
+    encoders = Clip(str(folders / "clip"), "cpu"), Dino(str(folders / "dino"), "cpu")
+    measures = Measures(*encoders, MaskFormer(str(maskformer), "cpu"))
+    similarity.check(measures, {"known": scene("cat")}, BREAK_A_SCENE)
+    both = {"known": scene("cat"), "strange": scene("swirl")}
     with pytest.raises(ConfigError, match="swirl"):
-        similarity.check(measures, {"known": scene("cat"), "strange": scene("swirl")})
+        similarity.check(measures, both, BREAK_A_SCENE)
+
+
+@pytest.mark.parametrize("broken", ["clip", "dino", "cutter"])
+def test_networks_are_tried_before_anything_is_learned(broken: str, folders: Path) -> None:
+    class Broken:
+        def of_images(self, *_: object, **more: object) -> None:
+            raise RuntimeError("shapes do not fit")
+
+        cut = of_images
+
+    found = {"clip": Clip(str(folders / "clip"), "cpu"), "dino": Dino(str(folders / "dino"), "cpu")}
+    with pytest.raises(RuntimeError, match="do not fit"):
+        similarity.check(
+            Measures(**{**found, broken: Broken()}), {"one": scene_of(picture())}, RESIDUALS
+        )
+
+
+def test_names_on_the_hub_are_opened_in_float32_whatever_was_saved(
+    folders: Path, tmp_path: Path
+) -> None:
+    class Hub:
+        """Has what it is asked for in half the precision."""
+
+        @staticmethod
+        def from_pretrained(name: str, **given: object) -> torch.nn.Module:
+            return transformers.ViTModel.from_pretrained(tmp_path / name, **given)
+
+    whole = transformers.ViTModel.from_pretrained(folders / "dino")
+    whole.to(torch.bfloat16).save_pretrained(tmp_path / "dino-vitb16")
+    assert opened(Hub, "dino-vitb16").dtype == torch.float32
 
 
 def test_pictures_of_unequal_size_are_told_before_anything_is_learned(
