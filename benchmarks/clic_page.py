@@ -76,7 +76,8 @@ def page(cells: Cells, budget: Budget, n_seeds: int, command: str, digest: str, 
         "## Does the whole method win?",
         "",
         "Against each variant, on the measures that the paper says the part serves: mean gain of "
-        "the whole method over the same cells, ± standard error.",
+        "the whole method over the same cells, ± standard error over the pairs, whose seeds are "
+        "averaged first.",
         "",
         "| variant | measure | gain | verdict |",
         "|---|---|---|---|",

@@ -80,7 +80,8 @@ def page(
         "",
         "## Adaptive negatives against the others",
         "",
-        "Gain of adaptive negatives over the same categories and seeds, ± standard error.",
+        "Gain of adaptive negatives over the same categories and seeds, ± standard error over the "
+        "categories, whose seeds are averaged first.",
         "",
         "| against | measure | gain | verdict |",
         "|---|---|--:|---|",

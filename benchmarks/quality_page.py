@@ -45,7 +45,8 @@ def page(cells: Cells, budget: Budget, n_seeds: int, command: str, digest: str) 
     lines += ["", "## Does the whole method win?", ""]
     lines += [
         "Against each variant, on the measure that the paper's ablation (Sec. 5.2) says the part "
-        "serves: mean gain of the whole method over the same cells, ± standard error.",
+        "serves: mean gain of the whole method over the same cells, ± standard error over the "
+        "scenes, whose seeds are averaged first.",
         "",
         "| part switched off | measure | gain | verdict |",
         "|---|---|---|---|",

@@ -15,6 +15,7 @@ import torch
 
 from conceptloom.cli.measures import mean
 
+DUST = 1e-9  # what is left of a sum that is zero
 Cells = Mapping[tuple[str, int, str], Mapping[str, Sequence[float]]]
 
 
@@ -62,10 +63,19 @@ def cell_means(cells: Cells, variant: str, measure: str) -> dict[tuple[str, int]
 
 
 def compared(cells: Cells, whole: str, variant: str, measure: Measure) -> tuple[float, float, int]:
-    """By how much `whole` is better: mean and standard error over the same cells, and how many."""
+    """By how much `whole` is better: mean and standard error over what was learned, and how much
+    that is.
+
+    Seeds of one thing are averaged first: they resemble each other, and however many there are,
+    they say nothing of other things.
+    """
     ours, theirs = (cell_means(cells, name, measure.key) for name in (whole, variant))
     sign = 1 if measure.is_better_high else -1
-    gains = [sign * (ours[key] - theirs[key]) for key in ours if key in theirs]
+    of_thing: dict[str, list[float]] = {}
+    for key in ours:
+        if key in theirs:
+            of_thing.setdefault(key[0], []).append(sign * (ours[key] - theirs[key]))
+    gains = [mean(of_seeds) for of_seeds in of_thing.values()]
     error = statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else float("nan")
     return mean(gains), error, len(gains)
 
@@ -126,6 +136,8 @@ def verdict_of(gain: float, error: float) -> str:
     """Plain words; two standard errors count as sure."""
     if gain == error == 0:
         return "**cannot tell**: all cells are alike, at the floor or ceiling of the measure"
+    if abs(gain) < DUST:
+        return "no difference"
     if gain > 2 * error:
         return "the whole method is better"
     if gain < -2 * error:

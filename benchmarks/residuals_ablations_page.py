@@ -52,7 +52,8 @@ def page(
         "The paper varies its training (Table 3), the class word (Table 4) and the rank (Table 5). "
         "Its values could not be read, so its claims are compared here and not its numbers. "
         "Tables: mean over the cells (object, seed) and, in brackets, by how much the first row is "
-        "better over the cells that both have, ± standard error; bold beyond two of them.",
+        "better over the cells that both have, ± standard error over the objects, whose seeds are "
+        "averaged first; bold beyond two of them.",
         "",
         "## What it means for the paper's claims",
         "",

@@ -38,7 +38,7 @@ MEASURES = (
 CLAIMS = (
     Claim("The background is the one that was asked for", LAG, PLAIN, "background"),
     Claim("What is not the concept stays with the base model", LAG, PLAIN, "changed"),
-    Claim("Other objects are still drawn", LAG, PLAIN, "other"),
+    Claim("Other objects are lost less often", LAG, PLAIN, "other"),
     Claim("The concept keeps its identity", LAG, PLAIN, "likeness"),
     Claim("The same, as the oracle judges it", LAG, PLAIN, "identity"),
     Claim("Stacked concepts are both there", LAG, PLAIN, "likeness of both"),
@@ -95,8 +95,8 @@ def page(cells: Cells, budget: Budget, wanted: int, command: str, digest: str) -
         "",
         "## What it means for the paper's claims",
         "",
-        "By how much LAG is better than the plain LoRA of the same cell, ± standard error; holds "
-        "and fails are beyond two of them.",
+        "By how much LAG is better than the plain LoRA of the same cell, ± standard error over "
+        "what was learned, whose seeds are averaged first; holds and fails are beyond two of them.",
         "",
         "| claim | measured by | gain of LAG | here |",
         "|---|---|--:|---|",

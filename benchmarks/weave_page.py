@@ -34,7 +34,8 @@ def page(cells: Cells, budget: Budget, seeds: int, taught: int, command: str, di
         f"{budget.jobs} templates of 2, 3 and 4 objects, {seeds} arrangement(s) each. Concepts: "
         f"personalized residuals, {budget.teaching_steps} steps from {taught} pictures, "
         f"each alone; {budget.sampling_steps} sampling steps. Gain: by how much the whole method "
-        "is better over the same cells, ± standard error; bold beyond two of them.",
+        "is better over the same cells, ± standard error over the templates, whose "
+        "arrangements are averaged first; bold beyond two of them.",
         "",
         *table_with_gains(cells, WHOLE, VARIANTS, MEASURES),
         "",

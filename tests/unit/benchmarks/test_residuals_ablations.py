@@ -130,10 +130,10 @@ def told(found: Cells, what: dict[str, Trained]) -> list[str]:
 
 def test_the_page_compares_the_same_cells_and_leaves_out_what_is_not_there() -> None:
     found: Cells = {}
-    for seed, (low, high) in enumerate([(0.2, 0.5), (0.3, 0.6)]):
-        found["split", seed, RATIOS[0.01]] = row(low)
-        found["split", seed, RATIOS[0.05]] = row(high)
-    found["split", 2, RATIOS[0.05]] = row(0.0)  # without a partner: does not count in gains
+    for thing, low, high in [("split", 0.2, 0.5), ("flower", 0.3, 0.6)]:
+        found[thing, 0, RATIOS[0.01]] = row(low)
+        found[thing, 0, RATIOS[0.05]] = row(high)
+    found["split", 1, RATIOS[0.05]] = row(0.0)  # without a partner: does not count in gains
     lines = told(found, {RATIOS[0.05]: Trained([3, 6], 7296, 128)})
     claims = [line for line in lines if line.startswith("| A ratio of 0.05 gets more")]
     assert claims == [
