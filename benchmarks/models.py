@@ -53,10 +53,7 @@ PRESETS = {
         vocabulary=1000,
         remark=(
             "This UNet has the eight heads of Stable Diffusion 1 at a fifth of its width: heads of "
-            "8 channels in place of 40. On a CPU, attention and its backward pass are then about "
-            "four fifths of a step of ours, whatever is trained, which leaves the smaller scopes "
-            "little to save. K/V need no gradient below the first cross-attention; low-rank goes "
-            "back through the self-attention before it too, one of the five dearest."
+            "8 channels in place of 40, whose attention is dear on a CPU."
         ),
     ),
     "sd15": Preset(
