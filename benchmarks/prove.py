@@ -8,7 +8,7 @@
 Reads numbers and verdicts off the pages in `docs/results`, runs the tests that exact claims stand
 on (those of the nodes inside of ComfyUI, where there is one), and writes which claims are met,
 missed or not sure. `--measure` writes the pages anew with the commands of README's table; what a
-benchmark has finished before, it does not compute again.
+benchmark has finished before (below `runs/`), it does not compute again.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ FOUND = ROOT / "runs" / "prove" / "tests.json"  # what the tests of the last run
 IN_COMFYUI = ("beside_core", "residuals_step")  # benchmarks that need its Python
 PROGRAM = re.compile(r"\| \[.*?\]\(docs/results/(\w+)\.md\) \| `python (.+?)` \|")
 MEANING = """\
-*met*: the number keeps what was promised, the verdict is beyond two standard errors, or every case
-of the tests passes. *not sure*: the difference is within two standard errors. *missed*: the number
-or the verdict says the opposite. *not measured*: what it needs is not here."""
+*met*: the number keeps what was promised, the verdict is beyond two standard errors, or every
+test passes and no case of it fails. *not sure*: the difference is within two standard errors.
+*missed*: the number or the verdict says the opposite. *not measured*: what it needs is not here."""
 
 
 def arguments() -> argparse.Namespace:
@@ -128,7 +128,7 @@ def page(findings: Mapping[str, Sequence[Finding]], not_measured: Sequence[str] 
 
 
 def _explained(finding: Finding) -> str:
-    why = finding.why or f"see [{finding.source}]({finding.source}.md)"
+    why = finding.why or f"see {', '.join(_links(finding.source))}"
     return f"* {finding.says}: {finding.found}; {why}."
 
 
