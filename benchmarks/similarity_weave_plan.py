@@ -31,14 +31,17 @@ VARIANTS: dict[str, WeaveConfig] = {
     WHOLE: WeaveConfig(),
     "without suppression": WeaveConfig(suppression=0.0),
     "without injection": WeaveConfig(resnet_until=0.0, attention_until=0.0),
-    MERGED: WeaveConfig(),
+    # Nothing but the merged model: pushed away from the base model it would be half a weave.
+    MERGED: WeaveConfig(suppression=0.0),
     MASKED: WeaveConfig(resnet_until=0.0, attention_until=0.0, mixing=Mixing.SCORES),
     BASE: WeaveConfig(),
 }
 NOTES = {
-    MERGED: "all differences added up in one model, all names in one prompt, same injection; the "
-    "paper's Custom Diffusion merges by an optimisation instead",
-    MASKED: "the merged model, a prompt for each region, predictions mixed by masks; no injection",
+    MERGED: "all differences added up in one model, all names in one prompt, same injection, no "
+    "suppression; the negative prompt is the base model's; the paper's Custom Diffusion merges by "
+    "an optimisation instead",
+    MASKED: "the merged model, a prompt for each region, predictions mixed by masks; no injection; "
+    "the negative prompt is the base model's, and so is the background where no concept is for it",
     BASE: "the same weave with class words and no concept",
 }
 # Concept Weaver, digests of its Table 1: CLIP text similarity, CLIP image similarity.

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,14 @@ from weave_merging import merged_concept, named_sentence
 from weave_plan import JOBS
 
 from conceptloom.errors import ImageError, InputError, MaskError, PromptError
+from conceptloom.methods.concept_weaver import InversionConfig, make_template, weave
+from conceptloom.samplers.sigmas import ddim_sigmas, euler_step, noise_at
 from conceptloom.tinyworld.concepts import concept_scene
-from conceptloom.training.concept import Change, Concept, Diff, LowRank
+from conceptloom.training.adapters import Scope, scope_weight_names
+from conceptloom.training.concept import Change, Concept, Diff, LowRank, weight_edits
 from conceptloom.training.scene import make_scene
 
+from ..tiny_models import tiny_host
 from .tiny_encoders import save_encoders
 
 WORDS = {"my-bullseye": "blue circle", "my-split": "green square"}
@@ -157,6 +162,33 @@ def test_every_variant_reads_its_own_prompts() -> None:
     assert all(r.concept is None for r in regions_of(job, masks, bank, BASE).parts)
     merged = {id(r.concept) for r in regions_of(job, masks, bank, MERGED).parts}
     assert len(merged) == 1
+
+
+def test_merged_concepts_draw_what_one_model_with_all_of_them_draws() -> None:
+    host, (job, masks, bank) = tiny_host(), two_dogs()
+    draw = torch.Generator().manual_seed(0)
+    names = scope_weight_names(host.weight_names(), Scope.CROSS_ATTENTION_KV)
+    for name, learned in bank.items():
+        handle = {e: torch.randn(1, width, generator=draw) for e, width in host.encoders.items()}
+        changes: dict[str, Change] = {
+            weight: Diff(0.1 * torch.randn(host.weight(weight).shape, generator=draw))
+            for weight in names
+        }
+        bank[name] = replace(
+            learned, handles={name: handle}, weights=changes, base=host.fingerprint
+        )
+    sigmas, once = ddim_sigmas(host.schedule, 2), InversionConfig(refinements=0)
+    template = make_template(host, job.template[None], job.sentence, sigmas, once)
+    regions = regions_of(job, masks, bank, MERGED)
+    plain = replace(VARIANTS[MERGED], cfg=1.0, resnet_until=0.0, attention_until=0.0)
+    woven = weave(host, template, regions, plain).latent
+
+    merged, point = merged_concept(list(bank.values())), template.trajectory[:1]
+    with host.edited(weight_edits(merged), trainable=False), torch.no_grad():
+        prompt = host.encode_prompt(regions.parts[0].prompt, merged.handles)
+        for sigma, following in pairwise(sigmas.tolist()):
+            point = euler_step(point, noise_at(host, point, sigma, [prompt]), sigma, following)
+    torch.testing.assert_close(woven, point, rtol=1e-4, atol=1e-4)
 
 
 def test_a_background_is_learned_and_woven_but_has_no_crop() -> None:
