@@ -116,7 +116,8 @@ class Work:
 def edited(work: Work, stack: Stack, config: EditConfig, count: int) -> Tensor:
     """[count, H, W, 3] of the target with the concept under its mask; the base model if none.
 
-    All share the noise of their number, whatever the concept and the settings.
+    All share the noise of their number, whatever the concept and the guidance. Of another t_start
+    only the first: noise is drawn step by step.
     """
     host, target = work.host, work.pair.target
     text = prompt_of(work.budget, target) if stack.handles else plain_of(target)

@@ -146,8 +146,9 @@ def page(
         "## Does it follow what it is told?",
         "",
         "Guidance should pull the word in and the detail with it; a later t_start should keep more "
-        "of the target, and bring less of the detail. A series is one picture of one pair, with "
-        "the same noise for every value.",
+        "of the target, and bring less of the detail. A series is one picture of one pair. Every "
+        "eta has the same noise in every step; values of t_start share only the noise that they "
+        "begin with, and all later steps have other noise.",
     ]
     for sweep in sweeps:
         lines += ["", *sweep.lines()]
