@@ -12,12 +12,12 @@ them have is learned once.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from similarity_folders import document_of, each_folder
 from torch import Tensor
 
 from conceptloom.cli.picture_files import read_image, read_mask
@@ -74,11 +74,7 @@ def pairs_of(folder: Path) -> dict[str, Pair]:
     Raises:
         InputError: there is none, or one is not as the top of this file shows it.
     """
-    found = {file.parent.name: pair_of(file) for file in sorted(folder.glob(f"*/{PAIR_FILE}"))}
-    if not found:
-        told = "the top of similarity_clic_files.py shows one"
-        raise InputError(f"{folder} holds no folder with a {PAIR_FILE}; {told}.")
-    return found
+    return each_folder(folder, PAIR_FILE, pair_of, "similarity_clic_files.py")
 
 
 def pair_of(file: Path) -> Pair:
@@ -88,10 +84,7 @@ def pair_of(file: Path) -> Pair:
         InputError: it is not as the top of this file shows it, a picture cannot be read, or a mask
             is empty or of another aspect than its picture.
     """
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file} is not JSON: {error}.") from error
+    document = document_of(file)
     try:
         source, target = (_side(document[name], file.parent) for name in ("source", "target"))
     except (KeyError, TypeError, AttributeError) as error:

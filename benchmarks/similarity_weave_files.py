@@ -18,13 +18,13 @@ whole taught pictures are taken. `background` may be left out.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from similarity_folders import document_of, each_folder
 from torch import Tensor
 
 from conceptloom.cli.picture_files import read_image, read_mask
@@ -78,11 +78,7 @@ def weaves_of(folder: Path) -> dict[str, WeaveJob]:
     Raises:
         InputError: there is none, or one is not as the top of this file shows it.
     """
-    found = {file.parent.name: weave_of(file) for file in sorted(folder.glob(f"*/{WEAVE_FILE}"))}
-    if not found:
-        told = "the top of similarity_weave_files.py shows one"
-        raise InputError(f"{folder} holds no folder with a {WEAVE_FILE}; {told}.")
-    return found
+    return each_folder(folder, WEAVE_FILE, weave_of, "similarity_weave_files.py")
 
 
 def weave_of(file: Path) -> WeaveJob:
@@ -91,10 +87,7 @@ def weave_of(file: Path) -> WeaveJob:
     Raises:
         InputError: it is not as the top of this file shows it, or a picture cannot be read.
     """
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file} is not JSON: {error}.") from error
+    document = document_of(file)
     try:
         parts = [_part(name, of, file) for name, of in document["concepts"].items()]
         behind = document.get("background")
