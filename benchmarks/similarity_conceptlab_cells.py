@@ -17,6 +17,7 @@ from similarity_conceptlab_plan import (
     NOUNS,
     PROMPT,
     PROMPTED,
+    SAMPLING,
     TEXT,
     Budget,
     Cell,
@@ -27,7 +28,7 @@ from similarity_runs import kept_pictures
 from torch import Tensor
 
 from conceptloom.host.ports import HandleVectors
-from conceptloom.methods.conceptlab import ConceptLabConfig, invent
+from conceptloom.methods.conceptlab import invent
 from conceptloom.vision.painters import DecoderPainter
 from conceptloom.vision.ports import ConceptSpace, PriorSampling, Questions
 from conceptloom.vision.prior import DiffusionPrior
@@ -92,7 +93,7 @@ class Networks:
             cast(DiffusionPrior, prior),
             self.decoder,
             self.prior.device,
-            sampling=replace(ConceptLabConfig().sampling, negative=negative),
+            sampling=replace(SAMPLING, negative=negative),
             steps=budget.decoder_steps,
             cfg=7.5,
             size=(budget.side, budget.side),
@@ -133,7 +134,7 @@ def file_of(networks: Networks, cell: Cell, budget: Budget) -> str:
     asked = networks.questions if cell.variant == ADAPTIVE else None
     settings = [
         PROMPT,
-        asdict(ConceptLabConfig().sampling),  # of the pictures, see `Networks.painter`
+        asdict(SAMPLING),
         asdict(learned) if learned else None,
         asked.name if asked else "",
     ]

@@ -80,13 +80,17 @@ GIVEN, ADAPTIVE, TEXT = "given pair", "given pair and answers", "in text space"
 PROMPTED, WORDS = "negative prompt", "words alone"
 LEARNED = (GIVEN, ADAPTIVE, TEXT)
 VARIANTS = (*LEARNED, PROMPTED, WORDS)
+SAMPLING = ConceptLabConfig().sampling  # of every variant's pictures
 NOTES = {
     GIVEN: "ConceptLab with the pair as its negatives, nobody is asked; the paper's protocol",
-    ADAPTIVE: "the same, and what BLIP-2 sees in the pictures is added",
-    TEXT: "the paper's CLIP-ConceptLab: the text encoder's feature in place of the prior's, the "
-    "pair as negatives",
+    ADAPTIVE: "the same, and what BLIP-2 sees in the pictures is added; an answer that comes again "
+    "is left out, where the official code adds it once more",
+    TEXT: "after the paper's CLIP-ConceptLab: the text encoder's feature in place of the prior's, "
+    "the pair as negatives; both clamps are off, for they are for picture embeddings",
     PROMPTED: "nothing is learned; prior and decoder draw the category with the pair as negative "
-    "prompt, as the paper's Kandinsky baseline",
+    "prompt, after the paper's Kandinsky baseline; the prior as in learning, "
+    f"{SAMPLING.steps} steps at guidance {SAMPLING.guidance:g}, and one embedding of the pair for "
+    "all pictures of a cell",
     WORDS: "nothing is learned; the category's own words",
 }
 MEASURES = (
