@@ -28,15 +28,23 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from base_model import open_model, picture_side
-from similarity_cells import LORA, Lesson, files_of, lesson_of, pictures, variants_of
+from similarity_cells import LAG, LORA, Lesson, files_of, lesson_of, pictures, variants_of
 from similarity_costs import cost_lines, costs_of
 from similarity_measures import MaskFormer, Measures
-from similarity_page import measured, page
-from similarity_plan import BREAK_A_SCENE, PAPER_TIMES, PROMPTS, cases_of, full_budget, quick_budget
+from similarity_page import measured, page, pooled
+from similarity_plan import (
+    BREAK_A_SCENE,
+    PAPER_TIMES,
+    PROMPTS,
+    RESIDUALS,
+    cases_of,
+    full_budget,
+    quick_budget,
+)
 from similarity_runs import (
     add_cutter_options,
     add_encoder_options,
@@ -51,6 +59,8 @@ from similarity_tables import Row
 
 from conceptloom.cli.scene_files import SCENE_FILE, scene_from_folder
 from conceptloom.errors import ImageError, InputError
+from conceptloom.methods.personalized_residuals import residuals_of
+from conceptloom.training.concept_file import load_concept
 from conceptloom.training.scene import ConceptScene, resized_scene
 
 
@@ -104,10 +114,15 @@ def main() -> None:
             print(f"{name}, {variant}: {count} prompts", flush=True)
     measures = measures_of(options, options.device)
     rows: dict[str, dict[str, Row]] = {variant: {} for variant in variants}
+    elsewhere: dict[str, dict[str, Row]] = {variant: {} for variant in variants}
     for name, lesson in lessons.items():
         for variant in variants:
             drawn = pictures(host, lesson, variant, budget, options.seed)
-            rows[variant][name] = measured(measures, lesson.scene, drawn)
+            found = measured(measures, lesson.scene, drawn)
+            rows[variant][name] = pooled(found)
+            elsewhere[variant][name] = pooled(
+                row for (case, _), row in zip(drawn, found, strict=True) if case.elsewhere
+            )
     costs = {
         variant: costs_of(path for lesson in lessons.values()
                           for path in files_of(lesson, variant).values())
@@ -115,7 +130,10 @@ def main() -> None:
     }  # fmt: skip
     networks = f"CLIP `{options.clip}`, DINO `{options.dino}`, masks by {cutter_told(options)}."
     told = told_run(options, host, side, networks)
-    text = page(rows, method, budget, told, shlex.join(sys.argv), options.device)
+    if method == RESIDUALS:
+        told.append(numbers_told(path for lesson in lessons.values()
+                                 for path in files_of(lesson, LAG).values()))  # fmt: skip
+    text = page(rows, elsewhere, method, budget, told, shlex.join(sys.argv), options.device)
     write_results("\n".join([text, *cost_lines(costs, PAPER_TIMES[method]), ""]), options)
 
 
@@ -148,6 +166,16 @@ def check_sizes(scenes: Mapping[str, ConceptScene], side: int, multiple: int) ->
             resized_scene(scene, side, multiple)
         except ImageError as error:
             raise ImageError(f"{name}: {error}") from error
+
+
+def numbers_told(paths: Iterable[Path]) -> str:
+    """How many numbers the residuals of these concepts hold, for a page."""
+    counts = {
+        sum(up.numel() + down.numel() for up, down in residuals_of(load_concept(path)).values())
+        for path in paths
+    }
+    counted = ", ".join(f"{count:,}" for count in sorted(counts))
+    return f"Residuals of a concept: {counted} numbers (the paper: 1.2 million on SD 1.4)."
 
 
 if __name__ == "__main__":

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import permutations
 
 import torch
 from quality_tables import Measure
+from similarity_cells import LAG, LORA
 from similarity_measures import Measures, on_black
 from similarity_plan import BASE, BREAK_A_SCENE, PROMPTS, Budget, Case
 from similarity_tables import SPREAD, Row, Rows, gain_table, head, table
@@ -38,15 +39,19 @@ MEANINGS = """\
   one class word each counts for another concept, matched so that together they are likest."""
 
 
-def measured(measures: Measures, scene: ConceptScene, drawn: Sequence[tuple[Case, Tensor]]) -> Row:
-    """What the pictures of a scene give.
+def measured(
+    measures: Measures, scene: ConceptScene, drawn: Sequence[tuple[Case, Tensor]]
+) -> list[Row]:
+    """What the pictures of a scene give, for each case.
 
     Args:
         drawn: pictures [n, H, W, 3] of each case.
     """
-    row: dict[str, list[float]] = {name: [] for name in COLUMNS}
+    rows: list[Row] = []
     references = {name: References(measures, scene, name) for name in scene.names}
     for case, images in drawn:
+        row: dict[str, list[float]] = {name: [] for name in COLUMNS}
+        rows.append(row)
         seen, features = measures.clip.of_images(images), measures.dino.of_images(images)
         row[CLIP_T] += (seen @ measures.clip.of_texts([case.plain])[0]).tolist()
         taught = [references[name] for name in case.names]
@@ -64,7 +69,13 @@ def measured(measures: Measures, scene: ConceptScene, drawn: Sequence[tuple[Case
                          if of == word and mask is not None]  # fmt: skip
                 its = [r.masked for of, r in zip(words, taught, strict=True) if of == word]
                 row[MASKED] += likest(alone, its)
-    return row
+    return rows
+
+
+def pooled(rows: Iterable[Row]) -> Row:
+    """All that several cases gave."""
+    every = list(rows)
+    return {column: [number for row in every for number in row[column]] for column in COLUMNS}
 
 
 def likest(objects: Sequence[Tensor], taught: Sequence[Tensor]) -> list[float]:
@@ -104,6 +115,7 @@ class References:
 
 def page(
     rows: Rows,
+    elsewhere: Rows,
     method: str,
     budget: Budget,
     told: Sequence[str],
@@ -114,6 +126,7 @@ def page(
 
     Args:
         rows: variant -> scene -> what its pictures gave.
+        elsewhere: the same of the prompts that ask for another background alone.
         told: lines on model, encoders and segmenter.
     """
     scenes = len(next(iter(rows.values())))
@@ -134,8 +147,32 @@ def page(
         MEANINGS,
         "",
         *_ablations(rows),
+        *_localising(rows, elsewhere),
     ]
     return "\n".join(lines)
+
+
+def _localising(rows: Rows, elsewhere: Rows) -> list[str]:
+    """What it is good for that residuals work only where the object is."""
+    if not {LAG, LORA} <= set(rows):
+        return []
+    measures = [Measure(column, column, "") for column in COLUMNS]
+    every, places = (
+        list(gain_table(of, LAG, {LORA: told}, measures, "prompts"))
+        for of, told in ((rows, "all"), (elsewhere, "another background, the object as it is"))
+    )
+    return [
+        "## What localising is good for",
+        "",
+        "By how much LAG is better than the same residuals added everywhere: mean over the same "
+        "scenes ± standard error, bold beyond two standard errors. It is meant for residuals that "
+        "have learned the background too: CLIP-T should gain by it. CLIP-I and DINO of whole "
+        "pictures count such a background as likeness.",
+        "",
+        *every,
+        places[-1],
+        "",
+    ]
 
 
 def _ablations(rows: Rows) -> list[str]:

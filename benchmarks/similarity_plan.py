@@ -47,9 +47,7 @@ _ANYWHERE = (
     "a {} with a blue house in the background",
     "a {} on top of a purple rug in a forest",
 )
-_CHANGED = ("a red {}", "a purple {}", "a shiny {}", "a wet {}", "a cube shaped {}")
-DREAMBOOTH_PROMPTS = (
-    *_ANYWHERE,
+_FURTHER = (
     "a {} with a wheat field in the background",
     "a {} with a tree and autumn leaves in the background",
     "a {} with the Eiffel Tower in the background",
@@ -60,8 +58,9 @@ DREAMBOOTH_PROMPTS = (
     "a {} on top of the sidewalk in a crowded street",
     "a {} on top of a dirt road",
     "a {} on top of a white rug",
-    *_CHANGED,
 )
+_CHANGED = ("a red {}", "a purple {}", "a shiny {}", "a wet {}", "a cube shaped {}")
+DREAMBOOTH_PROMPTS = (*_ANYWHERE, *_FURTHER, *_CHANGED)
 LIVE_PROMPTS = (
     *_ANYWHERE,
     "a {} wearing a red hat",
@@ -76,6 +75,8 @@ LIVE_PROMPTS = (
     "a {} in a purple wizard outfit",
     *_CHANGED,
 )
+# Prompts that ask for another background and leave the object as it is.
+BACKGROUND_PROMPTS = (*BREAK_A_SCENE_PROMPTS, *_ANYWHERE, *_FURTHER)
 LIVE = ("cat", "dog")  # the class words of its animals
 PROMPTS = {BREAK_A_SCENE: BREAK_A_SCENE_PROMPTS, RESIDUALS: DREAMBOOTH_PROMPTS}
 PAPER_TIMES = {
@@ -93,11 +94,13 @@ class Case:
         names: of the concepts that it asks for.
         prompt: with handles, for the method.
         plain: with class words in their place, for the base model and for CLIP.
+        elsewhere: it asks for another background and leaves the object as it is.
     """
 
     names: tuple[str, ...]
     prompt: str
     plain: str
+    elsewhere: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -158,7 +161,7 @@ def cases_of(method: str, words: Mapping[str, str], at_most: int = 25) -> Iterat
             else:
                 handles, plain = [f"<{n}> {words[n]}" for n in names], [words[n] for n in names]
             asked, told = (template.replace(PLACE, " and ".join(x)) for x in (handles, plain))
-            yield Case(names, asked, told)
+            yield Case(names, asked, told, template in BACKGROUND_PROMPTS)
 
 
 def with_article(word: str) -> str:

@@ -31,6 +31,8 @@ from similarity_page import (  # noqa: E402
     Measures,
     likest,
     measured,
+    page,
+    pooled,
 )
 from similarity_plan import (  # noqa: E402
     BASE,
@@ -42,10 +44,13 @@ from similarity_plan import (  # noqa: E402
     full_budget,
     quick_budget,
 )
+from similarity_tables import Row  # noqa: E402
 
 from conceptloom.errors import ConfigError, ImageError, InputError, ModelError  # noqa: E402
 from conceptloom.tinyworld.concepts import concept_scene  # noqa: E402
 from conceptloom.training.adapters import Scope  # noqa: E402
+from conceptloom.training.concept import Concept, LowRank  # noqa: E402
+from conceptloom.training.concept_file import save_concept  # noqa: E402
 from conceptloom.training.phases import WeightPhase  # noqa: E402
 from conceptloom.training.scene import ConceptScene, make_scene  # noqa: E402
 from conceptloom.vision.segmentation import Boxes, Place  # noqa: E402
@@ -131,6 +136,12 @@ class Given:
         return [self._masks.get(word) for word in words]
 
 
+def measured_all(
+    measures: Measures, scene: ConceptScene, drawn: Sequence[tuple[Case, Tensor]]
+) -> Row:
+    return pooled(measured(measures, scene, drawn))
+
+
 def test_clip_t_is_the_cosine_in_the_logits_of_transformers(folders: Path) -> None:
     clip, texts = Clip(str(folders / "clip"), "cpu"), ["a photo of a circle", "grass"]
     model = transformers.CLIPModel.from_pretrained(folders / "clip")
@@ -189,7 +200,7 @@ def test_masked_dino_sees_what_stands_at_the_edge_of_a_wide_photo(folders: Path)
     measures = Measures(*encoders, Given({"cat": mask}))
     scene = make_scene([wide], {"my-cat": [mask]}, {"my-cat": "cat"})
     case = Case(("my-cat",), "a photo of <my-cat>", "a cat")
-    row = measured(measures, scene, [(case, torch.stack([wide, red]))])
+    row = measured_all(measures, scene, [(case, torch.stack([wide, red]))])
     assert row[MASKED][0] == pytest.approx(1, abs=1e-5)
     assert row[MASKED][1] < 0.999
 
@@ -202,7 +213,7 @@ def test_a_drawing_that_is_the_taught_picture_gets_the_best_marks(folders: Path)
     )
     case = Case(("my-cat", "my-mug"), "a photo of <my-cat> and <my-mug>", "a cat and a mug")
     drawings = torch.stack([image, picture(5)])
-    row = measured(measures, scene_of(image), [(case, drawings)])
+    row = measured_all(measures, scene_of(image), [(case, drawings)])
     for column in (CLIP_I, DINO):
         assert row[column][0] == pytest.approx(1, abs=1e-5)
         assert row[column][1] < 0.999
@@ -216,9 +227,9 @@ def test_what_is_not_found_counts_as_not_found_and_not_as_unlike(folders: Path) 
     encoders = Clip(str(folders / "clip"), "cpu"), Dino(str(folders / "dino"), "cpu")
     case = Case(("my-cat", "my-mug"), "", "a cat and a mug")
     drawn = [(case, picture()[None])]
-    row = measured(Measures(*encoders, Given({"cat": half()})), scene_of(picture()), drawn)
+    row = measured_all(Measures(*encoders, Given({"cat": half()})), scene_of(picture()), drawn)
     assert (row[FOUND], len(row[MASKED])) == ([1.0, 0.0], 1)
-    row = measured(Measures(*encoders), scene_of(picture()), drawn)
+    row = measured_all(Measures(*encoders), scene_of(picture()), drawn)
     assert (row[FOUND], row[MASKED]) == ([], [])
 
 
@@ -234,7 +245,7 @@ def test_two_of_one_kind_are_held_against_the_concept_that_each_is_likest(folder
     masks = {"my-cat": [half()], "your-cat": [1 - half()]}
     scene = make_scene([picture()], masks, dict.fromkeys(masks, "cat"))
     case = Case(tuple(masks), "", "a cat and a cat")
-    row = measured(Measures(*encoders, Both()), scene, [(case, picture()[None])])
+    row = measured_all(Measures(*encoders, Both()), scene, [(case, picture()[None])])
     assert row[FOUND] == [1, 1]
     assert row[MASKED] == pytest.approx([1, 1], abs=1e-5)
 
@@ -350,6 +361,39 @@ def test_residuals_ask_for_one_with_its_class_word_under_dreambooths_prompts() -
     assert "a cat in a chef outfit" in animals
     assert [len(things), len(animals)] == [25, 25]
     assert not any("outfit" in text for text in things)
+
+
+def test_prompts_that_only_change_the_background_are_told_from_the_others() -> None:
+    cases = list(cases_of(RESIDUALS, {"my-mug": "mug", "my-cat": "cat"}))
+    mugs, cats = ([c.plain for c in cases if c.elsewhere and w in c.plain] for w in ("mug", "cat"))
+    assert (len(mugs), len(cats)) == (20, 10)
+    assert "a mug on top of a mirror" in mugs
+    assert not {"a red mug", "a cat in a chef outfit", "a wet cat"} & {*mugs, *cats}
+
+
+def test_localising_is_told_for_all_prompts_and_for_another_background() -> None:
+    def row(clip_t: float) -> Row:
+        return {CLIP_T: [clip_t], CLIP_I: [0.5], DINO: [0.5], MASKED: [], FOUND: []}
+
+    every = {LAG: {"one": row(0.3)}, LORA: {"one": row(0.2)}, BASE: {"one": row(0.1)}}
+    places = {**every, LAG: {"one": row(0.45)}}
+    text = page(every, places, RESIDUALS, full_budget(512, 0), [], "", "cpu")
+    everywhere, elsewhere = table_of(text, "against")
+    assert everywhere == f"| {LORA} | +0.100 | +0.000 | +0.000 |  |  | all |"
+    assert elsewhere.startswith(f"| {LORA} | +0.250 |")
+    assert "background" in elsewhere
+
+
+def test_the_numbers_of_residuals_are_those_of_both_factors(tmp_path: Path) -> None:
+    low = LowRank(torch.zeros(64, 16), torch.zeros(16, 64, 1, 1))
+    blocks = [f"unet.input_blocks.{n}.1.proj_out.weight" for n in (1, 2)]
+    for name in ("one", "two"):
+        concept = Concept(
+            handles={name: {"clip_l": torch.zeros(1, 8)}}, weights=dict.fromkeys(blocks, low),
+            base="b", method="personalized_residuals",
+        )  # fmt: skip
+        save_concept(concept, tmp_path / f"{name}.concept.safetensors")
+    assert "concept: 4,096 numbers" in similarity.numbers_told(tmp_path.glob("*.safetensors"))
 
 
 def test_a_concept_without_a_class_word_is_refused(scenes: Path, tmp_path: Path) -> None:
@@ -496,6 +540,10 @@ def test_a_whole_run_writes_its_page_and_is_not_made_again(
     assert names_of(rows) == variants
     assert all(len(re.findall(r"-?[01]\.\d{3}", row)) == 3 for row in rows)  # nothing cuts here
     assert names_of(table_of(text, "learned")) == taught
+    if method == RESIDUALS:
+        (gain, _) = table_of(text, "against")
+        assert len(re.findall(r"[+-]\d\.\d{3}", gain)) == 3
+        assert re.search(r"Residuals of a concept: [\d,]+ numbers", text)
     if more:
         gains = table_of(text, "against")
         assert names_of(gains) == WITHOUT
