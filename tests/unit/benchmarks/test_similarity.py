@@ -396,6 +396,14 @@ def test_the_numbers_of_residuals_are_those_of_both_factors(tmp_path: Path) -> N
     assert "concept: 4,096 numbers" in similarity.numbers_told(tmp_path.glob("*.safetensors"))
 
 
+def test_the_page_of_ablations_tells_that_phase_2_makes_the_steps_of_both() -> None:
+    row: Row = {column: [0.5] for column in (CLIP_T, CLIP_I, DINO, MASKED, FOUND)}
+    rows = {variant: {"one": row} for variant in (BREAK_A_SCENE, *WITHOUT, BASE)}
+    text = page(rows, rows, BREAK_A_SCENE, full_budget(512, 0), [], "", "cpu")
+    assert "Without phase 1 all 800 steps are of phase 2." in text
+    assert names_of(table_of(text, "against")) == WITHOUT
+
+
 def test_a_concept_without_a_class_word_is_refused(scenes: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no folder"):
         similarity.scenes_of(tmp_path)
