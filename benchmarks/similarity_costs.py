@@ -151,15 +151,10 @@ def cost_lines(costs: Mapping[str, Sequence[Cost]], paper: str) -> list[str]:
 
 
 def _step_told(costs: Sequence[Cost]) -> str:
-    """Milliseconds of a step; with the name of its phase where there are several."""
+    """Phases, each with the milliseconds of its step."""
     phases = list(dict.fromkeys(phase for cost in costs for phase in cost.medians))
-    told = {
-        phase: _spread([1000 * cost.medians[phase] for cost in costs if phase in cost.medians])
-        for phase in phases
-    }
-    if len(told) == 1:
-        return told[phases[0]]
-    return "; ".join(f"{phase} {spread}" for phase, spread in told.items())
+    steps = {p: [1000 * cost.medians[p] for cost in costs if p in cost.medians] for p in phases}
+    return "; ".join(f"{phase} {_spread(took)}" for phase, took in steps.items())
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -55,7 +55,7 @@ def test_a_state_that_is_saved_between_two_steps_is_in_the_whole_and_in_no_step(
     cost = clock_that_saw(told, monkeypatch, lambda step: f"all: loss {step}").cost()
     assert (cost.seconds, dict(cost.medians)) == (110, {"all": 2})
     (row,) = cost_lines({"it": [cost]}, "")[-1:]
-    assert row.startswith("| it | 1 | 5 | 2000.0 | 110.0 |")
+    assert row.startswith("| it | 1 | 5 | all 2000.0 | 110.0 |")
 
 
 def test_phases_that_take_unlike_long_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +88,7 @@ def test_the_table_is_of_whole_learnings_and_tells_of_the_others() -> None:
     ]
     stopped = Cost(99, 0, 3, 800, {"all": 33}, gib, "H200")
     lines = cost_lines({"it": [*whole, stopped], "base": []}, "A paper.")
-    assert "| it | 2 | 800 | 13.8 ± 1.8 | 11.0 ± 1.4 | 5.0 ± 1.4 | 3.0 ± 1.4 | H200 |" in lines
+    assert "| it | 2 | 800 | all 13.8 ± 1.8 | 11.0 ± 1.4 | 5.0 ± 1.4 | 3.0 ± 1.4 | H200 |" in lines
     assert not any(line.startswith("| base") for line in lines)
     assert lines[-1].startswith("1 went on from a saved state")
 
