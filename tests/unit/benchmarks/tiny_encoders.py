@@ -1,4 +1,4 @@
-"""CLIP and DINO with random weights, as transformers saves the large ones."""
+"""CLIP, DINO and MaskFormer with random weights, as transformers saves the large ones."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 transformers = pytest.importorskip("transformers")
 
@@ -33,3 +34,34 @@ def save_encoders(folder: Path) -> Path:
         dino.embeddings.patch_embeddings.projection.weight.normal_()
     dino.save_pretrained(folder / "dino")
     return folder
+
+
+def save_maskformer(folder: Path) -> Path:
+    """MaskFormer with three classes."""
+    torch.manual_seed(0)
+    backbone = transformers.SwinConfig(
+        image_size=SIDE, patch_size=4, embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2],
+        window_size=4, out_features=["stage1", "stage2", "stage3", "stage4"],
+    )  # fmt: skip
+    decoder = transformers.DetrConfig(
+        d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, num_queries=5,
+    )  # fmt: skip
+    config = transformers.MaskFormerConfig(
+        backbone_config=backbone, decoder_config=decoder, fpn_feature_size=32, mask_feature_size=32
+    )
+    config.id2label = {0: "cat", 1: "teddy bear", 2: "wall-other"}
+    transformers.MaskFormerForInstanceSegmentation(config).save_pretrained(folder)
+    return folder
+
+
+def picture(seed: int = 0, side: int = 64) -> Tensor:
+    """[side, side, 3] of noise."""
+    return torch.rand(side, side, 3, generator=torch.Generator().manual_seed(seed))
+
+
+def half(side: int = 64) -> Tensor:
+    """[side, side] a mask of the left half."""
+    mask = torch.zeros(side, side)
+    mask[:, : side // 2] = 1
+    return mask
