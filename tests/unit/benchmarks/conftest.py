@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers", reason="benchmarks compute with diffusers")
 
 from ..saved_tinyworld import save_tinyworld  # noqa: E402
+from .tiny_encoders import save_encoders, save_maskformer  # noqa: E402
 
 sys.path.append(str(Path(__file__).parents[3] / "benchmarks"))
 
@@ -29,3 +30,16 @@ def one_thread() -> Iterator[None]:
 def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """TinyWorld as diffusers saves a model."""
     return save_tinyworld(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """clip and dino, as transformers saves them."""
+    return save_encoders(tmp_path_factory.mktemp("encoders"))
+
+
+@pytest.fixture(scope="session")
+def maskformer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MaskFormer with three classes."""
+    pytest.importorskip("scipy", reason="transformers' MaskFormer asks for it")
+    return save_maskformer(tmp_path_factory.mktemp("maskformer"))

@@ -50,7 +50,7 @@ from conceptloom.training.concept_file import save_concept  # noqa: E402
 from conceptloom.training.phases import WeightPhase  # noqa: E402
 from conceptloom.training.scene import ConceptScene, make_scene  # noqa: E402
 
-from .tiny_encoders import half, picture, save_encoders, save_maskformer  # noqa: E402
+from .tiny_encoders import half, picture  # noqa: E402
 
 NAMES = {"my-swirl": "circle", "my-robot": "square"}
 WITHOUT = [
@@ -59,19 +59,6 @@ WITHOUT = [
     "without attention loss",
     "without union sampling",
 ]
-
-
-@pytest.fixture(scope="session")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """clip and dino, as transformers saves them."""
-    return save_encoders(tmp_path_factory.mktemp("encoders"))
-
-
-@pytest.fixture(scope="session")
-def maskformer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MaskFormer with three classes."""
-    pytest.importorskip("scipy", reason="transformers' MaskFormer asks for it")
-    return save_maskformer(tmp_path_factory.mktemp("maskformer"))
 
 
 @pytest.fixture(scope="session")

@@ -31,20 +31,7 @@ from conceptloom.errors import ConfigError, ModelError  # noqa: E402
 from conceptloom.training.scene import ConceptScene, make_scene  # noqa: E402
 from conceptloom.vision.segmentation import Boxes, Place  # noqa: E402
 
-from .tiny_encoders import SIDE, half, picture, save_encoders, save_maskformer  # noqa: E402
-
-
-@pytest.fixture(scope="session")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """clip and dino, as transformers saves them."""
-    return save_encoders(tmp_path_factory.mktemp("encoders"))
-
-
-@pytest.fixture(scope="session")
-def maskformer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MaskFormer with three classes."""
-    pytest.importorskip("scipy", reason="transformers' MaskFormer asks for it")
-    return save_maskformer(tmp_path_factory.mktemp("maskformer"))
+from .tiny_encoders import SIDE, half, picture  # noqa: E402
 
 
 def scene_of(image: Tensor) -> ConceptScene:
