@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from torture import page_of
+import json
+
+from torture import last_rows, page_of
 
 ROW = {"area": "files/concept", "cases": 40, "failures": []}
 
@@ -18,3 +20,9 @@ def test_failures_are_counted_and_told_in_words() -> None:
 def test_a_suite_that_did_not_pass_is_told_even_without_a_failing_case() -> None:
     text = page_of([ROW], ["tests/host/torture"], 1)
     assert "**Not passed, so that cases may be missing above: tests/host/torture.**" in text
+
+
+def test_a_part_tried_again_replaces_what_it_found_before() -> None:
+    mended = {"area": "stops/LAG", "cases": 12, "failures": []}
+    rows = [mended | {"failures": ["lost"]}, ROW, mended]
+    assert last_rows(map(json.dumps, rows)) == [mended, ROW]
