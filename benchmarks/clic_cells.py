@@ -11,7 +11,8 @@ import torch
 from clic_plan import HANDLE, MEASURES, PAIRS, VARIANTS, WORDS, Budget, Cells, Pair, config_of
 from numpy.typing import NDArray
 from quality_cells import is_finished
-from safetensors.torch import load_file, save_file
+from quality_runs import NO_PREVIEW, keep
+from safetensors.torch import load_file
 from torch import Tensor
 
 from conceptloom.attention.reading import read_attention
@@ -25,7 +26,6 @@ from conceptloom.tinyworld.measures import localisation
 from conceptloom.tinyworld.oracle import likeness, load_oracle
 from conceptloom.tinyworld.planes import iou
 from conceptloom.training.concept import stacked
-from conceptloom.training.previews import PreviewConfig
 from conceptloom.training.scene import make_scene
 
 
@@ -38,8 +38,7 @@ def learned_cell(
     scene = make_scene(
         [as_image(taught.image)], {HANDLE: [mark]}, {HANDLE: WORDS.get(pair.ornament, "square")}
     )
-    quick = PreviewConfig(steps=1, cfg=1.0, prompts=("a photo of an object",))
-    stack = stacked([(learn_detail(host, scene, config, previews=quick).concept, 1.0)])
+    stack = stacked([(learn_detail(host, scene, config, previews=NO_PREVIEW).concept, 1.0)])
     source = as_image(bare.image)[None]
     place = torch.from_numpy(bare.masks[1])
     latent = host.encode_image(source)
@@ -169,9 +168,7 @@ def compute(
     for number, ((pair, seed, variant), path) in enumerate(todo, 1):
         began = time.process_time()
         kept = learned_cell(host, pair, budget, seed, variant)
-        beside = path.with_suffix(".part")
-        save_file({n: t.contiguous() for n, t in kept.items()}, beside, metadata={"key": key})
-        beside.replace(path)
+        keep(path, kept, {"key": key})
         found = judge.judged(kept, pair)
         told = ", ".join(f"{name} {mean(values):.3f}" for name, values in found.items())
         spent = time.process_time() - began

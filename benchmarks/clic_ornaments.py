@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from clic_plan import HANDLE, WORDS, Budget, Pair, config_of
+from quality_runs import NO_PREVIEW
 
 from conceptloom.cli.measures import as_image
 from conceptloom.host.ports import Host
@@ -16,11 +17,9 @@ from conceptloom.methods.clic import learn_detail
 from conceptloom.training.concept import Concept
 from conceptloom.training.concept_file import load_concept, save_concept
 from conceptloom.training.keys import model_digest
-from conceptloom.training.previews import PreviewConfig
 from conceptloom.training.scene import make_scene
 
 KEPT = Path(__file__).resolve().parent.parent / "runs" / "clic_ornaments"
-NO_PREVIEW = PreviewConfig(steps=1, cfg=1.0, prompts=("a photo of an object",))
 
 
 def taught_mask(pair: Pair) -> torch.Tensor:

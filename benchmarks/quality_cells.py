@@ -19,8 +19,9 @@ from quality_plan import (
     Lesson,
     config_of,
 )
+from quality_runs import NO_PREVIEW, keep
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from conceptloom.cli.measures import Judge, as_image, mean, word_localisation
 from conceptloom.host.ports import Host
@@ -29,7 +30,6 @@ from conceptloom.samplers.ddim import sample_ddim, seeded_noise
 from conceptloom.tinyworld.concepts import concept_scene
 from conceptloom.tinyworld.shapes import BACKGROUNDS
 from conceptloom.training.concept import stacked
-from conceptloom.training.previews import PreviewConfig
 from conceptloom.training.scene import ConceptScene, make_scene, with_background
 
 HELD_OUT_SEED = 101  # arrangement of the objects that no training picture has
@@ -45,7 +45,7 @@ def learned_cell(
         scene,
         config_of(budget, seed, variant),
         class_images=ClassImages(draw=budget.class_images, steps=20, cfg=3.0),
-        previews=PreviewConfig(steps=1, cfg=1.0, prompts=("a photo of an object",)),
+        previews=NO_PREVIEW,
     )
     stack = stacked([(learned.concept, 1.0)])
     kept: dict[str, torch.Tensor] = {}
@@ -151,9 +151,7 @@ def compute(
     for number, ((lesson, seed, variant), path) in enumerate(todo, 1):
         began, cpu = time.monotonic(), time.process_time()
         kept = learned_cell(host, lesson, budget, seed, variant)
-        beside = path.with_suffix(".part")
-        save_file({n: t.contiguous() for n, t in kept.items()}, beside, metadata={"key": key})
-        beside.replace(path)
+        keep(path, kept, {"key": key})
         found = judged(kept, lesson, Judge(lesson.truth, lesson.handles))
         told = ", ".join(f"{name} {mean(values):.2f}" for name, values in found.items())
         seconds, cpu = time.monotonic() - began, time.process_time() - cpu

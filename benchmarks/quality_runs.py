@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from conceptloom.training.paths import write_atomically
+from conceptloom.training.previews import PreviewConfig
 
 ROOT = Path(__file__).resolve().parent.parent
+# Nobody looks at what learners draw at their end; to draw nothing at all they cannot be told.
+NO_PREVIEW = PreviewConfig(steps=1, cfg=1.0, prompts=("a photo of an object",))
 
 
 def asked(
@@ -54,6 +62,12 @@ def part_of(text: str) -> tuple[int, int]:
 def cells_folder(name: str, key: str) -> Path:
     """Where the cells of a benchmark lie that were made with this model and budget."""
     return ROOT / "runs" / name / short_digest(key)
+
+
+def keep(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write a finished cell, which is there whole or not at all."""
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    write_atomically(path, [save(contiguous, metadata)])
 
 
 def short_digest(text: str) -> str:

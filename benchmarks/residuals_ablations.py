@@ -20,13 +20,13 @@ from pathlib import Path
 
 import torch
 from quality_cells import is_finished
-from quality_runs import asked, cells_folder, command_of, write_page
+from quality_runs import asked, cells_folder, command_of, keep, write_page
 from residuals_ablations_page import Trained, page
 from residuals_ablations_plan import DEFAULT, QUICK, VARIANTS, Way, cells, row_of, settings_of
 from residuals_concepts import learned
 from residuals_judge import MEASURES, Found, judge
 from residuals_plan import BASE, FULL, LESSONS, Budget
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from conceptloom.cli.measures import mean
@@ -116,9 +116,7 @@ def compute(host: Host, model: str, budget: Budget, folder: Path) -> None:
             continue
         began = time.process_time()
         kept = made_cell(host, model, name, seed, variant, budget)
-        beside = path.with_suffix(".part")
-        save_file(kept, beside, metadata={"key": key})
-        beside.replace(path)
+        keep(path, kept, {"key": key})
         spent = time.process_time() - began
         rows = {way: mean(found["likeness"]) for way, found in judged(kept, name).items()}
         told = ", ".join(f"{way} {likeness:.2f}" for way, likeness in rows.items())

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from quality_runs import asked, cells_folder, command_of, write_page
+from quality_runs import asked, cells_folder, command_of, keep, write_page
 from quality_tables import Cells
 from residuals_concepts import learned
 from residuals_judge import Found
@@ -33,7 +33,7 @@ from residuals_plan import (
     config_of,
     prompts_of,
 )
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from conceptloom.cli.models import open_host
@@ -78,9 +78,7 @@ def compute(host: Host, model: str, budget: Budget, folder: Path) -> None:
         config = config_of(budget, seed)
         concepts = [learned(host, model, name, budget.images, config) for name in names]
         kept = drawn(host, names, concepts, seed, budget)
-        beside = path.with_suffix(".part")
-        save_file(kept, beside)
-        beside.replace(path)
+        keep(path, kept)
         spent = time.process_time() - began
         print(f"{' + '.join(names)}, seed {seed}: {spent:.0f} s of CPU", flush=True)
 

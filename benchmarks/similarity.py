@@ -34,6 +34,7 @@ from pathlib import Path
 from base_model import open_model, picture_side
 from similarity_cells import LAG, LORA, Lesson, files_of, lesson_of, pictures, variants_of
 from similarity_costs import cost_lines, costs_of
+from similarity_folders import each_folder
 from similarity_measures import MaskFormer, Measures
 from similarity_page import measured, page, pooled
 from similarity_plan import (
@@ -86,10 +87,9 @@ def scenes_of(folder: Path) -> dict[str, ConceptScene]:
     Raises:
         InputError: there is none, or a concept has no class word.
     """
-    found = {path.parent.name: scene_from_folder(path.parent)
-             for path in sorted(folder.glob(f"*/{SCENE_FILE}"))}  # fmt: skip
-    if not found:
-        raise InputError(f"{folder} holds no folder with a {SCENE_FILE}; see the top of this file.")
+    found = each_folder(
+        folder, SCENE_FILE, lambda file: scene_from_folder(file.parent), "similarity.py"
+    )
     for name, scene in found.items():
         if bare := [concept for concept, word in scene.words.items() if not word]:
             raise InputError(f"{name}: <{bare[0]}> needs a class word under 'words'.")

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from quality_plan import VARIANTS as CHANGES
 from quality_plan import WHOLE
-from similarity_costs import NO_PREVIEW, kept_concept
+from quality_runs import NO_PREVIEW
+from similarity_costs import kept_concept
 from similarity_plan import BASE, BREAK_A_SCENE, RESIDUALS, Budget, Case, cases_of
 from similarity_runs import checkpoint_digest, decoded, kept_pictures
 from torch import Tensor

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from clic_sweeps import attention_under
+from quality_runs import NO_PREVIEW
 from similarity_clic_files import CONCEPT, Pair
 from similarity_clic_plan import (
     BASE,
@@ -23,7 +24,7 @@ from similarity_clic_plan import (
     taught_config,
     variant,
 )
-from similarity_costs import NO_PREVIEW, kept_concept
+from similarity_costs import kept_concept
 from similarity_runs import checkpoint_digest, decoded, kept_pictures
 from torch import Tensor
 

@@ -15,12 +15,9 @@ from measuring import memory, processor, settle
 from conceptloom.host.ports import Progress
 from conceptloom.training.concept import Concept
 from conceptloom.training.concept_file import load_concept, save_concept
-from conceptloom.training.previews import PreviewConfig
 from conceptloom.training.session import Learned
 
 GIB = 2**30
-# Nobody looks at what learners draw at their end; to draw nothing at all they cannot be told.
-NO_PREVIEW = PreviewConfig(steps=1, cfg=1.0, prompts=("a photo of an object",))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 from base_model import add_model_options, told_model
-from quality_runs import write_page
-from safetensors.torch import load_file, save_file
+from quality_runs import keep, write_page
+from safetensors.torch import load_file
 from similarity_measures import Clip, Cutter, Dino, MaskFormer, Measures, Words
 from torch import Tensor
 
@@ -93,12 +93,9 @@ def kept_pictures(path: Path, draw: Callable[[], Iterable[Tensor]]) -> list[Tens
             there is no file.
     """
     if not path.is_file():
-        found = {f"{number:03d}": (images * 255).round().byte().contiguous()
+        found = {f"{number:03d}": (images * 255).round().byte()
                  for number, images in enumerate(draw())}  # fmt: skip
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(".part")
-        save_file(found, beside)
-        beside.replace(path)
+        keep(path, found)
     kept = load_file(path)
     return [kept[f"{number:03d}"].float() / 255 for number in range(len(kept))]
 

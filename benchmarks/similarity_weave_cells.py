@@ -10,7 +10,8 @@ from functools import cached_property
 from pathlib import Path
 
 from measuring import settle
-from similarity_costs import NO_PREVIEW, kept_concept
+from quality_runs import NO_PREVIEW
+from similarity_costs import kept_concept
 from similarity_runs import checkpoint_digest, kept_pictures
 from similarity_weave_files import Part, WeaveJob
 from similarity_weave_plan import VARIANTS, Budget, regions_of
