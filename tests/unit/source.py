@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cache
@@ -117,3 +117,20 @@ def shipped() -> tuple[Source, ...]:
     for room in ROOMS:
         paths += sorted((ROOT / room).rglob("*.py"))
     return tuple(Source(path) for path in paths if path.is_file())
+
+
+Rule = Callable[[Source], Iterator[str]]  # yields a sentence for each breach in a file
+
+
+def on_every(sources: Iterable[Source]) -> Callable[[Rule], Callable[[], None]]:
+    """Turn a rule about one file into one test that lists its breaches in all of `sources`."""
+
+    def as_test(rule: Rule) -> Callable[[], None]:
+        def test() -> None:
+            breaches = [breach for source in sources for breach in rule(source)]
+            assert not breaches, "\n".join(breaches)
+
+        test.__doc__ = rule.__doc__
+        return test
+
+    return as_test
