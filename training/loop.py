@@ -161,6 +161,9 @@ class _Run:
             (total * (self.config.loss_scale / passes)).backward()
             for name, value in terms.items():
                 means[name] = means.get(name, 0.0) + float(value.detach()) / passes
+        for handle in phase.handles:
+            if handle.grad is None:
+                handle.grad = torch.zeros_like(handle)
         return means
 
     def report(self, index: int, terms: Mapping[str, float]) -> None:

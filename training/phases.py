@@ -61,6 +61,6 @@ def two_phases(
     vectors = list(handles.parameters())
     every = [*vectors, *adapters.parameters()]
     return [
-        Phase(TOKENS, tokens.steps, tokens.learning_rate, vectors),
-        Phase(WEIGHTS, weights.steps, weights.learning_rate, every),
+        Phase(TOKENS, tokens.steps, tokens.learning_rate, vectors, handles=vectors),
+        Phase(WEIGHTS, weights.steps, weights.learning_rate, every, handles=vectors),
     ]

@@ -30,6 +30,9 @@ class Phase:
     parameters: Sequence[nn.Parameter]
     # More parameters, each group with a rate of its own.
     others: Sequence[tuple[Sequence[nn.Parameter], float]] = ()
+    # Those parameters that are rows of the token table. A step that does not show one gives it a
+    # gradient of zero, as to every row of the official table: its momentum goes on moving it.
+    handles: Sequence[nn.Parameter] = ()
     is_bounded: bool = False  # a loss of cosines: it may rise for good reason, and never explodes
 
     @property
