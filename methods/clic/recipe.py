@@ -21,7 +21,7 @@ from ...training.scene_recipe import SceneRecipe
 from ...training.soft_masks import soft_mask
 from .config import CLiCConfig, Form
 from .losses import area_noise_loss, attention_loss, outside_weighted
-from .material import Sample, SceneMaterial
+from .material import WHOLE, Sample, SceneMaterial
 
 
 class CLiC(SceneRecipe[CLiCConfig]):
@@ -131,13 +131,15 @@ class CLiC(SceneRecipe[CLiCConfig]):
     ) -> Tensor:
         """l_RoI = || eps_hat(M x_t, c*, t) - eps ||^2.
 
-        Around the region M x_t holds no noise to be told, so the error there is as large as the
-        noise. A model that predicts v has its own factor, 1 / alpha_bar, in the region alone: with
-        it, what nobody can know would be nearly all of the loss at high noise.
+        Around the region M x_t holds no noise to be told, and in a cell that the mask cuts only a
+        part of it, so the error there is as large as the noise. A model that predicts v has its own
+        factor, 1 / alpha_bar, in whole cells of the region alone: with it, what nobody can know
+        would be nearly all of the loss at high noise.
         """
         mask = self._material.masks(samples)
         if self.config.roi_form is Form.PAPER:
-            native = mask * weight[:, None, None, None] + (1 - mask)
+            whole = (mask > WHOLE).float()
+            native = whole * weight[:, None, None, None] + (1 - whole)
             loss = masked_noise_loss(predicted, noise, native.sqrt())
         else:
             loss = area_noise_loss(predicted, noise, mask, weight)

@@ -100,7 +100,9 @@ def unet_of(family: str, seed: int = 0) -> Any:
     return diffusers.UNet2DConditionModel(**UNETS[family]).eval()
 
 
-def tiny_host(family: str = "sd1", *, velocity: bool = False, seed: int = 0) -> DiffusersHost:
+def tiny_host(
+    family: str = "sd1", *, velocity: bool = False, zero_snr: bool = False, seed: int = 0
+) -> DiffusersHost:
     """Pictures have 2 px per latent; latents have 4 channels."""
     with torch.random.fork_rng():
         unet = unet_of(family, seed)
@@ -123,6 +125,7 @@ def tiny_host(family: str = "sd1", *, velocity: bool = False, seed: int = 0) -> 
         beta_end=0.012,
         beta_schedule="scaled_linear",
         prediction_type="v_prediction" if velocity else "epsilon",
+        rescale_betas_zero_snr=zero_snr,
     )
     return DiffusersHost(unet=unet, vae=vae, encoders=encoders, scheduler=scheduler)
 

@@ -8,13 +8,21 @@ import pytest
 import torch
 
 from conceptloom.host.diffusers import DiffusersHost
-from conceptloom.methods.clic import OFFICIAL, CLiC, as_break_a_scene_loss, as_custom_diffusion
+from conceptloom.methods.clic import (
+    OFFICIAL,
+    CLiC,
+    as_break_a_scene_loss,
+    as_custom_diffusion,
+    recipe,
+)
+from conceptloom.methods.clic.config import Form
 from conceptloom.methods.clic.material import SceneMaterial
 from conceptloom.training.loop import step_generator
+from conceptloom.training.scene import make_scene
 from conceptloom.training.soft_masks import soft_mask
 
-from ..tiny_models import tiny_host
-from .clic_cases import STILL, config, scene, terms_of
+from ..tiny_models import noise, tiny_host
+from .clic_cases import STILL, config, plane, scene, terms_of
 
 
 def test_the_terms_by_hand(host: DiffusersHost) -> None:
@@ -151,3 +159,23 @@ def test_around_the_region_velocity_models_pay_no_more_than_the_paper_asks() -> 
     inside = error * mask / host.schedule.at(at)
     expected = float((inside + error * (1 - mask)).mean())
     assert terms_of(learner)["roi"] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("form", list(Form))
+@pytest.mark.parametrize("timestep", [0, 900, 999])
+def test_half_covered_cells_weigh_no_more_than_others(
+    form: Form, timestep: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mask that cuts through cells takes part of their noise away, at any level of noise."""
+    host = tiny_host("sd2", velocity=True, zero_snr=True)
+    eps = noise(1, 4, 16, 16, seed=4)
+    monkeypatch.setattr(recipe, "drawn_noise", lambda *_: (eps, torch.tensor([timestep])))
+    odd = make_scene([scene().images[0].image], {"mark": [plane(5, 19, 5, 15)]}, {"mark": "swirl"})
+    settings = {"context_form": form, "roi_form": form, "roi_weight": 1.0, "attention_weight": 0.0}
+    learner = CLiC(host, odd, config(**STILL, **settings))
+    mask = learner._material.masks([learner._material.draw(step_generator(0, 0))])
+    assert 0.2 < float(mask[(mask > 0) & (mask < 1)].min()) < 0.6
+    terms = terms_of(learner)
+    channels = 4 if form is Form.OFFICIAL else 1  # summed there
+    assert 0 < terms["roi"] < 4 * channels
+    assert 0 < terms["context"] < 4 * channels
