@@ -27,8 +27,6 @@ from .options import Device, Layout, Model, Precision, PrecisionName
 if TYPE_CHECKING:
     from torch import Tensor
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp")
-
 
 def evolve(
     name: Name,
@@ -124,9 +122,10 @@ def photographs(folder: Path) -> Tensor:
         ImageError: there are none, or they differ in size.
     """
     from ..errors import ImageError
-    from .picture_files import read_images
+    from .picture_reader import picture_endings, read_images
 
-    files = sorted(f for f in folder.glob("*") if f.suffix.lower() in PICTURES)
+    endings = picture_endings()
+    files = sorted(f for f in folder.glob("*") if f.suffix.lower() in endings)
     if not files:
         raise ImageError(f"{folder} holds no pictures; put three to five of one parent there.")
     return read_images(files)

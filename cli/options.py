@@ -78,5 +78,6 @@ PictureOut = Annotated[
         "that is free.",
     ),
 ]
+ON_WHITE = "Transparent parts are read as white."
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...")]
 Precision = Annotated[PrecisionName, typer.Option(help="Of the model; what learns is always fp32.")]

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .console import say
-from .options import Device, Layout, Model, Precision, PrecisionName, StartName
+from .options import ON_WHITE, Device, Layout, Model, Precision, PrecisionName, StartName
 
 Whole = int | None
 Number = float | None
@@ -21,7 +21,7 @@ def _option(help: str, name: str = "", short: str = "") -> typer.models.OptionIn
 
 def train_residuals(
     image: Annotated[
-        list[Path], typer.Option("--image", "-i", help="A picture; repeat for several.")
+        list[Path], typer.Option("--image", "-i", help=f"A picture; repeat for several. {ON_WHITE}")
     ],
     handle: Annotated[str, typer.Option(help="Its name, <NAME> in prompts.")],
     class_word: Annotated[str, typer.Option("--class", help="What kind of thing it is.")] = "",
@@ -78,7 +78,7 @@ def train_residuals(
     from ..training.recipe import LoopConfig
     from .models import TINYWORLD, open_host
     from .models import Precision as Computed
-    from .picture_files import read_image
+    from .picture_reader import read_image
     from .residuals_run import TINYWORLD_RESIDUALS, learn_into
     from .training_run import CONCEPT
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from ..errors import ConfigError, HandleError, InputError, MaskError
 from ..training.handles import checked_name
 from ..training.scene import ConceptScene, make_scene, with_background
-from .picture_files import read_image, read_mask
+from .picture_reader import read_image, read_mask
 
 SCENE_FILE = "scene.json"
 NOT_SHOWN = "-"

@@ -9,6 +9,7 @@ import typer
 
 from .console import say
 from .options import (
+    ON_WHITE,
     Device,
     FormName,
     Layout,
@@ -44,13 +45,14 @@ Switch = bool | None
 def train(
     image: Annotated[
         list[Path] | None,
-        _option(_SCENE, "A picture; repeat for several.", "--image", "-i"),
+        _option(_SCENE, f"A picture; repeat for several. {ON_WHITE}", "--image", "-i"),
     ] = None,
     mask: Annotated[
         list[str] | None,
         _option(
             _SCENE,
-            "NAME=FILE or NAME=FILE:WORD, white where the concept is; repeat. The concept becomes "
+            "NAME=FILE or NAME=FILE:WORD, white where the concept is (of a picture with "
+            "transparency: what is opaque); repeat. The concept becomes "
             "<NAME> in prompts and starts from WORD. With several pictures give a NAME once for "
             "each, in their order; NAME=- where one does not show it.",
             "--mask",
@@ -130,7 +132,7 @@ def train(
     prior_weight: Annotated[Number, _option(_PRIOR, "0 does without.")] = None,
     prior_prompt: Annotated[Words, _option(_PRIOR, "Of the class images.")] = None,
     class_image: Annotated[
-        list[Path] | None, _option(_PRIOR, "Your own class images; repeat.")
+        list[Path] | None, _option(_PRIOR, f"Your own class images; repeat. {ON_WHITE}")
     ] = None,
     class_draw: Annotated[Whole, _option(_PRIOR, "How many to draw; 0 none.")] = None,
     class_steps: Annotated[Whole, _option(_PRIOR, "Sampling steps of them.")] = None,
@@ -162,7 +164,7 @@ def train(
     from ..errors import InputError
     from .models import TINYWORLD, open_host
     from .models import Precision as Computed
-    from .picture_files import read_images
+    from .picture_reader import read_images
     from .scene_files import scene_from_folder, scene_from_options
     from .train_settings import settings_from_options
     from .training_run import CONCEPT

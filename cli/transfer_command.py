@@ -9,7 +9,7 @@ import typer
 from rich.progress import Progress
 
 from .console import console, say
-from .options import Device, Layout, Model, PictureOut, Precision, PrecisionName
+from .options import ON_WHITE, Device, Layout, Model, PictureOut, Precision, PrecisionName
 
 _WHAT, _HOW, _GUIDE, _END = "What", "Sampling", "Guidance", "Finish"
 START_SHARE = 0.3  # of the steps: CLiC skips 15 of 50
@@ -22,7 +22,7 @@ def transfer(
             "--image",
             "-i",
             help="The photograph, of a size that the model draws: 64 px for tinyworld, 512 for "
-            "SD 1.5.",
+            f"SD 1.5. {ON_WHITE}",
             rich_help_panel=_WHAT,
         ),
     ],

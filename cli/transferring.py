@@ -15,7 +15,7 @@ from ..samplers.editing import EditConfig, Region, edit_latents
 from ..samplers.masks import composited, picture_masks
 from ..training.concept import Stack
 from .drawing import check_prompts
-from .picture_files import read_image, read_mask
+from .picture_reader import read_image, read_mask
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

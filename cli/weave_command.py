@@ -9,7 +9,7 @@ import typer
 from rich.progress import Progress
 
 from .console import console, say
-from .options import Device, Layout, Model, PictureOut, Precision, PrecisionName
+from .options import ON_WHITE, Device, Layout, Model, PictureOut, Precision, PrecisionName
 
 
 def weave(
@@ -17,7 +17,7 @@ def weave(
         Path,
         typer.Argument(
             help="The picture whose layout is kept, of a size that the model draws: 64 px for "
-            "tinyworld, 512 for SD 1.5."
+            f"tinyworld, 512 for SD 1.5. {ON_WHITE}"
         ),
     ],
     sentence: Annotated[str, typer.Option("--sentence", "-s", help="What it shows.")],
@@ -77,7 +77,8 @@ def weave(
     from ..samplers.sigmas import ddim_sigmas
     from .models import TINYWORLD, open_host
     from .models import Precision as Computed
-    from .picture_files import as_png, free_name, read_image, write_picture
+    from .picture_files import as_png, free_name, write_picture
+    from .picture_reader import read_image
 
     given: dict[str, Any] = {
         "suppression": suppression, "negative": negative, "resnet_until": resnet_until,
@@ -123,7 +124,7 @@ def parsed_region(option: str, *, with_mask: bool = True) -> Any:
     from ..errors import InputError
     from ..methods.concept_weaver import Wish
     from ..training.concept_file import load_concept
-    from .picture_files import read_mask
+    from .picture_reader import read_mask
 
     word, equals, files = option.partition("=")
     concept, comma, mask = files.partition(",")

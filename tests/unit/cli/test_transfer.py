@@ -76,3 +76,29 @@ def test_bad_wishes_are_told(
     assert result.exit_code == 2, result.output
     assert told in result.output
     assert not out.exists()
+
+
+def test_colours_under_transparency_stay_hidden(
+    command: Command, pictures: Path, tmp_path: Path
+) -> None:
+    mask = pixels(pictures / "swirl.png")[..., 0]
+    photograph = Image.open(pictures / "kitchen.png").convert("RGB")
+    opacity = np.full(mask.shape, 255, np.uint8)
+    opacity[:8] = 0  # pure red lies under it
+    values = np.where(opacity[..., None] == 0, np.uint8([255, 0, 0]), np.asarray(photograph))
+    hidden = Image.fromarray(values)
+    hidden.putalpha(Image.fromarray(opacity))
+    hidden.save(tmp_path / "hidden.png")
+    out = tmp_path / "out.png"
+    wishes = ("--mask", pictures / "swirl.png", "-p", "a red circle", *SHORT)
+    result = command("transfer", "-i", tmp_path / "hidden.png", *wishes, "-o", out)
+    assert result.exit_code == 0, result.output
+    outside = (mask == 0) & (opacity == 0)
+    assert outside.any()
+    assert (pixels(out)[outside] == 255).all()  # white, as the help says
+
+
+def test_the_help_says_what_shows_through(command: Command) -> None:
+    for name in ("transfer", "train", "train-residuals", "weave"):
+        told = " ".join(command(name, "--help").output.replace("\u2502", " ").split())
+        assert "Transparent parts are read as white." in told, name

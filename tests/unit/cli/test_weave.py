@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from conceptloom.cli.picture_files import read_image, write_picture
+from conceptloom.cli.picture_files import write_picture
+from conceptloom.cli.picture_reader import read_image
 from conceptloom.errors import InputError
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.tinyworld.concepts import concept_scene
