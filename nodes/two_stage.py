@@ -13,7 +13,7 @@ from ..host.comfyui.sampling import (
     scheduler_names,
     sigmas_of,
 )
-from ..samplers.two_stage import TwoStageConfig
+from ..methods.clic.config import TwoStageConfig
 from .blended import SAMPLING
 
 

@@ -1,4 +1,4 @@
-"""Measures by numbers alone: where a map points, what leaks of it, what an edit changed around it.
+"""Measures by numbers alone: where a map points, what an edit changed around its object.
 
 Masks and maps are [h, w]; pictures are [H, W, 3], 0..1 float or uint8, numpy or torch.
 """
@@ -46,13 +46,6 @@ def localisation(pointer: ArrayLike | Tensor, mask: ArrayLike | Tensor) -> Local
         iou_area=iou(chosen.view_as(truth), truth),
         auc=float(above_others / (inside * outside)),
     )
-
-
-def attention_leak(probs: ArrayLike | Tensor, mask: ArrayLike | Tensor) -> float:
-    """Share of a non-negative map's total that lies outside the mask; 0 is none."""
-    values = torch.as_tensor(np.array(probs) if not isinstance(probs, Tensor) else probs).float()
-    inside = at_side(mask, values.shape[-1])
-    return float(1 - (values * inside).sum() / values.sum().clamp(min=1e-12))
 
 
 def background_change(

@@ -124,3 +124,21 @@ def as_custom_diffusion(config: CLiCConfig) -> CLiCConfig:
 def as_break_a_scene_loss(config: CLiCConfig) -> CLiCConfig:
     """The same run with a hard mask and the attention loss (the code's mode "break")."""
     return replace(config, roi_weight=0.0, background_weight=0.0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TwoStageConfig:
+    """When two-stage generation changes from the base model to the concept (Sec. 4.1).
+
+    The base model lays out "a photo of an OBJECT", then the tuned one draws "a photo of an OBJECT,
+    with v* style". The paper gives t_s = 5 of 50; the authors published no script for it.
+    """
+
+    base_steps: int = 5  # t_s, steps of the base model alone
+    steps: int = 50
+    cfg: float = 7.5
+
+    def __post_init__(self) -> None:
+        require_whole("base_steps", self.base_steps, least=0)
+        if self.base_steps > self.steps:
+            raise ConfigError("base_steps", self.base_steps, f"at most the {self.steps} steps")

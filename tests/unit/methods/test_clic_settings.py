@@ -12,6 +12,7 @@ from torch import Tensor
 from conceptloom.errors import ConfigError, ModelError
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.methods.clic import CLiC, CLiCConfig, Form
+from conceptloom.methods.clic.config import TwoStageConfig
 from conceptloom.training.adapters import Scope
 from conceptloom.training.loop import LoopConfig, run
 from conceptloom.training.phases import TokenPhase, WeightPhase
@@ -101,3 +102,8 @@ def test_a_model_without_attention_in_its_up_blocks_is_told(
     monkeypatch.setattr(host, "sites", UNetSites((), ()))
     with pytest.raises(ModelError, match="no cross-attention in its up blocks"):
         CLiC(host, scene(), config())
+
+
+def test_more_base_steps_than_steps_are_refused() -> None:
+    with pytest.raises(ConfigError, match="base_steps is 9; it must be at most the 5 steps"):
+        TwoStageConfig(base_steps=9, steps=5)

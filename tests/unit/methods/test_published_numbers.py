@@ -7,12 +7,12 @@ import pytest
 from conceptloom.methods import conceptlab
 from conceptloom.methods.break_a_scene import BreakASceneConfig, ClassImages
 from conceptloom.methods.clic import OFFICIAL, OFFICIAL_LOOP, PAPER_LOOP, CLiCConfig, Form, views
+from conceptloom.methods.clic.config import TwoStageConfig
 from conceptloom.methods.clic.matching import ROI_MATCHING, ReadConfig
 from conceptloom.methods.concept_weaver import BankConfig, InversionConfig, WeaveConfig
 from conceptloom.samplers.blended import BlendConfig, Inside, SourceLevel
 from conceptloom.samplers.editing import EditConfig
 from conceptloom.samplers.guidance import GuidanceConfig, Rule
-from conceptloom.samplers.two_stage import TwoStageConfig
 from conceptloom.training.adapters import Scope
 from conceptloom.training.recipe import LoopConfig
 from conceptloom.vision.ports import PriorSampling

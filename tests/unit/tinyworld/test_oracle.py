@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from conceptloom.tinyworld.concepts import CONCEPTS, concept_scene
-from conceptloom.tinyworld.measures import attention_leak, background_change, localisation
+from conceptloom.tinyworld.measures import background_change, localisation
 from conceptloom.tinyworld.oracle import Oracle, load_oracle
 from conceptloom.tinyworld.planes import components, iou, picture
 from conceptloom.tinyworld.shapes import BACKGROUNDS
@@ -49,11 +49,6 @@ def test_localisation_works_at_the_resolution_of_the_map() -> None:
 def test_an_empty_mask_has_no_localisation() -> None:
     with pytest.raises(ValueError, match="covers nothing"):
         localisation(square(0, 0, 2), np.zeros((8, 8)))
-
-
-def test_attention_leak_is_the_share_outside() -> None:
-    values = torch.tensor([[3.0, 1.0], [0.0, 0.0]])
-    assert attention_leak(values, torch.tensor([[1.0, 0.0], [0.0, 0.0]])) == pytest.approx(0.25)
 
 
 def test_iou_of_nothing_is_zero() -> None:
