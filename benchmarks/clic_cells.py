@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from conceptloom.attention.reading import read_attention
-from conceptloom.cli.measures import as_image, mean
+from conceptloom.cli.demo.judge import as_image, mean
 from conceptloom.host.ports import Host
 from conceptloom.methods.clic import learn_detail
 from conceptloom.samplers.blended import BlendConfig

@@ -24,7 +24,7 @@ from quality_runs import asked, command_of, write_page
 from quality_tables import machine_told
 from torch import Tensor
 
-from conceptloom.cli.measures import as_image
+from conceptloom.cli.demo.judge import as_image
 from conceptloom.cli.models import open_host
 from conceptloom.host.ports import Host
 from conceptloom.samplers.blended import BlendConfig

@@ -22,7 +22,7 @@ from quality_runs import asked, command_of, write_page
 from quality_tables import Measure, cell_means, compared, machine_told
 from torch import Tensor
 
-from conceptloom.cli.measures import as_image, mean
+from conceptloom.cli.demo.judge import as_image, mean
 from conceptloom.cli.models import open_host
 from conceptloom.host.ports import Host
 from conceptloom.methods.clic.matching import (

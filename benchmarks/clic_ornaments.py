@@ -11,7 +11,7 @@ import torch
 from clic_plan import HANDLE, WORDS, Budget, Pair, config_of
 from quality_runs import NO_PREVIEW
 
-from conceptloom.cli.measures import as_image
+from conceptloom.cli.demo.judge import as_image
 from conceptloom.host.ports import Host
 from conceptloom.methods.clic import learn_detail
 from conceptloom.training.concept import Concept

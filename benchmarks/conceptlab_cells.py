@@ -26,8 +26,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from conceptloom.cli.demo.judge import mean
 from conceptloom.cli.laboratory import Laboratory
-from conceptloom.cli.measures import mean
 from conceptloom.host.ports import Host
 from conceptloom.methods.conceptlab import invent
 from conceptloom.samplers.ddim import sample_ddim, seeded_noise

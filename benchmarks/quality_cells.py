@@ -23,7 +23,7 @@ from quality_runs import NO_PREVIEW, keep
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from conceptloom.cli.measures import Judge, as_image, mean, word_localisation
+from conceptloom.cli.demo.judge import Judge, as_image, mean, word_localisation
 from conceptloom.host.ports import Host
 from conceptloom.methods.break_a_scene import ClassImages, learn_scene
 from conceptloom.samplers.ddim import sample_ddim, seeded_noise

@@ -13,7 +13,7 @@ from datetime import date
 
 import torch
 
-from conceptloom.cli.measures import mean
+from conceptloom.cli.demo.judge import mean
 
 DUST = 1e-9  # what is left of a sum that is zero
 Cells = Mapping[tuple[str, int, str], Mapping[str, Sequence[float]]]

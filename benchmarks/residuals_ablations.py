@@ -29,7 +29,7 @@ from residuals_plan import BASE, FULL, LESSONS, Budget
 from safetensors.torch import load_file
 from torch import Tensor
 
-from conceptloom.cli.measures import mean
+from conceptloom.cli.demo.judge import mean
 from conceptloom.cli.models import open_host
 from conceptloom.host.ports import Host
 from conceptloom.methods.personalized_residuals import Localised, sample_lag

@@ -9,7 +9,7 @@ from quality_runs import ROOT
 from residuals_plan import LESSONS, handle_of
 from torch import Tensor
 
-from conceptloom.cli.measures import as_image
+from conceptloom.cli.demo.judge import as_image
 from conceptloom.host.ports import Host
 from conceptloom.methods.break_a_scene import BreakASceneConfig, learn_scene
 from conceptloom.methods.concept_weaver import BankConfig, learn_for_bank

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from quality_tables import claim_told, machine_told, table_with_gains
 from weave_plan import CLAIMS, MEASURES, NOTES, VARIANTS, WHOLE, Budget
 
-from conceptloom.cli.measures import mean
+from conceptloom.cli.demo.judge import mean
 
 # (job, seed, variant) -> measure -> one number for each region
 Cells = dict[tuple[str, int, str], dict[str, list[float]]]

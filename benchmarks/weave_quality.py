@@ -38,7 +38,7 @@ from weave_plan import (
     Job,
 )
 
-from conceptloom.cli.measures import as_image, mean
+from conceptloom.cli.demo.judge import as_image, mean
 from conceptloom.cli.models import open_host
 from conceptloom.host.ports import Host
 from conceptloom.methods.concept_weaver import (

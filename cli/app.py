@@ -96,7 +96,7 @@ def demo(
     short: Annotated[bool, typer.Option("--short", help="Only the first story.")] = False,
 ) -> None:
     """The whole story on the bundled model: learn two objects, draw them anew, measure, show."""
-    from .demo import run_demo
+    from .demo.run import run_demo
 
     page = run_demo(
         out, token_steps=token_steps, weight_steps=weight_steps, seed=seed, is_short=short

@@ -46,7 +46,7 @@ HOST_MODULES = (
 ALWAYS_THERE = {"PIL", "einops", "numpy", "safetensors", "torch", "transformers"}
 # Optional ones may be imported at once only where the room is itself optional.
 OPTIONAL = {
-    "cli": {"rich", "tensorboard", "typer"},
+    "cli": {"jinja2", "markupsafe", "rich", "tensorboard", "typer"},
     "cli.batch": {"pydantic", "ray", "requests", "rich", "yaml"},
     "host.diffusers": {"accelerate", "diffusers"},
 }

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 import torch
 
-from conceptloom.cli import demo
 from conceptloom.cli.cancelling import Cancelled
-from conceptloom.cli.chapters import Chapter, Picture, Stage, Table
+from conceptloom.cli.demo import run
+from conceptloom.cli.demo.break_a_scene_run import DemoConfig
+from conceptloom.cli.demo.figures import write_figures
+from conceptloom.cli.demo.page import page_of
+from conceptloom.cli.demo.story import DemoContext, DemoSample, Figure, Section, Story, Table
 from conceptloom.cli.presets import Preset, settings_of
-from conceptloom.cli.story import Plot
 from conceptloom.training.adapters import Scope
 
 from .quick import Command
@@ -41,7 +44,7 @@ class Reader(HTMLParser):
         if tag == "img":
             self.images.append(given["src"] or "")
             assert given["alt"]
-        elif "src" in given or "href" in given:
+        elif "src" in given or not (given.get("href") or "#").startswith("#"):
             self.links.append(str(given))
 
     def handle_endtag(self, tag: str) -> None:
@@ -53,28 +56,32 @@ class Reader(HTMLParser):
 
 @pytest.fixture(autouse=True)
 def short_story(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def small(*, settings: object) -> Plot:
+    def small(*, settings: object) -> DemoConfig:
         quick = settings_of(Preset.TINYWORLD, TINY)
-        return Plot(settings=quick, steps=1, seeds=(1,), alone_on=("black",), together_on=("sky",))
+        return DemoConfig(
+            settings=quick, steps=1, seeds=(1,), alone_on=("black",), together_on=("sky",)
+        )
 
-    monkeypatch.setattr(demo, "Plot", small)
-    monkeypatch.setattr(demo, "tellers", tuple)  # the first story alone, unless a test adds some
+    monkeypatch.setattr(run, "DemoConfig", small)
+    monkeypatch.setattr(run, "LATER_STORIES", ())  # unless a test adds some
     monkeypatch.chdir(tmp_path)
 
 
-def a_chapter(stage: Stage) -> Chapter:
-    stage.progress(1, 1, "telling")
-    return Chapter(
-        title="A second story",
-        text="Of <my-mark> & others.",
-        pictures=[
-            Picture(torch.zeros(8, 8, 3), "small <my-mark>", is_right=False),
-            Picture(torch.ones(8, 32, 3), "a strip", is_wide=True),
+def a_story(context: DemoContext) -> Story:
+    context.progress(1, 1, "telling")
+    sample = DemoSample(torch.zeros(8, 8, 3), is_as_asked=False, seen='a "dot" & a line')
+    section = Section(
+        "Its only part",
+        "Of <my-mark> & <others>.",
+        [
+            Figure("small <my-mark>", [sample, DemoSample(torch.ones(8, 8, 3), True, "it")]),
+            Figure.of(torch.ones(8, 32, 3), "a strip", is_wide=True),
         ],
-        table=Table(("word", "IoU"), [("<my-mark>", "0.50")]),
-        meaning="Higher is better.",
-        command="conceptloom transfer -c <my-mark>",
+        Table(("word", "IoU"), [("<my-mark>", "0.50")]),
+        "Higher is better.",
+        "conceptloom transfer -c <my-mark>",
     )
+    return Story("second", "A second story", ["my-mark"], [section], [section.figures[0]])
 
 
 def test_the_page_stands_alone_and_is_the_same_every_time(command: Command, tmp_path: Path) -> None:
@@ -91,37 +98,60 @@ def test_the_page_stands_alone_and_is_the_same_every_time(command: Command, tmp_
     reader.feed(pages[0])
     assert not reader.open
     assert not reader.links
-    assert "$" not in reader.text.replace("$ ", "")
+    assert "{{" not in reader.text
+    assert "{%" not in reader.text
     assert len(reader.images) >= 10
     assert all(src.startswith("data:image/png;base64,") for src in reader.images)
     assert "<my-split>" in reader.text
     names = {path.name for path in (tmp_path / "demo").iterdir()}
-    assert names == {"concept.safetensors", "index.html", "preview.png", "state"}
+    assert names == {"concept.safetensors", "figures.json", "index.html", "preview.png", "state"}
     assert mine.is_file(), "what the demo clears away is its own"
 
 
 def test_further_stories_follow_the_first(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(demo, "tellers", lambda: (a_chapter,))
+    monkeypatch.setattr(run, "LATER_STORIES", (a_story,))
     assert command("demo", "--out", "demo").exit_code == 0
+    page = (tmp_path / "demo" / "index.html").read_text(encoding="utf-8")
     reader = Reader()
-    reader.feed((tmp_path / "demo" / "index.html").read_text(encoding="utf-8"))
+    reader.feed(page)
     assert not reader.open
-    for told in ("8. A second story", "Of <my-mark> & others.", "small <my-mark>", "0.50"):
-        assert told in reader.text
+    texts = ("2. A second story", "Of <my-mark> & <others>.", "small <my-mark>", "0.50", "1 of 2")
+    for text in texts:
+        assert text in reader.text
+    assert '<span class="handle h0">&lt;my-mark&gt;</span>' in page
+    assert 'title="a &#34;dot&#34; &amp; a line"' in page
+    figures = json.loads((tmp_path / "demo" / "figures.json").read_text(encoding="utf-8"))
+    first, second = figures["stories"]
+    assert second["samples"] == [
+        {"asked": "small <my-mark>", "seen": 'a "dot" & a line', "as_asked": False},
+        {"asked": "small <my-mark>", "seen": "it", "as_asked": True},
+    ]
+    assert second["as_asked"] == [1, 2]
+    assert second["tables"] == [{"heads": ["word", "IoU"], "rows": [["<my-mark>", "0.50"]]}]
+    assert figures["as_asked"] == [first["as_asked"][0] + 1, first["as_asked"][1] + 2]
+    assert first["as_asked"][1] == len(first["samples"]) == 5
+    assert figures["seconds"] >= second["seconds"] >= 0
+
+
+def test_a_story_without_pictures_makes_a_page(tmp_path: Path) -> None:
+    empty = Story("none", "Nothing <yet>", [], [], [])
+    assert "Nothing &lt;yet&gt;" in page_of([empty])
+    written = write_figures([empty], [0.25], tmp_path / "figures.json")
+    assert json.loads(written.read_text(encoding="utf-8"))["as_asked"] == [0, 0]
 
 
 def test_a_later_story_that_is_stopped_leaves_those_before(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stopped(stage: Stage) -> Chapter:
+    def stopped(context: DemoContext) -> Story:
         raise Cancelled(3, 9, learning=True)
 
-    monkeypatch.setattr(demo, "tellers", lambda: (a_chapter, stopped, a_chapter))
+    monkeypatch.setattr(run, "LATER_STORIES", (a_story, stopped, a_story))
     result = command("demo", "--out", "demo")
     assert result.exit_code != 0
     assert "step 3 of 9" in result.output
     assert "index.html" in result.output.replace("\n", "")
     page = (tmp_path / "demo" / "index.html").read_text(encoding="utf-8")
-    assert page.count("A second story") == 1
+    assert page.count("2. A second story") == 1

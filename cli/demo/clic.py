@@ -24,9 +24,9 @@ from ...training.concept_file import save_concept
 from ...training.palette import concept_colours
 from ...training.pictures import attention_overlay
 from ...training.scene import make_scene
-from ..measures import ELSEWHERE_SEED, as_image, mean
 from ..presets import Method, Preset, settings_of
-from . import Chapter, Picture, Stage, Table
+from .judge import ELSEWHERE_SEED, as_image, mean
+from .story import DemoContext, DemoSample, Figure, Section, Story, Table
 
 ORNAMENT, WORD = "face", "circle"  # of `tinyworld.concepts`, and what its name starts from
 SOURCE, SOURCE_ON = "purple square", "white"
@@ -36,34 +36,34 @@ COUNT, STEPS, CFG, FEATHER_PX = 4, 16, 3.0, 1
 STEPS_OF_WEIGHTS = 120
 
 
-def tell(stage: Stage) -> Chapter:
+def tell(context: DemoContext) -> Story:
     """Learn a detail in its context, put it on another object, leave the rest alone."""
-    host = stage.host
-    stage.say(f"CLiC: learning the {ORNAMENT} of a {SOURCE}")
-    taught = ornament_scene(SOURCE, ORNAMENT, stage.seed + 5, SOURCE_ON)
-    bare = ornament_scene(TARGET, "", stage.seed + 105, TARGET_ON)
+    host = context.host
+    context.say(f"CLiC: learning the {ORNAMENT} of a {SOURCE}")
+    taught = ornament_scene(SOURCE, ORNAMENT, context.seed + 5, SOURCE_ON)
+    bare = ornament_scene(TARGET, "", context.seed + 105, TARGET_ON)
     source, mark = as_image(taught.image), torch.from_numpy(taught.masks[1])
     image, place = as_image(bare.image), torch.from_numpy(bare.masks[1])
     wanted = {"weight_steps": STEPS_OF_WEIGHTS, "object_word": SOURCE, "preview_steps": 1}
     settings = settings_of(Preset.TINYWORLD, wanted, Method.CLIC)
     assert isinstance(settings.config, CLiCConfig)
-    config = replace(settings.config, seed=stage.seed)
+    config = replace(settings.config, seed=context.seed)
     learned = learn_detail(
         host,
         make_scene([source], {NAME: [mark]}, {NAME: WORD}),
         config,
         loop=settings.loop,
         previews=replace(settings.previews, prompts=("a photo of an object",)),
-        progress=stage.progress,
+        progress=context.progress,
     )
-    save_concept(learned.concept, stage.folder / f"{NAME}.safetensors")
-    stage.say(f"CLiC: carrying it onto a {TARGET}")
+    save_concept(learned.concept, context.folder / f"{NAME}.safetensors")
+    context.say(f"CLiC: carrying it onto a {TARGET}")
     stack = stacked([(learned.concept, 1.0)])
     latent = host.encode_image(image[None])
     with host.edited(stack.edits, trainable=False), torch.no_grad():
         text = config.prompt_of(NAME).replace(SOURCE, TARGET)
         prompt, negative = host.encode_prompt(text, stack.handles), host.encode_prompt("")
-        heat = _looks(stage, source, config.prompt_of(NAME), stack.handles)
+        heat = _looks(context, source, config.prompt_of(NAME), stack.handles)
     drawn = edit_latents(
         host,
         latent,
@@ -71,9 +71,9 @@ def tell(stage: Stage) -> Chapter:
         negative,
         EditConfig(steps=STEPS, cfg=CFG, blend=BlendConfig(start=0)),
         weights=stack.edits,
-        seed=stage.seed,
+        seed=context.seed,
         rows=COUNT,
-        progress=stage.progress,
+        progress=context.progress,
     )
     pasted = composited(host.decode_latent(drawn), image[None], place, FEATHER_PX)
     references = _references(taught, bare)
@@ -82,24 +82,30 @@ def tell(stage: Stage) -> Chapter:
     moved = float((pasted - image).abs()[:, place == 0].max())
     right = sum(name == ORNAMENT for name, _ in found)
     scores = localisation(heat, mark)
-    return Chapter(
-        title="CLiC: a detail carried onto another object",
-        text=f"<{NAME}> is no object of its own: it sits on a {SOURCE}. CLiC learns it there, in "
-        f"its context, from one picture and a mask ({config.token_phase.steps} + "
+    carried = [
+        Figure(
+            f"Carried over, taken for: {name}",
+            [DemoSample(picture, name == ORNAMENT, f"taken for {name}")],
+        )
+        for picture, (name, _) in zip(pasted, found, strict=True)
+    ]
+    before = Figure.of(image, f"Before: a {TARGET}")
+    source_figure = Figure.of(source, f"Taught: a {SOURCE} with <{NAME}>")
+    section = Section(
+        "",
+        f"<{NAME}> is no object of its own: it sits on a {SOURCE}. CLiC learns it there, in its "
+        f"context, from one picture and a mask ({config.token_phase.steps} + "
         f"{config.weight_phase.steps} steps), and draws it under a mask on a {TARGET} that never "
         "had one. Around the mask every step puts the picture itself back. A tick means that the "
         f"oracle takes what stands there for the {ORNAMENT} rather than for one of the other "
         f"{len(CONCEPTS) - 1} unseen objects or a bare {TARGET}.",
-        pictures=[
-            Picture(overlay, f"Where <{NAME}> looks in the taught picture", is_wide=True),
-            Picture(source, f"Taught: a {SOURCE} with <{NAME}>"),
-            Picture(image, f"Before: a {TARGET}"),
-            *(
-                Picture(picture, f"Carried over, taken for: {name}", is_right=name == ORNAMENT)
-                for picture, (name, _) in zip(pasted, found, strict=True)
-            ),
+        [
+            Figure.of(overlay, f"Where <{NAME}> looks in the taught picture", is_wide=True),
+            source_figure,
+            before,
+            *carried,
         ],
-        table=Table(
+        Table(
             ("word", "recognised", "likeness", "change outside", "attention IoU (AUC)"),
             [
                 (
@@ -111,17 +117,19 @@ def tell(stage: Stage) -> Chapter:
                 )
             ],
         ),
-        meaning="Likeness is the cosine of the oracle's description with the taught ornament, 1 at "
-        "best. Change outside is the largest difference of a pixel that the mask does not cover.",
-        command="conceptloom train --method clic -i chair.png --mask my-carving=mask.png:pattern\n"
+        "Likeness is the cosine of the oracle's description with the taught ornament, 1 at best. "
+        "Change outside is the largest difference of a pixel that the mask does not cover.",
+        "conceptloom train --method clic -i chair.png --mask my-carving=mask.png:pattern\n"
         "conceptloom transfer -c concept.safetensors -i photo.png --mask place.png "
         "-p 'a bench with <my-carving> style'",
     )
+    title = "CLiC: a detail carried onto another object"
+    return Story("clic", title, [NAME], [section], [source_figure, before, *carried[:1]])
 
 
-def _looks(stage: Stage, image: Tensor, text: str, handles: HandleVectors) -> Tensor:
+def _looks(context: DemoContext, image: Tensor, text: str, handles: HandleVectors) -> Tensor:
     """Attention of the learned word in a picture."""
-    host, word = stage.host, f"<{NAME}>"
+    host, word = context.host, f"<{NAME}>"
     prompt = host.encode_prompt(text, handles)
     return read_attention(host, host.encode_image(image[None]), prompt, [word])[word]
 

@@ -18,16 +18,17 @@ from ...training.concept_file import save_concept
 from ...training.lag_pictures import masks_picture
 from ...training.pictures import sample_strip
 from ...training.previews import PreviewConfig
-from ..measures import ELSEWHERE_SEED, as_image, mean
 from ..residuals_run import TINYWORLD_RESIDUALS
-from . import Chapter, Picture, Stage, Table
+from .judge import ELSEWHERE_SEED, as_image, mean
+from .story import DemoContext, DemoSample, Figure, Section, Story, Table
 
 OBJECT, WORD = "twotone", "circle"  # of `tinyworld.concepts`, and the class word
 TAUGHT_ON, DRAWN_ON = "sky", "beach"
 NAME = f"my-{OBJECT}"
 LESSONS, COUNT, STEPS, CFG = 3, 3, 16, 3.0
+LOCALISED = "with LAG"
 VARIANTS = {
-    "with LAG": LagConfig(),
+    LOCALISED: LagConfig(),
     "everywhere, as a LoRA": LagConfig(localised=False),
     "base model": LagConfig(strength=0.0),
 }
@@ -47,25 +48,25 @@ class _Seen:
         return self.is_concept and self.background == DRAWN_ON
 
 
-def tell(stage: Stage) -> Chapter:
+def tell(context: DemoContext) -> Story:
     """Learn from pictures that share a background, then ask for another one."""
-    host = stage.host
-    stage.say(f"Personalized Residuals: learning <{NAME}> from pictures {BACKGROUNDS[TAUGHT_ON]}")
-    truths = [concept_scene([OBJECT], 10 * stage.seed + i, TAUGHT_ON) for i in range(LESSONS)]
+    host = context.host
+    context.say(f"Personalized Residuals: learning <{NAME}> from pictures {BACKGROUNDS[TAUGHT_ON]}")
+    truths = [concept_scene([OBJECT], 10 * context.seed + i, TAUGHT_ON) for i in range(LESSONS)]
     taught = [as_image(truth.image) for truth in truths]
     concept = learn_residuals(
         host,
         taught,
         NAME,
         WORD,
-        replace(TINYWORLD_RESIDUALS, seed=stage.seed),
+        replace(TINYWORLD_RESIDUALS, seed=context.seed),
         previews=PreviewConfig(steps=1, cfg=1.0),
-        progress=stage.progress,
+        progress=context.progress,
     ).concept
-    save_concept(concept, stage.folder / f"{NAME}.safetensors")
-    stage.say("Personalized Residuals: the same noise with LAG, everywhere, and without")
+    save_concept(concept, context.folder / f"{NAME}.safetensors")
+    context.say("Personalized Residuals: the same noise with LAG, everywhere, and without")
     text = f"a photo of a <{NAME}> {WORD} {BACKGROUNDS[DRAWN_ON]}"
-    noise, maps = seeded_noise(host, 1000 + stage.seed, COUNT, (64, 64)), LagMaps()
+    noise, maps = seeded_noise(host, 1000 + context.seed, COUNT, (64, 64)), LagMaps()
     drawn = {
         variant: host.decode_latent(
             sample_lag(
@@ -76,7 +77,7 @@ def tell(stage: Stage) -> Chapter:
                 steps=STEPS,
                 cfg=CFG,
                 on_masks=maps if config.localised and config.strength else None,
-                progress=stage.progress,
+                progress=context.progress,
             )
         )
         for variant, config in VARIANTS.items()
@@ -84,29 +85,32 @@ def tell(stage: Stage) -> Chapter:
     known = _references()
     seen = {name: [_seen(image, known) for image in images] for name, images in drawn.items()}
     averaged = maps.averaged((64, 64))  # [pictures, 1, 64, 64]
-    mask = masks_picture(averaged[0], [NAME], drawn["with LAG"][0])
+    mask = masks_picture(averaged[0], [NAME], drawn[LOCALISED][0])
     numbers = sum(up.numel() + down.numel() for up, down in residuals_of(concept).values())
-    return Chapter(
-        title="Personalized Residuals: applied only where the object is",
-        text=f"<{NAME}> is learned from {LESSONS} pictures that all lie {BACKGROUNDS[TAUGHT_ON]}: "
-        f"no masks, no pictures of the class, {numbers:,} numbers. Drawn {BACKGROUNDS[DRAWN_ON]}, "
-        "a plain LoRA brings its old background along. LAG takes the word's attention above its "
+    figures = {
+        variant: [
+            Figure(variant, [_sample(variant, image, one)])
+            for image, one in zip(images, seen[variant], strict=True)
+        ]
+        for variant, images in drawn.items()
+    }
+    section = Section(
+        "",
+        f"<{NAME}> is learned from {LESSONS} pictures that all lie {BACKGROUNDS[TAUGHT_ON]}: no "
+        f"masks, no pictures of the class, {numbers:,} numbers. Drawn {BACKGROUNDS[DRAWN_ON]}, a "
+        "plain LoRA brings its old background along. LAG takes the word's attention above its "
         "median as a mask in every block and adds what was learned only there. A tick means that "
         f"the oracle sees <{NAME}>, of {len(CONCEPTS)} unseen objects, on the background that was "
         "asked for.",
-        pictures=[
-            Picture(
+        [
+            Figure.of(
                 sample_strip([*taught, mask], [*["taught"] * LESSONS, "mask, mean of blocks"]),
                 f"What <{NAME}> is learned from, and where LAG lets it work",
                 is_wide=True,
             ),
-            *(
-                Picture(image, variant, None if variant == "base model" else found.is_right)
-                for variant, images in drawn.items()
-                for image, found in zip(images, seen[variant], strict=True)
-            ),
+            *(figure for row in figures.values() for figure in row),
         ],
-        table=Table(
+        Table(
             ("sampling", "recognised", "likeness", "background as asked"),
             [
                 (
@@ -118,11 +122,21 @@ def tell(stage: Stage) -> Chapter:
                 for variant, found in seen.items()
             ],
         ),
-        meaning="Likeness is the cosine of the oracle's description with the taught object, 1 at "
-        "best. The three share their noise, so what differs is what the residuals did.",
-        command="conceptloom train-residuals -i cat1.png -i cat2.png --handle my-cat --class cat\n"
+        "Likeness is the cosine of the oracle's description with the taught object, 1 at best. The "
+        "three share their noise, so what differs is what the residuals did.",
+        "conceptloom train-residuals -i cat1.png -i cat2.png --handle my-cat --class cat\n"
         "conceptloom sample -c runs/my-cat/concept.safetensors -p 'a <my-cat> cat on grass' --lag",
     )
+    title = "Personalized Residuals: applied only where the object is"
+    cover = [Figure.of(taught[0], "Taught"), *(row[0] for row in list(figures.values())[:2])]
+    return Story("personalized_residuals", title, [NAME], [section], cover)
+
+
+def _sample(variant: str, image: Tensor, seen: _Seen) -> DemoSample:
+    """The variants without LAG are there for comparison and are not judged."""
+    is_judged = variant == LOCALISED
+    summary = f"likeness {seen.likeness:.2f}, background {seen.background}"
+    return DemoSample(image, seen.is_right if is_judged else None, summary)
 
 
 def _references() -> dict[str, Tensor]:

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..attention.reading import read_attention
-from ..host.ports import HandleVectors, Host
-from ..tinyworld.concepts import CONCEPTS, concept_scene
-from ..tinyworld.measures import Localisation, localisation
-from ..tinyworld.oracle import Identity, Oracle, load_oracle
-from ..tinyworld.world import Scene
+from ...attention.reading import read_attention
+from ...host.ports import HandleVectors, Host
+from ...tinyworld.concepts import CONCEPTS, concept_scene
+from ...tinyworld.measures import Localisation, localisation
+from ...tinyworld.oracle import Identity, Oracle, load_oracle
+from ...tinyworld.world import Scene
 
 ELSEWHERE_SEED = 7  # of the pictures that show the other objects, and of unseen arrangements
 
@@ -35,8 +35,19 @@ class Verdict:
 
     @property
     def is_right(self) -> bool:
-        """Every asked concept is there, and nothing too much."""
+        """Every requested concept is there, and no other one."""
         return all(identity.right for identity in self.identities.values()) and not self.leaked
+
+    @property
+    def summary(self) -> str:
+        """What is there, what is missing and what is too much."""
+        names = self.identities.items()
+        present = [f"<{name}>" for name, identity in names if identity.right]
+        missing = [f"<{name}>" for name, identity in names if not identity.right]
+        parts = [f"{', '.join(present)} found"] if present else []
+        parts += [f"{', '.join(missing)} not found"] if missing else []
+        parts += [f"<{name}> too much" for name in self.leaked]
+        return "; ".join(parts)
 
 
 class Judge:

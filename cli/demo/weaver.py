@@ -29,8 +29,8 @@ from ...training.concept_file import save_concept
 from ...training.previews import PreviewConfig
 from ...training.scene import ConceptScene, SceneImage
 from ...training.scene_preview import scene_preview
-from ..measures import ELSEWHERE_SEED, as_image
-from . import Chapter, Picture, Stage, Table
+from .judge import ELSEWHERE_SEED, as_image
+from .story import DemoContext, DemoSample, Figure, Section, Story, Table
 
 # object of `tinyworld.concepts` -> what stands in its place in the template, and the learned word
 WOVEN = {"bullseye": ("blue circle", "circle"), "split": ("green square", "square")}
@@ -43,80 +43,92 @@ TEACHING = PersonalizedResidualsConfig(
     steps=110, learning_rate=1e-2, ratio=0.25, train_handle=True, handle_rate=5e-3
 )
 CONFIG = WeaveConfig(cfg=3.0, suppression=0.2, negative="")
+WEAVING = "woven"
 WAYS = {
-    "woven": CONFIG,
+    WEAVING: CONFIG,
     "without the template's features": replace(CONFIG, resnet_until=0.0, attention_until=0.0),
     "score mixing, the paper's baseline": replace(CONFIG, mixing=Mixing.SCORES),
 }
 
 
-def tell(stage: Stage) -> Chapter:
+def tell(context: DemoContext) -> Story:
     """Learn two objects apart, invert a picture of plain ones, weave them into it."""
-    host = stage.host
-    concepts = [_learned(stage, name) for name in WOVEN]
-    stage.say("Concept Weaver: inverting the template")
-    rng = np.random.default_rng(stage.seed)
+    host = context.host
+    concepts = [_learned(context, name) for name in WOVEN]
+    context.say("Concept Weaver: inverting the template")
+    rng = np.random.default_rng(context.seed)
     plain = [item(word, spot, rng) for (word, _), spot in zip(WOVEN.values(), SPOTS, strict=True)]
     pixels, drawn_masks = render(plain, "white", rng)
     image, masks = as_image(pixels), [torch.from_numpy(mask) for mask in drawn_masks]
     sigmas = ddim_sigmas(host.schedule, STEPS)
-    template = make_template(host, image[None], SENTENCE, sigmas, progress=stage.progress)
+    template = make_template(host, image[None], SENTENCE, sigmas, progress=context.progress)
     wishes = [
         Wish(concept=concept, word=word, mask=mask)
         for concept, (word, _), mask in zip(concepts, WOVEN.values(), masks, strict=True)
     ]
     regions = make_regions(SENTENCE, wishes)
-    stage.say("Concept Weaver: weaving both into it")
+    context.say("Concept Weaver: weaving both into it")
     woven = {
-        way: weave(host, template, regions, config, progress=stage.progress).image[0]
+        way: weave(host, template, regions, config, progress=context.progress).image[0]
         for way, config in WAYS.items()
     }
     seen = {way: _seen(picture, masks) for way, picture in woven.items()}
-    return Chapter(
-        title="Concept Weaver: two concepts in one template picture",
-        text=f"{_told(concepts)} were learned apart, from {len(TAUGHT_ON)} pictures of each alone "
+    figures = [
+        Figure(_caption(way, seen[way]), [_sample(way, picture, seen[way])])
+        for way, picture in woven.items()
+    ]
+    template_figure = Figure.of(image, "The template")
+    section = Section(
+        "",
+        f"{_handles(concepts)} were learned apart, from {len(TAUGHT_ON)} pictures of each alone "
         f"({TEACHING.steps} steps). The template shows plain objects. DDIM inversion finds the "
-        f"noise that it comes back from ({template.psnr:.1f} dB); drawing it again, every region "
-        "listens to its own concept in every cross-attention, and the template's features hold "
-        "the layout. A tick means that the oracle takes what stands in the region for its own "
-        f"concept, out of {len(CONCEPTS)} unseen objects.",
-        pictures=[
-            Picture(_regions_shown(regions, template), "Who goes where", is_wide=True),
-            Picture(image, "The template"),
-            Picture(template.reconstruction, f"It comes back with {template.psnr:.1f} dB"),
-            *(
-                Picture(picture, _caption(way, seen[way]), is_right=_right(seen[way]) == len(WOVEN))
-                for way, picture in woven.items()
-            ),
+        f"noise that it comes back from ({template.psnr:.1f} dB); when it is drawn again, every "
+        "region attends to its own concept in every cross-attention, and the template's features "
+        "hold the layout. A tick means that the oracle takes what stands in each region for its "
+        f"own concept, out of {len(CONCEPTS)} unseen objects.",
+        [
+            Figure.of(_regions_shown(regions, template), "Who goes where", is_wide=True),
+            template_figure,
+            Figure.of(template.reconstruction, f"It comes back with {template.psnr:.1f} dB"),
+            *figures,
         ],
-        table=Table(
+        Table(
             ("way", *(f"<my-{name}>" for name in WOVEN), "recognised"),
             [
                 (way, *(f"{score:.2f}" for _, score in found), f"{_right(found)} of {len(WOVEN)}")
                 for way, found in seen.items()
             ],
         ),
-        meaning="Figures are the cosine of the oracle's description of the region with the concept "
-        "that belongs there, 1 at best.",
-        command="conceptloom train --method concept-weaver -i mug-1.png --mask my-mug=m1.png:cup\n"
+        "Figures are the cosine of the oracle's description of the region with the concept that "
+        "belongs there, 1 at best.",
+        "conceptloom train --method concept-weaver -i mug-1.png --mask my-mug=m1.png:cup\n"
         "conceptloom weave room.png -s 'a cup and a toy' -r cup=my-mug.safetensors,cup-mask.png "
         "-r toy=my-toy.safetensors,toy-mask.png",
     )
+    names = [name for concept in concepts for name in concept.names]
+    title = "Concept Weaver: two concepts in one template picture"
+    return Story("concept_weaver", title, names, [section], [template_figure, *figures[:1]])
 
 
-def _learned(stage: Stage, name: str) -> Concept:
+def _sample(way: str, picture: Tensor, seen: list[tuple[str, float]]) -> DemoSample:
+    """The ways besides weaving are there for comparison and are not judged."""
+    is_right = _right(seen) == len(WOVEN) if way == WEAVING else None
+    return DemoSample(picture, is_right, f"taken for {' and '.join(name for name, _ in seen)}")
+
+
+def _learned(context: DemoContext, name: str) -> Concept:
     """One object, from a few pictures of it alone."""
-    stage.say(f"Concept Weaver: learning the {name}")
+    context.say(f"Concept Weaver: learning the {name}")
     images = [
-        as_image(concept_scene([name], stage.seed + i, background).image)
+        as_image(concept_scene([name], context.seed + i, background).image)
         for i, background in enumerate(TAUGHT_ON, 2)
     ]
-    config = replace(TEACHING, seed=stage.seed)
+    config = replace(TEACHING, seed=context.seed)
     learned = learn_residuals(
-        stage.host, images, f"my-{name}", WOVEN[name][1], config,
-        previews=PreviewConfig(steps=1, cfg=1.0), progress=stage.progress,
+        context.host, images, f"my-{name}", WOVEN[name][1], config,
+        previews=PreviewConfig(steps=1, cfg=1.0), progress=context.progress,
     )  # fmt: skip
-    save_concept(learned.concept, stage.folder / f"my-{name}.safetensors")
+    save_concept(learned.concept, context.folder / f"my-{name}.safetensors")
     return learned.concept
 
 
@@ -153,5 +165,5 @@ def _regions_shown(regions: Regions, template: Template) -> Tensor:
     return scene_preview(scene)
 
 
-def _told(concepts: list[Concept]) -> str:
+def _handles(concepts: list[Concept]) -> str:
     return " and ".join(f"<{name}>" for concept in concepts for name in concept.names)

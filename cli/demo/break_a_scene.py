@@ -1,0 +1,163 @@
+"""Break-A-Scene in the demo: concepts and a background from one picture, drawn in new places."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...tinyworld.concepts import concept_scene
+from ...training.plots import loss_plot
+from ...training.scene import ConceptScene
+from ...training.scene_preview import scene_preview
+from .break_a_scene_run import DemoConfig, DrawnPrompt, Run, learn_and_draw, taught_scene
+from .judge import mean
+from .story import DemoContext, DemoSample, Figure, Section, Story, Table
+
+
+def tell(context: DemoContext, config: DemoConfig) -> Story:
+    """Learn the scene, draw each word apart, together and beside a known object."""
+    truth = concept_scene(list(config.objects), config.scene_seed, config.background)
+    scene = taught_scene(truth, config)
+    run = learn_and_draw(context, config, truth, scene)
+    return _story(config, scene, run, context.host.pixels_per_latent)
+
+
+def _story(config: DemoConfig, scene: ConceptScene, run: Run, pixels_per_latent: int) -> Story:
+    learned, phases = run.learned, config.settings.config
+    handles = " and ".join(f"<{name}>" for name in config.handles)
+    words = " and ".join(dict.fromkeys(config.words))
+    picture = scene.images[0].image
+    latents = (picture.shape[0] // pixels_per_latent, picture.shape[1] // pixels_per_latent)
+    n_apart = len(config.handles) * len(config.alone_on)
+    n_together = len(config.together_on)
+    figures = [one.figure() for one in run.drawn]
+    apart, together = figures[:n_apart], figures[n_apart : n_apart + n_together]
+    timeline = learned.timeline if learned.timeline is not None else learned.samples[0]
+    return Story(
+        "break_a_scene",
+        "Break-A-Scene: several concepts from one picture",
+        scene.names,
+        [
+            Section(
+                "One picture, one mask for each object",
+                "This is all that it gets: a picture, a mask for each object, and for each a "
+                f"plain word to start from ({words}). The words to learn are {handles}. What no "
+                f"mask covers is learned as <{config.surroundings}>: nothing else tells the model "
+                "where an object ends.",
+                [
+                    Figure.of(
+                        scene_preview(scene, latents), "The picture and its masks", is_wide=True
+                    ),
+                    Figure(
+                        "Before: what the model draws without the new words",
+                        [DemoSample(image) for image in run.before],
+                        is_wide=True,
+                    ),
+                ],
+            ),
+            Section(
+                "Learning",
+                f"In the first phase ({phases.token_phase.steps} steps) only the words learn, in "
+                f"the second ({phases.weight_phase.steps} steps) the model learns with them. Each "
+                "step sees a random subset of the words, and only what lies under their masks. A "
+                "second loss pulls the attention of each word onto its own mask, and a third "
+                "holds the model to pictures that it drew before.",
+                [
+                    Figure.of(
+                        timeline, "The same noise and prompts at every preview", is_wide=True
+                    ),
+                    Figure.of(
+                        learned.overlay,
+                        "Where each word looks in the taught picture; the outline is the mask",
+                        is_wide=True,
+                    ),
+                    Figure.of(
+                        loss_plot(learned.history),
+                        "The losses; the dashed line starts the second phase",
+                        is_wide=True,
+                    ),
+                ],
+            ),
+            Section(
+                "Apart, in new places",
+                "Each word alone, on backgrounds that the taught picture did not have.",
+                apart,
+            ),
+            Section("Together", "Both words in one prompt.", together),
+            Section(
+                "Beside what the model knew before",
+                f"A learned word works in a prompt like any other: here beside {config.neighbour}.",
+                figures[n_apart + n_together :],
+            ),
+            Section(
+                "Where the words look in what they drew",
+                "Attention of each word over pictures that the model drew itself, darker where it "
+                "does not look. The methods below rely on such maps: edit here and nowhere else.",
+                run.maps,
+            ),
+            Section(
+                "The figures",
+                "Identity is judged strictly, among all 16 unseen objects of this world.",
+                table=_table(config, run),
+                meaning=_meaning(run.drawn),
+                commands=_commands(config, run.concept),
+            ),
+        ],
+        [Figure.of(picture, "One picture"), *apart[:1], *together[:1]],
+    )
+
+
+def _table(config: DemoConfig, run: Run) -> Table:
+    heads = (
+        "word",
+        "identity alone",
+        "identity together",
+        "likeness",
+        "attention, taught picture",
+        "attention, unseen picture",
+    )
+    return Table(heads, [_row(run, name) for name in config.handles])
+
+
+def _row(run: Run, name: str) -> list[str]:
+    of_name = [
+        (len(one.asked), verdict.identities[name])
+        for one in run.drawn
+        for verdict in one.verdicts
+        if name in verdict.identities
+    ]
+    alone = [identity.right for count, identity in of_name if count == 1]
+    together = [identity.right for count, identity in of_name if count > 1]
+    likeness = mean([identity.similarity for _, identity in of_name])
+    scores = (run.taught[name], run.unseen[name])
+    return [
+        f"<{name}>",
+        f"{sum(alone)} of {len(alone)}",
+        f"{sum(together)} of {len(together)}",
+        f"{likeness:.2f}",
+        *(f"{score.iou:.2f} ({score.auc:.2f})" for score in scores),
+    ]
+
+
+def _meaning(drawn: Sequence[DrawnPrompt]) -> str:
+    every = [(one, verdict) for one in drawn for verdict in one.verdicts]
+    clean = sum(not verdict.leaked for _, verdict in every)
+    places = sum(verdict.background == one.background for one, verdict in every)
+    return (
+        f"No leak (no learned object that was not asked for): {clean} of {len(every)} pictures. "
+        f"Background as asked: {places} of {len(every)}. Likeness is the cosine of the oracle's "
+        "description with the taught object, 1 at best and 0.6 or more for the same one. Attention "
+        "is the IoU of the word's map with the object's exact mask, and in brackets the "
+        "probability that a point inside gets more attention than a point outside; the unseen "
+        "picture shows the objects in other places on another background."
+    )
+
+
+def _commands(config: DemoConfig, concept: Path) -> str:
+    first, second = (f"<{name}>" for name in config.handles[:2])
+    return (
+        f"conceptloom sample -c {concept} -p 'a photo of {first} and {second} on a brick wall'\n"
+        f"conceptloom inspect {concept}\n"
+        "conceptloom train -i picture.png --mask my-mug=mug.png:cup --mask my-cat=cat.png:cat \\\n"
+        "  --background my-room:room"
+    )

@@ -1,0 +1,182 @@
+"""What Break-A-Scene's story computes: learning a scene, drawing its words, reading their maps."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ...attention.reading import read_attention
+from ...host.ports import HandleVectors, Host
+from ...methods.break_a_scene import learn_scene
+from ...samplers.ddim import sample_ddim, seeded_noise
+from ...tinyworld.concepts import concept_scene
+from ...tinyworld.measures import Localisation
+from ...tinyworld.shapes import BACKGROUNDS
+from ...tinyworld.world import Scene, article
+from ...training.adapters import Scope
+from ...training.concept import stacked
+from ...training.concept_file import save_concept
+from ...training.palette import concept_colours
+from ...training.pictures import attention_overlay
+from ...training.scene import ConceptScene, make_scene, with_background
+from ...training.session import Learned
+from ..presets import Preset, Settings, settings_of
+from .judge import ELSEWHERE_SEED, Judge, Verdict, as_image, word_localisation
+from .story import DemoContext, DemoSample, Figure
+
+# Every weight learns, as in the paper: low-rank changes of so small a model give little likeness.
+# Without class images every word would bring the whole taught picture along.
+LEARNING = {
+    "token_steps": 40, "weight_steps": 200, "scope": Scope.FULL, "weight_rate": 6e-4,
+    "batch_size": 2, "prior_weight": 1.0,
+}  # fmt: skip
+PREVIEWS = 5  # rows of the timeline
+STATE = "demo-state"  # not the name that trainings use: it is deleted at the end
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DemoConfig:
+    """What this story teaches and draws."""
+
+    objects: tuple[str, ...] = ("split", "bullseye")  # of `tinyworld.concepts`
+    words: tuple[str, ...] = ("square", "circle")  # initialiser words
+    scene_seed: int = 2
+    background: str = "white"
+    surroundings: str = "my-surroundings"  # what no mask covers is a concept too (paper Sec. 4.2)
+    alone_on: tuple[str, ...] = ("gray", "beach", "bricks")
+    together_on: tuple[str, ...] = ("sky", "gray", "grass")
+    neighbour: str = "a red square"  # something the model knew before
+    neighbour_on: str = "white"
+    seeds: tuple[int, ...] = (1, 2)
+    steps: int = 25  # DDIM
+    cfg: float = 3.0
+    settings: Settings = field(default_factory=lambda: settings_of(Preset.TINYWORLD, LEARNING))
+
+    @property
+    def handles(self) -> list[str]:
+        """Names of the objects, without brackets."""
+        return [f"my-{name}" for name in self.objects]
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnPrompt:
+    """A prompt, its pictures and the oracle's verdicts."""
+
+    prompt: str
+    asked: tuple[str, ...]  # handles
+    background: str  # a key of BACKGROUNDS
+    images: Tensor  # [n, H, W, 3]
+    verdicts: Sequence[Verdict] = ()
+
+    def figure(self) -> Figure:
+        """The pictures side by side over the prompt."""
+        judged = zip(self.images, self.verdicts, strict=True)
+        return Figure(
+            self.prompt, [DemoSample(image, v.is_right, v.summary) for image, v in judged]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What learning and drawing gave."""
+
+    before: Tensor  # [n, H, W, 3] of the base model
+    learned: Learned
+    drawn: Sequence[DrawnPrompt]
+    maps: Sequence[Figure]
+    taught: Mapping[str, Localisation]  # attention in the taught picture
+    unseen: Mapping[str, Localisation]  # attention in another arrangement on another background
+    concept: Path
+
+
+def learn_and_draw(
+    context: DemoContext, config: DemoConfig, truth: Scene, scene: ConceptScene
+) -> Run:
+    """Everything that takes time; the concept file is left in the context's folder."""
+    host = context.host
+    context.say("Break-A-Scene: drawing what the model can do before")
+    plain = " and ".join(article(word) for word in config.words)
+    before = _draw(host, {}, f"a photo of {plain} {BACKGROUNDS[config.background]}", config)
+    settings = config.settings
+    total = settings.config.token_phase.steps + settings.config.weight_phase.steps
+    state = context.folder / STATE
+    learned = learn_scene(
+        host,
+        scene,
+        settings.config,
+        loop=replace(settings.loop, preview_every=max(1, total // PREVIEWS)),
+        class_images=settings.class_images,
+        previews=settings.previews,
+        folder=state,
+        progress=context.progress,
+    )
+    concept = save_concept(learned.concept, context.folder / "concept.safetensors")
+    context.say("Break-A-Scene: drawing the concepts in new places")
+    stack = stacked([(learned.concept, 1.0)])
+    elsewhere = concept_scene(list(config.objects), ELSEWHERE_SEED, config.alone_on[0])
+    judge = Judge(truth, config.handles)
+    prompts = prompts_of(config)
+    drawn: list[DrawnPrompt] = []
+    with host.edited(stack.edits, trainable=False), torch.no_grad():
+        for prompt, asked, background in prompts:
+            images = _draw(host, stack.handles, prompt, config)
+            verdicts = [judge.look(image, asked) for image in images]
+            drawn.append(DrawnPrompt(prompt, asked, background, images, verdicts))
+            context.progress(len(drawn), len(prompts), "drawing")
+        maps = [_map(host, stack.handles, one) for one in drawn if len(one.asked) > 1]
+        taught = word_localisation(host, stack.handles, config.handles, truth)
+        unseen = word_localisation(host, stack.handles, config.handles, elsewhere)
+    shutil.rmtree(state, ignore_errors=True)  # the concept is safe; the next run starts afresh
+    return Run(before, learned, drawn, maps, taught, unseen, concept)
+
+
+def taught_scene(truth: Scene, config: DemoConfig) -> ConceptScene:
+    """A rendered scene as a user would give it: picture, masks, words."""
+    masks = [[torch.from_numpy(mask)] for mask in truth.masks]
+    scene = make_scene(
+        [as_image(truth.image)],
+        dict(zip(config.handles, masks, strict=True)),
+        dict(zip(config.handles, config.words, strict=True)),
+    )
+    return with_background(scene, config.surroundings, config.background)
+
+
+def prompts_of(config: DemoConfig) -> list[tuple[str, tuple[str, ...], str]]:
+    """(prompt, requested handles, background): apart, together, beside a known object."""
+    asked = [(name,) for name in config.handles]
+    apart = [(names, "", place) for names in asked for place in config.alone_on]
+    together = [(tuple(config.handles), "", place) for place in config.together_on]
+    beside = [(names, f" and {config.neighbour}", config.neighbour_on) for names in asked]
+    return [
+        (
+            f"a photo of {' and '.join(f'<{name}>' for name in names)}{more} {BACKGROUNDS[place]}",
+            names,
+            place,
+        )
+        for names, more, place in [*apart, *together, *beside]
+    ]
+
+
+@torch.no_grad()
+def _draw(host: Host, handles: HandleVectors, prompt: str, config: DemoConfig) -> Tensor:
+    """Pictures [n, H, W, 3] of a prompt, one for each seed."""
+    height, width = concept_scene([config.objects[0]]).image.shape[:2]
+    noise = torch.cat([seeded_noise(host, seed, 1, (height, width)) for seed in config.seeds])
+    encoded, negative = host.encode_prompt(prompt, handles), host.encode_prompt("")
+    latent = sample_ddim(host, [encoded], negative, noise, steps=config.steps, cfg=config.cfg)
+    return host.decode_latent(latent)
+
+
+def _map(host: Host, handles: HandleVectors, drawn: DrawnPrompt) -> Figure:
+    """Where the words look in the first picture of a prompt."""
+    words = [f"<{name}>" for name in drawn.asked]
+    prompt = host.encode_prompt(drawn.prompt, handles)
+    read = read_attention(host, host.encode_image(drawn.images[:1]), prompt, words)
+    maps = dict(zip(drawn.asked, read.values(), strict=True))
+    overlay = attention_overlay(drawn.images[0], maps, colours=concept_colours(drawn.asked))
+    return Figure.of(overlay, drawn.prompt, is_wide=True)
