@@ -39,7 +39,9 @@ class Inside(str, Enum):
     """What stands under the mask when sampling starts."""
 
     SOURCE = "noised source"  # CLiC
-    NOISE = "pure noise"  # official code of Blended Latent Diffusion for SD2, in spite of its start
+    # Official code of Blended Latent Diffusion for SD2, in spite of its start. There the first pass
+    # sees noise around the mask, too; the source is put there from the second one on.
+    NOISE = "pure noise"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,8 +143,8 @@ def sample_blended(
     noise = draw() if first_noise is None else first_noise
     sigma = sigmas[config.start]
     latent = noised_source(source, noise, sigma, sigma)
-    if config.inside is Inside.NOISE:
-        latent = blended(noise * (1 + sigma**2) ** 0.5, latent, mask)
+    if config.inside is Inside.NOISE:  # the first pass sees nothing of the source
+        latent = noise * (1 + sigma**2) ** 0.5
     for step in range(config.start, steps):
         sigma, following = sigmas[step], sigmas[step + 1]
         if step < steps - config.free_steps and step > config.start:

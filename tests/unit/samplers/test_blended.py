@@ -144,9 +144,45 @@ def test_a_full_mask_blends_nothing():
 
 
 def test_sampling_may_start_from_pure_noise_under_the_mask():
-    _, seen, draws = run(BlendConfig(start=1, inside=Inside.NOISE))
-    inside = MASK.expand_as(SOURCE) == 1
-    assert torch.allclose(seen[0][0][inside], (draws.given[0] * 17**0.5)[inside])
+    _, seen, draws = run(BlendConfig(start=1, inside=Inside.NOISE, eta=0.0))
+    assert torch.allclose(seen[0][0], draws.given[0] * 17**0.5)
+    outside = MASK.expand_as(SOURCE) == 0  # the source is there from the second step on
+    assert torch.equal(seen[1][0][outside], (SOURCE + 2 * draws.given[1])[outside])
+
+
+def test_pure_noise_one_step_noisier_is_the_official_loop_of_blended_latent_diffusion():
+    """Its scripts/text_editing_SD2.py: noise everywhere, then step and put the source around."""
+    scheduler = diffusers.DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
+        set_alpha_to_one=False, steps_offset=1,
+    )  # fmt: skip
+    scheduler.set_timesteps(8)
+    timesteps, mask = scheduler.timesteps.tolist(), (MASK > 0).float()
+
+    def model(latent: torch.Tensor) -> torch.Tensor:
+        return 0.9 * latent + 0.3 * latent.mean()  # what is around the mask reaches what is in it
+
+    draws = Draws()
+    theirs = draws()
+    for timestep in timesteps[2:]:
+        theirs = scheduler.step(model(theirs), timestep, theirs).prev_sample
+        source = scheduler.add_noise(SOURCE, draws(), torch.tensor([timestep]))
+        theirs = theirs * mask + source * (1 - mask)
+
+    schedule, seen = Schedule(scheduler.alphas_cumprod.double()), []
+    sigmas = [*schedule.sigma(torch.tensor([*timesteps, 0])).tolist()]
+
+    def denoise(latent: torch.Tensor, sigma: float, step: int) -> torch.Tensor:
+        seen.append(latent)
+        return latent - sigma * model(latent / (1 + sigma**2) ** 0.5)
+
+    settings = {"source_level": SourceLevel.ONE_BEFORE, "inside": Inside.NOISE, "eta": 0.0}
+    ours = sample_blended(
+        denoise, SOURCE, mask, sigmas, Draws(), BlendConfig(start=2, **settings), ends_held=False
+    )
+    scaled = ours / (1 + sigmas[-1] ** 2) ** 0.5
+    inside = mask.expand_as(SOURCE) == 1
+    assert torch.allclose(scaled[inside], theirs[inside], atol=1e-5)  # outside it ends noisier
 
 
 def test_soft_masks_mix():
