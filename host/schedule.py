@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 PURE_NOISE = 1e-8  # alpha_bar below this is no picture any more
+ZERO_SNR = 1e-6  # a last alpha_bar below this was meant to be 0; Stable Diffusion's is 0.0047
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,16 @@ class Schedule:
 
     alpha_bar: Tensor  # [T] float64 on CPU, descending
     predicts_velocity: bool = False  # the model's own output is v and not noise
+    trailing: bool = False  # steps are counted from the noisy end, as the model's scheduler asks
+
+    @property
+    def starts_at_the_end(self) -> bool:
+        """Whether a sampler's first step has to be the noisiest level there is.
+
+        A model that learned on pure noise has to be given pure noise as such (Lin et al. 2024,
+        arXiv 2305.08891, Sec. 3.3): "leading" steps would call it something cleaner.
+        """
+        return self.trailing or float(self.alpha_bar[-1]) < ZERO_SNR
 
     def __len__(self) -> int:
         return self.alpha_bar.shape[0]

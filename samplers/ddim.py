@@ -15,9 +15,16 @@ from ..host.ports import Host, Progress, Prompt, Schedule, UNetEdit, latent_size
 
 
 def ddim_timesteps(schedule: Schedule, steps: int) -> list[int]:
-    """Timesteps from noisy to clean, evenly spaced as in Stable Diffusion ("leading", offset 1)."""
+    """Timesteps from noisy to clean, evenly spaced.
+
+    As in Stable Diffusion ("leading", offset 1), or from the last one ("trailing") where the
+    scheduler says so or the schedule ends in pure noise.
+    """
     if not 1 <= steps <= len(schedule):
         raise ConfigError("steps", steps, f"between 1 and {len(schedule)}")
+    if schedule.starts_at_the_end:
+        apart = len(schedule) / steps
+        return [round(len(schedule) - i * apart) - 1 for i in range(steps)]
     stride = len(schedule) // steps
     offset = min(1, len(schedule) - 1 - stride * (steps - 1))  # none where every level is a step
     return [stride * i + offset for i in reversed(range(steps))]

@@ -120,6 +120,9 @@ def latent_gradient(
     The pass ends behind the last block whose map is read; nothing behind it is computed. A
     gradient that overflows at every scale is left out: zeros, and the log says so.
 
+    Differs from the official code, whose processor gives attention outputs without a gradient
+    (src/att_processor.py): a fifth of the signs differ (docs/notation.md).
+
     Args:
         forward: the model's pass on latents, with this edit in it; autograd is on.
     """

@@ -58,6 +58,7 @@ class DiffusersHost:
         self.schedule = Schedule(
             scheduler.alphas_cumprod.double().cpu().clamp_min(ZERO_SNR),
             predicts_velocity=scheduler.config.prediction_type == "v_prediction",
+            trailing=scheduler.config.get("timestep_spacing") == "trailing",
         )
         self.latent_channels = unet.config.in_channels
         self.pixels_per_latent = 2 ** (len(vae.config.block_out_channels) - 1)

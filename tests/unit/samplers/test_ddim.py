@@ -34,18 +34,37 @@ def test_a_step_by_hand() -> None:
     assert ddim_step(schedule, noisy, predicted, 1, 1).item() == pytest.approx(10.0)
 
 
-@pytest.mark.parametrize("steps", [1, 7, 500, 501, 999, 1000])
-def test_every_step_is_a_level_of_its_own(host: DiffusersHost, steps: int) -> None:
-    timesteps = ddim_timesteps(host.schedule, steps)
+@pytest.mark.parametrize("steps", [1, 7, 500, 501, 600, 999, 1000])
+@pytest.mark.parametrize("trailing", [False, True])
+def test_every_step_is_a_level_of_its_own(host: DiffusersHost, steps: int, trailing: bool) -> None:
+    timesteps = ddim_timesteps(Schedule(host.schedule.alpha_bar, trailing=trailing), steps)
     assert len(set(timesteps)) == steps
     assert timesteps == sorted(timesteps, reverse=True)
     assert 0 <= timesteps[-1] <= timesteps[0] <= 999
 
 
-@pytest.mark.parametrize("steps", [1, 4, 30, 50])
-@pytest.mark.parametrize("velocity", [False, True])
-def test_steps_are_those_of_diffusers(steps: int, velocity: bool) -> None:
-    host = tiny_host(velocity=velocity)
+def test_a_model_that_knows_pure_noise_is_given_it_as_such() -> None:
+    host = tiny_host(velocity=True, zero_snr=True)
+    assert ddim_timesteps(host.schedule, 10) == list(range(999, 0, -100))
+    prompt = host.encode_prompt("a cat")
+    drawn = sample_ddim(host, [prompt], prompt, noise(1, 4, 8, 8), steps=10, cfg=2.0)
+    assert bool(drawn.isfinite().all())
+    assert float(drawn.abs().max()) < 20
+
+
+def test_a_scheduler_may_ask_for_trailing_steps() -> None:
+    plain = tiny_host()
+    scheduler = diffusers.EulerDiscreteScheduler(timestep_spacing="trailing")
+    parts = {"unet": plain.unet, "vae": plain.vae, "encoders": plain._encoders}
+    timesteps = ddim_timesteps(DiffusersHost(**parts, scheduler=scheduler).schedule, 4)
+    assert timesteps == [999, 749, 499, 249]
+    assert ddim_timesteps(plain.schedule, 4) == [751, 501, 251, 1]
+
+
+@pytest.mark.parametrize("steps", [1, 4, 7, 30, 50])
+@pytest.mark.parametrize(("velocity", "zero_snr"), [(False, False), (True, False), (True, True)])
+def test_steps_are_those_of_diffusers(steps: int, velocity: bool, zero_snr: bool) -> None:
+    host = tiny_host(velocity=velocity, zero_snr=zero_snr)
     scheduler = diffusers.DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -54,10 +73,14 @@ def test_steps_are_those_of_diffusers(steps: int, velocity: bool) -> None:
         set_alpha_to_one=False,
         steps_offset=1,
         prediction_type="v_prediction" if velocity else "epsilon",
+        rescale_betas_zero_snr=zero_snr,
+        timestep_spacing="trailing" if zero_snr else "leading",
     )
     scheduler.set_timesteps(steps)
     timesteps = ddim_timesteps(host.schedule, steps)
     assert timesteps == scheduler.timesteps.tolist()
+    if zero_snr and 1000 % steps:
+        return  # there diffusers steps to a level that is not the one it asks at next
     ours = theirs = noise(1, 4, 4, 4)
     for i, timestep in enumerate(timesteps):
         output = noise(1, 4, 4, 4, seed=timestep)
@@ -67,7 +90,10 @@ def test_steps_are_those_of_diffusers(steps: int, velocity: bool) -> None:
         following = timesteps[i + 1] if i + 1 < steps else -1
         ours = ddim_step(host.schedule, ours, output, timestep, following)
         assert torch.allclose(
-            ours, theirs, rtol=1e-6 * (i + 1), atol=2e-6 * float(ours.abs().max())
+            ours,
+            theirs,
+            rtol=(5e-4 if zero_snr else 1e-6) * (i + 1),
+            atol=(1e-3 if zero_snr else 2e-6) * float(ours.abs().max()),
         )
 
 
