@@ -103,7 +103,7 @@ def _story(config: DemoConfig, scene: ConceptScene, run: Run, pixels_per_latent:
                 commands=_commands(config, run.concept),
             ),
         ],
-        [Figure.of(picture, "One picture"), *apart[:1], *together[:1]],
+        [Figure.of(picture, "One picture"), apart[0].first(), together[0].first()],
     )
 
 

@@ -44,6 +44,10 @@ class Figure:
         """A single picture without a verdict."""
         return cls(caption, [DemoSample(image)], is_wide)
 
+    def first(self) -> Figure:
+        """The first sample alone, for the cover."""
+        return Figure(self.caption, self.samples[:1])
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
