@@ -11,6 +11,7 @@ is the background.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from enum import Enum
 
@@ -19,6 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import MaskError
+from ..training.mask_strength import BARELY, emptiness, full_strength
+
+log = logging.getLogger("conceptloom")
 
 STEPS = 1024  # masks are whole multiples of 1/1024: their sums are exact, in float16 too
 SMALLEST = 0.5 / STEPS  # a mask that nowhere reaches this is empty
@@ -141,10 +145,10 @@ def _checked(dense: Sequence[Tensor], names: Sequence[str]) -> Tensor:
                 f"The mask of {name} is {plane.shape[1]}x{plane.shape[0]} px, that of {names[0]} "
                 f"{planes[0].shape[1]}x{planes[0].shape[0]} px; bring all masks to one size."
             )
-        planes.append(plane.float().clamp(0, 1))
-        if float(planes[-1].max()) < SMALLEST:
-            raise MaskError(
-                f"The region of {name} is empty; paint its mask, or let it be found by another "
-                "word."
-            )
+        strong, remark = full_strength(plane.float().clamp(0, 1), f"The mask of {name}", BARELY)
+        planes.append(strong)
+        if remark:
+            log.warning("The mask of %s %s.", name, remark)
+        if float(strong.max()) < SMALLEST:
+            raise MaskError(f"The region of {name} is empty: {emptiness(mask)}")
     return torch.stack(planes)

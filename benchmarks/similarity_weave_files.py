@@ -27,7 +27,8 @@ import torch
 from similarity_folders import document_of, each_folder
 from torch import Tensor
 
-from conceptloom.cli.picture_reader import read_image, read_mask
+from conceptloom.cli.mask_reader import read_mask
+from conceptloom.cli.picture_reader import read_image
 from conceptloom.errors import InputError
 from conceptloom.training.scene import ConceptScene, make_scene
 

@@ -1,4 +1,4 @@
-"""Pictures and masks from files of any kind that Pillow opens, for every command.
+"""Pictures from files of any kind that Pillow opens, for every command.
 
 Integers of 8, 16 and 32 bits and floating point come out as 0..1, CMYK, LAB and palettes as RGB,
 and EXIF orientation is applied. Of an animation the first frame counts.
@@ -7,8 +7,8 @@ and EXIF orientation is applied. Of an animation the first frame counts.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import torch
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from ..errors import ImageError, InputError, MaskError
+from ..errors import ImageError, InputError
 
 log = logging.getLogger("conceptloom")
 
@@ -46,18 +46,10 @@ def read_image(path: Path) -> Tensor:
     Raises:
         ImageError: there is no such file, or it is no picture.
     """
-    colour, opacity = _planes(path, ImageError, "picture")
+    picture = opened(path, ImageError, "picture")
+    with refused_as(ImageError, path, "picture"):
+        colour, opacity = planes_of(picture)
     return _tensor((colour * opacity + BACKGROUND * (1 - opacity)).clip(0, 1))
-
-
-def read_mask(path: Path) -> Tensor:
-    """[H, W], 0..1: white belongs to the concept; in a picture with transparency, what is opaque.
-
-    Raises:
-        MaskError: there is no such file, or it is no picture.
-    """
-    colour, opacity = _planes(path, MaskError, "mask", grey=True)
-    return _tensor((opacity if opacity.min() < 1 else colour)[..., 0])
 
 
 def read_images(paths: Sequence[Path]) -> Tensor:
@@ -83,40 +75,51 @@ def picture_endings() -> set[str]:
     return of_plugins | {ending for ending, kind in registered if kind in _KINDS}
 
 
-def _planes(
-    path: Path, kind: type[InputError], what: str, *, grey: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
-    """Colour [H, W, 3 or 1 if grey] and opacity [H, W, 1] of a file, float32, 0..1."""
+def opened(path: Path, kind: type[InputError], what: str) -> Image.Image:
+    """A file as Pillow reads it: its first frame, upright.
+
+    Raises:
+        InputError: of the given kind; there is no such file, or Pillow cannot read it.
+    """
     if not path.is_file():
         raise kind(f"There is no {what} {path}; check the name, relative to where you are.")
     _register_plugins(path)
+    with refused_as(kind, path, what), Image.open(path) as file:
+        if getattr(file, "n_frames", 1) > 1 and file.format != "MPO":  # a camera's previews
+            log.warning("%s has %d frames; the first one is read.", path, file.n_frames)
+            file.seek(0)
+        picture = ImageOps.exif_transpose(file)
+        picture.format = file.format
+        return picture
+
+
+@contextmanager
+def refused_as(kind: type[InputError], path: Path, what: str) -> Iterator[None]:
+    """What Pillow raises over a file, as a sentence about it."""
     try:
-        with Image.open(path) as file:
-            if getattr(file, "n_frames", 1) > 1 and file.format != "MPO":  # a camera's previews
-                log.warning("%s has %d frames; the first one is read.", path, file.n_frames)
-                file.seek(0)
-            picture = ImageOps.exif_transpose(file)
-        if picture.mode == "F" or picture.mode.startswith("I"):
-            return _deep_planes(picture, grey)
-        return _byte_planes(picture, grey)
+        yield
     except _REFUSED as error:
         raise kind(f"{path} is no {what} that can be read ({error}); {_remedy(path)}") from error
 
 
-def _byte_planes(picture: Image.Image, grey: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Of every mode that Pillow keeps in 8 bits a channel or less."""
+def planes_of(picture: Image.Image) -> tuple[np.ndarray, np.ndarray]:
+    """Colour [H, W, 3] and opacity [H, W, 1], float32, 0..1.
+
+    Raises:
+        ValueError: its values have no known scale.
+    """
+    if picture.mode == "F" or picture.mode.startswith("I"):
+        return _deep_planes(picture)
+    opacity = np.ones((picture.height, picture.width), np.float32)
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         opacity = _array(picture.getchannel("A")) / 255
-    else:
-        opacity = np.ones((picture.height, picture.width), np.float32)
     if picture.mode == "LAB":  # Pillow converts it by colour profiles only
         picture = _lab_to_rgb(picture)
-    colour = _array(picture.convert("RGB").convert("L" if grey else "RGB")) / 255
-    return (colour[..., None] if grey else colour), opacity[..., None]
+    return _array(picture.convert("RGB")) / 255, opacity[..., None]
 
 
-def _deep_planes(picture: Image.Image, grey: bool) -> tuple[np.ndarray, np.ndarray]:
+def _deep_planes(picture: Image.Image) -> tuple[np.ndarray, np.ndarray]:
     """Of one channel of 16 or 32 bits, integer or floating point, which Pillow would clip."""
     values = np.asarray(picture).astype(np.float64)
     if not np.isfinite(values).all() or values.min() < 0:
@@ -124,7 +127,7 @@ def _deep_planes(picture: Image.Image, grey: bool) -> tuple[np.ndarray, np.ndarr
     plane = (values / _largest_value(picture, values)).clip(0, 1).astype(np.float32)[..., None]
     hidden = picture.info.get("transparency")  # PNG: one grey value that is transparent
     opacity = (values != hidden) if isinstance(hidden, int) else np.ones_like(values)
-    return (plane if grey else plane.repeat(3, axis=-1)), opacity[..., None].astype(np.float32)
+    return plane.repeat(3, axis=-1), opacity[..., None].astype(np.float32)
 
 
 def _largest_value(picture: Image.Image, values: np.ndarray) -> float:

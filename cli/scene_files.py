@@ -8,8 +8,9 @@
       "background": "my-kitchen"
     }
 
-Files are named relative to the folder and lie inside of it. `words` and `background` may be left
-out; a background given as a pair ["my-kitchen", "room"] starts from that word.
+Files are named relative to the folder and lie inside of it; "labels.png#3" is class 3 of a label
+picture. `words` and `background` may be left out; a background given as a pair
+["my-kitchen", "room"] starts from that word.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from torch import Tensor
 from ..errors import ConfigError, HandleError, InputError, MaskError
 from ..training.handles import checked_name
 from ..training.scene import ConceptScene, make_scene, with_background
-from .picture_reader import read_image, read_mask
+from .mask_reader import MaskFile, mask_file, mask_of
+from .picture_reader import read_image
 
 SCENE_FILE = "scene.json"
 NOT_SHOWN = "-"
@@ -56,8 +58,9 @@ def scene_from_options(
 
     Args:
         images: picture files.
-        masks: "NAME=FILE:WORD". With several pictures a name comes once for each of them, in their
-            order, "NAME=-" where one does not show it.
+        masks: "NAME=FILE:WORD", or "NAME=FILE#3:WORD" for class 3 of a label picture. With several
+            pictures a name comes once for each of them, in their order, "NAME=-" where one does not
+            show it.
         background: "NAME" or "NAME:WORD"; a concept of its own from all that no mask covers.
     """
     if len(set(images)) < len(images):
@@ -70,14 +73,24 @@ def scene_from_options(
             raise HandleError(f"<{name}> has two words, {words[name]!r} and {word!r}; keep one.")
         files.setdefault(name, []).append(file)
         words[name] = word or words.get(name, "")
-    read = {name: [_mask(Path(f), f) for f in of_name] for name, of_name in files.items()}
-    scene = make_scene([read_image(path) for path in images], read, words)
+    read = {name: [_mask(f) for f in of_name] for name, of_name in files.items()}
+    scene = _scene([read_image(path) for path in images], read, words)
     name, _, word = background.partition(":")
     return with_background(scene, name, word) if background else scene
 
 
-def _mask(path: Path, option: str) -> Tensor | None:
-    return None if option == NOT_SHOWN else read_mask(path)
+def _mask(option: str) -> MaskFile | None:
+    return None if option == NOT_SHOWN else mask_of(Path(option))
+
+
+def _scene(
+    images: Sequence[Tensor],
+    masks: Mapping[str, Sequence[MaskFile | None]],
+    words: Mapping[str, str],
+) -> ConceptScene:
+    planes = {name: [m and m.mask for m in of_name] for name, of_name in masks.items()}
+    remarks = {name: [m.remark if m else "" for m in of_name] for name, of_name in masks.items()}
+    return make_scene(images, planes, words, remarks)
 
 
 def scene_from_folder(path: Path) -> ConceptScene:
@@ -89,13 +102,13 @@ def scene_from_folder(path: Path) -> ConceptScene:
     file = path / SCENE_FILE if path.is_dir() else path
     document = _document(file)
     entries = [
-        (read_image(image), {name: read_mask(mask) for name, mask in masks.items()})
+        (read_image(image), {name: mask_of(mask) for name, mask in masks.items()})
         for image, masks in _entries(document, file)
     ]
     names = list(dict.fromkeys(name for _, masks in entries for name in masks))
     masks = {name: [masks.get(name) for _, masks in entries] for name in names}
     words = {str(n): str(w) for n, w in _typed(document, "words", dict, file, {}).items()}
-    scene = make_scene([image for image, _ in entries], masks, words)
+    scene = _scene([image for image, _ in entries], masks, words)
     background = document.get("background", "")
     name, word = (background, "") if isinstance(background, str) else _pair(background, file)
     return with_background(scene, name, word) if name else scene
@@ -109,7 +122,8 @@ def files_of_scene(folder: Path) -> list[Path]:
     """
     file = folder / SCENE_FILE
     entries = _entries(_document(file), file)
-    return [file, *(path for image, masks in entries for path in (image, *masks.values()))]
+    masks = [mask_file(mask)[0] for _, of_image in entries for mask in of_image.values()]
+    return [file, *dict.fromkeys([*(image for image, _ in entries), *masks])]
 
 
 def _document(file: Path) -> dict[str, Any]:

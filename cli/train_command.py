@@ -52,9 +52,9 @@ def train(
         _option(
             _SCENE,
             "NAME=FILE or NAME=FILE:WORD, white where the concept is (of a picture with "
-            "transparency: what is opaque); repeat. The concept becomes "
-            "<NAME> in prompts and starts from WORD. With several pictures give a NAME once for "
-            "each, in their order; NAME=- where one does not show it.",
+            "transparency: what is opaque; FILE#3 is class 3 of a label picture); repeat. The "
+            "concept becomes <NAME> in prompts and starts from WORD. With several pictures give a "
+            "NAME once for each, in their order; NAME=- where one does not show it.",
             "--mask",
         ),
     ] = None,

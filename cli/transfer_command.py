@@ -29,7 +29,8 @@ def transfer(
     mask: Annotated[
         list[Path],
         typer.Option(
-            help="White is drawn anew, grey is mixed; repeat for several places.",
+            help="White is drawn anew, grey is mixed; FILE#3 is class 3 of a label picture. Repeat "
+            "for several places.",
             rich_help_panel=_WHAT,
         ),
     ],

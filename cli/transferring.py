@@ -15,7 +15,8 @@ from ..samplers.editing import EditConfig, Region, edit_latents
 from ..samplers.masks import composited, picture_masks
 from ..training.concept import Stack
 from .drawing import check_prompts
-from .picture_reader import read_image, read_mask
+from .mask_reader import read_mask
+from .picture_reader import read_image
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -124,7 +124,7 @@ def parsed_region(option: str, *, with_mask: bool = True) -> Any:
     from ..errors import InputError
     from ..methods.concept_weaver import Wish
     from ..training.concept_file import load_concept
-    from .picture_reader import read_mask
+    from .mask_reader import read_mask
 
     word, equals, files = option.partition("=")
     concept, comma, mask = files.partition(",")

@@ -107,7 +107,8 @@ class ConceptSceneNode(io.ComfyNode):
         scene = scene_of(images, list(masks.values()), concepts, background)
         preview = picture(scene_preview(scene, latent_grid(scene, vae)))
         handles = handles_told(scene.names)
-        return io.NodeOutput(scene, preview, handles, ui=shown(cls, preview, handles))
+        told = "\n".join([handles, *scene.remarks])
+        return io.NodeOutput(scene, preview, handles, ui=shown(cls, preview, told))
 
 
 def scene_of(

@@ -9,7 +9,13 @@ from torch import Tensor
 
 from ..attention.levels import grid_at
 from ..training.soft_mask_preview import soft_mask_preview, weights_told
-from ..training.soft_masks import SoftMaskConfig, shaped_mask, soft_mask
+from ..training.soft_masks import (
+    SoftMaskConfig,
+    checked_masks,
+    shaped_mask,
+    soft_mask,
+    strengthened,
+)
 from .shared import CATEGORY, assumed_latent_size, picture, shown
 
 _PLAIN = SoftMaskConfig()
@@ -58,8 +64,9 @@ class SoftMaskBuilder(io.ComfyNode):
         )
         shaped = shaped_mask(mask, config)
         grids = grids_of(shaped, vae, attention_level)
-        preview = picture(soft_mask_preview(shaped, background_weight, grids))
-        told = weights_told(shaped, background_weight, grids)
+        remarks = [] if config.threshold else strengthened(checked_masks(mask))[1]
+        preview = picture(soft_mask_preview(shaped, background_weight, grids, remarks))
+        told = "\n".join([*remarks, weights_told(shaped, background_weight, grids)])
         soft = soft_mask(shaped, background_weight)
         return io.NodeOutput(soft, shaped, preview, told, ui=shown(cls, preview, told))
 

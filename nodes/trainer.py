@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from ..host.comfyui.progress import NodeProgress
 from ..host.ports import Host, Progress
 from ..training.pictures import scores_told
 from ..training.previews import PreviewConfig
-from ..training.scene import ConceptScene, SceneImage
+from ..training.scene import ConceptScene
 from ..training.session import Learned
 from .presets import preset_input, settings_of
 from .runs import (
@@ -161,7 +161,7 @@ class Run:
 def copied_scene(scene: ConceptScene) -> ConceptScene:
     """The scene in tensors that autograd may keep, which those of upstream nodes are not."""
     pictures = tuple(
-        SceneImage(p.image.clone(), {name: mask.clone() for name, mask in p.masks.items()})
+        replace(p, image=p.image.clone(), masks={n: mask.clone() for n, mask in p.masks.items()})
         for p in scene.images
     )
     return ConceptScene(pictures, scene.words)
@@ -169,7 +169,8 @@ def copied_scene(scene: ConceptScene) -> ConceptScene:
 
 def report_of(run: Run, learned: Learned, estimate: str) -> str:
     """What a user wants to know of a finished run, line by line."""
-    lines = [f"<{name}>: {scores_told(*scores)}" for name, scores in learned.scores.items()]
+    lines = list(run.scene.remarks)
+    lines += [f"<{name}>: {scores_told(*scores)}" for name, scores in learned.scores.items()]
     losses = learned.concept.history
     terms = ["total", *sorted(losses.keys() - {"steps", "total"})]
     told = ", ".join(f"{name} {losses[name]:.4g}" for name in terms)

@@ -5,11 +5,16 @@ mask   -> m     1 = drawn anew, 0 = the source picture stays; soft values are a 
 
 from __future__ import annotations
 
+import logging
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import ImageError, MaskError
+from ..training.mask_strength import BARELY, emptiness, full_strength
+
+log = logging.getLogger("conceptloom")
 
 SAME_ASPECT = 0.02  # relative difference of the aspects up to which a mask is stretched to fit
 
@@ -18,10 +23,12 @@ def picture_masks(masks: Tensor, size_px: tuple[int, int]) -> Tensor:
     """Masks [n, H, W], 0..1, float32 on the CPU, at the size of their picture.
 
     Args:
-        masks: [H, W] or [n, H, W]; another size of the same aspect is stretched to the picture.
+        masks: [H, W] or [n, H, W]; another size of the same aspect is stretched to the picture, and
+            one that is nearly black all over to 1.
 
     Raises:
-        MaskError: a mask is empty, of another aspect, or not a plane of finite numbers.
+        MaskError: a mask is empty, of another aspect, not a plane of finite numbers, or a label
+            picture of several classes.
     """
     planes = masks.detach().float().cpu()
     planes = planes[None] if planes.ndim == 2 else planes
@@ -29,16 +36,24 @@ def picture_masks(masks: Tensor, size_px: tuple[int, int]) -> Tensor:
         raise MaskError(f"The mask has the shape {list(masks.shape)}; connect a MASK [n, H, W].")
     if not planes.isfinite().all():
         raise MaskError("The mask holds values that are no numbers; make it anew.")
+    planes = torch.stack(
+        [_strong(plane, number, len(planes)) for number, plane in enumerate(planes, 1)]
+    )
     height, width = planes.shape[1:]
     if (height, width) != tuple(size_px):
         check_aspect((height, width), size_px)
         planes = F.interpolate(planes[:, None], size_px, mode="bilinear", antialias=True)[:, 0]
-    planes = planes.clamp(0, 1)
-    for number, plane in enumerate(planes):
-        if not bool(plane.any()):
-            which = f"Mask {number + 1} of {len(planes)}" if len(planes) > 1 else "The mask"
-            raise MaskError(f"{which} is empty: paint white where something is to be drawn.")
-    return planes
+    return planes.clamp(0, 1)
+
+
+def _strong(plane: Tensor, number: int, n_planes: int) -> Tensor:
+    which = f"Mask {number} of {n_planes}" if n_planes > 1 else "The mask"
+    strong, remark = full_strength(plane.clamp(0, 1), which, BARELY)
+    if remark:
+        log.warning("%s %s.", which, remark)
+    if not bool(strong.any()):
+        raise MaskError(f"{which} is empty: {emptiness(plane)}")
+    return strong
 
 
 def check_aspect(mask: tuple[int, int], picture: tuple[int, int], unit: str = "") -> None:

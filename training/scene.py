@@ -6,7 +6,7 @@ import itertools
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import HandleError, ImageError, MaskError
 from .handles import checked_name
+from .mask_strength import emptiness, full_strength
 
 log = logging.getLogger("conceptloom")
 
@@ -30,10 +31,12 @@ class SceneImage:
     Attributes:
         image: [H, W, 3], 0..1.
         masks: name of the concept -> [H, W], 0..1, 1 = belongs to it.
+        remarks: name -> what was changed in its mask, for previews and reports; may lack names.
     """
 
     image: Tensor
     masks: Mapping[str, Tensor]
+    remarks: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +56,21 @@ class ConceptScene:
         """Names of all concepts, in the order in which they were given."""
         return list(self.words)
 
+    @property
+    def remarks(self) -> list[str]:
+        """What was changed in the masks, a sentence each."""
+        return [
+            f"The mask of <{name}>{f' in picture {n}' if len(self.images) > 1 else ''} {remark}."
+            for n, picture in enumerate(self.images, 1)
+            for name, remark in picture.remarks.items()
+        ]
+
 
 def make_scene(
-    images: Sequence[Tensor], masks: Mapping[str, Sequence[Tensor | None]], words: Mapping[str, str]
+    images: Sequence[Tensor],
+    masks: Mapping[str, Sequence[Tensor | None]],
+    words: Mapping[str, str],
+    remarks: Mapping[str, Sequence[str]] | None = None,
 ) -> ConceptScene:
     """A checked scene.
 
@@ -63,13 +78,15 @@ def make_scene(
         images: pictures [H, W, C], 0..1, with 3 channels or 4 (the fourth is dropped).
         masks: name -> one mask [H, W] per picture, None where the picture does not show it. A mask
             of another size is resized (bilinear) when its shape has the picture's aspect within
-            2 %, otherwise refused.
+            2 %, otherwise refused. A faint one is stretched, see `full_strength`.
         words: name -> initialiser word; names without one may be left out.
+        remarks: name -> what the reader of each mask changed in it, "" for nothing.
 
     Raises:
         HandleError: a name is not a handle, comes twice, or has a word but no mask.
         ImageError: a picture is too small, has another channel count, or there is none.
-        MaskError: a mask is empty, of another aspect, or covers the same pixels as another.
+        MaskError: a mask is empty, of another aspect, covers the same pixels as another, or is a
+            label picture of several classes.
     """
     if not images:
         raise ImageError("The scene has no picture: connect at least one image.")
@@ -91,10 +108,23 @@ def make_scene(
         _scene_image(i, image, {name: of_name[i] for name, of_name in named.items()})
         for i, image in enumerate(images)
     )
+    pictures = tuple(_with_remarks(i, p, remarks or {}) for i, p in enumerate(pictures))
     for name in named:
         if not any(name in picture.masks for picture in pictures):
-            raise MaskError(f"The mask of <{name}> is empty in every picture; paint it or drop it.")
-    return ConceptScene(pictures, {name: known.get(name, "") for name in named})
+            why = emptiness(next(m for m in named[name] if m is not None))
+            raise MaskError(f"The mask of <{name}> is empty in every picture: {why}")
+    scene = ConceptScene(pictures, {name: known.get(name, "") for name in named})
+    for remark in scene.remarks:
+        log.warning("%s", remark)
+    return scene
+
+
+def _with_remarks(
+    index: int, picture: SceneImage, remarks: Mapping[str, Sequence[str]]
+) -> SceneImage:
+    of_reader = {checked_name(name): of_name[index] for name, of_name in remarks.items()}
+    every = {name: remark for name, remark in of_reader.items() if remark} | dict(picture.remarks)
+    return replace(picture, remarks=every)
 
 
 def _scene_image(index: int, image: Tensor, masks: Mapping[str, Tensor | None]) -> SceneImage:
@@ -116,22 +146,27 @@ def _scene_image(index: int, image: Tensor, masks: Mapping[str, Tensor | None]) 
         raise ImageError(
             f"Picture {index + 1} is {width}x{height} px; a side needs {SMALLEST_PX} px or more."
         )
-    shown = {}
+    shown, remarks = {}, {}
     for name, mask in masks.items():
         if mask is None:
             continue
-        fitted = _fitted_mask(name, mask, (height, width)).clamp(0, 1)
+        plane, remark = full_strength(_plane(name, mask), f"The mask of <{name}>")
+        if not plane.any():
+            continue
+        fitted = _fitted_mask(name, plane, (height, width)).clamp(0, 1)
         if fitted.max() > 0:
             shown[name] = fitted
+            remarks |= {name: remark} if remark else {}
     if not shown:
-        raise MaskError(
-            f"Every mask of picture {index + 1} is empty; paint one, or drop the picture."
-        )
+        given = [mask for mask in masks.values() if mask is not None]
+        why = emptiness(given[0]) if given else "it has none. Give one, or drop the picture."
+        raise MaskError(f"Every mask of picture {index + 1} is empty: {why}")
     _check_overlaps(index, shown)
-    return SceneImage(image[..., :3].float().clamp(0, 1), shown)
+    return SceneImage(image[..., :3].float().clamp(0, 1), shown, remarks)
 
 
-def _fitted_mask(name: str, mask: Tensor, size: tuple[int, int]) -> Tensor:
+def _plane(name: str, mask: Tensor) -> Tensor:
+    """[H, W] float32, 0..1."""
     if mask.ndim == 3 and mask.shape[0] == 1:
         mask = mask[0]
     if mask.ndim != 2:
@@ -142,9 +177,13 @@ def _fitted_mask(name: str, mask: Tensor, size: tuple[int, int]) -> Tensor:
         raise MaskError(
             f"The mask of <{name}> holds NaN or infinite values; look at the node that made it."
         )
+    return mask.float().clamp(0, 1)
+
+
+def _fitted_mask(name: str, mask: Tensor, size: tuple[int, int]) -> Tensor:
     height, width = mask.shape
     if (height, width) == size:
-        return mask.float()
+        return mask
     aspect = (width / height) / (size[1] / size[0])
     if abs(aspect - 1) > SAME_ASPECT:
         raise MaskError(
@@ -152,7 +191,7 @@ def _fitted_mask(name: str, mask: Tensor, size: tuple[int, int]) -> Tensor:
             "px, another aspect; crop or pad the mask to the picture. (Of the same aspect it would "
             "be resized.)"
         )
-    return F.interpolate(mask[None, None].float(), size, mode="bilinear", antialias=True)[0, 0]
+    return F.interpolate(mask[None, None], size, mode="bilinear", antialias=True)[0, 0]
 
 
 def _check_overlaps(index: int, masks: Mapping[str, Tensor]) -> None:
@@ -182,7 +221,7 @@ def with_background(scene: ConceptScene, name: str, word: str = "") -> ConceptSc
     for picture in scene.images:
         rest = 1 - torch.stack(list(picture.masks.values())).amax(dim=0)
         shown = {**picture.masks, name: rest} if rest.max() > 0 else picture.masks
-        pictures.append(SceneImage(picture.image, shown))
+        pictures.append(replace(picture, masks=shown))
     if not any(name in picture.masks for picture in pictures):
         raise MaskError("The masks cover every pixel, so there is no background to learn.")
     return ConceptScene(tuple(pictures), {**scene.words, name: word})
@@ -213,9 +252,10 @@ def resized_scene(scene: ConceptScene, resolution_px: int, multiple_px: int) -> 
         return F.interpolate(channels, size, mode="bilinear", antialias=True).clamp(0, 1)
 
     pictures = [
-        SceneImage(
-            fit(p.image.movedim(-1, 0)[None])[0].movedim(0, -1),
-            {name: fit(mask[None, None])[0, 0] for name, mask in p.masks.items()},
+        replace(
+            p,
+            image=fit(p.image.movedim(-1, 0)[None])[0].movedim(0, -1),
+            masks={name: fit(mask[None, None])[0, 0] for name, mask in p.masks.items()},
         )
         for p in scene.images
     ]

@@ -72,7 +72,7 @@ class _Row:
         self._gap = longest / 20
         self._overlaps = overlaps(picture.masks)
         self.width = max(self._side[0] * (2 if latent_grid else 1) + self._gap, 30 * self._text_px)
-        n_lines = 1 + len(picture.masks) + len(self._overlaps)
+        n_lines = 1 + len(picture.masks) + len(self._overlaps) + len(picture.remarks)
         self.height = self._side[1] + self._line * n_lines + self._text_px * 0.5
 
     def draw(self, canvas: Canvas, left: float, top: float) -> None:
@@ -125,6 +125,11 @@ class _Row:
             title = shortened(title, size, size * 11)
             canvas.text((x, y), title, size, colours=self._colours)
             canvas.text((x + size * 12, y), told, size, ALARM if is_bad else INK)
+            y += self._line
+        for name, remark in self._picture.remarks.items():
+            x = left + size * 2.2
+            remark = shortened(f"<{name}> {remark}", size, self.width - size * 2.2)
+            canvas.text((x, y), remark, size, ALARM)
             y += self._line
         for (a, b), share in self._overlaps.items():
             told = f"<{a}> and <{b}> overlap by {_percent(share)} of the smaller"

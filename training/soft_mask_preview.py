@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from .canvas import Canvas, fitted
-from .palette import INK, QUIET
+from .canvas import Canvas, fitted, shortened
+from .palette import ALARM, INK, QUIET
 from .soft_masks import GridWeights, weights_on_grid
 
 SIDE_PX = 220  # longer side of a panel
@@ -18,7 +18,10 @@ MOST_MASKS = 8  # rows; a longer batch is told of and not drawn
 
 
 def soft_mask_preview(
-    masks: Tensor, background_weight: float, grids: Mapping[str, tuple[int, int]]
+    masks: Tensor,
+    background_weight: float,
+    grids: Mapping[str, tuple[int, int]],
+    remarks: Sequence[str] = (),
 ) -> Tensor:
     """One row per mask, one panel per grid; black weighs nothing, white 1.
 
@@ -27,6 +30,7 @@ def soft_mask_preview(
     Args:
         masks: [B, H, W], 0..1, not softened.
         grids: title -> (h, w); the first is usually the picture itself.
+        remarks: what was changed in the masks; red, on top.
 
     Returns:
         [H, W, 3], 0..1.
@@ -35,11 +39,14 @@ def soft_mask_preview(
     step = width + GAP_PX, height + 3 * LINE_PX + GAP_PX
     rows = min(len(masks), MOST_MASKS)
     left_out = len(masks) - rows
-    canvas = Canvas(
-        len(grids) * step[0] + GAP_PX, rows * step[1] + GAP_PX + (LINE_PX if left_out else 0)
-    )
+    above, below = len(remarks) * LINE_PX, LINE_PX if left_out else 0
+    width_px = len(grids) * step[0] + GAP_PX
+    canvas = Canvas(width_px, above + rows * step[1] + GAP_PX + below)
+    for n, remark in enumerate(remarks):
+        line = shortened(remark, 13, width_px - 2 * GAP_PX)
+        canvas.text((GAP_PX, (n + 0.8) * LINE_PX), line, 13, ALARM)
     for row, mask in enumerate(masks[:rows]):
-        top = GAP_PX + row * step[1]
+        top = above + GAP_PX + row * step[1]
         for column, (title, grid) in enumerate(grids.items()):
             left = GAP_PX + column * step[0]
             seen = weights_on_grid(mask, grid, background_weight)
@@ -52,7 +59,7 @@ def soft_mask_preview(
                 (left, top + height + 2.5 * LINE_PX), f"{100 * seen.share:.0f} % of it", 12, QUIET
             )
     if left_out:
-        place = (GAP_PX, rows * step[1] + GAP_PX)
+        place = (GAP_PX, above + rows * step[1] + GAP_PX)
         canvas.text(place, f"and {left_out} more masks", 13, INK)
     return canvas.tensor()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,9 @@ from torch import Tensor
 from ..errors import ConfigError, MaskError
 from .checks import require_fraction, require_positive, require_whole
 from .grid_masks import mask_on_grid
+from .mask_strength import emptiness, full_strength
+
+log = logging.getLogger("conceptloom")
 
 FEATHER_REACH = 3.0  # a Gaussian is cut off after so many standard deviations
 
@@ -49,7 +53,8 @@ def shaped_mask(masks: Tensor, config: SoftMaskConfig) -> Tensor:
     """Masks inverted, cut at a threshold, grown or shrunk, and feathered; not yet softened.
 
     Growing and shrinking go in all directions alike (a disc), so a corner becomes round. Beyond
-    the picture's border a mask goes on as it is at the border.
+    the picture's border a mask goes on as it is at the border. Without a threshold, faint masks are
+    stretched first.
 
     Args:
         masks: [B, H, W] or [H, W], 0..1.
@@ -58,9 +63,14 @@ def shaped_mask(masks: Tensor, config: SoftMaskConfig) -> Tensor:
         [B, H, W], 0..1.
 
     Raises:
-        MaskError: the masks are not planes of numbers, or nothing of one is left, or it was empty.
+        MaskError: the masks are not planes of numbers, nothing of one is left, it was empty, or it
+            is a label picture of several classes.
     """
     shaped = checked_masks(masks)
+    if config.threshold is None:
+        shaped, remarks = strengthened(shaped)
+        for remark in remarks:
+            log.warning("%s", remark)
     if config.invert:
         shaped = 1 - shaped
     if config.threshold is not None:
@@ -73,12 +83,25 @@ def shaped_mask(masks: Tensor, config: SoftMaskConfig) -> Tensor:
     for number, plane in enumerate(shaped):
         if plane.max() == 0:
             why = (
-                "is empty; paint it, lower the threshold, or turn invert off"
+                _why_empty(masks if masks.ndim == 2 else masks[number])
                 if was_empty[number]
                 else f"has nothing left after shrinking by {-config.grow_px} px; shrink it less"
             )
             raise MaskError(f"Mask {number + 1} {why}.")
     return shaped
+
+
+def _why_empty(mask: Tensor) -> str:
+    if float(mask.max()) > 0:
+        return "is empty; lower the threshold, or turn invert off"
+    return f"is empty: {emptiness(mask)}".rstrip(".")
+
+
+def strengthened(masks: Tensor) -> tuple[Tensor, list[str]]:
+    """Masks [B, H, W] at full strength, and a sentence for each that was faint."""
+    strong = [full_strength(mask, f"Mask {n}") for n, mask in enumerate(masks, 1)]
+    remarks = [f"Mask {n} {remark}." for n, (_, remark) in enumerate(strong, 1) if remark]
+    return torch.stack([mask for mask, _ in strong]), remarks
 
 
 def checked_masks(masks: Tensor) -> Tensor:

@@ -134,16 +134,16 @@ def test_masks_on_both_grids_follow_the_image_and_its_mirror(host: DiffusersHost
 
 def test_the_union_is_the_largest_of_the_drawn_masks(host: DiffusersHost) -> None:
     image = torch.rand(SIDE, SIDE, 3)
-    soft = plane(0, 20, 0, 20) * 0.25
-    given = make_scene([image], {"mug": [soft], "cat": [plane(10, 30, 10, 30) * 0.75]}, {})
+    soft = plane(0, 20, 0, 20) * 0.75
+    given = make_scene([image], {"mug": [soft], "cat": [plane(10, 30, 10, 30) * 0.875]}, {})
     material = SceneMaterial(host, given, 2)
     both = material.unions([Sample(0, False, ("mug", "cat"))])[0, 0]
     alone = [material.unions([Sample(0, False, (n,))])[0, 0] for n in ("mug", "cat")]
     assert torch.equal(both, torch.maximum(*alone))
-    assert both.unique().tolist() == [0, 0.25, 0.75]
+    assert both.unique().tolist() == [0, 0.75, 0.875]
     # pairs of picture and concept, sample by sample
     targets = material.targets([Sample(0, False, ("cat",)), Sample(0, False, ("mug", "cat"))])
-    assert [float(t.max()) for t in targets] == [0.75, 0.25, 0.75]
+    assert [float(t.max()) for t in targets] == [0.875, 0.75, 0.875]
 
 
 def test_masks_thinner_than_a_cell_do_not_vanish(host: DiffusersHost) -> None:

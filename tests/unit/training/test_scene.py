@@ -72,7 +72,7 @@ def test_bad_pictures_are_told(images: list[Tensor], told: str) -> None:
 NAN = torch.full((32, 48), math.nan)
 BAD_MASKS: list[tuple[dict[str, list[Tensor | None]], str]] = [
     ({}, "no mask: give one mask for every concept"),
-    ({"mug": [torch.zeros(32, 48)]}, "Every mask of picture 1 is empty; paint one"),
+    ({"mug": [torch.zeros(32, 48)]}, "Every mask of picture 1 is empty: nothing was painted"),
     ({"mug": [None]}, "Every mask of picture 1 is empty"),
     ({"mug": [mask(4, 9)], "cat": [torch.zeros(32, 48)]}, "<cat> is empty in every picture"),
     ({"mug": [mask(4, 9), mask(4, 9)]}, "<mug> has 2 masks for 1 pictures; give one for each"),
@@ -149,8 +149,8 @@ def test_the_background_is_all_that_no_mask_covers(name: str) -> None:
 
 
 def test_soft_masks_leave_a_soft_background() -> None:
-    made = with_background(scene(masks={"mug": [mask(4, 16) * 0.25]}), "room")
-    assert made.images[0].masks["room"].unique().tolist() == [0.75, 1.0]
+    made = with_background(scene(masks={"mug": [mask(4, 16) * 0.75]}), "room")
+    assert made.images[0].masks["room"].unique().tolist() == [0.25, 1.0]
 
 
 def test_a_background_that_cannot_be_is_told() -> None:
