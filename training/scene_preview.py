@@ -1,4 +1,4 @@
-"""The masks of a scene laid over its pictures, and what is left of them on the latent grid."""
+"""The masks of a scene outlined on its pictures, and what is left of them on the latent grid."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def scene_preview(
     latent_grid: tuple[int, int] | None = None,
     colours: Mapping[str, RGB] | None = None,
 ) -> Tensor:
-    """Every picture with its masks, numbered and named; beside it the masks on the latent grid.
+    """Every picture with its masks outlined, numbered and named; beside it the latent grid.
 
     Below each: how much of the picture a mask covers, how many latent cells see it, and which
     masks overlap. What is too small or overlaps too much is told in red.
@@ -90,9 +90,7 @@ class _Row:
         self._draw_legend(canvas, left, heading + self._line)
 
     def _draw_overlay(self, canvas: Canvas, box: Box) -> None:
-        canvas.picture(self._picture.image, box)
-        for name, mask in self._picture.masks.items():
-            canvas.tint(mask * 0.4, self._colours[name], box)
+        canvas.picture(self._picture.image, box)  # untinted: colours are what one looks for
         for name, mask in self._picture.masks.items():
             canvas.outline(mask, self._colours[name], box, self._text_px / 7)
         for name, mask in self._picture.masks.items():

@@ -186,6 +186,23 @@ def test_the_preview_shows_every_concept_in_its_colour() -> None:
     assert not torch.equal(swapped, plain)
 
 
+def test_the_picture_keeps_its_colours_under_outlines_and_numbers() -> None:
+    image = torch.zeros(64, 64, 3)
+    image[8:24, 8:24] = torch.tensor([0.0, 0.25, 0.0])  # a dark green mug
+    image[32:60, 32:60] = torch.tensor([1.0, 0.5, 0.0])  # an orange bear
+    mug, bear = torch.zeros(64, 64), torch.zeros(64, 64)
+    mug[8:24, 8:24] = 1
+    bear[32:60, 32:60] = 1
+    scene = make_scene([image], {"mug": [mug], "bear": [bear]}, {})
+    preview = scene_preview(scene)
+    scale, left = 384 / 64, 24
+    for y, x in ((11, 11), (56, 56), (36, 56)):  # inside, away from edge and number
+        seen = preview[round(left + y * scale), round(left + x * scale)]
+        torch.testing.assert_close(seen, image[y, x], atol=0.01, rtol=0)
+    for colour in concept_colours(scene.names).values():
+        assert count(preview, colour) > 100
+
+
 def test_a_scene_has_a_row_for_every_picture() -> None:
     masks = two_concepts()
     one = scene_preview(make_scene([grey()], masks, {}), (8, 8))
