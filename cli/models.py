@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from enum import Enum
 from pathlib import Path
 from typing import Any, cast
@@ -11,8 +12,11 @@ import torch
 
 from ..errors import ConfigError, ModelError, UnsupportedModelError
 from ..host.diffusers import DiffusersHost
+from ..host.diffusers.file_facts import check_layout, with_facts
 from ..host.diffusers.prompts import TextEncoder
 from ..host.ports import Host
+
+log = logging.getLogger("conceptloom")
 
 TINYWORLD = "tinyworld"
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
@@ -48,11 +52,13 @@ def open_host(
         model: "tinyworld" (comes with the pack), a folder as diffusers saves it, or a single
             .safetensors file in the original layout.
         layout: for a single file, a folder of the same family as diffusers saves it; only its
-            small JSON files and its tokenizer are read.
+            small JSON files and its tokenizer are read. What the file says about itself (shapes,
+            markers, metadata) counts more.
         device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1", "mps", ...
 
     Raises:
-        ModelError: the files are not there, or not a base model that the pack knows.
+        ModelError: the files are not there, not a base model that the pack knows, or a file and
+            its layout disagree.
     """
     where, dtype = device_of(device), _DTYPES[precision]
     if model == TINYWORLD:
@@ -129,9 +135,25 @@ def _pipeline(path: Path, layout: Path | None) -> Any:
             "read, its weights are not needed."
         )
     kind = _pipeline_class(layout)
-    return kind.from_single_file(
+    facts = check_layout(path, layout)
+    pipeline = kind.from_single_file(
         str(path), config=str(layout), local_files_only=True, **_without_filter()
     )
+    pipeline.scheduler, overruled = with_facts(pipeline.scheduler, facts)
+    if overruled:
+        log.warning("%s %s.", path.name, overruled)
+    return pipeline
+
+
+def check_files(model: str, layout: Path | None) -> None:
+    """Look at the headers of a base model's files, where they lie here, before any work begins.
+
+    Raises:
+        ModelError: a single file and its layout disagree.
+    """
+    path = Path(model)
+    if path.is_file() and path.suffix == ".safetensors" and layout is not None and layout.is_dir():
+        check_layout(path, layout)
 
 
 def _without_filter() -> dict[str, Any]:

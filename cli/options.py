@@ -67,7 +67,10 @@ Model = Annotated[
 ]
 Layout = Annotated[
     Path | None,
-    typer.Option(help="For a single file: a folder of the same family, as diffusers saves it."),
+    typer.Option(
+        help="For a single file: a folder of the same family, as diffusers saves it. What the file "
+        "says about itself counts more."
+    ),
 ]
 PictureOut = Annotated[
     Path | None,

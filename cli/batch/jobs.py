@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import __version__
+from ..models import check_files
 from ..scene_files import files_of_scene
 from ..train_settings import settings_from_options
 from .content import digest_of, digest_of_model
@@ -81,7 +82,9 @@ def jobs_of(plan: Plan, root: Path) -> list[Job]:
     Raises:
         InputError: a file that the plan names is not there.
         ConfigError: a setting of a concept makes no sense.
+        ModelError: the base model's file and its layout disagree.
     """
+    check_files(plan.model, plan.layout)
     model = {
         "model": plan.model,
         "layout": str(plan.layout) if plan.layout else None,
