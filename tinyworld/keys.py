@@ -6,21 +6,16 @@ export and import are inverses by construction.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
+from ..host.families.unet_names import Layout, diffusers_prefixes, original_prefixes, with_prefix
 from .model import ModelConfig
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 TEXT = "cond_stage_model.transformer.text_model."
 
-RESNET = {
-    "norm1": "in_layers.0",
-    "conv1": "in_layers.2",
-    "time_emb_proj": "emb_layers.1",
-    "norm2": "out_layers.0",
-    "conv2": "out_layers.3",
-    "conv_shortcut": "skip_connection",
-}
 VAE_ATTENTION = {
     "group_norm": "norm",
     "to_q": "q",
@@ -32,42 +27,8 @@ VAE_ATTENTION = {
 Pairs = list[tuple[str, str]]  # (diffusers prefix, SD1 prefix)
 
 
-def _resnet(ours: str, theirs: str) -> Pairs:
-    return [(f"{ours}.{a}", f"{theirs}.{b}") for a, b in RESNET.items()]
-
-
-def unet_pairs(config: ModelConfig) -> Pairs:
-    """Prefix pairs of the UNet, diffusers first."""
-    levels, n = len(config.unet_channels), config.unet_layers
-    pairs: Pairs = [
-        ("time_embedding.linear_1", "time_embed.0"),
-        ("time_embedding.linear_2", "time_embed.2"),
-        ("conv_in", "input_blocks.0.0"),
-        ("conv_norm_out", "out.0"),
-        ("conv_out", "out.2"),
-        ("mid_block.attentions.0", "middle_block.1"),
-        *_resnet("mid_block.resnets.0", "middle_block.0"),
-        *_resnet("mid_block.resnets.1", "middle_block.2"),
-    ]
-    block = 1
-    for level in range(levels):
-        for layer in range(n):
-            pairs += _resnet(f"down_blocks.{level}.resnets.{layer}", f"input_blocks.{block}.0")
-            pairs.append((f"down_blocks.{level}.attentions.{layer}", f"input_blocks.{block}.1"))
-            block += 1
-        if level < levels - 1:
-            pairs.append((f"down_blocks.{level}.downsamplers.0.conv", f"input_blocks.{block}.0.op"))
-            block += 1
-    block = 0
-    for up, attention in enumerate(reversed(config.unet_attention)):
-        for layer in range(n + 1):
-            pairs += _resnet(f"up_blocks.{up}.resnets.{layer}", f"output_blocks.{block}.0")
-            pairs.append((f"up_blocks.{up}.attentions.{layer}", f"output_blocks.{block}.1"))
-            if layer == n and up < levels - 1:
-                place = f"output_blocks.{block}.{2 if attention else 1}.conv"
-                pairs.append((f"up_blocks.{up}.upsamplers.0.conv", place))
-            block += 1
-    return pairs
+def _layout(config: ModelConfig) -> Layout:
+    return Layout(config.unet_attention, config.unet_layers)
 
 
 def vae_pairs(config: ModelConfig) -> Pairs:
@@ -103,35 +64,27 @@ def vae_pairs(config: ModelConfig) -> Pairs:
     return pairs
 
 
-def _rename(weights: dict[str, Tensor], pairs: Pairs) -> dict[str, Tensor]:
-    table = dict(pairs)
-    renamed: dict[str, Tensor] = {}
-    for key, value in weights.items():
-        parts = key.split(".")
-        cut = next((i for i in range(len(parts), 0, -1) if ".".join(parts[:i]) in table), 0)
-        if cut == 0:
-            raise KeyError(f"no SD1 name known for weight {key!r}")
-        renamed[".".join([table[".".join(parts[:cut])], *parts[cut:]])] = value
-    return renamed
+def _rename(weights: dict[str, Tensor], prefixes: Mapping[str, str]) -> dict[str, Tensor]:
+    return {with_prefix(key, prefixes): value for key, value in weights.items()}
 
 
-def _swapped(pairs: Pairs) -> Pairs:
-    return [(b, a) for a, b in pairs]
+def _swapped(pairs: Pairs) -> dict[str, str]:
+    return {b: a for a, b in pairs}
 
 
 def unet_to_sd1(weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
     """diffusers UNet weights under SD1 names (with SD1's prefix)."""
-    return {UNET + k: v for k, v in _rename(weights, unet_pairs(config)).items()}
+    return {UNET + k: v for k, v in _rename(weights, original_prefixes(_layout(config))).items()}
 
 
 def unet_from_sd1(weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
     """The inverse of `unet_to_sd1`; other networks' keys are left out."""
-    return _rename(_part(weights, UNET), _swapped(unet_pairs(config)))
+    return _rename(_part(weights, UNET), diffusers_prefixes(_layout(config)))
 
 
 def vae_to_sd1(weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
     """diffusers VAE weights under SD1 names; attention's linears become 1x1 convolutions."""
-    renamed = _rename(weights, vae_pairs(config))
+    renamed = _rename(weights, dict(vae_pairs(config)))
     for key, value in renamed.items():
         if ".attn_1." in key and value.ndim == 2:
             renamed[key] = value[:, :, None, None]

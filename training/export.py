@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from ..errors import ConceptFileError, ConfigError
+from ..host.families.unet_names import lora_name
 from .concept import Concept, Diff, LowRank
 from .paths import confined_path
-from .stock_names import stock_name
 from .tensor_file import write_tensors
 
 DEFAULT_RANK = 64
@@ -95,7 +95,7 @@ def export_lora(
     whole = False
     for name, change in concept.weights.items():
         module, _, kind = name.rpartition(".")
-        stock = stock_name(module, concept.base, encoders)
+        stock = lora_name(module, concept.base, encoders)
         if isinstance(change, LowRank):
             tensors |= _lora_tensors(stock, change)
             ranks[name], errors[name] = change.rank, 0.0

@@ -1,85 +1,14 @@
-"""Where things stand in diffusers' UNet, and what the original checkpoints call them."""
+"""Sites and canonical weight names of diffusers' UNet."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from ...errors import UnsupportedModelError
-from ..ports import Place, ResNetSite, TransformerSite, UNetSites
-
-# Parts of a ResNet block; transformer blocks bear the same names in both worlds.
-RESNET_PARTS = {
-    "norm1": "in_layers.0",
-    "conv1": "in_layers.2",
-    "time_emb_proj": "emb_layers.1",
-    "norm2": "out_layers.0",
-    "conv2": "out_layers.3",
-    "conv_shortcut": "skip_connection",
-}
-OUTER_PARTS = {
-    "time_embedding.linear_1": "time_embed.0",
-    "time_embedding.linear_2": "time_embed.2",
-    "add_embedding.linear_1": "label_emb.0.0",
-    "add_embedding.linear_2": "label_emb.0.2",
-    "class_embedding.linear_1": "label_emb.0.0",
-    "class_embedding.linear_2": "label_emb.0.2",
-    "conv_in": "input_blocks.0.0",
-    "conv_norm_out": "out.0",
-    "conv_out": "out.2",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """A ResNet, transformer or resampling block in the order of a forward pass."""
-
-    path: str  # diffusers
-    name: str  # canonical
-    place: Place
-    number: int
-    level: int
-    module: Any
-
-
-def _blocks(unet: Any) -> Iterator[_Block]:
-    number, level = 1, 1
-    for i, block in enumerate(unet.down_blocks):
-        attentions = getattr(block, "attentions", None)
-        for j, resnet in enumerate(block.resnets):
-            path, name = f"down_blocks.{i}", f"input_blocks.{number}"
-            at = (Place.DOWN, number, level)
-            yield _Block(f"{path}.resnets.{j}", f"{name}.0", *at, resnet)
-            if attentions is not None:
-                yield _Block(f"{path}.attentions.{j}", f"{name}.1", *at, attentions[j])
-            number += 1
-        if block.downsamplers:
-            path, name = f"down_blocks.{i}.downsamplers.0.conv", f"input_blocks.{number}.0.op"
-            yield _Block(path, name, Place.DOWN, number, level, block.downsamplers[0].conv)
-            number, level = number + 1, level * 2
-    mid, at = unet.mid_block, (Place.MID, 0, level)
-    yield _Block("mid_block.resnets.0", "middle_block.0", *at, mid.resnets[0])
-    yield _Block("mid_block.attentions.0", "middle_block.1", *at, mid.attentions[0])
-    yield _Block("mid_block.resnets.1", "middle_block.2", *at, mid.resnets[1])
-    number = 0
-    for i, block in enumerate(unet.up_blocks):
-        attentions = getattr(block, "attentions", None)
-        for j, resnet in enumerate(block.resnets):
-            path, name = f"up_blocks.{i}", f"output_blocks.{number}"
-            at = (Place.UP, number, level)
-            yield _Block(f"{path}.resnets.{j}", f"{name}.0", *at, resnet)
-            if attentions is not None:
-                yield _Block(f"{path}.attentions.{j}", f"{name}.1", *at, attentions[j])
-            number += 1
-        if block.upsamplers:
-            slot = 1 if attentions is None else 2
-            path = f"up_blocks.{i}.upsamplers.0.conv"
-            name = f"output_blocks.{number - 1}.{slot}.conv"
-            yield _Block(path, name, Place.UP, number - 1, level, block.upsamplers[0].conv)
-            level //= 2
+from ..families.unet_names import Kind, Layout, blocks, original_prefixes, with_prefix
+from ..ports import ResNetSite, TransformerSite, UNetSites
 
 
 def unet_sites(unet: Any) -> UNetSites:
@@ -90,26 +19,37 @@ def unet_sites(unet: Any) -> UNetSites:
     """
     transformers: list[TransformerSite] = []
     resnets: list[ResNetSite] = []
-    for block in _checked_blocks(unet):
+    for block in blocks(_layout(unet)):
+        module: Any = unet.get_submodule(block.path)
         at = (block.name, block.place, block.number, block.level)
-        if hasattr(block.module, "transformer_blocks"):
-            layers = block.module.transformer_blocks
-            width = block.module.proj_out.weight.shape[0]
-            site = TransformerSite(*at, width, layers[0].attn2.heads, len(layers), block.module)
-            transformers.append(site)
-        elif hasattr(block.module, "conv2"):
-            width = block.module.conv2.weight.shape[0]
-            resnets.append(ResNetSite(*at, width, block.module.conv2))
+        if block.kind is Kind.TRANSFORMER:
+            layers = module.transformer_blocks
+            width = module.proj_out.weight.shape[0]
+            transformers.append(
+                TransformerSite(*at, width, layers[0].attn2.heads, len(layers), module)
+            )
+        elif block.kind is Kind.RESNET:
+            resnets.append(ResNetSite(*at, module.conv2.weight.shape[0], module.conv2))
     if not transformers:
         raise _unsupported(unet)
     return UNetSites(tuple(transformers), tuple(resnets))
 
 
-def _checked_blocks(unet: Any) -> list[_Block]:
+def _layout(unet: Any) -> Layout:
+    """What the names of this UNet depend on.
+
+    Raises:
+        UnsupportedModelError: it is built in another way.
+    """
     try:
-        return list(_blocks(unet))
+        downs = list(unet.down_blocks)
+        attention = tuple(getattr(block, "attentions", None) is not None for block in downs)
+        layout = Layout(attention, len(downs[0].resnets))
+        for block in blocks(layout):
+            unet.get_submodule(block.path)
     except (AttributeError, TypeError, IndexError) as error:
         raise _unsupported(unet) from error
+    return layout
 
 
 def _unsupported(unet: Any) -> UnsupportedModelError:
@@ -121,16 +61,5 @@ def _unsupported(unet: Any) -> UnsupportedModelError:
 
 def canonical_unet_names(unet: nn.Module) -> dict[str, str]:
     """Canonical name (with "unet.") -> diffusers name, for every weight and bias."""
-    prefixes = dict(OUTER_PARTS)
-    for block in _checked_blocks(unet):
-        if hasattr(block.module, "conv2"):
-            for part, original in RESNET_PARTS.items():
-                prefixes[f"{block.path}.{part}"] = f"{block.name}.{original}"
-        else:
-            prefixes[block.path] = block.name
-    names = {}
-    for path, _ in unet.named_parameters():
-        parts = path.split(".")
-        cut = next(n for n in range(len(parts) - 1, 0, -1) if ".".join(parts[:n]) in prefixes)
-        names[".".join(["unet", prefixes[".".join(parts[:cut])], *parts[cut:]])] = path
-    return names
+    prefixes = original_prefixes(_layout(unet))
+    return {f"unet.{with_prefix(path, prefixes)}": path for path, _ in unet.named_parameters()}

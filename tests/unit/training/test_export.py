@@ -15,7 +15,6 @@ from torch import Tensor
 from conceptloom.errors import ConceptFileError, ConfigError
 from conceptloom.training.concept import Change, Concept, Diff, LowRank
 from conceptloom.training.export import export_embeddings, export_lora, low_rank_of
-from conceptloom.training.stock_names import diffusers_name, stock_name
 
 from .fake_host import some_concept
 
@@ -176,40 +175,7 @@ def test_a_handle_that_windows_keeps_is_refused(tmp_path: Path) -> None:
         export_embeddings(concept, tmp_path)
 
 
-def test_names_of_sd1_are_those_of_diffusers() -> None:
-    diffusers = pytest.importorskip("diffusers")
-    from conceptloom.host.diffusers.sites import canonical_unet_names
-
-    with torch.device("meta"):
-        unet = diffusers.UNet2DConditionModel(cross_attention_dim=768)
-    for canonical, path in canonical_unet_names(unet).items():
-        module = canonical.removeprefix("unet.").rpartition(".")[0]
-        assert diffusers_name(module) == path.rpartition(".")[0]
-
-
 TEXT = "text_model.encoder.layers.0.mlp.fc1"
-FLAT = "text_model_encoder_layers_0_mlp_fc1"
-
-
-@pytest.mark.parametrize(
-    ("module", "base", "encoders", "expected"),
-    [
-        ("unet.input_blocks.1.1.proj_in", SD1, "l", "lora_unet_down_blocks_0_attentions_0_proj_in"),
-        ("unet.input_blocks.4.1.proj_in", SDXL, "lg", "lora_unet_input_blocks_4_1_proj_in"),
-        ("unet.input_blocks.1.1.proj_in", "unet48 context128 clip_l128 eps", "l",
-         "lora_unet_input_blocks_1_1_proj_in"),
-        (f"clip_l.{TEXT}", SD1, "l", f"lora_te_{FLAT}"),
-        (f"clip_h.{TEXT}", SD1, "h", f"lora_te_{FLAT}"),
-        (f"clip_l.{TEXT}", SDXL, "lg", f"lora_te1_{FLAT}"),
-        (f"clip_g.{TEXT}", SDXL, "lg", f"lora_te2_{FLAT}"),
-        ("clip_l.text_model.final_layer_norm", SD1, "l",
-         "text_encoders.clip_l.transformer.text_model.final_layer_norm"),
-        ("clip_l.text_model.encoder.layers.0.layer_norm1", SD1, "l",
-         "text_encoders.clip_l.transformer.text_model.encoder.layers.0.layer_norm1"),
-    ],
-)  # fmt: skip
-def test_stock_names(module: str, base: str, encoders: str, expected: str) -> None:
-    assert stock_name(module, base, [f"clip_{letter}" for letter in encoders]) == expected
 
 
 def test_diffusers_reads_the_lora_of_a_low_rank_concept(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""What only one family of models has: its names. One module a family, for both hosts."""
