@@ -14,6 +14,7 @@ from ..methods.conceptlab import SIMILARITY, ConceptLabConfig, EvolutionConfig, 
 from ..tinyworld.prior import GALLERY, SENTENCES, load_tiny_prior
 from ..tinyworld.questions import OracleQuestions
 from ..training.concept_file import save_concept
+from ..training.paths import ensure_writable
 from ..training.pictures import sample_strip
 from ..training.plots import loss_plot
 from ..training.recipe import LoopConfig
@@ -122,6 +123,7 @@ def run(work: Callable[[Progress], Invented], out: Path) -> Invented:
         Stopped: the user pressed Ctrl-C; the same command goes on.
         ConceptLoomError: see `errors`.
     """
+    ensure_writable(out / CONCEPT)
     try:
         with RunProgress(out / "preview.png") as progress:
             made = work(progress)

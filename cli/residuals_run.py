@@ -12,6 +12,7 @@ from ..host.ports import Host
 from ..methods.personalized_residuals import PersonalizedResidualsConfig, learn_residuals
 from ..tinyworld.world import SIZE
 from ..training.concept_file import save_concept
+from ..training.paths import ensure_writable
 from ..training.pictures import sample_strip
 from ..training.plots import loss_plot
 from ..training.reports import write_csv
@@ -55,6 +56,7 @@ def learn_into(
         Stopped: the user pressed Ctrl-C.
         ConceptLoomError: see `errors`.
     """
+    ensure_writable(out / CONCEPT)
     given = (host, images, handle, class_word, config)
     try:
         with RunProgress(out / "preview.png") as progress:

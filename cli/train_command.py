@@ -162,12 +162,13 @@ def train(
     """
     wanted = dict(locals())
     from ..errors import InputError
+    from ..training.paths import ensure_writable
     from .models import TINYWORLD, open_host
     from .models import Precision as Computed
     from .picture_reader import read_images
     from .scene_files import scene_from_folder, scene_from_options
     from .train_settings import settings_from_options
-    from .training_run import CONCEPT
+    from .training_run import CONCEPT, default_folder
     from .training_run import train as run
 
     if scene is not None and (image or mask or background):
@@ -183,8 +184,9 @@ def train(
         else scene_from_options(image or [], mask or [], background)
     )
     classes = read_images(class_image) if class_image else None
+    out = out or default_folder(taught.names)
+    ensure_writable(out / CONCEPT)  # before a large model is loaded
     host = open_host(model, layout=layout, device=device, precision=Computed(precision.value))
-    out = out or Path("runs") / "-".join(taught.names)
     learned = run(host, taught, settings, out, class_images=classes)
     say(f"learned {', '.join(f'<{name}>' for name in learned.concept.names)}", "bold green")
     for name, scores in learned.scores.items():

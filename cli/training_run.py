@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from ..methods.clic import CLiCConfig, learn_detail
 from ..methods.concept_weaver import BankConfig, learn_for_bank
 from ..training.concept_file import save_concept
 from ..training.palette import concept_colours
+from ..training.paths import LONGEST_PART, ensure_writable
 from ..training.pictures import sample_strip
 from ..training.plots import loss_plot
 from ..training.reports import write_csv
@@ -47,6 +49,7 @@ def train(
         Stopped: the user pressed Ctrl-C.
         ConceptLoomError: see `errors`.
     """
+    ensure_writable(out / CONCEPT)
     try:
         with RunProgress(out / "preview.png") as progress:
             learned = _learn(host, scene, settings, out / STATE, class_images, progress)
@@ -58,6 +61,14 @@ def train(
     for name, picture in pictures_of(host, scene, learned, prompts).items():
         write_picture(picture, out / f"{name}.png")
     return learned
+
+
+def default_folder(names: Sequence[str]) -> Path:
+    """runs/NAMES; where the names are too long for one folder, the first and a digest of all."""
+    joined = "-".join(names)
+    if len(joined.encode()) > LONGEST_PART:
+        joined = f"{names[0]}-{hashlib.sha256(joined.encode()).hexdigest()[:8]}"
+    return Path("runs") / joined
 
 
 def _learn(

@@ -61,9 +61,9 @@ class AdaptiveNegativesTrainer(io.ComfyNode):
         vqa: Questions | None = None, **knobs: Any,
     ) -> io.NodeOutput:  # fmt: skip
         config = lab_config(prior, (category.strip(),), knobs, negatives_of(knobs))
-        progress = NodeProgress(cls.hidden.unique_id)
-        made = invented(prior, handle, config, vqa, knobs, run_folder(name), progress)
-        return result_of(cls, made, checkpoint, run_folder(name), progress, asks=True)
+        folder, progress = run_folder(name), NodeProgress(cls.hidden.unique_id)
+        made = invented(prior, handle, config, vqa, knobs, folder, progress)
+        return result_of(cls, made, checkpoint, folder, progress, asks=True)
 
 
 class ConceptMixing(io.ComfyNode):
@@ -92,9 +92,9 @@ class ConceptMixing(io.ComfyNode):
         # Looks without questions: the gallery, and the checkpoints.
         looks = NegativesConfig(every=knobs["look_every"])
         config = lab_config(prior, positives, {**knobs, "weights": weights}, looks)
-        progress = NodeProgress(cls.hidden.unique_id)
-        made = invented(prior, handle, config, None, knobs, run_folder(name), progress)
-        return result_of(cls, made, checkpoint, run_folder(name), progress)
+        folder, progress = run_folder(name), NodeProgress(cls.hidden.unique_id)
+        made = invented(prior, handle, config, None, knobs, folder, progress)
+        return result_of(cls, made, checkpoint, folder, progress)
 
 
 class EvolveConcepts(io.ComfyNode):
@@ -120,7 +120,7 @@ class EvolveConcepts(io.ComfyNode):
         cls, prior: LoadedPrior, handle: str, first_word: str, weights: str, name: str,
         checkpoint: int, concepts: dict[str, Any], images: dict[str, Any], **knobs: Any,
     ) -> io.NodeOutput:  # fmt: skip
-        progress = NodeProgress(cls.hidden.unique_id)
+        folder, progress = run_folder(name), NodeProgress(cls.hidden.unique_id)
         with torch.inference_mode(False):
             parents = [
                 *drawn_parents(prior.painter, connected(concepts), progress),
@@ -130,10 +130,10 @@ class EvolveConcepts(io.ComfyNode):
             ]
             made = evolve(
                 prior.space, handle, parents, evolution_config(prior, first_word, weights, knobs),
-                painter=prior.painter, loop=loop_of(knobs), folder=run_folder(name),
+                painter=prior.painter, loop=loop_of(knobs), folder=folder,
                 progress=progress,
             )  # fmt: skip
-        return result_of(cls, made, checkpoint, run_folder(name), progress)
+        return result_of(cls, made, checkpoint, folder, progress)
 
 
 def connected(sockets: Mapping[str, Any]) -> list[Any]:

@@ -11,7 +11,7 @@ from comfy_api.latest import io
 
 from ..training.concept import Concept, LowRank
 from ..training.concept_file import save_concept
-from ..training.paths import confined_path
+from ..training.paths import confined_path, ensure_writable
 from ..training.pictures import sample_strip
 from ..training.plots import loss_plot
 from ..training.previews import PreviewConfig
@@ -25,10 +25,20 @@ def run_folder(name: str) -> Path:
     """Where the states of a run lie, inside of ComfyUI's output folder.
 
     Raises:
-        ConceptFileError: the name would lead out of it.
+        ConceptFileError: the name would lead out of it, or is too long.
+        StorageError: nothing can be written there.
     """
     root = Path(folder_paths.get_output_directory()) / RUNS
-    return confined_path(root, name, SUFFIX).with_suffix("")
+    folder = confined_path(root, name, SUFFIX).with_suffix("")
+    ensure_writable(_concept_file(folder, "0" * _DIGITS))
+    return folder
+
+
+_DIGITS = 8  # of the digest in a file name
+
+
+def _concept_file(folder: Path, digest: str) -> Path:
+    return folder / f"{folder.name}-{digest[:_DIGITS]}{SUFFIX}"
 
 
 def saved(concept: Concept, folder: Path) -> Path:
@@ -41,7 +51,7 @@ def saved(concept: Concept, folder: Path) -> Path:
     for change in concept.weights.values():  # names may stay as they were; whole weights are many
         if isinstance(change, LowRank):
             digest.update(change.up.numpy().tobytes())
-    return save_concept(concept, folder / f"{folder.name}-{digest.hexdigest()[:8]}{SUFFIX}")
+    return save_concept(concept, _concept_file(folder, digest.hexdigest()))
 
 
 def handed_out(cls: Any, model: Any, clip: Any, learned: Learned, report: str) -> io.NodeOutput:

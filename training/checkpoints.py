@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConceptFileError, StorageError, TrainingError
+from .paths import ensure_writable
 from .recipe import LoopState
 from .state_file import VERSION, TrainingState, load_state, save_state
 from .tensor_file import read_header, read_tensors, write_document
@@ -42,6 +43,17 @@ class StateFolder:
         self.folder, self._key = folder / key[:32], key
         self.notes: dict[str, Any] = {}
 
+    def ensure_writable(self) -> None:
+        """Find out before the first step whether states could be written.
+
+        Raises:
+            StorageError: they could not.
+        """
+        ensure_writable(self._file(0))
+
+    def _file(self, step: int) -> Path:
+        return self.folder / f"state-{step:08d}.safetensors"
+
     def files(self) -> list[Path]:
         """Saved states, newest first."""
         if not self.folder.is_dir():
@@ -66,7 +78,7 @@ class StateFolder:
 
         Files of later steps go as well: this run could not read them, or it would be further on.
         """
-        path = self.folder / f"state-{state.step:08d}.safetensors"
+        path = self._file(state.step)
         save_state(state, path, self._key)
         files = self.files()
         mine = files.index(path)

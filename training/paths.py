@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import re
 import uuid
@@ -12,8 +13,9 @@ from pathlib import Path
 
 from ..errors import ConceptFileError, StorageError
 
-LONGEST_PART = 120  # characters of one folder or file name; file systems stop at 255 bytes
-_ODD = re.compile(r"[\x00-\x1f\x7f<>:\"|?*]")
+# Bytes of one folder or file name. File systems stop at 255; a run's concept file adds "-12345678".
+LONGEST_PART = 246
+_ODD = re.compile(r"[\x00-\x1f\x7f<>:\"|?*\ud800-\udfff]")
 _PORTS = {f"{port}{n}" for port in ("com", "lpt") for n in "0123456789\u00b9\u00b2\u00b3"}
 _DEVICES = _PORTS | {"con", "prn", "aux", "nul", "conin$", "conout$", "clock$"}
 
@@ -36,8 +38,13 @@ def confined_path(folder: str | os.PathLike[str], name: str, suffix: str) -> Pat
         raise ConceptFileError(f"{name!r} is not a file name here: {_RULE}")
     for part in plain.split("/"):
         stem = part.split(".")[0].rstrip(" ").lower()
-        if not stem or part != part.strip() or part.endswith(".") or len(part) > LONGEST_PART:
+        if not stem or part != part.strip() or part.endswith("."):
             raise ConceptFileError(f"{name!r} is not a file name here: {_RULE}")
+        if (length := len(part.encode())) > LONGEST_PART:
+            raise ConceptFileError(
+                f"{name!r:.60} is too long for a file name: {part!r:.30} has {length} bytes, and "
+                f"{LONGEST_PART} are the most (a letter of Korean or Chinese takes three); {_RULE}"
+            )
         if stem in _DEVICES:
             raise ConceptFileError(
                 f"{name!r}: Windows keeps the name {stem!r} for a device; {_RULE}"
@@ -65,7 +72,7 @@ def write_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
     Raises:
         StorageError: the disk would not take it. Nothing is left behind.
     """
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    part = path.with_name(_part_name())
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "xb") as file:
@@ -80,6 +87,42 @@ def write_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
         with suppress(OSError):
             part.unlink()
     _sync_folder(path.parent)
+
+
+def ensure_writable(path: Path) -> None:
+    """Whether a file of this name could be written here, found out before long work begins.
+
+    Nothing stays behind, and a file that is there is not touched.
+
+    Raises:
+        StorageError: the name or the path is too long for the file system, the disk is full or
+            read-only, or writing is not allowed.
+    """
+    missing = [path.parent, *path.parent.parents]
+    missing = list(itertools.takewhile(lambda folder: not os.path.lexists(folder), missing))
+    part = path.with_name(_part_name())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            os.lstat(path)  # a name that is too long is an error, whether the file is there or not
+        with open(part, "xb") as file:
+            file.write(bytes(_PROBE_BYTES))
+    except OSError as error:
+        raise StorageError(_told(path, error)) from error
+    finally:
+        with suppress(OSError):
+            part.unlink()
+        for folder in missing:
+            with suppress(OSError):  # one that somebody filled meanwhile
+                folder.rmdir()
+
+
+_PROBE_BYTES = 4096  # a full disk still takes an empty file
+
+
+def _part_name() -> str:
+    """Of a file while it is being written: as short for long names as for short ones."""
+    return f".{uuid.uuid4().hex[:16]}.part"
 
 
 def _sync_folder(folder: Path) -> None:
@@ -98,6 +141,7 @@ def _told(path: Path, error: OSError) -> str:
         errno.EDQUOT: "your quota on this disk is used up; free some space and queue again",
         errno.EACCES: "writing is not allowed there; choose another folder or change its rights",
         errno.EROFS: "the disk is read-only; choose another folder",
+        errno.ENAMETOOLONG: "the name is too long for this disk; choose a shorter one",
     }
     reason = reasons.get(error.errno or 0, str(error))
     return f"{path} could not be written: {reason}. A file that was there before is untouched."

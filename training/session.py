@@ -71,6 +71,9 @@ def state_folder(
         scene: at the size at which it is learned.
         settings: all else that decides the result, as JSON has it.
         more: tensors that do so too, by a stable name.
+
+    Raises:
+        StorageError: no state could be written there.
     """
     if folder is None:
         return None
@@ -82,7 +85,9 @@ def state_folder(
     names = [list(p.masks) for p in scene.images]
     numerics = {name: value for name, value in asdict(loop).items() if not name.endswith("_every")}
     every = [settings[0], numerics, dict(scene.words), names, *settings[1:]]
-    return StateFolder(folder, content_key(model_digest(host), every, inputs))
+    kept = StateFolder(folder, content_key(model_digest(host), every, inputs))
+    kept.ensure_writable()
+    return kept
 
 
 def teach(

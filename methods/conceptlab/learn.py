@@ -177,7 +177,9 @@ def _folder_of(
     if folder is None:
         return None
     numerics = {name: value for name, value in asdict(loop).items() if not name.endswith("_every")}
-    return StateFolder(folder, content_key(space.digest, [*settings, numerics], tensors))
+    kept = StateFolder(folder, content_key(space.digest, [*settings, numerics], tensors))
+    kept.ensure_writable()
+    return kept
 
 
 @contextmanager

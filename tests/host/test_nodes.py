@@ -220,3 +220,31 @@ def test_cancelling_keeps_the_work_and_queueing_again_goes_on(
     train(executor, sd1, name="whole")
     one, two = (next(folders.rglob(f"{name}-*.safetensors")) for name in ("stopped", "whole"))
     assert one.read_bytes() == two.read_bytes()
+
+
+# Names, measured in bytes: a letter of Korean takes three
+
+
+@pytest.mark.parametrize("letters", [75, 78])
+def test_a_long_name_that_is_accepted_is_saved(
+    executor: Executor, sd1: Graph, folders: Path, letters: int
+):
+    name = "\uac00" * letters
+    result = train(executor, sd1, name=name)
+    assert result.error == ""
+    saved = next(line for line in result.values["told"].splitlines() if line.startswith("Saved: "))
+    assert Path(saved.removeprefix("Saved: ")).is_file()
+    save = {"1": node("SaveConcept", concept=given("concept"), name=name, overwrite=False)}
+    assert executor.run(save, {"concept": result.values["concept"]}).error == ""
+    assert (folders / "models" / "concepts" / f"{name}.safetensors").is_file()
+
+
+def test_a_name_that_is_too_long_is_refused_before_the_first_step(
+    executor: Executor, sd1: Graph, folders: Path, monkeypatch: pytest.MonkeyPatch
+):
+    steps = watching_steps(monkeypatch)
+    result = train(executor, sd1, name="\uac00" * 79)
+    assert result.kind == "ConceptFileError"
+    assert "bytes" in result.error
+    assert not steps
+    assert not list(folders.rglob("*\uac00*"))

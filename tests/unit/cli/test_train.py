@@ -17,6 +17,7 @@ from conceptloom.cli.presets import Method, Preset, settings_of
 from conceptloom.cli.progress import RunProgress
 from conceptloom.cli.scene_files import parsed_mask, scene_from_folder, scene_from_options
 from conceptloom.cli.train_settings import settings_from_options
+from conceptloom.cli.training_run import default_folder
 from conceptloom.errors import ConfigError, InputError, MaskError
 from conceptloom.methods.clic import OFFICIAL, OFFICIAL_LOOP, CLiCConfig
 from conceptloom.tinyworld.world import SIZE
@@ -91,6 +92,28 @@ def test_signal_handlers_are_put_back() -> None:
         progress(1, 2, "handles: loss 1, 0 s left")
     assert signal.getsignal(signal.SIGINT) == before
     assert set(progress_module.SIGNALS) == {signal.SIGINT, signal.SIGTERM}
+
+
+def test_a_result_that_cannot_be_written_is_told_before_the_first_step(
+    command: Command, pictures: Path, tmp_path: Path
+) -> None:
+    """Without a disk that says so: names of 90 Korean letters have 270 bytes."""
+    out = tmp_path / ("\uac00" * 90)
+    result = command(
+        "train", "-i", pictures / "kitchen.png", *masks_of(pictures), *QUICK, "--out", out
+    )
+    assert result.exit_code == 2
+    assert "too long" in " ".join(result.output.split())
+    assert "loss" not in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_many_long_names_have_a_folder(tmp_path: Path) -> None:
+    names = ["\uac00" * 40, "\ub098" * 40, "\ub2e4" * 40]
+    folder, other = default_folder(names), default_folder([*names[:2], "\ub77c"])
+    assert len(folder.name.encode()) <= 255
+    assert folder != other
+    assert default_folder(["my-mug", "my-cat"]) == Path("runs/my-mug-my-cat")
 
 
 BAD_INPUT = {

@@ -10,7 +10,7 @@ import pytest
 
 from conceptloom.errors import ConceptFileError, StorageError
 from conceptloom.training import paths
-from conceptloom.training.paths import confined_path, write_atomically
+from conceptloom.training.paths import confined_path, ensure_writable, write_atomically
 
 OUTSIDE = [
     "",
@@ -50,7 +50,9 @@ OUTSIDE = [
     "com1",
     "lpt9.x",
     "com\u00b9",
-    "a" * 200,
+    "a" * 235,
+    "\uac00" * 79,  # 237 bytes; 246 with the suffix are the most
+    "mug\ud800",  # half a character, which no file system takes
 ]
 
 
@@ -75,6 +77,48 @@ def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> Non
 )
 def test_plain_names_lie_in_the_folder(tmp_path: Path, name: str, expected: str) -> None:
     assert confined_path(tmp_path, name, ".safetensors") == tmp_path.resolve() / expected
+
+
+@pytest.mark.parametrize("name", ["\uac00" * 75, "\uac00" * 78, "a" * 234])
+def test_names_are_measured_in_bytes_and_what_is_accepted_can_be_written(
+    tmp_path: Path, name: str
+) -> None:
+    path = confined_path(tmp_path, name, ".safetensors")
+    write_atomically(path, [b"whole"])
+    of_a_run = path.with_name(f"{name}-12345678.safetensors")  # `nodes.runs` names it so
+    write_atomically(of_a_run, [b"whole"])
+    assert path.read_bytes() == of_a_run.read_bytes() == b"whole"
+
+
+def test_a_place_is_tried_and_left_as_it_was(tmp_path: Path) -> None:
+    there = tmp_path / "mug.safetensors"
+    there.write_bytes(b"old")
+    ensure_writable(there)
+    ensure_writable(tmp_path / "a" / "b" / "mug.safetensors")
+    assert there.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [there]
+
+
+@pytest.mark.parametrize(
+    ("code", "told"), [(errno.ENOSPC, "disk is full"), (errno.EROFS, "read-only")]
+)
+def test_a_place_that_takes_no_file_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, told: str
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(paths, "open", refused, raising=False)
+    with pytest.raises(StorageError, match=told):
+        ensure_writable(tmp_path / "a" / "mug.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_the_disk_cannot_take_is_told(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="too long"):
+        ensure_writable(tmp_path / ("\uac00" * 90))
+    with pytest.raises(StorageError, match="too long"):
+        ensure_writable(tmp_path / ("\uac00" * 90) / "mug")
 
 
 def test_symbolic_links_do_not_lead_out(tmp_path: Path) -> None:
