@@ -112,7 +112,9 @@ def sample(
     ] = None,
     concept: Annotated[
         list[str] | None,
-        typer.Option("--concept", "-c", metavar="FILE[:STRENGTH]", help="Repeat for several."),
+        typer.Option(
+            "--concept", "-c", metavar="FILE[:STRENGTH[:NEWNAME]]", help="Repeat for several."
+        ),
     ] = None,
     out: PictureOut = None,
     negative: Annotated[str, typer.Option(help="What to keep away from.")] = "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -10,13 +11,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError, InputError, PromptError
+from ..errors import ConfigError, HandleError, InputError, PromptError
 from ..host.ports import Host, Progress, UNetEdit, no_progress
 from ..host.prompt_text import handles_in
 from ..samplers.ddim import sample_ddim, seeded_noise
-from ..training.concept import Concept, Stack, check_base, stacked
+from ..training.concept import Concept, Stack, check_base, renamed, stacked
 from ..training.concept_file import load_concept
 
+_NUMBER = r"[-+]?(?:[\d.]+(?:e[-+]?\d+)?|nan|inf)"
+# Shortest file first, so that a new name may be a number.
+_OPTION = re.compile(rf"(.+?):({_NUMBER})(?::([^:/\\]+))?", re.IGNORECASE)
 SMALLEST_LATENT = 8  # cells a side; a UNet has nothing to halve below that
 
 
@@ -35,22 +39,58 @@ class Drawing:
             raise ConfigError("cfg", self.cfg, "1 or more")
 
 
-def parsed_concept(option: str) -> tuple[Path, float]:
-    """(file, strength) of FILE or FILE:STRENGTH.
+@dataclass(frozen=True, slots=True)
+class ConceptOption:
+    """What `--concept FILE[:STRENGTH[:NEWNAME]]` asks for."""
+
+    file: Path
+    strength: float = 1.0
+    name: str = ""  # in place of the file's own; "old=new, old=new" where it has several
+
+    def load(self) -> Concept:
+        """The concept under the name that was asked for; its file stays as it is.
+
+        Raises:
+            ConceptFileError, HandleError: see `errors`.
+        """
+        concept = load_concept(self.file)
+        return renamed(concept, new_names(concept, self.name)) if self.name else concept
+
+
+def parsed_concept(option: str) -> ConceptOption:
+    """FILE, FILE:STRENGTH or FILE:STRENGTH:NEWNAME.
 
     Raises:
         ConfigError: the strength is infinite, or no number.
     """
-    file, colon, number = option.rpartition(":")
+    match = _OPTION.fullmatch(option)
+    if match is None:
+        return ConceptOption(Path(option))  # a colon may belong to the name: C:/mug.safetensors
+    file, number, name = match.groups()
     try:
-        strength = float(number) if colon and file else None
+        strength = float(number)
     except ValueError:
-        strength = None  # the colon belongs to the name: C:/mug.safetensors
-    if strength is None:
-        return Path(option), 1.0
+        strength = float("nan")
     if not isfinite(strength):
         raise ConfigError("strength", number, "a number, such as 0.8")
-    return Path(file), strength
+    return ConceptOption(Path(file), strength, (name or "").strip())
+
+
+def new_names(concept: Concept, text: str) -> dict[str, str]:
+    """Old -> new name of "new", or of "old=new, old=new".
+
+    Raises:
+        HandleError: the concept has several names and it is not said which one is meant.
+    """
+    if "=" in text:
+        return dict(part.strip().split("=", 1) for part in text.split(",") if "=" in part)
+    if len(concept.names) != 1:
+        known = ", ".join(f"<{name}>" for name in concept.names)
+        raise HandleError(
+            f"The new name {text!r} came for a concept with {len(concept.names)} names, {known}; "
+            f"say which one it replaces: {concept.names[0]}={text}."
+        )
+    return {concept.names[0]: text}
 
 
 def parsed_size(text: str) -> tuple[int, int]:
@@ -63,17 +103,17 @@ def parsed_size(text: str) -> tuple[int, int]:
 
 
 def loaded_stack(host: Host, options: Sequence[str]) -> tuple[Stack, list[Concept]]:
-    """The concept files of `--concept FILE[:STRENGTH]`, applied together.
+    """The concept files of `--concept FILE[:STRENGTH[:NEWNAME]]`, applied together.
 
     Raises:
         ConceptFileError, BaseMismatchError, HandleError: see `errors`.
     """
     loaded: list[tuple[Concept, float]] = []
     for option in options:
-        path, strength = parsed_concept(option)
-        concept = load_concept(path)
+        asked = parsed_concept(option)
+        concept = asked.load()
         check_base(concept, host.fingerprint)
-        loaded.append((concept, strength))
+        loaded.append((concept, asked.strength))
     return stacked(loaded), [concept for concept, _ in loaded]
 
 

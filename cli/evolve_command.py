@@ -69,7 +69,6 @@ def evolve(
         photographed_parents,
     )
     from ..methods.conceptlab import evolve as learn
-    from ..training.concept_file import load_concept
     from ..vision.ports import PriorSampling
     from .drawing import parsed_concept
     from .laboratory import CONCEPT, LOOP, STATE, run
@@ -80,11 +79,11 @@ def evolve(
         raise InputError("There are no parents: give a --parent FILE or --photos FOLDER.")
     sampling = PriorSampling(steps=prior_steps, guidance=guidance)
     laboratory = opened(prior, decoder, "none", sampling, model, layout, device, precision)
-    drawn = [drawn_parents(laboratory.painter, [load_concept(file)]) for file, _ in concepts]
-    taken = photographed_parents({path.name: photographs(path) for path, _ in folders})
+    drawn = [drawn_parents(laboratory.painter, [asked.load()]) for asked in concepts]
+    taken = photographed_parents({asked.file.name: photographs(asked.file) for asked in folders})
     # A file with several names is several parents of one weight.
-    weights = [share for found, (_, share) in zip(drawn, concepts, strict=True) for _ in found]
-    weights += [share for _, share in folders]
+    weights = [asked.strength for found, asked in zip(drawn, concepts, strict=True) for _ in found]
+    weights += [asked.strength for asked in folders]
     config = laboratory.fitted(
         EvolutionConfig(
             first_word=first_word,

@@ -7,16 +7,15 @@ from collections.abc import Sequence
 from ..attention.lag import LagConfig, LagEdit
 from ..errors import InputError
 from ..host.ports import Host, UNetEdit
-from ..methods.personalized_residuals import Localised, check_prompts, lag_concept
+from ..methods.personalized_residuals import Localised, check_prompts, joined, lag_concept
 from ..training.concept import Stack, stacked
-from ..training.concept_file import load_concept
 from .drawing import parsed_concept
 
 
 def localised(
     host: Host, options: Sequence[str], prompts: Sequence[str], quantile: float
 ) -> tuple[Stack, Sequence[UNetEdit]]:
-    """The concepts of `--concept FILE[:STRENGTH]`: handles alone, and the edit that adds residuals.
+    """The concepts of `--concept`: their handles, and the edit that adds residuals.
 
     Raises:
         ConceptLoomError: a concept cannot be localised, or a prompt lacks it.
@@ -24,11 +23,11 @@ def localised(
     if not options:
         raise InputError("--lag says where a concept works: load one with --concept.")
     loaded = [
-        (load_concept(path), LagConfig(strength=strength, quantile=quantile))
-        for path, strength in map(parsed_concept, options)
+        (asked.load(), LagConfig(strength=asked.strength, quantile=quantile))
+        for asked in map(parsed_concept, options)
     ]
-    made = [lag_concept(host, Localised(concept=c, config=config)) for c, config in loaded]
     stack = stacked([(concept, 0.0) for concept, _ in loaded])
+    made = joined([lag_concept(host, Localised(concept=c, config=config)) for c, config in loaded])
     encoded = [host.encode_prompt(text, stack.handles) for text in prompts]
     check_prompts(made, {prompt.text: prompt.tokens for prompt in encoded})
     return stack, [LagEdit(made, len(host.schedule))]

@@ -49,7 +49,7 @@ def transfer(
         typer.Option(
             "--concept",
             "-c",
-            metavar="FILE[:STRENGTH]",
+            metavar="FILE[:STRENGTH[:NEWNAME]]",
             help="Repeat for several.",
             rich_help_panel=_WHAT,
         ),

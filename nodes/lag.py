@@ -10,10 +10,11 @@ from torch import Tensor
 
 from ..attention.lag import LagConcept, LagEdit, OnMasks
 from ..errors import ConfigError
+from ..host.comfyui.apply import model_with_identities
 from ..host.comfyui.edits import SamplingRun, with_edits
 from ..host.comfyui.prompts import clip_with_handles
-from ..methods.personalized_residuals import Localised, check_prompts, lag_concept
-from ..training.concept import Concept, stacked
+from ..methods.personalized_residuals import Localised, check_prompts, joined, lag_concept
+from ..training.concept import Concept, identities, stacked
 from .lag_knobs import LAG_CATEGORY, OF_ONE, lag_inputs, localised_of, model_inputs
 from .shared import host_of
 from .sockets import LearnedConcept
@@ -67,21 +68,17 @@ def with_lag(
         raise ConfigError("concepts", "empty", "at least one; connect a concept")
     host = host_of(model, clip)
     handles = stacked([(one.concept, 0.0) for one in given]).handles
+    known_as = {name: same for one in given for name, same in identities(one.concept).items()}
+    knowing = clip_with_handles(clip, handles, known_as)
+    marked = model_with_identities(model.clone(), known_as)
     before: tuple[LagConcept, ...] = model.get_attachment(KEY) or ()
-    concepts = (*before, *(lag_concept(host, one) for one in given))
-    names = [concept.handle for concept in concepts]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise ConfigError(
-            "concept",
-            f"<{twice[0]}>",
-            "a name that no other Apply LAG brings; rename it in Load Concept",
-        )
+    concepts = joined([*before, *(lag_concept(host, one) for one in given)])
 
     def edits(run: SamplingRun) -> list[LagEdit]:
         if run.sigmas is not None:
             check_prompts(concepts, run.prompts)
         return [LagEdit(concepts, len(run.schedule), on_masks)]
 
-    patched = with_edits(model, KEY, edits, replace=True)
+    patched = with_edits(marked, KEY, edits, replace=True)
     patched.set_attachments(KEY, concepts)
-    return patched, clip_with_handles(clip, handles)
+    return patched, knowing

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..attention.lag import LagEdit
 from ..attention.lag_maps import LagMaps
 from ..errors import ImageError
-from ..methods.personalized_residuals import Localised, check_prompts, lag_concept
+from ..methods.personalized_residuals import Localised, check_prompts, joined, lag_concept
 from ..training.concept import Concept, stacked
 from ..training.lag_pictures import blocks_sheet, masks_picture
 from .lag_knobs import (
@@ -66,7 +66,7 @@ class LagMapsNode(io.ComfyNode):
         prompt: str, timestep: int, mask: Tensor | None = None, **knobs: Any,
     ) -> io.NodeOutput:  # fmt: skip
         given = [localised_of(concept, mask, knobs) for concept in concepts.values() if concept]
-        names = [name for one in given for name in one.concept.names]
+        names = names_of(given)
         maps = read_masks(model, clip, vae, image, given, prompt, timestep)
         masks, blocks = shown_masks(maps, names, image.shape[1:3], 1)
         overlay = picture(masks_picture(masks, names, image[0, ..., :3]))
@@ -86,7 +86,7 @@ def read_masks(
     if image.ndim != 4 or image.shape[-1] not in (3, 4):
         raise ImageError(f"The image has the shape {list(image.shape)}; connect an RGB picture.")
     host = host_of(model, clip, vae)
-    concepts = [lag_concept(host, one) for one in given]
+    concepts = joined([lag_concept(host, one) for one in given])
     handles = stacked([(one.concept, 0.0) for one in given]).handles
     encoded = host.encode_prompt(prompt, handles)
     check_prompts(concepts, {prompt: encoded.tokens})
@@ -97,6 +97,11 @@ def read_masks(
     edit = LagEdit(concepts, len(host.schedule), maps)
     host.predict(host.schedule.add_noise(latent, noise, at), at, [encoded], [edit])
     return maps
+
+
+def names_of(given: Sequence[Localised]) -> list[str]:
+    """Handles in the order of their masks; a concept that comes twice has one."""
+    return list(dict.fromkeys(name for one in given for name in one.concept.names))
 
 
 def shown_masks(

@@ -23,7 +23,7 @@ from .lag_knobs import (
     localised_of,
     model_inputs,
 )
-from .lag_maps import shown_masks
+from .lag_maps import names_of, shown_masks
 from .shared import shown
 
 
@@ -61,7 +61,7 @@ class LagSampler(io.ComfyNode):
         scheduler: str, denoise: float, mask: Tensor | None = None, **knobs: Any,
     ) -> io.NodeOutput:  # fmt: skip
         given = [localised_of(concept, mask, knobs) for concept in concepts.values() if concept]
-        maps, names = LagMaps(), [name for one in given for name in one.concept.names]
+        maps, names = LagMaps(), names_of(given)
         patched, knowing = with_lag(model, clip, given, maps)
         call = KSamplerCall(
             positive=positive, negative=negative, seed=seed, steps=steps, cfg=cfg,

@@ -10,6 +10,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..host.comfyui.apply import check_new_handles
 from ..host.comfyui.progress import NodeProgress
 from ..host.ports import Host, Progress
 from ..methods.personalized_residuals import PersonalizedResidualsConfig, learn_residuals
@@ -45,6 +46,7 @@ class TrainPersonalizedResiduals(io.ComfyNode):
         cls, model: Any, clip: Any, vae: Any, images: Tensor, handle: str, class_word: str,
         captions: str, name: str, **knobs: Any,
     ) -> io.NodeOutput:  # fmt: skip
+        check_new_handles(model, clip, [handle])
         folder, progress = run_folder(name), NodeProgress(cls.hidden.unique_id)
         lesson = Lesson(images, handle, class_word, lines_of(captions))
         learned = learn(host_of(model, clip, vae), lesson, knobs, folder, progress)

@@ -15,7 +15,7 @@ from ..host.comfyui.apply import WeightDelta, apply_concept
 from ..host.comfyui.host import ComfyHost
 from ..host.comfyui.progress import for_the_editor
 from ..host.ports import Host
-from ..training.concept import Concept, Diff, check_base
+from ..training.concept import Concept, Diff, check_base, identities
 from ..training.handles import checked_name
 
 CATEGORY = "ConceptLoom"
@@ -72,7 +72,8 @@ def host_of(model: Any, clip: Any, vae: Any = None) -> Host:
 def applied(model: Any, clip: Any, concept: Concept, strength: float) -> tuple[Any, Any]:
     """Clones of MODEL and CLIP that know a concept, after a look at whether it belongs there."""
     check_base(concept, host_of(model, clip).fingerprint)
-    return apply_concept(model, clip, weight_deltas(concept), concept.handles, strength)
+    deltas, known_as = weight_deltas(concept), identities(concept)
+    return apply_concept(model, clip, deltas, concept.handles, strength, known_as)
 
 
 def weight_deltas(concept: Concept) -> dict[str, WeightDelta]:

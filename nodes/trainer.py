@@ -10,6 +10,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..host.comfyui.apply import check_new_handles
 from ..host.comfyui.progress import NodeProgress
 from ..host.ports import Host, Progress
 from ..training.pictures import scores_told
@@ -67,6 +68,7 @@ class CrossAttentionLossTrainer(io.ComfyNode):
         name: str, seed: int, preview_every: int, preview_prompts: str, preview_steps: int,
         preview_cfg: float, prior_images: Tensor | None = None,
     ) -> io.NodeOutput:  # fmt: skip
+        check_new_handles(model, clip, scene.names)
         settings = settings_of(preset, seed, preview_every)
         previews = previews_of(preview_prompts, preview_steps, preview_cfg)
         folder = run_folder(name)

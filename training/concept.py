@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from ..errors import BaseMismatchError, HandleError, ModelError
 from ..host.ports import WeightEdit
+from ..host.prompt_text import check_free
 from .handles import checked_name, checked_names
 
 
@@ -42,6 +44,7 @@ class LowRank:
 
 
 Change = Diff | LowRank
+_SAMPLED = 256  # values of each weight that tell concepts apart
 
 
 def _shaped(delta: Tensor, shape: Sequence[int]) -> Tensor:
@@ -145,25 +148,49 @@ def stacked(concepts: Sequence[tuple[Concept, float]]) -> Stack:
     """Several (concept, strength) applied together: differences add up, handles join.
 
     Raises:
-        HandleError: two concepts bring the same handle.
+        HandleError: two different concepts bring the same handle.
         BaseMismatchError: they were learned on different base models.
     """
     handles: dict[str, Mapping[str, Tensor]] = {}
     changes: dict[str, list[tuple[Change, float]]] = {}
+    known: dict[str, str] = {}
     for concept, strength in concepts:
         check_base(concept, concepts[0][0].base)
-        taken = {name.casefold() for name in handles}
-        for name, vectors in concept.handles.items():
-            if name.casefold() in taken:
-                raise HandleError(
-                    f"Two concepts bring the handle <{name}>; give one of them another name where "
-                    "it is loaded (rename), or remove one."
-                )
-            handles[name] = vectors
+        added = identities(concept)
+        check_free(known, added)
+        known |= added
+        handles |= concept.handles
         if strength:
             for name, change in concept.weights.items():
                 changes.setdefault(name, []).append((change, strength))
     return Stack(handles, {name: _edit(parts) for name, parts in changes.items()})
+
+
+def identities(concept: Concept) -> dict[str, str]:
+    """Handle -> digest of its vectors and of the concept's weights; a new name changes nothing.
+
+    Vectors count whole. Of each weight evenly spaced values do: what was learned apart differs
+    almost everywhere, and weights may be gigabytes.
+    """
+    weights = hashlib.sha256()
+    for name, change in sorted(concept.weights.items()):
+        parts = (change.tensor,) if isinstance(change, Diff) else (change.up, change.down)
+        scale = 1.0 if isinstance(change, Diff) else change.scale
+        weights.update(f"{name} {[list(part.shape) for part in parts]} {scale}".encode())
+        for part in parts:
+            flat = part.detach().flatten()
+            weights.update(_bytes(flat[:: max(1, len(flat) // _SAMPLED)]))
+    found: dict[str, str] = {}
+    for name, vectors in concept.handles.items():
+        digest = weights.copy()
+        for encoder, rows in sorted(vectors.items()):
+            digest.update(f"{encoder} {list(rows.shape)}".encode() + _bytes(rows.detach()))
+        found[name] = digest.hexdigest()
+    return found
+
+
+def _bytes(values: Tensor) -> bytes:
+    return values.cpu().float().contiguous().numpy().tobytes()
 
 
 def renamed(concept: Concept, names: Mapping[str, str]) -> Concept:

@@ -18,7 +18,7 @@ from ..models import check_files
 from ..scene_files import files_of_scene
 from ..train_settings import settings_from_options
 from .content import digest_of, digest_of_model
-from .plan import Plan, WorkflowRow, named_strength
+from .plan import Plan, WorkflowRow, applied_concept
 
 CONCEPT = "concept.safetensors"
 WORKFLOW = "workflow.json"
@@ -114,15 +114,18 @@ def _drawings(
     plan: Plan, model: Mapping[str, Any], lessons: Mapping[str, Job], ready: Mapping[str, Path]
 ) -> Iterator[Job]:
     for row in plan.pictures:
-        strengths = [named_strength(option) for option in row.concepts]
-        files = {f"{name}.safetensors": ready[name] for name, _ in strengths if name in ready}
-        needs = {f"{name}.safetensors": lessons[name] for name, _ in strengths if name in lessons}
+        asked = [applied_concept(option) for option in row.concepts]
+        files = {f"{name}.safetensors": ready[name] for name, *_ in asked if name in ready}
+        needs = {f"{name}.safetensors": lessons[name] for name, *_ in asked if name in lessons}
         for prompt, setting, seed in product(row.prompts, row.settings, row.seeds):
             spec = {
                 **model,
                 "prompt": prompt,
                 "seed": seed,
-                "concepts": [[f"{name}.safetensors", strength] for name, strength in strengths],
+                "concepts": [
+                    [f"{name}.safetensors", strength, *filter(None, [new_name])]
+                    for name, strength, new_name in asked
+                ],
                 **setting.model_dump(),
             }
             given = setting.model_dump(exclude_defaults=True)

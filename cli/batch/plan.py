@@ -79,7 +79,7 @@ class PicturesRow(_Strict):
     """Every prompt with every seed and every setting."""
 
     prompts: Annotated[list[str], Field(min_length=1)]
-    concepts: list[str] = Field(default_factory=list)  # NAME or NAME:STRENGTH
+    concepts: list[str] = Field(default_factory=list)  # NAME[:STRENGTH[:NEWNAME]]
     seeds: Annotated[list[int], Field(min_length=1)] = [0]
     settings: Annotated[list[DrawingRow], Field(min_length=1)] = [DrawingRow()]
 
@@ -109,24 +109,25 @@ class Plan(_Strict):
             raise ValueError("there is nothing to do: no concepts, no pictures, no workflows")
         for row in self.pictures:
             for option in row.concepts:
-                name, _ = named_strength(option)
+                name, *_ = applied_concept(option)
                 if name not in self.concepts:
                     known = ", ".join(self.concepts) or "none"
                     raise ValueError(f"pictures ask for the concept {name!r}; there is {known}")
         return self
 
 
-def named_strength(option: str) -> tuple[str, float]:
-    """(name, strength) of NAME or NAME:STRENGTH.
+def applied_concept(option: str) -> tuple[str, float, str]:
+    """(name, strength, new name or "") of NAME[:STRENGTH[:NEWNAME]].
 
     Raises:
         ValueError: the strength is no number.
     """
-    name, colon, strength = option.partition(":")
+    name, colon, rest = option.partition(":")
+    strength, _, new_name = rest.partition(":")
     try:
-        return name, float(strength) if colon else 1.0
+        return name, float(strength) if colon else 1.0, new_name
     except ValueError as error:
-        raise ValueError(f"{option!r} should read NAME or NAME:STRENGTH") from error
+        raise ValueError(f"{option!r} should read NAME[:STRENGTH[:NEWNAME]]") from error
 
 
 def read_plan(path: Path) -> Plan:

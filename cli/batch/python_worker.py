@@ -63,7 +63,9 @@ class PythonWorker:
 
     def _draw(self, spec: Mapping[str, Any], place: Path) -> dict[str, bytes]:
         host = self._opened(spec)
-        options = [f"{place / 'given' / name}:{strength}" for name, strength in spec["concepts"]]
+        options = [
+            ":".join(map(str, [place / "given" / name, *rest])) for name, *rest in spec["concepts"]
+        ]
         stack, _ = loaded_stack(host, options)
         usual = TINYWORLD_CFG if spec["model"] == TINYWORLD else CFG
         settings = Drawing(

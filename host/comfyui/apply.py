@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import prod
 from typing import Any
 
@@ -11,10 +11,12 @@ from torch import Tensor
 
 from ...errors import BaseMismatchError
 from ..ports import HandleVectors
-from .prompts import clip_with_handles, encoder_names
+from ..prompt_text import check_free
+from .prompts import clip_with_handles, encoder_names, known_identities
 from .sites import unet_sites
 from .weights import Weight, reaches_the_unet, text_weights, unet_weights
 
+APPLIED = "conceptloom.applied"  # attachment of a MODEL: handle -> identity of its concept
 # Dense delta of the weight's shape, or (up [out, r], down [r, in], scale): delta = scale up @ down.
 WeightDelta = Tensor | tuple[Tensor, Tensor, float]
 
@@ -25,6 +27,7 @@ def apply_concept(
     weight_deltas: Mapping[str, WeightDelta],
     handles: HandleVectors,
     strength: float = 1.0,
+    identities: Mapping[str, str] | None = None,
 ) -> tuple[Any, Any]:
     """Clones of MODEL and CLIP that know a concept; the ones that came in stay as they are.
 
@@ -32,17 +35,19 @@ def apply_concept(
         weight_deltas: canonical weight name -> what learning added to it.
         handles: name -> vectors per text encoder; usable as `<name>` in every prompt downstream.
         strength: factor on the weights, not on the handles; 0 leaves them exactly as they are.
+        identities: handle -> identity of the concept; the same one may be applied again.
 
     Raises:
         BaseMismatchError: the concept has weights that this base model has not, or not so large.
-        HandleError: the handles do not fit the text encoders.
+        HandleError: the handles do not fit the text encoders, or stand for another concept.
     """
     unet_sites(model.model.diffusion_model)  # refuses what has no UNet, in words
     unet = unet_weights(model.model.diffusion_model)
     text = text_weights(clip.cond_stage_model, encoder_names(clip))
     for name, delta in weight_deltas.items():
         _check_fits(name, delta, unet.get(name) or text.get(name))
-    applied_model, applied_clip = model.clone(), clip_with_handles(clip, handles)
+    applied_clip = clip_with_handles(clip, handles, identities)
+    applied_model = model_with_identities(model.clone(), identities or {})
     if strength != 0:
         for patcher, weights in ((applied_model, unet), (applied_clip, text)):
             patches = {
@@ -53,6 +58,32 @@ def apply_concept(
             if patches:
                 patcher.add_patches(patches, strength)
     return applied_model, applied_clip
+
+
+def model_with_identities(model: Any, added: Mapping[str, str]) -> Any:
+    """A MODEL, which nobody else holds, that knows the concepts applied to it.
+
+    Its CLIP knows them too, but not every graph takes both through the same nodes.
+
+    Raises:
+        HandleError: a handle stands for another concept already.
+    """
+    known: Mapping[str, str] = model.get_attachment(APPLIED) or {}
+    check_free(known, added)
+    if added:
+        model.set_attachments(APPLIED, {**known, **added})
+    return model
+
+
+def check_new_handles(model: Any, clip: Any, names: Iterable[str]) -> None:
+    """Whether handles are free to be learned.
+
+    Raises:
+        HandleError: a concept on MODEL or CLIP bears one of them.
+    """
+    learned = {name: "" for name in names}
+    check_free(model.get_attachment(APPLIED) or {}, learned)
+    check_free(known_identities(clip), learned)
 
 
 def _patch(weight: Weight, delta: WeightDelta) -> Any:

@@ -7,6 +7,7 @@ prompt; weights, chunks of 77 and everything else of its prompt language stay th
 from __future__ import annotations
 
 import copy
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from ...errors import HandleError, ModelError, PromptError, UnsupportedModelError
 from ..ports import HandleVectors, Prompt
-from ..prompt_text import HANDLE, NAME
+from ..prompt_text import HANDLE, NAME, check_free
 from .sites import unet_sites
 from .tokens import telling_tokens
 
@@ -31,6 +32,7 @@ class HandleTokens:
     """Mixed into the class of a tokenizer: known handles become their vectors."""
 
     handles: Mapping[str, Tensor]  # name -> [n, width]
+    identities: Mapping[str, str]  # name -> identity of its concept
     embedding_directory: Any  # the host's own
 
     def tokenize_with_weights(self, text: str, *args: Any, **kwargs: Any) -> Any:
@@ -65,29 +67,42 @@ def encoder_names(clip: Any) -> list[str]:
     return names
 
 
-def clip_with_handles(clip: Any, handles: HandleVectors) -> Any:
+def clip_with_handles(
+    clip: Any, handles: HandleVectors, identities: Mapping[str, str] | None = None
+) -> Any:
     """A clone of a CLIP in which `<name>` stands for the vectors of handle `name`.
 
     Every prompt node downstream understands them, with weights and in prompts of any length. The
     CLIP that came in is untouched; applied twice, both sets of handles are known.
 
+    Args:
+        identities: handle -> identity of its concept; without one its vectors tell.
+
     Raises:
-        HandleError: a handle has no vectors for one of this CLIP's encoders, or of another width.
+        HandleError: a handle has no vectors for one of this CLIP's encoders, or of another width,
+            or stands for another concept already.
     """
     patched = clip.clone()
+    named = identities or {name: _digest(vectors) for name, vectors in handles.items()}
     with torch.no_grad():
-        patched.tokenizer = _tokenizer_with(clip, _vectors_by_encoder(clip, handles))
+        patched.tokenizer = _tokenizer_with(clip, _vectors_by_encoder(clip, handles), named)
     name = encoder_names(clip)[0]
     known = getattr(patched.tokenizer, name).handles
     telling_tokens(patched, name.removeprefix("clip_"), lambda chunks: _named_tokens(chunks, known))
     return patched
 
 
+def known_identities(clip: Any) -> dict[str, str]:
+    """Handle -> identity of the concept that it stands for in a CLIP."""
+    inner = getattr(clip.tokenizer, encoder_names(clip)[0])
+    return dict(inner.identities) if isinstance(inner, HandleTokens) else {}
+
+
 def encode(clip: Any, text: str, handles: HandleVectors, device: torch.device) -> Prompt:
     """One prompt with the tokens at its positions; differentiable in the handle vectors."""
     rows = _vectors_by_encoder(clip, handles)
     reader = copy.copy(clip)  # shares everything but the tokenizer
-    reader.tokenizer = _tokenizer_with(clip, rows)
+    reader.tokenizer = _tokenizer_with(clip, rows, _identities_of(clip, rows))
     pairs = reader.tokenize(text)
     # Handles that the CLIP knew already (Apply Concept) are found like those given here.
     named = [
@@ -120,21 +135,49 @@ def encoder_width(clip: Any, name: str) -> int:
     return getattr(clip.cond_stage_model, name).transformer.get_input_embeddings().embedding_dim
 
 
-def _tokenizer_with(clip: Any, rows: Mapping[str, Mapping[str, Tensor]]) -> Any:
+def _tokenizer_with(
+    clip: Any, rows: Mapping[str, Mapping[str, Tensor]], identities: Mapping[str, str]
+) -> Any:
     """A copy of a CLIP's tokenizer that knows handles; encoder -> handle -> [n, width]."""
+    check_free(known_identities(clip), identities)
     outer = copy.copy(clip.tokenizer)
     for name, known in rows.items():
         inner: Any = copy.copy(getattr(outer, name))
+        named = identities
         if isinstance(inner, HandleTokens):
-            known = {**inner.handles, **known}
+            known, named = {**inner.handles, **known}, {**inner.identities, **named}
         else:
             inner.__class__ = _knowing_handles(type(inner))
             inner._gives_two = _gives_two(inner)
-        inner.handles = known
+        inner.handles, inner.identities = known, named
         if inner.embedding_directory is None:
             inner.embedding_directory = []  # without a folder the host does not look for marks
         setattr(outer, name, inner)
     return outer
+
+
+def _identities_of(clip: Any, rows: Mapping[str, Mapping[str, Tensor]]) -> dict[str, str]:
+    """Identities of handles of which only vectors are known: the CLIP's own where they agree."""
+    known = known_identities(clip)
+
+    def agrees(handle: str) -> bool:
+        return handle in known and all(
+            torch.equal(
+                getattr(clip.tokenizer, encoder).handles[handle].to(added[handle]), added[handle]
+            )
+            for encoder, added in rows.items()
+        )
+
+    every = next(iter(rows.values()))
+    return {handle: known[handle] if agrees(handle) else "" for handle in every}
+
+
+def _digest(vectors: Mapping[str, Tensor]) -> str:
+    """What tells handles apart that are no part of a concept."""
+    digest = hashlib.sha256()
+    for encoder, rows in sorted(vectors.items()):
+        digest.update(encoder.encode() + rows.detach().cpu().float().numpy().tobytes())
+    return digest.hexdigest()
 
 
 @cache  # a prompt is encoded in every step of learning

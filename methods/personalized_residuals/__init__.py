@@ -21,7 +21,7 @@ happens in rows of the negative prompt. Not reproduced: the study with people, C
 """
 
 from .config import PersonalizedResidualsConfig
-from .lag import Localised, check_prompts, lag_concept, residuals_of, sample_lag
+from .lag import Localised, check_prompts, joined, lag_concept, residuals_of, sample_lag
 from .learn import learn_residuals
 from .recipe import PersonalizedResiduals
 
@@ -30,6 +30,7 @@ __all__ = [
     "PersonalizedResiduals",
     "PersonalizedResidualsConfig",
     "check_prompts",
+    "joined",
     "lag_concept",
     "learn_residuals",
     "residuals_of",

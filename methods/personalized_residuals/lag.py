@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 from ...attention.lag import LagConcept, LagConfig, LagEdit, OnMasks
@@ -47,6 +48,42 @@ def lag_concept(host: Host, given: Localised) -> LagConcept:
         config=given.config,
         mask=given.mask,
     )
+
+
+def joined(concepts: Sequence[LagConcept]) -> tuple[LagConcept, ...]:
+    """Every concept once; the strengths of one that comes several times add up.
+
+    Names tell concepts apart here: that each stands for one was seen when they were stacked.
+
+    Raises:
+        ConfigError: a concept comes again with other settings, or with a mask of its own.
+    """
+    found: dict[str, LagConcept] = {}
+    for concept in concepts:
+        before = found.get(concept.handle)
+        if before is None:
+            found[concept.handle] = concept
+            continue
+        strength = before.config.strength + concept.config.strength
+        config = replace(before.config, strength=strength)
+        is_same = config == replace(concept.config, strength=strength)
+        if not (
+            is_same and before.class_tokens == concept.class_tokens and _same_mask(before, concept)
+        ):
+            raise ConfigError(
+                "concept",
+                f"<{concept.handle}>, which comes twice with different settings",
+                "applied once, or with the same mask, class word and knobs each time; only "
+                "strengths add up",
+            )
+        found[concept.handle] = replace(before, config=config)
+    return tuple(found.values())
+
+
+def _same_mask(one: LagConcept, other: LagConcept) -> bool:
+    if one.mask is None or other.mask is None:
+        return one.mask is other.mask
+    return one.mask.shape == other.mask.shape and torch.equal(one.mask, other.mask)
 
 
 def class_word_of(concept: Concept) -> str:
@@ -123,7 +160,7 @@ def sample_lag(
     Raises:
         PromptError: a concept stands in none of the prompts, or without its class word.
     """
-    made = [lag_concept(host, given) for given in concepts]
+    made = joined([lag_concept(host, given) for given in concepts])
     handles = stacked([(given.concept, 0.0) for given in concepts]).handles
     encoded = [host.encode_prompt(text, handles) for text in prompts]
     check_prompts(made, {prompt.text: prompt.tokens for prompt in encoded})

@@ -166,8 +166,6 @@ def test_two_applications_are_one_and_never_overlap(sd1: Graph):
     torch.testing.assert_close(sample(model, clip, text), sample(*at_once, text))
     assert all(float(masks.sum(dim=1).max()) <= 1 for masks in seen)
     assert not torch.allclose(sample(model, clip, text), sample(*lag(sd1, first), text), atol=1e-3)
-    with pytest.raises(ConfigError, match="<my-cat>"):
-        with_lag(model, clip, [Localised(concept=first)])
 
 
 def test_patches_of_others_go_on_beside_it(sd1: Graph):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from PIL import Image
 
 from conceptloom import __version__
 from conceptloom.cli import drawing
-from conceptloom.cli.drawing import parsed_concept, parsed_size
+from conceptloom.cli.drawing import ConceptOption, parsed_concept, parsed_size
 from conceptloom.cli.models import Precision, open_host
 from conceptloom.cli.picture_files import free_name
 from conceptloom.errors import ConfigError, ModelError, UnsupportedModelError
+from conceptloom.training.concept_file import load_concept, save_concept
 
 from ..saved_tinyworld import save_tinyworld
 from .quick import Command
@@ -105,6 +107,41 @@ def test_bad_wishes_end_with_one_message(
     assert not (tmp_path / "x.png").exists()
 
 
+def test_a_new_name_draws_what_the_old_one_did(
+    command: Command, learned: Path, tmp_path: Path
+) -> None:
+    concept, options = learned / "concept.safetensors", ("--steps", 1, "--size", "32x32")
+    before = concept.read_bytes()
+    for file, prompt, option in (
+        ("old", "a <my-swirl>", f"{concept}:1"),
+        ("new", "a <blue>", f"{concept}:1:my-swirl=blue"),
+    ):
+        out = tmp_path / f"{file}.png"
+        result = command("sample", "-p", prompt, "-c", option, *options, "-o", out)
+        assert result.exit_code == 0, result.output
+    old, new = (Image.open(tmp_path / f"{name}.png") for name in ("old", "new"))
+    assert old.tobytes() == new.tobytes()
+    assert concept.read_bytes() == before
+    result = command("sample", "-p", "x", "-c", f"{concept}:1:blue", "-o", tmp_path / "x.png")
+    assert result.exit_code == 2
+    assert "2 names" in result.output
+
+
+def test_two_files_under_one_name_are_refused_with_a_way_out(
+    command: Command, learned: Path, tmp_path: Path
+) -> None:
+    concept = load_concept(learned / "concept.safetensors")
+    vectors = {name: {e: v + 1 for e, v in rows.items()} for name, rows in concept.handles.items()}
+    other = save_concept(replace(concept, handles=vectors), tmp_path / "other.safetensors")
+    options = ("-p", "a <my-swirl>", "-c", learned / "concept.safetensors", "--steps", 1)
+    result = command("sample", *options, "-c", other, "-o", tmp_path / "x.png")
+    assert result.exit_code == 2
+    assert "--concept FILE:STRENGTH:NEWNAME" in result.output
+    names = "my-swirl=a, my-robot=b"
+    result = command("sample", *options, "-c", f"{other}:1:{names}", "-o", tmp_path / "x.png")
+    assert result.exit_code == 0, result.output
+
+
 def test_inspect_tells_handles_recipe_and_prompts(command: Command, learned: Path) -> None:
     result = command("inspect", learned / "concept.safetensors", "--verify")
     assert result.exit_code == 0, result.output
@@ -139,9 +176,16 @@ def test_the_version_is_told_without_a_command(command: Command) -> None:
 
 
 def test_options_are_parsed() -> None:
-    assert parsed_concept("a/mug.safetensors") == (Path("a/mug.safetensors"), 1.0)
-    assert parsed_concept("mug.safetensors:0.5") == (Path("mug.safetensors"), 0.5)
-    assert parsed_concept("C:/mug.safetensors") == (Path("C:/mug.safetensors"), 1.0)
+    for option, file, strength, name in (
+        ("a/mug.safetensors", "a/mug.safetensors", 1.0, ""),
+        ("mug.safetensors:0.5", "mug.safetensors", 0.5, ""),
+        ("C:/mug.safetensors", "C:/mug.safetensors", 1.0, ""),
+        ("C:/mug.safetensors:-1", "C:/mug.safetensors", -1.0, ""),
+        ("C:/mug.safetensors:1:blue", "C:/mug.safetensors", 1.0, "blue"),
+        ("mug.safetensors:.5:7", "mug.safetensors", 0.5, "7"),
+        ("a:b.safetensors:1e-1:a=x,b=y", "a:b.safetensors", 0.1, "a=x,b=y"),
+    ):
+        assert parsed_concept(option) == ConceptOption(Path(file), strength, name)
     assert parsed_size("512x768") == (768, 512)
     assert parsed_size("64") == (64, 64)
     with pytest.raises(ConfigError):

@@ -11,6 +11,7 @@ from conceptloom.training.concept import (
     Diff,
     LowRank,
     check_base,
+    identities,
     renamed,
     stacked,
     weight_edits,
@@ -71,6 +72,21 @@ def test_differences_of_several_concepts_add_up() -> None:
 def test_the_same_handle_twice_is_refused_with_advice() -> None:
     with pytest.raises(HandleError, match="rename"):
         stacked([(some_concept(), 1.0), (some_concept(seed=1), 1.0)])
+    upper = renamed(some_concept(), {"my-mug": "My-Mug", "cat_2": "x"})
+    with pytest.raises(HandleError, match="differs from it in case only"):
+        stacked([(some_concept(), 1.0), (upper, 1.0)])
+
+
+def test_the_same_concept_twice_is_strength_two() -> None:
+    weight, concept = torch.tensor([[10.0]]), concept_of(Diff(torch.tensor([[1.0]])))
+    stack = stacked([(concept, 1.0), (concept_of(Diff(torch.tensor([[1.0]]))), 0.5)])
+    assert stack.edits[K](weight).tolist() == [[11.5]]
+    assert list(stack.handles) == ["my-mug"]
+    with pytest.raises(HandleError):  # the same vectors, other weights
+        stacked([(concept, 1.0), (concept_of(Diff(torch.tensor([[2.0]]))), 1.0)])
+    renamed_one = renamed(concept, {"my-mug": "x1"})
+    assert identities(renamed_one)["x1"] == identities(concept)["my-mug"]
+    assert stacked([(concept, 1.0), (renamed_one, 1.0)]).edits[K](weight).tolist() == [[12.0]]
 
 
 def test_concepts_of_different_bases_do_not_stack() -> None:

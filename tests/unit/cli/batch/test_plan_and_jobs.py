@@ -64,6 +64,15 @@ def test_every_combination_is_a_job_and_needs_its_concept(scene: Path) -> None:
     assert len({job.title for job in jobs}) == 13  # a table of results is read by them
 
 
+def test_a_concept_may_be_applied_under_a_new_name(scene: Path) -> None:
+    pictures = [{**PICTURES[0], "concepts": ["mug", "mug:0.5:blue"]}]
+    jobs = jobs_of(plan_of(concepts=MUG, pictures=pictures), scene)
+    assert jobs[1].spec["concepts"] == [
+        ["mug.safetensors", 1.0],
+        ["mug.safetensors", 0.5, "blue"],
+    ]
+
+
 def test_a_key_changes_with_all_that_a_result_depends_on(scene: Path) -> None:
     def keys(**changed: object) -> list[str]:
         return [
@@ -130,7 +139,10 @@ def test_a_workflow_runs_once_for_every_combination_of_values(tmp_path: Path) ->
         ("pictures: [{prompts: [a], settings: [{steps: 0}]}]", "steps"),
         ("pictures: [{promts: [a]}]", "promts"),
         ("pictures: [{prompts: [a], settings: [{size: large}]}]", "size.*512x768"),
-        ("concepts: {mug: {file: a}}\npictures: [{prompts: [a], concepts: ['mug:x']}]", "NAME:STR"),
+        (
+            "concepts: {mug: {file: a}}\npictures: [{prompts: [a], concepts: ['mug:x']}]",
+            r"NAME\[:STR",
+        ),
         ("model: [", "YAML"),
         ("- 1", "is no batch"),
     ],
