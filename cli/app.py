@@ -18,6 +18,7 @@ from .download_command import download
 from .evolve_command import evolve
 from .invent_command import invent, mix
 from .options import Device, Layout, Model, PictureOut, Precision, PrecisionName
+from .output import writable_folder
 from .residuals_command import train_residuals
 from .train_command import train
 from .transfer_command import transfer
@@ -83,9 +84,9 @@ def options(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the page.")] = Path(
-        "runs/demo"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", callback=writable_folder, help="Folder of the page.")
+    ] = Path("runs/demo"),
     token_steps: Annotated[
         int | None, typer.Option(help="Steps in which only the words learn.")
     ] = None,

@@ -8,13 +8,14 @@ from typing import Annotated
 import typer
 
 from .console import complain, say
+from .output import writable_folder
 
 
 def batch(
     plan: Annotated[Path, typer.Argument(help="A YAML file; the command's help shows one.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the results.")] = Path(
-        "runs/batch"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", callback=writable_folder, help="Folder of the results.")
+    ] = Path("runs/batch"),
     workers: Annotated[int, typer.Option("--workers", "-n", min=0, help="In plain Python.")] = 1,
     server: Annotated[
         list[str] | None,

@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .options import PrecisionName
+from .output import writable_folder
 
 if TYPE_CHECKING:
     from ..vision.ports import PriorSampling
     from .laboratory import Laboratory
 
 Name = Annotated[str, typer.Argument(help="Of the new handle: my-pet becomes <my-pet>.")]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="By default runs/NAME.")]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", callback=writable_folder, help="By default runs/NAME."),
+]
 Prior = Annotated[
     str,
     typer.Option(

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from .output import writable_file
+
 
 class PrecisionName(str, Enum):
     FP32 = "fp32"
@@ -77,6 +79,7 @@ PictureOut = Annotated[
     typer.Option(
         "--out",
         "-o",
+        callback=writable_file,
         help="A PNG; more are numbered. By default the command's own name for it, or the next "
         "that is free.",
     ),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Mapping
 from itertools import chain, count
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
-from ..errors import StorageError
+from ..training.paths import write_atomically
 
 
 def write_picture(image: Tensor, path: Path, notes: Mapping[str, str] | None = None) -> Path:
@@ -23,14 +22,7 @@ def write_picture(image: Tensor, path: Path, notes: Mapping[str, str] | None = N
     Raises:
         StorageError: the disk would not take it.
     """
-    part = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(png_bytes(image, notes))
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise StorageError(f"{path} could not be written: {error.strerror or error}.") from error
+    write_atomically(path, [png_bytes(image, notes)])
     return path
 
 

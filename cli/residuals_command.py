@@ -9,6 +9,7 @@ import typer
 
 from .console import say
 from .options import ON_WHITE, Device, Layout, Model, Precision, PrecisionName, StartName
+from .output import writable_folder
 
 Whole = int | None
 Number = float | None
@@ -30,7 +31,13 @@ def train_residuals(
         _option("For each picture one, {} where the concept stands; or none.", "--caption"),
     ] = None,
     out: Annotated[
-        Path | None, _option("Folder of the results; by default runs/NAME.", "--out", "-o")
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            callback=writable_folder,
+            help="Folder of the results; by default runs/NAME.",
+        ),
     ] = None,
     model: Model = "tinyworld",
     layout: Layout = None,

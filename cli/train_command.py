@@ -20,6 +20,7 @@ from .options import (
     PresetName,
     ScopeName,
 )
+from .output import writable_folder
 
 _SCENE, _LEARN, _PRIOR, _SHOW, _LOOP = "Scene", "Learning", "Prior preservation", "Previews", "Loop"
 _CLIC = "CLiC and Custom Diffusion"
@@ -66,7 +67,14 @@ def train(
         str, _option(_SCENE, "NAME or NAME:WORD; learn what no mask covers, too.")
     ] = "",
     out: Annotated[
-        Path | None, _option(_SCENE, "Folder of the results; by default runs/NAMES.", "--out", "-o")
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            callback=writable_folder,
+            help="Folder of the results; by default runs/NAMES.",
+            rich_help_panel=_SCENE,
+        ),
     ] = None,
     model: Model = "tinyworld",
     layout: Layout = None,

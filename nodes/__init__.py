@@ -13,6 +13,7 @@ from .concept_bank import ConceptBank
 from .concept_files import ExportConcept, LoadConcept, SaveConcept
 from .conceptlab import AdaptiveNegativesTrainer, ConceptMixing, EvolveConcepts
 from .download import DownloadLabModel, DownloadSegmenter
+from .error_names import shorten_error_names
 from .generate_with_prior import GenerateWithPrior
 from .guidance import CrossAttentionGuidance
 from .lag import ApplyLag
@@ -79,6 +80,7 @@ class ConceptLoomExtension(ComfyExtension):
 
     async def on_load(self) -> None:
         register_concept_folders()
+        shorten_error_names()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [with_checked_inputs(node) for node in NODES]

@@ -44,6 +44,7 @@ class AttentionMaps(io.ComfyNode):
                     "prompt",
                     default="a photo of a red circle and a blue square",
                     multiline=True,
+                    dynamic_prompts=True,
                     tooltip="A description of the picture. It has to hold the words below.",
                 ),
                 io.String.Input(

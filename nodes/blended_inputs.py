@@ -104,11 +104,16 @@ def edit_inputs(schedulers: Sequence[str]) -> list[io.Input]:
             "prompts",
             default="a photo of a cup",
             multiline=True,
+            dynamic_prompts=True,
             tooltip="What is drawn under the mask: one line for each mask in their order, or one "
             "line for all. Learned names such as <my-mug> may stand in them.",
         ),
         io.String.Input(
-            "negative", default="", multiline=True, tooltip="What to keep away from; may be empty."
+            "negative",
+            default="",
+            multiline=True,
+            dynamic_prompts=True,
+            tooltip="What to keep away from; may be empty.",
         ),
         io.Int.Input(
             "seed",
@@ -152,6 +157,7 @@ def edit_inputs(schedulers: Sequence[str]) -> list[io.Input]:
         io.String.Input(
             "harmonise_prompt",
             default="",
+            dynamic_prompts=True,
             advanced=True,
             tooltip="Prompt of those steps, without the learned name: a chair. Empty keeps yours.",
         ),

@@ -44,6 +44,7 @@ class GenerateWithPrior(io.ComfyNode):
                     "prompt",
                     default="a photo of a <my-pet>",
                     multiline=True,
+                    dynamic_prompts=True,
                     tooltip="What to draw. Names of the concept stand in angle brackets.",
                 ),
                 whole_input("seed", 0, 0, 2**32 - 1, "The same seed gives the same picture."),

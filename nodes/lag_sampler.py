@@ -77,10 +77,18 @@ class LagSampler(io.ComfyNode):
 def _sampler_inputs() -> list[io.Input]:
     return [
         io.String.Input(
-            "positive", default="a photo of a <my-cat> cat", multiline=True, tooltip=PROMPT
+            "positive",
+            default="a photo of a <my-cat> cat",
+            multiline=True,
+            dynamic_prompts=True,
+            tooltip=PROMPT,
         ),
         io.String.Input(
-            "negative", default="", multiline=True, tooltip="What the picture should not show."
+            "negative",
+            default="",
+            multiline=True,
+            dynamic_prompts=True,
+            tooltip="What the picture should not show.",
         ),
         io.Latent.Input("latent_image", tooltip="An empty latent, or a picture's to draw over."),
         io.Int.Input(

@@ -145,6 +145,7 @@ def _inputs(*, vae: bool = False) -> list[io.Input]:
             "negative",
             default=config.negative,
             multiline=True,
+            dynamic_prompts=True,
             tooltip="What to keep away from. The template's features are put in there too.",
         ),
         _share(

@@ -255,6 +255,24 @@ def test_presets_give_back_what_their_widgets_show():
         assert whole.loop.preview_every == 50
 
 
+ONE_PIECE = {
+    "ConceptLoomMaskedBlendedEdit": {"prompts", "negative", "harmonise_prompt"},
+    "ConceptLoomLagSampler": {"positive", "negative"},
+    "ConceptLoomGenerateWithPrior": {"prompt"},
+    "ConceptLoomAttentionMaps": {"prompt"},
+    "ConceptLoomRegionFeatureFuser": {"negative"},
+    "ConceptLoomWeaveConcepts": {"negative"},
+}
+
+
+@pytest.mark.parametrize("node_id", IDS)
+def test_prompts_that_a_node_encodes_are_dynamic_and_no_other_text(node_id: str):
+    """{day|night} is chosen by the editor as in CLIP Text Encode. What is learned from must not
+    change from one queue to the next, and templates keep their own braces."""
+    dynamic = {given.id for given in inputs_of(node_id) if getattr(given, "dynamic_prompts", False)}
+    assert dynamic == ONE_PIECE.get(node_id, set())
+
+
 def test_the_official_preset_is_the_official_recipe():
     module = sys.modules[pack_nodes()["ConceptLoomCrossAttentionLossTrainer"].__module__]
     for preset in ("Break-A-Scene", "CLiC", "Concept Weaver"):

@@ -98,6 +98,17 @@ def test_scenes_that_cannot_be_are_refused(executor: Executor, case: str):
     assert result.kind == kind
 
 
+def test_an_error_begins_with_its_kind_and_sentence_and_no_path(
+    executor: Executor, caplog: pytest.LogCaptureFixture
+):
+    result = make_scene(executor, image(), masks() * 0)
+    (shown,) = [data for event, data in result.messages if event == "execution_error"]
+    assert shown["exception_type"] == "MaskError"
+    assert shown["exception_message"].startswith("Every mask of picture 1 is empty")
+    trace = next(r.getMessage() for r in caplog.records if "Traceback" in r.getMessage())
+    assert trace.splitlines()[-1].startswith("MaskError: Every mask of picture 1 is empty")
+
+
 RUNS = {
     "no steps at all": (
         {"preset__token_steps": 0, "preset__weight_steps": 0},

@@ -1,0 +1,49 @@
+"""Whether a command may write where `-o` points: looked at before any work is done."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import typer
+
+HERE = Path()
+
+
+def writable_folder(out: Path | None) -> Path | None:
+    """Callback of an option that names a folder; None stands for one below where the user is.
+
+    Raises:
+        typer.BadParameter: nothing can be written there.
+    """
+    reason = _refusal(out or HERE)
+    if reason and out is None:
+        raise typer.BadParameter(f"nothing can be written here: {reason}. Name a folder with -o.")
+    if reason:
+        raise typer.BadParameter(f"{out} cannot be written: {reason}. Name another folder.")
+    return out
+
+
+def writable_file(out: Path | None) -> Path | None:
+    """The same for an option that names a file.
+
+    Raises:
+        typer.BadParameter: it cannot be written.
+    """
+    if out is None:
+        return writable_folder(out)
+    reason = "it is a folder" if out.is_dir() else _refusal(out.parent)
+    if reason:
+        raise typer.BadParameter(f"{out} cannot be written: {reason}. Name another file.")
+    return out
+
+
+def _refusal(folder: Path) -> str:
+    """Why nothing can be written into a folder, which need not be there yet; "" if it can."""
+    whole = folder.absolute()
+    nearest = next(path for path in (whole, *whole.parents) if os.path.lexists(path))
+    if not nearest.is_dir():
+        return f"{nearest} is no folder"
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        return f"writing is not allowed in {nearest}"
+    return ""
