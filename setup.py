@@ -13,9 +13,11 @@ ROOMS = (
     "methods",
     "nodes",
     "samplers",
+    "scenes",
     "tinyworld",
     "training",
     "vision",
+    "viz",
 )
 
 

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import MaskError
-from ..training.mask_strength import BARELY, emptiness, full_strength
+from ..scenes.mask_strength import BARELY, emptiness, full_strength
 
 log = logging.getLogger("conceptloom")
 

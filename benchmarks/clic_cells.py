@@ -22,11 +22,11 @@ from conceptloom.methods.clic import learn_detail
 from conceptloom.samplers.blended import BlendConfig
 from conceptloom.samplers.editing import EditConfig, Region, edit_latents
 from conceptloom.samplers.masks import composited
+from conceptloom.scenes.scene import make_scene
 from conceptloom.tinyworld.measures import localisation
 from conceptloom.tinyworld.oracle import likeness, load_oracle
 from conceptloom.tinyworld.planes import iou
 from conceptloom.training.concept import stacked
-from conceptloom.training.scene import make_scene
 
 
 def learned_cell(

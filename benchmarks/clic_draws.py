@@ -9,9 +9,9 @@ from draws import NAMES, WORDS, make_pictures, scene_of
 from torch import Tensor
 
 from conceptloom.methods.clic import OFFICIAL
+from conceptloom.scenes.scene import ConceptScene
 from conceptloom.training.draws import below, happens
 from conceptloom.training.loop import step_generator
-from conceptloom.training.scene import ConceptScene
 
 NAME, WORD = NAMES[0], WORDS[0]
 # Colours stay as they are: the others would have to draw the very same brightness.

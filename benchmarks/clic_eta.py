@@ -33,7 +33,7 @@ from conceptloom.samplers.guidance import GuidanceConfig
 from conceptloom.samplers.masks import composited
 from conceptloom.tinyworld.oracle import likeness, load_oracle
 from conceptloom.training.concept import Concept, stacked
-from conceptloom.training.pictures import sample_strip
+from conceptloom.viz.overlays import sample_strip
 
 NAME = "clic_eta"
 ETAS = (-0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2)

@@ -42,10 +42,10 @@ from conceptloom.tinyworld.ornaments import ornament_scene
 from conceptloom.tinyworld.planes import iou
 from conceptloom.training.concept import weight_edits
 from conceptloom.training.handles import initial_handles
-from conceptloom.training.palette import concept_colours
 from conceptloom.training.phases import TokenPhase
-from conceptloom.training.pictures import attention_overlay
-from conceptloom.training.pictures import stacked as stacked_rows
+from conceptloom.viz.colors import concept_colours
+from conceptloom.viz.overlays import attention_overlay
+from conceptloom.viz.overlays import stacked as stacked_rows
 
 NAME = "clic_matching"
 COLOURS = ("pink", "cyan", "orange", "red", "blue", "yellow", "purple", "green")

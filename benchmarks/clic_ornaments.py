@@ -14,10 +14,10 @@ from quality_runs import NO_PREVIEW
 from conceptloom.cli.demo.judge import as_image
 from conceptloom.host.ports import Host
 from conceptloom.methods.clic import learn_detail
+from conceptloom.scenes.scene import make_scene
 from conceptloom.training.concept import Concept
 from conceptloom.training.concept_file import load_concept, save_concept
 from conceptloom.training.keys import model_digest
-from conceptloom.training.scene import make_scene
 
 KEPT = Path(__file__).resolve().parent.parent / "runs" / "clic_ornaments"
 

@@ -25,7 +25,7 @@ from conceptlab_plan import (
 from quality_tables import compared, machine_told, table_of
 from torch import Tensor
 
-from conceptloom.training.pictures import sample_strip
+from conceptloom.viz.overlays import sample_strip
 
 CLAIMED = ("positive", "distance", "novelty")
 AGAINST = (FIXED, ALL_FIXED, NONE, IN_TEXT, PROMPTED, ALL_PROMPTED, WORDS)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from conceptloom.methods.break_a_scene import BreakASceneConfig
 from conceptloom.methods.break_a_scene.sampling import draw_samples
+from conceptloom.scenes.scene import ConceptScene, make_scene
 from conceptloom.training.loop import step_generator
-from conceptloom.training.scene import ConceptScene, make_scene
 
 NAMES, WORDS = ("first-one", "second-one"), ("mug", "cat")
 PREFIX, PRIOR_PROMPT = BreakASceneConfig().prompt_prefix, BreakASceneConfig().prior_prompt

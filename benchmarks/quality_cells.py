@@ -27,10 +27,10 @@ from conceptloom.cli.demo.judge import Judge, as_image, mean, word_localisation
 from conceptloom.host.ports import Host
 from conceptloom.methods.break_a_scene import ClassImages, learn_scene
 from conceptloom.samplers.ddim import sample_ddim, seeded_noise
+from conceptloom.scenes.scene import ConceptScene, make_scene, with_background
 from conceptloom.tinyworld.concepts import concept_scene
 from conceptloom.tinyworld.shapes import BACKGROUNDS
 from conceptloom.training.concept import stacked
-from conceptloom.training.scene import ConceptScene, make_scene, with_background
 
 HELD_OUT_SEED = 101  # arrangement of the objects that no training picture has
 

@@ -17,13 +17,13 @@ from conceptloom.methods.personalized_residuals import (
     PersonalizedResidualsConfig,
     learn_residuals,
 )
+from conceptloom.scenes.scene import make_scene
 from conceptloom.tinyworld.concepts import concept_scene
 from conceptloom.tinyworld.presets import CLASS_IMAGES
 from conceptloom.training.concept import Concept
 from conceptloom.training.concept_file import load_concept, save_concept
 from conceptloom.training.keys import content_key
 from conceptloom.training.previews import PreviewConfig
-from conceptloom.training.scene import make_scene
 
 FEW = replace(CLASS_IMAGES, draw=12, steps=12)  # drawn anew for every concept that takes them
 STORE = ROOT / "runs" / "residuals_concepts"

@@ -33,9 +33,9 @@ from conceptloom.methods.personalized_residuals.recipe import PersonalizedResidu
 from conceptloom.samplers.blended import BlendConfig
 from conceptloom.samplers.editing import EditConfig, Region, edit_latents
 from conceptloom.samplers.sigmas import ddim_sigmas, guided_noise_at
+from conceptloom.scenes.scene import make_scene
 from conceptloom.training.loop import run
 from conceptloom.training.recipe import Events, LoopConfig, Recipe
-from conceptloom.training.scene import make_scene
 
 WORDS = ("mug", "cat", "beach", "photo", "the")
 SENTENCE = "a photo of a mug and a cat"

@@ -61,8 +61,8 @@ from similarity_tables import Row
 from conceptloom.cli.scene_files import SCENE_FILE, scene_from_folder
 from conceptloom.errors import ImageError, InputError
 from conceptloom.methods.personalized_residuals import residuals_of
+from conceptloom.scenes.scene import ConceptScene, resized_scene
 from conceptloom.training.concept_file import load_concept
-from conceptloom.training.scene import ConceptScene, resized_scene
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:

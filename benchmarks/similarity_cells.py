@@ -22,9 +22,9 @@ from conceptloom.host.ports import Progress
 from conceptloom.methods.break_a_scene import learn_scene
 from conceptloom.methods.personalized_residuals import Localised, learn_residuals, sample_lag
 from conceptloom.samplers.ddim import sample_ddim, seeded_noise
+from conceptloom.scenes.scene import ConceptScene
 from conceptloom.training.concept import Concept, stacked
 from conceptloom.training.keys import content_key
-from conceptloom.training.scene import ConceptScene
 from conceptloom.training.session import Learned
 
 LAG, LORA = "residuals with LAG", "residuals everywhere"

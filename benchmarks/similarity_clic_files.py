@@ -23,7 +23,7 @@ from torch import Tensor
 from conceptloom.cli.mask_reader import read_mask
 from conceptloom.cli.picture_reader import read_image
 from conceptloom.errors import InputError
-from conceptloom.training.scene import ConceptScene, make_scene, resized_scene
+from conceptloom.scenes.scene import ConceptScene, make_scene, resized_scene
 
 PAIR_FILE = "pair.json"
 CONCEPT = "my-detail"  # the handle of every detail

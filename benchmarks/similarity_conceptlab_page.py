@@ -21,7 +21,7 @@ from similarity_conceptlab_plan import (
 from similarity_tables import head
 from torch import Tensor
 
-from conceptloom.training.pictures import sample_strip
+from conceptloom.viz.overlays import sample_strip
 
 Judged = Mapping[Cell, Measured]
 POSITIVE, DISTANCE, _ = MEASURES

@@ -14,7 +14,7 @@ from similarity_plan import BASE, BREAK_A_SCENE, PROMPTS, Budget, Case
 from similarity_tables import SPREAD, Row, Rows, gain_table, head, table
 from torch import Tensor
 
-from conceptloom.training.scene import ConceptScene
+from conceptloom.scenes.scene import ConceptScene
 
 CLIP_T, CLIP_I, DINO, MASKED, FOUND = "CLIP-T", "CLIP-I", "DINO", "masked DINO", "found"
 COLUMNS = (CLIP_T, CLIP_I, DINO, MASKED, FOUND)

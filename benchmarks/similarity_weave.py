@@ -52,8 +52,8 @@ from torch import Tensor
 
 from conceptloom.errors import MaskError
 from conceptloom.host.diffusers import DiffusersHost
+from conceptloom.scenes.scene import make_scene, resized_scene
 from conceptloom.training.keys import content_key
-from conceptloom.training.scene import make_scene, resized_scene
 
 
 def arguments() -> argparse.Namespace:

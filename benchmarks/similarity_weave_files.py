@@ -30,7 +30,7 @@ from torch import Tensor
 from conceptloom.cli.mask_reader import read_mask
 from conceptloom.cli.picture_reader import read_image
 from conceptloom.errors import InputError
-from conceptloom.training.scene import ConceptScene, make_scene
+from conceptloom.scenes.scene import ConceptScene, make_scene
 
 WEAVE_FILE = "weave.json"
 

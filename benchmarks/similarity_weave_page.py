@@ -16,7 +16,7 @@ from similarity_weave_plan import BASE, NOTES, PUBLISHED, PUBLISHED_SECONDS, VAR
 from torch import Tensor
 
 from conceptloom.methods.concept_weaver import InversionConfig
-from conceptloom.training.pictures import sample_strip
+from conceptloom.viz.overlays import sample_strip
 
 CLIP_T, CLIP_I, DINO = "CLIP-T", "CLIP-I of crops", "DINO of crops"
 COLUMNS = (CLIP_T, CLIP_I, DINO)

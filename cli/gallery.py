@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..training.pictures import sample_strip
+from ..viz.overlays import sample_strip
 from .drawing import Drawing
 from .picture_files import as_png, numbered, write_picture
 

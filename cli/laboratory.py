@@ -15,8 +15,6 @@ from ..tinyworld.prior import GALLERY, SENTENCES, load_tiny_prior
 from ..tinyworld.questions import OracleQuestions
 from ..training.concept_file import save_concept
 from ..training.paths import ensure_writable
-from ..training.pictures import sample_strip
-from ..training.plots import loss_plot
 from ..training.recipe import LoopConfig
 from ..training.reports import write_csv
 from ..vision.clip_space import ClipSpace
@@ -24,6 +22,8 @@ from ..vision.painters import HostPainter
 from ..vision.ports import ConceptSpace, Painter, PriorSampling, Questions
 from ..vision.prior_files import load_decoder, load_prior, painter_of, prior_on_host
 from ..vision.vqa import load_blip2
+from ..viz.overlays import sample_strip
+from ..viz.plots import loss_plot
 from .cancelling import Cancelled, Stopped
 from .drawing import natural_size
 from .models import TINYWORLD

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import MaskError
-from ..training.mask_strength import FAINT, classes_message, label_shares
+from ..scenes.mask_strength import FAINT, classes_message, label_shares
 from .picture_reader import opened, planes_of, refused_as
 
 log = logging.getLogger("conceptloom")

@@ -13,10 +13,10 @@ from ..methods.personalized_residuals import PersonalizedResidualsConfig, learn_
 from ..tinyworld.world import SIZE
 from ..training.concept_file import save_concept
 from ..training.paths import ensure_writable
-from ..training.pictures import sample_strip
-from ..training.plots import loss_plot
 from ..training.reports import write_csv
 from ..training.session import Learned
+from ..viz.overlays import sample_strip
+from ..viz.plots import loss_plot
 from .cancelling import Cancelled, Stopped
 from .picture_files import write_picture
 from .progress import RunProgress

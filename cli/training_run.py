@@ -14,15 +14,15 @@ from ..host.ports import Host, Progress
 from ..methods.break_a_scene import BreakASceneConfig, learn_scene
 from ..methods.clic import CLiCConfig, learn_detail
 from ..methods.concept_weaver import BankConfig, learn_for_bank
+from ..scenes.scene import ConceptScene
 from ..training.concept_file import save_concept
-from ..training.palette import concept_colours
 from ..training.paths import LONGEST_PART, ensure_writable
-from ..training.pictures import sample_strip
-from ..training.plots import loss_plot
 from ..training.reports import write_csv
-from ..training.scene import ConceptScene
-from ..training.scene_preview import scene_preview
 from ..training.session import Learned
+from ..viz.colors import concept_colours
+from ..viz.overlays import sample_strip
+from ..viz.plots import loss_plot
+from ..viz.scene_preview import scene_preview
 from .cancelling import Cancelled, Stopped
 from .picture_files import write_picture
 from .presets import Settings

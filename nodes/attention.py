@@ -16,8 +16,8 @@ from ..attention.reading import READ_AT, read_attention
 from ..errors import ConfigError, ImageError, MaskError
 from ..host.ports import Host
 from ..host.prompt_text import HANDLE
-from ..training.palette import concept_colours
-from ..training.pictures import attention_overlay, scores_told
+from ..viz.colors import concept_colours
+from ..viz.overlays import attention_overlay, scores_told
 from .shared import CATEGORY, host_of, listed, picture, shown, whole_numbers
 
 

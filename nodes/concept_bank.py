@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import ConceptFileError, ConfigError
 from ..training.concept_file import ConceptInfo, load_concept, read_concept_info
-from ..training.pictures import sample_strip
+from ..viz.overlays import sample_strip
 from .shared import (
     CONCEPTS,
     concept_names,

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..host.ports import Progress
 from ..methods.conceptlab import SIMILARITY, Invented, lineage_told
 from ..training.concept import Concept
-from ..training.plots import loss_plot
+from ..viz.plots import loss_plot
 from .runs import saved
 from .shared import picture, shown
 

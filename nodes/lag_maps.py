@@ -14,7 +14,7 @@ from ..attention.lag_maps import LagMaps
 from ..errors import ImageError
 from ..methods.personalized_residuals import Localised, check_prompts, joined, lag_concept
 from ..training.concept import Concept, stacked
-from ..training.lag_pictures import blocks_sheet, masks_picture
+from ..viz.lag_overlays import blocks_sheet, masks_picture
 from .lag_knobs import (
     LAG_CATEGORY,
     PROMPT,

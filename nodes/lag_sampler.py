@@ -13,7 +13,7 @@ from ..attention.lag_maps import LagMaps
 from ..host.comfyui.ksampler import SAMPLERS, SCHEDULERS, KSamplerCall, sampled
 from ..host.comfyui.progress import NodeProgress
 from ..training.concept import Concept
-from ..training.lag_pictures import masks_picture
+from ..viz.lag_overlays import masks_picture
 from .lag import with_lag
 from .lag_knobs import (
     LAG_CATEGORY,

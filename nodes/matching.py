@@ -25,7 +25,7 @@ from ..training.adapters import Scope
 from ..training.concept import Concept, check_base
 from ..training.handles import checked_name
 from ..training.phases import RATE_OF_SCOPE, TokenPhase, WeightPhase
-from ..training.pictures import attention_overlay, stacked
+from ..viz.overlays import attention_overlay, stacked
 from .matching_inputs import (
     SCOPES,
     learning_inputs,

@@ -11,9 +11,9 @@ from torch import Tensor
 from ..attention.regions import Priority
 from ..errors import ConfigError, MaskError
 from ..methods.concept_weaver import RegionConfig, Regions, Template, Wish, make_regions
+from ..scenes.scene import ConceptScene, SceneImage
 from ..training.concept import Concept
-from ..training.scene import ConceptScene, SceneImage
-from ..training.scene_preview import scene_preview
+from ..viz.scene_preview import scene_preview
 from .shared import lines_of, picture, shown
 from .sockets import LearnedConcept, RegionsSocket, TemplateSocket
 from .template import WEAVER

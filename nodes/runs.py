@@ -12,10 +12,10 @@ from comfy_api.latest import io
 from ..training.concept import Concept, LowRank
 from ..training.concept_file import save_concept
 from ..training.paths import confined_path, ensure_writable
-from ..training.pictures import sample_strip
-from ..training.plots import loss_plot
 from ..training.previews import PreviewConfig
 from ..training.session import Learned
+from ..viz.overlays import sample_strip
+from ..viz.plots import loss_plot
 from .shared import SUFFIX, applied, lines_of, picture, shown
 
 RUNS = Path("conceptloom", "runs")  # in ComfyUI's output folder

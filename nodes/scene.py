@@ -8,8 +8,8 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..errors import HandleError, ImageError, MaskError
-from ..training.scene import ConceptScene, make_scene, with_background
-from ..training.scene_preview import scene_preview
+from ..scenes.scene import ConceptScene, make_scene, with_background
+from ..viz.scene_preview import scene_preview
 from .shared import (
     CATEGORY,
     LATENT_PX,

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from ..errors import ConfigError, ImageError, ModelError
 from ..host.comfyui.room import make_room
-from ..training.scene import ConceptScene, SceneImage
-from ..training.scene_preview import scene_preview
+from ..scenes.scene import ConceptScene, SceneImage
 from ..vision.segmentation import (
     DINO_SOURCE,
     SAM_SOURCE,
@@ -23,6 +22,7 @@ from ..vision.segmentation import (
     segment_words,
     segmenter_from,
 )
+from ..viz.scene_preview import scene_preview
 from .model_folders import CONFIG, DETECTORS, SEGMENTERS, models_in
 from .shared import lines_of, picture, shown
 from .template import WEAVER

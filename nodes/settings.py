@@ -12,9 +12,9 @@ from ..host.ports import Host, Progress
 from ..methods.break_a_scene import BreakASceneConfig, ClassImages, learn_scene
 from ..methods.clic import CLiCConfig, learn_detail
 from ..methods.concept_weaver import BankConfig, learn_for_bank
+from ..scenes.scene import ConceptScene
 from ..training.previews import PreviewConfig
 from ..training.recipe import LoopConfig
-from ..training.scene import ConceptScene
 from ..training.session import Learned
 
 

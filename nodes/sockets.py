@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-Scene = io.Custom("CONCEPT_SCENE")  # training.scene.ConceptScene
+Scene = io.Custom("CONCEPT_SCENE")  # scenes.scene.ConceptScene
 LearnedConcept = io.Custom("CONCEPT")  # training.concept.Concept
 TemplateSocket = io.Custom("TEMPLATE")  # methods.concept_weaver.Template
 RegionsSocket = io.Custom("REGIONS")  # methods.concept_weaver.Regions

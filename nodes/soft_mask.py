@@ -8,14 +8,14 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..attention.levels import grid_at
-from ..training.soft_mask_preview import soft_mask_preview, weights_told
-from ..training.soft_masks import (
+from ..scenes.soft_masks import (
     SoftMaskConfig,
     checked_masks,
     shaped_mask,
     soft_mask,
     strengthened,
 )
+from ..viz.soft_mask_preview import soft_mask_preview, weights_told
 from .shared import CATEGORY, assumed_latent_size, picture, shown
 
 _PLAIN = SoftMaskConfig()

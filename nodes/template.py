@@ -17,7 +17,7 @@ from ..host.comfyui.sampling import scheduler_names, sigmas_of
 from ..host.ports import Host, latent_size
 from ..methods.concept_weaver import InversionConfig, Keep, Template, make_template
 from ..methods.concept_weaver.features import blocks_of, feature_cost
-from ..training.pictures import sample_strip
+from ..viz.overlays import sample_strip
 from .shared import CATEGORY, host_of, picture, shown, whole_numbers
 from .sockets import TemplateSocket
 

@@ -13,10 +13,10 @@ from torch import Tensor
 from ..host.comfyui.apply import check_new_handles
 from ..host.comfyui.progress import NodeProgress
 from ..host.ports import Host, Progress
-from ..training.pictures import scores_told
+from ..scenes.scene import ConceptScene
 from ..training.previews import PreviewConfig
-from ..training.scene import ConceptScene
 from ..training.session import Learned
+from ..viz.overlays import scores_told
 from .presets import preset_input, settings_of
 from .runs import (
     handed_out,

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import ImageError, MaskError
-from ..training.mask_strength import BARELY, emptiness, full_strength
+from ..scenes.mask_strength import BARELY, emptiness, full_strength
 
 log = logging.getLogger("conceptloom")
 

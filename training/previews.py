@@ -12,9 +12,9 @@ from ..attention.localisation import LocalisationScores, attention_scores
 from ..attention.reading import read_attention
 from ..host.ports import HandleVectors, Host
 from ..samplers.ddim import sample_ddim, seeded_noise
-from .palette import RGB, concept_colours
-from .pictures import attention_overlay, sample_strip, stacked
-from .scene import ConceptScene, SceneImage
+from ..scenes.scene import ConceptScene, SceneImage
+from ..viz.colors import RGB, concept_colours
+from ..viz.overlays import attention_overlay, sample_strip, stacked
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

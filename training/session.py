@@ -15,6 +15,7 @@ from torch import Tensor
 from ..attention.localisation import LocalisationScores
 from ..errors import StorageError
 from ..host.ports import Host, Progress
+from ..scenes.scene import ConceptScene
 from .checkpoints import StateFolder
 from .concept import Concept
 from .keys import content_key, model_digest
@@ -22,7 +23,6 @@ from .loop import run
 from .previews import Previews
 from .recipe import Events, LoopConfig, Recipe
 from .reports import TensorBoardLog, write_csv
-from .scene import ConceptScene
 
 log = logging.getLogger("conceptloom")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ...scenes.scene import ConceptScene
 from ...tinyworld.concepts import concept_scene
-from ...training.plots import loss_plot
-from ...training.scene import ConceptScene
-from ...training.scene_preview import scene_preview
+from ...viz.plots import loss_plot
+from ...viz.scene_preview import scene_preview
 from .break_a_scene_run import DemoConfig, DrawnPrompt, Run, learn_and_draw, taught_scene
 from .judge import mean
 from .story import DemoContext, DemoSample, Figure, Section, Story, Table

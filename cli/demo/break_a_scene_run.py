@@ -14,6 +14,7 @@ from ...attention.reading import read_attention
 from ...host.ports import HandleVectors, Host
 from ...methods.break_a_scene import learn_scene
 from ...samplers.ddim import sample_ddim, seeded_noise
+from ...scenes.scene import ConceptScene, make_scene, with_background
 from ...tinyworld.concepts import concept_scene
 from ...tinyworld.measures import Localisation
 from ...tinyworld.shapes import BACKGROUNDS
@@ -21,10 +22,9 @@ from ...tinyworld.world import Scene, article
 from ...training.adapters import Scope
 from ...training.concept import stacked
 from ...training.concept_file import save_concept
-from ...training.palette import concept_colours
-from ...training.pictures import attention_overlay
-from ...training.scene import ConceptScene, make_scene, with_background
 from ...training.session import Learned
+from ...viz.colors import concept_colours
+from ...viz.overlays import attention_overlay
 from ..presets import Preset, Settings, settings_of
 from .judge import ELSEWHERE_SEED, Judge, Verdict, as_image, word_localisation
 from .story import DemoContext, DemoSample, Figure

@@ -14,6 +14,7 @@ from ...methods.clic import CLiCConfig, learn_detail
 from ...samplers.blended import BlendConfig
 from ...samplers.editing import EditConfig, Region, edit_latents
 from ...samplers.masks import composited
+from ...scenes.scene import make_scene
 from ...tinyworld.concepts import CONCEPTS, concept_scene
 from ...tinyworld.measures import localisation
 from ...tinyworld.oracle import likeness, load_oracle
@@ -21,9 +22,8 @@ from ...tinyworld.ornaments import ornament_scene
 from ...tinyworld.world import Scene
 from ...training.concept import stacked
 from ...training.concept_file import save_concept
-from ...training.palette import concept_colours
-from ...training.pictures import attention_overlay
-from ...training.scene import make_scene
+from ...viz.colors import concept_colours
+from ...viz.overlays import attention_overlay
 from ..presets import Method, Preset, settings_of
 from .judge import ELSEWHERE_SEED, as_image, mean
 from .story import DemoContext, DemoSample, Figure, Section, Story, Table

@@ -14,8 +14,8 @@ from ...tinyworld.oracle import load_oracle
 from ...tinyworld.shapes import BACKGROUNDS, SHAPES
 from ...tinyworld.silhouettes import nearest_silhouette
 from ...training.concept_file import save_concept
-from ...training.plots import loss_plot
 from ...vision.ports import PriorSampling
+from ...viz.plots import loss_plot
 from ..laboratory import LOOP, TINYWORLD_RATE, on_host
 from ..models import TINYWORLD
 from .story import DemoContext, DemoSample, Figure, Section, Story, Table

@@ -15,9 +15,9 @@ from ...tinyworld.concepts import CONCEPTS, concept_scene
 from ...tinyworld.oracle import load_oracle
 from ...tinyworld.shapes import BACKGROUNDS
 from ...training.concept_file import save_concept
-from ...training.lag_pictures import masks_picture
-from ...training.pictures import sample_strip
 from ...training.previews import PreviewConfig
+from ...viz.lag_overlays import masks_picture
+from ...viz.overlays import sample_strip
 from ..residuals_run import TINYWORLD_RESIDUALS
 from .judge import ELSEWHERE_SEED, as_image, mean
 from .story import DemoContext, DemoSample, Figure, Section, Story, Table

@@ -20,6 +20,7 @@ from ...methods.concept_weaver import (
 )
 from ...methods.personalized_residuals import PersonalizedResidualsConfig, learn_residuals
 from ...samplers.sigmas import ddim_sigmas
+from ...scenes.scene import ConceptScene, SceneImage
 from ...tinyworld.concepts import CONCEPTS, concept_scene, item
 from ...tinyworld.oracle import likeness, load_oracle
 from ...tinyworld.planes import iou
@@ -27,8 +28,7 @@ from ...tinyworld.world import render
 from ...training.concept import Concept
 from ...training.concept_file import save_concept
 from ...training.previews import PreviewConfig
-from ...training.scene import ConceptScene, SceneImage
-from ...training.scene_preview import scene_preview
+from ...viz.scene_preview import scene_preview
 from .judge import ELSEWHERE_SEED, as_image
 from .story import DemoContext, DemoSample, Figure, Section, Story, Table
 

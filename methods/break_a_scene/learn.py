@@ -10,11 +10,11 @@ from torch import Tensor
 
 from ...host.ports import Host, Progress, no_progress
 from ...samplers.class_images import drawn_class_latents, encoded_class_latents
+from ...scenes.scene import ConceptScene
 from ...training.checkpoints import StateFolder
 from ...training.estimate import tell_needs
 from ...training.previews import PreviewConfig, Previews
 from ...training.recipe import LoopConfig
-from ...training.scene import ConceptScene
 from ...training.session import Learned, loop_for, state_folder, teach
 from .config import BreakASceneConfig
 from .recipe import BreakAScene

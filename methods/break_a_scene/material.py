@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ...attention.levels import grid_at
 from ...host.ports import Host
-from ...training.grid_masks import mask_on_grid
-from ...training.scene import ConceptScene, SceneImage
+from ...scenes.grid_masks import mask_on_grid
+from ...scenes.scene import ConceptScene, SceneImage
 from .sampling import Sample
 
 

@@ -10,11 +10,11 @@ from torch import Tensor
 from ...attention.levels import sites_to_read
 from ...attention.maps import AttentionCapture, TokenQuery
 from ...host.ports import Host, Prompt
+from ...scenes.scene import ConceptScene
 from ...training.draws import drawn_noise
 from ...training.losses import masked_noise_loss
 from ...training.phases import WEIGHTS
 from ...training.recipe import Losses, Phase
-from ...training.scene import ConceptScene
 from ...training.scene_recipe import SceneRecipe
 from .config import BreakASceneConfig
 from .losses import attention_loss

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from ...scenes.scene import ConceptScene
 from ...training.draws import below, happens
-from ...training.scene import ConceptScene
 from .config import BreakASceneConfig
 
 

@@ -6,10 +6,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from ...host.ports import Host, Progress, no_progress
+from ...scenes.scene import ConceptScene
 from ...training.estimate import tell_needs
 from ...training.previews import PreviewConfig, Previews
 from ...training.recipe import LoopConfig
-from ...training.scene import ConceptScene
 from ...training.session import Learned, loop_for, state_folder, teach
 from .config import CONCEPT, OBJECT, PAPER_LOOP, CLiCConfig
 from .recipe import CLiC

@@ -22,13 +22,13 @@ from ...attention.maps import AttentionCapture, TokenQuery, normalised_min_max
 from ...errors import HandleError, ImageError, ModelError
 from ...host.ports import HandleVectors, Host, Place, Progress, Prompt, StopForward, no_progress
 from ...samplers.ddim import ddim_timesteps
+from ...scenes.scene import make_scene
 from ...training.checks import require_fraction, require_whole
 from ...training.concept import Change, Concept, Diff, weight_edits
 from ...training.handles import HandleParameters
 from ...training.loop import run
 from ...training.phases import TokenPhase, WeightPhase
 from ...training.recipe import Events
-from ...training.scene import make_scene
 from ...training.session import loop_for, state_folder
 from .config import PAPER_LOOP, CLiCConfig
 from .recipe import CLiC

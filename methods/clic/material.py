@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ...errors import MaskError
 from ...host.ports import Host
+from ...scenes.grid_masks import mask_on_grid
+from ...scenes.scene import ConceptScene, SceneImage
 from ...training.draws import below, happens
-from ...training.grid_masks import mask_on_grid
-from ...training.scene import ConceptScene, SceneImage
 from .config import CLiCConfig, Form
 from .views import View, views_of
 

@@ -13,12 +13,12 @@ from ...attention.maps import AttentionCapture, TokenQuery
 from ...attention.start_token import StartDetached
 from ...errors import ModelError
 from ...host.ports import Host, Place, Prompt, UNetEdit
+from ...scenes.scene import ConceptScene
+from ...scenes.soft_masks import soft_mask
 from ...training.draws import drawn_noise
 from ...training.losses import masked_noise_loss
 from ...training.recipe import Losses, Phase
-from ...training.scene import ConceptScene
 from ...training.scene_recipe import SceneRecipe
-from ...training.soft_masks import soft_mask
 from .config import CLiCConfig, Form
 from .losses import area_noise_loss, attention_loss, outside_weighted
 from .material import WHOLE, Sample, SceneMaterial

@@ -6,7 +6,7 @@ A template picture, drawn by any model or photographed, is inverted. Drawing it 
 hold the layout, while in every cross-attention each region listens to its own concept.
 
     ours                   theirs          where
-    learn_for_bank         Step 1          learn.py, bank.py, training/placement.py
+    learn_for_bank         Step 1          learn.py, bank.py, scenes/augment.py
     Template.trajectory    z_T .. z_0      template.py, samplers/inversion.py   Step 3
     make_template          DDIM inversion  inversion.py                         Step 3
     Features               f_t^l           features.py, attention/injection.py  Step 3

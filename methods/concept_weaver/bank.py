@@ -1,7 +1,7 @@
 """Step 1: concepts for the bank, one by one, in K and V of cross-attention alone.
 
 Custom Diffusion's loss (Kumari et al. 2023, arXiv 2212.04488; official code at 7c19c9a) with
-Concept Weaver's strong augmentation of size and position (training/placement.py). As there, start
+Concept Weaver's strong augmentation of size and position (scenes/augment.py). As there, start
 tokens teach nothing.
 """
 
@@ -13,11 +13,11 @@ from torch import Tensor
 
 from ...attention.start_token import StartDetached
 from ...host.ports import Host
+from ...scenes.augment import placed_smaller
+from ...scenes.scene import ConceptScene
 from ...training.draws import below, drawn_noise, happens
 from ...training.handles import generator_for
-from ...training.placement import placed_smaller
 from ...training.recipe import Losses, Phase
-from ...training.scene import ConceptScene
 from ...training.scene_recipe import SceneRecipe
 from .config import BankConfig
 

@@ -13,10 +13,10 @@ from enum import Enum
 from ...attention.regions import Priority
 from ...errors import ConfigError
 from ...samplers.inversion import REFINEMENTS
+from ...scenes.augment import SMALLEST
 from ...training.adapters import Scope
 from ...training.checks import require_fraction, require_positive, require_whole
 from ...training.phases import TokenPhase, WeightPhase
-from ...training.placement import SMALLEST
 
 
 class Mixing(str, Enum):

@@ -19,11 +19,11 @@ from ...training.concept import Concept
 from ...training.concept_file import recipe_of
 from ...training.keys import content_key
 from ...training.loop import run, summary
-from ...training.pictures import sample_strip
 from ...training.recipe import Events, LoopConfig
 from ...training.reports import write_csv
 from ...training.session import HALF_PRECISION_SCALE
 from ...vision.ports import ConceptSpace, Painter, Questions
+from ...viz.overlays import sample_strip
 from .album import Album
 from .config import OFFICIAL_LOOP, ConceptLabConfig, EvolutionConfig
 from .lineage import LINEAGE, lineage_of

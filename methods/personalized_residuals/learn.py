@@ -11,12 +11,12 @@ from torch import Tensor
 
 from ...attention.reading import read_attention
 from ...host.ports import Host, Progress, no_progress
+from ...scenes.scene import ConceptScene, SceneImage
 from ...training.estimate import tell_needs
-from ...training.pictures import attention_overlay
 from ...training.previews import PreviewConfig, Previews
 from ...training.recipe import LoopConfig
-from ...training.scene import ConceptScene, SceneImage
 from ...training.session import Learned, loop_for, state_folder, teach
+from ...viz.overlays import attention_overlay
 from .config import PersonalizedResidualsConfig
 from .material import Lesson, make_lesson
 from .recipe import PersonalizedResiduals

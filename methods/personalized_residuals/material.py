@@ -12,8 +12,8 @@ from torch import Tensor
 from ...errors import ImageError, PromptError
 from ...host.ports import Host
 from ...host.prompt_text import handles_in
+from ...scenes.scene import SMALLEST_PX
 from ...training.handles import checked_name
-from ...training.scene import SMALLEST_PX
 
 PLACE = "{}"  # of the concept in the prompt of the settings
 

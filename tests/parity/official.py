@@ -16,7 +16,7 @@ from conceptloom.host.diffusers.prompts import TextEncoder
 from conceptloom.host.diffusers.sites import canonical_unet_names
 from conceptloom.methods.break_a_scene import BreakAScene, BreakASceneConfig, recipe
 from conceptloom.methods.break_a_scene.sampling import Sample
-from conceptloom.training.scene import make_scene
+from conceptloom.scenes.scene import make_scene
 
 HANDLES = ("asset0", "asset1")  # the official names, without brackets
 WORDS = ("mug", "cat")

@@ -23,7 +23,7 @@ from conceptloom.methods.clic import (
 )
 from conceptloom.methods.clic.material import Sample
 from conceptloom.methods.clic.views import View
-from conceptloom.training.scene import make_scene
+from conceptloom.scenes.scene import make_scene
 
 from .official import LATENT_CHANNELS, LATENT_SCALE, Recording, WordTokenizer, tiny_host
 

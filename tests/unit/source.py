@@ -17,9 +17,11 @@ ROOMS = (
     "methods",
     "nodes",
     "samplers",
+    "scenes",
     "tinyworld",
     "training",
     "vision",
+    "viz",
 )
 
 

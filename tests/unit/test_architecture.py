@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .source import ROOMS, ROOT, Import, Source, module_path, on_every, shipped
 
-MIDDLE = ("training", "samplers", "attention", "vision")
+MIDDLE = ("training", "samplers", "attention", "vision", "viz", "scenes")
 BELOW_METHODS = (*MIDDLE, "host.ports", "host.prompt_text", "host.inference", "errors")
 
 # room (longest match wins) -> what it may import of our own; itself is always allowed
@@ -25,6 +25,8 @@ ALLOWED = {
     "samplers": BELOW_METHODS,
     "attention": BELOW_METHODS,
     "vision": BELOW_METHODS,
+    "viz": ("scenes", "host.prompt_text", "errors"),
+    "scenes": ("training.handles", "training.checks", "training.draws", "errors"),
     "tinyworld": ("host.ports", "host.families", "attention", "errors"),
     "tinyworld.presets": ("methods", "tinyworld", *BELOW_METHODS),
     "host": ("errors",),

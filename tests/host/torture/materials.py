@@ -64,7 +64,7 @@ def scene(side: int = SIDE, count: int = 2) -> Any:
     words = {name: words[name] for name in list(words)[:count]}
     rows = mask(side, side, count)
     named = {name: [row] for name, row in zip(words, rows, strict=True)}
-    return pack("training.scene").make_scene(list(image(side, side)), named, words)
+    return pack("scenes.scene").make_scene(list(image(side, side)), named, words)
 
 
 @functools.cache

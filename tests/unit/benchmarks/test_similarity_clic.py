@@ -31,8 +31,8 @@ from similarity_measures import Clip, Dino
 from torch import Tensor
 
 from conceptloom.errors import ImageError, InputError, MaskError, ModelError
+from conceptloom.scenes.scene import make_scene
 from conceptloom.tinyworld.ornaments import ornament_scene
-from conceptloom.training.scene import make_scene
 
 from .tiny_encoders import save_encoders
 

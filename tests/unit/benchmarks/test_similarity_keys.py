@@ -20,7 +20,7 @@ from similarity_weave_files import Part, WeaveJob
 from similarity_weave_plan import quick_budget as weave_budget
 
 from conceptloom.host.diffusers import DiffusersHost
-from conceptloom.training.scene import ConceptScene, make_scene
+from conceptloom.scenes.scene import ConceptScene, make_scene
 
 IMAGE, MASK = torch.full((64, 64, 3), 0.5), torch.ones(64, 64)
 CELLS = Path("cells")

@@ -28,7 +28,7 @@ from similarity_plan import Case  # noqa: E402
 from similarity_tables import Row  # noqa: E402
 
 from conceptloom.errors import ConfigError, ModelError  # noqa: E402
-from conceptloom.training.scene import ConceptScene, make_scene  # noqa: E402
+from conceptloom.scenes.scene import ConceptScene, make_scene  # noqa: E402
 from conceptloom.vision.segmentation import Boxes, Place  # noqa: E402
 
 from .tiny_encoders import SIDE, half, picture  # noqa: E402

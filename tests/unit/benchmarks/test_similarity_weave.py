@@ -27,10 +27,10 @@ from weave_plan import JOBS
 from conceptloom.errors import ImageError, InputError, MaskError, PromptError
 from conceptloom.methods.concept_weaver import InversionConfig, make_template, weave
 from conceptloom.samplers.sigmas import ddim_sigmas, euler_step, noise_at
+from conceptloom.scenes.scene import make_scene
 from conceptloom.tinyworld.concepts import concept_scene
 from conceptloom.training.adapters import Scope, scope_weight_names
 from conceptloom.training.concept import Change, Concept, Diff, LowRank, weight_edits
-from conceptloom.training.scene import make_scene
 
 from ..tiny_models import tiny_host
 from .tiny_encoders import save_encoders

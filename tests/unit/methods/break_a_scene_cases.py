@@ -14,9 +14,9 @@ from conceptloom.methods.break_a_scene import (
     TokenPhase,
     WeightPhase,
 )
+from conceptloom.scenes.scene import ConceptScene, make_scene
 from conceptloom.training.adapters import Scope
 from conceptloom.training.previews import PreviewConfig
-from conceptloom.training.scene import ConceptScene, make_scene
 
 from ..tiny_models import noise
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from conceptloom.methods.clic import CLiC, CLiCConfig
+from conceptloom.scenes.scene import ConceptScene, make_scene
 from conceptloom.training.adapters import Scope
 from conceptloom.training.loop import step_generator
 from conceptloom.training.phases import TokenPhase, WeightPhase
 from conceptloom.training.previews import PreviewConfig
-from conceptloom.training.scene import ConceptScene, make_scene
 
 SIDE = 32  # px; 16 latents
 STILL: dict[str, Any] = {"brightness": 0.0, "flip": 0.0}  # the picture as it is

@@ -17,9 +17,9 @@ from conceptloom.methods.break_a_scene import (
 from conceptloom.methods.break_a_scene.losses import attention_loss
 from conceptloom.methods.break_a_scene.material import SceneMaterial
 from conceptloom.methods.break_a_scene.sampling import Sample, draw_samples
+from conceptloom.scenes.scene import ConceptScene, make_scene, with_background
 from conceptloom.training.loop import step_generator
 from conceptloom.training.losses import masked_noise_loss
-from conceptloom.training.scene import ConceptScene, make_scene, with_background
 
 from ..tiny_models import noise, tiny_host
 from .break_a_scene_cases import SIDE, config, latents, plane, scene

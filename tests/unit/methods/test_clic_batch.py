@@ -17,9 +17,9 @@ from conceptloom.methods.clic import (
 )
 from conceptloom.methods.clic.config import Form
 from conceptloom.methods.clic.material import SceneMaterial
+from conceptloom.scenes.scene import make_scene
+from conceptloom.scenes.soft_masks import soft_mask
 from conceptloom.training.loop import step_generator
-from conceptloom.training.scene import make_scene
-from conceptloom.training.soft_masks import soft_mask
 
 from ..tiny_models import noise, tiny_host
 from .clic_cases import STILL, config, plane, scene, terms_of

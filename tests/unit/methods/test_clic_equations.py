@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from conceptloom.methods.clic.losses import area_noise_loss, attention_loss, outside_weighted
+from conceptloom.scenes.soft_masks import soft_mask
 from conceptloom.training.losses import masked_noise_loss
-from conceptloom.training.soft_masks import soft_mask
 
 
 def test_a_soft_mask_by_hand() -> None:

@@ -14,8 +14,8 @@ from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.methods.clic import OFFICIAL_ROI_PROMPTS, Form
 from conceptloom.methods.clic.material import Sample, SceneMaterial
 from conceptloom.methods.clic.views import views_of
+from conceptloom.scenes.scene import make_scene
 from conceptloom.training.loop import step_generator
-from conceptloom.training.scene import make_scene
 
 from .clic_cases import SIDE, STILL, config, plane, scene
 

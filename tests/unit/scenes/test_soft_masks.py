@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from conceptloom.errors import ConfigError, MaskError
-from conceptloom.training.grid_masks import mask_on_grid
-from conceptloom.training.soft_mask_preview import MOST_MASKS, soft_mask_preview, weights_told
-from conceptloom.training.soft_masks import SoftMaskConfig, shaped_mask, weights_on_grid
+from conceptloom.scenes.grid_masks import mask_on_grid
+from conceptloom.scenes.soft_masks import SoftMaskConfig, shaped_mask, weights_on_grid
+from conceptloom.viz.soft_mask_preview import MOST_MASKS, soft_mask_preview, weights_told
 
 
 def square(side: int = 24, top: int = 8, size: int = 8) -> Tensor:

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .palette import concept_colours
-from .pictures import sample_strip
+from .colors import concept_colours
+from .overlays import sample_strip
 
 CELL_PX = 12  # smallest side of a cell of a block's map
 

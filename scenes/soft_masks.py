@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import ConfigError, MaskError
-from .checks import require_fraction, require_positive, require_whole
+from ..training.checks import require_fraction, require_positive, require_whole
 from .grid_masks import mask_on_grid
 from .mask_strength import emptiness, full_strength
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from .canvas import Canvas, fitted, shortened
-from .palette import ALARM, INK, QUIET
-from .soft_masks import GridWeights, weights_on_grid
+from ..scenes.soft_masks import GridWeights, weights_on_grid
+from .colors import ALARM, INK, QUIET
+from .drawing import Canvas, fitted, shortened
 
 SIDE_PX = 220  # longer side of a panel
 GAP_PX = 20

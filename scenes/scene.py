@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import HandleError, ImageError, MaskError
-from .handles import checked_name
+from ..training.handles import checked_name
 from .mask_strength import emptiness, full_strength
 
 log = logging.getLogger("conceptloom")

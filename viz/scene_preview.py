@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .canvas import Box, Canvas, fitted, shortened
-from .grid_masks import mask_on_grid
-from .palette import ALARM, INK, QUIET, RGB, RULE, as_ink, blend, concept_colours, contrast
-from .scene import ConceptScene, SceneImage
+from ..scenes.grid_masks import mask_on_grid
+from ..scenes.scene import ConceptScene, SceneImage
+from .colors import ALARM, INK, QUIET, RGB, RULE, as_ink, blend, concept_colours, contrast
+from .drawing import Box, Canvas, fitted, shortened
 
 SMALLEST_PX, LARGEST_PX = 384, 480  # longer side of a picture
 SMALL_AREA = 0.005  # of the picture; below it there is little to learn from

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from conceptloom.training.axes import Axis, fitting_axis, nice_ticks, tick_label
-from conceptloom.training.palette import ALARM, INK, PAPER, QUIET, RGB, contrast, series_colour
-from conceptloom.training.plots import _smoothed, loss_plot
+from conceptloom.viz.axes import Axis, fitting_axis, nice_ticks, tick_label
+from conceptloom.viz.colors import ALARM, INK, PAPER, QUIET, RGB, contrast, series_colour
+from conceptloom.viz.plots import _smoothed, loss_plot
 
 
 def rows(n: int, **terms: float) -> list[dict[str, float]]:

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..host.prompt_text import HANDLE
-from .palette import INK, PAPER, RGB, as_ink
+from .colors import INK, PAPER, RGB, as_ink
 
 FINE = 2  # drawn this many times larger, so that edges come out smooth
 

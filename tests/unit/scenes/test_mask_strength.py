@@ -11,11 +11,11 @@ from torch import Tensor
 from conceptloom.attention.regions import region_masks
 from conceptloom.errors import MaskError
 from conceptloom.samplers.masks import picture_masks
-from conceptloom.training.mask_strength import class_shares, full_strength, label_shares
-from conceptloom.training.palette import ALARM
-from conceptloom.training.scene import make_scene, resized_scene, with_background
-from conceptloom.training.scene_preview import scene_preview
-from conceptloom.training.soft_masks import SoftMaskConfig, shaped_mask
+from conceptloom.scenes.mask_strength import class_shares, full_strength, label_shares
+from conceptloom.scenes.scene import make_scene, resized_scene, with_background
+from conceptloom.scenes.soft_masks import SoftMaskConfig, shaped_mask
+from conceptloom.viz.colors import ALARM
+from conceptloom.viz.scene_preview import scene_preview
 
 H, W = 48, 64
 Y, X = torch.meshgrid(torch.arange(H), torch.arange(W), indexing="ij")

@@ -7,17 +7,17 @@ import math
 import pytest
 import torch
 
-from conceptloom.training.canvas import Canvas, shortened, text_width, wrapped
-from conceptloom.training.grid_masks import mask_on_grid
-from conceptloom.training.palette import PAPER, as_ink, concept_colours, contrast, series_colour
-from conceptloom.training.pictures import (
+from conceptloom.scenes.grid_masks import mask_on_grid
+from conceptloom.scenes.scene import make_scene
+from conceptloom.viz.colors import PAPER, as_ink, concept_colours, contrast, series_colour
+from conceptloom.viz.drawing import Canvas, shortened, text_width, wrapped
+from conceptloom.viz.overlays import (
     attention_overlay,
     sample_strip,
     scores_told,
     stacked,
 )
-from conceptloom.training.scene import make_scene
-from conceptloom.training.scene_preview import deepest_point, overlaps, scene_preview
+from conceptloom.viz.scene_preview import deepest_point, overlaps, scene_preview
 
 GREY = 0.4
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from conceptloom.errors import HandleError, ImageError, MaskError
-from conceptloom.training.scene import ConceptScene, make_scene, resized_scene, with_background
+from conceptloom.scenes.scene import ConceptScene, make_scene, resized_scene, with_background
 
 IMAGE = torch.linspace(0, 1, 32 * 48 * 3).view(32, 48, 3)
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from .canvas import Box, Canvas, fitted, shortened, wrapped
-from .palette import ALARM, PAPER, QUIET, RGB, as_ink, blend, concept_colours
+from .colors import ALARM, PAPER, QUIET, RGB, as_ink, blend, concept_colours
+from .drawing import Box, Canvas, fitted, shortened, wrapped
 
 SHEET_PX = 1024  # widest sheet
 LARGEST_PX = 512  # longer side of a picture on a sheet

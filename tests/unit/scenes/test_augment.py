@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from conceptloom.errors import ConfigError
-from conceptloom.training.placement import SMALLEST, placed_smaller
+from conceptloom.scenes.augment import SMALLEST, placed_smaller
 
 
 def drawn(seed: int, smallest: float = SMALLEST):

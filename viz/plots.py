@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .axes import Axis, fitting_axis, tick_label
-from .canvas import Canvas, text_width
-from .palette import ALARM, INK, PAPER, QUIET, RGB, RULE, blend, series_colour
+from .colors import ALARM, INK, PAPER, QUIET, RGB, RULE, blend, series_colour
+from .drawing import Canvas, text_width
 
 NOT_LOSSES = frozenset(("step", "phase", "learning_rate", "seconds"))
 TOTAL = "total"

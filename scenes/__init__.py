@@ -1,0 +1,1 @@
+"""What is learned from: pictures, their masks, and what is done to both before learning."""
