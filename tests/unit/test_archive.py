@@ -22,7 +22,7 @@ NEEDED = {
 }  # fmt: skip
 ROOMS = {
     "attention", "host", "locales", "methods", "nodes", "samplers", "subgraphs", "tinyworld",
-    "training", "vision", "web", "workflows",
+    "scenes", "training", "vision", "viz", "web", "workflows",
 }  # fmt: skip
 PLAIN = {
     "CHANGELOG.md", "LICENSE", "README.md", "__init__.py", "errors.py", "pyproject.toml",
