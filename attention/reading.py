@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..errors import ConfigError, PromptError
 from ..host.ports import Host, Prompt
-from ..host.prompt_text import HANDLE
+from ..host.prompt_text import HANDLE, composed
 from .levels import sites_to_read
 from .maps import AttentionCapture, TokenQuery
 
@@ -23,7 +23,7 @@ def word_positions(host: Host, prompt: Prompt, word: str) -> tuple[int, ...]:
         PromptError: the prompt does not hold it.
     """
     handle = HANDLE.fullmatch(word.strip())
-    found = prompt.find_handle(handle[1]) if handle else prompt.find(host.tokenize(word))
+    found = prompt.find_handle(composed(handle[1])) if handle else prompt.find(host.tokenize(word))
     if not found:
         raise PromptError(
             f"The prompt {prompt.text!r} does not hold {word!r}; add it, or look at another word."

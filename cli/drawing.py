@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,10 +14,12 @@ from torch import Tensor
 
 from ..errors import ConfigError, HandleError, InputError, PromptError
 from ..host.ports import Host, Progress, UNetEdit, no_progress
-from ..host.prompt_text import handles_in
+from ..host.prompt_text import handles_in, misspelt
 from ..samplers.ddim import sample_ddim, seeded_noise
 from ..training.concept import Concept, Stack, check_base, renamed, stacked
 from ..training.concept_file import load_concept
+
+log = logging.getLogger("conceptloom")
 
 _NUMBER = r"[-+]?(?:[\d.]+(?:e[-+]?\d+)?|nan|inf)"
 # Shortest file first, so that a new name may be a number.
@@ -121,19 +124,24 @@ def check_prompts(prompts: Sequence[str], stack: Stack) -> None:
     """Whether every handle of the prompts was loaded.
 
     Raises:
-        PromptError: a prompt asks for one that no concept brings, or there is no prompt.
+        PromptError: a prompt asks for one that no concept brings, or writes it in another way.
         InputError: there is nothing to draw.
     """
     if not prompts:
         raise InputError("There is nothing to draw: give a --prompt.")
     for prompt in prompts:
-        for name in handles_in(prompt):
-            if name not in stack.handles:
-                known = ", ".join(f"<{n}>" for n in stack.handles) or "none"
-                raise PromptError(
-                    f"The prompt {prompt!r} asks for <{name}>, which no loaded concept brings; "
-                    f"there is {known}. Load its file with --concept."
-                )
+        if wrong := misspelt(prompt, stack.handles):
+            raise PromptError(
+                f"The prompt {prompt!r}: {wrong[0]} Load a concept's file with --concept."
+            )
+
+
+def tell_wordless(prompts: Sequence[str], stack: Stack) -> None:
+    """A line for each prompt that shows none of the concepts that were loaded."""
+    known = ", ".join(f"<{name}>" for name in stack.handles)
+    for prompt in dict.fromkeys(prompts):
+        if known and not stack.handles.keys() & set(handles_in(prompt)):
+            log.warning("The prompt %r holds no learned word; there is %s.", prompt, known)
 
 
 @torch.no_grad()
@@ -157,6 +165,8 @@ def draw(
         keep: hears of every picture [H, W, 3] and its prompt as soon as it is there.
     """
     check_prompts(prompts, stack)
+    check_prompts([settings.negative], stack)
+    tell_wordless(prompts, stack)
     _check_size(host, settings.size_px)
     noise = seeded_noise(host, settings.seed, count, settings.size_px)
     drawn: list[Tensor] = []

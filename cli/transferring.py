@@ -11,10 +11,11 @@ from torch import Tensor
 
 from ..errors import ImageError, PromptError
 from ..host.ports import Host, Progress, no_progress
+from ..host.prompt_text import HANDLE, composed, handles_in
 from ..samplers.editing import EditConfig, Region, edit_latents
 from ..samplers.masks import composited, picture_masks
 from ..training.concept import Stack
-from .drawing import check_prompts
+from .drawing import check_prompts, tell_wordless
 from .mask_reader import read_mask
 from .picture_reader import read_image
 
@@ -46,15 +47,16 @@ def transferred(
     """
     image, masks = _picture(host, wish.image), [read_mask(path) for path in wish.masks]
     texts = _prompts(wish)
-    check_prompts([*texts, *filter(None, [wish.plain])], stack)
+    check_prompts([*texts, wish.plain, wish.negative], stack)
+    tell_wordless([" ".join(texts)], stack)
     planes = [picture_masks(mask, (image.shape[0], image.shape[1]))[0] for mask in masks]
     with host.edited(stack.edits, trainable=False), torch.no_grad():
         prompts = [host.encode_prompt(text, stack.handles) for text in texts]
         negative = host.encode_prompt(wish.negative, stack.handles)
         source = host.encode_image(image[None])
     plain = host.encode_prompt(wish.plain) if wish.plain else None
-    words = [tuple(word for word in wish.words if word in text) for text in texts]
-    if lost := [word for word in wish.words if not any(word in text for text in texts)]:
+    words = [tuple(word for word in wish.words if _holds(text, word)) for text in texts]
+    if lost := [word for word in wish.words if not any(_holds(text, word) for text in texts)]:
         raise PromptError(f"No prompt holds {lost[0]!r}; add it, or guide another word.")
     regions = [Region(*parts) for parts in zip(prompts, planes, words, strict=True)]
     latents = edit_latents(
@@ -66,6 +68,11 @@ def transferred(
         return drawn
     union = torch.stack(planes).amax(dim=0)
     return composited(drawn, image[None], union, wish.feather_px)
+
+
+def _holds(text: str, word: str) -> bool:
+    handle = HANDLE.fullmatch(word)
+    return composed(handle[1]) in handles_in(text) if handle else word in text
 
 
 def _prompts(wish: Transfer) -> list[str]:

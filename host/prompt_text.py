@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+import unicodedata
 from collections.abc import Collection, Iterator, Mapping
 
 from ..errors import HandleError
 
-NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")  # of a handle, without brackets
-HANDLE = re.compile(rf"<({NAME.pattern})>")
+# Vowel signs of many scripts are marks and no letters to a regular expression.
+_MARKS = "".join(c for c in map(chr, range(0x300, 0x10000)) if unicodedata.category(c)[0] == "M")
+NAME = re.compile(rf"[\w{_MARKS}-]{{1,40}}")  # of a handle, without brackets
+_OPEN, _CLOSE = "[<\uff1c]", "[>\uff1e]"  # an East Asian keyboard gives full-width brackets
+HANDLE = re.compile(f"{_OPEN}({NAME.pattern}){_CLOSE}")
+_BRACKETED = re.compile(rf"{_OPEN}([^<>\uff1c\uff1e\n]{{1,80}}){_CLOSE}")
+_WEIGHT = re.compile(r"(.*?)\s*[:\uff1a]\s*([-+]?[\d.]+)")
+
+
+def composed(name: str) -> str:
+    """A name in the one spelling of its letters that counts (Unicode NFC): some keyboards and
+    file systems give an accent as a character of its own.
+    """
+    return unicodedata.normalize("NFC", name)
 
 
 def split_at_handles(text: str, known: Collection[str]) -> Iterator[tuple[str, bool]]:
@@ -18,11 +32,11 @@ def split_at_handles(text: str, known: Collection[str]) -> Iterator[tuple[str, b
     """
     start = 0
     for match in HANDLE.finditer(text):
-        if match[1] not in known:
+        if composed(match[1]) not in known:
             continue
         if text[start : match.start()].strip():
             yield text[start : match.start()], False
-        yield match[1], True
+        yield composed(match[1]), True
         start = match.end()
     if text[start:].strip():
         yield text[start:], False
@@ -30,7 +44,49 @@ def split_at_handles(text: str, known: Collection[str]) -> Iterator[tuple[str, b
 
 def handles_in(text: str) -> list[str]:
     """Names in angle brackets, in order of first appearance, known or not."""
-    return list(dict.fromkeys(match[1] for match in HANDLE.finditer(text)))
+    return list(dict.fromkeys(composed(match[1]) for match in HANDLE.finditer(text)))
+
+
+def misspelt(text: str, known: Collection[str]) -> list[str]:
+    """A sentence for everything in brackets that looks like a handle and is none of the known.
+
+    Args:
+        known: names of the handles that the prompt may hold.
+    """
+    found: dict[str, None] = {}
+    for match in _BRACKETED.finditer(text):
+        weighted = _WEIGHT.fullmatch(match[1])
+        written = weighted[1] if weighted else match[1]
+        name = composed(written.strip())
+        is_exact = not weighted and written == written.strip()
+        if not NAME.fullmatch(name) or (is_exact and name in known):
+            continue
+        if name in known:
+            advice = (
+                f"write ({_shown(name)}:{weighted[2]})" if weighted else f"write {_shown(name)}"
+            )
+        elif is_exact or weighted:
+            advice = _nearest(name, known)
+        else:
+            continue  # "a < b > c" is no handle
+        found[f"{match[0]} is no learned word here and counts as plain text: {advice}."] = None
+    return list(found)
+
+
+def _nearest(name: str, known: Collection[str]) -> str:
+    # Taken apart, so that a Korean syllable with one letter wrong is near to the right one.
+    folded = {unicodedata.normalize("NFD", other.casefold()): other for other in known}
+    apart = unicodedata.normalize("NFD", name.casefold())
+    if close := difflib.get_close_matches(apart, folded, n=1, cutoff=0.6):
+        return f"did you mean {_shown(folded[close[0]])}"
+    if not known:
+        return "no concept is applied to this model"
+    several = ", ".join(map(_shown, list(known)[:5]))
+    return f"known are {several}{', ...' if len(known) > 5 else ''}"
+
+
+def _shown(name: str) -> str:
+    return f"<{name}>"
 
 
 def check_free(known: Mapping[str, str], added: Mapping[str, str]) -> None:

@@ -13,7 +13,7 @@ from ..errors import ConfigError, PromptError
 from ..host.comfyui.prompts import clip_with_handles
 from ..host.comfyui.steering import Forward, with_steering
 from ..host.ports import Tokens, UNetSites, find_run
-from ..host.prompt_text import HANDLE
+from ..host.prompt_text import HANDLE, composed
 from ..samplers.guidance import GuidanceConfig, Rule, Wish, guided_sites, latent_gradient, moved
 from ..samplers.masks import check_aspect, picture_masks
 from .blended import SAMPLING
@@ -165,7 +165,9 @@ def wanted_words(model: Any, clip: Any, words: str, mask: Tensor | None) -> list
         raise ConfigError("words", words, "one or more words of the prompt, with commas between")
     host = host_of(model, clip)
     handles = [HANDLE.fullmatch(text) for text in texts]
-    pieces = [(h[1],) if h else host.tokenize(t) for h, t in zip(handles, texts, strict=True)]
+    pieces = [
+        (composed(h[1]),) if h else host.tokenize(t) for h, t in zip(handles, texts, strict=True)
+    ]
     targets: list[Tensor | None] = [None] * len(texts)
     if mask is not None:
         planes = picture_masks(mask, (mask.shape[-2], mask.shape[-1]))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConceptFileError, HandleError
-from ..host.prompt_text import NAME
+from ..host.prompt_text import NAME, composed
 from .concept import Change, Diff, LowRank
 from .handles import checked_names
 from .tensor_file import Document, Entry
@@ -124,7 +124,7 @@ def sorted_out(
         if match := HANDLE_KEY.fullmatch(key):
             if tensor.ndim != 2 or not tensor.numel():
                 raise refusal(path, f"{key} has the shape {list(tensor.shape)}")
-            handles.setdefault(match[1], {})[match[2]] = tensor
+            handles.setdefault(composed(match[1]), {})[match[2]] = tensor
         elif match := ADAPTER_KEY.fullmatch(key):
             module, part = match.groups()
             if part == "up":

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -15,25 +14,26 @@ from torch import Tensor, nn
 
 from ..errors import HandleError
 from ..host.ports import HandleVectors, Host
-from ..host.prompt_text import NAME
+from ..host.prompt_text import HANDLE, NAME, composed
 
 log = logging.getLogger("conceptloom")
 
 
 def checked_name(name: str) -> str:
-    """The name without brackets.
+    """The name without brackets, its letters composed (Unicode NFC).
 
     Raises:
-        HandleError: it is not 1 to 40 letters, digits, _ or -.
+        HandleError: it is not 1 to 40 letters of any script, digits, _ or -.
     """
-    bare = name[1:-1] if name.startswith("<") and name.endswith(">") else name
-    if not bare:
+    match = HANDLE.fullmatch(name)
+    bare = composed(match[1] if match else name)
+    if not bare or name == "<>":
         raise HandleError("A handle is empty; give it a name such as my-mug.")
     if not NAME.fullmatch(bare):
-        proposal = re.sub(r"[^A-Za-z0-9_-]+", "-", bare).strip("-")[:40] or "my-mug"
+        proposal = "-".join(NAME.findall(bare)).strip("-")[:40] or "my-mug"
         raise HandleError(
-            f"{name!r} cannot be a handle: use 1 to 40 letters (a-z), digits, _ or -, without "
-            f"spaces, for example {proposal}."
+            f"{name!r} cannot be a handle: use 1 to 40 letters of any script, digits, _ or -, "
+            f"without spaces, for example {proposal}."
         )
     return bare
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -11,10 +12,13 @@ from torch import Tensor
 from ..attention.localisation import LocalisationScores, attention_scores
 from ..attention.reading import read_attention
 from ..host.ports import HandleVectors, Host
+from ..host.prompt_text import misspelt
 from ..samplers.ddim import sample_ddim, seeded_noise
 from ..scenes.scene import ConceptScene, SceneImage
 from ..viz.colors import RGB, concept_colours
 from ..viz.overlays import attention_overlay, sample_strip, stacked
+
+log = logging.getLogger("conceptloom")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +56,11 @@ class Previews:
     strips: list[Tensor] = field(default_factory=list)
     captions: list[str] = field(default_factory=list)
     scores: dict[str, LocalisationScores] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for text in self.config.prompts:
+            for sentence in misspelt(text, self.vectors()):
+                log.warning("A preview's prompt: %s", sentence)
 
     @property
     def prompts(self) -> Sequence[str]:

@@ -38,7 +38,7 @@ class NodeProgress:
             self._show(message)
 
     def _show(self, message: str) -> None:
-        server = _server()
+        server = running_server()
         if server is not None and self._node_id is not None:
             server.send_progress_text(for_the_editor(message), self._node_id)
 
@@ -48,7 +48,7 @@ def for_the_editor(text: str) -> str:
     return text.translate(BRACKETS)
 
 
-def _server() -> Any:
+def running_server() -> Any:
     """The running server where it can show text on a node, else None (tests, scripts)."""
     # Not imported: where nobody has loaded it, none is running.
     server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from typing import Any
 
@@ -18,7 +18,8 @@ from torch import Tensor
 
 from ...errors import HandleError, ModelError, PromptError, UnsupportedModelError
 from ..ports import HandleVectors, Prompt
-from ..prompt_text import HANDLE, NAME, check_free
+from ..prompt_text import HANDLE, NAME, check_free, composed, misspelt
+from .notices import tell
 from .sites import unet_sites
 from .tokens import telling_tokens
 
@@ -35,12 +36,20 @@ class HandleTokens:
     identities: Mapping[str, str]  # name -> identity of its concept
     embedding_directory: Any  # the host's own
 
+    tells: bool  # of misspelt words; one encoder of a CLIP does
+
     def tokenize_with_weights(self, text: str, *args: Any, **kwargs: Any) -> Any:
+        if self.tells:
+            tell_misspelt(text, self.handles)
         return super().tokenize_with_weights(self._marked(text), *args, **kwargs)  # type: ignore[misc]
 
     def _marked(self, text: str) -> str:
-        # The host looks for the mark behind a space only.
-        return MARKED.sub(lambda m: f" {MARK}<{m[1]}>" if m[1] in self.handles else m[0], text)
+        def mark(match: re.Match[str]) -> str:
+            name = composed(match[1])
+            # The host looks for the mark behind a space only.
+            return f" {MARK}<{name}>" if name in self.handles else match[0]
+
+        return MARKED.sub(mark, text)
 
     def _try_get_embedding(self, embedding_name: str) -> tuple[Any, ...]:
         match = HANDLE.match(embedding_name)
@@ -49,6 +58,21 @@ class HandleTokens:
         found = (self.handles[match[1]], embedding_name[match.end() :].strip())
         # Since 0.16 the host also wants the name, between the two.
         return found if self._gives_two else (found[0], match[0], found[1])  # type: ignore[attr-defined]
+
+
+def tell_misspelt(text: str, known: Collection[str]) -> None:
+    """A line on the console and on the node for words that look like handles and are none."""
+    for sentence in misspelt(text, known):
+        tell(sentence)
+
+
+def check_spelling(clip: Any, text: str) -> None:
+    """The same for a prompt that our own nodes encode with a CLIP that may know no handle.
+
+    One that knows handles tells by itself.
+    """
+    if not isinstance(getattr(clip.tokenizer, encoder_names(clip)[0]), HandleTokens):
+        tell_misspelt(text, ())
 
 
 def encoder_names(clip: Any) -> list[str]:
@@ -149,7 +173,7 @@ def _tokenizer_with(
         else:
             inner.__class__ = _knowing_handles(type(inner))
             inner._gives_two = _gives_two(inner)
-        inner.handles, inner.identities = known, named
+        inner.handles, inner.identities, inner.tells = known, named, name == next(iter(rows))
         if inner.embedding_directory is None:
             inner.embedding_directory = []  # without a folder the host does not look for marks
         setattr(outer, name, inner)
@@ -205,8 +229,10 @@ def _vectors_by_encoder(clip: Any, handles: HandleVectors) -> dict[str, dict[str
 
 
 def _check_handle(handle: str, vectors: Mapping[str, Tensor], name: str, width: int) -> None:
-    if NAME.fullmatch(handle) is None:
-        raise HandleError(f"{handle!r} cannot be a handle; use 1 to 40 letters, digits, - and _.")
+    if NAME.fullmatch(handle) is None or composed(handle) != handle:
+        raise HandleError(
+            f"{handle!r} cannot be a handle; use 1 to 40 composed letters, digits, - and _."
+        )
     if name not in vectors or vectors[name].shape[-1] != width:
         has = ", ".join(f"{k} ({v.shape[-1]} wide)" for k, v in vectors.items())
         raise HandleError(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
-from .prompts import check_prompts_fit
+from .prompts import check_prompts_fit, check_spelling
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,8 @@ def _check_latents(model: Any, samples: Tensor) -> None:
 
 
 def conditioning_of(clip: Any, text: str) -> Any:
-    """CONDITIONING of a prompt, as the host's own text node encodes it."""
+    """CONDITIONING of a prompt, as the host's own text node encodes it; tells of misspelt words."""
+    check_spelling(clip, text)
     return clip.encode_from_tokens_scheduled(clip.tokenize(text))
 
 

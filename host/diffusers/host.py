@@ -149,13 +149,13 @@ class DiffusersHost:
     def encode_prompt(self, text: str, handles: HandleVectors | None = None) -> Prompt:
         handles = handles or {}
         windows = [encoder.windows(text, handles) for encoder in self._encoders]
-        places = [[_handle_of(token) for window in w for token in window] for w in windows]
+        places = [[_handle_of(token) for window in w for token, _ in window] for w in windows]
         if any(p != places[0] for p in places):
             raise PromptError(
                 f"The text encoders cut {text!r} into windows differently; a handle must have as "
                 "many vectors in every encoder."
             )
-        tokens = tuple(t if isinstance(t, int) else t[0] for w in windows[0] for t in w)
+        tokens = tuple(t if isinstance(t, int) else t[0] for w in windows[0] for t, _ in w)
         contexts, pooled = [], None
         for encoder, its_windows in zip(self._encoders, windows, strict=True):
             context, encoder_pooled = encoder.encode(its_windows, handles)

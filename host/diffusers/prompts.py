@@ -17,12 +17,14 @@ from torch import Tensor
 from ...errors import PromptError
 from ..ports import HandleVectors
 from ..prompt_text import split_at_handles
+from ..prompt_weights import weighted_pieces
 from .placement import execution_device
 
 WINDOW = 77  # tokens that a CLIP text encoder takes at once, start and end among them
 KEPT_TOGETHER = 8  # runs shorter than this move to the next window as a whole
 
 Token = int | tuple[str, int]  # BPE id, or one vector of a handle: (name, row)
+Weighted = tuple[Token, float]  # a token and how much it counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,21 +56,22 @@ class TextEncoder:
         """BPE ids without start, end and padding."""
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def windows(self, text: str, handles: HandleVectors) -> list[list[Token]]:
+    def windows(self, text: str, handles: HandleVectors) -> list[list[Weighted]]:
         """The prompt in windows of 77, with start, end and padding."""
-        runs: list[list[Token]] = []
-        for piece, is_handle in split_at_handles(text, handles):
-            if is_handle:
-                vectors = self.vectors(handles, piece)
-                runs.append([(piece, row) for row in range(vectors.shape[0])])
-            else:
-                runs.append(list(self.ids(piece)))
+        runs: list[list[Weighted]] = []
+        for part, weight in weighted_pieces(text):
+            for piece, is_handle in split_at_handles(part, handles):
+                tokens: list[Token] = [*self.ids(piece)] if not is_handle else []
+                if is_handle:
+                    n_rows = self.vectors(handles, piece).shape[0]
+                    tokens = [(piece, row) for row in range(n_rows)]
+                runs.append([(token, weight) for token in tokens])
+        return [self._window(body) for body in _packed(runs, WINDOW - 2)]
+
+    def _window(self, body: Sequence[Weighted] = ()) -> list[Weighted]:
         start, end = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
-        pad = self.tokenizer.pad_token_id
-        return [
-            [start, *body, end, *[pad] * (WINDOW - 2 - len(body))]
-            for body in _packed(runs, WINDOW - 2)
-        ]
+        padding = [self.tokenizer.pad_token_id] * (WINDOW - 2 - len(body))
+        return [(start, 1.0), *body, *((token, 1.0) for token in (end, *padding))]
 
     def vectors(self, handles: HandleVectors, name: str) -> Tensor:
         """[n, width] vectors of a handle for this encoder."""
@@ -81,15 +84,27 @@ class TextEncoder:
         return vectors.reshape(-1, vectors.shape[-1])
 
     def encode(
-        self, windows: Sequence[Sequence[Token]], handles: HandleVectors
+        self, windows: Sequence[Sequence[Weighted]], handles: HandleVectors
     ) -> tuple[Tensor, Tensor | None]:
-        """Context [1, 77 n, width] and the pooled output [1, width] of the first window."""
-        ids = torch.tensor([[t if isinstance(t, int) else 0 for t in w] for w in windows])
+        """Context [1, 77 n, width] and the pooled output [1, width] of the first window.
+
+        A weight moves a token's vector along the line from the empty prompt's, as ComfyUI does it:
+        z <- z_empty + weight (z - z_empty). The pooled output has no weights.
+        """
+        weights = torch.tensor([[weight for _, weight in window] for window in windows])
+        is_weighted = bool((weights != 1).any())
+        encoded = [*windows, self._window()] if is_weighted else windows
+        tokens = [[token for token, _ in window] for window in encoded]
+        ids = torch.tensor([[t if isinstance(t, int) else 0 for t in window] for window in tokens])
         ids = ids.to(execution_device(self.model))
-        with self._spliced(windows, handles):
+        with self._spliced(tokens, handles):
             output = self.model(input_ids=ids, output_hidden_states=self.penultimate)
         hidden = output.hidden_states[-2] if self.penultimate else output.last_hidden_state
         pooled = output.text_embeds[:1] if self.projected else None
+        if is_weighted:
+            empty, hidden = hidden[-1:], hidden[:-1]
+            factor = weights.to(hidden)[..., None]
+            hidden = torch.where(factor == 1, hidden, empty + factor * (hidden - empty))
         return hidden.reshape(1, -1, hidden.shape[-1]), pooled
 
     @contextmanager
@@ -122,9 +137,9 @@ class TextEncoder:
             hook.remove()
 
 
-def _packed(runs: Sequence[list[Token]], size: int) -> list[list[Token]]:
+def _packed(runs: Sequence[list[Weighted]], size: int) -> list[list[Weighted]]:
     """Runs of tokens laid into windows of at most `size`."""
-    windows: list[list[Token]] = [[]]
+    windows: list[list[Weighted]] = [[]]
     for run in runs:
         torn_apart = len(run) >= KEPT_TOGETHER
         while run:

@@ -17,9 +17,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from ...errors import PromptError
+from ...host.prompt_text import NAME
 from ...training.concept import Concept
 
-_TOKEN = re.compile(r"<[\w-]+>|\d+\.\d+|[\w'-]+|[^\w\s]")
+_TOKEN = re.compile(rf"<{NAME.pattern}>" + r"|\d+\.\d+|[\w'-]+|[^\w\s]")
 DETERMINERS = frozenset(
     ["a", "an", "the", "my", "your", "his", "her", "its", "our", "their", "this", "that", "these"]
 ) | frozenset(["those", "some", "another", "one", "two", "three", "four", "five", "six", "many"])

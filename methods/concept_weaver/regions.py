@@ -12,6 +12,7 @@ from ...attention.fusion import RegionSource
 from ...attention.regions import region_masks
 from ...errors import HandleError, InputError, MaskError, PromptError
 from ...host.ports import Host
+from ...host.prompt_text import handles_in
 from ...training.concept import Change, Concept, check_base, weight_edits
 from .config import RegionConfig
 from .prompts import Subject, marked_word, weave_prompts
@@ -204,7 +205,7 @@ def _prompts(
 
 
 def _check_prompt(handle: str, prompt: str, *, by_hand: bool) -> None:
-    if by_hand and handle and f"<{handle}>" not in prompt:
+    if by_hand and handle and handle not in handles_in(prompt):
         raise PromptError(
             f"The prompt {prompt!r} does not hold <{handle}>, the concept of its region; write it "
             "there, or leave the prompt empty to have it made."

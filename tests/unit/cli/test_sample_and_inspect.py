@@ -87,6 +87,8 @@ def test_what_is_drawn_is_kept_when_the_command_is_stopped(
 BAD_SAMPLES = {
     "no prompt": ([], "nothing to draw"),
     "unknown handle": (["-p", "a <my-cat>"], "<my-cat>"),
+    "weight inside of the brackets": (["-p", "a <my-cat:0.8>"], "plain text"),
+    "misspelt negative": (["-p", "x", "--negative", "<my-cat>"], "<my-cat>"),
     "missing file": (["-p", "x", "-c", "nowhere.safetensors"], "nowhere.safetensors"),
     "odd size": (["-p", "x", "--size", "63"], "multiples of 4"),
     "size in words": (["-p", "x", "--size", "large"], "512"),
@@ -224,3 +226,27 @@ def test_models_that_cannot_be_used_are_refused(saved_model: Path, tmp_path: Pat
     (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
     with pytest.raises(UnsupportedModelError, match="FluxPipeline"):
         open_host(str(tmp_path))
+
+
+def test_misspelt_and_missing_words_are_told(
+    command: Command, learned: Path, tmp_path: Path
+) -> None:
+    given = ("-c", learned / "concept.safetensors", "--steps", 1, "--size", "32x32")
+    for prompt, told in (
+        ("a <my-swril>", "did you mean <my-swirl>"),
+        ("a <My-Swirl>", "did you mean <my-swirl>"),
+        ("a <my-swirl:0.8>", "write (<my-swirl>:0.8)"),
+    ):
+        result = command("sample", "-p", prompt, *given, "-o", tmp_path / "x.png")
+        assert result.exit_code == 2
+        assert told in " ".join(result.output.split())
+    result = command("sample", "-p", "a toy", *given, "-o", tmp_path / "x.png")
+    assert result.exit_code == 0
+    assert "holds no learned word" in result.output
+    files = [tmp_path / f"{n}.png" for n in range(2)]
+    for prompt, file in zip(("<my-swirl>", "\uff1cmy-swirl\uff1e"), files, strict=True):
+        result = command("sample", "-p", prompt, *given, "-o", file)
+        assert result.exit_code == 0, result.output
+        assert "learned word" not in result.output
+    pixels = [Image.open(file).tobytes() for file in files]
+    assert pixels[0] == pixels[1]

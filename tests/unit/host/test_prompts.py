@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,7 +12,8 @@ from conceptloom.errors import PromptError
 from conceptloom.host.contexts import batched_context, batched_pooled
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.host.ports import Prompt
-from conceptloom.host.prompt_text import handles_in, split_at_handles
+from conceptloom.host.prompt_text import handles_in, misspelt, split_at_handles
+from conceptloom.host.prompt_weights import weighted_pieces
 
 from ..tiny_models import END, START, hooks_on, noise, tiny_host
 
@@ -190,3 +193,81 @@ def test_rows_of_a_batch_do_not_mix(xl: DiffusersHost) -> None:
         together = xl.predict(latent, at, prompts)
         alone = [xl.predict(latent[i : i + 1], at[i : i + 1], [prompts[i]]) for i in range(3)]
     assert torch.allclose(together, torch.cat(alone), atol=1e-5)
+
+
+MISSPELT = {
+    "a <my-bxo>": "<my-bxo> .*did you mean <my-box>",
+    "a <My-Box>": "did you mean <my-box>",
+    "a <my-box:0.8>": r"write \(<my-box>:0.8\)",
+    "a < my-box >": "write <my-box>",
+    "a \uff1cmy-bxo\uff1e": "did you mean <my-box>",
+    "a (<boxy:1.3>)": "did you mean <my-box>",
+    "a <zebra>": "known are <my-box>, <\ub0b4\ucef5>",
+    "a <\ub0b4\ucef4>": "did you mean <\ub0b4\ucef5>",
+}
+
+
+@pytest.mark.parametrize(("text", "told"), MISSPELT.items(), ids=list(MISSPELT))
+def test_misspelt_words_are_told_with_the_nearest_name(text: str, told: str) -> None:
+    known = ["my-box", "\ub0b4\ucef5"]
+    (sentence,) = misspelt(f"{text} and {text}", known)
+    assert re.search(told, sentence)
+    assert "plain text" in sentence
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<my-box>",
+        "(<my-box>:1.3)",
+        "\uff1cmy-box\uff1e",
+        "a < b and b > c",
+        "<3",
+        "<lora:x:1>",
+        "<>",
+    ],
+)
+def test_what_is_spelt_right_or_no_handle_is_not_told(text: str) -> None:
+    if text != "<3":
+        assert misspelt(text, ["my-box"]) == []
+    assert misspelt("\uff1ctasse\u0301\uff1e", ["tass\u00e9"]) == []
+
+
+def test_full_width_brackets_and_letters_of_any_kind_are_read(host: DiffusersHost) -> None:
+    handles = {"\ub0b4\ucef5": handle(2), "tass\u00e9": handle(1, seed=5)}
+    prompt = host.encode_prompt("\uff1c\ub0b4\ucef5\uff1e <tasse\u0301>", handles)
+    assert prompt.tokens[1:4] == ("\ub0b4\ucef5", "\ub0b4\ucef5", "tass\u00e9")
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("a cat", [("a cat", 1.0)]),
+        ("a (cat)", [("a ", 1.0), ("cat", 1.1)]),
+        ("a (cat:1.3) here", [("a ", 1.0), ("cat", 1.3), (" here", 1.0)]),
+        ("((cat))", [("cat", 1.1 * 1.1)]),
+        ("((cat:0.5) dog)", [("cat", 0.5), (" dog", 1.1)]),
+        ("(cat:x)", [("cat:x", 1.1)]),
+        (r"a \(cat\)", [("a (cat)", 1.0)]),
+        ("a (cat", [("a ", 1.0), ("(cat", 1.0)]),
+        ("", []),
+    ],
+)
+def test_weights_are_read_as_comfyui_reads_them(text: str, pieces: list[object]) -> None:
+    assert weighted_pieces(text) == pieces
+
+
+def test_a_weight_moves_away_from_the_empty_prompt(host: DiffusersHost, xl: DiffusersHost) -> None:
+    handles = {"mug": handle(2)}
+    for model in (host, xl):
+        plain = model.encode_prompt("a <mug> here", handles)
+        empty = model.encode_prompt("").context
+        heavy = model.encode_prompt("a (<mug>:1.3) here", handles)
+        assert heavy.tokens == plain.tokens
+        expected = plain.context.clone()
+        at = list(plain.find_handle("mug"))
+        expected[:, at] = empty[:, at] + 1.3 * (plain.context[:, at] - empty[:, at])
+        torch.testing.assert_close(heavy.context, expected)
+        assert torch.equal(model.encode_prompt("a (<mug>:1) here", handles).context, plain.context)
+        if plain.pooled is not None:
+            torch.testing.assert_close(heavy.pooled, plain.pooled)

@@ -32,7 +32,9 @@ BAD_NAMES = [
     "m/g",
     "../mug",
     "m\0g",
-    "tass\u00e9",
+    "m\u2013g",
+    "\U0001f600",
+    "m\u200dg",
     "a" * 41,
 ]
 
@@ -43,9 +45,28 @@ def test_bad_names_are_refused_with_a_proposal(name: str) -> None:
         checked_name(name)
 
 
-@pytest.mark.parametrize("name", ["mug", "my-mug", "Mug_2", "7", "a" * 40])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mug",
+        "my-mug",
+        "Mug_2",
+        "7",
+        "a" * 40,
+        "\ub0b4\ucef5",
+        "tass\u00e9",
+        "\u0915\u093f\u0924\u093e\u092c",
+        "\u6211\u7684-\u676f",
+    ],
+)
 def test_names_go_with_and_without_brackets(name: str) -> None:
     assert checked_name(name) == checked_name(f"<{name}>") == name
+
+
+def test_letters_are_composed_and_full_width_brackets_read() -> None:
+    assert checked_name("tasse\u0301") == checked_name("\uff1ctass\u00e9\uff1e") == "tass\u00e9"
+    with pytest.raises(HandleError, match="twice"):
+        checked_names(["tasse\u0301", "TASS\u00c9"])
 
 
 def test_the_proposal_is_itself_a_name() -> None:
