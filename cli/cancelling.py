@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Cancelled(Exception):
-    """A run was stopped between two steps; `step` of its last stage were done."""
+    """A run was stopped: `step` of `total` were learned, or of its stage where nothing was yet."""
 
     def __init__(self, step: int, total: int, learning: bool) -> None:
         super().__init__(f"stopped after step {step} of {total}")

@@ -71,7 +71,8 @@ def evolve(
     from ..methods.conceptlab import evolve as learn
     from ..vision.ports import PriorSampling
     from .drawing import parsed_concept
-    from .laboratory import CONCEPT, LOOP, STATE, run
+    from .laboratory import LOOP, run
+    from .results import CONCEPT, STATE
 
     concepts = [parsed_concept(option) for option in parent or ()]
     folders = [parsed_concept(option) for option in photos or ()]
@@ -97,7 +98,7 @@ def evolve(
     )
     out = out or Path("runs") / name
     made = run(
-        lambda progress: learn(
+        lambda progress, path_of: learn(
             laboratory.space,
             name,
             [*(one for found in drawn for one in found), *taken],
@@ -105,6 +106,7 @@ def evolve(
             painter=laboratory.painter,
             loop=LOOP,
             folder=out / STATE,
+            path_of=path_of,
             progress=progress,
         ),
         out,

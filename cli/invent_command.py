@@ -72,7 +72,8 @@ def invent(
     from ..methods.conceptlab import ConceptLabConfig, NegativesConfig
     from ..methods.conceptlab import invent as learn
     from ..vision.ports import PriorSampling
-    from .laboratory import CONCEPT, LOOP, STATE, run
+    from .laboratory import LOOP, run
+    from .results import CONCEPT, STATE
 
     words, weights = weighted(category)
     sampling = PriorSampling(steps=prior_steps, guidance=guidance)
@@ -98,7 +99,7 @@ def invent(
     )
     out = out or Path("runs") / name
     made = run(
-        lambda progress: learn(
+        lambda progress, path_of: learn(
             laboratory.space,
             name,
             config,
@@ -106,6 +107,7 @@ def invent(
             questions=laboratory.questions,
             loop=LOOP,
             folder=out / STATE,
+            path_of=path_of,
             progress=progress,
         ),
         out,

@@ -13,10 +13,8 @@ from ..host.ports import Host, Progress
 from ..methods.conceptlab import SIMILARITY, ConceptLabConfig, EvolutionConfig, Invented
 from ..tinyworld.prior import GALLERY, SENTENCES, load_tiny_prior
 from ..tinyworld.questions import OracleQuestions
-from ..training.concept_file import save_concept
-from ..training.paths import ensure_writable
 from ..training.recipe import LoopConfig
-from ..training.reports import write_csv
+from ..training.results import PathOf, ResultFile
 from ..vision.clip_space import ClipSpace
 from ..vision.painters import HostPainter
 from ..vision.ports import ConceptSpace, Painter, PriorSampling, Questions
@@ -27,11 +25,10 @@ from ..viz.plots import loss_plot
 from .cancelling import Cancelled, Stopped
 from .drawing import natural_size
 from .models import TINYWORLD
-from .picture_files import write_picture
 from .progress import RunProgress
+from .results import ResultFolder
 
 NONE = "none"
-CONCEPT, STATE = "concept.safetensors", "state"
 LOOP = LoopConfig(clip=0.0, save_every=100)
 # Learning rates; TinyWorld's vectors and steps are other ones than CLIP's.
 RATE, TINYWORLD_RATE = 1e-4, 1e-2
@@ -116,41 +113,37 @@ def questions_of(vqa: str, device: torch.device, dtype: torch.dtype) -> Question
     return OracleQuestions() if vqa == TINYWORLD else load_blip2(Path(vqa), device, dtype)
 
 
-def run(work: Callable[[Progress], Invented], out: Path) -> Invented:
+def run(work: Callable[[Progress, PathOf], Invented], out: Path) -> Invented:
     """Invent, mix or breed, and leave the results in a folder.
 
     Raises:
         Stopped: the user pressed Ctrl-C; the same command goes on.
         ConceptLoomError: see `errors`.
     """
-    ensure_writable(out / CONCEPT)
+    results = ResultFolder(out)
     try:
         with RunProgress(out / "preview.png") as progress:
-            made = work(progress)
+            made = work(progress, results.path_of)
     except Cancelled as cancelled:
-        raise Stopped(
-            f"Stopped after step {cancelled.step}. Everything is kept in {out / STATE}; the same "
-            "command goes on from there."
-        ) from cancelled
-    write_results(made, out)
+        raise Stopped(results.stopped_note(cancelled)) from cancelled
+    results.check_saved(made.concept, made.path, made.trouble)
+    write_results(made, results)
     return made
 
 
-def write_results(made: Invented, out: Path) -> None:
-    """Concept, every checkpoint, pictures, losses and similarities."""
-    save_concept(made.concept, out / CONCEPT)
+def write_results(made: Invented, results: ResultFolder) -> None:
+    """Every checkpoint, pictures, losses and similarities; the concept itself is there already."""
     for step in made.album.steps[:-1]:
-        save_concept(made.at(step), out / "checkpoints" / f"{step:06d}.safetensors")
-    write_csv(made.history, out / "losses.csv")
+        checkpoint = results.out / "checkpoints" / f"{step:06d}.safetensors"
+        ResultFile(lambda _, file=checkpoint: file).save(made.at(step))
+    results.write_losses(made.history)
     always = ("step", "phase")
     similar = [
         {k.removeprefix(SIMILARITY): v for k, v in row.items() if k in always or SIMILARITY in k}
         for row in made.history
     ]
-    write_picture(loss_plot(similar), out / "similarity.png")
-    timeline, samples = made.timeline(), made.samples
-    if timeline is not None:
-        write_picture(timeline, out / "timeline.png")
-    if samples is not None:
-        strip = sample_strip(list(samples), list(made.concept.prompts))
-        write_picture(strip, out / "samples.png")
+    results.write_picture("similarity", loss_plot(similar))
+    results.write_picture("timeline", made.timeline())
+    if made.samples is not None:
+        strip = sample_strip(list(made.samples), list(made.concept.prompts))
+        results.write_picture("samples", strip)

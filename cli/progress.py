@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import signal
 import threading
@@ -13,9 +14,12 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from torch import Tensor
 
+from ..errors import StorageError
 from .cancelling import Cancelled
 from .console import console, say
 from .picture_files import write_picture
+
+log = logging.getLogger("conceptloom")
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 TOLD_EVERY = 10  # per cent between two lines where the output is no terminal
@@ -46,6 +50,7 @@ class RunProgress:
         self._tasks: dict[str, TaskID] = {}
         self._told: dict[str, int] = {}
         self._asked_to_stop = False
+        self._learned: tuple[int, int] | None = None  # steps of training so far, and of all
         self._before: dict[signal.Signals, Handler] = {}
 
     def __enter__(self) -> RunProgress:
@@ -69,14 +74,22 @@ class RunProgress:
         self, step: int, total: int, message: str = "", preview: Tensor | None = None
     ) -> None:
         if preview is not None and self._preview is not None:
-            write_picture(preview, self._preview)
+            self._show_preview(preview, self._preview)
         match = _TRAINING.fullmatch(message)
+        if match is not None:
+            self._learned = step, total
         if step == 0 and match is None:
             say(message)
         else:
             self._show(match["stage"] if match else message, step, total, match)
         if self._asked_to_stop:
-            raise Cancelled(step, total, learning=match is not None)
+            raise Cancelled(*(self._learned or (step, total)), learning=self._learned is not None)
+
+    def _show_preview(self, preview: Tensor, file: Path) -> None:
+        try:
+            write_picture(preview, file)
+        except StorageError as error:  # costs the picture and not the run
+            log.warning("%s", error)
 
     def _show(self, stage: str, step: int, total: int, match: re.Match[str] | None) -> None:
         figures = match["figures"] if match else ""

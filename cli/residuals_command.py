@@ -87,7 +87,7 @@ def train_residuals(
     from .models import Precision as Computed
     from .picture_reader import read_image
     from .residuals_run import TINYWORLD_RESIDUALS, learn_into
-    from .training_run import CONCEPT
+    from .results import CONCEPT
 
     is_tiny = model == TINYWORLD
     wanted["resolution_px"] = wanted.pop("resolution")

@@ -11,16 +11,12 @@ from torch import Tensor
 from ..host.ports import Host
 from ..methods.personalized_residuals import PersonalizedResidualsConfig, learn_residuals
 from ..tinyworld.world import SIZE
-from ..training.concept_file import save_concept
-from ..training.paths import ensure_writable
-from ..training.reports import write_csv
 from ..training.session import Learned
 from ..viz.overlays import sample_strip
 from ..viz.plots import loss_plot
 from .cancelling import Cancelled, Stopped
-from .picture_files import write_picture
 from .progress import RunProgress
-from .training_run import CONCEPT, STATE, stopped_note
+from .results import STATE, ResultFolder
 
 # TinyWorld is a thousandth of Stable Diffusion and its layers are narrow: more rank and larger
 # steps, and a name that learns, for its rare words mean something, which pulls the colours along.
@@ -56,15 +52,15 @@ def learn_into(
         Stopped: the user pressed Ctrl-C.
         ConceptLoomError: see `errors`.
     """
-    ensure_writable(out / CONCEPT)
-    given = (host, images, handle, class_word, config)
+    results, given = ResultFolder(out), (host, images, handle, class_word, config)
+    more |= {"folder": out / STATE, "path_of": results.path_of}
     try:
         with RunProgress(out / "preview.png") as progress:
-            learned = learn_residuals(*given, folder=out / STATE, progress=progress, **more)
+            learned = learn_residuals(*given, progress=progress, **more)
     except Cancelled as cancelled:
-        raise Stopped(stopped_note(cancelled, out)) from cancelled
-    save_concept(learned.concept, out / CONCEPT)
-    write_csv(learned.history, out / "losses.csv")
+        raise Stopped(results.stopped_note(cancelled)) from cancelled
+    results.check_saved(learned.concept, learned.path, learned.trouble)
+    results.write_losses(learned.history)
     prompts = list(learned.concept.prompts) * len(learned.samples)
     pictures = {
         "losses": loss_plot(learned.history),
@@ -73,6 +69,5 @@ def learn_into(
         "timeline": learned.timeline,
     }
     for name, picture in pictures.items():
-        if picture is not None:
-            write_picture(picture, out / f"{name}.png")
+        results.write_picture(name, picture)
     return learned

@@ -174,9 +174,10 @@ def train(
     from .models import TINYWORLD, open_host
     from .models import Precision as Computed
     from .picture_reader import read_images
+    from .results import CONCEPT
     from .scene_files import scene_from_folder, scene_from_options
     from .train_settings import settings_from_options
-    from .training_run import CONCEPT, default_folder
+    from .training_run import default_folder
     from .training_run import train as run
 
     if scene is not None and (image or mask or background):

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -15,20 +16,16 @@ from ..methods.break_a_scene import BreakASceneConfig, learn_scene
 from ..methods.clic import CLiCConfig, learn_detail
 from ..methods.concept_weaver import BankConfig, learn_for_bank
 from ..scenes.scene import ConceptScene
-from ..training.concept_file import save_concept
-from ..training.paths import LONGEST_PART, ensure_writable
-from ..training.reports import write_csv
+from ..training.paths import LONGEST_PART
 from ..training.session import Learned
 from ..viz.colors import concept_colours
 from ..viz.overlays import sample_strip
 from ..viz.plots import loss_plot
 from ..viz.scene_preview import scene_preview
 from .cancelling import Cancelled, Stopped
-from .picture_files import write_picture
 from .presets import Settings
 from .progress import RunProgress
-
-CONCEPT, STATE = "concept.safetensors", "state"
+from .results import STATE, ResultFolder
 
 
 def train(
@@ -49,17 +46,17 @@ def train(
         Stopped: the user pressed Ctrl-C.
         ConceptLoomError: see `errors`.
     """
-    ensure_writable(out / CONCEPT)
+    results = ResultFolder(out)
     try:
         with RunProgress(out / "preview.png") as progress:
-            learned = _learn(host, scene, settings, out / STATE, class_images, progress)
+            learned = _learn(host, scene, settings, results, class_images, progress)
     except Cancelled as cancelled:
-        raise Stopped(stopped_note(cancelled, out)) from cancelled
-    save_concept(learned.concept, out / CONCEPT)
-    write_csv(learned.history, out / "losses.csv")
+        raise Stopped(results.stopped_note(cancelled)) from cancelled
+    results.check_saved(learned.concept, learned.path, learned.trouble)
+    results.write_losses(learned.history)
     prompts = settings.previews.prompts or learned.concept.prompts
     for name, picture in pictures_of(host, scene, learned, prompts).items():
-        write_picture(picture, out / f"{name}.png")
+        results.write_picture(name, picture)
     return learned
 
 
@@ -75,32 +72,27 @@ def _learn(
     host: Host,
     scene: ConceptScene,
     settings: Settings,
-    folder: Path,
+    results: ResultFolder,
     class_images: Tensor | None,
     progress: Progress,
 ) -> Learned:
     """By the method that the settings belong to."""
-    config, loop, previews = settings.config, settings.loop, settings.previews
+    config = settings.config
+    more: dict[str, Any] = {
+        "loop": settings.loop,
+        "previews": settings.previews,
+        "folder": results.out / STATE,
+        "path_of": results.path_of,
+        "progress": progress,
+    }
     if class_images is not None and not isinstance(config, BreakASceneConfig):
         raise InputError("This method takes no class images; leave --class-image out.")
     if isinstance(config, CLiCConfig):
-        return learn_detail(
-            host, scene, config, loop=loop, previews=previews, folder=folder, progress=progress
-        )
+        return learn_detail(host, scene, config, **more)
     if isinstance(config, BankConfig):
-        return learn_for_bank(
-            host, scene, config, loop=loop, previews=previews, folder=folder, progress=progress
-        )
-    return learn_scene(
-        host,
-        scene,
-        config,
-        loop=loop,
-        class_images=replace(settings.class_images, images=class_images),
-        previews=previews,
-        folder=folder,
-        progress=progress,
-    )
+        return learn_for_bank(host, scene, config, **more)
+    given = replace(settings.class_images, images=class_images)
+    return learn_scene(host, scene, config, class_images=given, **more)
 
 
 def pictures_of(
@@ -118,13 +110,3 @@ def pictures_of(
     if learned.timeline is not None:
         pictures["timeline"] = learned.timeline
     return pictures
-
-
-def stopped_note(cancelled: Cancelled, out: Path) -> str:
-    """What a user should know of a run that was stopped."""
-    if not cancelled.learning:
-        return "Stopped before the first step; nothing was learned yet. Nothing was overwritten."
-    return (
-        f"Stopped after step {cancelled.step} of {cancelled.total}. Everything is kept in "
-        f"{out / STATE}; the same command goes on from there."
-    )

@@ -30,7 +30,7 @@ from .conceptlab_settings import (
     weighted_words,
 )
 from .prior_loading import LAB, LoadedPrior
-from .runs import run_folder
+from .runs import concept_file, run_folder
 
 if TYPE_CHECKING:
     from ..vision.ports import Questions
@@ -131,7 +131,7 @@ class EvolveConcepts(io.ComfyNode):
             made = evolve(
                 prior.space, handle, parents, evolution_config(prior, first_word, weights, knobs),
                 painter=prior.painter, loop=loop_of(knobs), folder=folder,
-                progress=progress,
+                path_of=concept_file(folder), progress=progress,
             )  # fmt: skip
         return result_of(cls, made, checkpoint, folder, progress)
 
@@ -164,5 +164,6 @@ def invented(
             questions=vqa,
             loop=loop_of(knobs),
             folder=folder,
+            path_of=concept_file(folder),
             progress=progress,
         )

@@ -13,8 +13,9 @@ from torch import Tensor
 from ..host.ports import Progress
 from ..methods.conceptlab import SIMILARITY, Invented, lineage_told
 from ..training.concept import Concept
+from ..training.results import ResultFile
 from ..viz.plots import loss_plot
-from .runs import saved
+from .runs import concept_file, saved_line
 from .shared import picture, shown
 
 
@@ -29,7 +30,12 @@ def result_of(
     samples = torch.zeros(1, 64, 64, 3) if samples is None else samples
     timeline = made.timeline()
     timeline = samples if timeline is None else picture(timeline)
-    report = told(made, concept, saved(concept, folder))
+    path, trouble = made.path, made.trouble
+    if concept is not made.concept:  # a moment before the end has a file of its own
+        result = ResultFile(concept_file(folder))
+        result.save(concept)
+        path, trouble = result.path, result.trouble
+    report = told(made, concept, saved_line(path, trouble))
     progress(1, 1, report)
     losses = {"loss": [row["total"] for row in made.history]}
     on_node = shown(cls, timeline, report)
@@ -49,7 +55,7 @@ def plots(history: Sequence[Mapping[str, float]]) -> tuple[Tensor, Tensor]:
     return loss_plot(similar), loss_plot(lost)
 
 
-def told(made: Invented, concept: Concept, path: Path) -> str:
+def told(made: Invented, concept: Concept, saved: str) -> str:
     """What a user wants to know of a finished run, line by line."""
     (name,) = concept.names
     similar = {
@@ -63,7 +69,7 @@ def told(made: Invented, concept: Concept, path: Path) -> str:
             *lineage_told(name, concept.recipe),
             "Similar at the end: " + ", ".join(f"{k} {v:.3f}" for k, v in similar.items()),
             f"Checkpoints: {', '.join(map(str, made.album.steps))}",
-            f"Saved: {path}",
+            saved,
             f"Use: {concept.prompts[0]}",
         ]
     )

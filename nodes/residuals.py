@@ -16,9 +16,10 @@ from ..host.ports import Host, Progress
 from ..methods.personalized_residuals import PersonalizedResidualsConfig, learn_residuals
 from ..training.adapters import Start
 from ..training.recipe import LoopConfig
+from ..training.results import size_of
 from ..training.session import Learned
 from .residuals_inputs import residuals_inputs, residuals_outputs
-from .runs import handed_out, previews_of, run_folder, saved
+from .runs import concept_file, handed_out, previews_of, run_folder, saved_line
 from .shared import CATEGORY, host_of, lines_of
 
 
@@ -50,7 +51,7 @@ class TrainPersonalizedResiduals(io.ComfyNode):
         folder, progress = run_folder(name), NodeProgress(cls.hidden.unique_id)
         lesson = Lesson(images, handle, class_word, lines_of(captions))
         learned = learn(host_of(model, clip, vae), lesson, knobs, folder, progress)
-        report = report_of(learned, folder)
+        report = report_of(learned)
         progress(1, 1, report)
         return handed_out(cls, model, clip, learned, report)
 
@@ -89,19 +90,19 @@ def learn(
                 knobs["preview_prompts"], knobs["preview_steps"], knobs["preview_cfg"]
             ),
             folder=folder,
+            path_of=concept_file(folder),
             progress=progress,
         )
 
 
-def report_of(learned: Learned, folder: Path) -> str:
+def report_of(learned: Learned) -> str:
     """What a user wants to know of a finished run, line by line."""
     concept, losses = learned.concept, learned.concept.history
-    path = saved(concept, folder)
     return "\n".join(
         [
             f"Loss at the end of {losses['steps']} steps: {losses['total']:.4g}",
-            f"{len(concept.weights)} output projections, {path.stat().st_size / 2**20:.1f} MiB",
-            f"Saved: {path}",
+            f"{len(concept.weights)} output projections, {size_of(concept) / 2**20:.1f} MiB",
+            saved_line(learned.path, learned.trouble),
             f"Use with Apply LAG: {concept.prompts[0]}",
         ]
     )

@@ -10,9 +10,9 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..training.concept import Concept, LowRank
-from ..training.concept_file import save_concept
 from ..training.paths import confined_path, ensure_writable
 from ..training.previews import PreviewConfig
+from ..training.results import PathOf
 from ..training.session import Learned
 from ..viz.overlays import sample_strip
 from ..viz.plots import loss_plot
@@ -41,17 +41,31 @@ def _concept_file(folder: Path, digest: str) -> Path:
     return folder / f"{folder.name}-{digest[:_DIGITS]}{SUFFIX}"
 
 
-def saved(concept: Concept, folder: Path) -> Path:
-    """Keep the concept beside the states of its run; another result gets another file."""
-    digest = hashlib.sha256()
-    for name, vectors in concept.handles.items():
-        digest.update(name.encode())
-        for rows in vectors.values():
-            digest.update(rows.numpy().tobytes())
-    for change in concept.weights.values():  # names may stay as they were; whole weights are many
-        if isinstance(change, LowRank):
-            digest.update(change.up.numpy().tobytes())
-    return save_concept(concept, _concept_file(folder, digest.hexdigest()))
+def concept_file(folder: Path) -> PathOf:
+    """Where a concept lies beside the states of its run; another result gets another file."""
+
+    def path_of(concept: Concept) -> Path:
+        digest = hashlib.sha256()
+        for name, vectors in concept.handles.items():
+            digest.update(name.encode())
+            for rows in vectors.values():
+                digest.update(rows.numpy().tobytes())
+        for change in concept.weights.values():  # names may stay; whole weights are many
+            if isinstance(change, LowRank):
+                digest.update(change.up.numpy().tobytes())
+        return _concept_file(folder, digest.hexdigest())
+
+    return path_of
+
+
+def saved_line(path: Path | None, trouble: str) -> str:
+    """For the report: where the concept lies, or that it does not and how to keep it."""
+    if path is not None:
+        return f"Saved: {path}"
+    return (
+        f"NOT SAVED: {trouble} The concept is handed on; connect Save Concept before ComfyUI is "
+        "closed."
+    )
 
 
 def handed_out(cls: Any, model: Any, clip: Any, learned: Learned, report: str) -> io.NodeOutput:

@@ -15,6 +15,7 @@ from ..methods.concept_weaver import BankConfig, learn_for_bank
 from ..scenes.scene import ConceptScene
 from ..training.previews import PreviewConfig
 from ..training.recipe import LoopConfig
+from ..training.results import PathOf
 from ..training.session import Learned
 
 
@@ -33,6 +34,7 @@ class Settings:
         scene: ConceptScene,
         previews: PreviewConfig,
         folder: Path,
+        path_of: PathOf,
         progress: Progress,
         prior_images: Tensor | None = None,
     ) -> Learned:
@@ -49,15 +51,17 @@ class Settings:
         if isinstance(self.config, CLiCConfig):
             return learn_detail(
                 host, scene, self.config,
-                loop=self.loop, previews=previews, folder=folder, progress=progress,
+                loop=self.loop, previews=previews, folder=folder, path_of=path_of,
+                progress=progress,
             )  # fmt: skip
         if isinstance(self.config, BankConfig):
             return learn_for_bank(
                 host, scene, self.config,
-                loop=self.loop, previews=previews, folder=folder, progress=progress,
+                loop=self.loop, previews=previews, folder=folder, path_of=path_of,
+                progress=progress,
             )  # fmt: skip
         given = replace(self.class_images, images=prior_images)
         return learn_scene(
             host, scene, self.config, class_images=given,
-            loop=self.loop, previews=previews, folder=folder, progress=progress,
+            loop=self.loop, previews=previews, folder=folder, path_of=path_of, progress=progress,
         )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +18,8 @@ from ..host.comfyui.progress import for_the_editor
 from ..host.ports import Host
 from ..training.concept import Concept, Diff, check_base, identities
 from ..training.handles import checked_name
+
+log = logging.getLogger("conceptloom")
 
 CATEGORY = "ConceptLoom"
 LATENT_PX = 8  # pixels per latent of Stable Diffusion, for previews without a VAE
@@ -150,7 +153,10 @@ def shown(cls: Any, image: Tensor | None = None, text: str = "") -> Mapping[str,
     """A picture and a text for the node itself."""
     on_node: dict[str, Any] = {}
     if image is not None:
-        on_node |= ui.PreviewImage(image, cls=cls).as_dict()
+        try:
+            on_node |= ui.PreviewImage(image, cls=cls).as_dict()
+        except OSError as error:  # the host keeps it as a file: a full disk costs no result
+            log.warning("The picture of a node is not shown: %s", error)
     if text:
         on_node |= ui.PreviewText(for_the_editor(text)).as_dict()
     return on_node

@@ -19,13 +19,14 @@ from ..training.session import Learned
 from ..viz.overlays import scores_told
 from .presets import preset_input, settings_of
 from .runs import (
+    concept_file,
     handed_out,
     model_inputs,
     name_input,
     preview_inputs,
     previews_of,
     run_folder,
-    saved,
+    saved_line,
 )
 from .settings import Settings
 from .shared import CATEGORY, host_of
@@ -155,6 +156,7 @@ class Run:
                 copied_scene(self.scene),
                 self.previews,
                 self.folder,
+                concept_file(self.folder),
                 progress,
                 given if given is None else given[..., :3].clone(),
             )
@@ -179,7 +181,7 @@ def report_of(run: Run, learned: Learned, estimate: str) -> str:
     lines.append(f"Loss at the end of {losses['steps']} steps: {told}")
     if estimate:
         lines.append(f"Planned: {estimate}")
-    lines.append(f"Saved: {saved(learned.concept, run.folder)}")
+    lines.append(saved_line(learned.path, learned.trouble))
     lines.append(f"Use: {learned.concept.prompts[-1]}")
     return "\n".join(lines)
 

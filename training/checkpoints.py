@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConceptFileError, StorageError, TrainingError
-from .paths import ensure_writable
+from .paths import ensure_writable, is_full
 from .recipe import LoopState
 from .state_file import VERSION, TrainingState, load_state, save_state
 from .tensor_file import read_header, read_tensors, write_document
@@ -77,17 +78,37 @@ class StateFolder:
         """Save a state, then drop all but the newest two.
 
         Files of later steps go as well: this run could not read them, or it would be further on.
+        On a full disk older states give way first; the newest one stays.
         """
         path = self._file(state.step)
-        save_state(state, path, self._key)
+        try:
+            save_state(state, path, self._key)
+        except StorageError as error:
+            older = self.files()[1:]
+            if not (older and is_full(error)):
+                raise
+            log.warning("The disk is full: older states of this run give way.")
+            _remove(older)
+            save_state(state, path, self._key)
         files = self.files()
         mine = files.index(path)
-        for old in files[:mine] + files[mine + KEPT :]:
-            try:
-                old.unlink(missing_ok=True)
-            except OSError as error:  # Windows lends a file to one at a time
-                log.warning("%s could not be removed: %s", old.name, error.strerror)
+        _remove(files[:mine] + files[mine + KEPT :])
         return path
+
+    def give_way(self, needed: int) -> bool:
+        """Remove states so that a file of this many bytes fits on the full disk; True if any went.
+
+        Older ones go first. The newest goes only where that makes room enough.
+        """
+        files = self.files()
+        if not files:
+            return False
+        newest, *older = files
+        if not older and shutil.disk_usage(self.folder).free + newest.stat().st_size < needed:
+            return False
+        log.warning("The disk is full: states of this run give way to what was learned.")
+        _remove(older or [newest])
+        return len(self.files()) < len(files)
 
     def drop_after(self, step: int) -> None:
         """Remove the states of later steps, for when those went wrong."""
@@ -152,6 +173,14 @@ class StateFolder:
             stepped_down=state.more["stepped_down"],
             passes=state.more["passes"],
         )
+
+
+def _remove(files: Iterable[Path]) -> None:
+    for file in files:
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as error:  # Windows lends a file to one at a time
+            log.warning("%s could not be removed: %s", file.name, error.strerror)
 
 
 @torch.no_grad()

@@ -135,6 +135,12 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
+def is_full(error: StorageError) -> bool:
+    """Whether more room would have helped."""
+    cause = error.__cause__
+    return isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 def _told(path: Path, error: OSError) -> str:
     reasons = {
         errno.ENOSPC: "the disk is full; free some space and queue again",

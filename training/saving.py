@@ -49,4 +49,6 @@ def saved_when_stopped(
             log.info("state at step %d saved: %s", state.step, save())
         raise
     if store is not None and state.step > saved_at:
-        log.info("state at step %d saved: %s", state.step, save_if_possible())
+        where = save_if_possible()
+        if state.step == saved_at:
+            log.info("state at step %d saved: %s", state.step, where)

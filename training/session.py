@@ -23,6 +23,7 @@ from .loop import run
 from .previews import Previews
 from .recipe import Events, LoopConfig, Recipe
 from .reports import TensorBoardLog, write_csv
+from .results import PathOf, ResultFile
 
 log = logging.getLogger("conceptloom")
 
@@ -40,6 +41,8 @@ class Learned:
     timeline: Tensor | None  # [H, W, 3] the pictures of every preview
     overlay: Tensor  # [H, W, 3] attention of every handle over its picture
     scores: Mapping[str, LocalisationScores] = field(default_factory=dict)
+    path: Path | None = None  # of the concept file, where one was asked for and could be written
+    trouble: str = ""  # why there is none, for the user
 
 
 class ConceptRecipe(Recipe, Protocol):
@@ -96,8 +99,13 @@ def teach(
     shown: Previews,
     kept: StateFolder | None,
     progress: Progress,
+    path_of: PathOf | None = None,
 ) -> Learned:
     """Run a recipe to its end, from where a saved state left off, and look at what came of it.
+
+    Args:
+        path_of: where the concept file belongs. It is written as soon as learning ends, and once
+            more with a picture when that is drawn: who stops the drawing loses pictures only.
 
     Raises:
         TrainingError: see `training.loop.run`.
@@ -105,15 +113,19 @@ def teach(
     with _log(kept) as written:
         events = Events(progress, written.scalars if written else _ignore, shown)
         history = run(recipe, loop, events, kept).history  # and not its optimizer's memory
+    concept, result = recipe.concept(history, None), ResultFile(path_of, kept)
+    result.save(concept)
     if kept:
-        _write_losses(history, kept.folder / "losses.csv")
+        write_losses(history, kept.folder / "losses.csv")
     with recipe.computing(recipe.phases()[-1]):
         samples, overlay = shown.samples(), shown.overlay()
-    concept = recipe.concept(history, samples[-1])
-    return Learned(concept, history, samples, shown.timeline(), overlay, shown.scores)
+    concept = replace(concept, thumbnail=samples[-1])
+    result.save(concept)
+    found = (samples, shown.timeline(), overlay, shown.scores)
+    return Learned(concept, history, *found, result.path, result.trouble)
 
 
-def _write_losses(history: Sequence[Mapping[str, float]], path: Path) -> None:
+def write_losses(history: Sequence[Mapping[str, float]], path: Path) -> None:
     """The CSV file; a disk that is full costs the file and not the concept."""
     try:
         write_csv(history, path)

@@ -15,9 +15,10 @@ from ..drawing import Drawing, draw, loaded_stack, natural_size, parsed_size
 from ..gallery import save_drawn
 from ..models import TINYWORLD, Precision, open_host
 from ..options import MethodName
+from ..results import CONCEPT
 from ..scene_files import scene_from_folder
 from ..train_settings import settings_from_options
-from ..training_run import CONCEPT, train
+from ..training_run import train
 from .jobs import Kind
 
 CFG, TINYWORLD_CFG = 7.5, 3.0  # as `conceptloom sample` draws
@@ -59,7 +60,8 @@ class PythonWorker:
         settings = settings_from_options(spec["settings"], spec["model"], method=method)
         out = place / "learned"  # its state/ outlives a killed worker: the next one goes on
         train(host, scene_from_folder(place / "given"), settings, out)
-        return {name: (out / name).read_bytes() for name in KEPT}
+        there = [name for name in KEPT if (out / name).is_file()]  # pictures only if asked for
+        return {name: (out / name).read_bytes() for name in there}
 
     def _draw(self, spec: Mapping[str, Any], place: Path) -> dict[str, bytes]:
         host = self._opened(spec)

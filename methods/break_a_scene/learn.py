@@ -15,6 +15,7 @@ from ...training.checkpoints import StateFolder
 from ...training.estimate import tell_needs
 from ...training.previews import PreviewConfig, Previews
 from ...training.recipe import LoopConfig
+from ...training.results import PathOf
 from ...training.session import Learned, loop_for, state_folder, teach
 from .config import BreakASceneConfig
 from .recipe import BreakAScene
@@ -41,6 +42,7 @@ def learn_scene(
     class_images: ClassImages | None = None,
     previews: PreviewConfig | None = None,
     folder: Path | None = None,
+    path_of: PathOf | None = None,
     progress: Progress = no_progress,
 ) -> Learned:
     """Learn the concepts of a scene with Break-A-Scene.
@@ -48,6 +50,7 @@ def learn_scene(
     Args:
         folder: where states, CSV and TensorBoard files go, in a folder of their own for these
             very inputs, so that the same call goes on where it was stopped. None keeps nothing.
+        path_of: where the concept file belongs; it is written before anything is drawn.
         progress: told of every step; may raise to cancel.
 
     Raises:
@@ -61,7 +64,7 @@ def learn_scene(
     recipe.class_latents = _class_latents(recipe, given, kept, progress)
     settings, level = previews or PreviewConfig(), recipe.sites[0].level
     shown = Previews(host, recipe.scene, recipe.handles.vectors, settings, level)
-    return teach(recipe, loop, shown, kept, progress)
+    return teach(recipe, loop, shown, kept, progress, path_of)
 
 
 def _rows(config: BreakASceneConfig, given: ClassImages) -> int:

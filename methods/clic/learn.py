@@ -10,6 +10,7 @@ from ...scenes.scene import ConceptScene
 from ...training.estimate import tell_needs
 from ...training.previews import PreviewConfig, Previews
 from ...training.recipe import LoopConfig
+from ...training.results import PathOf
 from ...training.session import Learned, loop_for, state_folder, teach
 from .config import CONCEPT, OBJECT, PAPER_LOOP, CLiCConfig
 from .recipe import CLiC
@@ -23,6 +24,7 @@ def learn_detail(
     loop: LoopConfig | None = None,
     previews: PreviewConfig | None = None,
     folder: Path | None = None,
+    path_of: PathOf | None = None,
     progress: Progress = no_progress,
 ) -> Learned:
     """Learn the details that a scene's masks mark, in their context, with CLiC.
@@ -31,6 +33,7 @@ def learn_detail(
         loop: how to optimise; None is the paper's Adam.
         folder: where states, CSV and TensorBoard files go, in a folder of their own for these
             very inputs, so that the same call goes on where it was stopped. None keeps nothing.
+        path_of: where the concept file belongs; it is written before anything is drawn.
         progress: told of every step; may raise to cancel.
 
     Raises:
@@ -51,4 +54,4 @@ def learn_detail(
         looking=lambda words: frame.replace(CONCEPT, " and ".join(words)),
     )
     kept = state_folder(folder, host, recipe.scene, loop, [asdict(config), "clic"])
-    return teach(recipe, loop, shown, kept, progress)
+    return teach(recipe, loop, shown, kept, progress, path_of)

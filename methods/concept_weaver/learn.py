@@ -10,6 +10,7 @@ from ...scenes.scene import ConceptScene
 from ...training.estimate import tell_needs
 from ...training.previews import PreviewConfig, Previews
 from ...training.recipe import LoopConfig
+from ...training.results import PathOf
 from ...training.session import Learned, loop_for, state_folder, teach
 from .bank import BankRecipe
 from .config import BankConfig
@@ -23,6 +24,7 @@ def learn_for_bank(
     loop: LoopConfig | None = None,
     previews: PreviewConfig | None = None,
     folder: Path | None = None,
+    path_of: PathOf | None = None,
     progress: Progress = no_progress,
 ) -> Learned:
     """Learn the concepts of a scene in K and V, to be woven later.
@@ -30,6 +32,7 @@ def learn_for_bank(
     Args:
         folder: where states, CSV and TensorBoard files go, in a folder of their own for these
             very inputs, so that the same call goes on where it was stopped. None keeps nothing.
+        path_of: where the concept file belongs; it is written before anything is drawn.
         progress: told of every step; may raise to cancel.
 
     Raises:
@@ -43,4 +46,4 @@ def learn_for_bank(
     settings = replace(settings, prompts=settings.prompts or recipe.prompts)
     shown = Previews(host, recipe.scene, recipe.handles.vectors, settings)
     kept = state_folder(folder, host, recipe.scene, loop, [asdict(config), "concept_weaver"])
-    return teach(recipe, loop, shown, kept, progress)
+    return teach(recipe, loop, shown, kept, progress, path_of)

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...errors import StorageError
 from ...host.ports import Progress, no_progress
 from ...training.checkpoints import StateFolder
 from ...training.concept import Concept
@@ -20,8 +19,8 @@ from ...training.concept_file import recipe_of
 from ...training.keys import content_key
 from ...training.loop import run, summary
 from ...training.recipe import Events, LoopConfig
-from ...training.reports import write_csv
-from ...training.session import HALF_PRECISION_SCALE
+from ...training.results import PathOf, ResultFile
+from ...training.session import HALF_PRECISION_SCALE, write_losses
 from ...vision.ports import ConceptSpace, Painter, Questions
 from ...viz.overlays import sample_strip
 from .album import Album
@@ -45,6 +44,8 @@ class Invented:
         looks: answers, and what each of them added.
         negatives: words that it left at the end.
         album: vectors and pictures of every look.
+        path: of the concept file, where one was asked for and could be written.
+        trouble: why there is none, for the user.
     """
 
     concept: Concept
@@ -52,6 +53,8 @@ class Invented:
     looks: Sequence[Look]
     negatives: Sequence[str]
     album: Album
+    path: Path | None = None
+    trouble: str = ""
 
     @property
     def samples(self) -> Tensor | None:
@@ -100,6 +103,7 @@ def invent(
     questions: Questions | None = None,
     loop: LoopConfig | None = None,
     folder: Path | None = None,
+    path_of: PathOf | None = None,
     progress: Progress = no_progress,
 ) -> Invented:
     """Invent a member of a category, or mix several, as a new handle.
@@ -111,6 +115,7 @@ def invent(
         loop: how to optimise; None is the official AdamW.
         folder: where states, vectors and pictures go, in a folder of their own for these very
             inputs, so that the same call goes on where it was stopped. None keeps nothing.
+        path_of: where the concept file belongs; it is written before the last gallery is drawn.
         progress: told of every step; may raise to cancel.
 
     Raises:
@@ -122,11 +127,14 @@ def invent(
     notes = kept.notes if kept else {}
     studio = Studio(Album(notes, kept), painter, questions)
     recipe = ConceptLab(space, name, config, studio, notes)
+    result = ResultFile(path_of, kept)
     with _parked_at_the_end(space):
         history = _taught(recipe, loop, kept, progress)
-    more = {"final_negatives": recipe.negatives.words}
-    concept = _concept(recipe, config, history, more)
-    return Invented(concept, history, recipe.negatives.looks, recipe.negatives.words, studio.album)
+        more = {"final_negatives": recipe.negatives.words}
+        concept = _kept(recipe, _concept(recipe, config, history, more), result)
+    negatives = recipe.negatives
+    found = (negatives.looks, negatives.words, studio.album, result.path, result.trouble)
+    return Invented(concept, history, *found)
 
 
 def evolve(
@@ -138,6 +146,7 @@ def evolve(
     painter: Painter | None = None,
     loop: LoopConfig | None = None,
     folder: Path | None = None,
+    path_of: PathOf | None = None,
     progress: Progress = no_progress,
 ) -> Invented:
     """Breed a child of several parents, which are given by pictures, as a new handle.
@@ -151,14 +160,14 @@ def evolve(
     images = {f"parent {i}": parent.images for i, parent in enumerate(parents)}
     kept = _folder_of(folder, space, loop, [*told, painter.name if painter else ""], images)
     notes = kept.notes if kept else {}
-    studio = Studio(Album(notes, kept), painter)
+    studio, result = Studio(Album(notes, kept), painter), ResultFile(path_of, kept)
     with _parked_at_the_end(space):
         recipe = Evolution(space, name, parents, config, studio, notes)
         history = _taught(recipe, loop, kept, progress)
-    weights = shares(config.weights, len(parents)).tolist()
-    tree = lineage_of([p.name for p in parents], weights, [p.history for p in parents])
-    concept = _concept(recipe, config, history, {LINEAGE: tree})
-    return Invented(concept, history, (), (), studio.album)
+        weights = shares(config.weights, len(parents)).tolist()
+        tree = lineage_of([p.name for p in parents], weights, [p.history for p in parents])
+        concept = _kept(recipe, _concept(recipe, config, history, {LINEAGE: tree}), result)
+    return Invented(concept, history, (), (), studio.album, result.path, result.trouble)
 
 
 def _loop_for(space: ConceptSpace, loop: LoopConfig | None, seed: int) -> LoopConfig:
@@ -194,7 +203,7 @@ def _parked_at_the_end(space: ConceptSpace) -> Iterator[None]:
 def _taught(
     recipe: ConceptLab | Evolution, loop: LoopConfig, kept: StateFolder | None, progress: Progress
 ) -> Sequence[Mapping[str, float]]:
-    """Run to the end, or to where nothing new comes; the last moment is kept in the album."""
+    """Run to the end, or to where nothing new comes."""
     rows: list[Mapping[str, float]] = []
     total = recipe.phases()[0].steps
 
@@ -216,19 +225,23 @@ def _taught(
         log.info("<%s> ends at step %d: the answers repeat", recipe.name, recipe.step)
         state = kept.newest() if kept else None
         history = state.history if state else rows
-    with recipe.computing(recipe.phases()[0]):
-        if not recipe.studio.album.has(recipe.step, recipe.space.encoders):
-            recipe.keep()
     if kept:
-        _write_losses(history, kept.folder / "losses.csv")
+        write_losses(history, kept.folder / "losses.csv")
     return history
 
 
-def _write_losses(history: Sequence[Mapping[str, float]], path: Path) -> None:
-    try:
-        write_csv(history, path)
-    except StorageError as error:  # costs the file and not the concept
-        log.warning("%s", error)
+def _kept(recipe: ConceptLab | Evolution, concept: Concept, result: ResultFile) -> Concept:
+    """What was learned, saved first; then the last moment's gallery, and the concept with it."""
+    result.save(concept)
+    album = recipe.studio.album
+    with recipe.computing(recipe.phases()[0]):
+        if not album.has(recipe.step, recipe.space.encoders):
+            recipe.keep()
+    pictures = album.pictures(album.steps[-1])
+    if pictures is not None:
+        concept = replace(concept, thumbnail=pictures[0])
+        result.save(concept)
+    return concept
 
 
 def _concept(
@@ -237,8 +250,7 @@ def _concept(
     history: Sequence[Mapping[str, float]],
     more: Mapping[str, Any],
 ) -> Concept:
-    album, name = recipe.studio.album, recipe.name
-    pictures = album.pictures(album.steps[-1])
+    name = recipe.name
     gallery = config.pictures if isinstance(config, ConceptLabConfig) else config.gallery
     return Concept(
         handles=recipe.handles.to_concept_handles(),
@@ -249,5 +261,4 @@ def _concept(
         prompts=tuple(filled(text, f"<{name}>") for text in gallery),
         words={name: config.first_word},
         history=summary(history),
-        thumbnail=None if pictures is None else pictures[0],
     )

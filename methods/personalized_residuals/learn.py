@@ -15,6 +15,7 @@ from ...scenes.scene import ConceptScene, SceneImage
 from ...training.estimate import tell_needs
 from ...training.previews import PreviewConfig, Previews
 from ...training.recipe import LoopConfig
+from ...training.results import PathOf
 from ...training.session import Learned, loop_for, state_folder, teach
 from ...viz.overlays import attention_overlay
 from .config import PersonalizedResidualsConfig
@@ -48,6 +49,7 @@ def learn_residuals(
     loop: LoopConfig | None = None,
     previews: PreviewConfig | None = None,
     folder: Path | None = None,
+    path_of: PathOf | None = None,
     progress: Progress = no_progress,
 ) -> Learned:
     """Learn one concept with Personalized Residuals.
@@ -59,6 +61,7 @@ def learn_residuals(
         captions: one for each picture, or none.
         folder: where states, CSV and TensorBoard files go, in a folder of their own for these
             very inputs, so that the same call goes on where it was stopped. None keeps nothing.
+        path_of: where the concept file belongs; it is written before anything is drawn.
         progress: told of every step; may raise to cancel.
 
     Raises:
@@ -80,7 +83,7 @@ def learn_residuals(
     settings = [asdict(config), lesson.class_word, list(lesson.captions)]
     kept = state_folder(folder, host, scene, loop, settings)
     shown = LessonPreviews(host, scene, recipe.handles.vectors, _shown(lesson, config, previews))
-    return teach(recipe, loop, shown, kept, progress)
+    return teach(recipe, loop, shown, kept, progress, path_of)
 
 
 def _as_scene(lesson: Lesson) -> ConceptScene:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import comfy.model_management
 import comfy.utils
+import PIL.Image
 import pytest
 import torch
 from executor import Executor, given, node
@@ -248,3 +250,27 @@ def test_a_name_that_is_too_long_is_refused_before_the_first_step(
     assert "bytes" in result.error
     assert not steps
     assert not list(folders.rglob("*\uac00*"))
+
+
+def test_a_full_disk_costs_the_file_and_not_the_concept(
+    executor: Executor, sd1: Graph, folders: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    real = PIL.Image.Image.save
+
+    def save(picture: Any, target: Any, *args: Any, **more: Any) -> None:
+        if isinstance(target, str):  # how the host shows pictures
+            full()
+        real(picture, target, *args, **more)
+
+    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(PIL.Image.Image, "save", save)
+    result = train(executor, sd1, name="full")
+    assert result.error == ""
+    assert result.values["concept"].names == ["my-mug", "my-toy"]
+    assert "NOT SAVED" in result.values["told"]
+    assert "the disk is full" in result.values["told"]
+    assert "Save Concept" in result.values["told"]
+    assert not list(folders.rglob("*.safetensors"))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -81,6 +83,29 @@ def test_ctrl_c_keeps_the_work_and_the_same_command_goes_on(
     assert gone_on.exit_code == 0, gone_on.output
     written = (tmp_path / "concept.safetensors").read_bytes()
     assert written == (learned / "concept.safetensors").read_bytes()
+
+
+def test_a_disk_that_fills_up_costs_no_concept(
+    command: Command, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The concept goes where temporary files go; nothing else of the run is written."""
+    real, rescue = os.fsync, tmp_path / "tmp"
+    rescue.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(rescue))
+
+    def full(handle: int) -> None:
+        if str(rescue) not in os.readlink(f"/proc/self/fd/{handle}"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    arguments = ("train", "-i", pictures / "kitchen.png", *masks_of(pictures), *QUICK)
+    result = command(*arguments, "--preview-every", 1, "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "disk is full" in " ".join(result.output.split())
+    (file,) = rescue.rglob("concept.safetensors")
+    assert str(file) in result.output.replace("\n", "")
+    assert set(load_concept(file).handles) == {"my-swirl", "my-robot"}
 
 
 def test_signal_handlers_are_put_back() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,13 +15,15 @@ import torch
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.methods.break_a_scene import (
     BreakASceneConfig,
+    ClassImages,
     learn_scene,
 )
 from conceptloom.methods.break_a_scene import learn as learn_module
-from conceptloom.training import session
+from conceptloom.training import checkpoints, paths, session
 from conceptloom.training.adapters import Scope
-from conceptloom.training.concept_file import save_concept
+from conceptloom.training.concept_file import load_concept, save_concept
 from conceptloom.training.loop import LoopConfig
+from conceptloom.training.previews import Previews
 
 from ..tiny_models import assert_unchanged, snapshot, tiny_host
 from .break_a_scene_cases import QUICK, SIDE, Cancelled, Reports, config, scene
@@ -87,6 +92,76 @@ def test_a_full_disk_does_not_cost_the_concept(
     for name, vectors in straight.handles.items():
         assert torch.equal(concept.handles[name]["clip_l"], vectors["clip_l"])
     assert caplog.text.count("the disk is full") == 2
+
+
+def full_disk(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_the_concept_is_written_before_anything_is_drawn(
+    host: DiffusersHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    path, settings = tmp_path / "concept.safetensors", config(1, 1)
+    monkeypatch.setattr(Previews, "samples", crash)
+    with pytest.raises(KeyboardInterrupt):
+        learn_scene(host, scene(), settings, **QUICK, path_of=lambda _: path)
+    drawn_never = load_concept(path)
+    monkeypatch.undo()
+    whole = learn_scene(host, scene(), settings, **QUICK, path_of=lambda _: path)
+    assert whole.path == path
+    for name, vectors in whole.concept.handles.items():
+        assert torch.equal(drawn_never.handles[name]["clip_l"], vectors["clip_l"])
+    assert drawn_never.weights.keys() == whole.concept.weights.keys()
+    assert drawn_never.thumbnail is None
+    assert load_concept(path).thumbnail is not None
+
+
+def test_a_concept_that_cannot_be_written_is_handed_on(
+    host: DiffusersHost,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(paths.os, "fsync", full_disk)
+    learned = learn_scene(
+        host, scene(), config(1, 1), **QUICK, path_of=lambda _: tmp_path / "concept.safetensors"
+    )
+    assert learned.path is None
+    assert "disk is full" in learned.trouble
+    assert "in memory only" in caplog.text
+    assert learned.concept.handles.keys() == {"mug", "cat"}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_states_give_way_to_the_concept_on_a_full_disk(
+    host: DiffusersHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the disk held two states and no file more."""
+    states, path = tmp_path / "states", tmp_path / "concept.safetensors"
+    room = [2]
+
+    def take(handle: int) -> None:
+        name = os.readlink(f"/proc/self/fd/{handle}")
+        if not os.path.isdir(name) and len(list(tmp_path.rglob("*.safetensors"))) >= room[0]:
+            full_disk()
+
+    monkeypatch.setattr(paths.os, "fsync", take)
+    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    settings = config(3, 2, scope=Scope.HANDLES)
+    more = {"loop": LoopConfig(save_every=1), "class_images": ClassImages(draw=0)}
+    more["folder"] = states
+    learned = learn_scene(host, scene(), settings, **(QUICK | more), path_of=lambda _: path)
+    assert learned.path == path
+    assert load_concept(path).handles.keys() == {"mug", "cat"}
+    assert [file.name for file in states.rglob("state-*")] == ["state-00000005.safetensors"]
+    room[0] = 1  # not even one state beside the concept
+    path.unlink()
+    learned = learn_scene(host, scene(), settings, **(QUICK | more), path_of=lambda _: path)
+    assert learned.path == path
+    assert list(states.rglob("state-*")) == []
 
 
 def test_what_a_run_leaves_behind(host: DiffusersHost) -> None:
