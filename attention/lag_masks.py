@@ -11,8 +11,9 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from ..scenes.masks import blur
 
 # Float32 numbers at a time: on a CPU what its caches hold (three times as fast as all at once for
 # 64x64 positions), elsewhere 256 MiB.
@@ -78,14 +79,8 @@ def binarised(attention: Tensor, quantile: float = 0.5, softness: float = 0.0) -
 
 def smoothed(attention: Tensor, grid: tuple[int, int], sigma: float) -> Tensor:
     """Attention [P, G, N] blurred by a Gaussian of `sigma` cells of its grid (h, w)."""
-    reach = math.ceil(2 * sigma)
-    offsets = torch.arange(-reach, reach + 1, device=attention.device, dtype=attention.dtype)
-    weights = (-0.5 * (offsets / sigma) ** 2).exp()
-    weights = weights / weights.sum()
-    planes = attention.reshape(-1, 1, *grid)
-    planes = F.pad(planes, (reach,) * 4, mode="replicate")
-    planes = F.conv2d(planes, weights.view(1, 1, 1, -1))
-    return F.conv2d(planes, weights.view(1, 1, -1, 1)).reshape(attention.shape)
+    planes = attention.reshape(-1, *grid)
+    return blur(planes, sigma, math.ceil(2 * sigma)).reshape(attention.shape)
 
 
 def exclusive(masks: Tensor, attention: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..errors import MaskError
 from ..scenes.mask_strength import BARELY, emptiness, full_strength
+from ..scenes.masks import dilate
 
 log = logging.getLogger("conceptloom")
 
@@ -58,7 +59,7 @@ def region_masks(
             of its place to others.
     """
     masks = _checked(dense, names)
-    wide = dilated(masks, dilate_px)
+    wide = dilate(masks, dilate_px)
     contested = (wide > SMALLEST).sum(dim=0) > 1  # where two or more dilated masks lie
     kept = _settled(torch.where(contested, masks, wide), priority)
     found = with_background(kept)
@@ -69,15 +70,6 @@ def region_masks(
                 "priority. Change the order or the priority, or paint the masks apart."
             )
     return found
-
-
-def dilated(masks: Tensor, reach: int) -> Tensor:
-    """[N, H, W] grown by so many pixels to every side; 0 changes nothing."""
-    if reach == 0:
-        return masks
-    side = 2 * reach + 1
-    wide = F.max_pool2d(masks[:, None], (1, side), 1, (0, reach))
-    return F.max_pool2d(wide, (side, 1), 1, (reach, 0))[:, 0]
 
 
 def at_grid(masks: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -13,10 +13,9 @@ from torch import Tensor
 
 from ..errors import ImageError, MaskError
 from ..scenes.mask_strength import BARELY, emptiness, full_strength
+from ..scenes.masks import erode, has_same_aspect, resize_masks
 
 log = logging.getLogger("conceptloom")
-
-SAME_ASPECT = 0.02  # relative difference of the aspects up to which a mask is stretched to fit
 
 
 def picture_masks(masks: Tensor, size_px: tuple[int, int]) -> Tensor:
@@ -42,7 +41,7 @@ def picture_masks(masks: Tensor, size_px: tuple[int, int]) -> Tensor:
     height, width = planes.shape[1:]
     if (height, width) != tuple(size_px):
         check_aspect((height, width), size_px)
-        planes = F.interpolate(planes[:, None], size_px, mode="bilinear", antialias=True)[:, 0]
+        planes = resize_masks(planes, size_px)
     return planes.clamp(0, 1)
 
 
@@ -65,8 +64,7 @@ def check_aspect(mask: tuple[int, int], picture: tuple[int, int], unit: str = ""
     Raises:
         MaskError: they differ in aspect.
     """
-    stretch = (mask[1] / mask[0]) / (picture[1] / picture[0])
-    if abs(stretch - 1) > SAME_ASPECT:
+    if not has_same_aspect(mask, picture):
         raise MaskError(
             f"The mask is {mask[1]}x{mask[0]} but the picture {picture[1]}x{picture[0]}{unit}; "
             "they need the same aspect. Make the mask on this picture, or crop both alike."
@@ -107,12 +105,11 @@ def seam(mask: Tensor, feather_px: int) -> Tensor:
         mask: [H, W], 0..1.
         feather_px: width of the ramp; 0 cuts along the mask.
     """
-    shrunk = mask.float()[None, None]
-    total = shrunk
+    total = shrunk = mask.float()
     for _ in range(feather_px):
-        shrunk = -F.max_pool2d(-shrunk, 3, 1, 1)  # pads with the least, so the border is inside
+        shrunk = erode(shrunk, 1)
         total = total + shrunk
-    return (total / (feather_px + 1))[0, 0]
+    return total / (feather_px + 1)
 
 
 def composited(drawn: Tensor, source: Tensor, mask: Tensor, feather_px: int) -> Tensor:

@@ -15,13 +15,13 @@ from torch import Tensor
 from ..errors import HandleError, ImageError, MaskError
 from ..training.handles import checked_name
 from .mask_strength import emptiness, full_strength
+from .masks import has_same_aspect, resize_masks
 
 log = logging.getLogger("conceptloom")
 
 SMALLEST_PX = 16  # a side below this leaves nothing to learn from
 LARGEST_OVERLAP = 0.95  # of the smaller mask; above it two concepts cannot be told apart
 LARGEST_STRETCH = 0.1  # of a picture's aspect, as a logarithm; above it the user is told
-SAME_ASPECT = 0.02  # relative difference up to which a mask is resized to its picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,14 +184,13 @@ def _fitted_mask(name: str, mask: Tensor, size: tuple[int, int]) -> Tensor:
     height, width = mask.shape
     if (height, width) == size:
         return mask
-    aspect = (width / height) / (size[1] / size[0])
-    if abs(aspect - 1) > SAME_ASPECT:
+    if not has_same_aspect((height, width), size):
         raise MaskError(
             f"The mask of <{name}> is {width}x{height} px but its picture is {size[1]}x{size[0]} "
             "px, another aspect; crop or pad the mask to the picture. (Of the same aspect it would "
             "be resized.)"
         )
-    return F.interpolate(mask[None, None], size, mode="bilinear", antialias=True)[0, 0]
+    return resize_masks(mask[None], size)[0]
 
 
 def _check_overlaps(index: int, masks: Mapping[str, Tensor]) -> None:

@@ -6,13 +6,12 @@ import logging
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import ConfigError, MaskError
 from ..training.checks import require_fraction, require_positive, require_whole
-from .grid_masks import mask_on_grid
 from .mask_strength import emptiness, full_strength
+from .masks import blur, dilate_disc, erode_disc, mask_on_grid
 
 log = logging.getLogger("conceptloom")
 
@@ -77,9 +76,11 @@ def shaped_mask(masks: Tensor, config: SoftMaskConfig) -> Tensor:
         shaped = (shaped > config.threshold).float()
     was_empty = shaped.amax(dim=(1, 2)) == 0
     if config.grow_px:
-        shaped = _grown(shaped, abs(config.grow_px), shrink=config.grow_px < 0)
+        disc = dilate_disc if config.grow_px > 0 else erode_disc
+        shaped = disc(shaped, abs(config.grow_px))
     if config.feather_px:
-        shaped = _feathered(shaped, config.feather_px)
+        reach = max(1, round(FEATHER_REACH * config.feather_px))
+        shaped = blur(shaped, config.feather_px, reach).clamp(0, 1)
     for number, plane in enumerate(shaped):
         if plane.max() == 0:
             why = (
@@ -150,34 +151,3 @@ def weights_on_grid(mask: Tensor, size: tuple[int, int], background_weight: floa
         float(weights[~is_inside].mean()),
         float(is_inside.float().mean()),
     )
-
-
-def _grown(masks: Tensor, radius: int, *, shrink: bool) -> Tensor:
-    """Largest (or smallest) value within a disc, [B, H, W].
-
-    A disc of a radius r holds the rows -r..r, each as long as the circle is there; the largest
-    value of every row's stretch is a one-dimensional pooling, so it costs r and not r * r.
-    """
-    planes = -masks[:, None] if shrink else masks[:, None]
-    padded = F.pad(planes, (radius,) * 4, mode="replicate")
-    height = masks.shape[1]
-    best: Tensor | None = None
-    for row in range(-radius, radius + 1):
-        half = int((radius**2 - row**2) ** 0.5)
-        stretch = padded[:, :, radius + row : radius + row + height]
-        inner = stretch[..., radius - half : stretch.shape[-1] - (radius - half)]
-        pooled = F.max_pool2d(inner, (1, 2 * half + 1), stride=1)
-        best = pooled if best is None else torch.maximum(best, pooled)
-    assert best is not None
-    return -best[:, 0] if shrink else best[:, 0]
-
-
-def _feathered(masks: Tensor, deviation: float) -> Tensor:
-    """Gaussian blur, [B, H, W]; at least one pixel around is looked at."""
-    reach = max(1, round(FEATHER_REACH * deviation))
-    at = torch.arange(-reach, reach + 1, dtype=torch.float32, device=masks.device)
-    kernel = (-0.5 * (at / deviation) ** 2).exp()
-    kernel = kernel / kernel.sum()
-    padded = F.pad(masks[:, None], (reach,) * 4, mode="replicate")
-    across = F.conv2d(padded, kernel[None, None, None, :])
-    return F.conv2d(across, kernel[None, None, :, None])[:, 0].clamp(0, 1)

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..host.prompt_text import HANDLE
+from ..scenes.masks import dilate, erode
 from .colors import INK, PAPER, RGB, as_ink
 
 FINE = 2  # drawn this many times larger, so that edges come out smooth
@@ -150,14 +151,7 @@ def resampled(plane: Tensor, size: tuple[int, int], *, smooth: bool = True) -> T
 def _edge(inside: Tensor, width: float) -> Tensor:
     """Pixels within half of `width` (px of the finished picture) of a mask's border."""
     reach = max(1, round(width * FINE / 2))
-    grown, shrunk = _grown(inside, reach), 1 - _grown(1 - inside, reach)
-    return grown - shrunk
-
-
-def _grown(inside: Tensor, reach: int) -> Tensor:
-    """The largest value within so many pixels to each side; along one axis, then the other."""
-    wide = F.max_pool2d(inside[None, None], (1, 2 * reach + 1), 1, (0, reach))
-    return F.max_pool2d(wide, (2 * reach + 1, 1), 1, (reach, 0))[0, 0]
+    return dilate(inside, reach) - erode(inside, reach)
 
 
 def _fine_size(box: Box) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..scenes.grid_masks import mask_on_grid
+from ..scenes.masks import erode, mask_on_grid
 from ..scenes.scene import ConceptScene, SceneImage
 from .colors import ALARM, INK, QUIET, RGB, RULE, as_ink, blend, concept_colours, contrast
 from .drawing import Box, Canvas, fitted, shortened
@@ -165,7 +165,7 @@ def deepest_point(mask: Tensor) -> tuple[float, float]:
     depth, layer = torch.zeros_like(small), (small >= small.max() / 2).float()
     while layer.any():  # take one cell off all around, at most 32 times
         depth += layer
-        layer = -F.max_pool2d(-F.pad(layer, (1, 1, 1, 1)), 3, 1)
+        layer = erode(layer, 1, beyond=0)
     deepest = (depth == depth.max()).nonzero()[:, 2:].float()
     y, x = deepest[(deepest - deepest.mean(dim=0)).pow(2).sum(dim=1).argmin()]
     return (float(y) + 0.5) / 64, (float(x) + 0.5) / 64

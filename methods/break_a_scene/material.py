@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...attention.levels import grid_at
 from ...host.ports import Host
-from ...scenes.grid_masks import mask_on_grid
+from ...scenes.masks import mask_on_grid
 from ...scenes.scene import ConceptScene, SceneImage
 from .sampling import Sample
 

@@ -22,6 +22,7 @@ from ...attention.maps import AttentionCapture, TokenQuery, normalised_min_max
 from ...errors import HandleError, ImageError, ModelError
 from ...host.ports import HandleVectors, Host, Place, Progress, Prompt, StopForward, no_progress
 from ...samplers.ddim import ddim_timesteps
+from ...scenes.masks import open_mask
 from ...scenes.scene import make_scene
 from ...training.checks import require_fraction, require_whole
 from ...training.concept import Change, Concept, Diff, weight_edits
@@ -207,13 +208,8 @@ def clean(heat: Tensor, image: Tensor, config: ReadConfig) -> Match:
     stretched = torch.where(stretched < config.faint, stretched * config.dimmed, stretched)
     size = (image.shape[0], image.shape[1])
     grown = F.interpolate(stretched[None], size, mode="bicubic").clamp(0, 1)
-    side = round(config.opening * min(size)) // 2 * 2 + 1
-    opened = _largest(-_largest(-grown, side), side)
+    opened = open_mask(grown, round(config.opening * min(size)) // 2)
     return Match((opened[0, 0] >= config.threshold).float(), opened[0, 0])
-
-
-def _largest(planes: Tensor, side: int) -> Tensor:
-    return F.max_pool2d(planes, side, 1, side // 2)
 
 
 def _check_picture(host: Host, image: Tensor) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...errors import MaskError
 from ...host.ports import Host
-from ...scenes.grid_masks import mask_on_grid
+from ...scenes.masks import erode, mask_on_grid
 from ...scenes.scene import ConceptScene, SceneImage
 from ...training.draws import below, happens
 from .config import CLiCConfig, Form
@@ -121,12 +121,7 @@ def _encoded_view(host: Host, view: View, config: CLiCConfig) -> EncodedView:
     masks = {n: mask_on_grid(m, size, "bilinear").to(latent.device) for n, m in shown.items()}
     valid = (mask_on_grid(view.valid, size, "bilinear") > WHOLE).float()
     if config.context_form is Form.OFFICIAL:
-        valid = _without_border(valid)
+        # The outermost cells go (learning.py:229-231); a larger copy keeps them there, here it
+        # loses them too.
+        valid = erode(valid, 1, beyond=0)
     return EncodedView(latent, masks, regions, valid.to(latent.device), view.prefix)
-
-
-def _without_border(valid: Tensor) -> Tensor:
-    """The area without its outermost cells (learning.py:229-231); a larger copy keeps them there,
-    here it loses them too."""
-    padded = torch.nn.functional.pad(valid[None, None], (1, 1, 1, 1))
-    return -torch.nn.functional.max_pool2d(-padded, 3, stride=1)[0, 0]

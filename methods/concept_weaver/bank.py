@@ -14,6 +14,7 @@ from torch import Tensor
 from ...attention.start_token import StartDetached
 from ...host.ports import Host
 from ...scenes.augment import placed_smaller
+from ...scenes.masks import erode
 from ...scenes.scene import ConceptScene
 from ...training.draws import below, drawn_noise, happens
 from ...training.handles import generator_for
@@ -83,7 +84,7 @@ def valid_latents(valid: Tensor, latent: Tensor) -> Tensor:
     """
     grid = latent.shape[-2], latent.shape[-1]
     whole = (F.adaptive_avg_pool2d(valid[None, None], grid) > 0.999).float()
-    shrunk = -F.max_pool2d(F.pad(-whole, (1, 1, 1, 1)), 3, 1)
+    shrunk = erode(whole, 1, beyond=0)
     return shrunk[0] if float(shrunk.max()) else whole[0]
 
 

@@ -15,8 +15,7 @@ from ...attention.injection import Features, InjectionBlocks
 from ...errors import BaseMismatchError, ConfigError, MaskError
 from ...host.ports import Prompt
 from ...samplers.sigmas import SAME_SIGMA
-
-SAME_ASPECT = 0.02  # relative difference up to which a mask is the template's
+from ...scenes.masks import has_same_aspect
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,8 +104,7 @@ def check_template(
             + f": [{template.base}] against [{fingerprint}]. Invert the picture again on this one."
         )
     height, width = template.image.shape[:2]
-    aspect = (mask_size[1] / mask_size[0]) / (width / height)
-    if abs(aspect - 1) > SAME_ASPECT:
+    if not has_same_aspect(mask_size, (height, width)):
         raise MaskError(
             f"The regions are {mask_size[1]}x{mask_size[0]} px but the template is {width}x"
             f"{height} px, another aspect; make the masks from the template's own picture."

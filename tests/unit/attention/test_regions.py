@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from conceptloom.attention.regions import Priority, at_grid, dilated, region_masks, with_background
+from conceptloom.attention.regions import Priority, at_grid, region_masks, with_background
 from conceptloom.errors import MaskError
 
 
@@ -28,7 +28,6 @@ def test_alone_a_mask_is_dilated_and_the_rest_is_background() -> None:
 def test_without_dilation_the_dense_masks_stay() -> None:
     found = region_masks([LEFT, RIGHT], ["one", "two"])
     assert torch.equal(found, torch.stack([LEFT, RIGHT, 1 - LEFT - RIGHT]))
-    assert torch.equal(dilated(LEFT[None], 0), LEFT[None])
 
 
 def test_where_dilated_masks_overlap_the_dense_ones_are_kept() -> None:

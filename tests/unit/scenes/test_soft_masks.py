@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from conceptloom.errors import ConfigError, MaskError
-from conceptloom.scenes.grid_masks import mask_on_grid
+from conceptloom.scenes.masks import mask_on_grid
 from conceptloom.scenes.soft_masks import SoftMaskConfig, shaped_mask, weights_on_grid
 from conceptloom.viz.soft_mask_preview import MOST_MASKS, soft_mask_preview, weights_told
 

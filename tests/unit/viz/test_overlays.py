@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from conceptloom.scenes.grid_masks import mask_on_grid
+from conceptloom.scenes.masks import mask_on_grid
 from conceptloom.scenes.scene import make_scene
 from conceptloom.viz.colors import PAPER, as_ink, concept_colours, contrast, series_colour
 from conceptloom.viz.drawing import Canvas, shortened, text_width, wrapped
