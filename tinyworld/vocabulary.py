@@ -21,6 +21,9 @@ sitting standing lying floating wearing holding under above behind front inside 
 beside between watercolor oil pixel art beautiful colorful shiny dark bright light
 brown cyan teal turquoise magenta violet gold silver heart diamond moon arrow crescent donut
 hexagon blob disc wheel eye mouth petal wing leg arm head window door stripe dot check swirls
+beak boat castle checks container cream ears gate handle lid mushroom roof sail stem tail teapot
+trunk umbrella zigzag zigzags eyes wheels legs spiral sun clover bolt butterfly lighthouse owl
+rocket train ship truck dinosaur cactus building
 """
 PROMPT_WORDS = _TRAINED.split()
 # Words a user may put into a TinyWorld prompt, or initialise a concept with. Not trained.

@@ -25,6 +25,7 @@ from .shapes import (
     paint_background,
     pattern,
 )
+from .vocabulary import PROMPT_WORDS
 
 SIZE = 64  # px, the size the bundled checkpoint was trained at
 SUPERSAMPLE = 2
@@ -161,6 +162,12 @@ def nameless_item(spot: tuple[float, float, float], rng: np.random.Generator) ->
 def _turned(u: Array, v: Array, angle: float) -> tuple[Array, Array]:
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     return cos * u + sin * v, cos * v - sin * u
+
+
+def world_words() -> list[str]:
+    """Every word that a caption of this world can hold."""
+    phrases = " ".join(BACKGROUNDS.values()).split()
+    return sorted({*PROMPT_WORDS, *COLOURS, *SHAPES, *TEXTURES, *phrases})
 
 
 def article(words: str) -> str:

@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .data import open_images
+from ..model import ModelConfig, build_vae
 from .fast import ready_for_training
 from .loop import Budget, Team, train
-from .model import ModelConfig, build_vae
+from .shards import pictures_for_autoencoder
 from .vae_start import LOG_VARIANCE, start_near_linear
 
 log = logging.getLogger("conceptloom")
@@ -22,6 +22,8 @@ log = logging.getLogger("conceptloom")
 EDGE_WEIGHT = 0.4  # pull of the picture's differences, beside L1 + L2
 KL_WEIGHT = 1e-3  # small: latents only have to stay near unit scale
 HELD_OUT = 256  # samples of the last shard, for the figures
+CROP = 64  # px; steps count more than pixels: 27.5 dB after two minutes on crops, 23.2 on wholes
+RATE = 2e-3  # Muon moves the matrices; AdamW alone reaches 2.5 dB less
 
 
 def to_tensor(pictures: NDArray[np.uint8], device: str = "cpu") -> Tensor:
@@ -49,11 +51,11 @@ def vae_loss(vae: nn.Module, x: Tensor, noise: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def psnr(vae: nn.Module, pictures: NDArray[np.uint8]) -> float:
+def psnr(vae: nn.Module, pictures: NDArray[np.uint8], device: str = "cpu") -> float:
     """Reconstruction quality in dB over all pixels of the pictures (peak 255)."""
     error = []
     for start in range(0, len(pictures), 32):
-        x = to_tensor(pictures[start : start + 32])
+        x = to_tensor(pictures[start : start + 32], device)
         y = vae.decode(vae.encode(x).latent_dist.mean).sample.clamp(-1, 1)
         error.append(((y - x) * 127.5).square().mean().item())
     return float(10 * np.log10(255**2 / np.mean(error)))
@@ -64,17 +66,19 @@ def train_vae(
 ) -> None:
     """Train or go on training; the result lies in `workdir`/vae.pt (averaged weights)."""
     torch.manual_seed(seed)
-    shards = open_images(workdir / "data")
+    shards = pictures_for_autoencoder(workdir / "pictures", seed, config.resolution_px)
     vae = build_vae(config)
-    start_near_linear(vae, to_tensor(shards[0][:256]).contiguous())
+    start_near_linear(vae, to_tensor(shards[0][:192]).contiguous())
     ready_for_training(vae.to(team.device), team.bfloat16)
-    side = config.latent_size
+    crop = min(CROP, config.resolution_px)
+    side = crop // config.downscale
 
     def loss_of(step: int) -> Tensor:
         rng = np.random.default_rng((seed, 1, step, team.rank))
         shard = shards[int(rng.integers(len(shards)))]
         picked = np.sort(rng.choice(len(shard) - HELD_OUT, batch, replace=False))
-        pictures = shard[picked]
+        y, x = rng.integers(0, (config.resolution_px - crop) // 8 + 1, 2) * 8
+        pictures = shard[picked, y : y + crop, x : x + crop]
         if rng.random() < 0.5:
             pictures = pictures[:, :, ::-1]
         noise = rng.standard_normal((batch, config.latent_channels, side, side), np.float32)
@@ -84,12 +88,15 @@ def train_vae(
             )
 
     def on_save(modules: nn.ModuleDict, figures: dict[str, Any]) -> None:
-        quality = psnr(vae, shards[-1][-HELD_OUT:])
+        quality = psnr(vae, shards[-1][-HELD_OUT:], team.device)
         figures["psnr"] = round(quality, 2)
         log.info("autoencoder at minute %.1f: %.2f dB", figures["minutes"], quality)
-        torch.save({"vae": vae.state_dict(), "figures": figures}, workdir / "vae.pt")
+        weights = {k: v.float().cpu() for k, v in vae.state_dict().items()}
+        torch.save({"vae": weights, "figures": figures}, workdir / "vae.pt")
 
-    budget = Budget(minutes=minutes, learning_rate=1e-3, save_minutes=2.0)
+    budget = Budget(
+        minutes=minutes, learning_rate=RATE, falling=0.7 * minutes, save_minutes=2.0, muon=True
+    )
     train(
         nn.ModuleDict({"vae": vae}), loss_of, budget, team, workdir / "vae_state.pt", on_save, 0.995
     )

@@ -18,6 +18,8 @@ from .muon import Muon, is_matrix
 
 log = logging.getLogger("conceptloom")
 
+FALLING_DECAY = 0.99  # of the weights' average while the learning rate falls
+
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
@@ -26,7 +28,7 @@ class Budget:
     minutes: float  # of training time, summed over all interrupted runs
     learning_rate: float
     warmup_steps: int = 100
-    flat: float = 0.3  # share of the time before the learning rate starts to fall
+    falling: float = 0.0  # last minutes, over which the learning rate falls to nothing
     weight_decay: float = 0.0
     save_minutes: float = 4.0  # between two saved states
     muon: bool = False  # move matrices with Muon, the rest with AdamW
@@ -43,11 +45,17 @@ class Budget:
             return [adam]
         return [adam, Muon(matrices, lr=0.0, weight_decay=self.weight_decay)]
 
-    def rate(self, step: int, done: float) -> float:
-        """Learning rate at a step, when the share `done` of the time is over."""
-        fall = max(0.0, (done - self.flat) / (1 - self.flat))
-        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, fall)))
-        return self.learning_rate * min(1.0, (step + 1) / self.warmup_steps) * max(cosine, 0.01)
+    def falls(self, minute: float) -> bool:
+        """Whether the learning rate has begun to fall."""
+        return self.falling > 0 and minute >= self.minutes - self.falling
+
+    def rate(self, steps: int, minute: float) -> float:
+        """Learning rate after so many steps of this run, in a minute of all runs together."""
+        warm = min(1.0, (steps + 1) / self.warmup_steps)
+        if not self.falls(minute):
+            return self.learning_rate * warm
+        left = max(0.0, (self.minutes - minute) / self.falling)
+        return self.learning_rate * warm * max(0.01, 0.5 - 0.5 * math.cos(math.pi * left))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +108,9 @@ def train(
     """Train `modules` until the budget is used up, from the saved state if there is one.
 
     The batch of a step depends on the step's number alone, so that a resumed run sees what
-    the uninterrupted one would have seen. `on_save` receives the averaged weights.
+    the uninterrupted one would have seen. `on_save` receives the averaged weights. When the
+    learning rate begins to fall, the state of that moment is kept beside: a run that is given more
+    minutes afterwards goes on from there, as if the rate had never fallen.
 
     Returns:
         figures: steps, minutes, and the loss history [(step, minutes, loss)].
@@ -109,14 +119,16 @@ def train(
     optimizers = budget.optimizers(modules)
     average = [p.detach().clone() for p in parameters]
     figures: dict[str, Any] = {"steps": 0, "minutes": 0.0, "losses": []}
-    if state_path.exists():
-        state = torch.load(state_path, map_location=team.device, weights_only=True)
+    before_fall = state_path.with_suffix(".before_fall.pt")
+    state = _load(state_path, before_fall, budget, team)
+    if state is not None:
         modules.load_state_dict(state["modules"])
         for optimizer, saved_one in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved_one)
         average, figures = state["average"], state["figures"]
         log.info("resuming at step %d, minute %.1f", figures["steps"], figures["minutes"])
     before, first, started = figures["minutes"], figures["steps"], time.monotonic()
+    warm = 0 if state is None else budget.warmup_steps  # a resumed run is warm
     saved, recent = before, []
     while True:
         minutes = team.agree(before + (time.monotonic() - started) / 60)
@@ -130,10 +142,15 @@ def train(
                         on_save(modules, figures)
         if finished:
             return figures
+        if budget.falls(minutes) and "fell_until" not in figures:
+            figures["minutes"] = minutes
+            if team.rank == 0:
+                _save(before_fall, modules, optimizers, average, figures)
+            figures["fell_until"] = budget.minutes
         step = figures["steps"]
         for optimizer in optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = budget.rate(step, minutes / budget.minutes)
+                group["lr"] = budget.rate(step + warm, minutes)
             optimizer.zero_grad(set_to_none=True)
         loss = loss_of(step)
         loss.backward()
@@ -142,6 +159,8 @@ def train(
         for optimizer in optimizers:
             optimizer.step()
         decay = min(ema_decay, (step + 1) / (step + 10))
+        if "fell_until" in figures:  # a fallen rate averages by itself
+            decay = min(decay, FALLING_DECAY)
         torch._foreach_lerp_(average, [p.detach() for p in parameters], 1 - decay)
         figures["steps"] = step + 1
         recent.append(loss.item())
@@ -151,6 +170,16 @@ def train(
             if team.rank == 0:
                 pace = (minutes - before) * 60 / (step + 1 - first)
                 log.info("step %d minute %.1f loss %.5f %.3f s/step", step + 1, minutes, mean, pace)
+
+
+def _load(path: Path, before_fall: Path, budget: Budget, team: Team) -> dict[str, Any] | None:
+    """The saved state to go on from, if there is one."""
+    if not path.exists():
+        return None
+    state = torch.load(path, map_location=team.device, weights_only=True)
+    if state["figures"].get("fell_until", budget.minutes) < budget.minutes:
+        state = torch.load(before_fall, map_location=team.device, weights_only=True)
+    return state
 
 
 def _save(
@@ -195,6 +224,7 @@ def train_in_processes(target: Callable[..., None], processes: int, arguments: t
     On two CPU cores two processes of one thread are a fifth faster than one of two threads.
     """
     if processes == 1:
+        torch.set_num_threads(1)
         target(Team(), *arguments)
         return
     torch.multiprocessing.spawn(

@@ -1,0 +1,1 @@
+"""How TinyWorld is trained: one command that goes on where it stopped, `recipe.train`."""
