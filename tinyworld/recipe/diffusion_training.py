@@ -24,7 +24,6 @@ from .vae_training import to_tensor
 
 log = logging.getLogger("conceptloom")
 
-SPREAD = 0.06  # the autoencoder's posterior standard deviation, see vae_start
 EMA_DECAY = 0.9995  # of the weights that are saved
 ENCODED_AT_ONCE = 50  # pictures
 NO_CAPTION = 0.10  # share of samples without caption, for classifier-free guidance
@@ -162,10 +161,9 @@ class Trainer:
         drawn = self.before + step * size * team.size
         rng = np.random.default_rng((self.task.seed, 2, drawn, team.rank))
         samples = self.shards.batch(drawn, size, rng)
-        mean = samples.pictures.astype(np.float32)
-        clean = mean + SPREAD * rng.standard_normal(mean.shape, np.float32)
-        latent = torch.from_numpy(clean * np.float32(self.config.scaling_factor)).to(device)
-        noise = torch.from_numpy(rng.standard_normal(mean.shape, np.float32)).to(device)
+        clean = samples.pictures.astype(np.float32) * np.float32(self.config.scaling_factor)
+        latent = torch.from_numpy(clean).to(device)
+        noise = torch.from_numpy(rng.standard_normal(clean.shape, np.float32)).to(device)
         part = (np.arange(size) * team.size + team.rank + rng.random(size)) / (size * team.size)
         timestep = torch.from_numpy((part**NOISY * len(self.alphas)).astype(np.int64)).to(device)
         alpha_bar = self.alphas[timestep][:, None, None, None]

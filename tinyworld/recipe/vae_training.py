@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,30 @@ def psnr(vae: nn.Module, pictures: NDArray[np.uint8], device: str = "cpu") -> fl
     return float(10 * np.log10(255**2 / np.mean(error)))
 
 
+@torch.no_grad()
+def even_out(vae: nn.Module, pictures: NDArray[np.uint8], device: str = "cpu") -> None:
+    """Centre the latents' channels and bring their spreads nearer to each other; it decodes alike.
+
+    The first channel comes out of training seven times as wide as the others, and a diffusion
+    model with one scale for all would see the others drown in noise. Each spread becomes its square
+    root. What `quant_conv` does to a channel, `post_quant_conv` undoes: nothing else changes.
+    """
+    latent = torch.cat(
+        [
+            vae.encode(to_tensor(pictures[i : i + 32], device)).latent_dist.mean
+            for i in range(0, len(pictures), 32)
+        ]
+    )
+    centre, gain = latent.mean((0, 2, 3)), latent.std((0, 2, 3)) ** -0.5
+    after, before = vae.quant_conv, vae.post_quant_conv
+    channels = len(gain)
+    after.weight[:channels] *= gain[:, None, None, None]
+    after.bias[:channels] = (after.bias[:channels] - centre) * gain
+    after.bias[channels:] += 2 * gain.log()  # the log variance follows
+    before.bias += before.weight[:, :, 0, 0] @ centre
+    before.weight /= gain[None, :, None, None]
+
+
 def train_vae(
     team: Team, config: ModelConfig, workdir: Path, minutes: float, batch: int, seed: int
 ) -> None:
@@ -91,7 +116,9 @@ def train_vae(
         quality = psnr(vae, shards[-1][-HELD_OUT:], team.device)
         figures["psnr"] = round(quality, 2)
         log.info("autoencoder at minute %.1f: %.2f dB", figures["minutes"], quality)
-        weights = {k: v.float().cpu() for k, v in vae.state_dict().items()}
+        even = copy.deepcopy(vae)
+        even_out(even, shards[0][:HELD_OUT], team.device)
+        weights = {k: v.float().cpu() for k, v in even.state_dict().items()}
         torch.save({"vae": weights, "figures": figures}, workdir / "vae.pt")
 
     budget = Budget(
