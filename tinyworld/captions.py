@@ -27,7 +27,7 @@ PATTERN_NOUNS = {
     "checkered": "checks",
     "zigzag": "zigzags",
 }
-PLURAL_PARTS = ("eyes", "ears")
+PLURAL_PARTS = ("eyes",)
 OBJECT_WORDS = ("object", "thing")  # for what has no name
 SMALL_WORDS = """
 a an and of with photo picture image drawing left right plain the on in at next to background , .

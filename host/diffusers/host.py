@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -75,11 +76,11 @@ class DiffusersHost:
         return compute_dtype(self.unet)
 
     @classmethod
-    def tinyworld(cls) -> DiffusersHost:
-        """The bundled tiny model."""
-        from ...tinyworld.checkpoint import load_tinyworld
+    def tinyworld(cls, path: Path | None = None) -> DiffusersHost:
+        """The bundled tiny model, or another one in its format."""
+        from ...tinyworld.checkpoint import CHECKPOINT, load_tinyworld
 
-        world = load_tinyworld()
+        world = load_tinyworld(path or CHECKPOINT)
         encoder = TextEncoder("clip_l", world.text_encoder, world.tokenizer)
         scheduler = world.scheduler
         return cls(unet=world.unet, vae=world.vae, encoders=[encoder], scheduler=scheduler)

@@ -179,7 +179,7 @@ ANIMALS = (
             "mark": ANY,
         },
         surface="head",
-        spoken={"eyes": "eyes", "ears": "inner"},
+        spoken={"eyes": "eyes"},
         paint=_cat,
     ),
     Kind(

@@ -119,18 +119,18 @@ BUILDINGS = (
         name="castle",
         category="building",
         numbers={
-            "width": (0.72, 0.86),
+            "width": (0.64, 0.76),
             "tower": (0.19, 0.28),
-            "tower_top": (-0.46, -0.3),
+            "tower_top": (-0.44, -0.3),
             "wall_top": (-0.16, 0.02),
-            "roof": (0.3, 0.45),
+            "roof": (0.28, 0.4),
             "teeth": (3, 5),
             "gate": (0.14, 0.24),
         },
         options={
             "tops": ("pointed", "flat"),
             "flag": ("none", "left", "right"),
-            "towers": ("two", "two"),
+            "towers": ("two",),
         },
         rare={"towers": "one"},
         colours={

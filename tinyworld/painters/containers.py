@@ -12,6 +12,8 @@ from .sheet import Sheet, band, both, rounded, union, without
 def _mug(s: Sheet, m: Member) -> None:
     n, o, c = m.numbers, m.options, m.colours
     x, h, w = -0.2, n["height"], n["width"]
+    if o["handle"] == "two":
+        x, w = 0.0, 0.78 * w
     size, thick = n["handle"], n["thickness"]
     body = s.taper(x, -h, h, w * (1 + n["taper"]), w * (1 - n["taper"]), 0.12)
     side = x + w * 0.95

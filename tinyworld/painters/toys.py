@@ -181,7 +181,7 @@ TOYS = (
         options={
             "handle": ("hook", "straight"),
             "hem": ("straight", "scalloped"),
-            "canopy": ("round", "round"),
+            "canopy": ("round", "pointed"),
             "panels": ("one", "two"),
             "trim": ("none", "band"),
         },

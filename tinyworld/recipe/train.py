@@ -44,11 +44,11 @@ DEFAULTS = {
     # The rate stays: a session ends when it must, and the average of the weights is what is saved.
     "cpu": Defaults(
         minutes=150,
-        vae_minutes=12,
+        vae_minutes=18,
         falling=0,
         batch=32,
         learning_rate=1.5e-3,
-        unet_channels=(64, 128),
+        unet_channels=(96, 96),
         unet_layers=1,
         workers=0,
     ),
@@ -85,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
     add("--size", type=int, default=128, help="picture side in px")
     add("--unet-channels", type=int, nargs="+", help="multiples of 32")
     add("--unet-layers", type=int, help="ResNet blocks a level")
-    add("--vae-channels", type=int, nargs="+", default=[16, 32, 64, 96])
+    add("--vae-channels", type=int, nargs="+", default=[32, 32, 64, 96])
     add("--latent-channels", type=int, default=16)
     add("--seed", type=int, default=0)
     add("--start", type=Path, help="checkpoint whose sizes and weights to begin with")

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
 
-from conceptloom.tinyworld.checkpoint import CHECKPOINT, load_tinyworld, load_tokenizer
-from conceptloom.tinyworld.data import MASK_SIDE, item_words, small_masks, world_token_ids
-from conceptloom.tinyworld.diffusion_training import UNKNOWN_ROWS, load_weights
-from conceptloom.tinyworld.fast import record_cross_attention
-from conceptloom.tinyworld.grounding import grounding_loss
+from conceptloom.tinyworld.checkpoint import CHECKPOINT, load_tinyworld, read_checkpoint
 from conceptloom.tinyworld.model import build_text_encoder, build_unet
-from conceptloom.tinyworld.world import random_scene
+from conceptloom.tinyworld.recipe.diffusion_training import load_weights
+from conceptloom.tinyworld.recipe.fast import record_cross_attention
+from conceptloom.tinyworld.recipe.grounding import grounding_loss
 
 WHOLE = torch.ones(1)
 
@@ -54,34 +51,13 @@ def test_a_caption_without_items_costs_nothing() -> None:
     assert float(nothing) == 0
 
 
-def test_words_are_those_of_their_items() -> None:
-    rng, tokenizer = np.random.default_rng(5), load_tokenizer()
-    for _ in range(60):
-        scene = random_scene(rng)
-        item_of = item_words(scene, tokenizer)
-        ids = tokenizer(scene.caption).input_ids
-        for number, item in enumerate(scene.items):
-            spoken = [ids[i] for i in np.flatnonzero(item_of == number + 1)]
-            words = tokenizer.decode(spoken).split()
-            assert words[-1] == (item.shape or item.words)
-            assert set(words) <= {item.colour, item.texture, item.shape, item.words}
-        assert item_of.max() == len(scene.items)
-
-
-def test_small_masks_keep_the_area() -> None:
-    scene = random_scene(np.random.default_rng(2))
-    small = small_masks(scene)[: len(scene.items)] / 255
-    assert small.shape[1:] == (MASK_SIDE, MASK_SIDE)
-    assert small.mean((1, 2)) == pytest.approx(scene.masks.mean((1, 2)), abs=2e-3)
-
-
 def test_training_starts_where_the_checkpoint_stands() -> None:
     world = load_tinyworld()
     unet = build_unet(world.config)
-    text = build_text_encoder(world.config, len(world_token_ids()) + UNKNOWN_ROWS)
-    config, figures = load_weights(unet, text, CHECKPOINT)
+    file = read_checkpoint()
+    text = build_text_encoder(world.config, len(file.token_ids) + file.unknown_rows)
+    config = load_weights(unet, text, CHECKPOINT, file.token_ids)
     assert config == world.config
-    assert figures["samples"] > 0
     latent, context = torch.randn(1, 4, 16, 16), torch.randn(1, 77, config.context_dim)
     maps = record_cross_attention(unet)
     with torch.no_grad():
@@ -95,3 +71,11 @@ def test_training_starts_where_the_checkpoint_stands() -> None:
         for n, v in world.text_encoder.state_dict().items()
         if "layers.0" in n
     )
+
+
+def test_training_refuses_another_vocabulary() -> None:
+    world, file = load_tinyworld(), read_checkpoint()
+    unet = build_unet(world.config)
+    text = build_text_encoder(world.config, len(file.token_ids) + file.unknown_rows)
+    with pytest.raises(ValueError, match=r"tinyworld\.safetensors was trained on .* token rows"):
+        load_weights(unet, text, CHECKPOINT, file.token_ids[:-1])

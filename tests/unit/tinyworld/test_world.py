@@ -6,9 +6,15 @@ import numpy as np
 import pytest
 
 from conceptloom.tinyworld.concepts import CONCEPTS, concept_scene
-from conceptloom.tinyworld.data import world_words
 from conceptloom.tinyworld.shapes import BACKGROUNDS, COLOURS, SHAPES, pattern
-from conceptloom.tinyworld.world import article, place, random_scene, render, vocabulary_item
+from conceptloom.tinyworld.world import (
+    article,
+    place,
+    random_scene,
+    render,
+    vocabulary_item,
+    world_words,
+)
 
 
 def test_same_generator_gives_the_same_scene() -> None:
