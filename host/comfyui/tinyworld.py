@@ -54,6 +54,10 @@ class TinyWorldConfig(comfy.supported_models.SD15):
         )
         self.predicts_velocity = file.config.prediction_type == "v_prediction"
 
+    def inpaint_model(self) -> bool:
+        """The host takes any SD1 with more than four channels for an inpainting model."""
+        return False
+
     def model_type(self, state_dict: dict[str, Tensor], prefix: str = "") -> ModelType:
         return ModelType.V_PREDICTION if self.predicts_velocity else ModelType.EPS
 
