@@ -47,7 +47,7 @@ def report(gates: list[Gate], readings: list[Reading], path: Path, count: int) -
         f"Trained for {training['minutes']} minutes on {training['samples']} samples "
         f"({training['dataset']} different ones), batch {training['batch']}, learning rate "
         f"{training['learning_rate']}; the autoencoder for {training['autoencoder_minutes']} "
-        "minutes before that. `python -m conceptloom.tinyworld.train` repeats it.",
+        "minutes before that.",
         "",
         "![samples](tinyworld_samples.jpg)",
         "",

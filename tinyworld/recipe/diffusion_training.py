@@ -19,7 +19,7 @@ from ..model import ModelConfig, build_scheduler, build_text_encoder, build_unet
 from . import grounding
 from .fast import ready_for_training, record_cross_attention
 from .loop import Budget, Team, train
-from .shards import UNKNOWN_ROWS, Encode, Shards, world_token_ids
+from .shards import SHARD, UNKNOWN_ROWS, Encode, Shards, world_token_ids
 from .vae_training import to_tensor
 
 log = logging.getLogger("conceptloom")
@@ -191,6 +191,7 @@ class Trainer:
             "minutes": round(figures["minutes"] + self.earlier.get("minutes", 0), 1),
             "batch": batch,
             "learning_rate": self.task.learning_rate,
+            "dataset": self.shards.window(self.before + figures["steps"] * batch).stop * SHARD,
             "autoencoder_minutes": round(self.saved["figures"]["minutes"], 1),
             "autoencoder_psnr": self.saved["figures"]["psnr"],
             "losses": figures["losses"][:: max(1, len(figures["losses"]) // 60)],
