@@ -17,7 +17,7 @@ from conceptloom.methods.clic import learn_detail
 from conceptloom.scenes.scene import make_scene
 from conceptloom.training.concept import Concept
 from conceptloom.training.concept_file import load_concept, save_concept
-from conceptloom.training.keys import model_digest
+from conceptloom.training.fingerprints import model_digest
 
 KEPT = Path(__file__).resolve().parent.parent / "runs" / "clic_ornaments"
 

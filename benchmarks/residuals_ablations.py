@@ -37,7 +37,7 @@ from conceptloom.samplers.ddim import sample_ddim, seeded_noise
 from conceptloom.tinyworld.presets import CFG
 from conceptloom.tinyworld.shapes import BACKGROUNDS
 from conceptloom.training.concept import Concept, LowRank, stacked
-from conceptloom.training.keys import model_digest
+from conceptloom.training.fingerprints import model_digest
 
 NAME = "residuals_ablations"
 NUMBERS, RANKS = "numbers", "ranks"  # beside the pictures of a cell

@@ -22,7 +22,7 @@ from conceptloom.tinyworld.concepts import concept_scene
 from conceptloom.tinyworld.presets import CLASS_IMAGES
 from conceptloom.training.concept import Concept
 from conceptloom.training.concept_file import load_concept, save_concept
-from conceptloom.training.keys import content_key
+from conceptloom.training.fingerprints import content_key
 from conceptloom.training.previews import PreviewConfig
 
 FEW = replace(CLASS_IMAGES, draw=12, steps=12)  # drawn anew for every concept that takes them

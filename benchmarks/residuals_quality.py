@@ -43,7 +43,7 @@ from conceptloom.methods.personalized_residuals import Localised, sample_lag
 from conceptloom.samplers.ddim import seeded_noise
 from conceptloom.tinyworld.shapes import BACKGROUNDS
 from conceptloom.training.concept import Concept
-from conceptloom.training.keys import model_digest
+from conceptloom.training.fingerprints import model_digest
 
 NAME = "residuals_quality"
 

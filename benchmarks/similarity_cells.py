@@ -24,7 +24,7 @@ from conceptloom.methods.personalized_residuals import Localised, learn_residual
 from conceptloom.samplers.ddim import sample_ddim, seeded_noise
 from conceptloom.scenes.scene import ConceptScene
 from conceptloom.training.concept import Concept, stacked
-from conceptloom.training.keys import content_key
+from conceptloom.training.fingerprints import content_key
 from conceptloom.training.session import Learned
 
 LAG, LORA = "residuals with LAG", "residuals everywhere"

@@ -33,7 +33,7 @@ from conceptloom.methods.clic import learn_detail
 from conceptloom.samplers.editing import EditConfig, Region, edit_latents
 from conceptloom.samplers.masks import composited
 from conceptloom.training.concept import Stack, stacked
-from conceptloom.training.keys import content_key
+from conceptloom.training.fingerprints import content_key
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

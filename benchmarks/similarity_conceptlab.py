@@ -44,8 +44,8 @@ from similarity_measures import Clip
 from similarity_runs import QUICK_TOLD, add_encoder_options, add_kept_options, write_results
 from torch import Tensor
 
+from conceptloom.training.fingerprints import modules_digest
 from conceptloom.vision.prior_files import load_decoder, load_prior
-from conceptloom.vision.residence import digest_of
 from conceptloom.vision.vqa import load_blip2
 
 
@@ -82,7 +82,7 @@ def networks_of(options: argparse.Namespace, budget: Budget) -> Networks:
 
 def key_of(options: argparse.Namespace, networks: Networks, budget: Budget) -> str:
     """Other networks or another budget have another folder; the rest is in names of files."""
-    decoder = digest_of("decoder", [networks.decoder.unet, networks.decoder.movq])
+    decoder = modules_digest("decoder", [networks.decoder.unet, networks.decoder.movq])
     settings = [options.dtype, networks.prior.digest, decoder, asdict(budget)]
     return short_digest(json.dumps(settings))
 

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.host.ports import Host
-from conceptloom.training.keys import model_digest
-from conceptloom.vision.residence import digest_of
+from conceptloom.training.fingerprints import model_digest, modules_digest
 
 ROOT = Path(__file__).resolve().parent.parent
 CELLS = ROOT / "runs" / "similarity"
@@ -77,7 +76,7 @@ def measures_of(options: argparse.Namespace, device: str) -> Measures:
 
 def checkpoint_digest(host: DiffusersHost) -> str:
     """Tells two checkpoints apart, also two that differ in their VAE alone."""
-    return f"{model_digest(host)} {digest_of('vae', [host.vae])}"
+    return f"{model_digest(host)} {modules_digest('vae', [host.vae])}"
 
 
 def decoded(host: Host, latents: Tensor) -> Tensor:

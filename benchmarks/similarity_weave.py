@@ -53,7 +53,7 @@ from torch import Tensor
 from conceptloom.errors import MaskError
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.scenes.scene import make_scene, resized_scene
-from conceptloom.training.keys import content_key
+from conceptloom.training.fingerprints import content_key
 
 
 def arguments() -> argparse.Namespace:

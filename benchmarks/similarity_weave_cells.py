@@ -28,7 +28,7 @@ from conceptloom.methods.concept_weaver import (
 )
 from conceptloom.samplers.sigmas import ddim_sigmas
 from conceptloom.training.concept import Concept
-from conceptloom.training.keys import content_key
+from conceptloom.training.fingerprints import content_key
 from conceptloom.training.session import Learned
 
 Masks = Mapping[str, Tensor]  # name of a concept -> its region [H, W]

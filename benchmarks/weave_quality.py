@@ -57,7 +57,7 @@ from conceptloom.tinyworld.oracle import likeness, load_oracle
 from conceptloom.tinyworld.planes import iou
 from conceptloom.training.concept import Concept
 from conceptloom.training.concept_file import load_concept, save_concept
-from conceptloom.training.keys import model_digest
+from conceptloom.training.fingerprints import model_digest
 from conceptloom.training.previews import PreviewConfig
 
 NAME = "weave_quality"

@@ -20,7 +20,7 @@ from ..methods.concept_weaver import Mixing, Regions, Template, WeaveConfig, wea
 from ..methods.concept_weaver.features import capture_for, injection_of
 from ..methods.concept_weaver.regions import sources_of
 from ..methods.concept_weaver.template import check_sigmas, check_template
-from ..training.keys import model_digest
+from ..training.fingerprints import model_digest
 from .shared import host_of, shown
 from .sockets import RegionsSocket, TemplateSocket
 from .template import WEAVER, start_latent

@@ -18,7 +18,7 @@ from ..host.ports import Host, Progress
 from ..scenes.scene import ConceptScene
 from .checkpoints import StateFolder
 from .concept import Concept
-from .keys import content_key, model_digest
+from .fingerprints import content_key, model_digest
 from .loop import run
 from .previews import Previews
 from .recipe import Events, LoopConfig, Recipe

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from ..errors import UnsupportedModelError
 from ..host.ports import HandleVectors, Host, Tokens
-from ..training.keys import model_digest
+from ..training.fingerprints import model_digest
 from .ports import PriorSampling
 from .text_side import HostText
 

@@ -21,8 +21,9 @@ from torch.utils.checkpoint import checkpoint
 
 from ..errors import UnsupportedModelError
 from ..host.ports import HandleVectors, Tokens
+from ..training.fingerprints import modules_digest
 from .ports import PriorSampling
-from .residence import Residence, digest_of
+from .residence import Residence
 from .text_side import EncodedText, TextSide
 
 # OpenAI's CLIP, and every encoder that followed it.
@@ -61,7 +62,7 @@ class DiffusionPrior:
         self.text, self.prior, self.scheduler = text, prior, scheduler
         self.vision, self._constraints = vision, constraints
         self.fingerprint, self._residence = fingerprint, residence
-        self.digest = digest_of(fingerprint, residence.modules)
+        self.digest = modules_digest(fingerprint, residence.modules)
         self._fixed: dict[str, EncodedText] = {}
 
     @property

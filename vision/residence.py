@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,8 +10,6 @@ import torch
 
 # Frees so many bytes on a device: other models of the same program are sent away.
 MakeRoom = Callable[[int, torch.device], object]
-
-_SAMPLED, _NUMBERS = 48, 128  # weights that stand for a model, and numbers of each
 
 
 class Residence:
@@ -69,15 +66,3 @@ def fit_for_autograd() -> Iterator[None]:
     """
     with torch.inference_mode(False), torch.no_grad():
         yield
-
-
-def digest_of(told: str, modules: Sequence[Any]) -> str:
-    """Tells two models of one kind apart by a sample of their weights, as 64 hex digits."""
-    digest = hashlib.sha256(told.encode())
-    for module in modules:
-        weights = list(module.named_parameters())
-        for name, weight in weights[:: max(1, len(weights) // _SAMPLED)]:
-            sample = weight.detach().reshape(-1)[:_NUMBERS].float().cpu().contiguous()
-            digest.update(name.encode())
-            digest.update(sample.view(torch.uint8).numpy().data)
-    return digest.hexdigest()

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..training.fingerprints import modules_digest
 from .local_files import check_kind, from_folder
-from .residence import MakeRoom, Residence, digest_of
+from .residence import MakeRoom, Residence
 
 LONGEST_ANSWER = 20  # new tokens, as transformers' own default; a word or two is enough
 PROMPT = "Question: {} Answer:"  # what BLIP-2's language models without instruction tuning expect
@@ -38,7 +39,7 @@ class Blip2:
     ) -> None:
         self._model, self._processor = model, processor
         self._residence = Residence([model], device, make_room)
-        self.name = f"blip2 {digest_of('blip2', [model])[:16]}"
+        self.name = f"blip2 {modules_digest('blip2', [model])[:16]}"
         # Flan-T5 follows a question as it is (coach.py:67); OPT completes a text.
         self._is_instructed = not bool(model.config.use_decoder_only_language_model)
 

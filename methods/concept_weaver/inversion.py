@@ -9,7 +9,7 @@ from ...errors import ImageError
 from ...host.ports import Host, Progress, no_progress
 from ...samplers.inversion import invert, psnr, reconstruct
 from ...samplers.sigmas import checked_sigmas, timestep_at
-from ...training.keys import model_digest
+from ...training.fingerprints import model_digest
 from .config import InversionConfig, Keep
 from .features import blocks_of, kept_steps, size_told, with_features
 from .template import Template

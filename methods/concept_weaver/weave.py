@@ -16,7 +16,7 @@ from ...attention.injection import FeatureInjection, Features
 from ...attention.regions import at_grid
 from ...host.ports import Host, Progress, Prompt, no_progress
 from ...samplers.sigmas import euler_step, guided_noise_at, noise_at
-from ...training.keys import model_digest
+from ...training.fingerprints import model_digest
 from .config import Mixing, WeaveConfig
 from .features import computed_features, injection_of
 from .regions import Regions, sources_of

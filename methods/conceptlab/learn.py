@@ -16,7 +16,7 @@ from ...host.ports import Progress, no_progress
 from ...training.checkpoints import StateFolder
 from ...training.concept import Concept
 from ...training.concept_file import recipe_of
-from ...training.keys import content_key
+from ...training.fingerprints import content_key
 from ...training.loop import run, summary
 from ...training.recipe import Events, LoopConfig
 from ...training.results import PathOf, ResultFile

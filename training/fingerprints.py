@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from typing import Any, cast
 
@@ -14,8 +14,9 @@ from torch import Tensor
 from ..host.ports import Host
 from .tensor_file import as_json
 
-_SAMPLED = 64  # weights that stand for a whole model
-_NUMBERS = 256  # of each of them
+# Weights that stand for a whole model, and numbers of each. States and results are found again by
+# digests made with these.
+_HOST_SAMPLE, _MODULE_SAMPLE = (64, 256), (48, 128)
 
 
 def content_key(model: str, config: Any, tensors: Mapping[str, Tensor | Sequence[Tensor]]) -> str:
@@ -40,10 +41,31 @@ def content_key(model: str, config: Any, tensors: Mapping[str, Tensor | Sequence
 
 def model_digest(host: Host) -> str:
     """Tells two base models apart by a sample of their weights, as 64 hex digits. Quick."""
-    digest = hashlib.sha256(host.fingerprint.encode())
     names = sorted(host.weight_names())
-    for name in names[:: max(1, len(names) // _SAMPLED)]:
-        sample = host.weight(name).reshape(-1)[:_NUMBERS].float().cpu()
-        digest.update(name.encode())
-        digest.update(cast(Any, sample.contiguous().view(torch.uint8).numpy()).data)
+    return _sampled_digest(host.fingerprint, [(names, host.weight)], _HOST_SAMPLE)
+
+
+def modules_digest(title: str, modules: Sequence[torch.nn.Module]) -> str:
+    """The same for networks that are no base model: priors, decoders, question answerers.
+
+    Args:
+        title: what they are; it counts, too.
+    """
+    weights = [dict(module.named_parameters()) for module in modules]
+    return _sampled_digest(title, [(list(of), of.__getitem__) for of in weights], _MODULE_SAMPLE)
+
+
+def _sampled_digest(
+    title: str,
+    parts: Iterable[tuple[Sequence[str], Callable[[str], Tensor]]],
+    sample: tuple[int, int],
+) -> str:
+    """Digest of a title and, of every part, some numbers of some of its weights."""
+    n_weights, n_numbers = sample
+    digest = hashlib.sha256(title.encode())
+    for names, weight in parts:
+        for name in names[:: max(1, len(names) // n_weights)]:
+            numbers = weight(name).detach().reshape(-1)[:n_numbers].float().cpu().contiguous()
+            digest.update(name.encode())
+            digest.update(cast(Any, numbers.view(torch.uint8).numpy()).data)
     return digest.hexdigest()

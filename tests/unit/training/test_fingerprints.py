@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from conceptloom.training.keys import content_key, model_digest
+from conceptloom.training.fingerprints import content_key, model_digest, modules_digest
 
 from .fake_host import FakeHost
 
@@ -43,3 +43,13 @@ def test_two_models_of_one_family_differ() -> None:
     assert model_digest(host) == model_digest(other)
     other.weights["unet.input_blocks.1.1.proj_in.weight"][0, 0] += 1e-3
     assert model_digest(host) != model_digest(other)
+
+
+def test_networks_differ_by_title_and_by_a_weight() -> None:
+    first, second = torch.nn.Linear(3, 2), torch.nn.Linear(2, 2)
+    digest = modules_digest("prior", [first, second])
+    assert modules_digest("prior", [first, second]) == digest
+    assert modules_digest("decoder", [first, second]) != digest
+    with torch.no_grad():
+        second.weight[0, 0] += 1e-3
+    assert modules_digest("prior", [first, second]) != digest
