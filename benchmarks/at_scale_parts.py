@@ -115,7 +115,7 @@ def break_a_scene(
     stages.plan("class images", -(-count // CLASS_ROWS))
     recipe.class_latents = drawn_class_latents(
         task.host,
-        config.prior_prompt,
+        classes.prompt,
         min(count, CLASS_ROWS * task.steps(count)),
         recipe.size_px,
         steps=task.sampling_steps,

@@ -13,7 +13,7 @@ from conceptloom.scenes.scene import ConceptScene, make_scene
 from conceptloom.training.loop import step_generator
 
 NAMES, WORDS = ("first-one", "second-one"), ("mug", "cat")
-PREFIX, PRIOR_PROMPT = BreakASceneConfig().prompt_prefix, BreakASceneConfig().prior_prompt
+PREFIX, PRIOR_PROMPT = BreakASceneConfig().prompt_prefix, BreakASceneConfig().class_images.prompt
 
 
 @dataclass(frozen=True, slots=True)

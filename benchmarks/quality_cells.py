@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 
 from conceptloom.cli.demo.judge import Judge, as_image, mean, word_localisation
 from conceptloom.host.ports import Host
-from conceptloom.methods.break_a_scene import ClassImages, learn_scene
+from conceptloom.methods.break_a_scene import learn_scene
 from conceptloom.samplers.ddim import sample_ddim, seeded_noise
 from conceptloom.scenes.scene import ConceptScene, make_scene, with_background
 from conceptloom.tinyworld.concepts import concept_scene
@@ -44,7 +44,6 @@ def learned_cell(
         host,
         scene,
         config_of(budget, seed, variant),
-        class_images=ClassImages(draw=budget.class_images, steps=20, cfg=3.0),
         previews=NO_PREVIEW,
     )
     stack = stacked([(learned.concept, 1.0)])

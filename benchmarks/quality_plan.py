@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from quality_tables import Measure
 
-from conceptloom.cli.presets import TINYWORLD
 from conceptloom.methods.break_a_scene import BreakASceneConfig
+from conceptloom.methods.break_a_scene.spec import ON_TINYWORLD
 from conceptloom.tinyworld.concepts import concept_scene
 from conceptloom.tinyworld.world import Scene
 from conceptloom.training.adapters import Scope
@@ -124,7 +124,7 @@ SERVES = {
 
 def config_of(budget: Budget, seed: int, variant: str) -> BreakASceneConfig:
     """The settings of a cell."""
-    base = TINYWORLD.config
+    base = ON_TINYWORLD
     whole = replace(
         base,
         token_phase=replace(base.token_phase, steps=budget.token_steps),
@@ -136,6 +136,7 @@ def config_of(budget: Budget, seed: int, variant: str) -> BreakASceneConfig:
         ),
         batch_size=budget.batch_size,
         prior_weight=base.prior_weight if budget.class_images else 0.0,
+        class_images=replace(base.class_images, draw=budget.class_images),
         seed=seed,
     )
     return VARIANTS[variant](whole)

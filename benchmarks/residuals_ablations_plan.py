@@ -10,8 +10,11 @@ from residuals_concepts import Settings
 from residuals_plan import BASE, FULL, LAG, LESSONS, Budget, config_of
 
 from conceptloom.attention.lag import LagConfig, Unconditional
+from conceptloom.methods.break_a_scene import ClassImages
+from conceptloom.methods.break_a_scene.spec import ON_TINYWORLD as BREAK_A_SCENE
+from conceptloom.methods.concept_weaver.spec import ON_TINYWORLD as BANK
 from conceptloom.methods.personalized_residuals import PersonalizedResidualsConfig
-from conceptloom.tinyworld.presets import BANK, BREAK_A_SCENE
+from conceptloom.tinyworld.presets import CFG
 from conceptloom.training.adapters import Scope, Start
 from conceptloom.training.phases import TokenPhase, WeightPhase
 
@@ -92,7 +95,7 @@ def in_the_other_loop(*, prior: bool) -> Change:
             ),
             attention_weight=0.0,
             prior_weight=float(prior),
-            prior_prompt=f"a photo of a {word}",
+            class_images=replace(FEW, prompt=f"a photo of a {word}"),
             prompt_prefix="a photo of a ",
             flip=0.0,
             batch_size=config.batch_size // 2,
@@ -102,6 +105,8 @@ def in_the_other_loop(*, prior: bool) -> Change:
     return change
 
 
+# Class images are drawn again for every concept that takes them.
+FEW = ClassImages(draw=12, steps=12, cfg=CFG)
 OTHER_RANK = 32  # that loop takes no ratio
 RATIOS = {ratio: f"ratio {ratio:g}" for ratio in (0.01, 0.025, 0.05, 0.1, 0.2)}
 DEFAULT, FROZEN, BOTH_RANDOM = "default", "V* frozen", "both factors random"

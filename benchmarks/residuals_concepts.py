@@ -19,13 +19,11 @@ from conceptloom.methods.personalized_residuals import (
 )
 from conceptloom.scenes.scene import make_scene
 from conceptloom.tinyworld.concepts import concept_scene
-from conceptloom.tinyworld.presets import CLASS_IMAGES
 from conceptloom.training.concept import Concept
 from conceptloom.training.concept_file import load_concept, save_concept
 from conceptloom.training.fingerprints import content_key
 from conceptloom.training.previews import PreviewConfig
 
-FEW = replace(CLASS_IMAGES, draw=12, steps=12)  # drawn anew for every concept that takes them
 STORE = ROOT / "runs" / "residuals_concepts"
 Settings = PersonalizedResidualsConfig | BankConfig | BreakASceneConfig
 
@@ -43,8 +41,6 @@ def learned(
     word = LESSONS[name].word if word is None else word
     pictures = pictures_of(name, config.seed, images)
     settings = [name, word, type(config).__name__, asdict(config)]
-    if isinstance(config, BreakASceneConfig):
-        settings.append([FEW.draw, FEW.steps, FEW.cfg])
     key = content_key(model, settings, {"pictures": pictures})
     path = STORE / f"{name}-{config.seed}-{key[:12]}.concept.safetensors"
     if path.is_file():
@@ -72,4 +68,4 @@ def taught(host: Host, pictures: list[Tensor], handle: str, word: str, config: S
     quick = replace(quick, prompts=("a photo of an object",))
     if isinstance(config, BankConfig):
         return learn_for_bank(host, scene, config, previews=quick).concept
-    return learn_scene(host, scene, config, class_images=FEW, previews=quick).concept
+    return learn_scene(host, scene, config, previews=quick).concept

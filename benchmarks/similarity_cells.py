@@ -87,8 +87,7 @@ def learned(host: DiffusersHost, lesson: Lesson, variant: str, budget: Budget) -
         if lesson.method == BREAK_A_SCENE:
             config = CHANGES.get(variant, CHANGES[WHOLE])(budget.break_a_scene)
             return learn_scene(
-                host, scene, config, class_images=budget.class_images,
-                previews=NO_PREVIEW, folder=states, progress=progress,
+                host, scene, config, previews=NO_PREVIEW, folder=states, progress=progress,
             )  # fmt: skip
         images = [picture.image for picture in scene.images if name in picture.masks]
         return learn_residuals(

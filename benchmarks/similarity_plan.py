@@ -108,7 +108,6 @@ class Budget:
     """How much a run learns and draws."""
 
     break_a_scene: BreakASceneConfig
-    class_images: ClassImages
     residuals: PersonalizedResidualsConfig
     prompts: int = 25  # at most
     pictures: int = 4  # of a prompt
@@ -120,7 +119,6 @@ def full_budget(resolution_px: int, seed: int) -> Budget:
     """The official numbers."""
     return Budget(
         break_a_scene=BreakASceneConfig(resolution_px=resolution_px, seed=seed),
-        class_images=ClassImages(),
         residuals=PersonalizedResidualsConfig(resolution_px=resolution_px, seed=seed),
     )
 
@@ -132,9 +130,9 @@ def quick_budget(resolution_px: int, seed: int) -> Budget:
             token_phase=TokenPhase(steps=2),
             weight_phase=WeightPhase(steps=2),
             resolution_px=resolution_px,
+            class_images=ClassImages(draw=1, steps=2),
             seed=seed,
         ),
-        class_images=ClassImages(draw=1, steps=2),
         residuals=PersonalizedResidualsConfig(
             steps=2, batch_size=1, resolution_px=resolution_px, seed=seed
         ),

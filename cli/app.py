@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +21,7 @@ from .invent_command import invent, mix
 from .options import Device, Layout, Model, PictureOut, Precision, PrecisionName
 from .output import writable_folder
 from .residuals_command import train_residuals
-from .train_command import train
+from .train_command import train, train_with_options
 from .transfer_command import transfer
 from .weave_command import weave
 
@@ -29,6 +30,14 @@ WRONG_INPUT, STOPPED = 2, 130  # exit codes; 130 is what a shell gives for Ctrl-
 
 class _Commands(TyperGroup):
     """Says what went wrong in one message; `--debug` shows where."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        if name in LATE:
+            late = typer.Typer(add_completion=False)
+            late.command(name)(LATE[name]())
+            command = typer.main.get_command(late)
+        return name, command, rest
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -46,6 +55,15 @@ class _Commands(TyperGroup):
             raise typer.Exit(STOPPED) from error
 
 
+def _listed(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A stub of a late command, for the list of commands."""
+
+    def stub() -> None: ...
+
+    stub.__doc__ = command.__doc__
+    return stub
+
+
 app = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
@@ -53,7 +71,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("train")(train)
+app.command("train")(_listed(train))
 app.command("invent")(invent)
 app.command("mix")(mix)
 app.command("evolve")(evolve)
@@ -62,6 +80,8 @@ app.command("transfer")(transfer)
 app.command("train-residuals")(train_residuals)
 app.command("weave")(weave)
 app.command("batch")(batch)
+# Commands that are built when they are called: their options come from the methods.
+LATE = {"train": train_with_options}
 
 
 def _tell_version(wanted: bool) -> None:

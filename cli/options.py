@@ -17,16 +17,6 @@ class PrecisionName(str, Enum):
     FP16 = "fp16"
 
 
-class ScopeName(str, Enum):
-    """Short names of `training.adapters.Scope`."""
-
-    HANDLES = "handles"
-    KV = "kv"
-    CROSS = "cross"
-    LOW_RANK = "low-rank"
-    FULL = "full"
-
-
 class PresetName(str, Enum):
     AUTO = "auto"
     OFFICIAL = "official"
@@ -39,23 +29,6 @@ class StartName(str, Enum):
     KAIMING = "kaiming"
     GAUSSIAN = "gaussian"
     BOTH_RANDOM = "both random"
-
-
-class FormName(str, Enum):
-    """Values of `methods.clic.Form`."""
-
-    PAPER = "paper"
-    OFFICIAL = "official"
-
-
-class MethodName(str, Enum):
-    """How `train` learns."""
-
-    BREAK_A_SCENE = "break-a-scene"
-    CLIC = "clic"
-    CLIC_OFFICIAL = "clic-official"
-    CUSTOM_DIFFUSION = "custom-diffusion"
-    CONCEPT_WEAVER = "concept-weaver"
 
 
 Model = Annotated[

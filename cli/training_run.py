@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
-from ..errors import InputError
-from ..host.ports import Host, Progress
-from ..methods.break_a_scene import BreakASceneConfig, learn_scene
-from ..methods.clic import CLiCConfig, learn_detail
-from ..methods.concept_weaver import BankConfig, learn_for_bank
+from ..host.ports import Host
 from ..scenes.scene import ConceptScene
+from ..training.method_spec import RunSettings
 from ..training.paths import LONGEST_PART
 from ..training.session import Learned
 from ..viz.colors import concept_colours
@@ -23,7 +18,6 @@ from ..viz.overlays import sample_strip
 from ..viz.plots import loss_plot
 from ..viz.scene_preview import scene_preview
 from .cancelling import Cancelled, Stopped
-from .presets import Settings
 from .progress import RunProgress
 from .results import STATE, ResultFolder
 
@@ -31,7 +25,7 @@ from .results import STATE, ResultFolder
 def train(
     host: Host,
     scene: ConceptScene,
-    settings: Settings,
+    settings: RunSettings,
     out: Path,
     *,
     class_images: Tensor | None = None,
@@ -49,7 +43,14 @@ def train(
     results = ResultFolder(out)
     try:
         with RunProgress(out / "preview.png") as progress:
-            learned = _learn(host, scene, settings, results, class_images, progress)
+            learned = settings.learn(
+                host,
+                scene,
+                class_images=class_images,
+                folder=out / STATE,
+                path_of=results.path_of,
+                progress=progress,
+            )
     except Cancelled as cancelled:
         raise Stopped(results.stopped_note(cancelled)) from cancelled
     results.check_saved(learned.concept, learned.path, learned.trouble)
@@ -66,33 +67,6 @@ def default_folder(names: Sequence[str]) -> Path:
     if len(joined.encode()) > LONGEST_PART:
         joined = f"{names[0]}-{hashlib.sha256(joined.encode()).hexdigest()[:8]}"
     return Path("runs") / joined
-
-
-def _learn(
-    host: Host,
-    scene: ConceptScene,
-    settings: Settings,
-    results: ResultFolder,
-    class_images: Tensor | None,
-    progress: Progress,
-) -> Learned:
-    """By the method that the settings belong to."""
-    config = settings.config
-    more: dict[str, Any] = {
-        "loop": settings.loop,
-        "previews": settings.previews,
-        "folder": results.out / STATE,
-        "path_of": results.path_of,
-        "progress": progress,
-    }
-    if class_images is not None and not isinstance(config, BreakASceneConfig):
-        raise InputError("This method takes no class images; leave --class-image out.")
-    if isinstance(config, CLiCConfig):
-        return learn_detail(host, scene, config, **more)
-    if isinstance(config, BankConfig):
-        return learn_for_bank(host, scene, config, **more)
-    given = replace(settings.class_images, images=class_images)
-    return learn_scene(host, scene, config, class_images=given, **more)
 
 
 def pictures_of(

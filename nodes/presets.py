@@ -2,78 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
 
 from comfy_api.latest import io
 
-from ..methods.clic import CLiCConfig
-from ..methods.concept_weaver import BankConfig
-from .bank_preset import BANK, bank_knobs
-from .break_a_scene_preset import BREAK_A_SCENE, break_a_scene_knobs
-from .clic_preset import CLIC, clic_knobs, clic_values
-from .settings import Settings
+from ..methods.registry import scene_presets, settings_of_preset
+from ..training.method_spec import RunSettings, run_settings
+from .widgets import widgets_of
 
-PRESETS = {**BREAK_A_SCENE, **CLIC, **BANK}
+# The node has these for all presets together.
+OF_THE_NODE = ("seed", "preview_every", "preview_prompts", "preview_steps", "preview_cfg")
 
 
 def preset_input() -> io.DynamicCombo.Input:
     """The list of presets; each shows the knobs that it has, at its own values."""
+    listed = [(spec, preset) for spec, preset in scene_presets() if preset.title]
     return io.DynamicCombo.Input(
         "preset",
         options=[
-            io.DynamicCombo.Option(name, list(_knobs(preset))) for name, preset in PRESETS.items()
+            io.DynamicCombo.Option(
+                preset.title,
+                list(widgets_of(run_settings(spec, preset), without=OF_THE_NODE, optional=True)),
+            )
+            for spec, preset in listed
         ],
         tooltip="What learns. Choosing one sets the knobs below to its values; change any of them "
-        "afterwards. " + " ".join(f"{name}: {preset.told}." for name, preset in PRESETS.items()),
+        "afterwards. " + " ".join(f"{one.title}: {one.summary}." for _, one in listed),
     )
 
 
-def settings_of(preset: Mapping[str, Any], seed: int, preview_every: int) -> Settings:
-    """What a preset and its knobs ask for; a knob that is not given keeps the preset's value.
+def settings_of(preset: Mapping[str, Any], **of_the_node: Any) -> RunSettings:
+    """What a preset, its knobs and the node's own widgets ask for.
+
+    A knob that is not given keeps the preset's value: ComfyUI gives None for what an API call
+    leaves out.
 
     Raises:
         ConfigError: a knob is out of its range.
     """
-    base = PRESETS[preset["preset"]]
-    # ComfyUI gives None for what an API call leaves out.
-    given = {k: value for k, value in preset.items() if k != "preset" and value is not None}
-    config = base.config
-
-    def of(prefix: str, names: Mapping[str, str]) -> dict[str, Any]:
-        return {n: given.pop(prefix + knob) for n, knob in names.items() if prefix + knob in given}
-
-    tokens = replace(
-        config.token_phase, **of("token_", {"steps": "steps", "learning_rate": "rate"})
-    )
-    weights = replace(
-        config.weight_phase,
-        **of("weight_", {"steps": "steps", "learning_rate": "rate"}),
-        **of("", {"rank": "rank"}),
-    )
-    class_images = replace(
-        base.class_images,
-        **of("prior_", {"draw": "pictures", "steps": "sampling_steps", "cfg": "cfg"}),
-    )
-    loop = replace(
-        base.loop, **of("", {name: name for name in ("clip", "weight_decay", "save_every")})
-    )
-    if isinstance(config, CLiCConfig):
-        given = clic_values(given)
-    config = replace(config, token_phase=tokens, weight_phase=weights, seed=seed, **given)
-    return Settings(
-        config=config,
-        loop=replace(loop, preview_every=preview_every),
-        class_images=class_images,
-        told=base.told,
-    )
-
-
-def _knobs(preset: Settings) -> Iterator[io.Input]:
-    """Widgets of one preset."""
-    if isinstance(preset.config, CLiCConfig):
-        return clic_knobs(preset.config, preset.loop)
-    if isinstance(preset.config, BankConfig):
-        return bank_knobs(preset.config, preset.loop)
-    return break_a_scene_knobs(preset.config, preset)
+    knobs = {name: value for name, value in preset.items() if name != "preset"}
+    return settings_of_preset(preset["preset"]).changed(knobs | of_the_node)

@@ -12,11 +12,13 @@ from comfy_api.latest import io
 from ..training.concept import Concept, LowRank
 from ..training.paths import confined_path, ensure_writable
 from ..training.previews import PreviewConfig
+from ..training.recipe import LoopConfig
 from ..training.results import PathOf
 from ..training.session import Learned
 from ..viz.overlays import sample_strip
 from ..viz.plots import loss_plot
 from .shared import SUFFIX, applied, lines_of, picture, shown
+from .widgets import named_widgets
 
 RUNS = Path("conceptloom", "runs")  # in ComfyUI's output folder
 
@@ -112,38 +114,11 @@ def name_input(default: str) -> io.Input:
 
 def preview_inputs(every: int, when_empty: str) -> list[io.Input]:
     """How often and how previews are drawn; `when_empty` says what no prompt draws."""
-    usual = PreviewConfig()
     return [
-        io.Int.Input(
-            "preview_every",
-            default=every,
-            min=0,
-            max=100_000,
-            tooltip="Steps between previews on the node and in the timeline. 0 draws none while "
-            "learning; few steps show more and take longer.",
-        ),
-        io.String.Input(
-            "preview_prompts",
-            default="",
-            multiline=True,
-            advanced=True,
-            tooltip=f"One prompt per line, drawn at every preview. Empty: {when_empty}",
-        ),
-        io.Int.Input(
-            "preview_steps",
-            default=usual.steps,
-            min=1,
-            max=200,
-            advanced=True,
-            tooltip="Sampling steps of a preview. Few are quick and rough.",
-        ),
-        io.Float.Input(
-            "preview_cfg",
-            default=usual.cfg,
-            min=1.0,
-            max=30.0,
-            step=0.5,
-            advanced=True,
-            tooltip="Guidance of a preview. 1 is none; high is harsh.",
+        *named_widgets(LoopConfig(preview_every=every), "preview_every"),
+        *named_widgets(
+            PreviewConfig(),
+            *("preview_prompts", "preview_steps", "preview_cfg"),
+            preview_prompts=f"One prompt per line, drawn at every preview. Empty: {when_empty}",
         ),
     ]

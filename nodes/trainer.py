@@ -14,7 +14,8 @@ from ..host.comfyui.apply import check_new_handles
 from ..host.comfyui.progress import NodeProgress
 from ..host.ports import Host, Progress
 from ..scenes.scene import ConceptScene
-from ..training.previews import PreviewConfig
+from ..training.common_settings import Seeded
+from ..training.method_spec import RunSettings
 from ..training.session import Learned
 from ..viz.overlays import scores_told
 from .presets import preset_input, settings_of
@@ -24,13 +25,12 @@ from .runs import (
     model_inputs,
     name_input,
     preview_inputs,
-    previews_of,
     run_folder,
     saved_line,
 )
-from .settings import Settings
 from .shared import CATEGORY, host_of
 from .sockets import LearnedConcept, Scene
+from .widgets import named_widgets
 
 
 class CrossAttentionLossTrainer(io.ComfyNode):
@@ -66,14 +66,11 @@ class CrossAttentionLossTrainer(io.ComfyNode):
     @classmethod
     def execute(
         cls, model: Any, clip: Any, vae: Any, scene: ConceptScene, preset: dict[str, Any],
-        name: str, seed: int, preview_every: int, preview_prompts: str, preview_steps: int,
-        preview_cfg: float, prior_images: Tensor | None = None,
+        name: str, prior_images: Tensor | None = None, **of_the_node: Any,
     ) -> io.NodeOutput:  # fmt: skip
         check_new_handles(model, clip, scene.names)
-        settings = settings_of(preset, seed, preview_every)
-        previews = previews_of(preview_prompts, preview_steps, preview_cfg)
-        folder = run_folder(name)
-        run = Run(host_of(model, clip, vae), scene, settings, previews, folder, prior_images)
+        settings, folder = settings_of(preset, **of_the_node), run_folder(name)
+        run = Run(host_of(model, clip, vae), scene, settings, folder, prior_images)
         told, progress = [], NodeProgress(cls.hidden.unique_id)
         learned = run.learn(_keeping_first(progress, told))
         report = report_of(run, learned, told[0] if told else "")
@@ -97,15 +94,7 @@ def _sockets() -> list[io.Input]:
 def _widgets() -> list[io.Input]:
     return [
         name_input("my-scene"),
-        io.Int.Input(
-            "seed",
-            default=0,
-            min=0,
-            max=2**32 - 1,
-            control_after_generate=False,
-            tooltip="Everything random: the same seed and inputs give the same concept, bit for "
-            "bit, on the same machine.",
-        ),
+        *named_widgets(Seeded(), "seed"),
         *preview_inputs(100, "every concept alone, then all of them together."),
     ]
 
@@ -142,8 +131,7 @@ class Run:
 
     host: Host
     scene: ConceptScene
-    settings: Settings
-    previews: PreviewConfig
+    settings: RunSettings
     folder: Path
     prior_images: Tensor | None = None
 
@@ -154,11 +142,10 @@ class Run:
             return self.settings.learn(
                 self.host,
                 copied_scene(self.scene),
-                self.previews,
-                self.folder,
-                concept_file(self.folder),
-                progress,
-                given if given is None else given[..., :3].clone(),
+                class_images=given if given is None else given[..., :3].clone(),
+                folder=self.folder,
+                path_of=concept_file(self.folder),
+                progress=progress,
             )
 
 

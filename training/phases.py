@@ -7,18 +7,42 @@ from typing import cast
 
 from .adapters import Adapters, Scope
 from .checks import require_positive, require_whole
+from .common_settings import LEARNING, rate_setting, steps_setting
 from .handles import HandleParameters
 from .recipe import Phase
+from .setting import setting
 
 TOKENS, WEIGHTS = "handles", "handles + weights"  # what the phases are called
+# Scopes of the second phase, as the command line and batch files call them.
+SCOPES = {
+    "handles": Scope.HANDLES,
+    "kv": Scope.CROSS_ATTENTION_KV,
+    "cross": Scope.CROSS_ATTENTION,
+    "low-rank": Scope.LOW_RANK,
+    "full": Scope.FULL,
+}
+
+
+def _learns_weights(phase: WeightPhase) -> bool:
+    return phase.scope is not Scope.HANDLES
+
+
+def _is_low_rank(phase: WeightPhase) -> bool:
+    return phase.scope is Scope.LOW_RANK
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenPhase:
     """Phase 1: only the handle vectors move (Break-A-Scene, train.py:200-211, 242-253)."""
 
-    steps: int = 400  # optimizer steps
-    learning_rate: float = 5e-4  # AdamW, constant
+    steps: int = steps_setting(
+        400, "Steps of phase 1, in which only the names learn.", name="token_steps"
+    )
+    learning_rate: float = rate_setting(  # AdamW, constant
+        5e-4,
+        "How far the names move in a step. Lower takes longer; too high and they wander off.",
+        name="token_rate",
+    )
 
     def __post_init__(self) -> None:
         require_whole("token_steps", self.steps, least=0)
@@ -29,10 +53,37 @@ class TokenPhase:
 class WeightPhase:
     """Phase 2: the weights of a scope move together with the handles, with a fresh optimizer."""
 
-    steps: int = 400  # optimizer steps
-    learning_rate: float = cast(float, None)  # left out: that of the scope, RATE_OF_SCOPE
-    scope: Scope = Scope.FULL
-    rank: int = 8  # of Scope.LOW_RANK
+    steps: int = steps_setting(
+        400,
+        "Steps of phase 2, in which weights of the model learn too. 0 leaves the model as it is; "
+        "many steps give likeness but forget the rest.",
+        name="weight_steps",
+        applies=_learns_weights,
+    )
+    learning_rate: float = rate_setting(
+        cast(float, None),  # left out: that of the scope, RATE_OF_SCOPE
+        "How far weights move in a step. Too low: no likeness. Too high: everything looks like "
+        "the training picture, or the loss explodes and the run stops at the last good state.",
+        name="weight_rate",
+        applies=_learns_weights,
+    )
+    scope: Scope = setting(
+        Scope.FULL,
+        help="Which weights of the model learn in phase 2. Without weight_rate the scope's own "
+        "rate is taken.",
+        choices=SCOPES,
+        panel=LEARNING,
+        is_widget=False,  # every preset has its own
+    )
+    rank: int = setting(
+        8,
+        help="How much each layer can learn. 1 is a very small file, 64 and more costs memory and "
+        "seldom helps.",
+        minimum=1,
+        maximum=512,
+        panel=LEARNING,
+        applies=_is_low_rank,
+    )
 
     def __post_init__(self) -> None:
         if cast(object, self.learning_rate) is None:

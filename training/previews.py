@@ -17,6 +17,8 @@ from ..samplers.ddim import sample_ddim, seeded_noise
 from ..scenes.scene import ConceptScene, SceneImage
 from ..viz.colors import RGB, concept_colours
 from ..viz.overlays import attention_overlay, sample_strip, stacked
+from .common_settings import LARGEST_SEED, PREVIEWS
+from .setting import setting
 
 log = logging.getLogger("conceptloom")
 
@@ -25,10 +27,44 @@ log = logging.getLogger("conceptloom")
 class PreviewConfig:
     """How the pictures in between are drawn."""
 
-    prompts: tuple[str, ...] = ()  # empty: every handle alone, then all of them together
-    steps: int = 20  # DDIM steps of a preview
-    cfg: float = 7.5
-    seed: int = 1
+    prompts: tuple[str, ...] = setting(
+        (),  # every handle alone, then all of them together
+        name="preview_prompts",
+        option="preview_prompt",
+        help="One prompt per line, drawn at every preview. Empty: every concept alone, then all of "
+        "them together.",
+        is_multiline=True,
+        is_advanced=True,
+        panel=PREVIEWS,
+    )
+    steps: int = setting(  # of DDIM
+        20,
+        name="preview_steps",
+        help="Sampling steps of a preview. Few are quick and rough.",
+        minimum=1,
+        maximum=200,
+        is_advanced=True,
+        panel=PREVIEWS,
+    )
+    cfg: float = setting(
+        7.5,
+        name="preview_cfg",
+        help="Guidance of a preview. 1 is none; high is harsh.",
+        minimum=1.0,
+        maximum=30.0,
+        step=0.5,
+        is_advanced=True,
+        panel=PREVIEWS,
+    )
+    seed: int = setting(
+        1,
+        name="preview_seed",
+        help="Of the noise that previews start from.",
+        minimum=0,
+        maximum=LARGEST_SEED,
+        is_widget=False,
+        panel=PREVIEWS,
+    )
 
 
 def _photo_of(words: Sequence[str]) -> str:

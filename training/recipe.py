@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from ..host.ports import Progress, no_progress
 from .checks import require_positive, require_whole
+from .common_settings import LOOP, PREVIEWS, steps_setting
+from .setting import setting
 
 Losses = Mapping[str, Tensor]  # name of a term -> its weighted value; the total is their sum
 
@@ -95,13 +97,40 @@ class LoopConfig:
 
     seed: int = 0
     accumulation: int = 1  # forward passes an optimizer step
-    clip: float = 1.0  # largest norm of all gradients of a step; 0 does not clip
+    clip: float = setting(  # norm of all gradients of a step together
+        1.0,
+        help="Longest step that gradients may ask for. 0 lets them; small is careful and slow.",
+        minimum=0.0,
+        maximum=100.0,
+        step=0.1,
+        is_advanced=True,
+        panel=LOOP,
+    )
     betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 1e-2
+    weight_decay: float = setting(
+        1e-2,
+        help="How strongly everything learned is drawn back to zero. 0 not at all.",
+        minimum=0.0,
+        maximum=1.0,
+        step=0.001,
+        is_advanced=True,
+        panel=LOOP,
+    )
     epsilon: float = 1e-8
     loss_scale: float = 1.0  # above 1 for half-precision models, so that gradients do not vanish
-    save_every: int = 100  # steps between saved states; 0 saves only at the end or on cancel
-    preview_every: int = 0  # steps between previews; 0 draws none
+    save_every: int = steps_setting(
+        100,
+        "Steps between saved states, from which a crashed run goes on. 0 saves only at the end "
+        "and when you cancel.",
+        is_advanced=True,
+        panel=LOOP,
+    )
+    preview_every: int = steps_setting(
+        0,
+        "Steps between previews on the node and in the timeline. 0 draws none while learning; few "
+        "steps show more and take longer.",
+        panel=PREVIEWS,
+    )
 
     def __post_init__(self) -> None:
         for name in ("clip", "weight_decay"):

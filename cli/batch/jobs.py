@@ -100,7 +100,7 @@ def jobs_of(plan: Plan, root: Path) -> list[Job]:
             continue
         assert row.scene is not None
         settings_from_options(row.settings, plan.model, method=row.method)  # wrong ones stop here
-        spec = {**model, "method": row.method.value, "settings": row.settings}
+        spec = {**model, "method": row.method, "settings": row.settings}
         files = _scene_files(root / row.scene)
         lessons[name] = Job(Kind.LEARN, f"learn {name}", spec, files)
     every = [*lessons.values()]

@@ -32,9 +32,10 @@ from pydantic import (
 )
 
 from ...errors import InputError
+from ...methods.registry import method_options
 from ..drawing import parsed_size
 from ..models import TINYWORLD, Precision
-from ..options import MethodName
+from ..train_settings import BREAK_A_SCENE
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 Value = str | int | float | bool
@@ -49,8 +50,15 @@ class ConceptRow(_Strict):
 
     scene: Path | None = None  # a folder with a scene.json, see `cli.scene_files`
     file: Path | None = None  # a concept file
-    method: MethodName = MethodName.BREAK_A_SCENE
+    method: str = BREAK_A_SCENE
     settings: dict[str, Any] = Field(default_factory=dict)  # options of `conceptloom train`
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, method: str) -> str:
+        if method not in method_options():
+            raise ValueError(f"there is no method {method!r}; one of {', '.join(method_options())}")
+        return method
 
     @model_validator(mode="after")
     def _one_source(self) -> ConceptRow:

@@ -14,7 +14,6 @@ from ...training.paths import write_atomically
 from ..drawing import Drawing, draw, loaded_stack, natural_size, parsed_size
 from ..gallery import save_drawn
 from ..models import TINYWORLD, Precision, open_host
-from ..options import MethodName
 from ..results import CONCEPT
 from ..scene_files import scene_from_folder
 from ..train_settings import settings_from_options
@@ -56,8 +55,7 @@ class PythonWorker:
 
     def _learn(self, spec: Mapping[str, Any], place: Path) -> dict[str, bytes]:
         host = self._opened(spec)
-        method = MethodName(spec["method"])
-        settings = settings_from_options(spec["settings"], spec["model"], method=method)
+        settings = settings_from_options(spec["settings"], spec["model"], method=spec["method"])
         out = place / "learned"  # its state/ outlives a killed worker: the next one goes on
         train(host, scene_from_folder(place / "given"), settings, out)
         there = [name for name in KEPT if (out / name).is_file()]  # pictures only if asked for

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch import Tensor
 from ...attention.reading import read_attention
 from ...host.ports import HandleVectors, Host
 from ...methods.break_a_scene import learn_scene
+from ...methods.registry import settings_of_method
 from ...samplers.ddim import sample_ddim, seeded_noise
 from ...scenes.scene import ConceptScene, make_scene, with_background
 from ...tinyworld.concepts import concept_scene
@@ -22,10 +24,10 @@ from ...tinyworld.world import Scene, article
 from ...training.adapters import Scope
 from ...training.concept import stacked
 from ...training.concept_file import save_concept
+from ...training.method_spec import TINYWORLD, RunSettings
 from ...training.session import Learned
 from ...viz.colors import concept_colours
 from ...viz.overlays import attention_overlay
-from ..presets import Preset, Settings, settings_of
 from .judge import ELSEWHERE_SEED, Judge, Verdict, as_image, word_localisation
 from .story import DemoContext, DemoSample, Figure
 
@@ -37,6 +39,11 @@ LEARNING = {
 }  # fmt: skip
 PREVIEWS = 5  # rows of the timeline
 STATE = "demo-state"  # not the name that trainings use: it is deleted at the end
+
+
+def demo_settings(overrides: Mapping[str, Any]) -> RunSettings:
+    """How the demo learns; `overrides` are named as in `LEARNING`."""
+    return settings_of_method("break-a-scene", TINYWORLD).changed({**LEARNING, **overrides})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +62,7 @@ class DemoConfig:
     seeds: tuple[int, ...] = (1, 2)
     steps: int = 25  # DDIM
     cfg: float = 3.0
-    settings: Settings = field(default_factory=lambda: settings_of(Preset.TINYWORLD, LEARNING))
+    settings: RunSettings = field(default_factory=lambda: demo_settings({}))
 
     @property
     def handles(self) -> list[str]:
@@ -110,7 +117,6 @@ def learn_and_draw(
         scene,
         settings.config,
         loop=replace(settings.loop, preview_every=max(1, total // PREVIEWS)),
-        class_images=settings.class_images,
         previews=settings.previews,
         folder=state,
         progress=context.progress,

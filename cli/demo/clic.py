@@ -11,6 +11,7 @@ from torch import Tensor
 from ...attention.reading import read_attention
 from ...host.ports import HandleVectors
 from ...methods.clic import CLiCConfig, learn_detail
+from ...methods.registry import settings_of_method
 from ...samplers.blended import BlendConfig
 from ...samplers.editing import EditConfig, Region, edit_latents
 from ...samplers.masks import composited
@@ -22,9 +23,9 @@ from ...tinyworld.ornaments import ornament_scene
 from ...tinyworld.world import Scene
 from ...training.concept import stacked
 from ...training.concept_file import save_concept
+from ...training.method_spec import TINYWORLD
 from ...viz.colors import concept_colours
 from ...viz.overlays import attention_overlay
-from ..presets import Method, Preset, settings_of
 from .judge import ELSEWHERE_SEED, as_image, mean
 from .story import DemoContext, DemoSample, Figure, Section, Story, Table
 
@@ -45,7 +46,7 @@ def tell(context: DemoContext) -> Story:
     source, mark = as_image(taught.image), torch.from_numpy(taught.masks[1])
     image, place = as_image(bare.image), torch.from_numpy(bare.masks[1])
     wanted = {"weight_steps": STEPS_OF_WEIGHTS, "object_word": SOURCE, "preview_steps": 1}
-    settings = settings_of(Preset.TINYWORLD, wanted, Method.CLIC)
+    settings = settings_of_method("clic", TINYWORLD).changed(wanted)
     assert isinstance(settings.config, CLiCConfig)
     config = replace(settings.config, seed=context.seed)
     learned = learn_detail(

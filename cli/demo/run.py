@@ -13,9 +13,8 @@ from ..cancelling import Cancelled, Stopped
 from ..console import say
 from ..demo import break_a_scene, clic, conceptlab, residuals, weaver
 from ..models import open_host
-from ..presets import Preset, settings_of
 from ..progress import RunProgress
-from .break_a_scene_run import LEARNING, DemoConfig
+from .break_a_scene_run import DemoConfig, demo_settings
 from .figures import write_figures
 from .page import write_page
 from .story import DemoContext, Story, Teller
@@ -45,7 +44,7 @@ def run_demo(
     """
     overrides = {"token_steps": token_steps, "weight_steps": weight_steps}
     given = {name: value for name, value in overrides.items() if value is not None}
-    config = DemoConfig(settings=settings_of(Preset.TINYWORLD, LEARNING | given | {"seed": seed}))
+    config = DemoConfig(settings=demo_settings(given | {"seed": seed}))
     first: Teller = partial(break_a_scene.tell, config=config)
     threads, began = torch.get_num_threads(), time.monotonic()
     torch.set_num_threads(1)

@@ -21,8 +21,8 @@ a softmax output. Not reproduced: latents use the mean of the VAE posterior and 
 and class images of prior preservation stay latents and do not pass through a JPEG.
 """
 
-from .config import BreakASceneConfig, TokenPhase, WeightPhase
-from .learn import ClassImages, learn_scene
+from .config import BreakASceneConfig, ClassImages, TokenPhase, WeightPhase
+from .learn import learn_scene
 from .recipe import BreakAScene
 
 __all__ = [

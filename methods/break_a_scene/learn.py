@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from torch import Tensor
@@ -23,23 +23,13 @@ from .recipe import BreakAScene
 log = logging.getLogger("conceptloom")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ClassImages:
-    """Pictures for prior preservation: given, or drawn by the base model."""
-
-    images: Tensor | None = None  # [P, H, W, 3], 0..1, at the size of the scene
-    draw: int = 100  # how many to draw when none are given; 0 does without (train.py:150)
-    steps: int = 50
-    cfg: float = 7.5
-
-
 def learn_scene(
     host: Host,
     scene: ConceptScene,
     config: BreakASceneConfig,
     *,
     loop: LoopConfig | None = None,
-    class_images: ClassImages | None = None,
+    class_images: Tensor | None = None,
     previews: PreviewConfig | None = None,
     folder: Path | None = None,
     path_of: PathOf | None = None,
@@ -48,6 +38,8 @@ def learn_scene(
     """Learn the concepts of a scene with Break-A-Scene.
 
     Args:
+        class_images: [P, H, W, 3] of 0..1, at the size of the scene, for prior preservation; None
+            draws them as `config.class_images` says.
         folder: where states, CSV and TensorBoard files go, in a folder of their own for these
             very inputs, so that the same call goes on where it was stopped. None keeps nothing.
         path_of: where the concept file belongs; it is written before anything is drawn.
@@ -58,18 +50,17 @@ def learn_scene(
     """
     loop = loop_for(host, loop, seed=config.seed, accumulation=config.accumulation)
     recipe = BreakAScene(host, scene, config)
-    given = class_images or ClassImages()
-    tell_needs(recipe, _rows(config, given), progress)
-    kept = _kept(folder, recipe, loop, given)
-    recipe.class_latents = _class_latents(recipe, given, kept, progress)
+    tell_needs(recipe, _rows(config, class_images), progress)
+    kept = _kept(folder, recipe, loop, class_images)
+    recipe.class_latents = _class_latents(recipe, class_images, kept, progress)
     settings, level = previews or PreviewConfig(), recipe.sites[0].level
     shown = Previews(host, recipe.scene, recipe.handles.vectors, settings, level)
     return teach(recipe, loop, shown, kept, progress, path_of)
 
 
-def _rows(config: BreakASceneConfig, given: ClassImages) -> int:
+def _rows(config: BreakASceneConfig, class_images: Tensor | None) -> int:
     """Rows of the largest forward pass."""
-    has_prior = _preserves(config) and (given.images is not None or given.draw)
+    has_prior = _preserves(config) and (class_images is not None or config.class_images.draw)
     return config.batch_size * (2 if has_prior else 1)
 
 
@@ -79,30 +70,31 @@ def _preserves(config: BreakASceneConfig) -> bool:
 
 
 def _class_latents(
-    recipe: BreakAScene, given: ClassImages, kept: StateFolder | None, progress: Progress
+    recipe: BreakAScene, given: Tensor | None, kept: StateFolder | None, progress: Progress
 ) -> Tensor | None:
     host, config = recipe.host, recipe.config
     if not _preserves(config):
-        if given.images is not None:
+        if given is not None:
             log.warning(
                 "The class images that came are not used: prior_weight is %g and the second phase "
                 "has %d steps.", config.prior_weight, config.weight_phase.steps,
             )  # fmt: skip
         return None
-    if given.images is not None:
-        return encoded_class_latents(host, given.images, recipe.size_px)
-    if not given.draw:
+    if given is not None:
+        return encoded_class_latents(host, given, recipe.size_px)
+    drawing = config.class_images
+    if not drawing.draw:
         return None
 
     def drawn() -> Tensor:
         return drawn_class_latents(
             host,
-            config.prior_prompt,
-            given.draw,
+            drawing.prompt,
+            drawing.draw,
             recipe.size_px,
             seed=config.seed,
-            steps=given.steps,
-            cfg=given.cfg,
+            steps=drawing.steps,
+            cfg=drawing.cfg,
             progress=progress,
         )
 
@@ -110,9 +102,8 @@ def _class_latents(
 
 
 def _kept(
-    folder: Path | None, recipe: BreakAScene, loop: LoopConfig, given: ClassImages
+    folder: Path | None, recipe: BreakAScene, loop: LoopConfig, class_images: Tensor | None
 ) -> StateFolder | None:
     """The folder of this very run."""
-    settings = [asdict(recipe.config), [given.draw, given.steps, given.cfg]]
-    pictures = {"class images": given.images if given.images is not None else []}
-    return state_folder(folder, recipe.host, recipe.scene, loop, settings, pictures)
+    pictures = {"class images": class_images if class_images is not None else []}
+    return state_folder(folder, recipe.host, recipe.scene, loop, [asdict(recipe.config)], pictures)

@@ -31,8 +31,8 @@ class BreakAScene(SceneRecipe[BreakASceneConfig]):
         config: the settings.
 
     Attributes:
-        class_latents: [P, C, h, w] latents of `config.prior_prompt` for prior preservation, of
-            the scene's latent size; None does without.
+        class_latents: [P, C, h, w] latents of `config.class_images` for prior preservation, of the
+            scene's latent size; None does without.
     """
 
     method = "break_a_scene"
@@ -113,7 +113,7 @@ class BreakAScene(SceneRecipe[BreakASceneConfig]):
     def _class_prompt(self) -> Prompt:
         """Encoded once, unless the text encoder learns too."""
         if self._fixed_class_prompt is None:
-            prompt = self.host.encode_prompt(self.config.prior_prompt)
+            prompt = self.host.encode_prompt(self.config.class_images.prompt)
             if prompt.context.requires_grad:
                 return prompt
             self._fixed_class_prompt = prompt

@@ -9,8 +9,19 @@ from enum import Enum
 from ...errors import ConfigError
 from ...training.adapters import Scope
 from ...training.checks import require_fraction, require_positive, require_whole
+from ...training.common_settings import (
+    accumulation_setting,
+    batch_size_setting,
+    checkpointing_setting,
+    flip_setting,
+    resolution_setting,
+    seed_setting,
+    views_setting,
+    weight_setting,
+)
 from ...training.phases import TokenPhase, WeightPhase
 from ...training.recipe import LoopConfig
+from ...training.setting import setting
 
 CONCEPT, OBJECT = "{concept}", "{object}"  # what stands in prompts for the handle and its bearer
 
@@ -40,6 +51,11 @@ FAR, NEAR = ("a far away ", "very small "), ("zoomed in ", "close up ")  # learn
 class CLiCConfig:
     """The whole recipe."""
 
+    object_word: str = setting(
+        "object",
+        help="What carries the detail in your pictures: chair, bench, ring. A plain word that the "
+        "model knows; the detail learns to stand on other objects beside it.",
+    )
     # Both learn together from the first step on; a phase of the handle alone is ours, off.
     token_phase: TokenPhase = field(default_factory=lambda: TokenPhase(steps=0))
     weight_phase: WeightPhase = field(
@@ -47,26 +63,94 @@ class CLiCConfig:
             steps=500, learning_rate=1e-5, scope=Scope.CROSS_ATTENTION
         )
     )
-    context_weight: float = 1.0  # of l_context; all three weights are the paper's, Sec. 3.1
-    attention_weight: float = 0.5  # lambda_att; 0 captures no maps
-    roi_weight: float = 0.5  # lambda_RoI; 0 saves half of the forward pass
-    background_weight: float = 0.5  # alpha of M_soft; 1 is the plain loss, 0 a hard mask
-    context_form: Form = Form.PAPER  # M_soft inside the square; official: outside, by area
-    roi_form: Form = Form.PAPER  # masked noisy latent; official: blank pixels, loss inside
-    prompt: str = "a {object} with {concept} style"  # P_s (reproduce.sh)
-    object_word: str = "object"  # what carries the concept in the pictures: chair, bench, ...
-    roi_prompts: tuple[str, ...] = ("A photo of {concept}",)  # one of them, by chance
-    attention_level: int = 1  # grid that maps are brought to, 1 = the latents' (learning.py:969)
-    detach_start: bool = True  # no gradient through K and V of the start token
-    brightness: float = 0.5  # factor of the colours, 1 - this to 1 + this (learning.py:166)
-    flip: float = 0.5  # chance of a mirrored picture, masks with it
-    random_scale: bool = False  # also larger and smaller, and the prompt says so; authors: off
-    views: int = 16  # altered copies of each picture, encoded before the first step
-    batch_size: int = 1  # pictures a forward pass, and as many for l_RoI
-    accumulation: int = 1  # forward passes an optimizer step
-    checkpointing: bool = False  # recompute activations: less memory, about a third more time
-    resolution_px: int = 0  # side of the square of the same area; 0 keeps the picture's size
-    seed: int = 0
+    # The three weights are the paper's, Sec. 3.1.
+    context_weight: float = weight_setting(  # of l_context
+        1.0,
+        "How hard the detail is learned where it is, on its object. 0 leaves it out: its shape "
+        "suffers.",
+    )
+    attention_weight: float = weight_setting(  # lambda_att
+        0.5,
+        "How hard the name's attention is pulled onto the mask. 0 does not look at it: faster, "
+        "and the detail spreads over the object.",
+    )
+    roi_weight: float = weight_setting(  # lambda_RoI
+        0.5,
+        "How hard the region alone is learned, cut out of its picture. 0 halves the work of a "
+        "step, and likeness suffers; much above 1 the detail forgets where it belongs.",
+    )
+    background_weight: float = setting(  # alpha of M_soft
+        0.5,
+        help="Weight of what lies around the mask (alpha). 0 does not see it, 1 counts it like "
+        "the detail itself; 0.5 as in the paper learns the detail on its object.",
+        minimum=0.0,
+        maximum=1.0,
+        step=0.05,
+    )
+    prompt: str = setting(  # P_s (reproduce.sh)
+        "a {object} with {concept} style",
+        help="The prompt while learning; {object} and {concept} stand for the two. Use the name "
+        "in prompts like it.",
+        is_advanced=True,
+    )
+    roi_prompts: tuple[str, ...] = setting(
+        ("A photo of {concept}",),
+        help="Prompts for the region alone, one per line, one of them by chance in a step.",
+        option="roi_prompt",
+        is_multiline=True,
+        is_advanced=True,
+    )
+    context_form: Form = setting(
+        Form.PAPER,
+        help="Where paper and authors' code differ. paper: the weight inside the square, mean "
+        "over all; official: by area.",
+        is_advanced=True,
+    )
+    roi_form: Form = setting(
+        Form.PAPER,
+        help="Where paper and authors' code differ. paper: the region of the noisy latents; "
+        "official: on blank pixels, loss inside.",
+        is_advanced=True,
+    )
+    attention_level: int = setting(  # learning.py:969
+        1,
+        help="Where attention is compared with the mask: latents made this many times smaller. 1 "
+        "is finest, as in the authors' code; 8 is too coarse for a detail.",
+        choices={str(level): level for level in (1, 2, 4, 8)},
+        is_advanced=True,
+    )
+    detach_start: bool = setting(  # no gradient through K and V of the start token
+        True,
+        help="On: what every prompt begins with teaches the model nothing, so other prompts keep "
+        "their pictures. Off: it learns along.",
+        is_advanced=True,
+    )
+    brightness: float = setting(  # learning.py:166
+        0.5,
+        help="Pictures are made this much darker or brighter while learning. 0 leaves them as "
+        "they are; 0.5 is half to one and a half times as bright. 0 where the colour matters.",
+        minimum=0.0,
+        maximum=1.0,
+        step=0.05,
+        is_advanced=True,
+    )
+    random_scale: bool = setting(
+        False,
+        help="On: pictures also come smaller and larger, and the prompt says so. Off as in the "
+        "authors' runs.",
+        is_advanced=True,
+    )
+    views: int = views_setting(
+        16,
+        "How many altered copies of each picture are made before the first step. 1 is one "
+        "brightness; many vary more and take a little longer to start.",
+    )
+    resolution_px: int = resolution_setting()
+    checkpointing: bool = checkpointing_setting()
+    batch_size: int = batch_size_setting()  # and as many for l_RoI
+    accumulation: int = accumulation_setting()
+    flip: float = flip_setting(0.5)
+    seed: int = seed_setting()
 
     def __post_init__(self) -> None:
         for name in ("context_weight", "attention_weight", "roi_weight"):

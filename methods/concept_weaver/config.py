@@ -16,7 +16,17 @@ from ...samplers.inversion import REFINEMENTS
 from ...scenes.augment import SMALLEST
 from ...training.adapters import Scope
 from ...training.checks import require_fraction, require_positive, require_whole
+from ...training.common_settings import (
+    accumulation_setting,
+    batch_size_setting,
+    checkpointing_setting,
+    flip_setting,
+    resolution_setting,
+    seed_setting,
+    views_setting,
+)
 from ...training.phases import TokenPhase, WeightPhase
+from ...training.setting import setting
 
 
 class Mixing(str, Enum):
@@ -48,16 +58,32 @@ class BankConfig:
             steps=500, learning_rate=1e-5, scope=Scope.CROSS_ATTENTION_KV
         )
     )
-    # Of the random sizes; 1 leaves pictures as they are. A third, as a widget can hold it.
-    smallest: float = round(SMALLEST, 3)
-    views: int = 16  # copies of each picture, placed and encoded before the first step; ours
-    prompt: str = f"photo of a {HANDLE} {WORD}"  # TweedieMix's; the word may be empty
-    flip: float = 0.0  # chance of a mirrored copy; half of them in Custom Diffusion (hflip)
-    batch_size: int = 1  # pictures a forward pass
-    accumulation: int = 1  # forward passes an optimizer step
-    checkpointing: bool = False  # recompute activations: less memory, about a third more time
-    resolution_px: int = 0  # side of the square of the same area; 0 keeps the picture's size
-    seed: int = 0
+    smallest: float = setting(
+        round(SMALLEST, 3),  # a third, as a widget can hold it
+        help="Pictures come at random sizes down to this share of their side, at random places on "
+        "grey. 1 shows them as they are: the concept then fits regions of its own size only.",
+        minimum=0.05,
+        maximum=1.0,
+        step=0.001,
+        rounding=0.001,
+    )
+    prompt: str = setting(  # TweedieMix's; the word may be empty
+        f"photo of a {HANDLE} {WORD}",
+        help="The prompt while learning; {handle} and {word} stand for the name and the word that "
+        "it starts from. Regions calls the concept the same way.",
+        is_advanced=True,
+    )
+    views: int = views_setting(  # ours
+        16,
+        "How many copies of each picture are placed before the first step. 1 is one size and "
+        "place; many vary more and take a little longer to start.",
+    )
+    resolution_px: int = resolution_setting()
+    checkpointing: bool = checkpointing_setting()
+    batch_size: int = batch_size_setting()
+    accumulation: int = accumulation_setting()
+    flip: float = flip_setting(0.0)  # half of them in Custom Diffusion (hflip)
+    seed: int = seed_setting()
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "accumulation", "views"):

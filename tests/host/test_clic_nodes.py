@@ -136,7 +136,7 @@ def test_cancelling_keeps_the_work_and_queueing_again_goes_on(
 BAD = {
     "an empty mask": ({"mask": MASK * 0}, "MaskError", "Every mask of picture 1 is empty"),
     "another size": ({"mask": MASK[:, : SIDE // 2]}, "MaskError", "another aspect"),
-    "pictures to be held to": ({"prior": True}, "ImageError", "disconnect prior_images"),
+    "pictures to be held to": ({"prior": True}, "ImageError", "leave them out (prior_images"),
     "no place for the name": (
         {"preset__prompt": "a chair"}, "ConfigError", "a text that holds {concept}"
     ),

@@ -249,8 +249,8 @@ def test_presets_give_back_what_their_widgets_show():
     preset = next(given for given in schema.inputs if given.id == "preset")
     for option in preset.options:
         shown = {knob.id: knob.default for knob in option.inputs}
-        whole = module.settings_of({"preset": option.key, **shown}, 3, 50)
-        assert whole == module.settings_of({"preset": option.key}, 3, 50)
+        whole = module.settings_of({"preset": option.key, **shown}, seed=3, preview_every=50)
+        assert whole == module.settings_of({"preset": option.key}, seed=3, preview_every=50)
         assert whole.config.seed == 3
         assert whole.loop.preview_every == 50
 
@@ -276,7 +276,7 @@ def test_prompts_that_a_node_encodes_are_dynamic_and_no_other_text(node_id: str)
 def test_the_official_preset_is_the_official_recipe():
     module = sys.modules[pack_nodes()["ConceptLoomCrossAttentionLossTrainer"].__module__]
     for preset in ("Break-A-Scene", "CLiC", "Concept Weaver"):
-        config = module.settings_of({"preset": preset}, 0, 0).config
+        config = module.settings_of({"preset": preset}, seed=0, preview_every=0).config
         assert config == type(config)()
 
 

@@ -37,8 +37,7 @@ def host() -> Host:
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Concepts of these tests alone, and a single class picture of one step."""
     monkeypatch.setattr(residuals_concepts, "STORE", tmp_path / "concepts")
-    few = replace(residuals_concepts.FEW, draw=1, steps=1)
-    monkeypatch.setattr(residuals_concepts, "FEW", few)
+    monkeypatch.setattr(plan, "FEW", replace(plan.FEW, draw=1, steps=1))
     return tmp_path / "concepts"
 
 

@@ -11,18 +11,17 @@ import torch
 
 from conceptloom.cli.cancelling import Cancelled
 from conceptloom.cli.demo import run
-from conceptloom.cli.demo.break_a_scene_run import DemoConfig
+from conceptloom.cli.demo.break_a_scene_run import DemoConfig, demo_settings
 from conceptloom.cli.demo.figures import write_figures
 from conceptloom.cli.demo.page import page_of
 from conceptloom.cli.demo.story import DemoContext, DemoSample, Figure, Section, Story, Table
-from conceptloom.cli.presets import Preset, settings_of
 from conceptloom.training.adapters import Scope
 
 from .quick import Command
 
 TINY = {
-    "token_steps": 1, "weight_steps": 1, "batch_size": 1, "class_draw": 1, "class_steps": 1,
-    "preview_steps": 1, "scope": Scope.CROSS_ATTENTION_KV,
+    "token_steps": 1, "weight_steps": 1, "batch_size": 1, "prior_pictures": 1,
+    "prior_sampling_steps": 1, "preview_steps": 1, "scope": Scope.CROSS_ATTENTION_KV,
 }  # fmt: skip
 ALONE = {"area", "base", "br", "col", "hr", "img", "input", "link", "meta", "source", "wbr"}
 
@@ -57,7 +56,7 @@ class Reader(HTMLParser):
 @pytest.fixture(autouse=True)
 def short_story(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def small(*, settings: object) -> DemoConfig:
-        quick = settings_of(Preset.TINYWORLD, TINY)
+        quick = demo_settings(TINY)
         return DemoConfig(
             settings=quick, steps=1, seeds=(1,), alone_on=("black",), together_on=("sky",)
         )

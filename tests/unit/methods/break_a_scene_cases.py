@@ -22,7 +22,6 @@ from ..tiny_models import noise
 
 SIDE = 32  # px; 16 latents
 QUICK: dict[str, Any] = {
-    "class_images": ClassImages(draw=2, steps=1),
     "previews": PreviewConfig(steps=1, cfg=1.0),
 }
 
@@ -48,7 +47,9 @@ def scene(pictures: int = 1) -> ConceptScene:
 def config(tokens: int = 1, weights: int = 1, **more: Any) -> BreakASceneConfig:
     phase: dict[str, Any] = {"scope": Scope.CROSS_ATTENTION_KV}
     phase |= {name: more.pop(name) for name in ("scope", "rank") if name in more}
-    given: dict[str, Any] = {"resolution_px": 0, "attention_level": 2} | more
+    quick = ClassImages(draw=2, steps=1)
+    usual = {"resolution_px": 0, "attention_level": 2, "class_images": quick}
+    given: dict[str, Any] = usual | more
     return BreakASceneConfig(
         token_phase=TokenPhase(steps=tokens, learning_rate=1e-2),
         weight_phase=WeightPhase(steps=weights, learning_rate=1e-3, **phase),

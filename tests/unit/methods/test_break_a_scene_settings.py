@@ -37,7 +37,7 @@ CHANGED: dict[str, Any] = {
     "attention_weight": 1.0,
     "attention_level": 1,
     "prior_weight": 3.0,
-    "prior_prompt": "a forest of tall trees",
+    "class_images": ClassImages(draw=2, steps=1, prompt="a forest of tall trees"),
     "masked_loss": False,
     "union_sampling": False,
     "prompt_prefix": "a drawing of ",
@@ -78,21 +78,23 @@ def test_every_setting_has_its_own_states(
 ) -> None:
     monkeypatch.setattr(session, "model_digest", lambda host: "the same")
 
-    def folder(settings: BreakASceneConfig, given: ClassImages, loop: LoopConfig) -> Path:
+    def folder(settings: BreakASceneConfig, loop: LoopConfig, given: Tensor | None = None) -> Path:
         learner = BreakAScene(host, scene(), settings)
         kept = learn_module._kept(tmp_path, learner, loop, given)
         assert kept is not None
         return kept.folder
 
-    base, images, loop = config(), ClassImages(draw=2), LoopConfig()
-    found = [folder(base, images, loop)]
-    found += [folder(replace(base, **{n: v}), images, loop) for n, v in CHANGED.items()]
-    drawn = [{"draw": 3}, {"steps": 7}, {"cfg": 2.0}, {"images": torch.rand(1, 32, 32, 3)}]
-    found += [folder(base, replace(images, **change), loop) for change in drawn]
-    found += [folder(base, images, replace(loop, clip=0.5))]
+    base, loop = config(), LoopConfig()
+    found = [folder(base, loop)]
+    found += [folder(replace(base, **{n: v}), loop) for n, v in CHANGED.items()]
+    drawn: list[dict[str, Any]] = [{"draw": 3}, {"steps": 7}, {"cfg": 2.0}]
+    images = [replace(base.class_images, **change) for change in drawn]
+    found += [folder(replace(base, class_images=one), loop) for one in images]
+    found += [folder(base, loop, torch.rand(1, 32, 32, 3))]
+    found += [folder(base, replace(loop, clip=0.5))]
     assert len(set(found)) == len(found)
     # how often somebody looks changes nothing
-    assert folder(base, images, replace(loop, save_every=7, preview_every=3)) == found[0]
+    assert folder(base, replace(loop, save_every=7, preview_every=3)) == found[0]
 
 
 BAD_SETTINGS = [
@@ -131,7 +133,7 @@ def test_a_level_that_the_model_lacks_is_told(host: DiffusersHost) -> None:
 
 
 def test_class_images_of_another_size_are_told(host: DiffusersHost) -> None:
-    given = ClassImages(images=torch.rand(1, 16, 16, 3))
+    given = torch.rand(1, 16, 16, 3)
     before = snapshot(host)
     with pytest.raises(ImageError, match="are 16x16 px but the scene is learned at 32x32 px"):
         learn_scene(host, scene(), config(), class_images=given)
@@ -139,19 +141,19 @@ def test_class_images_of_another_size_are_told(host: DiffusersHost) -> None:
 
 
 def test_class_images_that_are_given_are_used(host: DiffusersHost) -> None:
-    given = ClassImages(images=torch.rand(1, SIDE, SIDE, 3))
+    given = torch.rand(1, SIDE, SIDE, 3)
     learner = BreakAScene(host, scene(), config())
     found = learn_module._class_latents(learner, given, None, lambda *_: None)
     assert found is not None
-    assert torch.equal(found, host.encode_image(given.images))  # type: ignore[arg-type]
-    none = learn_module._class_latents(learner, ClassImages(draw=0), None, lambda *_: None)
-    assert none is None
+    assert torch.equal(found, host.encode_image(given))
+    without = BreakAScene(host, scene(), config(class_images=ClassImages(draw=0)))
+    assert learn_module._class_latents(without, None, None, lambda *_: None) is None
 
 
 def test_class_images_that_nothing_needs_are_told(
     host: DiffusersHost, caplog: pytest.LogCaptureFixture
 ) -> None:
-    given = ClassImages(images=torch.rand(1, SIDE, SIDE, 3))
+    given = torch.rand(1, SIDE, SIDE, 3)
     for settings in (config(1, 1, prior_weight=0.0), config(1, 0)):
         learner = BreakAScene(host, scene(), settings)
         assert learn_module._class_latents(learner, given, None, lambda *_: None) is None

@@ -26,7 +26,7 @@ def test_break_a_scene() -> None:
     assert (tokens.steps, tokens.learning_rate) == (400, 5e-4)  # :200-253
     assert (weights.steps, weights.learning_rate, weights.scope) == (400, 2e-6, Scope.FULL)
     assert (config.attention_weight, config.flip, config.batch_size) == (0.01, 0.5, 1)  # :403, :475
-    assert (config.prior_weight, config.prior_prompt) == (1.0, "a photo at the beach")  # :128-153
+    assert (config.prior_weight, pictures.prompt) == (1.0, "a photo at the beach")  # :128-153
     assert (pictures.draw, pictures.steps, pictures.cfg) == (100, 50, 7.5)
     assert config.prompt_prefix == "a photo of "  # :531
     assert (loop.betas, loop.weight_decay) == ((0.9, 0.999), 1e-2)  # :300-323

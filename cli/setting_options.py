@@ -1,0 +1,114 @@
+"""Command-line options, made of the settings that configs declare.
+
+Methods import torch, so a command with such options is built when it is called; the list of
+commands shows a stub of it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import Enum
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import ConfigError
+from ..training.common_settings import LEARNING
+from ..training.method_spec import RunSettings
+from ..training.setting import BoundSetting, settings_in
+
+Place = tuple[str, BoundSetting]  # title of a method, and a setting of it
+
+
+def with_options(
+    function: Callable[..., Any], runs: Sequence[RunSettings], *more: inspect.Parameter
+) -> Callable[..., Any]:
+    """A function that takes `**settings`, with an option for every setting of some methods.
+
+    Args:
+        more: parameters of the function whose choices are known only now.
+    """
+    signature = inspect.signature(function, eval_str=True)
+    late = {p.name: p for p in more}
+    own = [late.get(p.name, p) for p in signature.parameters.values() if p.kind != p.VAR_KEYWORD]
+    every = [p.replace(kind=p.KEYWORD_ONLY) for p in (*own, *_options(runs))]
+
+    def command(**given: Any) -> None:
+        function(**given)
+
+    command.__name__, command.__doc__ = function.__name__, function.__doc__
+    command.__annotations__ = {p.name: p.annotation for p in every}
+    command.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
+    return command
+
+
+def option(name: str, kind: Any, help: str, panel: str | None = None, default: Any = None) -> Any:
+    """One keyword parameter as Typer reads it."""
+    told = typer.Option(help=help, rich_help_panel=panel, show_default=default is not None)
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, told]
+    )
+
+
+def names_of(words: Iterable[str]) -> Any:
+    """A choice of words as Typer takes it."""
+    return Enum("Words", {word: word for word in words}, type=str)
+
+
+def changed_by_options(run: RunSettings, options: Mapping[str, Any]) -> RunSettings:
+    """Settings with what options say; None and an empty list leave one as it is.
+
+    Args:
+        options: by the names of options, with _ for -, or of settings.
+
+    Raises:
+        ConfigError: a value makes no sense, or the method has no such setting.
+    """
+    declared = list(settings_in(run))
+    names = {one.name: one.name for one in declared} | {one.option: one.name for one in declared}
+    given: dict[str, Any] = {}
+    for option_name, value in options.items():
+        value = value.value if isinstance(value, Enum) and isinstance(value, str) else value
+        if value is None or value == []:
+            continue
+        if option_name not in names:
+            raise ConfigError("setting", option_name, f"one that {run.spec.title} has")
+        given[names[option_name]] = value
+    return run.changed(given)
+
+
+def _options(runs: Sequence[RunSettings]) -> list[inspect.Parameter]:
+    """Every setting once, those that several methods share before those of one."""
+    places: dict[str, list[Place]] = {}
+    for run in runs:
+        for one in settings_in(run):
+            places.setdefault(one.option, []).append((run.spec.title, one))
+    made = [_option_of(name, found, alone=len(runs) == 1) for name, found in places.items()]
+    return [parameter for _, parameter in sorted(made, key=lambda pair: pair[0])]
+
+
+def _option_of(
+    name: str, places: Sequence[Place], *, alone: bool
+) -> tuple[bool, inspect.Parameter]:
+    """Whether a setting is of one method among several, and its option."""
+    title, first = places[0]
+    is_own = len(places) == 1 and not alone and not first.declared.panel
+    panel = title if is_own else first.declared.panel or LEARNING
+    return is_own, option(name, _kind(first) | None, _help(places), panel)
+
+
+def _help(places: Sequence[Place]) -> str:
+    """The one sentence, or each method's own."""
+    helps = {one.declared.help: title for title, one in reversed(places)}
+    if len(helps) == 1:
+        return next(iter(helps))
+    return " ".join(f"{title}: {text}" for text, title in reversed(helps.items()))
+
+
+def _kind(one: BoundSetting) -> Any:
+    if one.is_several:
+        return list[str]
+    if one.choices and one.kind is not int:
+        return names_of(one.choices)
+    return one.kind

@@ -1,0 +1,80 @@
+"""What Break-A-Scene offers: its presets, and how it is called."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...tinyworld.presets import CFG, HANDLE_RATE, RATE_OF_SCOPE, SIZE
+from ...training.adapters import Scope
+from ...training.method_spec import TINYWORLD, MethodPreset, MethodSpec, Takes
+from ...training.phases import TokenPhase, WeightPhase
+from ...training.previews import PreviewConfig
+from .config import BreakASceneConfig, ClassImages
+from .learn import learn_scene
+
+
+def _scoped(scope: Scope, **more: Any) -> BreakASceneConfig:
+    return BreakASceneConfig(weight_phase=WeightPhase(scope=scope), **more)
+
+
+# At the paper's weight of the attention loss, words that start as shapes of one world mix.
+ON_TINYWORLD = BreakASceneConfig(
+    token_phase=TokenPhase(steps=60, learning_rate=HANDLE_RATE),
+    weight_phase=WeightPhase(
+        steps=240, learning_rate=RATE_OF_SCOPE[Scope.LOW_RANK], scope=Scope.LOW_RANK, rank=2
+    ),
+    attention_weight=0.1,
+    prior_weight=0.0,
+    class_images=ClassImages(draw=16, prompt="a photo of an object", steps=20, cfg=CFG),
+    batch_size=4,
+    resolution_px=SIZE,
+)
+
+SPEC = MethodSpec(
+    name="break_a_scene",
+    title="Break-A-Scene",
+    summary="learns objects",
+    takes=Takes.SCENE,
+    takes_class_images=True,
+    learn=learn_scene,
+    presets=(
+        MethodPreset(
+            title="Break-A-Scene",
+            option="break-a-scene",
+            # a weight, its gradient and AdamW's two averages, 4 bytes each, times 0.98 G weights
+            summary="the paper's recipe: names, then every weight of the model, 16 bytes for each: "
+            "16 GB for SD 1.5 before activations",
+            config=BreakASceneConfig(),
+        ),
+        MethodPreset(
+            title="Break-A-Scene K/V",
+            summary="names, then only what cross-attention reads from words: much less memory",
+            config=_scoped(Scope.CROSS_ATTENTION_KV),
+        ),
+        MethodPreset(
+            title="Break-A-Scene low-rank",
+            summary="names, then low-rank changes of all linear layers: least memory and small "
+            "files",
+            config=_scoped(Scope.LOW_RANK, checkpointing=True),
+        ),
+        MethodPreset(
+            title="handles only",
+            summary="names only, the model stays as it is: smallest files, least likeness",
+            config=BreakASceneConfig(
+                weight_phase=WeightPhase(scope=Scope.HANDLES, steps=0),
+                prior_weight=0.0,
+                class_images=ClassImages(draw=0),
+            ),
+        ),
+        MethodPreset(
+            title="TinyWorld quick",
+            option="break-a-scene",
+            family=TINYWORLD,
+            summary="low-rank with the larger steps that the bundled TinyWorld model wants: "
+            "minutes on a laptop's CPU",
+            config=ON_TINYWORLD,
+            previews=PreviewConfig(cfg=CFG),
+            rates=RATE_OF_SCOPE,
+        ),
+    ),
+)

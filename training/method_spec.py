@@ -1,0 +1,154 @@
+"""What a method declares of itself, once, in `methods/<name>/spec.py`.
+
+Nodes, command line, batches and the demo take methods from there and name none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..errors import ConfigError, ImageError
+from ..host.ports import Host, Progress, no_progress
+from ..scenes.scene import ConceptScene
+from .adapters import Scope
+from .phases import RATE_OF_SCOPE
+from .previews import PreviewConfig
+from .recipe import LoopConfig
+from .results import PathOf
+from .session import Learned
+from .setting import changed, settings_in
+
+TINYWORLD = "tinyworld"  # a family of models with presets of its own
+
+
+class Takes(str, Enum):
+    """What a method learns from."""
+
+    SCENE = "pictures with a mask for every concept"
+    PICTURES = "pictures of one concept"
+    PRIOR = "words, and a diffusion prior"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MethodPreset:
+    """Where the settings of a run start.
+
+    Attributes:
+        title: in the list of the trainer node; "" is not listed there.
+        summary: one line about it, for that list's tooltip.
+        option: what `train --method` calls it; "" is for nodes only.
+        family: of base models that it is for; "" is every other.
+        rates: of the second phase, for a scope that is asked for without one.
+    """
+
+    title: str = ""
+    summary: str = ""
+    option: str = ""
+    family: str = ""
+    config: Any
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    previews: PreviewConfig = field(default_factory=PreviewConfig)
+    rates: Mapping[Scope, float] = field(default_factory=lambda: RATE_OF_SCOPE)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MethodSpec:
+    """One method.
+
+    Attributes:
+        name: of its folder.
+        title: as its paper calls it.
+        summary: half a sentence, for `train --method`: "learns objects".
+        learn: for `Takes.SCENE` called as (host, scene, config, loop=, previews=, folder=,
+            path_of=, progress=), and class_images= where it takes some. Others have a node and a
+            command of their own, which know how to call it.
+    """
+
+    name: str
+    title: str
+    summary: str
+    takes: Takes
+    takes_class_images: bool = False
+    presets: tuple[MethodPreset, ...]
+    learn: Callable[..., Any]
+
+    @property
+    def config(self) -> Any:
+        """The settings with their usual values."""
+        return self.presets[0].config
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunSettings:
+    """All that a run needs besides the model and what it learns from."""
+
+    spec: MethodSpec
+    config: Any
+    loop: LoopConfig
+    previews: PreviewConfig
+    rates: Mapping[Scope, float]
+
+    def changed(self, values: Mapping[str, Any]) -> RunSettings:
+        """With other values; None among them leaves a setting as it is.
+
+        Args:
+            values: by the names of `settings_in`; a scope without weight_rate gets its own rate.
+
+        Raises:
+            ConfigError: a value makes no sense, or the method has no such setting.
+        """
+        given = {name: value for name, value in values.items() if value is not None}
+        if "scope" in given and "weight_rate" not in given:
+            declared = {one.name: one for one in settings_in(self)}
+            if {"scope", "weight_rate"} <= declared.keys():
+                scope = declared["scope"].parsed(given["scope"])
+                if scope not in self.rates:
+                    raise ConfigError("scope", scope.value, f"one that {self.spec.title} trains")
+                given["weight_rate"] = self.rates[scope]
+        return changed(self, given, owner=self.spec.title)
+
+    def learn(
+        self,
+        host: Host,
+        scene: ConceptScene,
+        *,
+        class_images: Tensor | None = None,
+        folder: Path | None = None,
+        path_of: PathOf | None = None,
+        progress: Progress = no_progress,
+    ) -> Learned:
+        """Learn a scene.
+
+        Raises:
+            ImageError: class images came, and the method takes none.
+            ConceptLoomError: see the method's `learn`.
+        """
+        more: dict[str, Any] = {}
+        if self.spec.takes_class_images:
+            more["class_images"] = class_images
+        elif class_images is not None:
+            raise ImageError(
+                f"{self.spec.title} learns without class images; leave them out (prior_images, "
+                "--class-image), or choose Break-A-Scene."
+            )
+        return self.spec.learn(
+            host, scene, self.config, loop=self.loop, previews=self.previews, folder=folder,
+            path_of=path_of, progress=progress, **more,
+        )  # fmt: skip
+
+
+def run_settings(spec: MethodSpec, preset: MethodPreset) -> RunSettings:
+    """The settings that a preset starts from."""
+    return RunSettings(
+        spec=spec,
+        config=preset.config,
+        loop=preset.loop,
+        previews=preset.previews,
+        rates=preset.rates,
+    )

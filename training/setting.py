@@ -1,0 +1,174 @@
+"""Settings: fields of frozen dataclasses that also say what a user is told and may choose.
+
+    steps: int = setting(400, help="Optimizer steps.", minimum=0, maximum=100_000)
+
+Nodes make widgets of them and the command line makes options, so that each number and each
+sentence exists once. Dataclasses nest; a field without `setting` is not for users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from enum import Enum
+from functools import cache
+from types import MappingProxyType
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
+
+from ..errors import ConfigError
+
+Value = TypeVar("Value")
+Config = TypeVar("Config")
+_KEY = "setting"  # in a field's metadata
+
+
+def _always(holder: Any) -> bool:
+    return True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setting:
+    """What a field says of itself beside type and default.
+
+    Attributes:
+        help: what it does, then what low and high values do; a tooltip, and the help of an option.
+        name: of the widget, and in batch files; "" is the field's own name.
+        option: on the command line, with _ for -; "" is `name`.
+        step: of the widget's arrows.
+        rounding: of the widget's number; False leaves every digit, None is the step.
+        choices: word -> value, where only some values are possible; enums bring their own.
+        separators: characters between several texts typed as one.
+        is_advanced: hidden until a user asks for all widgets.
+        is_widget: False keeps it off the nodes, whose presets decide it.
+        panel: heading in the command's help; "" is that of the method.
+        applies: False for a dataclass in which the setting does nothing.
+    """
+
+    help: str
+    name: str = ""
+    option: str = ""
+    minimum: float | None = None
+    maximum: float | None = None
+    step: float | None = None
+    rounding: float | bool | None = None
+    choices: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    separators: str = "\n"
+    is_multiline: bool = False
+    is_advanced: bool = False
+    is_widget: bool = True
+    panel: str = ""
+    applies: Callable[[Any], bool] = _always
+
+
+def setting(default: Value, **told: Any) -> Value:
+    """A dataclass field with a default, and what `Setting` takes."""
+    return field(default=default, metadata={_KEY: Setting(**told)})
+
+
+@dataclass(frozen=True, slots=True)
+class BoundSetting:
+    """A setting at its place in a config, with the value that it has there."""
+
+    declared: Setting
+    path: tuple[str, ...]  # attributes that lead to it, the last is the field's
+    kind: type  # of the value, or of each of several
+    is_several: bool  # a tuple of `kind`
+    value: Any
+    applies: bool
+
+    @property
+    def name(self) -> str:
+        return self.declared.name or self.path[-1]
+
+    @property
+    def option(self) -> str:
+        return self.declared.option or self.name
+
+    @property
+    def choices(self) -> Mapping[str, Any]:
+        """Word -> value; empty where any value of the kind is possible."""
+        if issubclass(self.kind, Enum):
+            return self.declared.choices or {str(one.value): one for one in self.kind}
+        return self.declared.choices
+
+    def parsed(self, value: Any) -> Any:
+        """A value as the field holds it, from what a widget, option or batch file gives.
+
+        Raises:
+            ConfigError: it is none of the choices.
+        """
+        if self.is_several:
+            return _texts(value, self.declared.separators)
+        if not self.choices:
+            return value
+        for word, meant in self.choices.items():
+            if value in (word, meant):
+                return meant
+        *words, last = self.choices
+        allowed = f"{', '.join(words)} or {last}" if words else last
+        raise ConfigError(self.option, value, allowed)
+
+
+def settings_in(config: Any) -> Iterator[BoundSetting]:
+    """Every setting of a config, those of nested configs in the place where they stand."""
+    for one in fields(config):
+        value = getattr(config, one.name)
+        declared = one.metadata.get(_KEY)
+        if declared is not None:
+            kind, is_several = _kind_of(_hints(type(config))[one.name])
+            yield BoundSetting(
+                declared, (one.name,), kind, is_several, value, declared.applies(config)
+            )
+        elif is_dataclass(value) and not isinstance(value, type):
+            for inner in settings_in(value):
+                yield replace(inner, path=(one.name, *inner.path))
+
+
+def changed(config: Config, values: Mapping[str, Any], owner: str = "this config") -> Config:
+    """A config with other values; `values` are named as settings are, None leaves one as it is.
+
+    Raises:
+        ConfigError: a value makes no sense, or `owner` has no such setting.
+    """
+    known = {one.name: one for one in settings_in(config)}
+    tree: dict[str, Any] = {}
+    for name, value in values.items():
+        if value is None:
+            continue
+        if name not in known:
+            raise ConfigError("setting", name, f"one that {owner} has")
+        *way, last = known[name].path
+        branch = tree
+        for step in way:
+            branch = branch.setdefault(step, {})
+        branch[last] = known[name].parsed(value)
+    return _replaced(config, tree)
+
+
+def _replaced(config: Config, tree: Mapping[str, Any]) -> Config:
+    """Everything at once, so that a config checks the values together."""
+    given = {
+        name: _replaced(getattr(config, name), value) if isinstance(value, dict) else value
+        for name, value in tree.items()
+    }
+    return replace(cast(Any, config), **given) if given else config
+
+
+def _texts(value: Any, separators: str) -> tuple[Any, ...]:
+    """A text cut at the separators, or the entries of a list; without those that are empty."""
+    if not isinstance(value, str):
+        return tuple(value)
+    for other in separators[1:]:
+        value = value.replace(other, separators[0])
+    return tuple(filter(None, map(str.strip, value.split(separators[0]))))
+
+
+@cache
+def _hints(holder: type) -> Mapping[str, Any]:
+    return MappingProxyType(get_type_hints(holder))
+
+
+def _kind_of(hint: Any) -> tuple[type, bool]:
+    if get_origin(hint) is tuple:
+        return get_args(hint)[0], True
+    return hint, False
