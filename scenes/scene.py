@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import itertools
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import HandleError, ImageError, MaskError
 from ..training.handles import checked_name
 from .mask_strength import emptiness, full_strength
 from .masks import has_same_aspect, resize_masks
+from .pictures import checked_picture, resize_picture, size_of_area
 
 log = logging.getLogger("conceptloom")
 
-SMALLEST_PX = 16  # a side below this leaves nothing to learn from
 LARGEST_OVERLAP = 0.95  # of the smaller mask; above it two concepts cannot be told apart
-LARGEST_STRETCH = 0.1  # of a picture's aspect, as a logarithm; above it the user is told
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,24 +125,8 @@ def _with_remarks(
 
 
 def _scene_image(index: int, image: Tensor, masks: Mapping[str, Tensor | None]) -> SceneImage:
-    if image.ndim != 3 or image.shape[-1] not in (3, 4):
-        raise ImageError(
-            f"Picture {index + 1} has the shape {list(image.shape)}; an image is height x width "
-            "x 3 (RGB), or x 4 with an alpha channel, which is ignored."
-        )
-    if not image.is_floating_point():
-        raise ImageError(
-            f"Picture {index + 1} holds {image.dtype}; give numbers from 0 to 1 (divide by 255)."
-        )
-    if not image.isfinite().all():
-        raise ImageError(
-            f"Picture {index + 1} holds NaN or infinite values; look at the node that made it."
-        )
+    image = checked_picture(index, image)
     height, width = image.shape[:2]
-    if min(height, width) < SMALLEST_PX:
-        raise ImageError(
-            f"Picture {index + 1} is {width}x{height} px; a side needs {SMALLEST_PX} px or more."
-        )
     shown, remarks = {}, {}
     for name, mask in masks.items():
         if mask is None:
@@ -162,7 +143,7 @@ def _scene_image(index: int, image: Tensor, masks: Mapping[str, Tensor | None]) 
         why = emptiness(given[0]) if given else "it has none. Give one, or drop the picture."
         raise MaskError(f"Every mask of picture {index + 1} is empty: {why}")
     _check_overlaps(index, shown)
-    return SceneImage(image[..., :3].float().clamp(0, 1), shown, remarks)
+    return SceneImage(image, shown, remarks)
 
 
 def _plane(name: str, mask: Tensor) -> Tensor:
@@ -237,7 +218,7 @@ def resized_scene(scene: ConceptScene, resolution_px: int, multiple_px: int) -> 
     Raises:
         ImageError: pictures differ in size, so that they cannot share a batch.
     """
-    sizes = {_target_size(p.image.shape[:2], resolution_px, multiple_px) for p in scene.images}
+    sizes = {size_of_area(p.image.shape[:2], resolution_px, multiple_px) for p in scene.images}
     if len(sizes) > 1:
         told = ", ".join(f"{w}x{h}" for h, w in sorted(sizes))
         raise ImageError(
@@ -245,45 +226,15 @@ def resized_scene(scene: ConceptScene, resolution_px: int, multiple_px: int) -> 
         )
     size = sizes.pop()
 
-    def fit(channels: Tensor) -> Tensor:  # [1, C, H, W]
-        if tuple(channels.shape[-2:]) == size:
-            return channels
-        return F.interpolate(channels, size, mode="bilinear", antialias=True).clamp(0, 1)
-
     pictures = [
         replace(
             p,
-            image=fit(p.image.movedim(-1, 0)[None])[0].movedim(0, -1),
-            masks={name: fit(mask[None, None])[0, 0] for name, mask in p.masks.items()},
+            image=resize_picture(p.image, size),
+            masks={
+                name: resize_picture(mask[..., None], size)[..., 0]
+                for name, mask in p.masks.items()
+            },
         )
         for p in scene.images
     ]
     return ConceptScene(tuple(pictures), scene.words)
-
-
-def _target_size(size: Sequence[int], resolution_px: int, multiple_px: int) -> tuple[int, int]:
-    """(H, W) of the wanted area, in whole multiples, with the aspect as near as these allow."""
-    short, long = sorted(size)
-    aspect = long / short
-    scale = resolution_px / (short * long) ** 0.5 if resolution_px else 1.0
-    wanted = short * scale / multiple_px
-
-    def stretched(sides: tuple[int, int]) -> float:
-        return abs(math.log(sides[1] / sides[0] / aspect))
-
-    best = min(
-        (
-            (n, m)
-            for n in {max(1, math.floor(wanted)), max(1, math.ceil(wanted))}
-            for m in (math.floor(n * aspect), math.ceil(n * aspect))
-        ),
-        key=lambda sides: (stretched(sides), abs(sides[0] - wanted)),
-    )
-    sides = best if size[0] <= size[1] else best[::-1]
-    height, width = (n * multiple_px for n in sides)
-    if stretched(best) > LARGEST_STRETCH:
-        log.warning(
-            "Pictures of %dx%d px are learned at %dx%d px, which changes their proportions; with "
-            "a larger resolution_px they stay.", size[1], size[0], width, height,
-        )  # fmt: skip
-    return height, width

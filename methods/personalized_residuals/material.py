@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import ImageError, PromptError
 from ...host.ports import Host
 from ...host.prompt_text import handles_in
-from ...scenes.scene import SMALLEST_PX
+from ...scenes.pictures import SMALLEST_PX, checked_picture, cut_middle, resize_picture
 from ...training.handles import checked_name
 
 PLACE = "{}"  # of the concept in the prompt of the settings
@@ -93,32 +92,15 @@ def make_lesson(
 
 
 def _fitted(index: int, image: Tensor, resolution_px: int, multiple_px: int) -> Tensor:
-    if image.ndim != 3 or image.shape[-1] not in (3, 4) or not image.is_floating_point():
-        raise ImageError(
-            f"Picture {index + 1} is {image.dtype} of shape {list(image.shape)}; an image is "
-            "height x width x 3 with numbers from 0 to 1."
-        )
-    image = image[..., :3].float()
-    if not image.isfinite().all():
-        raise ImageError(
-            f"Picture {index + 1} holds NaN or infinite values; look at the node that made it."
-        )
+    image = checked_picture(index, image, max(SMALLEST_PX, multiple_px))
     height, width = image.shape[:2]
-    if min(height, width) < max(SMALLEST_PX, multiple_px):
-        raise ImageError(
-            f"Picture {index + 1} is {width}x{height} px; a side needs {SMALLEST_PX} px or more."
-        )
     if resolution_px:
         scale = resolution_px / min(height, width)
         height, width = (max(resolution_px, round(side * scale)) for side in (height, width))
-        channels = image.movedim(-1, 0)[None]
-        resized = F.interpolate(channels, (height, width), mode="bilinear", antialias=True)
-        image = resized[0].movedim(0, -1)
-    wanted = [side // multiple_px * multiple_px for side in (height, width)]
-    if resolution_px:
-        wanted = [max(multiple_px, resolution_px // multiple_px * multiple_px)] * 2
-    top, left = (height - wanted[0]) // 2, (width - wanted[1]) // 2
-    return image[top : top + wanted[0], left : left + wanted[1]].clamp(0, 1)
+        image = resize_picture(image, (height, width))
+        height = width = max(multiple_px, resolution_px)
+    rows, columns = (side // multiple_px * multiple_px for side in (height, width))
+    return cut_middle(image, (rows, columns))
 
 
 class LessonLatents:
