@@ -113,7 +113,7 @@ class LagConcept:
         following = {
             after + i
             for after in (place + 1 for place in handle)
-            if tokens[after : after + size] == word
+            if len(find_run(tokens[after : after + size], word)) == size
             for i in range(size)
         }
         return (*handle, *(sorted(following) or find_run(tokens, word))) if handle else ()

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from .schedule import Schedule as Schedule
 
-Tokens = tuple[int | str, ...]  # per position: BPE id, or a handle's name for each of its vectors
+Token = int | str | frozenset[int | str]  # a set where text encoders read different prompts
+Tokens = tuple[Token, ...]  # per position: BPE id, or a handle's name for each of its vectors
 WeightEdit = Callable[[Tensor], Tensor]  # original weight -> weight to compute with, same shape
 HandleVectors = Mapping[str, Mapping[str, Tensor]]  # handle -> encoder ("clip_l") -> [n, width]
 
@@ -215,13 +216,18 @@ class StopForward(Exception):
     """An edit has what it came for: `predict` stops here and lets this through to its caller."""
 
 
-def find_run(tokens: Tokens, piece: Sequence[int | str]) -> tuple[int, ...]:
+def find_run(tokens: Tokens, piece: Sequence[Token]) -> tuple[int, ...]:
     """Positions of every occurrence of a run of tokens, each once; empty when there is none."""
     piece, size, found = tuple(piece), len(piece), dict[int, None]()
     for start in range(len(tokens) - size + 1 if size else 0):
-        if tokens[start : start + size] == piece:
+        if all(is_token(tokens[start + i], piece[i]) for i in range(size)):
             found |= dict.fromkeys(range(start, start + size))
     return tuple(found)
+
+
+def is_token(token: Token, wanted: Token) -> bool:
+    """Whether a position holds a token, alone or among others."""
+    return token == wanted or (isinstance(token, frozenset) and wanted in token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,13 +239,13 @@ class Prompt:
     tokens: Tokens  # K entries
     pooled: Tensor | None = None  # [1, width] for models that take one (SDXL)
 
-    def find(self, piece: Sequence[int | str]) -> tuple[int, ...]:
+    def find(self, piece: Sequence[Token]) -> tuple[int, ...]:
         """Positions of every occurrence of a run of tokens; empty when there is none."""
         return find_run(self.tokens, piece)
 
     def find_handle(self, name: str) -> tuple[int, ...]:
         """Positions of all vectors of a handle; empty when the prompt does not hold it."""
-        return tuple(i for i, token in enumerate(self.tokens) if token == name)
+        return tuple(i for i, token in enumerate(self.tokens) if is_token(token, name))
 
 
 class Progress(Protocol):

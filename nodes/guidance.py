@@ -12,6 +12,7 @@ from torch import Tensor
 from ..errors import ConfigError, PromptError
 from ..host.comfyui.prompts import clip_with_handles
 from ..host.comfyui.steering import Forward, with_steering
+from ..host.comfyui.tokens import HIDDEN
 from ..host.ports import Tokens, UNetSites, find_run
 from ..host.prompt_text import HANDLE, composed
 from ..samplers.guidance import GuidanceConfig, Rule, Wish, guided_sites, latent_gradient, moved
@@ -188,13 +189,13 @@ def guided(
         if not prompts:
             raise PromptError(
                 "Cross-Attention Guidance cannot tell the words of the positive prompt: encode it "
-                "with the CLIP that comes out of that node."
+                f"with the CLIP that comes out of that node. {HIDDEN}"
             )
         for word in words:
             if not any(find_run(tokens, word.piece) for tokens in prompts.values()):
                 raise PromptError(
                     f"The positive prompt does not hold {word.text!r}, which Cross-Attention "
-                    "Guidance should guide; add it to the prompt, or guide another word."
+                    f"Guidance should guide; add it to the prompt, or guide another word. {HIDDEN}"
                 )
         return _Guidance(words, config)
 

@@ -9,10 +9,11 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..attention.lag import LagConcept, LagEdit, OnMasks
-from ..errors import ConfigError
+from ..errors import ConfigError, PromptError
 from ..host.comfyui.apply import model_with_identities
 from ..host.comfyui.edits import SamplingRun, with_edits
 from ..host.comfyui.prompts import clip_with_handles
+from ..host.comfyui.tokens import HIDDEN
 from ..methods.personalized_residuals import Localised, check_prompts, joined, lag_concept
 from ..training.concept import Concept, identities, stacked
 from .lag_knobs import LAG_CATEGORY, OF_ONE, lag_inputs, localised_of, model_inputs
@@ -76,7 +77,10 @@ def with_lag(
 
     def edits(run: SamplingRun) -> list[LagEdit]:
         if run.sigmas is not None:
-            check_prompts(concepts, run.prompts)
+            try:
+                check_prompts(concepts, run.positive)
+            except PromptError as error:
+                raise PromptError(f"{error} {HIDDEN}") from error
         return [LagEdit(concepts, len(run.schedule), on_masks)]
 
     patched = with_edits(marked, KEY, edits, replace=True)

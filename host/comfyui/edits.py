@@ -31,6 +31,9 @@ class SamplingRun:
     schedule: Schedule
     sigmas: Tensor | None  # the sampler's own noise levels; None for a pass outside of a sampler
     prompts: Mapping[str, Tokens] = field(default_factory=dict[str, Tokens])  # by "positive 1", ...
+    positive: Mapping[str, Tokens] = field(
+        default_factory=dict[str, Tokens]
+    )  # all but negative ones
     network: nn.Module | None = None  # the UNet that computes, for further passes (`again`)
 
 
@@ -82,7 +85,9 @@ def with_edits(
         unet, run = executor.class_obj, slot.run or _Run(None)
         if unet not in run.edits:
             sites = unet_sites(unet)
-            started = SamplingRun(sites, schedule, run.sigmas, _named(run.prompts), unet)
+            prompts = _named(run.prompts)
+            positive = {name: t for name, t in prompts.items() if "negative" not in name}
+            started = SamplingRun(sites, schedule, run.sigmas, prompts, positive, unet)
             run.edits[unet] = sites, make_edits(started)
         sites, edits = run.edits[unet]
         options = transformer_options or {}

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from ...errors import HandleError, ModelError, PromptError, UnsupportedModelError
-from ..ports import HandleVectors, Prompt
+from ..ports import HandleVectors, Prompt, Tokens
 from ..prompt_text import HANDLE, NAME, check_free, composed, misspelt
 from .notices import tell
 from .sites import unet_sites
-from .tokens import telling_tokens
+from .tokens import merged, telling_tokens
 
 ENCODERS = ("clip_l", "clip_g", "clip_h")  # those of SD1 and SDXL, SDXL, SD2
 MARK = "embedding:"
@@ -110,9 +110,16 @@ def clip_with_handles(
     named = identities or {name: _digest(vectors) for name, vectors in handles.items()}
     with torch.no_grad():
         patched.tokenizer = _tokenizer_with(clip, _vectors_by_encoder(clip, handles), named)
-    name = encoder_names(clip)[0]
-    known = getattr(patched.tokenizer, name).handles
-    telling_tokens(patched, name.removeprefix("clip_"), lambda chunks: _named_tokens(chunks, known))
+    names = encoder_names(clip)
+    known = {name: getattr(patched.tokenizer, name).handles for name in names}
+
+    def named_tokens(pairs: Mapping[str, Any]) -> Tokens:
+        by_key = {name.removeprefix("clip_"): name for name in names}
+        return merged(
+            [_named_tokens(pairs[key], known[by_key[key]]) for key in by_key if key in pairs]
+        )
+
+    telling_tokens(patched, named_tokens)
     return patched
 
 

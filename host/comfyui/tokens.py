@@ -1,36 +1,57 @@
 """Which tokens stand behind a conditioning, so that edits find a handle in any prompt.
 
 A conditioning of ComfyUI holds vectors and no text. A CLIP that knows handles writes the tokens
-beside them; they travel through every node that passes conditionings on.
+beside them and remembers their vectors: by these they are found where a node dropped the tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..ports import Tokens
+from .prompt_prints import PRINTS, either
 
 TOKENS = "conceptloom_tokens"  # entry of a conditioning's options
-UNKNOWN = -1  # a position that somebody else's node added
 ENCODE = "encode_token_weights"  # what the host calls for every prompt
+FILLERS = {49407, 0}  # CLIP's ids of the end and of padding
+HIDDEN = (
+    "If it is there, a node between the text encoder and the sampler hides the words: one that "
+    "encodes with another CLIP, scales or mixes more than two prompts, adds noise, reads "
+    "conditionings from a file, or keeps the prompts of regions in the model (attention couple)."
+)
 
 
-def telling_tokens(clip: Any, key: str, named_tokens: Any) -> None:
+def telling_tokens(clip: Any, named_tokens: Callable[[Mapping[str, Any]], Tokens]) -> None:
     """Let a CLIP, which nobody else holds, write the tokens of each prompt into its conditioning.
 
     Args:
-        key: of the encoder whose tokens are written, as the host's tokens name it: "l", "g", "h".
-        named_tokens: the host's tokens of that encoder -> `Tokens`.
+        named_tokens: the host's tokens of all encoders -> `Tokens`.
     """
     encode = clip.patcher.get_model_object(ENCODE)
 
     def encode_and_tell(pairs: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
         context, pooled, *more = encode(pairs)
-        tokens = named_tokens(pairs[key])[: context.shape[1]]
+        tokens = named_tokens(pairs)[: context.shape[1]]
+        PRINTS.add(context, tokens)
         return context, pooled, {**(more[0] if more else {}), TOKENS: tokens}
 
     clip.patcher.add_object_patch(ENCODE, encode_and_tell)
+
+
+def merged(readings: Sequence[Tokens]) -> Tokens:
+    """What several encoders read at each position; a prompt may differ between them.
+
+    Where they read different things, the position holds the set of them.
+    """
+    return tuple(_at_one_place(place) for place in itertools.zip_longest(*readings))
+
+
+def _at_one_place(read: Sequence[Any]) -> Any:
+    there = [token for token in read if token is not None]
+    words = [token for token in there if token not in FILLERS]
+    return either(words) if words else there[0]
 
 
 def tokens_by_conditioning(guider: Any) -> dict[Any, tuple[int, str, Tokens]]:
@@ -52,8 +73,7 @@ def _conditions(guider: Any) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
 
 
 def _tokens_of(condition: Mapping[str, Any]) -> Tokens:
-    tokens, context = condition.get(TOKENS, ()), condition.get("cross_attn")
-    if not tokens or context is None:
+    context = condition.get("cross_attn")
+    if context is None or context.ndim != 3:
         return ()
-    # Conditioning (Concat) puts another prompt's vectors behind.
-    return (*tokens, *(UNKNOWN,) * (context.shape[1] - len(tokens)))[: context.shape[1]]
+    return PRINTS.tokens_of(context, condition.get(TOKENS, ()))

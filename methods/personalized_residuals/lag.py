@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...attention.lag import LagConcept, LagConfig, LagEdit, OnMasks
 from ...errors import ConfigError, PromptError
-from ...host.ports import Host, Progress, Tokens, no_progress
+from ...host.ports import Host, Progress, Tokens, find_run, no_progress
 from ...samplers.ddim import sample_ddim
 from ...training.concept import Concept, LowRank, check_base, stacked
 
@@ -122,7 +122,7 @@ def check_prompts(concepts: Sequence[LagConcept], prompts: Mapping[str, Tokens])
     """
     for concept in (c for c in concepts if c.config.localised and c.config.strength):
         told = f"<{concept.handle}>"
-        holding = {text: t for text, t in prompts.items() if concept.handle in t}
+        holding = {text: t for text, t in prompts.items() if find_run(t, (concept.handle,))}
         if not holding:
             raise PromptError(
                 f"No prompt holds {told}, so LAG cannot tell where it is; write {told} in the "
@@ -130,7 +130,7 @@ def check_prompts(concepts: Sequence[LagConcept], prompts: Mapping[str, Tokens])
                 "localised off."
             )
         for text, tokens in holding.items():
-            n_handle = tokens.count(concept.handle)
+            n_handle = len(find_run(tokens, (concept.handle,)))
             if concept.class_tokens and len(concept.positions(tokens)) == n_handle:
                 raise PromptError(
                     f"The prompt {text!r} holds {told} but not its class word; write it behind "
