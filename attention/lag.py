@@ -141,18 +141,18 @@ class LagEdit(UNetEdit):
 
     Args:
         concepts: of one base model; overlaps go to the one with the stronger attention.
-        n_timesteps: of the model's schedule, for `start` and `end`.
+        last_t: of the model's noise path, for `start` and `end`.
         on_masks: is shown every block's masks.
     """
 
     def __init__(
         self,
         concepts: Sequence[LagConcept],
-        n_timesteps: int = 1000,
+        last_t: float = 999,
         on_masks: OnMasks | None = None,
     ) -> None:
         self._concepts = tuple(c for c in concepts if c.config.strength != 0)
-        self._last, self._on_masks = n_timesteps - 1, on_masks
+        self._last, self._on_masks = last_t, on_masks
         self._plan: _Plan | None = None
         self._plans: dict[object, _Plan] = {}
         self._attention: dict[str, Tensor] = {}

@@ -53,8 +53,8 @@ def read_attention(
     Returns:
         word -> [gh, gw] probabilities, float32 on the CPU.
     """
-    if not timesteps or not all(0 <= t < len(host.schedule) for t in timesteps):
-        raise ConfigError("timesteps", list(timesteps), f"between 0 and {len(host.schedule) - 1}")
+    if not timesteps or not all(0 <= t <= host.noise_path.last_t for t in timesteps):
+        raise ConfigError("timesteps", list(timesteps), f"between 0 and {host.noise_path.last_t}")
     queries = [
         TokenQuery(0, word_positions(host, prompt, word), len(prompt.tokens)) for word in words
     ]
@@ -64,6 +64,6 @@ def read_attention(
     for timestep in timesteps:
         at = torch.tensor([timestep], device=host.device)
         noise = torch.randn(latent.shape, generator=generator).to(latent)
-        host.predict(host.schedule.add_noise(latent, noise, at), at, [prompt], [capture])
+        host.predict(host.noise_path.add_noise(latent, noise, at), at, [prompt], [capture])
         total = total + capture.maps(queries).cpu()
     return dict(zip(words, total / len(timesteps), strict=True))

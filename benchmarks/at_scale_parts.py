@@ -42,7 +42,6 @@ from conceptloom.samplers.class_images import drawn_class_latents
 from conceptloom.samplers.ddim import seeded_noise
 from conceptloom.samplers.editing import EditConfig, Region, edit_latents
 from conceptloom.samplers.guidance import GuidanceConfig
-from conceptloom.samplers.sigmas import ddim_sigmas
 from conceptloom.training.adapters import LOW_RANK_SCOPES, Scope, rank_for, scope_weight_names
 from conceptloom.training.concept import Concept, Diff, LowRank, weight_edits
 from conceptloom.training.loop import run
@@ -209,7 +208,7 @@ def weaving(task: Task) -> None:
     ]
     with stages.single("preparing"):
         regions = make_regions(SENTENCE, wishes)
-        sigmas = ddim_sigmas(host.schedule, steps)
+        sigmas = host.noise_path.levels(steps)
     with stages.single(TEMPLATE):
         template = make_template(host, image[None], SENTENCE, sigmas, InversionConfig(steps=steps))
     stages.plan(WEAVING, steps)

@@ -55,9 +55,9 @@ def plain_training(task: Task, scope: Scope, rows: int, dtype: torch.dtype) -> N
         with torch.autocast(host.device.type, dtype) if casts else nullcontext():
             with torch.set_grad_enabled(scope is Scope.FULL):
                 prompt = host.encode_prompt(SENTENCE)
-            noisy = host.schedule.add_noise(latent, noise, timesteps)
+            noisy = host.noise_path.add_noise(latent, noise, timesteps)
             predicted = host.predict(noisy, timesteps, [prompt])
-        F.mse_loss(predicted, noise).backward()
+        F.mse_loss(predicted, host.noise_path.target(latent, noise, timesteps)).backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

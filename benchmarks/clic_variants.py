@@ -49,11 +49,12 @@ def plain(setting: Setting) -> Iterator[Losses]:
     step = 0
     while True:
         draw = draw_detail(step, setting.latent_size, setting.device)
-        noisy = host.schedule.add_noise(latents[draw.mirrored], draw.noise, draw.timestep)
+        latent, path = latents[draw.mirrored], host.noise_path
+        noisy = path.add_noise(latent, draw.noise, draw.timestep)
         with setting.autocast():
             prompt = host.encode_prompt(CONFIG.prompt_of(NAME), handles.vectors())
             predicted = host.predict(noisy, draw.timestep, [prompt])
-        loss = F.mse_loss(predicted, draw.noise)
+        loss = F.mse_loss(predicted, path.target(latent, draw.noise, draw.timestep))
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()

@@ -37,7 +37,7 @@ class OfficialClic:
     """
 
     def __init__(self, host: DiffusersHost, image: Tensor, mask: Tensor) -> None:
-        self.unet, self.vae, self.schedule = host.unet, host.vae, host.schedule
+        self.unet, self.vae, self.noise_path = host.unet, host.vae, host.noise_path
         self.words = NewWords(host, [NAME], [WORD])
         self.image, self.mask = signed(image), mask[None, None]
         self.kept: list[Tensor] = []
@@ -101,9 +101,9 @@ class OfficialClic:
     def _squared_error(self, latent: Tensor, prompt: list[int], draw: DetailDraw) -> Tensor:
         """[1, C, h, w]"""
         context = self.words.text(torch.tensor([prompt], device=latent.device))[0]
-        noisy = self.schedule.add_noise(latent, draw.noise, draw.timestep)
+        noisy = self.noise_path.add_noise(latent, draw.noise, draw.timestep)
         predicted = self.unet(noisy, draw.timestep, context).sample.float()
-        return (predicted - goal_of(self.schedule, latent, draw.noise, draw.timestep)).square()
+        return (predicted - goal_of(self.noise_path, latent, draw.noise, draw.timestep)).square()
 
 
 def _per_weight(error: Tensor, weights: Tensor) -> Tensor:

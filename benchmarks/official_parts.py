@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from conceptloom.host.diffusers import DiffusersHost
-from conceptloom.host.ports import Schedule
+from conceptloom.host.ports import NoisePath
 
 
 class EveryProbability:
@@ -98,9 +98,9 @@ def signed(image: Tensor) -> Tensor:
     return image.movedim(-1, 0)[None].contiguous() * 2 - 1
 
 
-def goal_of(schedule: Schedule, latent: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+def goal_of(path: NoisePath, latent: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
     """What the model is to predict: the noise, or v of Salimans & Ho 2022."""
-    if not schedule.predicts_velocity:
+    if path.name == "eps":
         return noise
-    alpha_bar = schedule.at(timesteps).view(-1, 1, 1, 1)
-    return alpha_bar**0.5 * noise - (1 - alpha_bar) ** 0.5 * latent
+    alpha, sigma = (number.view(-1, 1, 1, 1) for number in path.coefficients(timesteps))
+    return alpha * noise - sigma * latent

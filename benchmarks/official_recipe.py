@@ -28,7 +28,7 @@ class OfficialRecipe:
     def __init__(
         self, host: DiffusersHost, image: Tensor, masks: Tensor, class_image: Tensor
     ) -> None:
-        self.unet, self.vae, self.schedule = host.unet, host.vae, host.schedule
+        self.unet, self.vae, self.noise_path = host.unet, host.vae, host.noise_path
         self.words = NewWords(host, NAMES, WORDS)
         self.image, self.class_image = signed(image), signed(class_image)
         self.masks = masks[:, None].to(image.device)  # [concepts, 1, H, W]
@@ -70,10 +70,10 @@ class OfficialRecipe:
         timesteps = torch.cat([draw.class_timestep, draw.timestep])
         ids = [self.words.encoded(text) for text in (PRIOR_PROMPT, prompt_of(draw.names))]
         context = self.words.text(torch.tensor(ids, device=latent.device))[0]
-        noisy = self.schedule.add_noise(latent, noise, timesteps)
+        noisy = self.noise_path.add_noise(latent, noise, timesteps)
         predicted = self.unet(noisy, timesteps, context).sample.float()
 
-        goal = goal_of(self.schedule, latent, noise, timesteps)
+        goal = goal_of(self.noise_path, latent, noise, timesteps)
 
         seen = F.interpolate(masks.amax(dim=0, keepdim=True), latent.shape[-2:])
         targets = F.interpolate(masks, (MAPS, MAPS))[:, 0]

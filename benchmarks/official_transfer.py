@@ -20,7 +20,7 @@ from torch import Tensor
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.host.ports import Prompt
 from conceptloom.samplers.blended import BlendConfig, sample_blended
-from conceptloom.samplers.sigmas import ddim_sigmas, noise_at
+from conceptloom.samplers.sigmas import output_at
 
 RATE = 0.01  # of Adam
 
@@ -59,7 +59,7 @@ class OfficialTransfer:
                     self._denoised,
                     source,
                     mask,
-                    ddim_sigmas(self._host.schedule, steps).tolist(),
+                    self._host.noise_path.levels(steps).tolist(),
                     lambda: torch.randn(source.shape, generator=draw).to(source),
                     BlendConfig(start=0),
                     before_step=self._guided,
@@ -71,9 +71,9 @@ class OfficialTransfer:
         if is_read and torch.is_grad_enabled():
             self._kept.append(probs[probs.shape[0] // 2 :])
 
-    def _noise(self, latent: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+    def _outputs(self, latent: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
         """Without and with the prompt."""
-        both = noise_at(self._host, latent.repeat(2, 1, 1, 1), sigma, self._prompts)
+        both = output_at(self._host, latent.repeat(2, 1, 1, 1), sigma, self._prompts)
         return both[:1], both[1:]
 
     def _guided(self, latent: Tensor, sigma: float, step: int) -> Tensor:
@@ -81,7 +81,7 @@ class OfficialTransfer:
         moving = (latent / scale).requires_grad_(True)
         optimizer = torch.optim.Adam([moving], lr=RATE)
         with torch.enable_grad():
-            self._noise(moving * scale, sigma)
+            self._outputs(moving * scale, sigma)
             heat = mean_map(self._kept, self._token, (latent.shape[-2], latent.shape[-1]))
             F.mse_loss(heat, torch.ones_like(heat)).backward()
         optimizer.step()
@@ -89,5 +89,6 @@ class OfficialTransfer:
         return moving.detach() * scale
 
     def _denoised(self, latent: Tensor, sigma: float, step: int) -> Tensor:
-        plain, prompted = self._noise(latent, sigma)
-        return latent - sigma * (plain + self._cfg * (prompted - plain))
+        plain, prompted = self._outputs(latent, sigma)
+        output = plain + self._cfg * (prompted - plain)
+        return self._host.noise_path.denoised_at(latent, output, sigma)

@@ -32,7 +32,7 @@ from conceptloom.methods.personalized_residuals.material import make_lesson
 from conceptloom.methods.personalized_residuals.recipe import PersonalizedResiduals
 from conceptloom.samplers.blended import BlendConfig
 from conceptloom.samplers.editing import EditConfig, Region, edit_latents
-from conceptloom.samplers.sigmas import ddim_sigmas, guided_noise_at
+from conceptloom.samplers.sigmas import guided_output_at
 from conceptloom.scenes.scene import make_scene
 from conceptloom.training.loop import run
 from conceptloom.training.recipe import Events, LoopConfig, Recipe
@@ -141,8 +141,8 @@ def guided(host: DiffusersHost, latent: int, text: str, *edits: UNetEdit, **hand
         prompt, negative = host.encode_prompt(text, handles), host.encode_prompt("")
     shape = (1, host.latent_channels, latent, latent)
     noisy = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(host.device)
-    sigma = float(ddim_sigmas(host.schedule, 2)[0])
-    return calls(host, lambda: guided_noise_at(host, noisy, sigma, prompt, negative, CFG, edits))
+    sigma = float(host.noise_path.levels(2)[0])
+    return calls(host, lambda: guided_output_at(host, noisy, sigma, prompt, negative, CFG, edits))
 
 
 def plain(host: DiffusersHost, latent: int) -> Steps:
@@ -167,13 +167,13 @@ def lag(host: DiffusersHost, concepts: int, latent: int) -> Steps:
 def weave(host: DiffusersHost, concepts: int, latent: int) -> Steps:
     """A step with the template's features put in."""
     (image,) = pictures(host, latent)
-    sigmas = ddim_sigmas(host.schedule, 2)
+    sigmas = host.noise_path.levels(2)
     template = make_template(host, image[None], SENTENCE, sigmas, InversionConfig(refinements=0))
     fusion = RegionFusion(sources_of(host, concepts), stripes(concepts, latent), 0.2)
     edits = [host_injection(host, template, WeaveConfig()), fusion]
     prompt, negative = host.encode_prompt(SENTENCE), host.encode_prompt("")
     point, sigma = template.trajectory[:1].to(host.device), float(template.sigmas[0])
-    return calls(host, lambda: guided_noise_at(host, point, sigma, prompt, negative, CFG, edits))
+    return calls(host, lambda: guided_output_at(host, point, sigma, prompt, negative, CFG, edits))
 
 
 def blended(host: DiffusersHost, masks: int, latent: int) -> Steps:
@@ -192,7 +192,7 @@ def blended(host: DiffusersHost, masks: int, latent: int) -> Steps:
 def inversion(host: DiffusersHost, steps: int) -> Steps:
     """The whole way of a template, its features kept in memory."""
     (image,) = pictures(host, LATENT)
-    sigmas, config = ddim_sigmas(host.schedule, steps), InversionConfig(refinements=0)
+    sigmas, config = host.noise_path.levels(steps), InversionConfig(refinements=0)
     kept: list[object] = []
 
     def invert() -> None:

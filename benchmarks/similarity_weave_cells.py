@@ -26,7 +26,6 @@ from conceptloom.methods.concept_weaver import (
     make_template,
     weave,
 )
-from conceptloom.samplers.sigmas import ddim_sigmas
 from conceptloom.training.concept import Concept
 from conceptloom.training.fingerprints import content_key
 from conceptloom.training.session import Learned
@@ -86,7 +85,7 @@ class Weaver:
     def _inverted(self) -> tuple[Template, float]:
         """The template, and the seconds that it took."""
         began, host = self._now(), self._host
-        sigmas = ddim_sigmas(host.schedule, self._budget.steps)
+        sigmas = host.noise_path.levels(self._budget.steps)
         image, sentence = self._job.template[None], self._job.sentence
         found = make_template(host, image, sentence, sigmas, InversionConfig())
         return found, self._now() - began

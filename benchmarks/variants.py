@@ -24,7 +24,7 @@ from conceptloom.methods.break_a_scene.sampling import Sample
 from conceptloom.training.adapters import Scope
 from conceptloom.training.handles import HandleParameters, initial_handles
 from conceptloom.training.loop import Events, LoopConfig, run
-from conceptloom.training.losses import masked_noise_loss
+from conceptloom.training.losses import masked_loss
 
 
 def official(setting: Setting) -> Iterator[Losses]:
@@ -64,12 +64,12 @@ def plain(setting: Setting) -> Iterator[Losses]:
                 host.encode_prompt(PRIOR_PROMPT),
             ]
             latent = torch.cat([material.latents(samples), class_latent])
-            noisy = host.schedule.add_noise(latent, noise, timesteps)
+            noisy = host.noise_path.add_noise(latent, noise, timesteps)
             predicted = host.predict(noisy, timesteps, prompts)
-        seen = material.unions(samples)
+        seen, target = material.unions(samples), host.noise_path.target(latent, noise, timesteps)
         terms = {
-            "diffusion": masked_noise_loss(predicted[:1], noise[:1], seen),
-            "prior": masked_noise_loss(predicted[1:], noise[1:], torch.ones_like(seen)),
+            "diffusion": masked_loss(predicted[:1], target[:1], seen),
+            "prior": masked_loss(predicted[1:], target[1:], torch.ones_like(seen)),
         }
         torch.stack(list(terms.values())).sum().backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)

@@ -27,7 +27,7 @@ from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.methods.concept_weaver import InversionConfig, WeaveConfig, make_template
 from conceptloom.methods.concept_weaver.features import feature_cost
 from conceptloom.methods.concept_weaver.weave import host_injection
-from conceptloom.samplers.sigmas import ddim_sigmas, guided_noise_at, noise_at
+from conceptloom.samplers.sigmas import guided_output_at, output_at
 from conceptloom.training.adapters import Scope, scope_weight_names
 from conceptloom.training.concept import Diff
 
@@ -66,7 +66,7 @@ def steps_of(host: DiffusersHost, pixels: int) -> tuple[dict[str, Step], int, in
     """Name -> one step; then the bytes of the cache as told, and as met."""
     config = InversionConfig(refinements=0)
     image = torch.rand(1, pixels, pixels, 3, generator=torch.Generator().manual_seed(0))
-    sigmas = ddim_sigmas(host.schedule, STEPS)
+    sigmas = host.noise_path.levels(STEPS)
     template = make_template(host, image, "a photo of a mug and a cat", sigmas, config)
     size = (template.trajectory.shape[-2], template.trajectory.shape[-1])
     told = feature_cost(host, template.blocks, size, config, STEPS)
@@ -76,7 +76,7 @@ def steps_of(host: DiffusersHost, pixels: int) -> tuple[dict[str, Step], int, in
 
     def guided(*edits: object) -> Step:
         every = [injection, *edits]
-        return lambda: guided_noise_at(host, point, sigma, base, negative, 7.5, every)
+        return lambda: guided_output_at(host, point, sigma, base, negative, 7.5, every)
 
     found: dict[str, Step] = {"plain step": guided()}
     for count in COUNTS:
@@ -87,8 +87,8 @@ def steps_of(host: DiffusersHost, pixels: int) -> tuple[dict[str, Step], int, in
 
     def mixing() -> None:
         for model in models:
-            noise_at(host, point, sigma, [base], [injection, model])
-        noise_at(host, point, sigma, [negative], [injection], [False])
+            output_at(host, point, sigma, [base], [injection, model])
+        output_at(host, point, sigma, [negative], [injection], [False])
 
     found["2 concepts, score mixing"] = mixing
     return found, told, template.feature_bytes()

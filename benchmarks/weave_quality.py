@@ -51,7 +51,6 @@ from conceptloom.methods.concept_weaver import (
     weave,
 )
 from conceptloom.methods.personalized_residuals import learn_residuals
-from conceptloom.samplers.sigmas import ddim_sigmas
 from conceptloom.tinyworld.concepts import CONCEPTS, concept_scene
 from conceptloom.tinyworld.oracle import likeness, load_oracle
 from conceptloom.tinyworld.planes import iou
@@ -165,7 +164,7 @@ def compute(host: Host, budget: Budget, seeds: int, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     templates: dict[tuple[str, int], Template] = {}
     bank: dict[str, Concept] = {}
-    sigmas = ddim_sigmas(host.schedule, budget.sampling_steps)
+    sigmas = host.noise_path.levels(budget.sampling_steps)
     for job, seed, variant in all_cells(budget, seeds):
         path = file_of(folder, job, seed, variant)
         if path.is_file():

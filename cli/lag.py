@@ -30,4 +30,4 @@ def localised(
     made = joined([lag_concept(host, Localised(concept=c, config=config)) for c, config in loaded])
     encoded = [host.encode_prompt(text, stack.handles) for text in prompts]
     check_prompts(made, {prompt.text: prompt.tokens for prompt in encoded})
-    return stack, [LagEdit(made, len(host.schedule))]
+    return stack, [LagEdit(made, host.noise_path.last_t)]

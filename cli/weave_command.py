@@ -74,7 +74,6 @@ def weave(
         make_template,
     )
     from ..methods.concept_weaver import weave as run
-    from ..samplers.sigmas import ddim_sigmas
     from .models import TINYWORLD, open_host
     from .models import Precision as Computed
     from .picture_files import as_png, free_name, write_picture
@@ -104,7 +103,7 @@ def weave(
         def told(step: int, total: int, message: str = "", preview: object = None) -> None:
             bars.update(task, completed=step, total=total, description=message or None)
 
-        sigmas = ddim_sigmas(host.schedule, steps)
+        sigmas = host.noise_path.levels(steps)
         image = read_image(template)[None]
         inverted = make_template(host, image, sentence, sigmas, inversion, progress=told)
         woven = run(host, inverted, regions, config, progress=told)

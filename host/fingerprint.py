@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
-from .ports import Schedule, UNetSites
+from .ports import NoisePath, UNetSites
 
 
 def fingerprint_of(
     sites: UNetSites,
     context_width: int,
     encoders: Mapping[str, int],
-    schedule: Schedule,
+    noise_path: NoisePath,
     latent_channels: int,
 ) -> str:
     """For example "unet320 context768 clip_l768 eps 4ch 3f9a1c0b".
@@ -21,10 +21,9 @@ def fingerprint_of(
     every transformer block. Two checkpoints of one family share it: their concepts fit each other.
     """
     blocks = " ".join(f"{s.name}:{s.width}x{s.depth}" for s in sites.transformers)
-    target = "v" if schedule.predicts_velocity else "eps"
     texts = " ".join(f"{name}{width}" for name, width in sorted(encoders.items()))
     readable = (
-        f"unet{sites.transformers[0].width} context{context_width} {texts} {target} "
+        f"unet{sites.transformers[0].width} context{context_width} {texts} {noise_path.name} "
         f"{latent_channels}ch"
     )
     digest = hashlib.sha256(f"{readable} {blocks}".encode()).hexdigest()[:8]

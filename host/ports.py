@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from .schedule import Schedule as Schedule
+from .noise import NoisePath as NoisePath
 
 Token = int | str | frozenset[int | str]  # a set where text encoders read different prompts
 Tokens = tuple[Token, ...]  # per position: BPE id, or a handle's name for each of its vectors
@@ -269,7 +269,9 @@ class Host(Protocol):
     def sites(self) -> UNetSites: ...
 
     @property
-    def schedule(self) -> Schedule: ...
+    def noise_path(self) -> NoisePath:
+        """How the model mixes picture and noise, and what its predictions mean."""
+        ...
 
     @property
     def encoders(self) -> Mapping[str, int]:
@@ -307,14 +309,14 @@ class Host(Protocol):
         edits: Sequence[UNetEdit] = (),
         conditional: Sequence[bool] | None = None,
     ) -> Tensor:
-        """Predicted noise in eps form, [B, C, h, w] float32, whatever the model itself predicts.
+        """What the network itself predicts, [B, C, h, w] float32; `noise_path` says what it means.
 
         Differentiable in `latent`, in the contexts and in trained weights wherever they require
         gradients and grad mode is on.
 
         Args:
-            latent: [B, C, h, w] x_t, variance-preserving, scaled latents.
-            timesteps: [B] integers 0..T-1.
+            latent: [B, C, h, w] x_t of scaled latents.
+            timesteps: [B] the path's t, integers 0..T-1 where levels are numbered.
             prompts: one per row, or a single one for all rows.
             edits: step in for this pass only.
             conditional: per row, False for rows of a negative prompt; all True by default.

@@ -81,7 +81,7 @@ def with_lag(
                 check_prompts(concepts, run.positive)
             except PromptError as error:
                 raise PromptError(f"{error} {HIDDEN}") from error
-        return [LagEdit(concepts, len(run.schedule), on_masks)]
+        return [LagEdit(concepts, run.noise_path.last_t, on_masks)]
 
     patched = with_edits(marked, KEY, edits, replace=True)
     patched.set_attachments(KEY, concepts)

@@ -94,8 +94,8 @@ def read_masks(
     at = torch.tensor([timestep], device=latent.device)
     noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(0)).to(latent)
     maps = LagMaps()
-    edit = LagEdit(concepts, len(host.schedule), maps)
-    host.predict(host.schedule.add_noise(latent, noise, at), at, [encoded], [edit])
+    edit = LagEdit(concepts, host.noise_path.last_t, maps)
+    host.predict(host.noise_path.add_noise(latent, noise, at), at, [encoded], [edit])
     return maps
 
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from comfy_api.latest import io
-from torch import Tensor
 
 from ..attention.fusion import RegionFusion
 from ..attention.injection import Features
@@ -194,9 +193,9 @@ def woven_model(
             capture = capture_for(
                 run.sites, template.blocks, resnets=resnets, attentions=attentions
             )
-            again(
-                run, scaled_at(template, step).to(host.device), template.timesteps[step], [capture]
-            )
+            scale = host.noise_path.input_scale(float(template.sigmas[step]))
+            scaled = template.trajectory[step : step + 1].to(host.device) * scale
+            again(run, scaled, template.timesteps[step], [capture])
             return capture.features
 
         injection = injection_of(
@@ -208,9 +207,3 @@ def woven_model(
         return [injection, RegionFusion(sources, regions.masks, config.suppression)]
 
     return with_edits(model, APPLICATION, make_edits, replace=True)
-
-
-def scaled_at(template: Template, step: int) -> Tensor:
-    """[1, C, h, w] the inverted latents of a step, variance-preserving."""
-    sigma = float(template.sigmas[step])
-    return template.trajectory[step : step + 1] / (1 + sigma**2) ** 0.5

@@ -1,6 +1,8 @@
 """DDIM on the base model's own timesteps (Song et al. 2020, arXiv 2010.02502, Eq. 12).
 
 alpha_bar -> alpha_t of the paper's Sec. 4      eta -> the paper's eta, 0 is deterministic
+
+The step is x' = alpha' x_0 + sigma' noise, which on a flow is Euler's.
 """
 
 from __future__ import annotations
@@ -10,34 +12,22 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError, PromptError
-from ..host.ports import Host, Progress, Prompt, Schedule, UNetEdit, latent_size, no_progress
-
-
-def ddim_timesteps(schedule: Schedule, steps: int) -> list[int]:
-    """Timesteps from noisy to clean, evenly spaced.
-
-    As in Stable Diffusion ("leading", offset 1), or from the last one ("trailing") where the
-    scheduler says so or the schedule ends in pure noise.
-    """
-    if not 1 <= steps <= len(schedule):
-        raise ConfigError("steps", steps, f"between 1 and {len(schedule)}")
-    if schedule.starts_at_the_end:
-        apart = len(schedule) / steps
-        return [round(len(schedule) - i * apart) - 1 for i in range(steps)]
-    stride = len(schedule) // steps
-    offset = min(1, len(schedule) - 1 - stride * (steps - 1))  # none where every level is a step
-    return [stride * i + offset for i in reversed(range(steps))]
+from ..errors import PromptError
+from ..host.ports import Host, NoisePath, Progress, Prompt, UNetEdit, latent_size, no_progress
 
 
 def ddim_step(
-    schedule: Schedule, noisy: Tensor, predicted: Tensor, timestep: int, following: int
+    path: NoisePath, noisy: Tensor, output: Tensor, timestep: float, following: float
 ) -> Tensor:
-    """x at the following timestep, eta = 0; a negative one means the cleanest that is known."""
+    """x at the following timestep, eta = 0; a negative one means the cleanest that is known.
+
+    Args:
+        output: what the network predicted at x_t.
+    """
+    denoised, noise = path.denoised(noisy, output, timestep), path.noise(noisy, output, timestep)
     # Past the last step Stable Diffusion goes to alpha_bar[0], not to 1 (set_alpha_to_one=False).
-    now, then = (float(schedule.alpha_bar[max(t, 0)]) for t in (timestep, following))
-    denoised = (noisy - (1 - now) ** 0.5 * predicted) / now**0.5
-    return then**0.5 * denoised + (1 - then) ** 0.5 * predicted
+    alpha, sigma = path.coefficients(max(following, 0))
+    return alpha * denoised + sigma * noise
 
 
 @torch.no_grad()
@@ -65,25 +55,29 @@ def sample_ddim(
         raise PromptError(f"{len(prompts)} prompts came for {rows} latents; give one, or {rows}.")
     every = list(prompts) if len(prompts) == rows else [prompts[0]] * rows
     latent = noise.to(host.device, torch.float32)
-    timesteps = ddim_timesteps(host.schedule, steps)
+    timesteps = host.noise_path.timesteps(steps)
     for i, timestep in enumerate(timesteps):
-        predicted = guided_noise(host, latent, timestep, every, negative, cfg, edits)
+        output = guided_output(host, latent, timestep, every, negative, cfg, edits)
         following = timesteps[i + 1] if i + 1 < steps else -1
-        latent = ddim_step(host.schedule, latent, predicted, timestep, following)
+        latent = ddim_step(host.noise_path, latent, output, timestep, following)
         progress(i + 1, steps)
     return latent
 
 
-def guided_noise(
+def guided_output(
     host: Host,
     latent: Tensor,
-    timestep: int,
+    timestep: float,
     prompts: Sequence[Prompt],
     negative: Prompt,
     cfg: float,
     edits: Sequence[UNetEdit] = (),
 ) -> Tensor:
-    """Noise prediction [B, C, h, w] with classifier-free guidance; a prompt for every row."""
+    """The network's prediction [B, C, h, w] with classifier-free guidance.
+
+    Args:
+        prompts: one per row of `latent`.
+    """
 
     def predict(rows: Tensor, prompts: Sequence[Prompt], conditional: Sequence[bool]) -> Tensor:
         at = torch.full((len(rows),), timestep, device=rows.device)
@@ -102,7 +96,9 @@ def guided(
     """Classifier-free guidance (Ho & Salimans 2022, Eq. 6), both predictions in one pass.
 
     Args:
-        predict: rows, a prompt for each, which of them are conditional -> predicted noise.
+        predict: rows, a prompt for each, which of them are conditional -> what the network says.
+            Noise, v and a flow's direction are affine in each other at a given x_t: mixing any of
+            them is mixing all.
         prompts: one per row of `latent`.
         cfg: guidance scale; 1 does without the negative prompt.
     """

@@ -21,7 +21,7 @@ from ..training.checks import require_whole
 from .blended import BlendConfig, sample_blended
 from .guidance import GuidanceConfig, Wish, guided_sites, latent_gradient, moved
 from .masks import latent_masks, picture_masks, region_weights
-from .sigmas import ddim_sigmas, noise_at, timestep_at
+from .sigmas import output_at
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,7 +91,7 @@ def edit_latents(
     shares = region_weights(masks)
     wishes = [_wishes(host, r, plane, config) for r, plane in zip(regions, planes, strict=True)]
     guides = config.guidance.eta != 0 and any(wishes)
-    sigmas = ddim_sigmas(host.schedule, config.steps).tolist()
+    sigmas = host.noise_path.levels(config.steps).tolist()
     last = config.harmonise_steps
     blend = replace(config.blend, free_steps=max(config.blend.free_steps, last - 1))
     generator = torch.Generator().manual_seed(seed)
@@ -106,8 +106,8 @@ def edit_latents(
             if step >= config.steps - last:
                 model.close()  # the base model again
                 prompts = prompts if plain is None else [plain] * len(regions)
-            noise = _mixed_noise(host, latent, sigma, prompts, shares, negative, config.cfg)
-            return latent - sigma * noise
+            output = _mixed_output(host, latent, sigma, prompts, shares, negative, config.cfg)
+            return host.noise_path.denoised_at(latent, output, sigma)
 
         def guide(latent: Tensor, sigma: float, step: int) -> Tensor:
             harmonising = step >= config.steps - last
@@ -136,7 +136,7 @@ def _wishes(host: Host, region: Region, mask: Tensor, config: EditConfig) -> lis
     ]
 
 
-def _mixed_noise(
+def _mixed_output(
     host: Host,
     latent: Tensor,
     sigma: float,
@@ -147,7 +147,7 @@ def _mixed_noise(
 ) -> Tensor:
     """Classifier-free guidance with the regions' predictions mixed by their shares, one pass."""
     rows, every = latent.shape[0], [negative, *prompts] if cfg != 1 else list(prompts)
-    predicted = noise_at(
+    predicted = output_at(
         host,
         latent.repeat(len(every), 1, 1, 1),
         sigma,
@@ -173,9 +173,9 @@ def _guided(
     config: GuidanceConfig,
 ) -> Tensor:
     """x_sigma moved by a step of guidance; each region moves what lies under its own mask."""
-    scale = (1 + sigma**2) ** 0.5
-    unit = latent / scale  # x_t, as the UNet sees it
-    at = torch.full((unit.shape[0],), timestep_at(host.schedule, sigma), device=unit.device)
+    scale, timestep = 1 / host.noise_path.input_scale(sigma), host.noise_path.timestep_at(sigma)
+    unit = latent / scale  # x_t, as the network sees it
+    at = torch.full((unit.shape[0],), timestep, device=unit.device)
     sites = guided_sites(host.sites, config.level)
     for region, wanted, mask in zip(regions, wishes, masks, strict=True):
         if not wanted:

@@ -6,10 +6,11 @@ arXiv 2211.12572, official preprocess.py:98-123, commit e9207c0), which Concept 
     sigmas      noise levels of the sampler that is inverted, from noisy to 0
     trajectory  z_T .. z_0, x_sigma at each of them
 
-A step of the sampler is x_{k+1} = x_k + (sigma_{k+1} - sigma_k) noise(x_k, sigma_k). Turned around
-it asks for the noise at a point that is not known yet. Plug-and-Play takes the point before in its
-stead and makes 999 small steps. Here the equation is solved for x_k instead, by putting its own
-answer in again (`refinements`): the sampler's own few steps are then enough.
+A step of the sampler is x_{k+1} = x_k + (sigma_{k+1} - sigma_k) slope(x_k, sigma_k); the slope is
+the predicted noise. Turned around it asks for the slope at a point that is not known yet.
+Plug-and-Play takes the point before in its stead and makes 999 small steps. Here the equation is
+solved for x_k instead, by putting its own answer in again (`refinements`): the sampler's own few
+steps are then enough.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from ..errors import ImageError
 from ..host.ports import Host, Progress, Prompt, no_progress
-from .sigmas import checked_sigmas, euler_step, noise_at
+from .sigmas import checked_sigmas, euler_step, output_at
 
 REFINEMENTS = 2  # ours; 0 is the single evaluation of Plug-and-Play
 
@@ -51,15 +52,15 @@ def invert(
     if latent.shape[0] != 1:
         raise ImageError(f"{latent.shape[0]} pictures came; a template is one. Give one at a time.")
     levels = checked_sigmas(sigmas).tolist()
-    point = latent.to(host.device, torch.float32)
+    point, path = latent.to(host.device, torch.float32), host.noise_path
     trajectory = [point]
     for k in reversed(range(len(levels) - 1)):
         sigma, cleaner = levels[k], levels[k + 1]
         # Plug-and-Play shows the UNet the cleaner latents, of unit variance at their own level.
-        guess = point * math.sqrt((1 + sigma**2) / (1 + cleaner**2))
+        guess = point * (path.input_scale(cleaner) / path.input_scale(sigma))
         for _ in range(1 + refinements):
-            predicted = noise_at(host, guess, sigma, [prompt])
-            guess = euler_step(point, predicted, cleaner, sigma)
+            slope = path.slope(guess, output_at(host, guess, sigma, [prompt]), sigma)
+            guess = euler_step(point, slope, cleaner, sigma)
         point = guess
         trajectory.append(point)
         progress(len(trajectory) - 1, len(levels) - 1, "inverting")
@@ -79,8 +80,8 @@ def reconstruct(
     levels = checked_sigmas(sigmas).tolist()
     point = start.to(host.device, torch.float32)
     for k, (sigma, following) in enumerate(itertools.pairwise(levels)):
-        predicted = noise_at(host, point, sigma, [prompt])
-        point = euler_step(point, predicted, sigma, following)
+        output = output_at(host, point, sigma, [prompt])
+        point = euler_step(point, host.noise_path.slope(point, output, sigma), sigma, following)
         progress(k + 1, len(levels) - 1, "reconstructing")
     return point
 

@@ -19,7 +19,7 @@ def happens(chance: float, draw: torch.Generator) -> bool:
 
 
 def drawn_noise(host: Host, latent: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Noise [B, C, h, w] like the latents, and a timestep [B] for every row."""
+    """Noise [B, C, h, w] like the latents, and the path's t [B] for every row."""
     noise = torch.randn(latent.shape, generator=draw).to(latent)
-    timesteps = torch.randint(len(host.schedule), (latent.shape[0],), generator=draw)
+    timesteps = host.noise_path.sample_t(latent.shape[0], draw)
     return noise, timesteps.to(latent.device)

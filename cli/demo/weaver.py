@@ -19,7 +19,6 @@ from ...methods.concept_weaver import (
     weave,
 )
 from ...methods.personalized_residuals import PersonalizedResidualsConfig, learn_residuals
-from ...samplers.sigmas import ddim_sigmas
 from ...scenes.scene import ConceptScene, SceneImage
 from ...tinyworld.concepts import CONCEPTS, concept_scene, item
 from ...tinyworld.oracle import likeness, load_oracle
@@ -60,7 +59,7 @@ def tell(context: DemoContext) -> Story:
     plain = [item(word, spot, rng) for (word, _), spot in zip(WOVEN.values(), SPOTS, strict=True)]
     pixels, drawn_masks = render(plain, "white", rng)
     image, masks = as_image(pixels), [torch.from_numpy(mask) for mask in drawn_masks]
-    sigmas = ddim_sigmas(host.schedule, STEPS)
+    sigmas = host.noise_path.levels(STEPS)
     template = make_template(host, image[None], SENTENCE, sigmas, progress=context.progress)
     wishes = [
         Wish(concept=concept, word=word, mask=mask)

@@ -35,12 +35,12 @@ class PassAgain:
         )
 
     def __call__(
-        self, run: SamplingRun, scaled: Tensor, timestep: int, edits: Sequence[UNetEdit]
+        self, run: SamplingRun, scaled: Tensor, timestep: float, edits: Sequence[UNetEdit]
     ) -> None:
         """One pass for its edits alone; its prediction is dropped.
 
         Args:
-            scaled: [1, C, h, w] x_t, variance-preserving, on the network's device.
+            scaled: [1, C, h, w] x_t, on the network's device.
         """
         network: Any = run.network
         at = torch.full((1,), float(timestep), device=scaled.device)

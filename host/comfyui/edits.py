@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from ...errors import PromptError
 from ..hooks import edits_installed
-from ..ports import ForwardInfo, Schedule, Tokens, UNetEdit, UNetSites, WaitsForPrompt
-from .schedule import schedule_of
+from ..ports import ForwardInfo, NoisePath, Tokens, UNetEdit, UNetSites, WaitsForPrompt
+from .noise import noise_path_of
 from .sites import unet_sites
 from .slots import Slot
 from .tokens import tokens_by_conditioning
@@ -28,7 +28,7 @@ class SamplingRun:
     """What edits may know when a sampling run starts."""
 
     sites: UNetSites
-    schedule: Schedule
+    noise_path: NoisePath
     sigmas: Tensor | None  # the sampler's own noise levels; None for a pass outside of a sampler
     prompts: Mapping[str, Tokens] = field(default_factory=dict[str, Tokens])  # by "positive 1", ...
     positive: Mapping[str, Tokens] = field(
@@ -69,7 +69,7 @@ def with_edits(
         UnsupportedModelError: the MODEL is not a UNet with cross-attention.
     """
     unet_sites(model.model.diffusion_model)
-    schedule = schedule_of(model.get_model_object("model_sampling"))
+    noise_path = noise_path_of(model.get_model_object("model_sampling"))
     slot: Slot[_Run] = Slot()
 
     def sample(
@@ -87,7 +87,7 @@ def with_edits(
             sites = unet_sites(unet)
             prompts = _named(run.prompts)
             positive = {name: t for name, t in prompts.items() if "negative" not in name}
-            started = SamplingRun(sites, schedule, run.sigmas, prompts, positive, unet)
+            started = SamplingRun(sites, noise_path, run.sigmas, prompts, positive, unet)
             run.edits[unet] = sites, make_edits(started)
         sites, edits = run.edits[unet]
         options = transformer_options or {}

@@ -17,8 +17,8 @@ from ..fingerprint import fingerprint_of
 from ..hooks import edits_installed
 from ..pictures import check_picture, planes_of
 from ..ports import HandleVectors, Prompt, UNetEdit, WeightEdit
+from .noise import noise_path_of
 from .prompts import check_widths, encode, encoder_names, encoder_width, token_ids
-from .schedule import schedule_of
 from .sites import unet_sites
 from .training import autograd_possible, checkpointed, exact_attention, text_layers_keep_inputs
 from .weights import (
@@ -63,7 +63,7 @@ class ComfyHost:
     def __init__(self, model: Any, clip: Any, vae: Any = None) -> None:
         self._patcher, self._clip, self._vae = model, clip, vae
         self.sites = unet_sites(self._base.diffusion_model)
-        self.schedule = schedule_of(model.get_model_object("model_sampling"))
+        self.noise_path = noise_path_of(model.get_model_object("model_sampling"))
         names = encoder_names(clip)
         self.encoders = {name: encoder_width(clip, name) for name in names}
         context_width = self.sites.transformers[0].layer(0).attn2.to_k.in_features
@@ -76,7 +76,7 @@ class ComfyHost:
         else:
             self.pixels_per_latent = getattr(form, "spacial_downscale_ratio", 8)
         self.fingerprint = fingerprint_of(
-            self.sites, context_width, self.encoders, self.schedule, self.latent_channels
+            self.sites, context_width, self.encoders, self.noise_path, self.latent_channels
         )
         self._unet_weights = unet_weights(self._base.diffusion_model)
         self._text_weights = text_weights(clip.cond_stage_model, names)
@@ -113,16 +113,13 @@ class ComfyHost:
         extra = self.extra_inputs(latent, prompts)
         inputs = torch.cat([latent, extra.pop("c_concat")], 1) if "c_concat" in extra else latent
         with edits_installed(self.sites, edits, info):
-            output = self._base.diffusion_model(
+            return self._base.diffusion_model(
                 inputs.to(dtype),
                 timesteps.float(),
                 context=context.to(dtype),
                 transformer_options=self._transformer_options(timesteps, info.conditional),
                 **extra,
             ).float()
-        if self.schedule.predicts_velocity:
-            return self.schedule.noise_from_velocity(latent.float(), output, timesteps)
-        return output
 
     def extra_inputs(self, latent: Tensor, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
         """What some UNets take beside latent and context: SDXL's sizes, a mask for inpainting."""
@@ -148,7 +145,7 @@ class ComfyHost:
                 options.get(kind, {}), getattr(self._patcher, kind)
             )
         options["cond_or_uncond"] = [0 if row else 1 for row in shown]
-        options["sigmas"] = self.schedule.sigma(timesteps)
+        options["sigmas"] = self.noise_path.level_at(timesteps)
         if self._learning:
             exact_attention(options)
         return options

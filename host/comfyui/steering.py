@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..hooks import edits_installed
 from ..ports import ForwardInfo, StopForward, Tokens, UNetEdit, UNetSites
-from .schedule import schedule_of
+from .noise import noise_path_of
 from .sites import unet_sites
 from .slots import Slot
 from .tokens import tokens_by_conditioning
@@ -86,7 +86,7 @@ def with_steering(
         UnsupportedModelError: the MODEL is not a UNet with cross-attention.
     """
     unet_sites(model.model.diffusion_model)
-    schedule_of(model.get_model_object("model_sampling"))
+    noise_path_of(model.get_model_object("model_sampling"))
     slot: Slot[_Run] = Slot()
 
     def sample(

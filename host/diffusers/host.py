@@ -15,8 +15,9 @@ from ...errors import ModelError, PromptError
 from ..contexts import batched_context, batched_pooled, info_of
 from ..fingerprint import fingerprint_of
 from ..hooks import edits_installed
+from ..noise import EpsPath, VelocityPath
 from ..pictures import check_picture, planes_of
-from ..ports import HandleVectors, Prompt, Schedule, UNetEdit, WeightEdit
+from ..ports import HandleVectors, Prompt, UNetEdit, WeightEdit
 from .checks import check_fits, check_pipeline
 from .placement import (
     check_in_memory,
@@ -27,8 +28,6 @@ from .placement import (
 from .prompts import TextEncoder, Token
 from .sites import canonical_unet_names, unet_sites
 from .weights import checkpointed, edited_weights, frozen
-
-ZERO_SNR = 4.8973451890853435e-08  # alpha_bar where a schedule ends in pure noise; ComfyUI's value
 
 
 class DiffusersHost:
@@ -56,15 +55,16 @@ class DiffusersHost:
         self.encoders = {encoder.name: encoder.width for encoder in encoders}
         self.sites = unet_sites(unet)
         check_fits(unet, vae, self.encoders, scheduler)
-        self.schedule = Schedule(
-            scheduler.alphas_cumprod.double().cpu().clamp_min(ZERO_SNR),
-            predicts_velocity=scheduler.config.prediction_type == "v_prediction",
-            trailing=scheduler.config.get("timestep_spacing") == "trailing",
-        )
+        velocity = scheduler.config.prediction_type == "v_prediction"
+        trailing = scheduler.config.get("timestep_spacing") == "trailing"
+        kind = VelocityPath if velocity else EpsPath
+        self.noise_path = kind(scheduler.alphas_cumprod, trailing)
         self.latent_channels = unet.config.in_channels
         self.pixels_per_latent = 2 ** (len(vae.config.block_out_channels) - 1)
         width, channels = unet.config.cross_attention_dim, self.latent_channels
-        self.fingerprint = fingerprint_of(self.sites, width, self.encoders, self.schedule, channels)
+        self.fingerprint = fingerprint_of(
+            self.sites, width, self.encoders, self.noise_path, channels
+        )
         self._weights = self._named_weights()
 
     @property
@@ -122,15 +122,12 @@ class DiffusersHost:
         context = batched_context(prompts, rows).to(device, dtype)
         info = info_of(latent, timesteps, prompts, context, conditional)
         with edits_installed(self.sites, edits, info):
-            output = self.unet(
+            return self.unet(
                 latent.to(dtype),
                 timesteps,
                 context,
                 added_cond_kwargs=self._size_conditions(latent, prompts),
             ).sample.float()
-        if self.schedule.predicts_velocity:
-            return self.schedule.noise_from_velocity(latent.float(), output, timesteps)
-        return output
 
     def _size_conditions(self, latent: Tensor, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
         """SDXL's pooled text and picture sizes (original, crop, target)."""

@@ -12,7 +12,7 @@ from ...attention.maps import AttentionCapture, TokenQuery
 from ...host.ports import Host, Prompt
 from ...scenes.scene import ConceptScene
 from ...training.draws import drawn_noise
-from ...training.losses import masked_noise_loss
+from ...training.losses import masked_loss
 from ...training.phases import WEIGHTS
 from ...training.recipe import Losses, Phase
 from ...training.scene_recipe import SceneRecipe
@@ -65,34 +65,32 @@ class BreakAScene(SceneRecipe[BreakASceneConfig]):
             timesteps = torch.cat([timesteps, class_timesteps])
             prompts = [*prompts, *[self._class_prompt()] * len(samples)]
         capture = AttentionCapture(self.sites if self.config.attention_weight else ())
-        noisy = self.host.schedule.add_noise(latent, noise, timesteps)
+        path = self.host.noise_path
+        noisy = path.add_noise(latent, noise, timesteps)
         predicted = self.host.predict(noisy, timesteps, prompts, [capture])
-        return self._terms(samples, prompts, predicted, noise, timesteps, capture)
+        target = path.target(latent, noise, timesteps)
+        return self._terms(samples, prompts, predicted, target, capture)
 
     def _terms(
         self,
         samples: Sequence[Sample],
         prompts: Sequence[Prompt],
         predicted: Tensor,
-        noise: Tensor,
-        timesteps: Tensor,
+        target: Tensor,
         capture: AttentionCapture,
     ) -> dict[str, Tensor]:
         rows = len(samples)
-        weight = self.host.schedule.native_weight(timesteps)
         mask = self._material.unions(samples)
         if not self.config.masked_loss:
             mask = torch.ones_like(mask)
-        terms = {
-            "diffusion": masked_noise_loss(predicted[:rows], noise[:rows], mask, weight[:rows])
-        }
+        terms = {"diffusion": masked_loss(predicted[:rows], target[:rows], mask)}
         if self.config.attention_weight:
             maps = capture.maps(_queries(samples, prompts))
             loss = attention_loss(maps, self._material.targets(samples), rows)
             terms["attention"] = self.config.attention_weight * loss
         if predicted.shape[0] > rows:
             everything = torch.ones_like(mask)
-            loss = masked_noise_loss(predicted[rows:], noise[rows:], everything, weight[rows:])
+            loss = masked_loss(predicted[rows:], target[rows:], everything)
             terms["prior"] = self.config.prior_weight * loss
         return terms
 

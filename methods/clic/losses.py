@@ -1,5 +1,5 @@
 """The losses of CLiC on plain tensors. l_context and l_RoI as the paper writes them are
-`training.losses.masked_noise_loss`, with M_soft and with ones."""
+`training.losses.masked_loss`, with M_soft and with ones."""
 
 from __future__ import annotations
 
@@ -23,26 +23,22 @@ def outside_weighted(mask: Tensor, background_weight: float) -> Tensor:
     return mask.clamp_min(background_weight**2)
 
 
-def area_noise_loss(
-    predicted: Tensor, noise: Tensor, mask: Tensor, weight: Tensor | None = None
-) -> Tensor:
-    """Squared error of the predicted noise, weighted, per weight: small regions pull as hard.
+def area_loss(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Squared error of a prediction, weighted, per weight: small regions pull as hard.
 
     Source: learning.py:1002-1011. Channels are summed and the mask has one, so with four of them
     the value is four times the mean error.
 
     Args:
-        predicted: [B, C, h, w] model output, noise units.
-        noise: [B, C, h, w] the noise that was added.
+        predicted: [B, C, h, w] what the network says.
+        target: [B, C, h, w] what it should say, `NoisePath.target`.
         mask: [B, 1, h, w] weight of each latent, 0..1.
-        weight: [B] factor of every row; `Schedule.native_weight` for v-prediction.
 
     Returns:
         [] dimensionless; 0 where the mask is empty.
     """
-    error = ((predicted - noise).square() * mask).sum(dim=(1, 2, 3))
-    error = error / (mask.sum(dim=(1, 2, 3)) + 1e-10)
-    return (error if weight is None else error * weight).mean()
+    error = ((predicted - target).square() * mask).sum(dim=(1, 2, 3))
+    return (error / (mask.sum(dim=(1, 2, 3)) + 1e-10)).mean()
 
 
 def attention_loss(maps: Tensor, masks: Tensor) -> Tensor:

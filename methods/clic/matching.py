@@ -21,7 +21,6 @@ from torch import Tensor
 from ...attention.maps import AttentionCapture, TokenQuery, normalised_min_max
 from ...errors import HandleError, ImageError, ModelError
 from ...host.ports import HandleVectors, Host, Place, Progress, Prompt, StopForward, no_progress
-from ...samplers.ddim import ddim_timesteps
 from ...scenes.masks import open_mask
 from ...scenes.scene import make_scene
 from ...training.checks import require_fraction, require_whole
@@ -187,11 +186,11 @@ def read_heat(host: Host, image: Tensor, prompt: Prompt, name: str, config: Read
     capture = AttentionCapture(sites, stop=True)
     draw = torch.Generator().manual_seed(config.seed)
     total = torch.zeros(size)
-    for timestep in ddim_timesteps(host.schedule, config.steps):
+    for timestep in host.noise_path.timesteps(config.steps):
         at = torch.tensor([timestep], device=latent.device)
         noise = torch.randn(latent.shape, generator=draw).to(latent)
         try:
-            host.predict(host.schedule.add_noise(latent, noise, at), at, [prompt], [capture])
+            host.predict(host.noise_path.add_noise(latent, noise, at), at, [prompt], [capture])
         except StopForward:
             total = total + capture.maps([query], size)[0].cpu()
     return total / config.steps

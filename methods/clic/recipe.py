@@ -16,12 +16,12 @@ from ...host.ports import Host, Place, Prompt, UNetEdit
 from ...scenes.scene import ConceptScene
 from ...scenes.soft_masks import soft_mask
 from ...training.draws import drawn_noise
-from ...training.losses import masked_noise_loss
+from ...training.losses import masked_loss
 from ...training.recipe import Losses, Phase
 from ...training.scene_recipe import SceneRecipe
 from .config import CLiCConfig, Form
-from .losses import area_noise_loss, attention_loss, outside_weighted
-from .material import WHOLE, Sample, SceneMaterial
+from .losses import area_loss, attention_loss, outside_weighted
+from .material import Sample, SceneMaterial
 
 
 class CLiC(SceneRecipe[CLiCConfig]):
@@ -60,7 +60,8 @@ class CLiC(SceneRecipe[CLiCConfig]):
         samples = [self._material.draw(draw) for _ in range(self._footprint.rows)]
         latent = self._material.latents(samples)
         noise, timesteps = drawn_noise(self.host, latent, draw)
-        noisy = self.host.schedule.add_noise(latent, noise, timesteps)
+        path = self.host.noise_path
+        noisy = path.add_noise(latent, noise, timesteps)
         inputs, texts = [], []
         if self._reads_context:
             inputs.append(noisy)
@@ -75,20 +76,21 @@ class CLiC(SceneRecipe[CLiCConfig]):
         )
         parts = list(predicted.split(len(samples)))
         terms: dict[str, Tensor] = {}
-        weight = self.host.schedule.native_weight(timesteps)
         if self._reads_context:
-            terms |= self._context_terms(samples, parts.pop(0), noise, weight)
+            target = path.target(latent, noise, timesteps)
+            terms |= self._context_terms(samples, parts.pop(0), target)
             if self.config.attention_weight:
                 terms["attention"] = self._attention_term(samples, prompts, capture)
         if parts:
-            terms["roi"] = self._roi_term(samples, parts[0], noise, weight)
+            target = path.target(self._clean_regions(samples, latent), noise, timesteps)
+            terms["roi"] = self._roi_term(samples, parts[0], target)
         return terms
 
     def _edits(self, capture: AttentionCapture) -> list[UNetEdit]:
         return [StartDetached(), capture] if self.config.detach_start else [capture]
 
     def _context_terms(
-        self, samples: Sequence[Sample], predicted: Tensor, noise: Tensor, weight: Tensor
+        self, samples: Sequence[Sample], predicted: Tensor, target: Tensor
     ) -> dict[str, Tensor]:
         """l_context = || M_soft (eps_hat - eps) ||^2, M_soft = a + (1 - a) M."""
         config = self.config
@@ -97,10 +99,10 @@ class CLiC(SceneRecipe[CLiCConfig]):
         mask, valid = self._material.masks(samples), self._material.valid(samples)
         if config.context_form is Form.PAPER:
             soft = soft_mask(mask, config.background_weight) * valid
-            loss = masked_noise_loss(predicted, noise, soft, weight)
+            loss = masked_loss(predicted, target, soft)
         else:
             outside = outside_weighted(mask, config.background_weight) * valid
-            loss = area_noise_loss(predicted, noise, outside, weight)
+            loss = area_loss(predicted, target, outside)
         return {"context": config.context_weight * loss}
 
     def _attention_term(
@@ -124,25 +126,25 @@ class CLiC(SceneRecipe[CLiCConfig]):
         """M x_t of the paper, or blank pixels with the same noise of the code."""
         if self.config.roi_form is Form.PAPER:
             return self._material.masks(samples) * noisy
-        return self.host.schedule.add_noise(self._material.regions(samples), noise, timesteps)
+        return self.host.noise_path.add_noise(self._material.regions(samples), noise, timesteps)
 
-    def _roi_term(
-        self, samples: Sequence[Sample], predicted: Tensor, noise: Tensor, weight: Tensor
-    ) -> Tensor:
+    def _clean_regions(self, samples: Sequence[Sample], latent: Tensor) -> Tensor:
+        """The picture that M x_t, or the blank pixels of the code, are a noisy version of."""
+        if self.config.roi_form is Form.PAPER:
+            return self._material.masks(samples) * latent
+        return self._material.regions(samples)
+
+    def _roi_term(self, samples: Sequence[Sample], predicted: Tensor, target: Tensor) -> Tensor:
         """l_RoI = || eps_hat(M x_t, c*, t) - eps ||^2.
 
-        Around the region M x_t holds no noise to be told, and in a cell that the mask cuts only a
-        part of it, so the error there is as large as the noise. A model that predicts v has its own
-        factor, 1 / alpha_bar, in whole cells of the region alone: with it, what nobody can know
-        would be nearly all of the loss at high noise.
+        Models that predict something else have their own target, that of M x_0 with the whole
+        noise: a word that sees the region alone is not taught what lies around it. The noise there
+        is not in M x_t and cannot be told, nor all of it in a cell that the mask cuts.
         """
-        mask = self._material.masks(samples)
         if self.config.roi_form is Form.PAPER:
-            whole = (mask > WHOLE).float()
-            native = whole * weight[:, None, None, None] + (1 - whole)
-            loss = masked_noise_loss(predicted, noise, native.sqrt())
+            loss = masked_loss(predicted, target, torch.ones_like(target[:, :1]))
         else:
-            loss = area_noise_loss(predicted, noise, mask, weight)
+            loss = area_loss(predicted, target, self._material.masks(samples))
         return self.config.roi_weight * loss
 
     @property

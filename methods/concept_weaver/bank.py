@@ -59,7 +59,7 @@ class BankRecipe(SceneRecipe[BankConfig]):
         return self.config.prompt_of(name, self.scene.words.get(name, ""))
 
     def losses(self, phase: Phase, draw: torch.Generator) -> Losses:
-        """The error of the predicted noise where the picture lies."""
+        """The error of the prediction where the picture lies."""
         latents, valid, texts = [], [], []
         for _ in range(self._footprint.rows):
             number = below(len(self._views), draw)
@@ -71,10 +71,11 @@ class BankRecipe(SceneRecipe[BankConfig]):
         latent, mask = torch.stack(latents), torch.stack(valid)
         noise, timesteps = drawn_noise(self.host, latent, draw)
         prompts = self._encoded(texts)
-        noisy = self.host.schedule.add_noise(latent, noise, timesteps)
+        path = self.host.noise_path
+        noisy = path.add_noise(latent, noise, timesteps)
         predicted = self.host.predict(noisy, timesteps, prompts, [StartDetached()])
-        weight = self.host.schedule.native_weight(timesteps)
-        return {"diffusion": valid_noise_loss(predicted, noise, mask, weight)}
+        target = path.target(latent, noise, timesteps)
+        return {"diffusion": valid_loss(predicted, target, mask)}
 
 
 def valid_latents(valid: Tensor, latent: Tensor) -> Tensor:
@@ -88,15 +89,14 @@ def valid_latents(valid: Tensor, latent: Tensor) -> Tensor:
     return shrunk[0] if float(shrunk.max()) else whole[0]
 
 
-def valid_noise_loss(predicted: Tensor, noise: Tensor, valid: Tensor, weight: Tensor) -> Tensor:
+def valid_loss(predicted: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """Squared error over the area that counts, mean over the rows.
 
     Source: Custom Diffusion, diffusers code :985; there channels are summed and not averaged.
 
     Args:
-        predicted, noise: [B, C, h, w].
+        predicted, target: [B, C, h, w].
         valid: [B, 1, h, w] 0 or 1.
-        weight: [B] of every row.
     """
-    error = (predicted - noise).square().mean(dim=1, keepdim=True) * valid
-    return (weight * error.sum(dim=(1, 2, 3)) / valid.sum(dim=(1, 2, 3)).clamp_min(1)).mean()
+    error = (predicted - target).square().mean(dim=1, keepdim=True) * valid
+    return (error.sum(dim=(1, 2, 3)) / valid.sum(dim=(1, 2, 3)).clamp_min(1)).mean()

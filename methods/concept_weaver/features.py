@@ -20,7 +20,7 @@ from ...attention.injection import (
 )
 from ...errors import ImageError
 from ...host.ports import ForwardInfo, Host, Progress, StopForward, UNetSites
-from ...samplers.sigmas import noise_at
+from ...samplers.sigmas import output_at
 from .config import InversionConfig, Keep
 from .template import Template
 
@@ -101,7 +101,7 @@ def computed_features(
     capture = capture_for(host.sites, template.blocks, resnets=resnets, attentions=attentions)
     noisy = template.trajectory[step : step + 1].to(host.device)
     with contextlib.suppress(StopForward):
-        noise_at(host, noisy, float(template.sigmas[step]), [template.prompt], [capture])
+        output_at(host, noisy, float(template.sigmas[step]), [template.prompt], [capture])
     return capture.features
 
 

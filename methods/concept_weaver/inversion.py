@@ -8,7 +8,7 @@ from torch import Tensor
 from ...errors import ImageError
 from ...host.ports import Host, Progress, no_progress
 from ...samplers.inversion import invert, psnr, reconstruct
-from ...samplers.sigmas import checked_sigmas, timestep_at
+from ...samplers.sigmas import checked_sigmas
 from ...training.fingerprints import model_digest
 from .config import InversionConfig, Keep
 from .features import blocks_of, kept_steps, size_told, with_features
@@ -61,7 +61,7 @@ def make_template(
         prompt=prompt,
         sigmas=sigmas,
         trajectory=trajectory.cpu(),
-        timesteps=tuple(timestep_at(host.schedule, s) for s in sigmas[:-1].tolist()),
+        timesteps=tuple(host.noise_path.timestep_at(s) for s in sigmas[:-1].tolist()),
         blocks=blocks,
         features=(),
         reconstruction=shown,

@@ -39,7 +39,7 @@ class Template:
     prompt: Prompt
     sigmas: Tensor
     trajectory: Tensor
-    timesteps: tuple[int, ...]
+    timesteps: tuple[float, ...]
     blocks: InjectionBlocks
     features: tuple[Features, ...]
     reconstruction: Tensor

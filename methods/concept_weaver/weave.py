@@ -15,7 +15,7 @@ from ...attention.fusion import RegionFusion, RegionSource
 from ...attention.injection import FeatureInjection, Features
 from ...attention.regions import at_grid
 from ...host.ports import Host, Progress, Prompt, no_progress
-from ...samplers.sigmas import euler_step, guided_noise_at, noise_at
+from ...samplers.sigmas import euler_step, guided_output_at, output_at
 from ...training.fingerprints import model_digest
 from .config import Mixing, WeaveConfig
 from .features import computed_features, injection_of
@@ -55,7 +55,7 @@ def weave(
 
         def predict(point: Tensor, sigma: float) -> Tensor:
             edits = [injection, fusion]
-            return guided_noise_at(host, point, sigma, base, negative, config.cfg, edits)
+            return guided_output_at(host, point, sigma, base, negative, config.cfg, edits)
     else:
         mixed = ScoreMixing(host, regions, sources, base, injection)
 
@@ -63,13 +63,14 @@ def weave(
             fused = mixed(point, sigma)
             if config.cfg == 1:
                 return fused
-            unwanted = noise_at(host, point, sigma, [negative], [injection], [False])
+            unwanted = output_at(host, point, sigma, [negative], [injection], [False])
             return config.cfg * fused + (1 - config.cfg) * unwanted
 
     levels = template.sigmas.tolist()
     point = template.trajectory[:1].to(host.device)
     for k, sigma in enumerate(levels[:-1]):
-        point = euler_step(point, predict(point, sigma), sigma, levels[k + 1])
+        slope = host.noise_path.slope(point, predict(point, sigma), sigma)
+        point = euler_step(point, slope, sigma, levels[k + 1])
         progress(k + 1, template.steps, "weaving")
     return Woven(host.decode_latent(point), point)
 
@@ -114,5 +115,5 @@ class ScoreMixing:
         total = torch.zeros_like(point)
         for mask, model in zip(masks, self._models, strict=True):
             edits = [self._injection, model]
-            total = total + mask * noise_at(self._host, point, sigma, [self._base], edits)
+            total = total + mask * output_at(self._host, point, sigma, [self._base], edits)
         return total

@@ -10,7 +10,7 @@ of the same block looks for the concept; the rest of the picture comes from the 
     handle, class_word      V*, macro class   material.py      "a photo of a V* [macro class]"
     up, down                A_i, B_i          training/adapters.py   Delta W_i = A_i B_i, Sec. 3.1
     ratio                   r_i / m_i         config.py        0.05: 16, 32 and 64 on SD 1
-    masked_noise_loss       L_LDM             training/losses.py     with a mask of ones
+    masked_loss             L_LDM             training/losses.py     with a mask of ones
     summed_attention        A_{i,C}           attention/lag_masks.py   Sec. 3.2
     binarised               M_i               attention/lag_masks.py   at the median
     LagEdit.projection      f^_i              attention/lag.py

@@ -171,6 +171,6 @@ def sample_lag(
         noise,
         steps=steps,
         cfg=cfg,
-        edits=[LagEdit(made, len(host.schedule), on_masks)],
+        edits=[LagEdit(made, host.noise_path.last_t, on_masks)],
         progress=progress,
     )

@@ -15,7 +15,7 @@ from ...training.concept import Concept
 from ...training.draws import below, drawn_noise, happens
 from ...training.handles import HandleParameters, initial_handles
 from ...training.loop import summary
-from ...training.losses import masked_noise_loss
+from ...training.losses import masked_loss
 from ...training.recipe import Footprint, Losses, Phase, StepDown
 from .config import PersonalizedResidualsConfig
 from .material import Lesson, LessonLatents
@@ -68,7 +68,8 @@ class PersonalizedResiduals:
             yield
 
     def losses(self, phase: Phase, draw: torch.Generator) -> Losses:
-        """L_LDM = |eps - eps_theta(z_t, t, tau(y))|^2 (paper, Sec. 3.1), and nothing else.
+        """L_LDM = |eps - eps_theta(z_t, t, tau(y))|^2 (paper, Sec. 3.1), and nothing else; the
+        model's own target stands for eps.
 
         No pictures of the class hold the model to what it knew: leaving the residual away does.
         """
@@ -78,11 +79,12 @@ class PersonalizedResiduals:
         ]
         latent = self._latents[drawn]
         noise, timesteps = drawn_noise(self.host, latent, draw)
-        noisy = self.host.schedule.add_noise(latent, noise, timesteps)
+        path = self.host.noise_path
+        noisy = path.add_noise(latent, noise, timesteps)
         predicted = self.host.predict(noisy, timesteps, self._prompts([i for i, _ in drawn]))
         everywhere = torch.ones_like(latent[:, :1])
-        weight = self.host.schedule.native_weight(timesteps)
-        return {"diffusion": masked_noise_loss(predicted, noise, everywhere, weight)}
+        target = path.target(latent, noise, timesteps)
+        return {"diffusion": masked_loss(predicted, target, everywhere)}
 
     def step_down(self) -> StepDown | None:
         return self._footprint.step_down()

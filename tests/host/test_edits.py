@@ -81,7 +81,7 @@ def test_watching_changes_nothing_and_sees_every_pass(graph: Graph):
     assert watch.ended == len(watch.infos)
     assert all(info.timesteps.shape == (len(info.conditional),) for info in watch.infos)
     assert all(info.context_length in (77, 77 * 2) for info in watch.infos)
-    expected = watch.run.schedule.sigma(watch.infos[0].timesteps.long())
+    expected = watch.run.noise_path.level_at(watch.infos[0].timesteps.long())
     torch.testing.assert_close(expected.cpu(), watch.run.sigmas[:1].expand_as(expected))
     sample(graph, model)
     assert len(made) == 2, "fresh state for the next run"

@@ -17,7 +17,7 @@ from tiny_models import (
 
 from conceptloom.errors import ModelError, UnsupportedModelError
 from conceptloom.host.comfyui.host import ComfyHost
-from conceptloom.host.comfyui.schedule import schedule_of
+from conceptloom.host.comfyui.noise import noise_path_of
 from conceptloom.host.comfyui.sites import unet_sites
 from conceptloom.host.ports import ForwardInfo, Place, StopForward, UNetEdit
 
@@ -50,11 +50,11 @@ def assert_noise_is_the_hosts(graph: Graph, host: ComfyHost):
     ]
     for timestep in (3, 500, 999):
         t = torch.full((2,), timestep)
-        sigma = host.schedule.sigma(t)
-        x = LATENT / host.schedule.at(t).sqrt()[:, None, None, None]
+        sigma = host.noise_path.level_at(t)
+        x = LATENT / host.noise_path.coefficients(t)[0][:, None, None, None]
         cond, uncond = host_denoised(graph, sigma, x, conds)
         for prompt, denoised in ((positive, cond), (negative, uncond)):
-            ours = host.predict(LATENT, t, [prompt])
+            ours = host.noise_path.noise(LATENT, host.predict(LATENT, t, [prompt]), t)
             theirs = (x - denoised) / sigma[:, None, None, None]
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2e-5 * (1 + 1 / sigma[0]))
 
@@ -67,8 +67,9 @@ def test_sd2_comes_in_both_kinds(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(FAMILIES, "sd2 base", (TinySD2, *FAMILIES["sd2"][1:]))
     graph = make_graph("sd2 base")
     host = ComfyHost(graph.model, graph.clip, graph.vae)
-    assert not host.schedule.predicts_velocity
-    assert schedule_of(graph_of("sd2").model.get_model_object("model_sampling")).predicts_velocity
+    assert host.noise_path.name == "eps"
+    other = noise_path_of(graph_of("sd2").model.get_model_object("model_sampling"))
+    assert other.name == "v"
     assert_noise_is_the_hosts(graph, host)
 
 
@@ -269,11 +270,11 @@ def test_a_real_transformer_model_is_refused(sd1: Graph):
         ComfyHost(FluxMock, sd1.clip)
 
 
-def test_flow_models_have_no_schedule_of_ours():
+def test_flow_models_have_no_numbered_levels():
     import comfy.model_sampling
 
     with pytest.raises(UnsupportedModelError):
-        schedule_of(comfy.model_sampling.ModelSamplingFlux())
+        noise_path_of(comfy.model_sampling.ModelSamplingFlux())
 
 
 def test_a_clip_of_another_family_is_refused(sd1: Graph):
@@ -285,5 +286,20 @@ def test_patched_sampling_decides_what_is_predicted(sd1: Graph):
     from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 
     patched = ModelSamplingDiscrete().patch(sd1.model, "v_prediction", False)[0]
-    assert ComfyHost(patched, sd1.clip).schedule.predicts_velocity
-    assert not ComfyHost(sd1.model, sd1.clip).schedule.predicts_velocity
+    assert ComfyHost(patched, sd1.clip).noise_path.name == "v"
+    assert ComfyHost(sd1.model, sd1.clip).noise_path.name == "eps"
+
+
+def test_a_model_that_ends_in_pure_noise_starts_there(sd1: Graph):
+    from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
+
+    zero_snr = ModelSamplingDiscrete().patch(sd1.model, "v_prediction", True)[0]
+    host = ComfyHost(zero_snr, sd1.clip)
+    assert host.noise_path.timesteps(10) == list(range(999, 0, -100))
+    at, prompt = torch.full((2,), 999), host.encode_prompt("a cat")
+    noise = torch.randn(LATENT.shape, generator=torch.Generator().manual_seed(0))
+    noisy = host.noise_path.add_noise(LATENT, noise, at)
+    denoised = host.noise_path.denoised(noisy, host.predict(noisy, at, [prompt]), at)
+    # all of the picture comes from the network, none of it from what is left in the noise
+    torch.testing.assert_close(denoised, -host.predict(noisy, at, [prompt]), atol=3e-3, rtol=1e-3)
+    assert bool(host.noise_path.target(LATENT, noise, at).isfinite().all())

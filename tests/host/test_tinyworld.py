@@ -106,7 +106,7 @@ def test_both_hosts_describe_the_same_model():
         mine, other = ours.weight(name), theirs.weight(name)
         assert torch.equal(mine.float(), other.float().reshape(mine.shape)), name
     torch.testing.assert_close(
-        ours.schedule.alpha_bar, theirs.schedule.alpha_bar, rtol=2e-6, atol=1e-9
+        ours.noise_path.alpha_bar, theirs.noise_path.alpha_bar, rtol=2e-6, atol=1e-9
     )
     places = [
         [(s.name, s.place, s.number, s.level, s.width) for s in h.sites.resnets] for h in hosts()

@@ -46,7 +46,7 @@ def test_maps_are_the_mean_over_the_timesteps(host: DiffusersHost) -> None:
     for timestep in (100, 500):
         capture = AttentionCapture(host.sites.at_level(2))
         at = torch.tensor([timestep])
-        noisy = host.schedule.add_noise(latent, torch.randn(latent.shape, generator=draw), at)
+        noisy = host.noise_path.add_noise(latent, torch.randn(latent.shape, generator=draw), at)
         host.predict(noisy, at, [prompt], [capture])
         total += capture.maps([TokenQuery(0, (3,), 77)])[0].detach() / 2
     assert torch.allclose(found["cat"], total, atol=1e-6)

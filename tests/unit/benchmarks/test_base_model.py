@@ -102,7 +102,7 @@ def test_official_and_ours_agree_on_a_model_that_predicts_v(saved_model: Path) -
     """On the same draws, term by term; the two compute attention and masks in different ways."""
     asked = options("--checkpoint", str(saved_model))
     host, theirs = open_model(asked), open_model(asked)
-    assert host.schedule.predicts_velocity
+    assert host.noise_path.name == "v"
     image, masks, class_image = make_pictures(picture_side(host))
     scene = scene_of(image, masks)
     recipe = BreakAScene(host, scene, BreakASceneConfig(token_phase=TokenPhase(steps=0)))

@@ -33,7 +33,7 @@ def predicts_noise() -> DiffusersHost:
 def predicts_velocity() -> DiffusersHost:
     host = open_host()
     assert isinstance(host, DiffusersHost)
-    assert host.schedule.predicts_velocity
+    assert host.noise_path.name == "v"
     return host
 
 

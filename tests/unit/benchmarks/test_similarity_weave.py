@@ -26,7 +26,7 @@ from weave_plan import JOBS
 
 from conceptloom.errors import ImageError, InputError, MaskError, PromptError
 from conceptloom.methods.concept_weaver import InversionConfig, make_template, weave
-from conceptloom.samplers.sigmas import ddim_sigmas, euler_step, noise_at
+from conceptloom.samplers.sigmas import euler_step, output_at
 from conceptloom.scenes.scene import make_scene
 from conceptloom.tinyworld.concepts import concept_scene
 from conceptloom.training.adapters import Scope, scope_weight_names
@@ -177,7 +177,7 @@ def test_merged_concepts_draw_what_one_model_with_all_of_them_draws() -> None:
         bank[name] = replace(
             learned, handles={name: handle}, weights=changes, base=host.fingerprint
         )
-    sigmas, once = ddim_sigmas(host.schedule, 2), InversionConfig(refinements=0)
+    sigmas, once = host.noise_path.levels(2), InversionConfig(refinements=0)
     template = make_template(host, job.template[None], job.sentence, sigmas, once)
     regions = regions_of(job, masks, bank, MERGED)
     plain = replace(VARIANTS[MERGED], cfg=1.0, resnet_until=0.0, attention_until=0.0)
@@ -187,7 +187,9 @@ def test_merged_concepts_draw_what_one_model_with_all_of_them_draws() -> None:
     with host.edited(weight_edits(merged), trainable=False), torch.no_grad():
         prompt = host.encode_prompt(regions.parts[0].prompt, merged.handles)
         for sigma, following in pairwise(sigmas.tolist()):
-            point = euler_step(point, noise_at(host, point, sigma, [prompt]), sigma, following)
+            output = output_at(host, point, sigma, [prompt])
+            slope = host.noise_path.slope(point, output, sigma)
+            point = euler_step(point, slope, sigma, following)
     torch.testing.assert_close(woven, point, rtol=1e-4, atol=1e-4)
 
 

@@ -81,10 +81,10 @@ def test_markers_as_noobai_has_them_win(
 ) -> None:
     noise = layout(SCHEDULER, prediction_type="epsilon")
     plain, marked = opened(save(), noise), opened(save(V_PRED | ZTSNR), noise)
-    assert not plain.schedule.predicts_velocity
-    assert marked.schedule.predicts_velocity
-    assert float(plain.schedule.alpha_bar[-1]) > 1e-3
-    assert float(marked.schedule.alpha_bar[-1]) < 1e-7
+    assert plain.noise_path.name == "eps"
+    assert marked.noise_path.name == "v"
+    assert float(plain.noise_path.alpha_bar[-1]) > 1e-3
+    assert float(marked.noise_path.alpha_bar[-1]) < 1e-7
     assert marked.fingerprint != plain.fingerprint
     assert "tune.safetensors says that it predicts v_prediction (its marker v_pred)" in caplog.text
     assert "pure noise (its marker ztsnr)" in caplog.text
@@ -111,8 +111,8 @@ def test_schedulers_of_real_folders_take_it(
     layout(SCHEDULER, prediction_type="epsilon", _class_name=scheduler)
     copy = layout("model_index.json", scheduler=["diffusers", scheduler])
     host = opened(save(V_PRED | ZTSNR), copy)
-    assert host.schedule.predicts_velocity
-    assert float(host.schedule.alpha_bar[-1]) < 1e-7
+    assert host.noise_path.name == "v"
+    assert float(host.noise_path.alpha_bar[-1]) < 1e-7
 
 
 METADATA = {
@@ -129,7 +129,7 @@ def test_metadata_wins_over_the_layout(
 ) -> None:
     words, is_velocity = METADATA[case]
     other = layout(SCHEDULER, prediction_type="epsilon" if is_velocity else "v_prediction")
-    assert opened(save(**words), other).schedule.predicts_velocity == is_velocity
+    assert (opened(save(**words), other).noise_path.name == "v") == is_velocity
     assert "its metadata modelspec." in caplog.text
 
 
@@ -143,7 +143,7 @@ def test_agreement_is_not_worth_a_word(
 ) -> None:
     caplog.set_level(logging.WARNING, logger="conceptloom")
     host = opened(save(more), folder)  # the layout predicts v
-    assert host.schedule.predicts_velocity
+    assert host.noise_path.name == "v"
     assert not [r for r in caplog.records if r.name == "conceptloom"]
 
 

@@ -10,7 +10,8 @@ import torch
 from conceptloom.errors import UnsupportedModelError
 from conceptloom.host.diffusers.sites import canonical_unet_names, unet_sites
 from conceptloom.host.fingerprint import fingerprint_of
-from conceptloom.host.ports import Place, Schedule
+from conceptloom.host.noise import EpsPath
+from conceptloom.host.ports import Place
 
 from ..tiny_models import FAMILIES, diffusers, tiny_host
 
@@ -208,5 +209,5 @@ def test_fingerprints_tell_families_apart_and_ignore_weights() -> None:
 def test_a_fingerprint_does_not_depend_on_the_order_of_encoders() -> None:
     host = tiny_host("sdxl")
     turned = dict(reversed(host.encoders.items()))
-    schedule = Schedule(host.schedule.alpha_bar)
-    assert fingerprint_of(host.sites, 40, turned, schedule, 4) == host.fingerprint
+    path = EpsPath(host.noise_path.alpha_bar)
+    assert fingerprint_of(host.sites, 40, turned, path, 4) == host.fingerprint

@@ -33,7 +33,7 @@ def test_the_terms_by_hand(host: DiffusersHost) -> None:
     eps = torch.randn(1, 4, 16, 16, generator=draw)
     at = torch.randint(1000, (1,), generator=draw)
     vectors, mask = learner.handles.vectors(), material.masks([sample])
-    noisy = host.schedule.add_noise(material.latents([sample]), eps, at)
+    noisy = host.noise_path.add_noise(material.latents([sample]), eps, at)
     with torch.no_grad():
         whole = host.predict(noisy, at, [host.encode_prompt("a chair with <mark> style", vectors)])
         region = host.predict(noisy * mask, at, [host.encode_prompt("A photo of <mark>", vectors)])
@@ -54,8 +54,8 @@ def test_the_official_form_by_hand(host: DiffusersHost) -> None:
     eps = torch.randn(1, 4, 16, 16, generator=draw)
     at = torch.randint(1000, (1,), generator=draw)
     vectors, mask = learner.handles.vectors(), material.masks([sample])
-    whole = host.schedule.add_noise(material.latents([sample]), eps, at)
-    region = host.schedule.add_noise(material.regions([sample]), eps, at)
+    whole = host.noise_path.add_noise(material.latents([sample]), eps, at)
+    region = host.noise_path.add_noise(material.regions([sample]), eps, at)
     prompts = [
         host.encode_prompt(text, vectors) for text in ("an object with <mark> style", "<mark>")
     ]
@@ -92,7 +92,7 @@ def test_custom_diffusion_is_the_plain_loss(host: DiffusersHost) -> None:
     sample = learner._material.draw(draw)
     eps = torch.randn(1, 4, 16, 16, generator=draw)
     at = torch.randint(1000, (1,), generator=draw)
-    noisy = host.schedule.add_noise(learner._material.latents([sample]), eps, at)
+    noisy = host.noise_path.add_noise(learner._material.latents([sample]), eps, at)
     prompt = host.encode_prompt(sample.prompt, learner.handles.vectors())
     with torch.no_grad():
         plain = float((host.predict(noisy, at, [prompt]) - eps).square().mean())
@@ -118,7 +118,7 @@ def test_a_batch_is_the_mean_of_its_rows(host: DiffusersHost) -> None:
     at = torch.randint(1000, (3,), generator=draw)
     total = 0.0
     for row, sample in enumerate(drawn):
-        noisy = host.schedule.add_noise(material.latents([sample]), eps[[row]], at[[row]])
+        noisy = host.noise_path.add_noise(material.latents([sample]), eps[[row]], at[[row]])
         prompt = host.encode_prompt(sample.prompt, learner.handles.vectors())
         with torch.no_grad():
             predicted = host.predict(noisy, at[[row]], [prompt])
@@ -134,31 +134,32 @@ def test_velocity_models_learn_on_their_own_target() -> None:
     sample = learner._material.draw(draw)
     eps = torch.randn(1, 4, 16, 16, generator=draw)
     at = torch.randint(1000, (1,), generator=draw)
-    noisy = host.schedule.add_noise(learner._material.latents([sample]), eps, at)
+    latent, path = learner._material.latents([sample]), host.noise_path
     prompt = host.encode_prompt(sample.prompt, learner.handles.vectors())
     with torch.no_grad():
-        error = (host.predict(noisy, at, [prompt]) - eps) * soft_mask(
-            learner._material.masks([sample]), 0.5
-        )
-    expected = float(error.square().mean() / host.schedule.at(at))
-    assert terms_of(learner)["context"] == pytest.approx(expected, rel=1e-5)
+        output = host.predict(path.add_noise(latent, eps, at), at, [prompt])
+    alpha, sigma = (float(number) for number in path.coefficients(at))
+    soft = soft_mask(learner._material.masks([sample]), 0.5)
+    error = (output - (alpha * eps - sigma * latent)) * soft
+    assert terms_of(learner)["context"] == pytest.approx(float(error.square().mean()), rel=1e-5)
 
 
-def test_around_the_region_velocity_models_pay_no_more_than_the_paper_asks() -> None:
+def test_a_velocity_model_is_not_taught_what_lies_around_the_region() -> None:
+    """The target of the region alone is v of M x_0 with the whole noise."""
     host = tiny_host("sd2", velocity=True)
     learner = CLiC(host, scene(), config(**STILL, attention_weight=0.0, roi_weight=1.0))
     draw = step_generator(0, 0)
     sample = learner._material.draw(draw)
     eps = torch.randn(1, 4, 16, 16, generator=draw)
     at = torch.randint(1000, (1,), generator=draw)
-    mask = learner._material.masks([sample])
-    noisy = host.schedule.add_noise(learner._material.latents([sample]), eps, at) * mask
+    mask, path = learner._material.masks([sample]), host.noise_path
+    latent = learner._material.latents([sample])
     prompt = host.encode_prompt(sample.roi_prompt, learner.handles.vectors())
     with torch.no_grad():
-        error = (host.predict(noisy, at, [prompt]) - eps).square()
-    inside = error * mask / host.schedule.at(at)
-    expected = float((inside + error * (1 - mask)).mean())
-    assert terms_of(learner)["roi"] == pytest.approx(expected, rel=1e-5)
+        output = host.predict(path.add_noise(latent, eps, at) * mask, at, [prompt])
+    alpha, sigma = (float(number) for number in path.coefficients(at))
+    error = output - (alpha * eps - sigma * mask * latent)
+    assert terms_of(learner)["roi"] == pytest.approx(float(error.square().mean()), rel=1e-5)
 
 
 @pytest.mark.parametrize("form", list(Form))

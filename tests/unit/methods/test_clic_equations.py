@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from conceptloom.methods.clic.losses import area_noise_loss, attention_loss, outside_weighted
+from conceptloom.methods.clic.losses import area_loss, attention_loss, outside_weighted
 from conceptloom.scenes.soft_masks import soft_mask
-from conceptloom.training.losses import masked_noise_loss
+from conceptloom.training.losses import masked_loss
 
 
 def test_a_soft_mask_by_hand() -> None:
@@ -22,10 +22,10 @@ def test_around_the_region_the_error_counts_alpha_squared() -> None:
     error[..., 0], error[..., 1] = 2.0, 4.0  # inside, outside
     mask = torch.tensor([1.0, 0.0]).view(1, 1, 1, 2)
     # (1 * 2)^2 and (.5 * 4)^2, over two latents
-    paper = masked_noise_loss(error, error * 0, soft_mask(mask, 0.5))
+    paper = masked_loss(error, error * 0, soft_mask(mask, 0.5))
     assert paper.item() == (4 + 4) / 2
     # 4 * 1 + 16 * .25 over weights 1 + .25
-    official = area_noise_loss(error, error * 0, outside_weighted(mask, 0.5))
+    official = area_loss(error, error * 0, outside_weighted(mask, 0.5))
     assert official.item() == pytest.approx((4 + 4) / 1.25)
 
 
@@ -38,12 +38,10 @@ def test_no_edge_counts_less_than_what_lies_beyond_it() -> None:
 
 def test_the_area_loss_counts_channels_and_knows_an_empty_mask() -> None:
     predicted, ones = torch.full((1, 4, 2, 2), 3.0), torch.ones(1, 1, 2, 2)
-    assert area_noise_loss(predicted, predicted * 0, ones).item() == pytest.approx(4 * 9)
-    assert area_noise_loss(predicted, predicted * 0, ones * 0).item() == 0
+    assert area_loss(predicted, predicted * 0, ones).item() == pytest.approx(4 * 9)
+    assert area_loss(predicted, predicted * 0, ones * 0).item() == 0
     half = torch.tensor([1.0, 0.0]).view(1, 1, 1, 2).expand(1, 1, 2, 2)
-    assert area_noise_loss(predicted, predicted * 0, half).item() == pytest.approx(4 * 9)
-    weight = torch.tensor([2.0])
-    assert area_noise_loss(predicted, predicted * 0, ones, weight).item() == pytest.approx(8 * 9)
+    assert area_loss(predicted, predicted * 0, half).item() == pytest.approx(4 * 9)
 
 
 def test_attention_loss_by_hand() -> None:

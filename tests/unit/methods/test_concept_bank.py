@@ -10,7 +10,7 @@ import torch
 from conceptloom.attention.start_token import StartDetached
 from conceptloom.errors import ConfigError
 from conceptloom.methods.concept_weaver import BankConfig, learn_for_bank
-from conceptloom.methods.concept_weaver.bank import BankRecipe, valid_latents, valid_noise_loss
+from conceptloom.methods.concept_weaver.bank import BankRecipe, valid_latents, valid_loss
 from conceptloom.scenes.scene import ConceptScene, make_scene
 from conceptloom.training.adapters import Scope
 from conceptloom.training.concept import Concept
@@ -41,9 +41,9 @@ def test_only_what_is_valid_counts_and_its_area_does_not() -> None:
     predicted, noise = torch.zeros(1, 2, 2, 2), torch.zeros(1, 2, 2, 2)
     predicted[0, :, 0, 0], predicted[0, :, 1, 1] = 3.0, 100.0
     valid = torch.tensor([[[[1.0, 0.0], [0.0, 0.0]]]])
-    assert valid_noise_loss(predicted, noise, valid, torch.ones(1)).item() == 9.0
-    valid[0, 0, 0, 1] = 1
-    assert valid_noise_loss(predicted, noise, valid, 2 * torch.ones(1)).item() == 9.0
+    assert valid_loss(predicted, noise, valid).item() == 9.0
+    valid[0, 0, 0, 1], predicted[0, :, 0, 1] = 1, 3.0
+    assert valid_loss(predicted, noise, valid).item() == 9.0
 
 
 def test_latents_at_the_canvas_do_not_count() -> None:

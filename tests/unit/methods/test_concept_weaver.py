@@ -39,7 +39,7 @@ from conceptloom.methods.concept_weaver.regions import sources_of
 from conceptloom.methods.concept_weaver.template import check_sigmas
 from conceptloom.methods.concept_weaver.weave import ScoreMixing, host_injection
 from conceptloom.samplers.inversion import psnr
-from conceptloom.samplers.sigmas import ddim_sigmas, euler_step, guided_noise_at, noise_at
+from conceptloom.samplers.sigmas import euler_step, guided_output_at, output_at
 from conceptloom.training.adapters import Scope, scope_weight_names
 from conceptloom.training.concept import Change, Concept, Diff, weight_edits
 
@@ -60,7 +60,7 @@ def picture() -> Tensor:
 
 def inverted(host: DiffusersHost, text: str = SENTENCE, **config: Any) -> Template:
     settings = InversionConfig(refinements=0, **config)
-    return make_template(host, picture(), text, ddim_sigmas(host.schedule, STEPS), settings)
+    return make_template(host, picture(), text, host.noise_path.levels(STEPS), settings)
 
 
 @pytest.fixture(scope="module")
@@ -112,8 +112,9 @@ def sampled(host: DiffusersHost, template: Template, prompt: Any, cfg: float = 3
     levels, point = template.sigmas.tolist(), template.trajectory[:1]
     with torch.no_grad():
         for sigma, following in pairwise(levels):
-            predicted = guided_noise_at(host, point, sigma, prompt, negative, cfg)
-            point = euler_step(point, predicted, sigma, following)
+            output = guided_output_at(host, point, sigma, prompt, negative, cfg)
+            slope = host.noise_path.slope(point, output, sigma)
+            point = euler_step(point, slope, sigma, following)
     return point
 
 
@@ -193,9 +194,7 @@ def test_the_size_of_the_cache_is_told_before_and_met(
         raise KeyboardInterrupt  # cancelled at once: nothing was computed yet
 
     with pytest.raises(KeyboardInterrupt):
-        make_template(
-            host, picture(), "", ddim_sigmas(host.schedule, STEPS), config, progress=progress
-        )
+        make_template(host, picture(), "", host.noise_path.levels(STEPS), config, progress=progress)
     assert told == [(0, 2 * STEPS + 4, f"5 steps; {expected / 2**20:,.1f} MiB of features will be "
                      "kept in RAM")]  # fmt: skip
 
@@ -237,7 +236,7 @@ def test_score_mixing_by_the_formula(
     point, sigma = template.trajectory[:1], float(template.sigmas[0])
     found = ScoreMixing(host, regions, sources, base, injection)(point, sigma)
     own = [
-        noise_at(host, point, sigma, [base], [injection, RegionFusion([source], EVERYWHERE[None])])
+        output_at(host, point, sigma, [base], [injection, RegionFusion([source], EVERYWHERE[None])])
         for source in sources
     ]
     cat, dog, behind = slice(0, 7), slice(9, 16), slice(7, 9)  # a latent is 2 px wide
@@ -343,13 +342,13 @@ def test_other_models_and_sizes_are_refused(
     with pytest.raises(MaskError, match="64x32 px but the template is 32x32"):
         weave(host, template, wide)
     with pytest.raises(ImageError, match="one picture"):
-        make_template(host, noise(2, 32, 32, 3), "", ddim_sigmas(host.schedule, 2))
+        make_template(host, noise(2, 32, 32, 3), "", host.noise_path.levels(2))
 
 
 def test_sigmas_have_to_be_the_templates_own(host: DiffusersHost, template: Template) -> None:
     check_sigmas(template, template.sigmas)
     check_sigmas(template, template.sigmas[2:])
-    for bad in (ddim_sigmas(host.schedule, 6), template.sigmas * 1.1, torch.zeros(0)):
+    for bad in (host.noise_path.levels(6), template.sigmas * 1.1, torch.zeros(0)):
         with pytest.raises(ConfigError, match="those of the template"):
             check_sigmas(template, bad)
 

@@ -213,7 +213,7 @@ def test_the_loss_is_the_plain_one_by_hand(host: DiffusersHost) -> None:
         pixels = recipe.lesson.images[image]
         latent = host.encode_image((pixels.flip(1) if mirrored else pixels)[None])
         prompt = host.encode_prompt(recipe.lesson.captions[image], recipe.handles.vectors())
-        noisy = host.schedule.add_noise(latent, eps[[row]], at[[row]])
+        noisy = host.noise_path.add_noise(latent, eps[[row]], at[[row]])
         with torch.no_grad():
             total += float((host.predict(noisy, at[[row]], [prompt]) - eps[row]).square().mean())
     assert len(set(picked)) > 1

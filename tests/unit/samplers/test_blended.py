@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from conceptloom.errors import ConfigError, ImageError
-from conceptloom.host.ports import Schedule
+from conceptloom.host.noise import EpsPath
 from conceptloom.samplers.blended import (
     BlendConfig,
     Inside,
@@ -69,16 +69,16 @@ def test_steps_are_those_of_diffusers_for_any_eta(eta: float):
         set_alpha_to_one=False, steps_offset=1,
     )  # fmt: skip
     scheduler.set_timesteps(10)
-    schedule = Schedule(scheduler.alphas_cumprod.double())
+    path = EpsPath(scheduler.alphas_cumprod)
     now, then = scheduler.timesteps[3:5]
-    sigma, following = (float(schedule.sigma(t[None])) for t in (now, then))
+    sigma, following = (float(path.level_at(t[None])) for t in (now, then))
     latent, predicted, fresh = (noise(1, 4, 4, 4, seed=i) for i in range(3))
     theirs = scheduler.step(predicted, now, latent, eta=eta, variance_noise=fresh).prev_sample
     noisy = latent * (1 + sigma**2) ** 0.5
     ours = stochastic_step(noisy, noisy - sigma * predicted, sigma, following, eta, lambda: fresh)
     assert torch.allclose(ours / (1 + following**2) ** 0.5, theirs, atol=1e-5)
     if eta == 0:
-        ours = ddim_step(schedule, latent, predicted, int(now), int(then))
+        ours = ddim_step(path, latent, predicted, int(now), int(then))
         assert torch.allclose(ours, theirs, atol=1e-5)
 
 
@@ -169,8 +169,8 @@ def test_pure_noise_one_step_noisier_is_the_official_loop_of_blended_latent_diff
         source = scheduler.add_noise(SOURCE, draws(), torch.tensor([timestep]))
         theirs = theirs * mask + source * (1 - mask)
 
-    schedule, seen = Schedule(scheduler.alphas_cumprod.double()), []
-    sigmas = [*schedule.sigma(torch.tensor([*timesteps, 0])).tolist()]
+    path, seen = EpsPath(scheduler.alphas_cumprod), []
+    sigmas = [*path.level_at(torch.tensor([*timesteps, 0])).tolist()]
 
     def denoise(latent: torch.Tensor, sigma: float, step: int) -> torch.Tensor:
         seen.append(latent)

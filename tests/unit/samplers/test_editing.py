@@ -51,12 +51,12 @@ def test_a_full_mask_from_the_first_step_is_plain_ddim(host: DiffusersHost):
     config = replace(SHORT, blend=BlendConfig(start=0, eta=0.0))
     found = edit(host, config, ("a red cat", torch.ones(16, 16)))
     drawn = torch.randn(SOURCE.shape, generator=torch.Generator().manual_seed(0))
-    alpha_bar = float(host.schedule.alpha_bar[751])
+    alpha_bar = float(host.noise_path.alpha_bar[751])
     start = alpha_bar**0.5 * SOURCE + (1 - alpha_bar) ** 0.5 * drawn
     prompts = [host.encode_prompt("a red cat")]
     plain = sample_ddim(host, prompts, host.encode_prompt(""), start, steps=4, cfg=2.0)
     # plain DDIM ends at alpha_bar[0] and not at 1
-    assert torch.allclose(found, plain / float(host.schedule.alpha_bar[0]) ** 0.5, atol=0.05)
+    assert torch.allclose(found, plain / float(host.noise_path.alpha_bar[0]) ** 0.5, atol=0.05)
 
 
 def test_guidance_of_zero_changes_nothing(host: DiffusersHost):

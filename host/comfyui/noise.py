@@ -1,4 +1,4 @@
-"""The noise levels of a ComfyUI model, and whether it predicts noise or velocity."""
+"""The noise path of a ComfyUI model: its levels, and whether it predicts noise or velocity."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 import torch
 
 from ...errors import UnsupportedModelError
-from ..ports import Schedule
+from ..noise import EpsPath, VariancePreserving, VelocityPath
 
 PROBE_SIGMA = 2.0  # any noise level at which noise and velocity lead to different pictures
 
 
-def schedule_of(sampling: Any) -> Schedule:
-    """The schedule behind a `model_sampling` object, patched ones included.
+def noise_path_of(sampling: Any) -> VariancePreserving:
+    """The path behind a `model_sampling` object, patched ones included.
 
     The object is asked what it does and not what it is called: packs and core derive many classes
     from few formulas.
@@ -34,7 +34,7 @@ def schedule_of(sampling: Any) -> Schedule:
             "Take the model as its loader gave it, without ModelSampling nodes."
         )
     alpha_bar = 1 / (sigmas.detach().double().cpu() ** 2 + 1)
-    return Schedule(alpha_bar.clone(), predicts_velocity=predicts == "velocity")
+    return VelocityPath(alpha_bar) if predicts == "velocity" else EpsPath(alpha_bar)
 
 
 def _counts_timesteps(sampling: Any, sigmas: torch.Tensor) -> bool:
