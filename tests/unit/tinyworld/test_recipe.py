@@ -171,7 +171,7 @@ def test_autoencoder_starts_at_smooth_block_averages() -> None:
     vae = build_vae(sizes).eval()
     before = psnr(vae, pictures)
     start_near_linear(vae, to_tensor(pictures).contiguous())
-    assert psnr(vae, pictures) > max(16.0, before + 4)
+    assert psnr(vae, pictures) > max(15.0, before + 6)  # means of 8 x 8 pixels of a 64 px picture
 
 
 def test_evened_out_latents_decode_alike() -> None:
