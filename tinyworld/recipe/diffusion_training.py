@@ -163,7 +163,8 @@ class Trainer:
         samples = self.shards.batch(drawn, size, rng)
         clean = samples.pictures.astype(np.float32) * np.float32(self.config.scaling_factor)
         latent = torch.from_numpy(clean).to(device)
-        noise = torch.from_numpy(rng.standard_normal(clean.shape, np.float32)).to(device)
+        generator = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
+        noise = torch.randn(latent.shape, generator=generator, device=device)
         part = (np.arange(size) * team.size + team.rank + rng.random(size)) / (size * team.size)
         timestep = torch.from_numpy((part**NOISY * len(self.alphas)).astype(np.int64)).to(device)
         alpha_bar = self.alphas[timestep][:, None, None, None]

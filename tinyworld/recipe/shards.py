@@ -219,15 +219,23 @@ class Shards:
 
 
 def pictures_for_autoencoder(
-    folder: Path, seed: int, size: int, count: int = FIRST
+    folder: Path, seed: int, size: int, workers: int = 0, count: int = FIRST
 ) -> list[NDArray[np.uint8]]:
     """Memory maps of the first shards' pictures [SHARD, S, S, 3]; renders what is missing."""
     folder.mkdir(parents=True, exist_ok=True)
-    maps = []
-    for index in range(count):
-        path = folder / f"pictures{index:05d}.npy"
-        if not path.exists():
-            np.save(path.with_suffix(".part.npy"), render_shard(seed, index, size).pictures)
-            path.with_suffix(".part.npy").rename(path)
-        maps.append(np.load(path, mmap_mode="r"))
-    return maps
+    paths = [folder / f"pictures{index:05d}.npy" for index in range(count)]
+    missing = [index for index, path in enumerate(paths) if not path.exists()]
+    if workers and missing:
+        with ProcessPoolExecutor(min(workers, len(missing))) as pool:
+            for job in [pool.submit(_save_pictures, paths[i], seed, i, size) for i in missing]:
+                job.result()
+    else:
+        for index in missing:
+            _save_pictures(paths[index], seed, index, size)
+    return [np.load(path, mmap_mode="r") for path in paths]
+
+
+def _save_pictures(path: Path, seed: int, index: int, size: int) -> None:
+    temporary = path.with_suffix(".part.npy")
+    np.save(temporary, render_shard(seed, index, size).pictures)
+    temporary.rename(path)

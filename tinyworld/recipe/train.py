@@ -126,7 +126,8 @@ def main(arguments: list[str] | None = None) -> None:
             vae_norm_groups=2,
         )
         if not (workdir / "shards").exists():  # latents of an autoencoder that moves on are useless
-            run(train_vae, config, workdir, args.vae_minutes, VAE_BATCH[args.device], args.seed)
+            batch = VAE_BATCH[args.device]
+            run(train_vae, config, workdir, args.vae_minutes, batch, args.seed, args.workers)
     task = DiffusionTask(
         workdir=workdir,
         minutes=args.minutes - args.vae_minutes,

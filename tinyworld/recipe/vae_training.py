@@ -99,11 +99,17 @@ def even_out(vae: nn.Module, pictures: NDArray[np.uint8], device: str = "cpu") -
 
 
 def train_vae(
-    team: Team, config: ModelConfig, workdir: Path, minutes: float, batch: int, seed: int
+    team: Team,
+    config: ModelConfig,
+    workdir: Path,
+    minutes: float,
+    batch: int,
+    seed: int,
+    workers: int = 0,
 ) -> None:
     """Train or go on training; the result lies in `workdir`/vae.pt (averaged weights)."""
     torch.manual_seed(seed)
-    shards = pictures_for_autoencoder(workdir / "pictures", seed, config.resolution_px)
+    shards = pictures_for_autoencoder(workdir / "pictures", seed, config.resolution_px, workers)
     vae = build_vae(config)
     start_near_linear(vae, to_tensor(shards[0][:192]).contiguous())
     ready_for_training(vae.to(team.device), team.bfloat16)
