@@ -9,6 +9,7 @@
     |   `-- ConfigError           a number outside of what makes sense
     |-- ModelError                the MODEL, CLIP or VAE is not what the method needs
     |   |-- UnsupportedModelError not a UNet with cross-attention (Flux, SD3, ...)
+    |   |-- MissedSitesError      layers ran without calling the hooks of an edit
     |   `-- BaseMismatchError     a concept that was learned on another base model
     |-- ConceptFileError          a file that is truncated, foreign, hostile or outside its folder
     `-- TrainingError             learning stopped; the work so far is saved
@@ -65,6 +66,10 @@ class ModelError(ConceptLoomError):
 
 class UnsupportedModelError(ModelError):
     """The model is not a UNet with cross-attention."""
+
+
+class MissedSitesError(ModelError):
+    """Layers of the UNet ran without calling the hooks that an edit needs."""
 
 
 class BaseMismatchError(ModelError):

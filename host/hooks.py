@@ -15,13 +15,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .coverage import Coverage
 from .ports import (
     CrossAttentionCall,
     ForwardInfo,
+    ResNetSite,
     TransformerSite,
     UNetEdit,
     UNetSites,
 )
+from .uncompiled import uncompiled
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,16 +46,23 @@ _depth: ContextVar[int] = ContextVar("depth", default=0)
 @contextmanager
 def edits_installed(
     sites: UNetSites, edits: Sequence[UNetEdit], info: ForwardInfo
-) -> Iterator[None]:
-    """Every hook that the edits want, for as long as the context lasts."""
-    this = _Pass(sites, edits, info)
+) -> Iterator[Coverage]:
+    """Every hook that the edits want, for as long as the context lasts: one pass of the UNet.
+
+    Raises:
+        MissedSitesError: the pass came to its end, and some layer did not call its hook.
+    """
+    this, coverage = _Pass(sites, edits, info), Coverage()
     with ExitStack() as cleanup:
+        if edits:
+            cleanup.enter_context(uncompiled)
         for edit in edits:
             cleanup.callback(edit.end)
             edit.begin(info)
-        cleanup.enter_context(_hooked([this]))
+        cleanup.enter_context(_hooked([this], coverage))
         cleanup.callback(_passes.reset, _passes.set((*_passes.get(), this)))
-        yield
+        yield coverage
+        coverage.check()
 
 
 @contextmanager
@@ -73,15 +83,15 @@ def checkpoint_contexts() -> tuple[AbstractContextManager[None], AbstractContext
     changing = [
         _Pass(p.sites, [e for e in p.edits if not e.reads_only], p.info) for p in _passes.get()
     ]
-    return nullcontext(), _hooked(changing)
+    return nullcontext(), _hooked(changing, Coverage())
 
 
 @contextmanager
-def _hooked(passes: Sequence[_Pass]) -> Iterator[None]:
+def _hooked(passes: Sequence[_Pass], coverage: Coverage) -> Iterator[None]:
     hooks: list[Any] = []  # an ExitStack would wrap each removal; in a small model that shows
     try:
         for one in passes:
-            hooks.extend(_hooks(one.sites, one.edits, one.info))
+            hooks.extend(_hooks(one, coverage))
         yield
     finally:
         for hook in hooks:
@@ -109,32 +119,57 @@ def _on(module: nn.Module, hook: Callable[..., Tensor | None]) -> Any:
     )
 
 
-def _hooks(sites: UNetSites, edits: Sequence[UNetEdit], info: ForwardInfo) -> Iterator[Any]:
-    for site in sites.transformers:
-        # before those below, which keep what these leave
-        if projecting := [e for e in edits if e.wants_cross_projections(site)]:
-            for layer in range(site.depth):
-                attention = site.layer(layer).attn2
-                key = [_bind(e.cross_key, info, site, layer) for e in projecting]
-                value = [_bind(e.cross_value, info, site, layer) for e in projecting]
-                yield _on(attention.to_k, _on_host_output(attention, key))
-                yield _on(attention.to_v, _on_host_output(attention, value))
-        if cross := [e for e in edits if e.wants_cross_attention(site)]:
-            for layer in range(site.depth):
-                yield from _cross_attention_hooks(site, layer, cross, info)
-        if own := [e for e in edits if e.wants_self_attention(site)]:
-            for layer in range(site.depth):
-                attention = site.layer(layer).attn1
-                query = [_bind(e.self_query, info, site, layer) for e in own]
-                key = [_bind(e.self_key, info, site, layer) for e in own]
-                yield _on(attention.to_q, _on_output(query))
-                yield _on(attention.to_k, _on_output(key))
-        if projections := [e for e in edits if e.wants_projection(site)]:
-            yield _on(site.proj_out, _on_projection(site, projections, info))
-    for site in sites.resnets:
-        if residuals := [e for e in edits if e.wants_resnet(site)]:
-            changes = [_bind(e.resnet, info, site) for e in residuals]
-            yield _on(site.last_layer, _on_output(changes))
+def _at(module: nn.Module, site: TransformerSite | ResNetSite, coverage: Coverage) -> Any:
+    depth, entered = _depth.get(), coverage.entering(site.name)
+    return module.register_forward_pre_hook(
+        lambda *call: entered() if _depth.get() == depth else None
+    )
+
+
+def _hooks(one: _Pass, coverage: Coverage) -> Iterator[Any]:
+    wanted: dict[nn.Module, TransformerSite | ResNetSite] = {}  # blocks
+    for site in one.sites.transformers:
+        for hook in _transformer_hooks(site, one.edits, one.info, coverage):
+            wanted[site.module] = site
+            yield hook
+    for site in one.sites.resnets:
+        if residuals := [e for e in one.edits if e.wants_resnet(site)]:
+            changes = [_bind(e.resnet, one.info, site) for e in residuals]
+            reached = coverage.expect(site.name, residuals)
+            yield _on(site.last_layer, _on_output(changes, reached))
+            wanted[site.module] = site
+    if wanted:  # the ends run in every pass, also where others leave inner blocks out
+        ends = [*one.sites.resnets[:1], *one.sites.resnets[-1:]]
+        for module, site in (wanted | {end.module: end for end in ends}).items():
+            yield _at(module, site, coverage)
+
+
+def _transformer_hooks(
+    site: TransformerSite, edits: Sequence[UNetEdit], info: ForwardInfo, coverage: Coverage
+) -> Iterator[Any]:
+    # before those below, which keep what these leave
+    if projecting := [e for e in edits if e.wants_cross_projections(site)]:
+        for layer in range(site.depth):
+            attention = site.layer(layer).attn2
+            key = [_bind(e.cross_key, info, site, layer) for e in projecting]
+            value = [_bind(e.cross_value, info, site, layer) for e in projecting]
+            for part, changes in ((attention.to_k, key), (attention.to_v, value)):
+                reached = coverage.expect(site.name, projecting)
+                yield _on(part, _on_host_output(attention, changes, reached))
+    if cross := [e for e in edits if e.wants_cross_attention(site)]:
+        for layer in range(site.depth):
+            reached = coverage.expect(site.name, cross)
+            yield from _cross_attention_hooks(site, layer, cross, info, reached)
+    if own := [e for e in edits if e.wants_self_attention(site)]:
+        for layer in range(site.depth):
+            attention = site.layer(layer).attn1
+            query = [_bind(e.self_query, info, site, layer) for e in own]
+            key = [_bind(e.self_key, info, site, layer) for e in own]
+            for part, changes in ((attention.to_q, query), (attention.to_k, key)):
+                yield _on(part, _on_output(changes, coverage.expect(site.name, own)))
+    if projections := [e for e in edits if e.wants_projection(site)]:
+        reached = coverage.expect(site.name, projections)
+        yield _on(site.proj_out, _on_projection(site, projections, info, reached))
 
 
 def _bind(
@@ -143,8 +178,11 @@ def _bind(
     return lambda output: method(*place, output, info)
 
 
-def _on_output(changes: Sequence[Callable[[Tensor], Tensor | None]]) -> Callable[..., Tensor]:
+def _on_output(
+    changes: Sequence[Callable[[Tensor], Tensor | None]], reached: Callable[[], None]
+) -> Callable[..., Tensor]:
     def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        reached()
         for change in changes:
             changed = change(output)
             output = output if changed is None else changed
@@ -154,10 +192,12 @@ def _on_output(changes: Sequence[Callable[[Tensor], Tensor | None]]) -> Callable
 
 
 def _on_host_output(
-    attention: nn.Module, changes: Sequence[Callable[[Tensor], Tensor | None]]
+    attention: nn.Module,
+    changes: Sequence[Callable[[Tensor], Tensor | None]],
+    reached: Callable[[], None],
 ) -> Callable[..., Tensor]:
     """`_on_output` for what the host projects; what an edit projects for itself passes by."""
-    change = _on_output(changes)
+    change = _on_output(changes, reached)
 
     def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         return output if attention in _editing else change(module, args, output)
@@ -166,9 +206,13 @@ def _on_host_output(
 
 
 def _on_projection(
-    site: TransformerSite, edits: Sequence[UNetEdit], info: ForwardInfo
+    site: TransformerSite,
+    edits: Sequence[UNetEdit],
+    info: ForwardInfo,
+    reached: Callable[[], None],
 ) -> Callable[..., Tensor]:
     def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        reached()
         for edit in edits:
             changed = edit.projection(site, args[0], output, info)
             output = output if changed is None else changed
@@ -183,7 +227,11 @@ _editing: set[nn.Module] = set()
 
 
 def _cross_attention_hooks(
-    site: TransformerSite, layer: int, edits: Sequence[UNetEdit], info: ForwardInfo
+    site: TransformerSite,
+    layer: int,
+    edits: Sequence[UNetEdit],
+    info: ForwardInfo,
+    reached: Callable[[], None],
 ) -> Iterator[Any]:
     attention = site.layer(layer).attn2
     projected: dict[str, Tensor] = {}
@@ -198,6 +246,7 @@ def _cross_attention_hooks(
     def attended(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
         if attention in _editing or len(projected) < 2:
             return None
+        reached()
         query, key = projected.pop("query"), projected.pop("key")
         call = CrossAttentionCall(site, layer, info, attention, query, key, output)
         _editing.add(attention)

@@ -85,6 +85,7 @@ class ResNetSite:
     number: int
     level: int
     width: int
+    module: nn.Module = field(repr=False)
     last_layer: nn.Module = field(repr=False)  # the module whose output is the block's residual
 
 
@@ -141,6 +142,8 @@ class UNetEdit:
     Hooks live for one forward pass. When checkpointing computes a block again in the backward pass,
     they are put on again for that time, except those of edits that only read: what is computed
     again must be changed again, but not be read twice. `begin` and `end` frame the forward pass.
+
+    A pass in which a layer ran and did not call the edit raises MissedSitesError at its end.
     """
 
     reads_only: bool = False  # True: never returns a tensor, so it is not needed for recomputing

@@ -12,6 +12,7 @@ from torch import Tensor
 from ...errors import BaseMismatchError
 from ..ports import HandleVectors
 from ..prompt_text import check_free
+from ..uncompiled import as_written
 from .prompts import clip_with_handles, encoder_names, known_identities
 from .sites import unet_sites
 from .weights import Weight, reaches_the_unet, text_weights, unet_weights
@@ -41,8 +42,9 @@ def apply_concept(
         BaseMismatchError: the concept has weights that this base model has not, or not so large.
         HandleError: the handles do not fit the text encoders, or stand for another concept.
     """
-    unet_sites(model.model.diffusion_model)  # refuses what has no UNet, in words
-    unet = unet_weights(model.model.diffusion_model)
+    network = as_written(model.model.diffusion_model)
+    unet_sites(network)  # refuses what has no UNet, in words
+    unet = unet_weights(network)
     text = text_weights(clip.cond_stage_model, encoder_names(clip))
     for name, delta in weight_deltas.items():
         _check_fits(name, delta, unet.get(name) or text.get(name))

@@ -1,7 +1,7 @@
 """Edits on every forward pass of any sampler, carried by a clone of the MODEL.
 
-Two wrappers do it: one around a whole sampling run, which makes the edits and lets go of them, and
-one around the UNet, which puts them on for a single pass. The clone holds no tensors and no edits.
+Wrappers do it: one around a whole sampling run, which makes the edits and lets go of them, and one
+around the UNet, which puts them on for a single pass. The clone holds no tensors and no edits.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from ...errors import PromptError
 from ..hooks import edits_installed
 from ..ports import ForwardInfo, NoisePath, Tokens, UNetEdit, UNetSites, WaitsForPrompt
+from ..uncompiled import as_written
+from .compilation import check_can_edit, edits_possible, noticing, passed_by
 from .noise import noise_path_of
 from .sites import unet_sites
 from .slots import Slot
@@ -47,6 +49,7 @@ class _Run:
     lists: Sequence[str] = ()
     one_by_one: bool = False  # some edit had to see another prompt first
     edits: dict[nn.Module, tuple[UNetSites, Sequence[UNetEdit]]] = field(default_factory=dict)
+    passes: int = 0  # of the UNet
 
 
 def with_edits(
@@ -67,14 +70,18 @@ def with_edits(
 
     Raises:
         UnsupportedModelError: the MODEL is not a UNet with cross-attention.
+
+    Sampling raises MissedSitesError where the model passes an edit by, and ModelError where it is
+    compiled for good.
     """
-    unet_sites(model.model.diffusion_model)
+    unet_sites(as_written(model.model.diffusion_model))
     noise_path = noise_path_of(model.get_model_object("model_sampling"))
     slot: Slot[_Run] = Slot()
 
     def sample(
         executor: Any, noise: Any, latent: Any, sampler: Any, sigmas: Any, *args: Any, **kwargs: Any
     ) -> Any:
+        check_can_edit(executor.class_obj.model_patcher)
         with slot.filled(_Run(sigmas, tokens_by_conditioning(executor.class_obj))):
             return executor(noise, latent, sampler, sigmas, *args, **kwargs)
 
@@ -91,8 +98,20 @@ def with_edits(
             run.edits[unet] = sites, make_edits(started)
         sites, edits = run.edits[unet]
         options = transformer_options or {}
-        with edits_installed(sites, edits, _info(x, timesteps, context, options, run)):
-            return executor(x, timesteps, context, y, control, options, **more)
+        executor, ran = noticing(executor)
+        run.passes += 1
+        with edits_installed(sites, edits, _info(x, timesteps, context, options, run)) as coverage:
+            output = executor(x, timesteps, context, y, control, options, **more)
+            coverage.network_ran = ran()
+            return output
+
+    def apply(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        # Around the host's own wrapper for compiled models, which the UNet's is inside of.
+        with edits_possible():
+            output = executor(*args, **kwargs)
+        if slot.run is not None and not slot.run.passes:
+            raise passed_by(key)
+        return output
 
     def evaluate(executor: Any, model: Any, conds: Any, x: Tensor, *args: Any) -> Any:
         run = slot.run or _Run(None)
@@ -108,6 +127,7 @@ def with_edits(
     for kind, wrapper in (
         (WrappersMP.OUTER_SAMPLE, sample),
         (WrappersMP.CALC_COND_BATCH, evaluate),
+        (WrappersMP.APPLY_MODEL, apply),
         (WrappersMP.DIFFUSION_MODEL, forward),
     ):
         if replace:

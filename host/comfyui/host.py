@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import comfy.model_management
@@ -17,6 +17,8 @@ from ..fingerprint import fingerprint_of
 from ..hooks import edits_installed
 from ..pictures import check_picture, planes_of
 from ..ports import HandleVectors, Prompt, UNetEdit, WeightEdit
+from ..uncompiled import as_written
+from .compilation import check_can_edit, edits_possible
 from .noise import noise_path_of
 from .prompts import check_widths, encode, encoder_names, encoder_width, token_ids
 from .sites import unet_sites
@@ -62,7 +64,8 @@ class ComfyHost:
 
     def __init__(self, model: Any, clip: Any, vae: Any = None) -> None:
         self._patcher, self._clip, self._vae = model, clip, vae
-        self.sites = unet_sites(self._base.diffusion_model)
+        self.sites = unet_sites(self._unet)
+        check_can_edit(model)
         self.noise_path = noise_path_of(model.get_model_object("model_sampling"))
         names = encoder_names(clip)
         self.encoders = {name: encoder_width(clip, name) for name in names}
@@ -78,7 +81,7 @@ class ComfyHost:
         self.fingerprint = fingerprint_of(
             self.sites, context_width, self.encoders, self.noise_path, self.latent_channels
         )
-        self._unet_weights = unet_weights(self._base.diffusion_model)
+        self._unet_weights = unet_weights(self._unet)
         self._text_weights = text_weights(clip.cond_stage_model, names)
         self._learning = False
         self._wrapped: list[WrappedWeights] = []
@@ -86,6 +89,11 @@ class ComfyHost:
     @property
     def _base(self) -> Any:
         return self._patcher.model
+
+    @property
+    def _unet(self) -> Any:
+        """The UNet's own code, also while the host holds a compiled one in its place."""
+        return as_written(self._base.diffusion_model)
 
     @property
     def device(self) -> torch.device:
@@ -112,7 +120,10 @@ class ComfyHost:
         dtype = self.dtype
         extra = self.extra_inputs(latent, prompts)
         inputs = torch.cat([latent, extra.pop("c_concat")], 1) if "c_concat" in extra else latent
-        with edits_installed(self.sites, edits, info):
+        with (
+            edits_possible() if edits else nullcontext(),
+            edits_installed(self.sites, edits, info),
+        ):
             return self._base.diffusion_model(
                 inputs.to(dtype),
                 timesteps.float(),
@@ -211,11 +222,12 @@ class ComfyHost:
             raise self._unknown(unknown)
         before = (self._patcher, self._clip, self._learning, self._wrapped)
         with ExitStack() as stack:
+            stack.enter_context(edits_possible())
             if trainable:
                 stack.enter_context(autograd_possible())
                 stack.enter_context(text_layers_keep_inputs(self._clip.cond_stage_model))
             if checkpointing:
-                stack.enter_context(checkpointed(self._base.diffusion_model))
+                stack.enter_context(checkpointed(self._unet))
             unet, clip = self._patcher.clone(), self._clip.clone()
             wrapped = [
                 WrappedWeights(patcher, found, weights, trainable=trainable)

@@ -19,6 +19,7 @@ from torch import Tensor
 from ...errors import HandleError, ModelError, PromptError, UnsupportedModelError
 from ..ports import HandleVectors, Prompt, Tokens
 from ..prompt_text import HANDLE, NAME, check_free, composed, misspelt
+from ..uncompiled import as_written
 from .notices import tell
 from .sites import unet_sites
 from .tokens import merged, telling_tokens
@@ -281,7 +282,8 @@ def check_prompts_fit(model: Any, conditionings: Iterable[Any]) -> None:
         UnsupportedModelError: the MODEL is no UNet with cross-attention.
         ModelError: it reads contexts of another width.
     """
-    width = unet_sites(model.model.diffusion_model).transformers[0].layer(0).attn2.to_k.in_features
+    sites = unet_sites(as_written(model.model.diffusion_model))
+    width = sites.transformers[0].layer(0).attn2.to_k.in_features
     for conditioning in conditionings:
         for context, *_ in conditioning:
             if context.ndim != 3 or context.shape[-1] != width:

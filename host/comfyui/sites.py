@@ -16,6 +16,7 @@ from torch import nn
 
 from ...errors import UnsupportedModelError
 from ..ports import Place, ResNetSite, TransformerSite, UNetSites
+from ..uncompiled import as_written
 
 SUPPORTED = "Stable Diffusion 1.x, 2.x and XL and what was trained from them"
 
@@ -45,8 +46,8 @@ def unet_sites(unet: nn.Module) -> UNetSites:
                 TransformerSite(name, place, number, level, width, heads, len(layers), module)
             )
         else:
-            last = module.out_layers
-            resnets.append(ResNetSite(name, place, number, level, module.out_channels, last))
+            width, last = module.out_channels, module.out_layers
+            resnets.append(ResNetSite(name, place, number, level, width, module, last))
     if not transformers:
         raise UnsupportedModelError(
             "This MODEL has no cross-attention, so no word can be found in it; "
@@ -63,9 +64,9 @@ def _blocks(unet: Any) -> Iterator[tuple[str, Place, int, int, Any]]:
         ("middle_block", Place.MID, [unet.middle_block] if unet.middle_block is not None else []),
         ("output_blocks", Place.UP, unet.output_blocks),
     ):
-        for number, sequence in enumerate(sequences):
+        for number, sequence in enumerate(map(as_written, sequences)):
             prefix = arm if place is Place.MID else f"{arm}.{number}"
-            for index, module in enumerate(sequence):
+            for index, module in enumerate(map(as_written, sequence)):
                 if isinstance(module, (SpatialTransformer, ResBlock)):
                     yield f"{prefix}.{index}", place, number, level, module
             level = _level_after(level, sequence)

@@ -22,6 +22,8 @@ from torch import Tensor
 
 from ..hooks import edits_installed
 from ..ports import ForwardInfo, StopForward, Tokens, UNetEdit, UNetSites
+from ..uncompiled import as_written
+from .compilation import check_can_edit, edits_possible, passed_by
 from .noise import noise_path_of
 from .sites import unet_sites
 from .slots import Slot
@@ -64,6 +66,7 @@ class _Run:
     patcher: Any
     gradients: list[Tensor] = field(default_factory=list)
     asked: Tokens | None = None  # tokens of the prompt whose gradient is being computed
+    found: int = 0  # gradients of the whole run
 
 
 def with_steering(
@@ -85,7 +88,7 @@ def with_steering(
     Raises:
         UnsupportedModelError: the MODEL is not a UNet with cross-attention.
     """
-    unet_sites(model.model.diffusion_model)
+    unet_sites(as_written(model.model.diffusion_model))
     noise_path_of(model.get_model_object("model_sampling"))
     slot: Slot[_Run] = Slot()
 
@@ -93,6 +96,7 @@ def with_steering(
         executor: Any, noise: Any, latent: Any, sampler: Any, sigmas: Any, *args: Any, **kwargs: Any
     ) -> Any:
         guider = executor.class_obj
+        check_can_edit(guider.model_patcher)
         prompts = tokens_by_conditioning(guider)
         told = [tokens for _, name, tokens in prompts.values() if name == "positive" and tokens]
         steering = make_steering({f"positive {i + 1}": tokens for i, tokens in enumerate(told)})
@@ -107,10 +111,21 @@ def with_steering(
             return executor(x, *args, **kwargs)
         with checkpointed(executor.class_obj) if checkpointing else nullcontext():
             run.gradients.append(_gradient(run, executor, x, *args, **kwargs))
+        run.found += 1
         raise StopForward
+
+    def apply(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        if slot.run is None or slot.run.asked is None:
+            return executor(*args, **kwargs)
+        with edits_possible():  # ends with StopForward, if all is well
+            output = executor(*args, **kwargs)
+        if not slot.run.found:
+            raise passed_by(key)
+        return output  # somebody answered for the UNet, as step caches do
 
     patched = model.clone()
     patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, sample)
+    patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, key, apply)
     patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, key, forward)
     return patched
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ..hooks import edits_installed
 from ..noise import EpsPath, VelocityPath
 from ..pictures import check_picture, planes_of
 from ..ports import HandleVectors, Prompt, UNetEdit, WeightEdit
+from ..uncompiled import as_written, check_uncompiled, uncompiled
 from .checks import check_fits, check_pipeline
 from .placement import (
     check_in_memory,
@@ -34,6 +36,7 @@ class DiffusersHost:
     """UNet2DConditionModel, AutoencoderKL and one or two CLIP text encoders as a `Host`.
 
     The networks stay the caller's: they are read, hooked for one pass, and given back unchanged.
+    Where they are compiled, passes with edits and learning run without it.
 
     Args:
         unet, vae: diffusers modules; the UNet decides device and precision. They may be offloaded
@@ -50,9 +53,11 @@ class DiffusersHost:
     def __init__(
         self, *, unet: Any, vae: Any, encoders: Sequence[TextEncoder], scheduler: Any
     ) -> None:
+        check_uncompiled(unet, *(encoder.model for encoder in encoders))
+        self._network, unet = unet, as_written(unet)  # compiled or not, and its own code
         self.unet, self.vae = unet, vae
-        self._encoders = list(encoders)
-        self.encoders = {encoder.name: encoder.width for encoder in encoders}
+        self._encoders = [replace(e, model=as_written(e.model)) for e in encoders]
+        self.encoders = {encoder.name: encoder.width for encoder in self._encoders}
         self.sites = unet_sites(unet)
         check_fits(unet, vae, self.encoders, scheduler)
         velocity = scheduler.config.prediction_type == "v_prediction"
@@ -122,7 +127,7 @@ class DiffusersHost:
         context = batched_context(prompts, rows).to(device, dtype)
         info = info_of(latent, timesteps, prompts, context, conditional)
         with edits_installed(self.sites, edits, info):
-            return self.unet(
+            return self._network(
                 latent.to(dtype),
                 timesteps,
                 context,
@@ -212,6 +217,7 @@ class DiffusersHost:
         for name in weights:
             self.weight(name)  # can be read
         with ExitStack() as stack:
+            stack.enter_context(uncompiled)
             if trainable:
                 stack.enter_context(frozen(self.unet, *(e.model for e in self._encoders)))
             if checkpointing:

@@ -18,6 +18,7 @@ from ...errors import PromptError
 from ..ports import HandleVectors
 from ..prompt_text import split_at_handles
 from ..prompt_weights import weighted_pieces
+from ..uncompiled import uncompiled
 from .placement import execution_device
 
 WINDOW = 77  # tokens that a CLIP text encoder takes at once, start and end among them
@@ -132,7 +133,8 @@ class TextEncoder:
             return
         hook = self.table.register_forward_hook(splice)
         try:
-            yield
+            with uncompiled:
+                yield
         finally:
             hook.remove()
 

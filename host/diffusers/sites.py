@@ -29,7 +29,7 @@ def unet_sites(unet: Any) -> UNetSites:
                 TransformerSite(*at, width, layers[0].attn2.heads, len(layers), module)
             )
         elif block.kind is Kind.RESNET:
-            resnets.append(ResNetSite(*at, module.conv2.weight.shape[0], module.conv2))
+            resnets.append(ResNetSite(*at, module.conv2.weight.shape[0], module, module.conv2))
     if not transformers:
         raise _unsupported(unet)
     return UNetSites(tuple(transformers), tuple(resnets))

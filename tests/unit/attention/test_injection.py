@@ -44,7 +44,10 @@ def decoder(attentions: list[int], resnets: int) -> UNetSites:
     ]
     down = [TransformerSite("input_blocks.1.1", Place.DOWN, 1, 1, 8, 2, 1, None)]
     module = torch.nn.Identity()
-    every = [ResNetSite(f"output_blocks.{n}.0", Place.UP, n, 1, 8, module) for n in range(resnets)]
+    every = [
+        ResNetSite(f"output_blocks.{n}.0", Place.UP, n, 1, 8, module, module)
+        for n in range(resnets)
+    ]
     return UNetSites((*down, *up), tuple(every))
 
 
