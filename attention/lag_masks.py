@@ -9,6 +9,7 @@ Masks are flat, [pictures P, concepts G, positions N], N = h * w of the block.
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import torch
 from torch import Tensor
@@ -67,7 +68,8 @@ def binarised(attention: Tensor, quantile: float = 0.5, softness: float = 0.0) -
     Returns:
         [..., N] 0..1.
     """
-    left_out = math.ceil(quantile * attention.shape[-1])
+    # The number as it is written: 0.07 * 100 is a little more than 7 in binary.
+    left_out = math.ceil(Fraction(repr(float(quantile))) * attention.shape[-1])
     if left_out == 0:
         return torch.ones_like(attention)
     threshold = attention.kthvalue(left_out, dim=-1, keepdim=True).values

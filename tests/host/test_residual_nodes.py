@@ -184,7 +184,6 @@ def test_lag_maps_show_a_picture(executor: Executor, sd1: Graph, concept: Any):
 
 WRONG = {
     "a prompt without the name": ({"positive": "a cat"}, "No prompt holds <my-cat>"),
-    "a prompt without the class word": ({"positive": "<my-cat>"}, "not its class word"),
     "a share out of range": ({"quantile": 2.0}, "quantile"),
     "an end before the start": ({"start": 0.8, "end": 0.2}, "start is 0.8"),
 }

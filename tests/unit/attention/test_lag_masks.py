@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -52,7 +53,7 @@ def test_keys_that_others_append_belong_to_no_concept() -> None:
 def test_the_mask_leaves_out_its_share(n: int, quantile: float) -> None:
     masks = binarised(random(3, 2, n), quantile)
     assert masks.unique().tolist() in ([0.0], [1.0], [0.0, 1.0])
-    assert masks.sum(-1).unique().tolist() == [n - math.ceil(quantile * n)]
+    assert masks.sum(-1).unique().tolist() == [n - math.ceil(Fraction(str(quantile)) * n)]
 
 
 def test_the_median_is_that_of_every_map() -> None:
@@ -79,6 +80,13 @@ def test_smoothing_keeps_the_sum_and_spreads_a_point() -> None:
     assert float(blurred[4, 5] / blurred[4, 4]) == pytest.approx(math.exp(-0.5))
     constant = torch.full((1, 2, 12), 0.3)
     torch.testing.assert_close(smoothed(constant, (3, 4), 2.0), constant)
+
+
+def test_a_quantile_counts_as_it_is_written() -> None:
+    """0.07 * 100 and 0.55 * 100 are a little more than 7 and 55 in binary."""
+    for quantile, left_out in ((0.07, 7), (0.55, 55), (0.29, 29), (0.5, 50), (0.071, 8)):
+        assert int(binarised(random(100), quantile).sum()) == 100 - left_out
+    assert int(binarised(random(4096), 0.7).sum()) == 4096 - 2868
 
 
 def test_overlaps_go_to_the_stronger_attention() -> None:
