@@ -16,7 +16,7 @@ from ..errors import ConfigError, HandleError, InputError, PromptError
 from ..host.ports import Host, Progress, UNetEdit, no_progress
 from ..host.prompt_text import handles_in, misspelt
 from ..samplers.ddim import sample_ddim, seeded_noise
-from ..training.concept import Concept, Stack, check_base, renamed, stacked
+from ..training.concept import Concept, Stack, check_applies, renamed, stacked
 from ..training.concept_file import load_concept
 
 log = logging.getLogger("conceptloom")
@@ -115,7 +115,7 @@ def loaded_stack(host: Host, options: Sequence[str]) -> tuple[Stack, list[Concep
     for option in options:
         asked = parsed_concept(option)
         concept = asked.load()
-        check_base(concept, host.fingerprint)
+        check_applies(concept, host.fingerprint)
         loaded.append((concept, asked.strength))
     return stacked(loaded), [concept for concept, _ in loaded]
 

@@ -12,18 +12,22 @@ def fingerprint_of(
     sites: UNetSites,
     context_width: int,
     encoders: Mapping[str, int],
-    noise_path: NoisePath,
+    noise_path: NoisePath | None,
     latent_channels: int,
 ) -> str:
     """For example "unet320 context768 clip_l768 eps 4ch 3f9a1c0b".
 
     The readable part tells a user what was expected; the hash covers name, width and depth of
     every transformer block. Two checkpoints of one family share it: their concepts fit each other.
+
+    Args:
+        noise_path: None where the model is sampled in another way than it was trained.
     """
     blocks = " ".join(f"{s.name}:{s.width}x{s.depth}" for s in sites.transformers)
+    target = noise_path.name if noise_path is not None else "any"
     texts = " ".join(f"{name}{width}" for name, width in sorted(encoders.items()))
     readable = (
-        f"unet{sites.transformers[0].width} context{context_width} {texts} {noise_path.name} "
+        f"unet{sites.transformers[0].width} context{context_width} {texts} {target} "
         f"{latent_channels}ch"
     )
     digest = hashlib.sha256(f"{readable} {blocks}".encode()).hexdigest()[:8]

@@ -67,7 +67,7 @@ def with_lag(
     """
     if not given:
         raise ConfigError("concepts", "empty", "at least one; connect a concept")
-    host = host_of(model, clip)
+    host = host_of(model, clip, applies_only=True)
     handles = stacked([(one.concept, 0.0) for one in given]).handles
     known_as = {name: same for one in given for name, same in identities(one.concept).items()}
     knowing = clip_with_handles(clip, handles, known_as)
@@ -81,7 +81,7 @@ def with_lag(
                 check_prompts(concepts, run.positive)
             except PromptError as error:
                 raise PromptError(f"{error} {HIDDEN}") from error
-        return [LagEdit(concepts, run.noise_path.last_t, on_masks)]
+        return [LagEdit(concepts, run.last_t, on_masks)]
 
     patched = with_edits(marked, KEY, edits, replace=True)
     patched.set_attachments(KEY, concepts)

@@ -16,7 +16,7 @@ from ..host.comfyui.apply import WeightDelta, apply_concept
 from ..host.comfyui.host import ComfyHost
 from ..host.comfyui.progress import for_the_editor
 from ..host.ports import Host
-from ..training.concept import Concept, Diff, check_base, identities
+from ..training.concept import Concept, Diff, check_applies, identities
 from ..training.handles import checked_name
 
 log = logging.getLogger("conceptloom")
@@ -63,18 +63,21 @@ def first_folder(kind: str) -> Path:
     return Path(folder_paths.get_folder_paths(kind)[0])
 
 
-def host_of(model: Any, clip: Any, vae: Any = None) -> Host:
+def host_of(model: Any, clip: Any, vae: Any = None, *, applies_only: bool = False) -> Host:
     """MODEL, CLIP and VAE of a graph behind the port.
+
+    Args:
+        applies_only: nothing is learned or noised with it, so any way of sampling will do.
 
     Raises:
         ModelError: they are not of a kind that the methods work with, or do not fit each other.
     """
-    return cast(Host, ComfyHost(model, clip, vae))
+    return cast(Host, ComfyHost(model, clip, vae, applies_only=applies_only))
 
 
 def applied(model: Any, clip: Any, concept: Concept, strength: float) -> tuple[Any, Any]:
     """Clones of MODEL and CLIP that know a concept, after a look at whether it belongs there."""
-    check_base(concept, host_of(model, clip).fingerprint)
+    check_applies(concept, host_of(model, clip, applies_only=True).fingerprint)
     deltas, known_as = weight_deltas(concept), identities(concept)
     return apply_concept(model, clip, deltas, concept.handles, strength, known_as)
 

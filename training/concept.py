@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,6 +14,8 @@ from ..errors import BaseMismatchError, HandleError, ModelError
 from ..host.ports import WeightEdit
 from ..host.prompt_text import check_free
 from .handles import checked_name, checked_names
+
+log = logging.getLogger("conceptloom")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -155,7 +158,8 @@ def stacked(concepts: Sequence[tuple[Concept, float]]) -> Stack:
     changes: dict[str, list[tuple[Change, float]]] = {}
     known: dict[str, str] = {}
     for concept, strength in concepts:
-        check_base(concept, concepts[0][0].base)
+        if not _crosses(concept.base, concepts[0][0].base):
+            check_base(concept, concepts[0][0].base)
         added = identities(concept)
         check_free(known, added)
         known |= added
@@ -221,6 +225,42 @@ def renamed(concept: Concept, names: Mapping[str, str]) -> Concept:
         words={new.get(name, name): word for name, word in concept.words.items()},
         prompts=tuple(follow(prompt) for prompt in concept.prompts),
     )
+
+
+TARGETS = {"eps": "noise (eps)", "v": "velocity (v)", "any": "something else"}
+
+
+def check_applies(concept: Concept, fingerprint: str) -> None:
+    """Whether a base model has the shapes of the one that the concept was learned on.
+
+    What the model predicts does not matter to shapes: concepts cross between tunes of a family, as
+    LoRAs do. Where it differs that is told.
+
+    Raises:
+        BaseMismatchError: it was learned on a model of another kind.
+    """
+    if not _crosses(concept.base, fingerprint):
+        check_base(concept, fingerprint)
+        return
+    learned, applied = (_without_target(base)[1] for base in (concept.base, fingerprint))
+    if "any" not in (learned, applied):
+        log.warning(
+            "<%s> was learned on a model that predicts %s, and this one predicts %s. The shapes "
+            "fit, so it is applied; if it comes out weak or burnt, change its strength.",
+            ">, <".join(concept.handles), TARGETS[learned], TARGETS[applied],
+        )  # fmt: skip
+
+
+def _crosses(learned: str, applied: str) -> bool:
+    """Whether two base models differ in what they predict, and in no width."""
+    (widths, target), (others, other) = _without_target(learned), _without_target(applied)
+    return widths == others and target != other
+
+
+def _without_target(fingerprint: str) -> tuple[list[str], str]:
+    """Widths of a base model, and what it predicts; the digest covers both, and is left out."""
+    parts = fingerprint.split()[:-1]
+    return [p for p in parts if p not in TARGETS], next((p for p in parts if p in TARGETS), "")
 
 
 def check_base(concept: Concept, fingerprint: str) -> None:

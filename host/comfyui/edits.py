@@ -19,10 +19,12 @@ from ..hooks import edits_installed
 from ..ports import ForwardInfo, NoisePath, Tokens, UNetEdit, UNetSites, WaitsForPrompt
 from ..uncompiled import as_written
 from .compilation import check_can_edit, edits_possible, noticing, passed_by
-from .noise import noise_path_of
+from .noise import noise_path_if_any, on_a_path
 from .sites import unet_sites
 from .slots import Slot
 from .tokens import tokens_by_conditioning
+
+UNNUMBERED = 999.0  # last timestep where there are no numbered ones: as Stable Diffusion's
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +32,18 @@ class SamplingRun:
     """What edits may know when a sampling run starts."""
 
     sites: UNetSites
-    noise_path: NoisePath
+    noise_path: NoisePath | None  # None where the model is sampled as it was not trained
     sigmas: Tensor | None  # the sampler's own noise levels; None for a pass outside of a sampler
     prompts: Mapping[str, Tokens] = field(default_factory=dict[str, Tokens])  # by "positive 1", ...
     positive: Mapping[str, Tokens] = field(
         default_factory=dict[str, Tokens]
     )  # all but negative ones
     network: nn.Module | None = None  # the UNet that computes, for further passes (`again`)
+
+    @property
+    def last_t(self) -> float:
+        """The noisiest of the timesteps that a pass may have."""
+        return self.noise_path.last_t if self.noise_path is not None else UNNUMBERED
 
 
 @dataclass(slots=True)
@@ -50,6 +57,11 @@ class _Run:
     one_by_one: bool = False  # some edit had to see another prompt first
     edits: dict[nn.Module, tuple[UNetSites, Sequence[UNetEdit]]] = field(default_factory=dict)
     passes: int = 0  # of the UNet
+    sampling: Any = None  # the host's conversions between sigma and timestep
+    noise_path: NoisePath | None = None  # what is known of it
+
+    def samples_with(self, sampling: Any) -> None:
+        self.sampling, self.noise_path = sampling, noise_path_if_any(sampling)
 
 
 def with_edits(
@@ -75,14 +87,17 @@ def with_edits(
     compiled for good.
     """
     unet_sites(as_written(model.model.diffusion_model))
-    noise_path = noise_path_of(model.get_model_object("model_sampling"))
+    outside = model.get_model_object("model_sampling")
     slot: Slot[_Run] = Slot()
 
     def sample(
         executor: Any, noise: Any, latent: Any, sampler: Any, sigmas: Any, *args: Any, **kwargs: Any
     ) -> Any:
-        check_can_edit(executor.class_obj.model_patcher)
-        with slot.filled(_Run(sigmas, tokens_by_conditioning(executor.class_obj))):
+        patcher = executor.class_obj.model_patcher
+        check_can_edit(patcher)
+        run = _Run(sigmas, tokens_by_conditioning(executor.class_obj))
+        run.samples_with(patcher.get_model_object("model_sampling"))  # of nodes behind this too
+        with slot.filled(run):
             return executor(noise, latent, sampler, sigmas, *args, **kwargs)
 
     def forward(
@@ -90,11 +105,13 @@ def with_edits(
         control: Any = None, transformer_options: Any = None, **more: Any,
     ) -> Any:  # fmt: skip
         unet, run = executor.class_obj, slot.run or _Run(None)
+        if run.sampling is None:  # outside of a sampler
+            run.samples_with(outside)
         if unet not in run.edits:
             sites = unet_sites(unet)
             prompts = _named(run.prompts)
             positive = {name: t for name, t in prompts.items() if "negative" not in name}
-            started = SamplingRun(sites, noise_path, run.sigmas, prompts, positive, unet)
+            started = SamplingRun(sites, run.noise_path, run.sigmas, prompts, positive, unet)
             run.edits[unet] = sites, make_edits(started)
         sites, edits = run.edits[unet]
         options = transformer_options or {}
@@ -175,6 +192,8 @@ def _info(
     ids = options.get("uuids") or [None] * len(chunks)
     each = x.shape[0] // len(chunks)
     per_chunk = [_tokens(run, *chunk) for chunk in zip(chunks, ids, strict=False)]
+    if run.noise_path is None:
+        timesteps = on_a_path(run.sampling, timesteps, UNNUMBERED)
     return ForwardInfo(
         tuple(x.shape),
         timesteps,

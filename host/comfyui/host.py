@@ -15,11 +15,12 @@ from ...errors import ModelError
 from ..contexts import batched_context, batched_pooled, info_of
 from ..fingerprint import fingerprint_of
 from ..hooks import edits_installed
+from ..noise import VariancePreserving
 from ..pictures import check_picture, planes_of
 from ..ports import HandleVectors, Prompt, UNetEdit, WeightEdit
 from ..uncompiled import as_written
 from .compilation import check_can_edit, edits_possible
-from .noise import noise_path_of
+from .noise import noise_path_if_any, noise_path_of
 from .prompts import check_widths, encode, encoder_names, encoder_width, token_ids
 from .sites import unet_sites
 from .training import autograd_possible, checkpointed, exact_attention, text_layers_keep_inputs
@@ -56,17 +57,22 @@ class ComfyHost:
         model: a MODEL with a UNet of Stable Diffusion 1.x, 2.x or XL.
         clip: its CLIP.
         vae: its VAE; may be left out where no picture is encoded or decoded.
+        applies_only: concepts are applied and no timestep is asked for, so any sampling will do.
 
     Raises:
         UnsupportedModelError: another architecture, or another kind of prediction.
         ModelError: MODEL, CLIP and VAE do not fit each other.
     """
 
-    def __init__(self, model: Any, clip: Any, vae: Any = None) -> None:
+    def __init__(
+        self, model: Any, clip: Any, vae: Any = None, *, applies_only: bool = False
+    ) -> None:
         self._patcher, self._clip, self._vae = model, clip, vae
         self.sites = unet_sites(self._unet)
         check_can_edit(model)
-        self.noise_path = noise_path_of(model.get_model_object("model_sampling"))
+        sampling = model.get_model_object("model_sampling")
+        known = noise_path_if_any(sampling) if applies_only else noise_path_of(sampling)
+        self._noise_path = known
         names = encoder_names(clip)
         self.encoders = {name: encoder_width(clip, name) for name in names}
         context_width = self.sites.transformers[0].layer(0).attn2.to_k.in_features
@@ -79,7 +85,7 @@ class ComfyHost:
         else:
             self.pixels_per_latent = getattr(form, "spacial_downscale_ratio", 8)
         self.fingerprint = fingerprint_of(
-            self.sites, context_width, self.encoders, self.noise_path, self.latent_channels
+            self.sites, context_width, self.encoders, known, self.latent_channels
         )
         self._unet_weights = unet_weights(self._unet)
         self._text_weights = text_weights(clip.cond_stage_model, names)
@@ -94,6 +100,12 @@ class ComfyHost:
     def _unet(self) -> Any:
         """The UNet's own code, also while the host holds a compiled one in its place."""
         return as_written(self._base.diffusion_model)
+
+    @property
+    def noise_path(self) -> VariancePreserving:
+        if self._noise_path is None:  # says why
+            return noise_path_of(self._patcher.get_model_object("model_sampling"))
+        return self._noise_path
 
     @property
     def device(self) -> torch.device:

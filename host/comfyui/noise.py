@@ -37,6 +37,26 @@ def noise_path_of(sampling: Any) -> VariancePreserving:
     return VelocityPath(alpha_bar) if predicts == "velocity" else EpsPath(alpha_bar)
 
 
+def noise_path_if_any(sampling: Any) -> VariancePreserving | None:
+    """The same; None where a model is sampled in another way, which edits can do without."""
+    try:
+        return noise_path_of(sampling)
+    except UnsupportedModelError:
+        return None
+
+
+def on_a_path(sampling: Any, timesteps: torch.Tensor, last_t: float) -> torch.Tensor:
+    """What a UNet takes as timesteps, as numbers from 0 (clean) to `last_t`.
+
+    EDM's UNets take a quarter of log sigma and distilled ones start at 19, so the share of the way
+    between the sampling's own ends tells how far a picture is.
+    """
+    ends = torch.stack([torch.as_tensor(sampling.sigma_min), torch.as_tensor(sampling.sigma_max)])
+    first, last = sampling.timestep(ends.float()).tolist()
+    share = ((timesteps.float() - first) / max(last - first, 1e-6)).clamp(0, 1)
+    return share * last_t
+
+
 def _counts_timesteps(sampling: Any, sigmas: torch.Tensor) -> bool:
     """Whether sigma number t belongs to timestep t."""
     places = [0, len(sigmas) // 2, len(sigmas) - 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -9,10 +10,12 @@ import torch
 from torch import Tensor
 
 from ...attention.lag import LagConcept, LagConfig, LagEdit, OnMasks
-from ...errors import ConfigError, PromptError
+from ...errors import BaseMismatchError, ConfigError, PromptError
 from ...host.ports import Host, Progress, Tokens, find_run, no_progress
 from ...samplers.ddim import sample_ddim
-from ...training.concept import Concept, LowRank, check_base, stacked
+from ...training.concept import Concept, LowRank, check_applies, stacked
+
+log = logging.getLogger("conceptloom")
 
 PREFIX, SUFFIX = "unet.", ".proj_out.weight"
 
@@ -35,7 +38,7 @@ def lag_concept(host: Host, given: Localised) -> LagConcept:
         ConfigError: it changes more than output projections, or has several handles.
     """
     concept = given.concept
-    check_base(concept, host.fingerprint)
+    check_applies(concept, host.fingerprint)
     if len(concept.names) != 1:
         raise ConfigError(
             "concept", ", ".join(f"<{n}>" for n in concept.names), "a concept with one handle"
@@ -44,10 +47,24 @@ def lag_concept(host: Host, given: Localised) -> LagConcept:
     return LagConcept(
         handle=concept.names[0],
         class_tokens=host.tokenize(word) if word.strip() else (),
-        residuals=residuals_of(concept),
+        residuals=_fitting(host, concept),
         config=given.config,
         mask=given.mask,
     )
+
+
+def _fitting(host: Host, concept: Concept) -> dict[str, tuple[Tensor, Tensor]]:
+    """Residuals of a concept, each of a block that the model has."""
+    widths = {site.name: site.width for site in host.sites.transformers}
+    residuals = residuals_of(concept)
+    for name, (up, _) in residuals.items():
+        if widths.get(name) != up.shape[0]:
+            raise BaseMismatchError(
+                f"<{concept.names[0]}> changes {name}, {up.shape[0]} wide, and this model has "
+                f"{widths.get(name, 'no such block')} there; load a checkpoint of the family that "
+                "it was learned on."
+            )
+    return residuals
 
 
 def joined(concepts: Sequence[LagConcept]) -> tuple[LagConcept, ...]:
@@ -112,7 +129,7 @@ def residuals_of(concept: Concept) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def check_prompts(concepts: Sequence[LagConcept], prompts: Mapping[str, Tokens]) -> None:
-    """Whether every localised concept stands in a prompt, and its class word with it.
+    """Whether every localised concept stands in a prompt; a class word that is missing is told.
 
     Args:
         prompts: text, or what it is called -> its tokens.
@@ -132,10 +149,11 @@ def check_prompts(concepts: Sequence[LagConcept], prompts: Mapping[str, Tokens])
         for text, tokens in holding.items():
             n_handle = len(find_run(tokens, (concept.handle,)))
             if concept.class_tokens and len(concept.positions(tokens)) == n_handle:
-                raise PromptError(
-                    f"The prompt {text!r} holds {told} but not its class word; write it behind "
-                    f"{told}, as in training, or leave the class word out of the attention."
-                )
+                log.warning(
+                    "The prompt %r holds %s but not its class word, so LAG goes by the attention "
+                    "of %s alone; the class word behind it, as in training, makes masks steadier.",
+                    text, told, told,
+                )  # fmt: skip
 
 
 def sample_lag(
@@ -158,7 +176,7 @@ def sample_lag(
         on_masks: is shown every block's masks of every step.
 
     Raises:
-        PromptError: a concept stands in none of the prompts, or without its class word.
+        PromptError: a concept stands in none of the prompts.
     """
     made = joined([lag_concept(host, given) for given in concepts])
     handles = stacked([(given.concept, 0.0) for given in concepts]).handles
