@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from conceptloom.attention.lag import LagConfig
-from conceptloom.cli.residuals_run import TINYWORLD_RESIDUALS
 from conceptloom.methods.personalized_residuals import PersonalizedResidualsConfig
+from conceptloom.methods.personalized_residuals.spec import ON_TINYWORLD
 
 Names = tuple[str, ...]
 
@@ -52,9 +52,7 @@ class Budget:
     pairs: int
 
 
-FULL = Budget(
-    TINYWORLD_RESIDUALS.steps, TINYWORLD_RESIDUALS.batch_size, 3, 2, 15, 3, len(LESSONS), len(PAIRS)
-)
+FULL = Budget(ON_TINYWORLD.steps, ON_TINYWORLD.batch_size, 3, 2, 15, 3, len(LESSONS), len(PAIRS))
 QUICK = replace(FULL, steps=60, pictures=1, sampling_steps=10, seeds=1, concepts=2, pairs=1)
 
 
@@ -67,7 +65,7 @@ def cells(budget: Budget) -> Iterator[tuple[Names, int]]:
 
 def config_of(budget: Budget, seed: int) -> PersonalizedResidualsConfig:
     """The settings that the bundled model learns residuals with."""
-    return replace(TINYWORLD_RESIDUALS, steps=budget.steps, batch_size=budget.batch_size, seed=seed)
+    return replace(ON_TINYWORLD, steps=budget.steps, batch_size=budget.batch_size, seed=seed)
 
 
 def handle_of(name: str) -> str:

@@ -37,9 +37,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from conceptloom.cli.models import open_host
-from conceptloom.cli.residuals_run import TINYWORLD_RESIDUALS
 from conceptloom.host.ports import Host
 from conceptloom.methods.personalized_residuals import Localised, sample_lag
+from conceptloom.methods.personalized_residuals.spec import ON_TINYWORLD
 from conceptloom.samplers.ddim import seeded_noise
 from conceptloom.tinyworld.shapes import BACKGROUNDS
 from conceptloom.training.concept import Concept
@@ -104,7 +104,7 @@ def main() -> None:
     host = open_host(device="cpu")
     digest = model_digest(host)
     work = [budget.steps, budget.images, budget.pictures, budget.sampling_steps]
-    folder = cells_folder(NAME, json.dumps([digest, work, asdict(TINYWORLD_RESIDUALS)]))
+    folder = cells_folder(NAME, json.dumps([digest, work, asdict(ON_TINYWORLD)]))
     if not options.report:
         compute(host, digest, budget, folder)
     wanted = len(list(cells(budget)))

@@ -20,7 +20,7 @@ from .evolve_command import evolve
 from .invent_command import invent, mix
 from .options import Device, Layout, Model, PictureOut, Precision, PrecisionName
 from .output import writable_folder
-from .residuals_command import train_residuals
+from .residuals_command import residuals_with_options, train_residuals
 from .train_command import train, train_with_options
 from .transfer_command import transfer
 from .weave_command import weave
@@ -77,11 +77,11 @@ app.command("mix")(mix)
 app.command("evolve")(evolve)
 app.command("download")(download)
 app.command("transfer")(transfer)
-app.command("train-residuals")(train_residuals)
+app.command("train-residuals")(_listed(train_residuals))
 app.command("weave")(weave)
 app.command("batch")(batch)
 # Commands that are built when they are called: their options come from the methods.
-LATE = {"train": train_with_options}
+LATE = {"train": train_with_options, "train-residuals": residuals_with_options}
 
 
 def _tell_version(wanted: bool) -> None:

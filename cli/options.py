@@ -23,14 +23,6 @@ class PresetName(str, Enum):
     TINYWORLD = "tinyworld"
 
 
-class StartName(str, Enum):
-    """Values of `training.adapters.Start`."""
-
-    KAIMING = "kaiming"
-    GAUSSIAN = "gaussian"
-    BOTH_RANDOM = "both random"
-
-
 Model = Annotated[
     str,
     typer.Option(

@@ -10,24 +10,12 @@ from torch import Tensor
 
 from ..host.ports import Host
 from ..methods.personalized_residuals import PersonalizedResidualsConfig, learn_residuals
-from ..tinyworld.world import SIZE
 from ..training.session import Learned
 from ..viz.overlays import sample_strip
 from ..viz.plots import loss_plot
 from .cancelling import Cancelled, Stopped
 from .progress import RunProgress
 from .results import STATE, ResultFolder
-
-# TinyWorld is a thousandth of Stable Diffusion and its layers are narrow: more rank and larger
-# steps, and a name that learns, for its rare words mean something, which pulls the colours along.
-TINYWORLD_RESIDUALS = PersonalizedResidualsConfig(
-    learning_rate=5e-3,
-    ratio=0.5,
-    rare_token="object",
-    train_handle=True,
-    handle_rate=1e-2,
-    resolution_px=SIZE,  # photographs come at its size
-)
 
 
 def learn_into(

@@ -38,6 +38,17 @@ def method_options() -> tuple[str, ...]:
     return tuple(p.option for _, p in scene_presets() if p.option and not p.family)
 
 
+def settings_of_folder(name: str, family: str = "") -> RunSettings:
+    """What a method starts from on a family of models; on any other where it has no such numbers.
+
+    Args:
+        name: of the method's folder.
+    """
+    spec = next(spec for spec in method_specs() if spec.name == name)
+    by_family = {preset.family: preset for preset in reversed(spec.presets)}
+    return run_settings(spec, by_family.get(family, spec.presets[0]))
+
+
 def settings_of_preset(title: str) -> RunSettings:
     """What a preset of the trainer's list starts from.
 

@@ -13,13 +13,12 @@ from torch import Tensor
 from ..host.comfyui.apply import check_new_handles
 from ..host.comfyui.progress import NodeProgress
 from ..host.ports import Host, Progress
-from ..methods.personalized_residuals import PersonalizedResidualsConfig, learn_residuals
-from ..training.adapters import Start
-from ..training.recipe import LoopConfig
+from ..methods.personalized_residuals import learn_residuals
+from ..methods.registry import settings_of_folder
 from ..training.results import size_of
 from ..training.session import Learned
 from .residuals_inputs import residuals_inputs, residuals_outputs
-from .runs import concept_file, handed_out, previews_of, run_folder, saved_line
+from .runs import concept_file, handed_out, run_folder, saved_line
 from .shared import CATEGORY, host_of, lines_of
 
 
@@ -74,21 +73,17 @@ def learn(
     Raises:
         ConceptLoomError: see `learn_residuals`.
     """
-    known = set(PersonalizedResidualsConfig.__dataclass_fields__)
-    config: dict[str, Any] = {name: knobs[name] for name in knobs.keys() & known}
-    config["start"] = Start(config["start"])
+    chosen = settings_of_folder("personalized_residuals").changed(knobs)
     with torch.inference_mode(False):
         return learn_residuals(
             host,
             [image.clone() for image in lesson.images],
             lesson.handle,
             lesson.class_word,
-            PersonalizedResidualsConfig(**config),
+            chosen.config,
             captions=lesson.captions,
-            loop=LoopConfig(save_every=knobs["save_every"], preview_every=knobs["preview_every"]),
-            previews=previews_of(
-                knobs["preview_prompts"], knobs["preview_steps"], knobs["preview_cfg"]
-            ),
+            loop=chosen.loop,
+            previews=chosen.previews,
             folder=folder,
             path_of=concept_file(folder),
             progress=progress,

@@ -17,7 +17,7 @@ from ..training.results import PathOf
 from ..training.session import Learned
 from ..viz.overlays import sample_strip
 from ..viz.plots import loss_plot
-from .shared import SUFFIX, applied, lines_of, picture, shown
+from .shared import SUFFIX, applied, picture, shown
 from .widgets import named_widgets
 
 RUNS = Path("conceptloom", "runs")  # in ComfyUI's output folder
@@ -82,11 +82,6 @@ def handed_out(cls: Any, model: Any, clip: Any, learned: Learned, report: str) -
     return io.NodeOutput(
         learned.concept, *models, learned.samples, *pictures, losses, report, ui=on_node
     )
-
-
-def previews_of(prompts: str, steps: int, cfg: float) -> PreviewConfig:
-    """What the widgets of `preview_inputs` ask for."""
-    return PreviewConfig(prompts=lines_of(prompts), steps=steps, cfg=cfg)
 
 
 def model_inputs() -> list[io.Input]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from ...attention.lag import LagConfig
 from ...attention.lag_maps import LagMaps
 from ...methods.personalized_residuals import Localised, learn_residuals, residuals_of, sample_lag
+from ...methods.personalized_residuals.spec import ON_TINYWORLD
 from ...samplers.ddim import seeded_noise
 from ...tinyworld.concepts import CONCEPTS, concept_scene
 from ...tinyworld.oracle import load_oracle
@@ -18,7 +19,6 @@ from ...training.concept_file import save_concept
 from ...training.previews import PreviewConfig
 from ...viz.lag_overlays import masks_picture
 from ...viz.overlays import sample_strip
-from ..residuals_run import TINYWORLD_RESIDUALS
 from .judge import ELSEWHERE_SEED, as_image, mean
 from .story import DemoContext, DemoSample, Figure, Section, Story, Table
 
@@ -59,7 +59,7 @@ def tell(context: DemoContext) -> Story:
         taught,
         NAME,
         WORD,
-        replace(TINYWORLD_RESIDUALS, seed=context.seed),
+        replace(ON_TINYWORLD, seed=context.seed),
         previews=PreviewConfig(steps=1, cfg=1.0),
         progress=context.progress,
     ).concept
