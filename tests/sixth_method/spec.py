@@ -19,7 +19,7 @@ from ...training.common_settings import (
     seed_setting,
 )
 from ...training.draws import below, drawn_noise
-from ...training.losses import masked_noise_loss
+from ...training.losses import masked_loss
 from ...training.method_spec import MethodPreset, MethodSpec, Takes
 from ...training.phases import TokenPhase, WeightPhase
 from ...training.previews import PreviewConfig, Previews
@@ -83,10 +83,12 @@ class TextualInversion(SceneRecipe[TextualInversionConfig]):
             latent = torch.cat([self.host.encode_image(image) for image in images])
         noise, timesteps = drawn_noise(self.host, latent, draw)
         prompts = self._encoded([self.prompts[below(len(self.prompts), draw)] for _ in rows])
-        noisy = self.host.schedule.add_noise(latent, noise, timesteps)
-        predicted = self.host.predict(noisy, timesteps, prompts, [])
-        weight = self.host.schedule.native_weight(timesteps)
-        loss = masked_noise_loss(predicted, noise, torch.ones_like(latent[:, :1]), weight)
+        path = self.host.noise_path
+        predicted = self.host.predict(
+            path.add_noise(latent, noise, timesteps), timesteps, prompts, []
+        )
+        target = path.target(latent, noise, timesteps)
+        loss = masked_loss(predicted, target, torch.ones_like(latent[:, :1]))
         return {"diffusion": self.config.gain * loss}
 
 
