@@ -37,10 +37,10 @@ def test_it_is_found_and_gone_with_its_folder() -> None:
 
 def test_help_tells_of_it_and_its_settings(command: Command) -> None:
     told = command("train", "--help").output
-    assert "textual-inversion learns the word alone" in " ".join(told.replace("│", " ").split())
+    assert "textual-inversion learns the word alone" in " ".join(told.replace("\u2502", " ").split())
     assert "--medium" in told
     assert "photo|painting" in told
-    assert "─ Textual Inversion ─" in told
+    assert "\u2500 Textual Inversion \u2500" in told
 
 
 def test_it_learns(command: Command, pictures: Path, tmp_path: Path) -> None:
