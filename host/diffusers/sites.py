@@ -46,7 +46,9 @@ def _layout(unet: Any) -> Layout:
         attention = tuple(getattr(block, "attentions", None) is not None for block in downs)
         layout = Layout(attention, len(downs[0].resnets))
         for block in blocks(layout):
-            unet.get_submodule(block.path)
+            module = unet.get_submodule(block.path)
+            if block.kind is Kind.TRANSFORMER and not hasattr(module, "transformer_blocks"):
+                raise _unsupported(unet)  # bare self-attention, as in an unconditional UNet
     except (AttributeError, TypeError, IndexError) as error:
         raise _unsupported(unet) from error
     return layout
