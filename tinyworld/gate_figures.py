@@ -17,29 +17,12 @@ from .checkpoint import TinyWorldModules
 from .concepts import CONCEPTS, concept_scene
 from .measures import Localisation, localisation
 from .oracle import Oracle, load_oracle
-from .sampling import draw, encode_prompts, word_maps
+from .recipe.gate_figures import Gate, drawn, last_token, reconstructed
+from .sampling import encode_prompts, word_maps
 from .shapes import BACKGROUNDS, COLOURS, SHAPES
 from .world import article, place, render, vocabulary_item
 
-BATCH = 16
 Objects = list[tuple[str, str]]  # (colour, shape)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gate:
-    """One figure of the model, what it must reach, and what the oracle says of true pictures."""
-
-    name: str
-    reached: float
-    asked: float
-    unit: str = "%"
-    ceiling: float | None = None
-    at_most: bool = False
-
-    @property
-    def passed(self) -> bool:
-        """Whether the figure is on the right side."""
-        return self.reached <= self.asked if self.at_most else self.reached >= self.asked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,15 +61,6 @@ def read(oracle: Oracle, images: list[Tensor], asked: list[tuple[str, Objects, s
     )
 
 
-def drawn(world: TinyWorldModules, prompts: list[str], seed: int) -> list[Tensor]:
-    """Pictures [H, W, 3] of the prompts, in batches."""
-    parts = [
-        draw(world, prompts[start : start + BATCH], seed + start)
-        for start in range(0, len(prompts), BATCH)
-    ]
-    return list(torch.cat(parts))
-
-
 def rendered(asked: list[tuple[str, Objects, str]], size: int) -> list[Tensor]:
     """True pictures of the same prompts: what the oracle could reach at best."""
     rng = np.random.default_rng(22)
@@ -98,14 +72,6 @@ def rendered(asked: list[tuple[str, Objects, str]], size: int) -> list[Tensor]:
         ]
         images.append(torch.from_numpy(render(items, background, rng, size)[0]).float() / 255)
     return images
-
-
-@torch.no_grad()
-def reconstructed(world: TinyWorldModules, images: Tensor) -> Tensor:
-    """Pictures [B, H, W, 3] through the autoencoder and back."""
-    x = images.permute(0, 3, 1, 2) * 2 - 1
-    y = world.vae.decode(world.vae.encode(x).latent_dist.mean).sample
-    return (y / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
 
 
 def reconstruction(world: TinyWorldModules, count: int) -> float:
@@ -156,12 +122,6 @@ def word_attention(
         )
         for kind, found in scores.items()
     }
-
-
-def last_token(ids: list[int], word: list[int]) -> int:
-    """Position of the last token of a word's first occurrence."""
-    starts = range(len(ids) - len(word) + 1)
-    return next(i for i in starts if ids[i : i + len(word)] == word) + len(word) - 1
 
 
 def identity_ceiling(world: TinyWorldModules, oracle: Oracle, per_concept: int) -> float:

@@ -8,18 +8,18 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn import functional
 
-from .oracle_nets import SIDE
+from .judge.networks import SIDE
 
 
-def picture(image: ArrayLike | Tensor) -> Tensor:
-    """[H, W, 3] (or [3, H, W] torch) of any size -> [3, 64, 64], 0..1."""
+def picture(image: ArrayLike | Tensor, side: int = SIDE) -> Tensor:
+    """[H, W, 3] (or [3, H, W] torch) of any size -> [3, side, side], 0..1."""
     x = image if isinstance(image, Tensor) else torch.from_numpy(np.array(image))
     x = x.detach().cpu()
     x = x.float() / 255 if x.dtype == torch.uint8 else x.float()
     x = x.permute(2, 0, 1) if x.shape[-1] == 3 else x
-    if x.shape[-2:] != (SIDE, SIDE):
+    if x.shape[-2:] != (side, side):
         x = functional.interpolate(
-            x[None], (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False
+            x[None], (side, side), mode="bilinear", antialias=True, align_corners=False
         )[0]
     return x.clamp(0, 1)
 

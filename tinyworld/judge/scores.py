@@ -1,0 +1,149 @@
+"""What a picture is worth: identity, leak, mixing, layout, ornament, novelty.
+
+All take what the judge found (`Judge.find`), so that a picture is looked at once. The background is
+`Judge.background(image) == kind`; pointing and change outside a mask are in `measures`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from ..members import CATEGORIES
+from ..painters.kinds import Member
+from ..planes import at_side, iou
+from .judge import Found, Judge
+from .lineup import TARGET, Lineup
+from .words import KIND_NAMES, words_of
+
+MARKS = ("pattern", "emblem", "style", "pattern colour", "emblem colour")
+IN_PLACE = 0.4  # least IoU of an object with the mask that was asked for
+CLEAR = 0.9  # probability at which one class is named without doubt
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """Whether a picture shows one member rather than another."""
+
+    similarity: float  # likeness of the most alike object, cosine
+    nearest: str  # the line-up's name that this object is nearest to; "" where nothing is found
+    right: bool  # nearest is the member, and similar enough
+    found: Found | None
+
+
+def likeness(found: Found, reference: Tensor) -> float:
+    """Cosine of an object with a reference [96]."""
+    return float(reference @ found.embedding)
+
+
+def identity(judge: Judge, objects: Sequence[Found], lineup: Lineup) -> Identity:
+    """Whether one of the objects is the line-up's own member: nearest to it of all sixteen, and
+    at least as similar as true pictures are."""
+    if not objects:
+        return Identity(similarity=0.0, nearest="", right=False, found=None)
+    references = lineup.references
+    best = max(objects, key=lambda f: likeness(f, references[TARGET]))
+    similarity = likeness(best, references[TARGET])
+    nearest = max(references, key=lambda name: likeness(best, references[name]))
+    right = nearest == TARGET and similarity >= judge.calibration.same
+    return Identity(similarity=similarity, nearest=nearest, right=right, found=best)
+
+
+def leaked(
+    judge: Judge,
+    objects: Sequence[Found],
+    references: Mapping[str, Tensor],
+    asked: Collection[str] = (),
+) -> list[str]:
+    """Learned members that the picture shows though not asked, or more often than once."""
+    seen: list[str] = []
+    for found in objects:
+        name = max(references, key=lambda r: likeness(found, references[r]))
+        if likeness(found, references[name]) >= judge.calibration.same:
+            seen.append(name)
+    return [n for i, n in enumerate(seen) if n not in asked or n in seen[:i]]
+
+
+def mixing(found: Found, own: Member, other: Member) -> float:
+    """Share of what tells two members apart that the object of one has from the other, 0..1.
+
+    Colours, parts' colours, pattern and emblem count where both members have such a word and the
+    words differ; the class does not. 0 where nothing tells them apart.
+    """
+    mine, theirs = words_of(own), words_of(other)
+    heads = [h for h in mine if h != "kind" and h in theirs and mine[h] != theirs[h]]
+    taken = [h for h in heads if found.words.get(h) == theirs[h]]
+    return len(taken) / len(heads) if heads else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Whether objects are where they were asked."""
+
+    overlap: float  # mean IoU of the asked masks with the objects in them, 0..1
+    in_place: float  # share of the asked masks that an object fills well enough
+    objects: list[Found | None]  # of each mask, the object in it
+
+
+def layout(objects: Sequence[Found], masks: Sequence[ArrayLike | Tensor]) -> Layout:
+    """Place of the objects against masks [h, w] of any size; each object serves one mask."""
+    truths = [at_side(mask) > 0.5 for mask in masks]
+    pairs = [(iou(f.mask, t), i, j) for i, t in enumerate(truths) for j, f in enumerate(objects)]
+    chosen: dict[int, tuple[float, int]] = {}
+    for overlap, i, j in sorted(pairs, reverse=True):
+        if overlap > 0 and i not in chosen and all(j != taken for _, taken in chosen.values()):
+            chosen[i] = (overlap, j)
+    overlaps = [chosen[i][0] if i in chosen else 0.0 for i in range(len(truths))]
+    return Layout(
+        overlap=sum(overlaps) / max(1, len(truths)),
+        in_place=sum(o >= IN_PLACE for o in overlaps) / max(1, len(truths)),
+        objects=[objects[chosen[i][1]] if i in chosen else None for i in range(len(truths))],
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ornament:
+    """Whether an object bears the marks of a member of another class."""
+
+    marks: dict[str, bool]  # what the donor has of `MARKS` -> whether the object has it too
+    kept_class: bool  # the object is still what it was asked to be
+
+    @property
+    def right(self) -> bool:
+        """All marks carried over, class kept."""
+        return self.kept_class and bool(self.marks) and all(self.marks.values())
+
+
+def ornament(found: Found, donor: Member, kind: str) -> Ornament:
+    """Whether an object of class `kind` bears the donor's pattern and emblem in its colours."""
+    wanted = words_of(donor)
+    marks = {h: found.words.get(h) == wanted[h] for h in MARKS if wanted.get(h)}
+    return Ornament(marks=marks, kept_class=found.kind == kind)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Novelty:
+    """How an object stands to everything that training showed."""
+
+    category: float  # probability of the asked category, 0..1
+    surest: float  # probability of the surest class of that category, 0..1
+    nearest: float  # cosine with the nearest of the bank's training members
+    novel: bool  # of the category or of no class at all, but no known class without doubt
+
+
+def novelty(judge: Judge, found: Found, category: str) -> Novelty:
+    """Whether an object is something new of a category: nothing that training showed is near it."""
+    chances = found.chances[[KIND_NAMES.index(kind) for kind in CATEGORIES[category]]]
+    nearest = float((judge.bank @ found.embedding).max())
+    surest = float(torch.max(chances))
+    strange = nearest < judge.calibration.known
+    return Novelty(
+        category=float(chances.sum()),
+        surest=surest,
+        nearest=nearest,
+        novel=strange and surest < CLEAR,
+    )
