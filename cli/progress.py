@@ -6,6 +6,7 @@ import logging
 import re
 import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -22,6 +23,7 @@ from .picture_files import write_picture
 log = logging.getLogger("conceptloom")
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+QUIET_S = 2.0  # between two lines of what is no training
 TOLD_EVERY = 10  # per cent between two lines where the output is no terminal
 _TRAINING = re.compile(r"(?P<stage>.+): (?P<figures>loss .*)")
 
@@ -49,6 +51,7 @@ class RunProgress:
         self._preview = preview
         self._tasks: dict[str, TaskID] = {}
         self._told: dict[str, int] = {}
+        self._last_line = 0.0
         self._asked_to_stop = False
         self._learned: tuple[int, int] | None = None  # steps of training so far, and of all
         self._before: dict[signal.Signals, Handler] = {}
@@ -99,14 +102,17 @@ class RunProgress:
             self._bars.update(self._tasks[stage], completed=step, total=total, figures=figures)
             return
         share = 100 * step // total // TOLD_EVERY
-        if self._told.get(stage) != share or step == total:
+        # What is quickly over, and comes again and again, is not worth its lines.
+        is_soon = match is None and time.monotonic() - self._last_line < QUIET_S
+        if (self._told.get(stage) != share and not is_soon) or step == total:
             self._told[stage] = share
+            self._last_line = time.monotonic()
             say(f"{stage}: {step}/{total} {figures}".rstrip())
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self._asked_to_stop = True
         self._restore_signals()
-        say("Stopping after this step. Once more stops at once.", "yellow")
+        say("Stopping after this step or pass. Once more stops at once.", "yellow")
 
     def _restore_signals(self) -> None:
         for number, handler in self._before.items():

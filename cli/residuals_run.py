@@ -49,10 +49,13 @@ def learn_into(
         raise Stopped(results.stopped_note(cancelled)) from cancelled
     results.check_saved(learned.concept, learned.path, learned.trouble)
     results.write_losses(learned.history)
-    prompts = list(learned.concept.prompts) * len(learned.samples)
+    samples = None
+    if learned.samples is not None:
+        prompts = list(learned.concept.prompts) * len(learned.samples)
+        samples = sample_strip(list(learned.samples), prompts[: len(learned.samples)])
     pictures = {
         "losses": loss_plot(learned.history),
-        "samples": sample_strip(list(learned.samples), prompts[: len(learned.samples)]),
+        "samples": samples,
         "attention": learned.overlay,
         "timeline": learned.timeline,
     }

@@ -73,14 +73,16 @@ def pictures_of(
     host: Host, scene: ConceptScene, learned: Learned, prompts: Sequence[str]
 ) -> Mapping[str, Tensor]:
     """What a run looks like: name -> [H, W, 3], 0..1; `prompts` belong to the samples."""
-    height, width = learned.samples.shape[1:3]
+    height, width = scene.images[0].image.shape[:2]
     step = host.pixels_per_latent
     pictures = {
         "scene": scene_preview(scene, (height // step, width // step)),
         "losses": loss_plot(learned.history),
-        "samples": sample_strip(list(learned.samples), prompts, concept_colours(scene.names)),
         "attention": learned.overlay,
     }
+    if learned.samples is not None:
+        colours = concept_colours(scene.names)
+        pictures["samples"] = sample_strip(list(learned.samples), prompts, colours)
     if learned.timeline is not None:
         pictures["timeline"] = learned.timeline
     return pictures

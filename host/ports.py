@@ -265,6 +265,15 @@ def no_progress(step: int, total: int, message: str = "", preview: Tensor | None
     """Reports nowhere."""
 
 
+def part_of(whole: Progress, done: int, of: int, name: str, each: int = 1) -> Progress:
+    """For one part of a longer stretch: its steps come after `done` and count `each`."""
+
+    def progress(step: int, total: int, message: str = "", preview: Tensor | None = None) -> None:
+        whole(done + step * each, of, name or message, preview)
+
+    return progress
+
+
 class Host(Protocol):
     """A base model: UNet, text encoders and VAE, in ComfyUI or in diffusers."""
 

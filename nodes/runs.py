@@ -72,16 +72,17 @@ def saved_line(path: Path | None, trouble: str) -> str:
 
 def handed_out(cls: Any, model: Any, clip: Any, learned: Learned, report: str) -> io.NodeOutput:
     """CONCEPT, MODEL and CLIP that know it, samples, timeline, attention, plot, losses, report."""
+    samples = learned.samples
+    if samples is None:
+        samples = picture(sample_strip([], []))
     timeline = learned.timeline
     if timeline is None:  # no preview was asked for
-        timeline = sample_strip(list(learned.samples), [""] * len(learned.samples))
+        timeline = sample_strip(list(samples), [""] * len(samples))
     pictures = map(picture, (timeline, learned.overlay, loss_plot(learned.history)))
     losses = {"loss": [row["total"] for row in learned.history]}
     models = applied(model, clip, learned.concept, strength=1.0)
-    on_node = shown(cls, learned.samples, report)
-    return io.NodeOutput(
-        learned.concept, *models, learned.samples, *pictures, losses, report, ui=on_node
-    )
+    on_node = shown(cls, picture(learned.overlay) if learned.samples is None else samples, report)
+    return io.NodeOutput(learned.concept, *models, samples, *pictures, losses, report, ui=on_node)
 
 
 def model_inputs() -> list[io.Input]:

@@ -71,9 +71,9 @@ class CrossAttentionLossTrainer(io.ComfyNode):
         check_new_handles(model, clip, scene.names)
         settings, folder = settings_of(preset, **of_the_node), run_folder(name)
         run = Run(host_of(model, clip, vae), scene, settings, folder, prior_images)
-        told, progress = [], NodeProgress(cls.hidden.unique_id)
-        learned = run.learn(_keeping_first(progress, told))
-        report = report_of(run, learned, told[0] if told else "")
+        progress = NodeProgress(cls.hidden.unique_id)
+        learned = run.learn(progress)
+        report = report_of(run, learned)
         progress(1, 1, report)
         return handed_out(cls, model, clip, learned, report)
 
@@ -158,7 +158,7 @@ def copied_scene(scene: ConceptScene) -> ConceptScene:
     return ConceptScene(pictures, scene.words)
 
 
-def report_of(run: Run, learned: Learned, estimate: str) -> str:
+def report_of(run: Run, learned: Learned) -> str:
     """What a user wants to know of a finished run, line by line."""
     lines = list(run.scene.remarks)
     lines += [f"<{name}>: {scores_told(*scores)}" for name, scores in learned.scores.items()]
@@ -166,19 +166,7 @@ def report_of(run: Run, learned: Learned, estimate: str) -> str:
     terms = ["total", *sorted(losses.keys() - {"steps", "total"})]
     told = ", ".join(f"{name} {losses[name]:.4g}" for name in terms)
     lines.append(f"Loss at the end of {losses['steps']} steps: {told}")
-    if estimate:
-        lines.append(f"Planned: {estimate}")
+    lines.append(f"Planned: {learned.estimate}")
     lines.append(saved_line(learned.path, learned.trouble))
     lines.append(f"Use: {learned.concept.prompts[-1]}")
     return "\n".join(lines)
-
-
-def _keeping_first(progress: Progress, told: list[str]) -> Progress:
-    """A progress that also keeps the first message, which is what the run will need."""
-
-    def report(step: int, total: int, message: str = "", preview: Tensor | None = None) -> None:
-        if not told:
-            told.append(message)
-        progress(step, total, message, preview)
-
-    return report

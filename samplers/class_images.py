@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ImageError
-from ..host.ports import Host, Progress, no_progress
+from ..host.ports import Host, Progress, no_progress, part_of
 from .ddim import sample_ddim, seeded_noise
 
 
@@ -36,12 +36,16 @@ def drawn_class_latents(
     drawn: list[Tensor] = []
     for start in range(0, count, rows):
         part = noise[start : start + rows]
-        drawn.append(sample_ddim(host, [positive], negative, part, steps=steps, cfg=cfg).cpu())
-        progress(min(start + rows, count), count, f"drawing class images of '{prompt}'")
+        message = f"drawing class images of '{prompt}'"
+        told = part_of(progress, start * steps, count * steps, message, each=len(part))
+        latent = sample_ddim(host, [positive], negative, part, steps=steps, cfg=cfg, progress=told)
+        drawn.append(latent.cpu())
     return torch.cat(drawn)
 
 
-def encoded_class_latents(host: Host, images: Tensor, size_px: tuple[int, int]) -> Tensor:
+def encoded_class_latents(
+    host: Host, images: Tensor, size_px: tuple[int, int], progress: Progress = no_progress
+) -> Tensor:
     """[P, C, h, w] latents of class images [P, H, W, 3] that the user gives.
 
     Raises:
@@ -52,4 +56,8 @@ def encoded_class_latents(host: Host, images: Tensor, size_px: tuple[int, int]) 
             f"The class images are {images.shape[2]}x{images.shape[1]} px but the scene is learned "
             f"at {size_px[1]}x{size_px[0]} px; resize them to that."
         )
-    return torch.cat([host.encode_image(image[None]).cpu() for image in images])
+    latents: list[Tensor] = []
+    for image in images:
+        latents.append(host.encode_image(image[None]).cpu())
+        progress(len(latents), len(images), "reading class images")
+    return torch.cat(latents)

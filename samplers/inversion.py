@@ -58,7 +58,9 @@ def invert(
         sigma, cleaner = levels[k], levels[k + 1]
         # Plug-and-Play shows the UNet the cleaner latents, of unit variance at their own level.
         guess = point * (path.input_scale(cleaner) / path.input_scale(sigma))
-        for _ in range(1 + refinements):
+        for trial in range(1 + refinements):
+            if trial:  # a step lasts several passes; every one may be the last
+                progress(len(trajectory) - 1, len(levels) - 1, "inverting")
             slope = path.slope(guess, output_at(host, guess, sigma, [prompt]), sigma)
             guess = euler_step(point, slope, cleaner, sigma)
         point = guess

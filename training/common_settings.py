@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from .setting import setting
 
+Steps = TypeVar("Steps", int, int | None)
 SMALLEST_RATE = 1e-7  # an optimizer does nothing below it
 MOST_STEPS = 100_000
 LARGEST_SEED = 2**32 - 1
@@ -14,7 +15,7 @@ LARGEST_SEED = 2**32 - 1
 LEARNING, PRIOR, PREVIEWS, LOOP = "Learning", "Prior preservation", "Previews", "Loop"
 
 
-def steps_setting(default: int, help: str, *, minimum: int = 0, **more: Any) -> int:
+def steps_setting(default: Steps, help: str, *, minimum: int = 0, **more: Any) -> Steps:
     """A number of steps."""
     return setting(default, help=help, minimum=minimum, maximum=MOST_STEPS, **more)
 

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from ..host.ports import Host, Progress
-from .recipe import Recipe
+from .previews import Previews
+from .recipe import LoopConfig, Recipe
 from .watch import remaining
 
 MASTER_BYTES = 16  # float32 parameter, gradient and Adam's two moments
@@ -31,15 +32,20 @@ class Estimate:
     learning_bytes: int  # their masters, gradients and optimizer moments
     activation_bytes: int  # kept for the backward pass
     batch_seconds: float  # of one batch, forward and backward
+    picture_seconds: float = 0.0  # of all pictures that are drawn before, meanwhile and at the end
 
     def told(self, steps: int, accumulation: int = 1) -> str:
         """One line for the user; a step takes `accumulation` batches."""
         total = (self.learning_bytes + self.activation_bytes) / MIB
-        return (
+        seconds = self.batch_seconds * steps * accumulation + self.picture_seconds
+        told = (
             f"{steps} steps, {self.parameters:,} trained numbers, about {total:,.0f} MiB beside "
             f"the model ({self.activation_bytes / MIB:,.0f} MiB of them activations), about "
-            f"{remaining(self.batch_seconds, 1, steps * accumulation)}"
+            f"{remaining(seconds, 1, 1)}"
         )
+        if self.picture_seconds:
+            told += f", {remaining(self.picture_seconds, 1, 1)} of it for pictures"
+        return told
 
 
 class RecipeOfPictures(Recipe, Protocol):
@@ -52,8 +58,21 @@ class RecipeOfPictures(Recipe, Protocol):
     def latent_size(self) -> tuple[int, int]: ...
 
 
-def tell_needs(recipe: RecipeOfPictures, rows: int, progress: Progress) -> None:
-    """One line before the first step; `rows` are the latents of the largest forward pass."""
+def tell_needs(
+    recipe: RecipeOfPictures,
+    rows: int,
+    loop: LoopConfig,
+    shown: Previews,
+    progress: Progress,
+    *,
+    more_passes: int = 0,
+) -> str:
+    """One line before the first step, told and returned.
+
+    Args:
+        rows: latents of the largest forward pass.
+        more_passes: of one row, for pictures that are drawn beforehand.
+    """
     config, total = recipe.config, sum(phase.steps for phase in recipe.phases())
     estimate = estimate_of(
         recipe.host,
@@ -61,8 +80,11 @@ def tell_needs(recipe: RecipeOfPictures, rows: int, progress: Progress) -> None:
         recipe.latent_size,
         rows,
         checkpointing=config.checkpointing,
+        picture_passes=more_passes + loop.previews_of(total) * shown.passes,
     )
-    progress(0, total, estimate.told(total, config.accumulation))
+    told = estimate.told(total, config.accumulation)
+    progress(0, total, told)
+    return told
 
 
 def estimate_of(
@@ -73,6 +95,7 @@ def estimate_of(
     *,
     checkpointing: bool = False,
     bytes_a_number: int = 4,
+    picture_passes: int = 0,
 ) -> Estimate:
     """Estimate for batches of `rows` latents of (h, w), class images counted.
 
@@ -88,11 +111,13 @@ def estimate_of(
         kept = 1 if checkpointing else KEPT_BY_RESNET
         numbers += kept * block.width * cells // block.level**2
     passes = rows * (PASSES_OF_STEP + checkpointing)
+    seconds = _seconds_of_pass(host, latent_size)
     return Estimate(
         count,
         count * MASTER_BYTES,
         numbers * rows * bytes_a_number,
-        passes * _seconds_of_pass(host, latent_size),
+        passes * seconds,
+        picture_passes * seconds,
     )
 
 

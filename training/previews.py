@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..attention.localisation import LocalisationScores, attention_scores
 from ..attention.reading import read_attention
-from ..host.ports import HandleVectors, Host
+from ..host.ports import HandleVectors, Host, Progress, no_progress, part_of
 from ..host.prompt_text import misspelt
 from ..samplers.ddim import sample_ddim, seeded_noise
 from ..scenes.scene import ConceptScene, SceneImage
@@ -81,6 +81,7 @@ class Previews:
         looking: the prompt with which words (`<mug>`) are looked for in a picture.
         strips: rows of pictures drawn so far, one tensor [n, H, W, 3] per preview.
         scores: of every handle at the last look.
+        progress: told of every pass of the model; may raise to cancel.
     """
 
     host: Host
@@ -92,6 +93,8 @@ class Previews:
     strips: list[Tensor] = field(default_factory=list)
     captions: list[str] = field(default_factory=list)
     scores: dict[str, LocalisationScores] = field(default_factory=dict)
+    progress: Progress = no_progress
+    last_step: int = -1  # of the newest strip
 
     def __post_init__(self) -> None:
         for text in self.config.prompts:
@@ -119,18 +122,32 @@ class Previews:
         encoded = [self.host.encode_prompt(text, vectors) for text in self.prompts]
         negative = self.host.encode_prompt("")
         noise = seeded_noise(self.host, self.config.seed, len(encoded), (height, width))
-        latents = [
-            sample_ddim(
+        steps = self.config.steps + 1  # decoding is one more
+        drawn: list[Tensor] = []
+        for i, prompt in enumerate(encoded):
+            told = part_of(self.progress, i * steps, len(encoded) * steps, "drawing previews")
+            latent = sample_ddim(
                 self.host,
                 [prompt],
                 negative,
                 noise[i : i + 1],
                 steps=self.config.steps,
                 cfg=self.config.cfg,
+                progress=told,
             )
-            for i, prompt in enumerate(encoded)
-        ]
-        return self.host.decode_latent(torch.cat(latents))
+            drawn.append(self.host.decode_latent(latent))
+            told(steps, steps)
+        return torch.cat(drawn)
+
+    @property
+    def passes(self) -> int:
+        """Forward passes of one row for one preview, each picture's decoding counted as one."""
+        rows = 1 if self.config.cfg == 1 else 2
+        return len(self.prompts) * (self.config.steps * rows + 1)
+
+    def last_samples(self, step: int) -> Tensor:
+        """[n, H, W, 3] as they are at the end; a preview of that very step is not drawn again."""
+        return self.strips[-1] if self.last_step == step else self.samples()
 
     def overlay(self) -> Tensor:
         """[H, W, 3] attention of every handle over its first picture; keeps the scores."""
@@ -139,6 +156,8 @@ class Previews:
             if names := [name for name in picture.masks if name in waiting]:
                 panels.append(self._attention_panel(picture, names))
                 waiting -= set(names)
+                total = len(self.scene.names)
+                self.progress(total - len(waiting), total, "looking where each word looks")
         return stacked(panels)
 
     def _attention_panel(self, picture: SceneImage, names: Sequence[str]) -> Tensor:
@@ -156,6 +175,7 @@ class Previews:
         """A preview at a step: draws, remembers, and gives one picture of both."""
         drawn = self.samples()
         self.strips.append(drawn)
+        self.last_step = step
         self.captions.append(f"step {step}")
         return sample_strip(list(drawn), list(self.prompts), self._colours)
 

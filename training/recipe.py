@@ -125,10 +125,10 @@ class LoopConfig:
         is_advanced=True,
         panel=LOOP,
     )
-    preview_every: int = steps_setting(
-        0,
-        "Steps between previews on the node and in the timeline. 0 draws none while learning; few "
-        "steps show more and take longer.",
+    preview_every: int | None = steps_setting(  # None: at the end only
+        None,
+        "Steps between previews on the node and in the timeline. 0 draws none, not at the end "
+        "either; few steps show more and take longer.",
         panel=PREVIEWS,
     )
 
@@ -138,7 +138,14 @@ class LoopConfig:
         for name in ("epsilon", "loss_scale"):
             require_positive(name, getattr(self, name))
         for name, least in (("accumulation", 1), ("save_every", 0), ("preview_every", 0)):
-            require_whole(name, getattr(self, name), least=least)
+            if getattr(self, name) is not None:
+                require_whole(name, getattr(self, name), least=least)
+
+    def previews_of(self, steps: int) -> int:
+        """How many previews a run of so many steps draws, the one at its end among them."""
+        if self.preview_every == 0:
+            return 0
+        return 1 if self.preview_every is None else -(-steps // self.preview_every)
 
 
 @dataclass(slots=True)

@@ -37,12 +37,13 @@ class Learned:
 
     concept: Concept
     history: Sequence[Mapping[str, float]]  # one row a step
-    samples: Tensor  # [n, H, W, 3] last pictures of the fixed seed
+    samples: Tensor | None  # [n, H, W, 3] last pictures of the fixed seed, if any were asked for
     timeline: Tensor | None  # [H, W, 3] the pictures of every preview
     overlay: Tensor  # [H, W, 3] attention of every handle over its picture
     scores: Mapping[str, LocalisationScores] = field(default_factory=dict)
     path: Path | None = None  # of the concept file, where one was asked for and could be written
     trouble: str = ""  # why there is none, for the user
+    estimate: str = ""  # what the run was expected to need
 
 
 class ConceptRecipe(Recipe, Protocol):
@@ -100,6 +101,7 @@ def teach(
     kept: StateFolder | None,
     progress: Progress,
     path_of: PathOf | None = None,
+    estimate: str = "",
 ) -> Learned:
     """Run a recipe to its end, from where a saved state left off, and look at what came of it.
 
@@ -110,6 +112,7 @@ def teach(
     Raises:
         TrainingError: see `training.loop.run`.
     """
+    shown.progress = progress
     with _log(kept) as written:
         events = Events(progress, written.scalars if written else _ignore, shown)
         history = run(recipe, loop, events, kept).history  # and not its optimizer's memory
@@ -118,11 +121,13 @@ def teach(
     if kept:
         write_losses(history, kept.folder / "losses.csv")
     with recipe.computing(recipe.phases()[-1]):
-        samples, overlay = shown.samples(), shown.overlay()
-    concept = replace(concept, thumbnail=samples[-1])
-    result.save(concept)
+        samples = shown.last_samples(len(history)) if loop.previews_of(len(history)) else None
+        overlay = shown.overlay()
+    if samples is not None:
+        concept = replace(concept, thumbnail=samples[-1])
+        result.save(concept)
     found = (samples, shown.timeline(), overlay, shown.scores)
-    return Learned(concept, history, *found, result.path, result.trouble)
+    return Learned(concept, history, *found, result.path, result.trouble, estimate)
 
 
 def write_losses(history: Sequence[Mapping[str, float]], path: Path) -> None:

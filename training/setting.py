@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import Enum
 from functools import cache
-from types import MappingProxyType
+from types import MappingProxyType, NoneType, UnionType
 from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from ..errors import ConfigError
@@ -171,4 +171,6 @@ def _hints(holder: type) -> Mapping[str, Any]:
 def _kind_of(hint: Any) -> tuple[type, bool]:
     if get_origin(hint) is tuple:
         return get_args(hint)[0], True
+    if get_origin(hint) is UnionType:  # None beside it stands for a default that is no number
+        (hint,) = (kind for kind in get_args(hint) if kind is not NoneType)
     return hint, False

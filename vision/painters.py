@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..host.ports import HandleVectors, Host, Progress, no_progress
+from ..host.ports import HandleVectors, Host, Progress, no_progress, part_of
 from ..samplers.ddim import sample_ddim, seeded_noise
 from .ports import PriorSampling
 from .prior import DiffusionPrior
@@ -37,11 +37,20 @@ class HostPainter:
     ) -> Tensor:
         noise = seeded_noise(self._host, seed, 1, self._size)
         empty, latents = self._host.encode_prompt(""), list[Tensor]()
+        total = len(prompts) * self._steps
         for number, text in enumerate(prompts):
-            progress(number, len(prompts), text)
+            told = part_of(progress, number * self._steps, total, "drawing the gallery")
             prompt = self._host.encode_prompt(text, handles)
             latents.append(
-                sample_ddim(self._host, [prompt], empty, noise, steps=self._steps, cfg=self._cfg)
+                sample_ddim(
+                    self._host,
+                    [prompt],
+                    empty,
+                    noise,
+                    steps=self._steps,
+                    cfg=self._cfg,
+                    progress=told,
+                )
             )
         return self._host.decode_latent(torch.cat(latents))
 

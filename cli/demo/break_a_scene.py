@@ -32,7 +32,8 @@ def _story(config: DemoConfig, scene: ConceptScene, run: Run, pixels_per_latent:
     n_together = len(config.together_on)
     figures = [one.figure() for one in run.drawn]
     apart, together = figures[:n_apart], figures[n_apart : n_apart + n_together]
-    timeline = learned.timeline if learned.timeline is not None else learned.samples[0]
+    timeline = learned.timeline
+    assert timeline is not None  # the demo asks for previews
     return Story(
         "break_a_scene",
         "Break-A-Scene: several concepts from one picture",

@@ -50,18 +50,27 @@ def learn_scene(
     """
     loop = loop_for(host, loop, seed=config.seed, accumulation=config.accumulation)
     recipe = BreakAScene(host, scene, config)
-    tell_needs(recipe, _rows(config, class_images), progress)
-    kept = _kept(folder, recipe, loop, class_images)
-    recipe.class_latents = _class_latents(recipe, class_images, kept, progress)
     settings, level = previews or PreviewConfig(), recipe.sites[0].level
     shown = Previews(host, recipe.scene, recipe.handles.vectors, settings, level)
-    return teach(recipe, loop, shown, kept, progress, path_of)
+    rows, passes = _rows(config, class_images), _passes(config, class_images)
+    needs = tell_needs(recipe, rows, loop, shown, progress, more_passes=passes)
+    kept = _kept(folder, recipe, loop, class_images)
+    recipe.class_latents = _class_latents(recipe, class_images, kept, progress)
+    return teach(recipe, loop, shown, kept, progress, path_of, needs)
 
 
 def _rows(config: BreakASceneConfig, class_images: Tensor | None) -> int:
     """Rows of the largest forward pass."""
     has_prior = _preserves(config) and (class_images is not None or config.class_images.draw)
     return config.batch_size * (2 if has_prior else 1)
+
+
+def _passes(config: BreakASceneConfig, class_images: Tensor | None) -> int:
+    """Forward passes of one row that drawing the class images takes."""
+    drawing = config.class_images
+    rows = 1 if drawing.cfg == 1 else 2
+    is_drawn = _preserves(config) and class_images is None
+    return drawing.draw * drawing.steps * rows if is_drawn else 0
 
 
 def _preserves(config: BreakASceneConfig) -> bool:
@@ -81,7 +90,7 @@ def _class_latents(
             )  # fmt: skip
         return None
     if given is not None:
-        return encoded_class_latents(host, given, recipe.size_px)
+        return encoded_class_latents(host, given, recipe.size_px, progress)
     drawing = config.class_images
     if not drawing.draw:
         return None

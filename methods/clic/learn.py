@@ -42,7 +42,6 @@ def learn_detail(
     given = PAPER_LOOP if loop is None else loop
     loop = loop_for(host, given, seed=config.seed, accumulation=config.accumulation)
     recipe = CLiC(host, scene, config)
-    tell_needs(recipe, recipe.rows, progress)
     settings = previews or PreviewConfig()
     settings = replace(settings, prompts=settings.prompts or recipe.prompts)
     frame = config.prompt.replace(OBJECT, config.object_word)
@@ -53,5 +52,6 @@ def learn_detail(
         settings,
         looking=lambda words: frame.replace(CONCEPT, " and ".join(words)),
     )
+    needs = tell_needs(recipe, recipe.rows, loop, shown, progress)
     kept = state_folder(folder, host, recipe.scene, loop, [asdict(config), "clic"])
-    return teach(recipe, loop, shown, kept, progress, path_of)
+    return teach(recipe, loop, shown, kept, progress, path_of, needs)

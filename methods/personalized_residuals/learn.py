@@ -78,12 +78,12 @@ def learn_residuals(
         multiple_px=host.pixels_per_latent,
     )
     recipe = PersonalizedResiduals(host, lesson, config)
-    tell_needs(recipe, config.batch_size, progress)
     scene = _as_scene(lesson)
     settings = [asdict(config), lesson.class_word, list(lesson.captions)]
     kept = state_folder(folder, host, scene, loop, settings)
     shown = LessonPreviews(host, scene, recipe.handles.vectors, _shown(lesson, config, previews))
-    return teach(recipe, loop, shown, kept, progress, path_of)
+    needs = tell_needs(recipe, config.batch_size, loop, shown, progress)
+    return teach(recipe, loop, shown, kept, progress, path_of, needs)
 
 
 def _as_scene(lesson: Lesson) -> ConceptScene:

@@ -86,6 +86,44 @@ def test_ctrl_c_keeps_the_work_and_the_same_command_goes_on(
     assert written == (learned / "concept.safetensors").read_bytes()
 
 
+def test_sigterm_while_the_last_pictures_are_drawn_leaves_the_concept(
+    command: Command, pictures: Path, learned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    after: list[str] = []
+
+    class PressedWhileDrawing(RunProgress):
+        def __call__(
+            self, step: int, total: int, message: str = "", preview: object = None
+        ) -> None:
+            if message == "drawing previews" and not after:
+                os.kill(os.getpid(), signal.SIGTERM)
+                after.append(message)
+            elif after:
+                after.append(message)
+            super().__call__(step, total, message, preview)  # pyright: ignore
+
+    arguments = ("train", "-i", pictures / "kitchen.png", *masks_of(pictures), *QUICK)
+    monkeypatch.setattr("conceptloom.cli.training_run.RunProgress", PressedWhileDrawing)
+    stopped = command(*arguments, "--out", tmp_path)
+    assert stopped.exit_code == 130
+    assert "Stopped while drawing" in stopped.output
+    assert after == ["drawing previews"]
+    ours, theirs = (load_concept(f / "concept.safetensors") for f in (tmp_path, learned))
+    for name, vectors in theirs.handles.items():
+        assert ours.handles[name]["clip_l"].equal(vectors["clip_l"])
+
+
+def test_no_previews_are_none_at_the_end_either(
+    command: Command, pictures: Path, tmp_path: Path
+) -> None:
+    arguments = ("train", "-i", pictures / "kitchen.png", *masks_of(pictures), *QUICK)
+    result = command(*arguments, "--preview-every", 0, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "drawing previews" not in result.output
+    assert not (tmp_path / "samples.png").exists()
+    assert (tmp_path / "attention.png").is_file()
+
+
 def test_a_disk_that_fills_up_costs_no_concept(
     command: Command, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

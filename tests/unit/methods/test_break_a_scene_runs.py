@@ -20,10 +20,11 @@ from conceptloom.methods.break_a_scene import (
 )
 from conceptloom.methods.break_a_scene import learn as learn_module
 from conceptloom.training import checkpoints, paths, session
+from conceptloom.training import estimate as estimate_module
 from conceptloom.training.adapters import Scope
 from conceptloom.training.concept_file import load_concept, save_concept
 from conceptloom.training.loop import LoopConfig
-from conceptloom.training.previews import Previews
+from conceptloom.training.previews import PreviewConfig, Previews
 
 from ..tiny_models import assert_unchanged, snapshot, tiny_host
 from .break_a_scene_cases import QUICK, SIDE, Cancelled, Reports, config, scene
@@ -56,8 +57,8 @@ def test_a_run_cancelled_at_every_report_gives_the_same_file(tmp_path: Path) -> 
     straight = learned_file(tiny_host(), tmp_path / "a.safetensors", settings, loop=loop)
     host, told = tiny_host(), []
     before = snapshot(host)
-    for count in range(20):
-        reports = Reports(count % 3)
+    for count in range(40):
+        reports = Reports(count)
         more = {"loop": loop, "folder": tmp_path / "states", "progress": reports}
         try:
             found = learned_file(host, tmp_path / "b.safetensors", settings, **more)
@@ -150,9 +151,8 @@ def test_states_give_way_to_the_concept_on_a_full_disk(
 
     monkeypatch.setattr(paths.os, "fsync", take)
     monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
-    settings = config(3, 2, scope=Scope.HANDLES)
-    more = {"loop": LoopConfig(save_every=1), "class_images": ClassImages(draw=0)}
-    more["folder"] = states
+    settings = config(3, 2, scope=Scope.HANDLES, class_images=ClassImages(draw=0))
+    more = {"loop": LoopConfig(save_every=1), "folder": states}
     learned = learn_scene(host, scene(), settings, **(QUICK | more), path_of=lambda _: path)
     assert learned.path == path
     assert load_concept(path).handles.keys() == {"mug", "cat"}
@@ -164,6 +164,74 @@ def test_states_give_way_to_the_concept_on_a_full_disk(
     assert list(states.rglob("state-*")) == []
 
 
+@pytest.mark.parametrize(("every", "drawn"), [(None, 1), (0, 0), (2, 2), (3, 1)])
+def test_pictures_are_drawn_as_often_as_asked_for_and_every_pass_is_told(
+    host: DiffusersHost, monkeypatch: pytest.MonkeyPatch, every: int | None, drawn: int
+) -> None:
+    """Of three steps; a preview at the last one is not drawn twice."""
+    previews, real = [], Previews.samples
+
+    def samples(shown: Previews) -> torch.Tensor:
+        previews.append(1)
+        return real(shown)
+
+    monkeypatch.setattr(Previews, "samples", samples)
+    reports, settings = Reports(10**6), config(1, 2, class_images=ClassImages(draw=0))
+    more: dict[str, Any] = {"previews": PreviewConfig(steps=4, cfg=1.0)}
+    learned = learn_scene(
+        host, scene(), settings, **more, loop=LoopConfig(preview_every=every), progress=reports
+    )
+    assert len(previews) == drawn
+    assert (learned.samples is None) == (learned.concept.thumbnail is None) == (every == 0)
+    # three prompts, four passes each, and decoding
+    assert len([m for _, m in reports.heard if m == "drawing previews"]) == drawn * 3 * 5
+    assert reports.heard[-1][1] == "looking where each word looks"
+
+
+@pytest.mark.parametrize("patience", [1, 7, 14])
+def test_the_pictures_at_the_end_stop_within_a_pass_and_the_concept_is_there(
+    host: DiffusersHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: int
+) -> None:
+    passes, real, path = [0], DiffusersHost.predict, tmp_path / "concept.safetensors"
+
+    def predict(*args: Any, **rest: Any) -> torch.Tensor:
+        passes[0] += 1
+        return real(*args, **rest)
+
+    def progress(step: int, total: int, message: str = "", preview: object = None) -> None:
+        if message == "drawing previews" and step >= patience:
+            stopped.append(passes[0])
+            raise Cancelled
+
+    stopped: list[int] = []
+    monkeypatch.setattr(DiffusersHost, "predict", predict)
+    more: dict[str, Any] = {"previews": PreviewConfig(steps=4, cfg=1.0)}
+    more |= {"folder": tmp_path, "path_of": lambda _: path, "progress": progress}
+    with pytest.raises(Cancelled):
+        learn_scene(host, scene(), config(1, 1, class_images=ClassImages(draw=0)), **more)
+    assert stopped == [passes[0]]
+    assert load_concept(path).handles.keys() == {"mug", "cat"}
+
+
+def test_the_estimate_counts_every_picture(host: DiffusersHost) -> None:
+    counted, real = [], estimate_module.estimate_of
+
+    def estimate_of(*args: Any, **rest: Any) -> Any:
+        counted.append(rest["picture_passes"])
+        return real(*args, **rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(estimate_module, "estimate_of", estimate_of)
+        more = {"previews": PreviewConfig(steps=4, cfg=3.0)}
+        settings = config(1, 2, class_images=ClassImages(draw=2, steps=5))
+        loop = LoopConfig(preview_every=2)
+        learned = learn_scene(host, scene(), settings, **more, loop=loop)
+    assert "for pictures" in learned.estimate
+    # class images: 2 of 5 steps; previews at step 2 and at the end: 3 prompts of 4 steps and a
+    # decoding; guidance doubles the rows
+    assert counted == [2 * 5 * 2 + 2 * 3 * (4 * 2 + 1)]
+
+
 def test_what_a_run_leaves_behind(host: DiffusersHost) -> None:
     learned = learn_scene(
         host, scene(), config(1, 2, scope=Scope.HANDLES), **QUICK, loop=LoopConfig(preview_every=2)
@@ -172,6 +240,7 @@ def test_what_a_run_leaves_behind(host: DiffusersHost) -> None:
     terms = {"step", "phase", "total", "diffusion", "attention"}
     assert set(learned.history[0]) == terms  # nothing of a class image reaches the handles
     assert set(learned.history[1]) == {*terms, "prior"}
+    assert learned.samples is not None
     assert learned.samples.shape == (3, SIDE, SIDE, 3)  # each alone, and both
     assert learned.timeline is not None
     assert set(learned.scores) == {"mug", "cat"}
