@@ -91,7 +91,7 @@ def test_old_states_that_cannot_be_removed_stop_nobody(
     assert len(folder.files()) == 2
 
 
-def test_a_full_disk_keeps_the_states_before(
+def test_on_a_full_disk_older_states_give_way_and_the_newest_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, learner = StateFolder(tmp_path, "k" * 64), Learner()
@@ -103,8 +103,8 @@ def test_a_full_disk_keeps_the_states_before(
     monkeypatch.setattr(paths.os, "fsync", full)
     with pytest.raises(StorageError, match="disk is full"):
         written(folder, learner, 6)
-    assert folder.files() == files[::-1]
-    assert len(list(folder.folder.iterdir())) == 2
+    assert folder.files() == files[-1:]
+    assert len(list(folder.folder.iterdir())) == 1
 
 
 # The loop's own way of saving

@@ -64,7 +64,7 @@ def test_a_job_that_fails_is_told_and_the_command_ends_with_1(
     file.write_text(PICTURES.replace("a red circle", "a <stranger>"))
     result = command("batch", file, "--out", tmp_path / "out")
     assert result.exit_code == 1
-    assert result.output.count("asks for <stranger>") == 2
+    assert result.output.count("<stranger> is no learned word here") == 2
     assert not ray.is_initialized()
 
 
