@@ -82,7 +82,9 @@ def check_new_handles(model: Any, clip: Any, names: Iterable[str]) -> None:
 
     Raises:
         HandleError: a concept on MODEL or CLIP bears one of them.
+        UnsupportedModelError: the MODEL is not a UNet with cross-attention.
     """
+    unet_sites(model.model.diffusion_model)  # refuses what has no UNet, in words
     learned = {name: "" for name in names}
     check_free(model.get_attachment(APPLIED) or {}, learned)
     check_free(known_identities(clip), learned)

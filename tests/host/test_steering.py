@@ -312,7 +312,9 @@ def test_a_prompt_without_tokens_is_told():
     module = sys.modules[pack_nodes()["ConceptLoomCrossAttentionGuidance"].__module__]
     words = module.wanted_words(graph.model, graph.clip, "cat", None)
     model = module.guided(graph.model, words, module.GuidanceConfig())
-    text = graph.clip.encode_from_tokens_scheduled(graph.clip.tokenize("a cat"))
+    # A prompt that no other test encodes with a CLIP of ours: its vectors would be recognised.
+    unknown = graph.clip.tokenize("a cat that nobody else asked for")
+    text = graph.clip.encode_from_tokens_scheduled(unknown)
     latent = {"samples": torch.zeros(1, 4, 8, 8)}
     with pytest.raises(Exception, match="CLIP that comes out"):
         KSampler().sample(model, 5, 2, 3.0, "euler", "normal", text, text, latent, 1.0)

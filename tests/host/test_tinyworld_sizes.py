@@ -13,6 +13,8 @@ from conceptloom.host.comfyui.tinyworld import load_tinyworld
 from conceptloom.tinyworld.checkpoint import TinyWorldFile, pack, write_checkpoint
 from conceptloom.tinyworld.model import ModelConfig, build_text_encoder, build_unet, build_vae
 
+pytest.importorskip("diffusers")
+
 PROMPT = "a photo of a red mug with a star"
 SIZES = ModelConfig(
     resolution_px=128,
