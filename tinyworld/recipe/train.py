@@ -3,7 +3,8 @@
 It trains the autoencoder, renders and encodes shards of the world while it goes, trains the
 diffusion model on them, and every few minutes saves its state and a checkpoint in the working
 folder. When it is interrupted, the same command goes on where it stopped; with more minutes, so
-does a finished run. On another machine `--start FILE` begins with a checkpoint's weights.
+does a finished run. On another machine `--start` begins with the weights of the repository, which
+hold what training has reached so far, and `--start FILE` with those of another checkpoint.
 On a GPU at hand for nine minutes, at several times the size:
 
     python -m conceptloom.tinyworld.recipe.train --minutes 9 --device cuda
@@ -24,6 +25,8 @@ from .loop import Team, train_in_processes
 from .vae_training import train_vae
 
 log = logging.getLogger("conceptloom")
+
+IN_TRAINING = Path(__file__).parent / "in_training.safetensors"  # until it is the bundled model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +91,13 @@ def parser() -> argparse.ArgumentParser:
     add("--vae-channels", type=int, nargs="+", default=[32, 32, 64, 96])
     add("--latent-channels", type=int, default=16)
     add("--seed", type=int, default=0)
-    add("--start", type=Path, help="checkpoint whose sizes and weights to begin with")
+    add(
+        "--start",
+        type=Path,
+        nargs="?",
+        const=IN_TRAINING,
+        help="checkpoint whose sizes and weights to begin with; without a file, the repository's",
+    )
     return p
 
 

@@ -11,12 +11,15 @@ from torch import Tensor, nn
 
 pytest.importorskip("diffusers")
 
+from conceptloom.tinyworld.checkpoint import read_checkpoint
 from conceptloom.tinyworld.model import ModelConfig, build_unet, build_vae
 from conceptloom.tinyworld.recipe import loop
 from conceptloom.tinyworld.recipe.diffusion_training import drop_words, velocity_loss
 from conceptloom.tinyworld.recipe.fast import ready_for_training
 from conceptloom.tinyworld.recipe.loop import Budget, Team, averaged, train
 from conceptloom.tinyworld.recipe.muon import Muon, is_matrix, orthogonal
+from conceptloom.tinyworld.recipe.shards import world_token_ids
+from conceptloom.tinyworld.recipe.train import IN_TRAINING, parser
 from conceptloom.tinyworld.recipe.vae_start import start_near_linear
 from conceptloom.tinyworld.recipe.vae_training import busy_crop, even_out, psnr, to_tensor
 from conceptloom.tinyworld.scenes import random_scene
@@ -209,3 +212,12 @@ def test_crops_lie_where_most_happens() -> None:
     assert all(crop.shape == (64, 64, 3) for crop in crops)
     share = np.mean([(crop > 0).mean() for crop in crops])
     assert share > 1.4 * (picture > 0).mean()
+
+
+def test_training_goes_on_from_the_weights_of_the_repository() -> None:
+    assert parser().parse_args(["--start"]).start == IN_TRAINING
+    assert parser().parse_args([]).start is None
+    file = read_checkpoint(IN_TRAINING)
+    assert list(file.token_ids) == world_token_ids()
+    assert (file.config.resolution_px, file.config.latent_channels) == (128, 16)
+    assert IN_TRAINING.stat().st_size <= 16e6
