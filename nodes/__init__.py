@@ -11,6 +11,7 @@ from .checked_inputs import with_checked_inputs
 from .concept import ApplyConcept, InspectConcept
 from .concept_bank import ConceptBank
 from .concept_files import ExportConcept, LoadConcept, SaveConcept
+from .concept_folders import register_concept_folders
 from .conceptlab import AdaptiveNegativesTrainer, ConceptMixing, EvolveConcepts
 from .download import DownloadLabModel, DownloadSegmenter
 from .error_names import shorten_error_names
@@ -25,7 +26,6 @@ from .regions import RegionsNode
 from .residuals import TrainPersonalizedResiduals
 from .scene import ConceptSceneNode
 from .segment import SegmentByText
-from .shared import register_concept_folders
 from .soft_mask import SoftMaskBuilder
 from .template import InvertTemplate
 from .tinyworld import TinyWorldCheckpoint, TinyWorldScene

@@ -13,8 +13,8 @@ from torch import Tensor
 from ..errors import ConceptFileError, ConfigError
 from ..training.concept_file import ConceptInfo, load_concept, read_concept_info
 from ..viz.overlays import sample_strip
+from .concept_folders import CONCEPTS
 from .shared import (
-    CONCEPTS,
     concept_names,
     concept_path,
     concept_stamps,

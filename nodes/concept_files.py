@@ -13,9 +13,8 @@ from ..training.concept_file import load_concept, save_concept
 from ..training.export import DEFAULT_RANK, ExportReport, export_embeddings, export_lora
 from ..training.paths import confined_path
 from .concept import CONCEPT_CATEGORY
+from .concept_folders import CONCEPTS, SUFFIX
 from .shared import (
-    CONCEPTS,
-    SUFFIX,
     concept_names,
     concept_path,
     concept_stamps,

@@ -17,7 +17,8 @@ from ..training.results import PathOf
 from ..training.session import Learned
 from ..viz.overlays import sample_strip
 from ..viz.plots import loss_plot
-from .shared import SUFFIX, applied, picture, shown
+from .concept_folders import SUFFIX
+from .shared import applied, picture, shown
 from .widgets import named_widgets
 
 RUNS = Path("conceptloom", "runs")  # in ComfyUI's output folder

@@ -18,22 +18,12 @@ from ..host.comfyui.progress import for_the_editor
 from ..host.ports import Host
 from ..training.concept import Concept, Diff, check_applies, identities
 from ..training.handles import checked_name
+from .concept_folders import CONCEPTS
 
 log = logging.getLogger("conceptloom")
 
 CATEGORY = "ConceptLoom"
 LATENT_PX = 8  # pixels per latent of Stable Diffusion, for previews without a VAE
-CONCEPTS = "concepts"  # the folder of models/ that concept files lie in
-SUFFIX = ".safetensors"
-SHIPPED = Path(__file__).parents[1] / "workflows" / "concepts"  # what our workflows load
-
-
-def register_concept_folders() -> None:
-    """Make models/concepts known to ComfyUI, and the concepts that our workflows use with it."""
-    for folder in (Path(folder_paths.models_dir) / CONCEPTS, SHIPPED):
-        folder_paths.add_model_folder_path(CONCEPTS, str(folder))
-    _, suffixes = folder_paths.folder_names_and_paths[CONCEPTS]
-    suffixes.add(SUFFIX)
 
 
 def concept_path(name: str) -> Path:

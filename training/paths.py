@@ -23,13 +23,15 @@ _DEVICES = _PORTS | {"con", "prn", "aux", "nul", "conin$", "conout$", "clock$"}
 def confined_path(folder: str | os.PathLike[str], name: str, suffix: str) -> Path:
     """Path of a file that a user named, always inside of `folder`.
 
+    A subfolder may be a symbolic link: whoever made it put it there, and no name can make one.
+
     Args:
         name: "mug" or "kitchen/mug", with or without the suffix.
         suffix: ".safetensors" and the like.
 
     Raises:
-        ConceptFileError: the name is empty, absolute, leads out of the folder (also through a
-            symbolic link), holds characters that a file system refuses, or is a device of Windows.
+        ConceptFileError: the name is empty, absolute, too long, leads out of the folder, holds
+            characters that a file system refuses, or is a device of Windows.
     """
     plain = name.replace("\\", "/")
     if not plain.lower().endswith(suffix):
@@ -50,7 +52,7 @@ def confined_path(folder: str | os.PathLike[str], name: str, suffix: str) -> Pat
                 f"{name!r}: Windows keeps the name {stem!r} for a device; {_RULE}"
             )
     root = os.path.realpath(folder)
-    target = os.path.realpath(os.path.join(root, plain))
+    target = os.path.normpath(os.path.join(root, plain))
     if target == root or not _is_inside(root, target):
         raise ConceptFileError(f"{name!r} leads out of the folder {root}; {_RULE}")
     return Path(target)

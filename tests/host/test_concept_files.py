@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import comfy.cli_args
+import folder_paths
 import pytest
+import utils.extra_config
 from executor import Executor, given, node, pack_nodes
 
 pytestmark = pytest.mark.usefixtures("folders")
@@ -123,3 +128,62 @@ def test_renaming_a_handle_that_is_not_there(executor: Executor, learned: Any):
 def test_objects_that_tinyworld_has_not(executor: Executor, objects: str, message: str):
     picture = node("TinyWorldScene", objects=objects, background="white", seed=0, size=64)
     assert message in executor.run({"1": picture}, it=["1", 0]).error
+
+
+# Where new files go
+
+
+@pytest.fixture
+def extra_paths(
+    executor: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., list[str]]:
+    """Starts the pack anew after an extra_model_paths.yaml of some sections was read."""
+
+    def start(*sections: str) -> list[str]:
+        file = tmp_path / "paths.yaml"
+        file.write_text("\n".join(f"s{i}:\n{text}" for i, text in enumerate(sections)))
+        monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path / "models"))
+        monkeypatch.setattr(folder_paths, "folder_names_and_paths", {"loras": (["/l"], set())})
+        monkeypatch.setattr(comfy.cli_args.args, "extra_model_paths_config", [[str(file)]])
+        utils.extra_config.load_extra_path_config(str(file))
+        extension = sys.modules[pack_nodes()["ConceptLoomSaveConcept"].__module__]
+        root = extension.__name__.rpartition(".")[0]
+        sys.modules[f"{root}.concept_folders"].register_concept_folders()
+        assert folder_paths.folder_names_and_paths["loras"] == (["/l"], set())
+        return folder_paths.get_folder_paths("concepts")
+
+    return start
+
+
+def section(path: Path, *, default: bool) -> str:
+    more = "  is_default: true\n" if default else ""
+    return f"{more}  concepts: {path}\n"
+
+
+@pytest.mark.parametrize("default", [False, True])
+def test_extra_folders_take_new_files_only_when_they_are_the_default(
+    extra_paths: Callable[..., list[str]], tmp_path: Path, default: bool
+):
+    """As ComfyUI has it for models that it knows itself."""
+    share, other = tmp_path / "share", tmp_path / "other"
+    own = str(tmp_path / "models" / "concepts")
+    found = extra_paths(section(other, default=False), section(share, default=default))
+    expected = [own, str(other), str(share)]
+    if default:
+        expected = [str(share), own, str(other)]
+    assert found[:-1] == expected
+    assert found[-1].endswith("workflows/concepts")
+
+
+def test_a_linked_subfolder_of_the_concepts_takes_files(
+    executor: Executor, learned: Any, folders: Path
+):
+    disk = folders / "disk"
+    disk.mkdir()
+    (folders / "models" / "concepts" / "big").symlink_to(disk)
+    save = node("SaveConcept", concept=given("concept"), name="big/mug", overwrite=False)
+    assert executor.run({"1": save}, {"concept": learned}).error == ""
+    assert (disk / "mug.safetensors").is_file()
+    load = node("LoadConcept", concept_name=os.path.join("big", "mug.safetensors"), rename="")
+    loaded = executor.run({"1": load}, concept=["1", 0]).values["concept"]
+    assert loaded.names == learned.names
