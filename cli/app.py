@@ -14,6 +14,7 @@ from .. import __version__
 from ..errors import ConceptLoomError
 from .batch_command import batch
 from .cancelling import Stopped
+from .clean_command import clean
 from .console import complain, console, log_to_console, say
 from .download_command import download
 from .evolve_command import evolve
@@ -80,6 +81,7 @@ app.command("transfer")(transfer)
 app.command("train-residuals")(_listed(train_residuals))
 app.command("weave")(weave)
 app.command("batch")(batch)
+app.command("clean")(clean)
 # Commands that are built when they are called: their options come from the methods.
 LATE = {"train": train_with_options, "train-residuals": residuals_with_options}
 

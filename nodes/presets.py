@@ -12,7 +12,9 @@ from ..training.method_spec import RunSettings, run_settings
 from .widgets import widgets_of
 
 # The node has these for all presets together.
-OF_THE_NODE = ("seed", "preview_every", "preview_prompts", "preview_steps", "preview_cfg")
+OF_THE_NODE = (
+    *("seed", "preview_every", "preview_prompts", "preview_steps", "preview_cfg", "keep_state"),
+)
 
 
 def preset_input() -> io.DynamicCombo.Input:

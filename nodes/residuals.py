@@ -98,6 +98,7 @@ def report_of(learned: Learned) -> str:
             f"Loss at the end of {losses['steps']} steps: {losses['total']:.4g}",
             f"{len(concept.weights)} output projections, {size_of(concept) / 2**20:.1f} MiB",
             saved_line(learned.path, learned.trouble),
+            f"States: {learned.states}",
             f"Use with Apply LAG: {concept.prompts[0]}",
         ]
     )

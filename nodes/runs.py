@@ -118,4 +118,5 @@ def preview_inputs(every: int, when_empty: str) -> list[io.Input]:
             *("preview_prompts", "preview_steps", "preview_cfg"),
             preview_prompts=f"One prompt per line, drawn at every preview. Empty: {when_empty}",
         ),
+        *named_widgets(LoopConfig(), "keep_state", optional=True),
     ]

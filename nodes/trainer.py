@@ -168,5 +168,6 @@ def report_of(run: Run, learned: Learned) -> str:
     lines.append(f"Loss at the end of {losses['steps']} steps: {told}")
     lines.append(f"Planned: {learned.estimate}")
     lines.append(saved_line(learned.path, learned.trouble))
+    lines.append(f"States: {learned.states}")
     lines.append(f"Use: {learned.concept.prompts[-1]}")
     return "\n".join(lines)

@@ -19,10 +19,12 @@ def widgets_of(
             yield widget(one, optional=optional)
 
 
-def named_widgets(config: Any, *names: str, **tooltips: str) -> list[io.Input]:
+def named_widgets(
+    config: Any, *names: str, optional: bool = False, **tooltips: str
+) -> list[io.Input]:
     """Widgets of some settings, in this order; a node may have a tooltip of its own for one."""
     known = {one.name: one for one in settings_in(config)}
-    return [widget(known[name], tooltip=tooltips.get(name)) for name in names]
+    return [widget(known[name], optional=optional, tooltip=tooltips.get(name)) for name in names]
 
 
 def widget(one: BoundSetting, *, optional: bool = False, tooltip: str | None = None) -> io.Input:

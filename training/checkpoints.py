@@ -25,7 +25,7 @@ from .tensor_file import read_header, read_tensors, write_document
 log = logging.getLogger("conceptloom")
 
 KEPT = 2  # saved states of one run that stay on disk
-_FILE = re.compile(r"state-(\d{8})\.safetensors")
+STATE_FILE = re.compile(r"state-(\d{8})\.safetensors")
 
 
 class StateFolder:
@@ -59,7 +59,9 @@ class StateFolder:
         """Saved states, newest first."""
         if not self.folder.is_dir():
             return []
-        return sorted((f for f in self.folder.iterdir() if _FILE.fullmatch(f.name)), reverse=True)
+        return sorted(
+            (f for f in self.folder.iterdir() if STATE_FILE.fullmatch(f.name)), reverse=True
+        )
 
     def newest(self) -> TrainingState | None:
         """The newest state that is whole; a damaged one is passed over with a warning.
@@ -88,12 +90,25 @@ class StateFolder:
             if not (older and is_full(error)):
                 raise
             log.warning("The disk is full: older states of this run give way.")
-            _remove(older)
+            remove(older)
             save_state(state, path, self._key)
         files = self.files()
         mine = files.index(path)
-        _remove(files[:mine] + files[mine + KEPT :])
+        remove(files[:mine] + files[mine + KEPT :])
         return path
+
+    def finish(self, *, keep: bool) -> str:
+        """Remove the states of a finished run, all or all but the newest; says what is left."""
+        files = self.files()
+        remove(files[1:] if keep else files)
+        left = self.files()
+        size = sum(file.stat().st_size for file in left) / 2**20
+        number = {0: "no saved state", 1: "1 saved state"}.get(
+            len(left), f"{len(left)} saved states"
+        )
+        note = f"{number}, {size:,.1f} MiB, in {self.folder}" if left else f"{number} left"
+        log.info("%s", note)
+        return note
 
     def give_way(self, needed: int) -> bool:
         """Remove states so that a file of this many bytes fits on the full disk; True if any went.
@@ -107,7 +122,7 @@ class StateFolder:
         if not older and shutil.disk_usage(self.folder).free + newest.stat().st_size < needed:
             return False
         log.warning("The disk is full: states of this run give way to what was learned.")
-        _remove(older or [newest])
+        remove(older or [newest])
         return len(self.files()) < len(files)
 
     def drop_after(self, step: int) -> None:
@@ -115,13 +130,6 @@ class StateFolder:
         for path in self.files():
             if int(path.stem.rpartition("-")[2]) > step:
                 path.unlink()
-
-    def clear(self) -> None:
-        """Remove every state of this run, for when its concept is safe elsewhere."""
-        for path in self.files():
-            path.unlink(missing_ok=True)
-        if self.folder.is_dir() and not any(self.folder.iterdir()):
-            self.folder.rmdir()
 
     def remembered(self, name: str, make: Callable[[], Tensor]) -> Tensor:
         """What `make` gave when this run first asked, so that going on need not make it again."""
@@ -175,7 +183,8 @@ class StateFolder:
         )
 
 
-def _remove(files: Iterable[Path]) -> None:
+def remove(files: Iterable[Path]) -> None:
+    """Remove files as far as that is possible; what stays is warned of."""
     for file in files:
         try:
             file.unlink(missing_ok=True)

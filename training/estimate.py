@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from ..host.ports import Host, Progress
+from .checkpoints import KEPT
 from .previews import Previews
 from .recipe import LoopConfig, Recipe
 from .watch import remaining
@@ -21,6 +23,7 @@ MASTER_BYTES = 16  # float32 parameter, gradient and Adam's two moments
 KEPT_BY_LAYER, KEPT_BY_RESNET = 26, 12
 # How many forward passes a step lasts, by the same benchmark; recomputing activations is one more.
 PASSES_OF_STEP = 4
+STATE_BYTES = 12  # of a saved state: parameter and Adam's two moments
 MIB = 2**20
 
 
@@ -47,6 +50,12 @@ class Estimate:
             told += f", {remaining(self.picture_seconds, 1, 1)} of it for pictures"
         return told
 
+    @property
+    def states_told(self) -> str:
+        """What saved states take on disk."""
+        size = self.parameters * STATE_BYTES / MIB
+        return f"a saved state takes {size:,.1f} MiB on disk, and the last {KEPT} are kept"
+
 
 class RecipeOfPictures(Recipe, Protocol):
     """A recipe that takes pictures through a base model."""
@@ -65,12 +74,14 @@ def tell_needs(
     shown: Previews,
     progress: Progress,
     *,
+    folder: Path | None,
     more_passes: int = 0,
 ) -> str:
     """One line before the first step, told and returned.
 
     Args:
         rows: latents of the largest forward pass.
+        folder: of its states; None saves none.
         more_passes: of one row, for pictures that are drawn beforehand.
     """
     config, total = recipe.config, sum(phase.steps for phase in recipe.phases())
@@ -83,6 +94,8 @@ def tell_needs(
         picture_passes=more_passes + loop.previews_of(total) * shown.passes,
     )
     told = estimate.told(total, config.accumulation)
+    if folder is not None:
+        told += f"; {estimate.states_told}"
     progress(0, total, told)
     return told
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -131,6 +131,13 @@ class LoopConfig:
         "either; few steps show more and take longer.",
         panel=PREVIEWS,
     )
+    keep_state: bool = setting(
+        True,
+        help="On: the last state stays when a run is finished, so that the same run need not learn "
+        "again, at three times the size of what learned. Off: none stays.",
+        is_advanced=True,
+        panel=LOOP,
+    )
 
     def __post_init__(self) -> None:
         for name in ("clip", "weight_decay"):
@@ -140,6 +147,12 @@ class LoopConfig:
         for name, least in (("accumulation", 1), ("save_every", 0), ("preview_every", 0)):
             if getattr(self, name) is not None:
                 require_whole(name, getattr(self, name), least=least)
+
+    @property
+    def numerics(self) -> dict[str, Any]:
+        """What decides the numbers that are learned, as JSON has it."""
+        outside = ("save_every", "preview_every", "keep_state")
+        return {name: value for name, value in asdict(self).items() if name not in outside}
 
     def previews_of(self, steps: int) -> int:
         """How many previews a run of so many steps draws, the one at its end among them."""

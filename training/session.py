@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -44,6 +44,7 @@ class Learned:
     path: Path | None = None  # of the concept file, where one was asked for and could be written
     trouble: str = ""  # why there is none, for the user
     estimate: str = ""  # what the run was expected to need
+    states: str = ""  # which of its states are left, and their size
 
 
 class ConceptRecipe(Recipe, Protocol):
@@ -87,8 +88,7 @@ def state_folder(
         **(more or {}),
     }
     names = [list(p.masks) for p in scene.images]
-    numerics = {name: value for name, value in asdict(loop).items() if not name.endswith("_every")}
-    every = [settings[0], numerics, dict(scene.words), names, *settings[1:]]
+    every = [settings[0], loop.numerics, dict(scene.words), names, *settings[1:]]
     kept = StateFolder(folder, content_key(model_digest(host), every, inputs))
     kept.ensure_writable()
     return kept
@@ -126,8 +126,9 @@ def teach(
     if samples is not None:
         concept = replace(concept, thumbnail=samples[-1])
         result.save(concept)
+    states = kept.finish(keep=loop.keep_state or result.path is None) if kept else ""
     found = (samples, shown.timeline(), overlay, shown.scores)
-    return Learned(concept, history, *found, result.path, result.trouble, estimate)
+    return Learned(concept, history, *found, result.path, result.trouble, estimate, states)
 
 
 def write_losses(history: Sequence[Mapping[str, float]], path: Path) -> None:

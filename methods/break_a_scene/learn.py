@@ -53,7 +53,7 @@ def learn_scene(
     settings, level = previews or PreviewConfig(), recipe.sites[0].level
     shown = Previews(host, recipe.scene, recipe.handles.vectors, settings, level)
     rows, passes = _rows(config, class_images), _passes(config, class_images)
-    needs = tell_needs(recipe, rows, loop, shown, progress, more_passes=passes)
+    needs = tell_needs(recipe, rows, loop, shown, progress, folder=folder, more_passes=passes)
     kept = _kept(folder, recipe, loop, class_images)
     recipe.class_latents = _class_latents(recipe, class_images, kept, progress)
     return teach(recipe, loop, shown, kept, progress, path_of, needs)

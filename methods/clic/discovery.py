@@ -81,6 +81,8 @@ def discover(
     loop = loop_for(host, PAPER_LOOP, seed=learning.seed, accumulation=learning.accumulation)
     kept = state_folder(folder, host, recipe.scene, loop, [asdict(learning), "clic discovery"])
     state = run(recipe, loop, Events(progress), kept)
+    if kept:
+        kept.finish(keep=True)
     concept = recipe.concept(state.history, images[0].detach().float().cpu())
     prompt_text = learning.prompt_of(name)
     with host.edited(weight_edits(concept), trainable=False), torch.no_grad():

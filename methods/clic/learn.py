@@ -52,6 +52,6 @@ def learn_detail(
         settings,
         looking=lambda words: frame.replace(CONCEPT, " and ".join(words)),
     )
-    needs = tell_needs(recipe, recipe.rows, loop, shown, progress)
+    needs = tell_needs(recipe, recipe.rows, loop, shown, progress, folder=folder)
     kept = state_folder(folder, host, recipe.scene, loop, [asdict(config), "clic"])
     return teach(recipe, loop, shown, kept, progress, path_of, needs)

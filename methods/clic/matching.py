@@ -160,6 +160,8 @@ def learn_region(
     told = [asdict(learning), "clic region"]
     kept = state_folder(folder, host, recipe.scene, loop, told, inputs | _tensors(weights or {}))
     run(recipe, loop, Events(progress), kept)
+    if kept:
+        kept.finish(keep=True)
     found = recipe.handles.to_concept_handles()
     return {REGION: {e: rows.to(host.device) for e, rows in found[REGION].items()}}
 

@@ -44,6 +44,6 @@ def learn_for_bank(
     settings = previews or PreviewConfig()
     settings = replace(settings, prompts=settings.prompts or recipe.prompts)
     shown = Previews(host, recipe.scene, recipe.handles.vectors, settings)
-    needs = tell_needs(recipe, config.batch_size, loop, shown, progress)
+    needs = tell_needs(recipe, config.batch_size, loop, shown, progress, folder=folder)
     kept = state_folder(folder, host, recipe.scene, loop, [asdict(config), "concept_weaver"])
     return teach(recipe, loop, shown, kept, progress, path_of, needs)

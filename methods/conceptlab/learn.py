@@ -133,6 +133,7 @@ def invent(
         more = {"final_negatives": recipe.negatives.words}
         concept = _kept(recipe, _concept(recipe, config, history, more), result)
     negatives = recipe.negatives
+    _finish(kept)
     found = (negatives.looks, negatives.words, studio.album, result.path, result.trouble)
     return Invented(concept, history, *found)
 
@@ -167,6 +168,7 @@ def evolve(
         weights = shares(config.weights, len(parents)).tolist()
         tree = lineage_of([p.name for p in parents], weights, [p.history for p in parents])
         concept = _kept(recipe, _concept(recipe, config, history, {LINEAGE: tree}), result)
+    _finish(kept)
     return Invented(concept, history, (), (), studio.album, result.path, result.trouble)
 
 
@@ -185,8 +187,7 @@ def _folder_of(
     """The folder of this very run: other words, settings, pictures or models have another one."""
     if folder is None:
         return None
-    numerics = {name: value for name, value in asdict(loop).items() if not name.endswith("_every")}
-    kept = StateFolder(folder, content_key(space.digest, [*settings, numerics], tensors))
+    kept = StateFolder(folder, content_key(space.digest, [*settings, loop.numerics], tensors))
     kept.ensure_writable()
     return kept
 
@@ -228,6 +229,11 @@ def _taught(
     if kept:
         write_losses(history, kept.folder / "losses.csv")
     return history
+
+
+def _finish(kept: StateFolder | None) -> None:
+    if kept:
+        kept.finish(keep=True)  # of a word's vectors: nobody misses the room
 
 
 def _kept(recipe: ConceptLab | Evolution, concept: Concept, result: ResultFile) -> Concept:

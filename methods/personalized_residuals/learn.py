@@ -82,7 +82,7 @@ def learn_residuals(
     settings = [asdict(config), lesson.class_word, list(lesson.captions)]
     kept = state_folder(folder, host, scene, loop, settings)
     shown = LessonPreviews(host, scene, recipe.handles.vectors, _shown(lesson, config, previews))
-    needs = tell_needs(recipe, config.batch_size, loop, shown, progress)
+    needs = tell_needs(recipe, config.batch_size, loop, shown, progress, folder=folder)
     return teach(recipe, loop, shown, kept, progress, path_of, needs)
 
 

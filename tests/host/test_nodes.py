@@ -76,6 +76,7 @@ def test_training_gives_a_concept_models_pictures_and_a_report(
     assert all(values[name].ndim == 4 for name in ("timeline", "attention", "plot"))
     assert len(values["map"]["loss"]) == 6
     assert "<my-mug>: IoU" in values["told"]
+    assert "States: 1 saved state" in values["told"]
     saved = next(line for line in values["told"].splitlines() if line.startswith("Saved: "))
     assert Path(saved.removeprefix("Saved: ")).is_file()
     assert str(folders) in saved

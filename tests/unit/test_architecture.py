@@ -44,6 +44,7 @@ HOST_MODULES = (
     "node_helpers",
     "nodes",
     "server",
+    "utils",
 )
 # ComfyUI brings these, so they may be imported anywhere, at once.
 ALWAYS_THERE = {"PIL", "einops", "numpy", "safetensors", "torch", "transformers"}

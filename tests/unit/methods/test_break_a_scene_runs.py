@@ -213,6 +213,24 @@ def test_the_pictures_at_the_end_stop_within_a_pass_and_the_concept_is_there(
     assert load_concept(path).handles.keys() == {"mug", "cat"}
 
 
+@pytest.mark.parametrize(("keep", "left"), [(True, ["state-00000005.safetensors"]), (False, [])])
+def test_a_finished_run_keeps_one_state_or_none(
+    host: DiffusersHost, tmp_path: Path, keep: bool, left: list[str]
+) -> None:
+    settings = config(3, 2, scope=Scope.HANDLES, class_images=ClassImages(draw=0))
+    path, states = tmp_path / "concept.safetensors", tmp_path / "states"
+    loop = LoopConfig(save_every=1, keep_state=keep)
+    more: dict[str, Any] = {**QUICK, "loop": loop, "folder": states, "path_of": lambda _: path}
+    learned = learn_scene(host, scene(), settings, **more)
+    assert [file.name for file in states.rglob("state-*")] == left
+    assert learned.states.startswith("1 saved state, " if keep else "no saved state left")
+    assert "a saved state takes" in learned.estimate
+    # with a concept that is in memory only, the state stays whatever was asked for
+    more |= {"folder": tmp_path / "other", "path_of": None}
+    learn_scene(host, scene(), settings, **more)
+    assert len(list((tmp_path / "other").rglob("state-*"))) == 1
+
+
 def test_the_estimate_counts_every_picture(host: DiffusersHost) -> None:
     counted, real = [], estimate_module.estimate_of
 

@@ -32,8 +32,10 @@ def test_the_last_two_states_are_kept(tmp_path: Path) -> None:
     folder = StateFolder(tmp_path, "k" * 64)
     files = written(folder, Learner(), 2, 4, 6)
     assert folder.files() == [files[2], files[1]]
-    folder.clear()
-    assert list(tmp_path.iterdir()) == []
+    assert folder.finish(keep=True).startswith("1 saved state, ")
+    assert folder.files() == [files[2]]
+    assert folder.finish(keep=False) == "no saved state left"
+    assert folder.files() == []
 
 
 def test_a_damaged_state_gives_way_to_the_one_before(

@@ -1,0 +1,55 @@
+"""Saved states that lie about: where they are, how large, and their removal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from .checkpoints import STATE_FILE, remove
+
+_RUN = re.compile(r"[0-9a-f]{32}")  # a run's folder, see `StateFolder`
+_PART = re.compile(r"\.[0-9a-f]{16}\.part")  # a file that somebody was killed over, see `paths`
+
+
+@dataclass(frozen=True, slots=True)
+class SavedRun:
+    """The states of one run.
+
+    Attributes:
+        states: newest first.
+        parts: files that were never finished.
+    """
+
+    folder: Path
+    states: tuple[Path, ...]
+    parts: tuple[Path, ...]
+
+    def files(self, *, every: bool) -> list[Path]:
+        """What can go: all but the newest state, or that one, too."""
+        return [*self.parts, *self.states[0 if every else 1 :]]
+
+
+def saved_runs(root: Path) -> Iterator[SavedRun]:
+    """Every run below a folder that has states, or half of one, in the order of their folders."""
+    for folder in sorted(root.rglob("*")):
+        if not (_RUN.fullmatch(folder.name) and folder.is_dir()):
+            continue
+        inside = sorted((file for file in folder.iterdir() if file.is_file()), reverse=True)
+        states = tuple(file for file in inside if STATE_FILE.fullmatch(file.name))
+        parts = tuple(file for file in inside if _PART.fullmatch(file.name))
+        if states or parts:
+            yield SavedRun(folder, states, parts)
+
+
+def size_of(files: list[Path]) -> int:
+    """Bytes of files together."""
+    return sum(file.stat().st_size for file in files)
+
+
+def clean(run: SavedRun, *, every: bool) -> None:
+    """Remove what can go; a folder that is empty then goes as well."""
+    remove(run.files(every=every))
+    if not any(run.folder.iterdir()):
+        run.folder.rmdir()
