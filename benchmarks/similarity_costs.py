@@ -50,8 +50,9 @@ class Cost:
 class LearningClock:
     """A learner's `progress`, which looks at the clock.
 
-    Learners tell of several stages, each counted from its own first step; the last one is the
-    learning itself. Its steps are told as "phase: how it goes".
+    Learners report several stages, each counted from its own first step. The steps of learning are
+    reported as "phase: how it goes"; pictures that are drawn while and after it count as part of
+    the step that follows, or not at all.
     """
 
     def __init__(self, device: str) -> None:
@@ -59,11 +60,16 @@ class LearningClock:
         self._device = device
         self._began = self._since = self._now = time.perf_counter()
         self._step = self._planned = 0
+        self._has_begun = False
         self._took: dict[str, list[float]] = {}  # phase -> seconds of each of its steps
 
     def __call__(
         self, step: int, total: int, message: str = "", preview: object | None = None
     ) -> None:
+        is_learning = ":" in message
+        if self._has_begun and not is_learning:
+            return
+        self._has_begun = is_learning
         settle(self._device)
         before, self._now = self._now, time.perf_counter()
         if step == 0 or total != self._planned or step <= self._step:

@@ -68,7 +68,7 @@ def test_a_detail_is_learned_and_the_models_stay_as_they_were(
     executor: Executor, sd1: Graph, folders: Path
 ):
     before = state_of(sd1.model), state_of(sd1.clip.patcher)
-    result = train(executor, sd1)
+    result = train(executor, sd1, preview_every=100)  # at the end only
     assert result.error == ""
     concept = result.values["concept"]
     assert (concept.method, list(concept.handles)) == ("clic", ["my-mark"])
