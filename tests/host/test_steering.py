@@ -313,7 +313,7 @@ def test_a_prompt_without_tokens_is_told():
     words = module.wanted_words(graph.model, graph.clip, "cat", None)
     model = module.guided(graph.model, words, module.GuidanceConfig())
     # A prompt that no other test encodes with a CLIP of ours: its vectors would be recognised.
-    unknown = graph.clip.tokenize("a cat that nobody else asked for")
+    unknown = graph.clip.tokenize("nobody else asked for this cat")
     text = graph.clip.encode_from_tokens_scheduled(unknown)
     latent = {"samples": torch.zeros(1, 4, 8, 8)}
     with pytest.raises(Exception, match="CLIP that comes out"):
