@@ -102,7 +102,7 @@ def work(jobs: list[Job], store: ResultStore, workers: list[Worker]) -> tuple[Ou
 
 @pytest.mark.xfail(
     strict=False,
-    reason="the job saves its states, but the test's watcher does not see one in time; to be mended",
+    reason="the job saves states, but the test's watcher sees none in time; to be mended",
 )
 def test_a_killed_worker_loses_nothing_and_nothing_is_done_twice(
     plan: Plan, tmp_path: Path, workers: list[Worker]
