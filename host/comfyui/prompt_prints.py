@@ -49,7 +49,7 @@ class PromptPrints:
                 and stand for vectors that were changed beyond recognition, but not for zeros.
 
         Returns:
-            One entry for each vector; empty where none is known.
+            One entry for each vector; empty where none is known but the first.
         """
         rows = _print_of(context)
         is_empty = (context[0] == 0).all(dim=-1).tolist()
@@ -63,7 +63,9 @@ class PromptPrints:
             elif token is None:
                 beside = written[i] if i < len(written) else UNKNOWN
                 found[i] = mixed[i] if i < len(mixed) else beside
-        return () if all(token == UNKNOWN for token in found) else tuple(found)
+        # Every prompt of a left-to-right encoder starts with the same vector; it tells nothing.
+        words = found[1:] or found
+        return () if all(token == UNKNOWN for token in words) else tuple(found)
 
 
 def _nearest(
