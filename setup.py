@@ -8,7 +8,9 @@ from setuptools.command.build_py import build_py
 
 ROOMS = (
     "attention",
+    "batch",
     "cli",
+    "concepts",
     "host",
     "methods",
     "nodes",

@@ -24,9 +24,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..concepts.concept import Change, Diff
 from ..host.inference import usable
 from ..host.ports import CrossAttentionCall, ForwardInfo, TransformerSite, UNetEdit
-from ..training.concept import Change, Diff
 from .regions import at_grid
 
 

@@ -11,6 +11,7 @@ from at_scale_plan import DECODING, DRAWING, SAMPLING_STEPS, TEMPLATE, WEAVING
 from draws import NAMES, WORDS, make_pictures, scene_of
 from stages import Stages
 
+from conceptloom.concepts.concept import Concept, Diff, LowRank, weight_edits
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.methods.break_a_scene import (
     BreakAScene,
@@ -35,7 +36,7 @@ from conceptloom.methods.personalized_residuals import (
     PersonalizedResidualsConfig,
     sample_lag,
 )
-from conceptloom.methods.personalized_residuals.material import make_lesson
+from conceptloom.methods.personalized_residuals.dataset import make_lesson
 from conceptloom.methods.personalized_residuals.recipe import RESIDUALS, PersonalizedResiduals
 from conceptloom.samplers.blended import BlendConfig
 from conceptloom.samplers.class_images import drawn_class_latents
@@ -43,11 +44,10 @@ from conceptloom.samplers.ddim import seeded_noise
 from conceptloom.samplers.editing import EditConfig, Region, edit_latents
 from conceptloom.samplers.guidance import GuidanceConfig
 from conceptloom.training.adapters import LOW_RANK_SCOPES, Scope, rank_for, scope_weight_names
-from conceptloom.training.concept import Concept, Diff, LowRank, weight_edits
 from conceptloom.training.loop import run
 from conceptloom.training.phases import TOKENS, WEIGHTS
 from conceptloom.training.recipe import Events, LoopConfig, LoopState
-from conceptloom.training.session import ConceptRecipe, loop_for
+from conceptloom.training.runner import ConceptRecipe, loop_for
 
 CLASS_ROWS = 4  # class images that are drawn at once
 SENTENCE = f"a photo of a {WORDS[0]} and a {WORDS[1]}"

@@ -25,10 +25,10 @@ from conceptloom.methods.conceptlab import (
     NegativesConfig,
     Studio,
 )
-from conceptloom.methods.conceptlab.album import Album
+from conceptloom.methods.conceptlab.checkpoint_gallery import Album
+from conceptloom.rng import drawn_noise
 from conceptloom.samplers.ddim import sample_ddim, seeded_noise
 from conceptloom.training.adapters import Scope
-from conceptloom.training.draws import drawn_noise
 from conceptloom.training.loop import run, step_generator
 from conceptloom.training.recipe import Events
 from conceptloom.vision.ports import PriorSampling

@@ -165,7 +165,7 @@ def concepts_of(models: dict[str, Any]) -> dict[str, Any]:
     import folder_paths
     from weaver_graphs import pack
 
-    adapters, concepts = pack("training.adapters"), pack("training.concept")
+    adapters, concepts = pack("training.adapters"), pack("concepts.concept")
     host = pack("host.comfyui.host").ComfyHost(models["model"], models["clip"])
     scopes = (adapters.Scope.CROSS_ATTENTION_KV, adapters.Scope.PROJ_OUT)
     place = Path(folder_paths.get_folder_paths("loras")[0])
@@ -184,7 +184,7 @@ def concepts_of(models: dict[str, Any]) -> dict[str, Any]:
                 recipe={"class_word": word},
                 words={f"my-{word}": word},
             )
-            pack("training.export").export_lora(concept, place / lora_of(kind, word))
+            pack("concepts.lora_export").export_lora(concept, place / lora_of(kind, word))
             found[f"{kind}-{word}"] = concept
     return found
 
@@ -195,7 +195,7 @@ def _factors(shape: Any, kind: str, seed: int) -> Any:
     width, inner = shape[0], shape[1]
     rank = pack("training.adapters").rank_for(0.05, width) if kind == "residual" else RANK
     up, down = 0.05 * _random(seed, width, rank), _random(seed + 1, rank, inner)
-    return pack("training.concept").LowRank(up, down / inner**0.5)
+    return pack("concepts.concept").LowRank(up, down / inner**0.5)
 
 
 def _random(seed: int, *shape: int) -> Any:

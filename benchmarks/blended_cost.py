@@ -24,7 +24,7 @@ from base_model import add_model_options, latent_side, open_model, page_of, pict
 from measuring import clock_for, memory, processor, settle
 from official_transfer import OfficialTransfer
 
-from conceptloom.attention.reading import word_positions
+from conceptloom.attention.capture import word_positions
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.host.ports import Place
 from conceptloom.samplers.blended import BlendConfig

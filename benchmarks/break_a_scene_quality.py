@@ -20,7 +20,7 @@ from quality_plan import FULL, QUICK
 from quality_runs import asked, cells_folder, command_of, write_page
 
 from conceptloom.cli.models import open_host
-from conceptloom.training.fingerprints import model_digest
+from conceptloom.concepts.fingerprints import model_digest
 
 NAME = "break_a_scene_quality"
 

@@ -214,7 +214,7 @@ BOTH_HOSTS = (
         "tests/host/test_node_schemas.py::test_the_pack_costs_a_start_of_comfyui_at_most_300_ms",
     )),
     Exact(says="A killed worker loses nothing, and nothing is done twice", tests=(
-        "tests/unit/cli/batch/test_cluster.py::test_a_killed_worker_loses_nothing_and_nothing_is_done_twice",
+        "tests/unit/batch/test_cluster.py::test_a_killed_worker_loses_nothing_and_nothing_is_done_twice",
     )),
 )  # fmt: skip
 

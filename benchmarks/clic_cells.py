@@ -15,8 +15,9 @@ from quality_runs import NO_PREVIEW, keep
 from safetensors.torch import load_file
 from torch import Tensor
 
-from conceptloom.attention.reading import read_attention
+from conceptloom.attention.capture import read_attention
 from conceptloom.cli.demo.judge import as_image, mean
+from conceptloom.concepts.concept import stacked
 from conceptloom.host.ports import Host
 from conceptloom.methods.clic import learn_detail
 from conceptloom.samplers.blended import BlendConfig
@@ -26,7 +27,6 @@ from conceptloom.scenes.scene import make_scene
 from conceptloom.tinyworld.measures import localisation
 from conceptloom.tinyworld.oracle import likeness, load_oracle
 from conceptloom.tinyworld.planes import iou
-from conceptloom.training.concept import stacked
 
 
 def learned_cell(

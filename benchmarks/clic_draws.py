@@ -9,8 +9,8 @@ from draws import NAMES, WORDS, make_pictures, scene_of
 from torch import Tensor
 
 from conceptloom.methods.clic import OFFICIAL
+from conceptloom.rng import below, happens
 from conceptloom.scenes.scene import ConceptScene
-from conceptloom.training.draws import below, happens
 from conceptloom.training.loop import step_generator
 
 NAME, WORD = NAMES[0], WORDS[0]

@@ -26,13 +26,13 @@ from torch import Tensor
 
 from conceptloom.cli.demo.judge import as_image
 from conceptloom.cli.models import open_host
+from conceptloom.concepts.concept import Concept, stacked
 from conceptloom.host.ports import Host
 from conceptloom.samplers.blended import BlendConfig
 from conceptloom.samplers.editing import EditConfig, Region, edit_latents
 from conceptloom.samplers.guidance import GuidanceConfig
 from conceptloom.samplers.masks import composited
 from conceptloom.tinyworld.oracle import likeness, load_oracle
-from conceptloom.training.concept import Concept, stacked
 from conceptloom.viz.overlays import sample_strip
 
 NAME = "clic_eta"

@@ -24,6 +24,8 @@ from torch import Tensor
 
 from conceptloom.cli.demo.judge import as_image, mean
 from conceptloom.cli.models import open_host
+from conceptloom.concepts.concept import weight_edits
+from conceptloom.concepts.handles import initial_handles
 from conceptloom.host.ports import Host
 from conceptloom.methods.clic.matching import (
     REGION,
@@ -40,8 +42,6 @@ from conceptloom.tinyworld.measures import localisation
 from conceptloom.tinyworld.oracle import load_oracle
 from conceptloom.tinyworld.ornaments import ornament_scene
 from conceptloom.tinyworld.planes import iou
-from conceptloom.training.concept import weight_edits
-from conceptloom.training.handles import initial_handles
 from conceptloom.training.phases import TokenPhase
 from conceptloom.viz.colors import concept_colours
 from conceptloom.viz.overlays import attention_overlay

@@ -12,12 +12,12 @@ from clic_plan import HANDLE, WORDS, Budget, Pair, config_of
 from quality_runs import NO_PREVIEW
 
 from conceptloom.cli.demo.judge import as_image
+from conceptloom.concepts.concept import Concept
+from conceptloom.concepts.concept_file import load_concept, save_concept
+from conceptloom.concepts.fingerprints import model_digest
 from conceptloom.host.ports import Host
 from conceptloom.methods.clic import learn_detail
 from conceptloom.scenes.scene import make_scene
-from conceptloom.training.concept import Concept
-from conceptloom.training.concept_file import load_concept, save_concept
-from conceptloom.training.fingerprints import model_digest
 
 KEPT = Path(__file__).resolve().parent.parent / "runs" / "clic_ornaments"
 

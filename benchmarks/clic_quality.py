@@ -21,7 +21,7 @@ from PIL import Image
 from quality_runs import asked, cells_folder, command_of, write_page
 
 from conceptloom.cli.models import open_host
-from conceptloom.training.fingerprints import model_digest
+from conceptloom.concepts.fingerprints import model_digest
 
 NAME = "clic_quality"
 

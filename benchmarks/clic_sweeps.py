@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor
 
-from conceptloom.attention.reading import read_attention
+from conceptloom.attention.capture import read_attention
 from conceptloom.host.ports import Host, Prompt
 
 ATTENTION_SEED = 11  # of the noise that pictures are read through
@@ -23,7 +23,7 @@ def attention_under(
     Args:
         latent: [1, C, h, w] clean latents of the picture.
         mask: [H, W], 1 = where the word should look.
-        level: see `attention.levels.sites_to_read`.
+        level: see `attention.site_selection.sites_to_read`.
     """
     heat = read_attention(host, latent, prompt, [word], level=level, seed=ATTENTION_SEED)[word]
     inside = F.interpolate(mask[None, None], heat.shape, mode="area")[0, 0]

@@ -13,6 +13,7 @@ from official_clic import DECAY, RATE, OfficialClic
 from stepping import Losses, Make, Setting, Variant, step_by_step, unfrozen
 from torch import nn
 
+from conceptloom.concepts.handles import HandleParameters, initial_handles
 from conceptloom.methods.clic import (
     OFFICIAL_LOOP,
     PAPER_LOOP,
@@ -21,7 +22,6 @@ from conceptloom.methods.clic import (
     as_custom_diffusion,
 )
 from conceptloom.training.adapters import Scope
-from conceptloom.training.handles import HandleParameters, initial_handles
 from conceptloom.training.loop import Events, LoopConfig, run
 
 

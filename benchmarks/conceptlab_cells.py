@@ -35,7 +35,7 @@ from conceptloom.tinyworld.oracle import load_oracle
 from conceptloom.tinyworld.prior import SENTENCES
 from conceptloom.tinyworld.silhouettes import nearest_silhouette
 from conceptloom.vision.clip_space import ClipSpace
-from conceptloom.vision.painters import HostPainter
+from conceptloom.vision.generators import HostPainter
 
 HANDLE = "new"
 CFG = 3.0

@@ -27,7 +27,7 @@ from random_prior import NEGATIVES, kandinsky_space
 
 from conceptloom.cli.models import TINYWORLD
 from conceptloom.methods.conceptlab import ConceptLab, ConceptLabConfig, NegativesConfig, Studio
-from conceptloom.methods.conceptlab.album import Album
+from conceptloom.methods.conceptlab.checkpoint_gallery import Album
 from conceptloom.tinyworld.prior import SENTENCES, build_prior
 from conceptloom.training.loop import step_generator
 from conceptloom.vision.ports import PriorSampling

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from conceptloom.methods.break_a_scene import BreakASceneConfig
-from conceptloom.methods.break_a_scene.sampling import draw_samples
+from conceptloom.methods.break_a_scene.union_sampling import draw_samples
 from conceptloom.scenes.scene import ConceptScene, make_scene
 from conceptloom.training.loop import step_generator
 

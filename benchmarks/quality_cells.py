@@ -24,13 +24,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from conceptloom.cli.demo.judge import Judge, as_image, mean, word_localisation
+from conceptloom.concepts.concept import stacked
 from conceptloom.host.ports import Host
 from conceptloom.methods.break_a_scene import learn_scene
 from conceptloom.samplers.ddim import sample_ddim, seeded_noise
 from conceptloom.scenes.scene import ConceptScene, make_scene, with_background
 from conceptloom.tinyworld.concepts import concept_scene
 from conceptloom.tinyworld.shapes import BACKGROUNDS
-from conceptloom.training.concept import stacked
 
 HELD_OUT_SEED = 101  # arrangement of the objects that no training picture has
 

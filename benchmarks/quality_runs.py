@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from conceptloom.training.paths import write_atomically
+from conceptloom.concepts.paths import write_atomically
 from conceptloom.training.previews import PreviewConfig
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -31,13 +31,13 @@ from torch import Tensor
 
 from conceptloom.cli.demo.judge import mean
 from conceptloom.cli.models import open_host
+from conceptloom.concepts.concept import Concept, LowRank, stacked
+from conceptloom.concepts.fingerprints import model_digest
 from conceptloom.host.ports import Host
 from conceptloom.methods.personalized_residuals import Localised, sample_lag
 from conceptloom.samplers.ddim import sample_ddim, seeded_noise
 from conceptloom.tinyworld.presets import CFG
 from conceptloom.tinyworld.shapes import BACKGROUNDS
-from conceptloom.training.concept import Concept, LowRank, stacked
-from conceptloom.training.fingerprints import model_digest
 
 NAME = "residuals_ablations"
 NUMBERS, RANKS = "numbers", "ranks"  # beside the pictures of a cell

@@ -10,6 +10,9 @@ from residuals_plan import LESSONS, handle_of
 from torch import Tensor
 
 from conceptloom.cli.demo.judge import as_image
+from conceptloom.concepts.concept import Concept
+from conceptloom.concepts.concept_file import load_concept, save_concept
+from conceptloom.concepts.fingerprints import content_key
 from conceptloom.host.ports import Host
 from conceptloom.methods.break_a_scene import BreakASceneConfig, learn_scene
 from conceptloom.methods.concept_weaver import BankConfig, learn_for_bank
@@ -19,9 +22,6 @@ from conceptloom.methods.personalized_residuals import (
 )
 from conceptloom.scenes.scene import make_scene
 from conceptloom.tinyworld.concepts import concept_scene
-from conceptloom.training.concept import Concept
-from conceptloom.training.concept_file import load_concept, save_concept
-from conceptloom.training.fingerprints import content_key
 from conceptloom.training.previews import PreviewConfig
 
 STORE = ROOT / "runs" / "residuals_concepts"

@@ -37,13 +37,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from conceptloom.cli.models import open_host
+from conceptloom.concepts.concept import Concept
+from conceptloom.concepts.fingerprints import model_digest
 from conceptloom.host.ports import Host
 from conceptloom.methods.personalized_residuals import Localised, sample_lag
 from conceptloom.methods.personalized_residuals.spec import ON_TINYWORLD
 from conceptloom.samplers.ddim import seeded_noise
 from conceptloom.tinyworld.shapes import BACKGROUNDS
-from conceptloom.training.concept import Concept
-from conceptloom.training.fingerprints import model_digest
 
 NAME = "residuals_quality"
 

@@ -28,7 +28,7 @@ from conceptloom.methods.break_a_scene import (
 from conceptloom.methods.concept_weaver import InversionConfig, WeaveConfig, make_template
 from conceptloom.methods.concept_weaver.weave import host_injection
 from conceptloom.methods.personalized_residuals import PersonalizedResidualsConfig
-from conceptloom.methods.personalized_residuals.material import make_lesson
+from conceptloom.methods.personalized_residuals.dataset import make_lesson
 from conceptloom.methods.personalized_residuals.recipe import PersonalizedResiduals
 from conceptloom.samplers.blended import BlendConfig
 from conceptloom.samplers.editing import EditConfig, Region, edit_latents

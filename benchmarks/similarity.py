@@ -59,10 +59,10 @@ from similarity_runs import (
 from similarity_tables import Row
 
 from conceptloom.cli.scene_files import SCENE_FILE, scene_from_folder
+from conceptloom.concepts.concept_file import load_concept
 from conceptloom.errors import ImageError, InputError
 from conceptloom.methods.personalized_residuals import residuals_of
 from conceptloom.scenes.scene import ConceptScene, resized_scene
-from conceptloom.training.concept_file import load_concept
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:

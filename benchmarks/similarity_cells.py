@@ -17,15 +17,15 @@ from similarity_runs import checkpoint_digest, decoded, kept_pictures
 from torch import Tensor
 
 from conceptloom.attention.lag import LagConfig
+from conceptloom.concepts.concept import Concept, stacked
+from conceptloom.concepts.fingerprints import content_key
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.host.ports import Progress
 from conceptloom.methods.break_a_scene import learn_scene
 from conceptloom.methods.personalized_residuals import Localised, learn_residuals, sample_lag
 from conceptloom.samplers.ddim import sample_ddim, seeded_noise
 from conceptloom.scenes.scene import ConceptScene
-from conceptloom.training.concept import Concept, stacked
-from conceptloom.training.fingerprints import content_key
-from conceptloom.training.session import Learned
+from conceptloom.training.runner import Learned
 
 LAG, LORA = "residuals with LAG", "residuals everywhere"
 VARIANTS = {

@@ -28,12 +28,12 @@ from similarity_costs import kept_concept
 from similarity_runs import checkpoint_digest, decoded, kept_pictures
 from torch import Tensor
 
+from conceptloom.concepts.concept import Stack, stacked
+from conceptloom.concepts.fingerprints import content_key
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.methods.clic import learn_detail
 from conceptloom.samplers.editing import EditConfig, Region, edit_latents
 from conceptloom.samplers.masks import composited
-from conceptloom.training.concept import Stack, stacked
-from conceptloom.training.fingerprints import content_key
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -44,7 +44,7 @@ from similarity_measures import Clip
 from similarity_runs import QUICK_TOLD, add_encoder_options, add_kept_options, write_results
 from torch import Tensor
 
-from conceptloom.training.fingerprints import modules_digest
+from conceptloom.concepts.fingerprints import modules_digest
 from conceptloom.vision.prior_files import load_decoder, load_prior
 from conceptloom.vision.vqa import load_blip2
 

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from conceptloom.host.ports import HandleVectors
 from conceptloom.methods.conceptlab import invent
-from conceptloom.vision.painters import DecoderPainter
+from conceptloom.vision.generators import DecoderPainter
 from conceptloom.vision.ports import ConceptSpace, PriorSampling, Questions
 from conceptloom.vision.prior import DiffusionPrior
 from conceptloom.vision.prior_files import painter_of

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from measuring import memory, processor, settle
 
+from conceptloom.concepts.concept import Concept
+from conceptloom.concepts.concept_file import load_concept, save_concept
 from conceptloom.host.ports import Progress
-from conceptloom.training.concept import Concept
-from conceptloom.training.concept_file import load_concept, save_concept
-from conceptloom.training.session import Learned
+from conceptloom.training.runner import Learned
 
 GIB = 2**30
 

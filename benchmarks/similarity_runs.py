@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from similarity_measures import Clip, Cutter, Dino, MaskFormer, Measures, Words
 from torch import Tensor
 
+from conceptloom.concepts.fingerprints import model_digest, modules_digest
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.host.ports import Host
-from conceptloom.training.fingerprints import model_digest, modules_digest
 
 ROOT = Path(__file__).resolve().parent.parent
 CELLS = ROOT / "runs" / "similarity"

@@ -50,10 +50,10 @@ from similarity_weave_plan import (
 )
 from torch import Tensor
 
+from conceptloom.concepts.fingerprints import content_key
 from conceptloom.errors import MaskError
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.scenes.scene import make_scene, resized_scene
-from conceptloom.training.fingerprints import content_key
 
 
 def arguments() -> argparse.Namespace:

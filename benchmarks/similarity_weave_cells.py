@@ -17,6 +17,8 @@ from similarity_weave_files import Part, WeaveJob
 from similarity_weave_plan import VARIANTS, Budget, regions_of
 from torch import Tensor
 
+from conceptloom.concepts.concept import Concept
+from conceptloom.concepts.fingerprints import content_key
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.host.ports import Progress
 from conceptloom.methods.concept_weaver import (
@@ -26,9 +28,7 @@ from conceptloom.methods.concept_weaver import (
     make_template,
     weave,
 )
-from conceptloom.training.concept import Concept
-from conceptloom.training.fingerprints import content_key
-from conceptloom.training.session import Learned
+from conceptloom.training.runner import Learned
 
 Masks = Mapping[str, Tensor]  # name of a concept -> its region [H, W]
 

@@ -13,6 +13,7 @@ from similarity_weave_files import Part, WeaveJob
 from torch import Tensor
 from weave_merging import merged_concept, named_sentence
 
+from conceptloom.concepts.concept import Concept
 from conceptloom.methods.concept_weaver import (
     BankConfig,
     InversionConfig,
@@ -22,7 +23,6 @@ from conceptloom.methods.concept_weaver import (
     Wish,
     make_regions,
 )
-from conceptloom.training.concept import Concept
 from conceptloom.training.phases import WeightPhase
 
 WHOLE, BASE = "Concept Weaver", "base model"

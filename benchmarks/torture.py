@@ -24,7 +24,7 @@ from suites import ROOT, host_python, passes
 
 PAGE = ROOT / "docs" / "results" / "torture.md"
 KEPT = ROOT / "runs" / "torture"
-FILES, HOST = "tests/unit/training/test_torture_files.py", "tests/host/torture"
+FILES, HOST = "tests/unit/concepts/test_torture_files.py", "tests/host/torture"
 TITLES = {
     "nodes": "nodes fed with bad input",
     "stops": "cancel, a crash, no memory inside of a run",

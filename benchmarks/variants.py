@@ -11,18 +11,18 @@ from official_recipe import OfficialRecipe
 from stepping import Losses, Make, Setting, Variant, step_by_step
 from torch import nn
 
-from conceptloom.attention.levels import sites_to_read
 from conceptloom.attention.maps import AttentionCapture, TokenQuery
+from conceptloom.attention.site_selection import sites_to_read
+from conceptloom.concepts.handles import HandleParameters, initial_handles
 from conceptloom.methods.break_a_scene import (
     BreakAScene,
     BreakASceneConfig,
     TokenPhase,
     WeightPhase,
 )
-from conceptloom.methods.break_a_scene.material import SceneMaterial
-from conceptloom.methods.break_a_scene.sampling import Sample
+from conceptloom.methods.break_a_scene.dataset import SceneMaterial
+from conceptloom.methods.break_a_scene.union_sampling import Sample
 from conceptloom.training.adapters import Scope
-from conceptloom.training.handles import HandleParameters, initial_handles
 from conceptloom.training.loop import Events, LoopConfig, run
 from conceptloom.training.losses import masked_loss
 

@@ -23,13 +23,13 @@ from measuring import clock_for, processor, settle
 
 from conceptloom.attention.fusion import RegionFusion, RegionSource
 from conceptloom.attention.regions import with_background
+from conceptloom.concepts.concept import Diff
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.methods.concept_weaver import InversionConfig, WeaveConfig, make_template
 from conceptloom.methods.concept_weaver.features import feature_cost
 from conceptloom.methods.concept_weaver.weave import host_injection
 from conceptloom.samplers.sigmas import guided_output_at, output_at
 from conceptloom.training.adapters import Scope, scope_weight_names
-from conceptloom.training.concept import Diff
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "results" / "weave_cost.md"

@@ -9,8 +9,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from conceptloom.concepts.concept import Change, Concept, Diff, stacked
 from conceptloom.methods.concept_weaver.prompts import marked_word
-from conceptloom.training.concept import Change, Concept, Diff, stacked
 
 
 def merged_concept(concepts: Sequence[Concept]) -> Concept:

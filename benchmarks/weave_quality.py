@@ -40,6 +40,9 @@ from weave_plan import (
 
 from conceptloom.cli.demo.judge import as_image, mean
 from conceptloom.cli.models import open_host
+from conceptloom.concepts.concept import Concept
+from conceptloom.concepts.concept_file import load_concept, save_concept
+from conceptloom.concepts.fingerprints import model_digest
 from conceptloom.host.ports import Host
 from conceptloom.methods.concept_weaver import (
     InversionConfig,
@@ -54,9 +57,6 @@ from conceptloom.methods.personalized_residuals import learn_residuals
 from conceptloom.tinyworld.concepts import CONCEPTS, concept_scene
 from conceptloom.tinyworld.oracle import likeness, load_oracle
 from conceptloom.tinyworld.planes import iou
-from conceptloom.training.concept import Concept
-from conceptloom.training.concept_file import load_concept, save_concept
-from conceptloom.training.fingerprints import model_digest
 from conceptloom.training.previews import PreviewConfig
 
 NAME = "weave_quality"

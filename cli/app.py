@@ -209,8 +209,8 @@ def inspect(
     verify: Annotated[bool, typer.Option(help="Read every tensor and its checksum.")] = False,
 ) -> None:
     """What is in a concept file: handles, recipe, sizes, prompts, thumbnail."""
+    from ..concepts.concept_file import load_concept, read_concept_info
     from ..errors import InputError
-    from ..training.concept_file import load_concept, read_concept_info
     from .inspection import told
     from .picture_files import write_picture
 

@@ -51,7 +51,7 @@ def batch(
     from ..errors import InputError
 
     try:
-        from .batch.run import run_batch
+        from ..batch.run import run_batch
     except ImportError as error:
         raise InputError(f"Batches need `pip install 'conceptloom[batch]'`: {error}.") from error
     outcome, results = run_batch(

@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..concepts.concept import Concept, Stack, check_applies, renamed, stacked
+from ..concepts.concept_file import load_concept
 from ..errors import ConfigError, HandleError, InputError, PromptError
 from ..host.ports import Host, Progress, UNetEdit, no_progress
 from ..host.prompt_text import handles_in, misspelt
 from ..samplers.ddim import sample_ddim, seeded_noise
-from ..training.concept import Concept, Stack, check_applies, renamed, stacked
-from ..training.concept_file import load_concept
 
 log = logging.getLogger("conceptloom")
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from ..training.concept_file import ConceptInfo
+from ..concepts.concept_file import ConceptInfo
 
 UPPER_HALF = "\u2580"  # its ink is the upper pixel, its ground the lower one
 THUMBNAIL_COLUMNS = 32

@@ -16,7 +16,7 @@ from ..tinyworld.questions import OracleQuestions
 from ..training.recipe import LoopConfig
 from ..training.results import PathOf, ResultFile
 from ..vision.clip_space import ClipSpace
-from ..vision.painters import HostPainter
+from ..vision.generators import HostPainter
 from ..vision.ports import ConceptSpace, Painter, PriorSampling, Questions
 from ..vision.prior_files import load_decoder, load_prior, painter_of, prior_on_host
 from ..vision.vqa import load_blip2

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..attention.lag import LagConfig, LagEdit
+from ..concepts.concept import Stack, stacked
 from ..errors import InputError
 from ..host.ports import Host, UNetEdit
 from ..methods.personalized_residuals import Localised, check_prompts, joined, lag_concept
-from ..training.concept import Stack, stacked
 from .drawing import parsed_concept
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
-from ..training.paths import write_atomically
+from ..concepts.paths import write_atomically
 
 
 def write_picture(image: Tensor, path: Path, notes: Mapping[str, str] | None = None) -> Path:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..host.ports import Host
 from ..methods.personalized_residuals import PersonalizedResidualsConfig, learn_residuals
-from ..training.session import Learned
+from ..training.runner import Learned
 from ..viz.overlays import sample_strip
 from ..viz.plots import loss_plot
 from .cancelling import Cancelled, Stopped

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ..concepts.concept import Concept
+from ..concepts.concept_file import save_concept
+from ..concepts.paths import ensure_writable
 from ..errors import StorageError
-from ..training.concept import Concept
-from ..training.concept_file import save_concept
-from ..training.paths import ensure_writable
 from ..training.reports import write_csv
 from .cancelling import Cancelled
 from .picture_files import write_picture

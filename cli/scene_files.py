@@ -24,9 +24,9 @@ from typing import Any
 
 from torch import Tensor
 
+from ..concepts.handles import checked_name
 from ..errors import ConfigError, HandleError, InputError, MaskError
 from ..scenes.scene import ConceptScene, make_scene, with_background
-from ..training.handles import checked_name
 from .mask_reader import MaskFile, mask_file, mask_of
 from .picture_reader import read_image
 

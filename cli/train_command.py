@@ -86,8 +86,8 @@ def train(
     A scene.json says the same for many pictures:
     {"pictures": [{"image": "a.png", "masks": {"my-mug": "mug.png"}}], "words": {"my-mug": "cup"}}
     """
+    from ..concepts.paths import ensure_writable
     from ..errors import InputError
-    from ..training.paths import ensure_writable
     from .models import TINYWORLD, open_host
     from .models import Precision as Computed
     from .picture_reader import read_images

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ..concepts.paths import LONGEST_PART
 from ..host.ports import Host
 from ..scenes.scene import ConceptScene
 from ..training.method_spec import RunSettings
-from ..training.paths import LONGEST_PART
-from ..training.session import Learned
+from ..training.runner import Learned
 from ..viz.colors import concept_colours
 from ..viz.overlays import sample_strip
 from ..viz.plots import loss_plot

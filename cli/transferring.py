@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..concepts.concept import Stack
 from ..errors import ImageError, PromptError
 from ..host.ports import Host, Progress, no_progress
 from ..host.prompt_text import HANDLE, composed, handles_in
 from ..samplers.editing import EditConfig, Region, edit_latents
 from ..samplers.masks import composited, picture_masks
-from ..training.concept import Stack
 from .drawing import check_prompts, tell_wordless
 from .mask_reader import read_mask
 from .picture_reader import read_image

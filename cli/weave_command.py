@@ -120,9 +120,9 @@ def parsed_region(option: str, *, with_mask: bool = True) -> Any:
     Raises:
         InputError: the option does not read so, or a file cannot be read.
     """
+    from ..concepts.concept_file import load_concept
     from ..errors import InputError
     from ..methods.concept_weaver import Wish
-    from ..training.concept_file import load_concept
     from .mask_reader import read_mask
 
     word, equals, files = option.partition("=")

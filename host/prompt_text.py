@@ -96,7 +96,7 @@ def check_free(known: Mapping[str, str], added: Mapping[str, str]) -> None:
     The same concept may come again, and its strengths add up.
 
     Args:
-        known, added: handle -> identity of its concept (see `training.concept.identities`).
+        known, added: handle -> identity of its concept (see `concepts.concept.identities`).
 
     Raises:
         HandleError: a handle stands for another concept already, or differs from one in upper and

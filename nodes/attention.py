@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..attention.localisation import LocalisationScores, attention_scores
-from ..attention.reading import READ_AT, read_attention
+from ..attention.capture import READ_AT, read_attention
+from ..attention.metrics import LocalisationScores, attention_scores
 from ..errors import ConfigError, ImageError, MaskError
 from ..host.ports import Host
 from ..host.prompt_text import HANDLE

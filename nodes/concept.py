@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
-from ..training.concept import Concept, LowRank
+from ..concepts.concept import Concept, LowRank
 from .shared import CATEGORY, applied, picture, shown
 from .sockets import LearnedConcept
 

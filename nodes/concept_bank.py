@@ -10,8 +10,8 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..concepts.concept_file import ConceptInfo, load_concept, read_concept_info
 from ..errors import ConceptFileError, ConfigError
-from ..training.concept_file import ConceptInfo, load_concept, read_concept_info
 from ..viz.overlays import sample_strip
 from .concept_folders import CONCEPTS
 from .shared import (

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from comfy_api.latest import io
 
+from ..concepts.concept import Concept, renamed
+from ..concepts.concept_file import load_concept, save_concept
+from ..concepts.lora_export import DEFAULT_RANK, ExportReport, export_embeddings, export_lora
+from ..concepts.paths import confined_path
 from ..errors import ConceptFileError
-from ..training.concept import Concept, renamed
-from ..training.concept_file import load_concept, save_concept
-from ..training.export import DEFAULT_RANK, ExportReport, export_embeddings, export_lora
-from ..training.paths import confined_path
 from .concept import CONCEPT_CATEGORY
 from .concept_folders import CONCEPTS, SUFFIX
 from .shared import (

@@ -10,9 +10,9 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..concepts.concept import Concept
 from ..host.ports import Progress
 from ..methods.conceptlab import SIMILARITY, Invented, lineage_told
-from ..training.concept import Concept
 from ..training.results import ResultFile
 from ..viz.plots import loss_plot
 from .runs import concept_file, saved_line

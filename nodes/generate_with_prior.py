@@ -10,8 +10,8 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..concepts.concept import Concept
 from ..host.comfyui.progress import NodeProgress
-from ..training.concept import Concept
 from ..vision.ports import PriorSampling
 from .prior import whole_input
 from .prior_loading import LAB, SAMPLING, LoadedPrior
@@ -113,7 +113,7 @@ class Wish:
 
     def drawn(self, embeddings: Tensor, progress: NodeProgress) -> Tensor:
         """[n, H, W, 3] pictures; one small black one where nobody draws."""
-        from ..vision.painters import DecoderPainter
+        from ..vision.generators import DecoderPainter
 
         painter = self.prior.painter
         if painter is None:

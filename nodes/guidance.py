@@ -10,8 +10,8 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..errors import ConfigError, PromptError
+from ..host.comfyui.gradient_guidance import Forward, with_steering
 from ..host.comfyui.prompts import clip_with_handles
-from ..host.comfyui.steering import Forward, with_steering
 from ..host.comfyui.tokens import HIDDEN
 from ..host.ports import Tokens, UNetSites, find_run
 from ..host.prompt_text import HANDLE, composed

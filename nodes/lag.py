@@ -9,13 +9,13 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..attention.lag import LagConcept, LagEdit, OnMasks
+from ..concepts.concept import Concept, identities, stacked
 from ..errors import ConfigError, PromptError
 from ..host.comfyui.apply import model_with_identities
 from ..host.comfyui.edits import SamplingRun, with_edits
 from ..host.comfyui.prompts import clip_with_handles
 from ..host.comfyui.tokens import HIDDEN
 from ..methods.personalized_residuals import Localised, check_prompts, joined, lag_concept
-from ..training.concept import Concept, identities, stacked
 from .lag_knobs import LAG_CATEGORY, OF_ONE, lag_inputs, localised_of, model_inputs
 from .shared import host_of
 from .sockets import LearnedConcept

@@ -8,9 +8,9 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..attention.lag import LagConfig, Unconditional
+from ..concepts.concept import Concept
 from ..errors import MaskError
 from ..methods.personalized_residuals import Localised
-from ..training.concept import Concept
 from .shared import CATEGORY
 from .sockets import LearnedConcept
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ..attention.lag import LagEdit
 from ..attention.lag_maps import LagMaps
+from ..concepts.concept import Concept, stacked
 from ..errors import ImageError
 from ..methods.personalized_residuals import Localised, check_prompts, joined, lag_concept
-from ..training.concept import Concept, stacked
 from ..viz.lag_overlays import blocks_sheet, masks_picture
 from .lag_knobs import (
     LAG_CATEGORY,

@@ -10,9 +10,9 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..attention.lag_maps import LagMaps
+from ..concepts.concept import Concept
 from ..host.comfyui.ksampler import SAMPLERS, SCHEDULERS, KSamplerCall, sampled
 from ..host.comfyui.progress import NodeProgress
-from ..training.concept import Concept
 from ..viz.lag_overlays import masks_picture
 from .lag import with_lag
 from .lag_knobs import (

@@ -10,6 +10,8 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..concepts.concept import Concept, check_base
+from ..concepts.handles import checked_name
 from ..errors import ImageError
 from ..host.comfyui.progress import NodeProgress
 from ..methods.clic.discovery import DISCOVERY, Discovery, DiscoveryConfig, discover
@@ -22,8 +24,6 @@ from ..methods.clic.matching import (
 )
 from ..samplers.masks import picture_masks
 from ..training.adapters import Scope
-from ..training.concept import Concept, check_base
-from ..training.handles import checked_name
 from ..training.phases import RATE_OF_SCOPE, TokenPhase, WeightPhase
 from ..viz.overlays import attention_overlay, stacked
 from .matching_inputs import (

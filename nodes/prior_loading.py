@@ -13,7 +13,7 @@ import comfy.model_management
 import torch
 
 from ..errors import ModelError
-from ..host.comfyui.room import make_room
+from ..host.comfyui.memory import make_room
 from ..host.ports import Host
 from ..vision.ports import PriorSampling
 from .model_folders import CONFIG, INDEX, PRIORS, VQA, models_in
@@ -50,7 +50,7 @@ def prior_on_base_model(
         ModelError: MODEL, CLIP or VAE is not connected.
     """
     from ..vision.clip_space import ClipSpace
-    from ..vision.painters import HostPainter
+    from ..vision.generators import HostPainter
 
     host = _connected(prior, model, clip, vae)
     painter = HostPainter(host, steps=steps, cfg=cfg, size=(size, size))

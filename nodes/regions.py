@@ -9,10 +9,10 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..attention.regions import Priority
+from ..concepts.concept import Concept
 from ..errors import ConfigError, MaskError
 from ..methods.concept_weaver import RegionConfig, Regions, Template, Wish, make_regions
 from ..scenes.scene import ConceptScene, SceneImage
-from ..training.concept import Concept
 from ..viz.scene_preview import scene_preview
 from .shared import lines_of, picture, shown
 from .sockets import LearnedConcept, RegionsSocket, TemplateSocket

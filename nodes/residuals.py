@@ -16,7 +16,7 @@ from ..host.ports import Host, Progress
 from ..methods.personalized_residuals import learn_residuals
 from ..methods.registry import settings_of_folder
 from ..training.results import size_of
-from ..training.session import Learned
+from ..training.runner import Learned
 from .residuals_inputs import residuals_inputs, residuals_outputs
 from .runs import concept_file, handed_out, run_folder, saved_line
 from .shared import CATEGORY, host_of, lines_of

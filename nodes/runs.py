@@ -9,12 +9,12 @@ from typing import Any
 import folder_paths
 from comfy_api.latest import io
 
-from ..training.concept import Concept, LowRank
-from ..training.paths import confined_path, ensure_writable
+from ..concepts.concept import Concept, LowRank
+from ..concepts.paths import confined_path, ensure_writable
 from ..training.previews import PreviewConfig
 from ..training.recipe import LoopConfig
 from ..training.results import PathOf
-from ..training.session import Learned
+from ..training.runner import Learned
 from ..viz.overlays import sample_strip
 from ..viz.plots import loss_plot
 from .concept_folders import SUFFIX

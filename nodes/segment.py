@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..errors import ConfigError, ImageError, ModelError
-from ..host.comfyui.room import make_room
+from ..host.comfyui.memory import make_room
 from ..scenes.scene import ConceptScene, SceneImage
 from ..vision.segmentation import (
     DINO_SOURCE,

@@ -11,13 +11,13 @@ import folder_paths
 from comfy_api.latest import ui
 from torch import Tensor
 
+from ..concepts.concept import Concept, Diff, check_applies, identities
+from ..concepts.handles import checked_name
 from ..errors import ConceptFileError, ConfigError, HandleError
 from ..host.comfyui.apply import WeightDelta, apply_concept
 from ..host.comfyui.host import ComfyHost
 from ..host.comfyui.progress import for_the_editor
 from ..host.ports import Host
-from ..training.concept import Concept, Diff, check_applies, identities
-from ..training.handles import checked_name
 from .concept_folders import CONCEPTS
 
 log = logging.getLogger("conceptloom")

@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..attention.levels import grid_at
+from ..attention.site_selection import grid_at
 from ..scenes.soft_masks import (
     SoftMaskConfig,
     checked_masks,

@@ -16,7 +16,7 @@ from ..host.ports import Host, Progress
 from ..scenes.scene import ConceptScene
 from ..training.common_settings import Seeded
 from ..training.method_spec import RunSettings
-from ..training.session import Learned
+from ..training.runner import Learned
 from ..viz.overlays import scores_told
 from .presets import preset_input, settings_of
 from .runs import (

@@ -9,8 +9,9 @@ from comfy_api.latest import io
 
 from ..attention.fusion import RegionFusion
 from ..attention.injection import Features
-from ..host.comfyui.again import PassAgain
+from ..concepts.fingerprints import model_digest
 from ..host.comfyui.edits import SamplingRun, with_edits
+from ..host.comfyui.extra_pass import PassAgain
 from ..host.comfyui.host import ComfyHost
 from ..host.comfyui.progress import NodeProgress
 from ..host.comfyui.sampling import conditioning_of
@@ -19,7 +20,6 @@ from ..methods.concept_weaver import Mixing, Regions, Template, WeaveConfig, wea
 from ..methods.concept_weaver.features import capture_for, injection_of
 from ..methods.concept_weaver.regions import sources_of
 from ..methods.concept_weaver.template import check_sigmas, check_template
-from ..training.fingerprints import model_digest
 from .shared import host_of, shown
 from .sockets import RegionsSocket, TemplateSocket
 from .template import WEAVER, start_latent

@@ -20,9 +20,9 @@ from enum import Enum
 import torch
 from torch import Tensor
 
+from ..checks import require_fraction, require_whole
 from ..errors import ConfigError, ImageError
 from ..host.ports import Progress, no_progress
-from ..training.checks import require_fraction, require_whole
 
 Denoise = Callable[[Tensor, float, int], Tensor]  # x_sigma, sigma, number of the step -> x_0
 DrawNoise = Callable[[], Tensor]  # unit noise like the latents

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from ..attention.reading import word_positions
+from ..attention.capture import word_positions
+from ..checks import require_whole
 from ..errors import ConfigError, PromptError
 from ..host.ports import Host, Progress, Prompt, WeightEdit, no_progress
-from ..training.checks import require_whole
 from .blended import BlendConfig, sample_blended
 from .guidance import GuidanceConfig, Wish, guided_sites, latent_gradient, moved
 from .masks import latent_masks, picture_masks, region_weights
@@ -29,7 +29,7 @@ class Region:
     """A part of the picture and what is drawn there.
 
     Several regions are drawn at once, each with its own prompt and so with its own concept; the
-    weights of all concepts are in place together (`training.concept.stacked`).
+    weights of all concepts are in place together (`concepts.concept.stacked`).
     """
 
     prompt: Prompt

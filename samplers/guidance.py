@@ -25,9 +25,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..attention.maps import AttentionCapture, TokenQuery
+from ..checks import require_whole
 from ..errors import ConfigError
 from ..host.ports import Place, StopForward, TransformerSite, UNetSites
-from ..training.checks import require_whole
 
 log = logging.getLogger("conceptloom")
 

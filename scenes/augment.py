@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..training.checks import require_fraction
-from ..training.draws import below
+from ..checks import require_fraction
+from ..rng import below
 
 SMALLEST = 1 / 3  # of the picture's side
 CANVAS = 0.5  # grey, 0..1: zero in the VAE's -1..1

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from ..concepts.handles import checked_name
 from ..errors import HandleError, ImageError, MaskError
-from ..training.handles import checked_name
 from .mask_strength import emptiness, full_strength
 from .masks import has_same_aspect, resize_masks
 from .pictures import checked_picture, resize_picture, size_of_area

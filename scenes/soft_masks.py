@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..checks import require_fraction, require_positive, require_whole
 from ..errors import ConfigError, MaskError
-from ..training.checks import require_fraction, require_positive, require_whole
 from .mask_strength import emptiness, full_strength
 from .masks import blur, dilate_disc, erode_disc, mask_on_grid
 

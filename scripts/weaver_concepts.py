@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from weaver_stories import BANK
 
+from conceptloom.concepts.concept import Change, LowRank
+from conceptloom.concepts.concept_file import load_concept, save_concept
 from conceptloom.tinyworld.concepts import concept_scene
-from conceptloom.training.concept import Change, LowRank
-from conceptloom.training.concept_file import load_concept, save_concept
 
 WORKFLOWS = Path(__file__).resolve().parent.parent / "workflows"
 SHIPPED = WORKFLOWS / "concepts"

@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..concepts.concept import Change, Diff, LowRank
+from ..concepts.handles import generator_for
 from ..errors import ConfigError, ModelError
 from ..host.ports import FactoredEdit, Host, WeightEdit
-from .concept import Change, Diff, LowRank
-from .handles import generator_for
 
 
 class Scope(str, Enum):

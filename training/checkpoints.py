@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..concepts.paths import ensure_writable, is_full
+from ..concepts.tensor_file import read_header, read_tensors, write_document
 from ..errors import ConceptFileError, StorageError, TrainingError
-from .paths import ensure_writable, is_full
 from .recipe import LoopState
 from .state_file import VERSION, TrainingState, load_state, save_state
-from .tensor_file import read_header, read_tensors, write_document
 
 log = logging.getLogger("conceptloom")
 

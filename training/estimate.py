@@ -13,9 +13,9 @@ from torch import nn
 
 from ..host.ports import Host, Progress
 from .checkpoints import KEPT
+from .divergence import remaining
 from .previews import Previews
 from .recipe import LoopConfig, Recipe
-from .watch import remaining
 
 MASTER_BYTES = 16  # float32 parameter, gradient and Adam's two moments
 # Tensors of [N, width] that one transformer layer, and of [N, width] that one ResNet block, keeps

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import DivergedError, MemoryExhaustedError
+from .divergence import LossWatch, remaining
 from .recipe import Events, LoopConfig, LoopState, Phase, Recipe, StateStore
 from .saving import saved_when_stopped
-from .watch import LossWatch, remaining
 
 log = logging.getLogger("conceptloom")
 

@@ -21,7 +21,7 @@ from .phases import RATE_OF_SCOPE
 from .previews import PreviewConfig
 from .recipe import LoopConfig
 from .results import PathOf
-from .session import Learned
+from .runner import Learned
 from .setting import changed, settings_in
 
 TINYWORLD = "tinyworld"  # a family of models with presets of its own

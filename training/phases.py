@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
+from ..checks import require_positive, require_whole
+from ..concepts.handles import HandleParameters
 from .adapters import Adapters, Scope
-from .checks import require_positive, require_whole
 from .common_settings import LEARNING, rate_setting, steps_setting
-from .handles import HandleParameters
 from .recipe import Phase
 from .setting import setting
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..attention.localisation import LocalisationScores, attention_scores
-from ..attention.reading import read_attention
+from ..attention.capture import read_attention
+from ..attention.metrics import LocalisationScores, attention_scores
 from ..host.ports import HandleVectors, Host, Progress, no_progress, part_of
 from ..host.prompt_text import misspelt
 from ..samplers.ddim import sample_ddim, seeded_noise
@@ -88,7 +88,7 @@ class Previews:
     scene: ConceptScene
     vectors: Callable[[], HandleVectors]
     config: PreviewConfig = field(default_factory=PreviewConfig)
-    level: int = 0  # see `attention.levels.sites_to_read`
+    level: int = 0  # see `attention.site_selection.sites_to_read`
     looking: Callable[[Sequence[str]], str] = _photo_of
     strips: list[Tensor] = field(default_factory=list)
     captions: list[str] = field(default_factory=list)

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from ..checks import require_positive, require_whole
 from ..host.ports import Progress, no_progress
-from .checks import require_positive, require_whole
 from .common_settings import LOOP, PREVIEWS, steps_setting
 from .setting import setting
 

@@ -6,11 +6,11 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from ..concepts.concept import Concept, Diff
+from ..concepts.concept_file import save_concept
+from ..concepts.paths import is_full
 from ..errors import ConceptFileError, StorageError
 from .checkpoints import StateFolder
-from .concept import Concept, Diff
-from .concept_file import save_concept
-from .paths import is_full
 
 log = logging.getLogger("conceptloom")
 

@@ -10,11 +10,11 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from torch import Tensor, nn
 
+from ..concepts.concept import Concept
+from ..concepts.handles import HandleParameters, initial_handles
 from ..host.ports import Host, Prompt, latent_size
 from ..scenes.scene import ConceptScene, resized_scene
 from .adapters import Scope, make_adapters
-from .concept import Concept
-from .handles import HandleParameters, initial_handles
 from .loop import summary
 from .phases import WEIGHTS, TokenPhase, WeightPhase, two_phases
 from .recipe import Footprint, Phase, StepDown

@@ -14,8 +14,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from ..concepts.tensor_file import Document, read_header, read_tensors, write_document
 from ..errors import ConceptFileError, TrainingError
-from .tensor_file import Document, read_header, read_tensors, write_document
 
 FORMAT, VERSION = "training state", 1
 

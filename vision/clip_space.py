@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..concepts.fingerprints import model_digest
 from ..errors import UnsupportedModelError
 from ..host.ports import HandleVectors, Host, Tokens
-from ..training.fingerprints import model_digest
 from .ports import PriorSampling
 from .text_side import HostText
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..errors import ModelError
-from .residence import fit_for_autograd
+from .offload import fit_for_autograd
 
 
 def described_folder(

@@ -19,11 +19,11 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from ..concepts.fingerprints import modules_digest
 from ..errors import UnsupportedModelError
 from ..host.ports import HandleVectors, Tokens
-from ..training.fingerprints import modules_digest
+from .offload import Residence
 from .ports import PriorSampling
-from .residence import Residence
 from .text_side import EncodedText, TextSide
 
 # OpenAI's CLIP, and every encoder that followed it.

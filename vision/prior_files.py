@@ -16,11 +16,11 @@ from torch import Tensor
 
 from ..errors import ModelError, UnsupportedModelError
 from ..host.ports import Host
+from .generators import DecoderPainter
 from .local_files import described_folder, from_folder
-from .painters import DecoderPainter
+from .offload import MakeRoom, Residence, fit_for_autograd
 from .ports import PriorSampling
 from .prior import DiffusionPrior
-from .residence import MakeRoom, Residence, fit_for_autograd
 from .text_side import ClipText, HostText
 
 INDEX = "model_index.json"

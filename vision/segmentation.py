@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..errors import ConfigError, ImageError, MaskError, ModelError
 from .local_files import check_kind, from_folder
-from .residence import MakeRoom, Residence
+from .offload import MakeRoom, Residence
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of both networks
 DINO_PX, DINO_LONGEST_PX = 800, 1333  # shorter side, and at most

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..training.fingerprints import modules_digest
+from ..concepts.fingerprints import modules_digest
 from .local_files import check_kind, from_folder
-from .residence import MakeRoom, Residence
+from .offload import MakeRoom, Residence
 
 LONGEST_ANSWER = 20  # new tokens, as transformers' own default; a word or two is enough
 PROMPT = "Question: {} Answer:"  # what BLIP-2's language models without instruction tuning expect

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...attention.reading import read_attention
+from ...attention.capture import read_attention
+from ...concepts.concept import stacked
+from ...concepts.concept_file import save_concept
 from ...host.ports import HandleVectors, Host
 from ...methods.break_a_scene import learn_scene
 from ...methods.registry import settings_of_method
@@ -22,10 +24,8 @@ from ...tinyworld.measures import Localisation
 from ...tinyworld.shapes import BACKGROUNDS
 from ...tinyworld.world import Scene, article
 from ...training.adapters import Scope
-from ...training.concept import stacked
-from ...training.concept_file import save_concept
 from ...training.method_spec import TINYWORLD, RunSettings
-from ...training.session import Learned
+from ...training.runner import Learned
 from ...viz.colors import concept_colours
 from ...viz.overlays import attention_overlay
 from .judge import ELSEWHERE_SEED, Judge, Verdict, as_image, word_localisation

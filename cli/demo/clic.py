@@ -8,7 +8,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ...attention.reading import read_attention
+from ...attention.capture import read_attention
+from ...concepts.concept import stacked
+from ...concepts.concept_file import save_concept
 from ...host.ports import HandleVectors
 from ...methods.clic import CLiCConfig, learn_detail
 from ...methods.registry import settings_of_method
@@ -21,8 +23,6 @@ from ...tinyworld.measures import localisation
 from ...tinyworld.oracle import likeness, load_oracle
 from ...tinyworld.ornaments import ornament_scene
 from ...tinyworld.world import Scene
-from ...training.concept import stacked
-from ...training.concept_file import save_concept
 from ...training.method_spec import TINYWORLD
 from ...viz.colors import concept_colours
 from ...viz.overlays import attention_overlay

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ...concepts.concept_file import save_concept
 from ...host.ports import HandleVectors
 from ...methods.conceptlab import SIMILARITY, ConceptLabConfig, Invented, NegativesConfig, invent
 from ...samplers.ddim import sample_ddim, seeded_noise
 from ...tinyworld.oracle import load_oracle
 from ...tinyworld.shapes import BACKGROUNDS, SHAPES
 from ...tinyworld.silhouettes import nearest_silhouette
-from ...training.concept_file import save_concept
 from ...vision.ports import PriorSampling
 from ...viz.plots import loss_plot
 from ..laboratory import LOOP, TINYWORLD_RATE, on_host

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ...training.paths import write_atomically
+from ...concepts.paths import write_atomically
 from .story import Story
 
 

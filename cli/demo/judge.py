@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...attention.reading import read_attention
+from ...attention.capture import read_attention
 from ...host.ports import HandleVectors, Host
 from ...tinyworld.concepts import CONCEPTS, concept_scene
 from ...tinyworld.measures import Localisation, localisation

@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from torch import Tensor
 
-from ...training.paths import write_atomically
+from ...concepts.paths import write_atomically
 from ...viz.colors import as_ink, blend, series_colour
 from ..picture_files import png_bytes
 from .story import Story

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from ...attention.lag import LagConfig
 from ...attention.lag_maps import LagMaps
+from ...concepts.concept_file import save_concept
 from ...methods.personalized_residuals import Localised, learn_residuals, residuals_of, sample_lag
 from ...methods.personalized_residuals.spec import ON_TINYWORLD
 from ...samplers.ddim import seeded_noise
 from ...tinyworld.concepts import CONCEPTS, concept_scene
 from ...tinyworld.oracle import load_oracle
 from ...tinyworld.shapes import BACKGROUNDS
-from ...training.concept_file import save_concept
 from ...training.previews import PreviewConfig
 from ...viz.lag_overlays import masks_picture
 from ...viz.overlays import sample_strip

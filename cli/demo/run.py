@@ -11,9 +11,9 @@ import torch
 
 from ..cancelling import Cancelled, Stopped
 from ..console import say
-from ..demo import break_a_scene, clic, conceptlab, residuals, weaver
 from ..models import open_host
 from ..progress import RunProgress
+from . import break_a_scene, clic, conceptlab, residuals, weaver
 from .break_a_scene_run import DemoConfig, demo_settings
 from .figures import write_figures
 from .page import write_page

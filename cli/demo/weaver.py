@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...concepts.concept import Concept
+from ...concepts.concept_file import save_concept
 from ...methods.concept_weaver import (
     Mixing,
     Regions,
@@ -24,8 +26,6 @@ from ...tinyworld.concepts import CONCEPTS, concept_scene, item
 from ...tinyworld.oracle import likeness, load_oracle
 from ...tinyworld.planes import iou
 from ...tinyworld.world import render
-from ...training.concept import Concept
-from ...training.concept_file import save_concept
 from ...training.previews import PreviewConfig
 from ...viz.scene_preview import scene_preview
 from .judge import ELSEWHERE_SEED, as_image

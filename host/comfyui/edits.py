@@ -20,8 +20,8 @@ from ..ports import ForwardInfo, NoisePath, Tokens, UNetEdit, UNetSites, WaitsFo
 from ..uncompiled import as_written
 from .compilation import check_can_edit, edits_possible, noticing, passed_by
 from .noise import noise_path_if_any, on_a_path
+from .run_state import Slot
 from .sites import unet_sites
-from .slots import Slot
 from .tokens import tokens_by_conditioning
 
 UNNUMBERED = 999.0  # last timestep where there are no numbered ones: as Stable Diffusion's

@@ -6,7 +6,7 @@ subset of the concepts and asks the model to denoise only under their masks, whi
 each word is pulled onto its own mask. First only the words learn, then the model learns with them.
 
     ours                      theirs          where
-    handle                    <asset_i>       training/handles.py
+    handle                    <asset_i>       concepts/handles.py
     subset                    s = (i1 .. ik)  sampling.py    union sampling, paper Sec. 4.2
     masked_loss               L_rec           training/losses.py
     attention_loss            L_attn          losses.py      on CA(v_i, z_t), paper Sec. 4.3

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ...checks import require_fraction, require_positive, require_whole
 from ...errors import ConfigError
-from ...training.checks import require_fraction, require_positive, require_whole
 from ...training.common_settings import (
     PRIOR,
     accumulation_setting,

@@ -16,7 +16,7 @@ from ...training.estimate import tell_needs
 from ...training.previews import PreviewConfig, Previews
 from ...training.recipe import LoopConfig
 from ...training.results import PathOf
-from ...training.session import Learned, loop_for, state_folder, teach
+from ...training.runner import Learned, loop_for, state_folder, teach
 from .config import BreakASceneConfig
 from .recipe import BreakAScene
 

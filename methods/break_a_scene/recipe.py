@@ -7,19 +7,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ...attention.levels import sites_to_read
 from ...attention.maps import AttentionCapture, TokenQuery
+from ...attention.site_selection import sites_to_read
 from ...host.ports import Host, Prompt
+from ...rng import drawn_noise
 from ...scenes.scene import ConceptScene
-from ...training.draws import drawn_noise
 from ...training.losses import masked_loss
 from ...training.phases import WEIGHTS
 from ...training.recipe import Losses, Phase
 from ...training.scene_recipe import SceneRecipe
 from .config import BreakASceneConfig
+from .dataset import SceneMaterial
 from .losses import attention_loss
-from .material import SceneMaterial
-from .sampling import Sample, draw_samples
+from .union_sampling import Sample, draw_samples
 
 
 class BreakAScene(SceneRecipe[BreakASceneConfig]):

@@ -6,7 +6,7 @@ the detail and, less, at what carries it; the word's attention is pulled onto th
 region alone is denoised beside it, so that the word holds what it looks like and not only where.
 
     ours                      theirs          where
-    handle                    v*              training/handles.py
+    handle                    v*              concepts/handles.py
     mask                      M_s             material.py    on the grid of the latents, soft
     soft_mask                 M_soft          scenes/soft_masks.py   a + (1 - a) M, a = 0.5
     context                   l_context       recipe.py, training/losses.py   paper Sec. 3.1

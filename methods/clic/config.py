@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
+from ...checks import require_fraction, require_positive, require_whole
 from ...errors import ConfigError
 from ...training.adapters import Scope
-from ...training.checks import require_fraction, require_positive, require_whole
 from ...training.common_settings import (
     accumulation_setting,
     batch_size_setting,

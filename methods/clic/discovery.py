@@ -14,13 +14,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ...concepts.concept import Concept, weight_edits
 from ...errors import ImageError
 from ...host.ports import Host, Progress, no_progress
 from ...scenes.scene import make_scene
-from ...training.concept import Concept, weight_edits
 from ...training.loop import run
 from ...training.recipe import Events
-from ...training.session import loop_for, state_folder
+from ...training.runner import loop_for, state_folder
 from .config import PAPER_LOOP, CLiCConfig, as_custom_diffusion
 from .matching import Match, ReadConfig, clean, read_heat
 from .recipe import CLiC

@@ -19,17 +19,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...attention.maps import AttentionCapture, TokenQuery, normalised_min_max
+from ...checks import require_fraction, require_whole
+from ...concepts.concept import Change, Concept, Diff, weight_edits
+from ...concepts.handles import HandleParameters
 from ...errors import HandleError, ImageError, ModelError
 from ...host.ports import HandleVectors, Host, Place, Progress, Prompt, StopForward, no_progress
 from ...scenes.masks import open_mask
 from ...scenes.scene import make_scene
-from ...training.checks import require_fraction, require_whole
-from ...training.concept import Change, Concept, Diff, weight_edits
-from ...training.handles import HandleParameters
 from ...training.loop import run
 from ...training.phases import TokenPhase, WeightPhase
 from ...training.recipe import Events
-from ...training.session import loop_for, state_folder
+from ...training.runner import loop_for, state_folder
 from .config import PAPER_LOOP, CLiCConfig
 from .recipe import CLiC
 

@@ -8,20 +8,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...attention.levels import grid_at
 from ...attention.maps import AttentionCapture, TokenQuery
+from ...attention.site_selection import grid_at
 from ...attention.start_token import StartDetached
 from ...errors import ModelError
 from ...host.ports import Host, Place, Prompt, UNetEdit
+from ...rng import drawn_noise
 from ...scenes.scene import ConceptScene
 from ...scenes.soft_masks import soft_mask
-from ...training.draws import drawn_noise
 from ...training.losses import masked_loss
 from ...training.recipe import Losses, Phase
 from ...training.scene_recipe import SceneRecipe
 from .config import CLiCConfig, Form
+from .dataset import Sample, SceneMaterial
 from .losses import area_loss, attention_loss, outside_weighted
-from .material import Sample, SceneMaterial
 
 
 class CLiC(SceneRecipe[CLiCConfig]):

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...concepts.handles import generator_for
+from ...rng import below, happens
 from ...scenes.scene import SceneImage
-from ...training.draws import below, happens
-from ...training.handles import generator_for
 from .config import FAR, NEAR, CLiCConfig
 
 FAR_CHANCE = 0.33  # of a smaller copy, else a larger one (learning.py:253-257)

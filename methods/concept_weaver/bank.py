@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...attention.start_token import StartDetached
+from ...concepts.handles import generator_for
 from ...host.ports import Host
+from ...rng import below, drawn_noise, happens
 from ...scenes.augment import placed_smaller
 from ...scenes.masks import erode
 from ...scenes.scene import ConceptScene
-from ...training.draws import below, drawn_noise, happens
-from ...training.handles import generator_for
 from ...training.recipe import Losses, Phase
 from ...training.scene_recipe import SceneRecipe
 from .config import BankConfig

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from ...attention.regions import Priority
+from ...checks import require_fraction, require_positive, require_whole
 from ...errors import ConfigError
 from ...samplers.inversion import REFINEMENTS
 from ...scenes.augment import SMALLEST
 from ...training.adapters import Scope
-from ...training.checks import require_fraction, require_positive, require_whole
 from ...training.common_settings import (
     accumulation_setting,
     batch_size_setting,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ...concepts.fingerprints import model_digest
 from ...errors import ImageError
 from ...host.ports import Host, Progress, no_progress
 from ...samplers.inversion import invert, psnr, reconstruct
 from ...samplers.sigmas import checked_sigmas
-from ...training.fingerprints import model_digest
 from .config import InversionConfig, Keep
 from .features import blocks_of, kept_steps, size_told, with_features
 from .template import Template

@@ -11,7 +11,7 @@ from ...training.estimate import tell_needs
 from ...training.previews import PreviewConfig, Previews
 from ...training.recipe import LoopConfig
 from ...training.results import PathOf
-from ...training.session import Learned, loop_for, state_folder, teach
+from ...training.runner import Learned, loop_for, state_folder, teach
 from .bank import BankRecipe
 from .config import BankConfig
 

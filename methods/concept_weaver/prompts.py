@@ -16,9 +16,9 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from ...concepts.concept import Concept
 from ...errors import PromptError
 from ...host.prompt_text import NAME
-from ...training.concept import Concept
 
 _TOKEN = re.compile(rf"<{NAME.pattern}>" + r"|\d+\.\d+|[\w'-]+|[^\w\s]")
 DETERMINERS = frozenset(

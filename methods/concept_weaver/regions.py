@@ -10,10 +10,10 @@ from torch import Tensor
 
 from ...attention.fusion import RegionSource
 from ...attention.regions import region_masks
+from ...concepts.concept import Change, Concept, check_base, weight_edits
 from ...errors import HandleError, InputError, MaskError, PromptError
 from ...host.ports import Host
 from ...host.prompt_text import handles_in
-from ...training.concept import Change, Concept, check_base, weight_edits
 from .config import RegionConfig
 from .prompts import Subject, marked_word, weave_prompts
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from ...attention.fusion import RegionFusion, RegionSource
 from ...attention.injection import FeatureInjection, Features
 from ...attention.regions import at_grid
+from ...concepts.fingerprints import model_digest
 from ...host.ports import Host, Progress, Prompt, no_progress
 from ...samplers.sigmas import euler_step, guided_output_at, output_at
-from ...training.fingerprints import model_digest
 from .config import Mixing, WeaveConfig
 from .features import computed_features, injection_of
 from .regions import Regions, sources_of

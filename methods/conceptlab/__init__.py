@@ -7,7 +7,7 @@ category (closer) and about its named members (farther). A model that answers qu
 pictures names the member that the concept looks like at the moment; it becomes one more to leave.
 
     ours                    theirs                  where
-    handle                  v*, S*                  training/handles.py
+    handle                  v*, S*                  concepts/handles.py
     `imagine`               P(E_y(v*))              vision/ports.py, vision/prior.py
     `meanings`              E_y(c), c in C          no prior comes in: constraints stay broad
     `look_at`               E_im(c)                 pictures of parents
@@ -31,9 +31,8 @@ from .config import (
     style_config,
     text_space_config,
 )
+from .evolution import LINEAGE, drawn_parents, lineage_told, photographed_parents
 from .learn import Invented, evolve, invent
-from .lineage import LINEAGE, lineage_told
-from .parents import drawn_parents, photographed_parents
 from .recipe import SIMILARITY, ConceptLab, Evolution, Parent, Studio
 
 __all__ = [

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
+from ...checks import require_positive, require_whole
 from ...errors import ConfigError
-from ...training.checks import require_positive, require_whole
 from ...training.recipe import LoopConfig
 from ...vision.ports import PriorSampling
 from .templates import CONCEPT, OBJECT_GALLERY, OBJECTS, STYLE_GALLERY, STYLES

@@ -12,20 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...concepts.concept import Concept
+from ...concepts.concept_file import recipe_of
+from ...concepts.fingerprints import content_key
 from ...host.ports import Progress, no_progress
 from ...training.checkpoints import StateFolder
-from ...training.concept import Concept
-from ...training.concept_file import recipe_of
-from ...training.fingerprints import content_key
 from ...training.loop import run, summary
 from ...training.recipe import Events, LoopConfig
 from ...training.results import PathOf, ResultFile
-from ...training.session import HALF_PRECISION_SCALE, write_losses
+from ...training.runner import HALF_PRECISION_SCALE, write_losses
 from ...vision.ports import ConceptSpace, Painter, Questions
 from ...viz.overlays import sample_strip
-from .album import Album
+from .checkpoint_gallery import Album
 from .config import OFFICIAL_LOOP, ConceptLabConfig, EvolutionConfig
-from .lineage import LINEAGE, lineage_of
+from .evolution import LINEAGE, lineage_of
 from .losses import shares
 from .questions import Look
 from .recipe import ConceptLab, EnoughLearned, Evolution, Parent, Studio

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...concepts.handles import HandleParameters, checked_name
 from ...errors import HandleError
-from ...training.draws import below
-from ...training.handles import HandleParameters, checked_name
+from ...rng import below
 from ...training.recipe import Losses, Phase, StepDown
 from ...vision.ports import ConceptSpace, Painter, Questions
-from .album import Album
+from .checkpoint_gallery import Album
 from .config import ConceptLabConfig, EvolutionConfig, Initialiser, Kind, check_parents
 from .losses import cosines, mix_loss, negative_loss, positive_loss, shares
 from .questions import Look, Negatives, question_for

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ...training.draws import below
+from ...rng import below
 
 CONCEPT, ARTICLE = "{concept}", "{a}"
 ARTICLES = ("a", "the", "my")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...checks import require_fraction, require_positive, require_whole
 from ...errors import ConfigError
 from ...training.adapters import Start
-from ...training.checks import require_fraction, require_positive, require_whole
 from ...training.common_settings import (
     LARGEST_SEED,
     MOST_STEPS,

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from ...attention.lag import LagConcept, LagConfig, LagEdit, OnMasks
+from ...concepts.concept import Concept, LowRank, check_applies, stacked
 from ...errors import BaseMismatchError, ConfigError, PromptError
 from ...host.ports import Host, Progress, Tokens, find_run, no_progress
 from ...samplers.ddim import sample_ddim
-from ...training.concept import Concept, LowRank, check_applies, stacked
 
 log = logging.getLogger("conceptloom")
 

@@ -9,17 +9,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...attention.reading import read_attention
+from ...attention.capture import read_attention
 from ...host.ports import Host, Progress, no_progress
 from ...scenes.scene import ConceptScene, SceneImage
 from ...training.estimate import tell_needs
 from ...training.previews import PreviewConfig, Previews
 from ...training.recipe import LoopConfig
 from ...training.results import PathOf
-from ...training.session import Learned, loop_for, state_folder, teach
+from ...training.runner import Learned, loop_for, state_folder, teach
 from ...viz.overlays import attention_overlay
 from .config import PersonalizedResidualsConfig
-from .material import Lesson, make_lesson
+from .dataset import Lesson, make_lesson
 from .recipe import PersonalizedResiduals
 
 

@@ -9,16 +9,16 @@ from dataclasses import asdict
 import torch
 from torch import Tensor, nn
 
+from ...concepts.concept import Concept
+from ...concepts.handles import HandleParameters, initial_handles
 from ...host.ports import Host, Prompt, latent_size
+from ...rng import below, drawn_noise, happens
 from ...training.adapters import Scope, make_adapters
-from ...training.concept import Concept
-from ...training.draws import below, drawn_noise, happens
-from ...training.handles import HandleParameters, initial_handles
 from ...training.loop import summary
 from ...training.losses import masked_loss
 from ...training.recipe import Footprint, Losses, Phase, StepDown
 from .config import PersonalizedResidualsConfig
-from .material import Lesson, LessonLatents
+from .dataset import Lesson, LessonLatents
 
 METHOD, RESIDUALS = "personalized_residuals", "residuals"
 

@@ -20,7 +20,7 @@ def concepts(folders: Path) -> Path:
 
 def saved(folder: Path, name: str, **changes: Any) -> None:
     learned = replace(concept("sd1", "my-cup"), **changes)
-    pack("training.concept_file").save_concept(learned, folder / name)
+    pack("concepts.concept_file").save_concept(learned, folder / name)
     folder_paths.filename_list_cache.clear()
 
 

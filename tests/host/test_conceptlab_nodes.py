@@ -15,7 +15,7 @@ import torch
 from executor import Executor, Result, given, node, pack_nodes
 from tiny_models import Graph, assert_same_state, graph_of, state_of
 
-from conceptloom.training.export import export_embeddings
+from conceptloom.concepts.lora_export import export_embeddings
 
 sys.path.append(str(Path(__file__).parents[1]))
 

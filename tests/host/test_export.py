@@ -12,10 +12,10 @@ import pytest
 import torch
 from tiny_models import Graph
 
+from conceptloom.concepts.concept import Change, Concept, Diff, LowRank, weight_edits
+from conceptloom.concepts.lora_export import export_embeddings, export_lora
 from conceptloom.host.comfyui.host import ComfyHost
 from conceptloom.training.adapters import Scope, Start, make_adapters
-from conceptloom.training.concept import Change, Concept, Diff, LowRank, weight_edits
-from conceptloom.training.export import export_embeddings, export_lora
 
 LATENT = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
 T = torch.tensor([500])

@@ -15,13 +15,13 @@ from tiny_models import Graph, assert_same_state, graph_of, state_of
 
 from conceptloom.attention.lag import LagConfig, LagEdit, Unconditional
 from conceptloom.attention.lag_maps import LagMaps
+from conceptloom.concepts.concept import Concept, LowRank
+from conceptloom.concepts.lora_export import export_lora
 from conceptloom.errors import BaseMismatchError, ConceptLoomError, ConfigError, PromptError
 from conceptloom.host.comfyui.host import ComfyHost
 from conceptloom.methods.personalized_residuals import Localised, lag_concept
 from conceptloom.nodes.lag import with_lag
 from conceptloom.nodes.shared import applied
-from conceptloom.training.concept import Concept, LowRank
-from conceptloom.training.export import export_lora
 
 PROMPT = "a photo of a <my-cat> cat"
 

@@ -16,12 +16,12 @@ from nodes import ControlNetApplyAdvanced, KSampler, LoraLoader
 from test_lag import PROMPT, concept_of, conditioning, lag, sample
 from tiny_models import SD1_UNET, Graph, assert_same_state, random_state, state_of
 
+from conceptloom.concepts.concept import Concept
+from conceptloom.concepts.lora_export import export_lora
 from conceptloom.methods.personalized_residuals import Localised
 from conceptloom.nodes.guidance import guided, wanted_words
 from conceptloom.nodes.lag import with_lag
 from conceptloom.samplers.guidance import GuidanceConfig
-from conceptloom.training.concept import Concept
-from conceptloom.training.export import export_lora
 
 SIZE = (8, 10)
 

@@ -222,6 +222,7 @@ def test_a_concept_of_either_host_draws_the_same_in_the_other(tmp_path: Path):
     """TinyWorld in diffusers and in ComfyUI: learned in one, drawn with LAG in both."""
     diffusers = pytest.importorskip("conceptloom.host.diffusers")
     pytest.importorskip("diffusers")
+    from conceptloom.concepts.concept_file import load_concept, save_concept
     from conceptloom.host.comfyui.host import ComfyHost
     from conceptloom.host.comfyui.tinyworld import load_tinyworld
     from conceptloom.methods.personalized_residuals import (
@@ -231,7 +232,6 @@ def test_a_concept_of_either_host_draws_the_same_in_the_other(tmp_path: Path):
         sample_lag,
     )
     from conceptloom.samplers.ddim import seeded_noise
-    from conceptloom.training.concept_file import load_concept, save_concept
     from conceptloom.training.previews import PreviewConfig
 
     with torch.inference_mode():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import comfy.model_management as management
 import torch
 
-from conceptloom.host.comfyui.room import make_room
+from conceptloom.host.comfyui.memory import make_room
 from conceptloom.host.comfyui.tinyworld import load_tinyworld
 
 

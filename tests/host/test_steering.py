@@ -15,11 +15,12 @@ from tiny_models import Graph, assert_same_state, graph_of, left_behind, make_gr
 
 from conceptloom.attention.fusion import RegionFusion, RegionSource
 from conceptloom.attention.maps import AttentionCapture, TokenQuery
+from conceptloom.concepts.concept import Diff, LowRank
 from conceptloom.errors import PromptError
 from conceptloom.host.comfyui.edits import with_edits
+from conceptloom.host.comfyui.gradient_guidance import with_steering
 from conceptloom.host.comfyui.host import ComfyHost
 from conceptloom.host.comfyui.prompts import clip_with_handles
-from conceptloom.host.comfyui.steering import with_steering
 from conceptloom.host.ports import UNetEdit, find_run
 from conceptloom.samplers.guidance import (
     GuidanceConfig,
@@ -28,7 +29,6 @@ from conceptloom.samplers.guidance import (
     latent_gradient,
     moved,
 )
-from conceptloom.training.concept import Diff, LowRank
 
 STRONG = GuidanceConfig(eta=0.1, steps=2)
 

@@ -13,14 +13,14 @@ from test_lag import concept_of, sample
 from tiny_models import Graph
 
 from conceptloom.attention.lag import LagConfig
+from conceptloom.concepts.concept import Concept, renamed, stacked
+from conceptloom.concepts.concept_file import load_concept, save_concept
 from conceptloom.errors import ConfigError, HandleError
 from conceptloom.host.comfyui.apply import check_new_handles
 from conceptloom.host.comfyui.host import ComfyHost
 from conceptloom.methods.personalized_residuals import Localised
 from conceptloom.nodes.lag import with_lag
 from conceptloom.nodes.shared import applied
-from conceptloom.training.concept import Concept, renamed, stacked
-from conceptloom.training.concept_file import load_concept, save_concept
 
 Way = Callable[[Any, Any, Concept], tuple[Any, Any]]
 

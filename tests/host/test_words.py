@@ -17,13 +17,13 @@ from test_lag import concept_of
 from test_prompts import encoded, handle_for
 from tiny_models import Graph
 
+from conceptloom.concepts.concept import renamed
+from conceptloom.concepts.concept_file import load_concept, save_concept
 from conceptloom.host.comfyui.host import ComfyHost
 from conceptloom.host.comfyui.prompts import clip_with_handles
 from conceptloom.host.comfyui.sampling import conditioning_of
 from conceptloom.host.prompt_weights import weighted_pieces
 from conceptloom.nodes.shared import applied
-from conceptloom.training.concept import renamed
-from conceptloom.training.concept_file import load_concept, save_concept
 
 KOREAN = "\ub0b4\ucef5"
 

@@ -35,7 +35,7 @@ def concept(family: str, name: str, parts: str = ".attn2.to_k.weight") -> Any:
     """The same object every time, so that ComfyUI's cache knows it."""
     if (family, name, parts) not in _concepts:
         host = pack("host.comfyui.host").ComfyHost(*vars(graph_of(family)).values())
-        concepts = pack("training.concept")
+        concepts = pack("concepts.concept")
         draw = torch.Generator().manual_seed(len(name))
         weights = {
             weight: concepts.Diff(0.3 * torch.randn(host.weight(weight).shape, generator=draw))

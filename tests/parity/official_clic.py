@@ -18,10 +18,10 @@ from conceptloom.methods.clic import (
     CLiCConfig,
     as_break_a_scene_loss,
     as_custom_diffusion,
-    material,
+    dataset,
     recipe,
 )
-from conceptloom.methods.clic.material import Sample
+from conceptloom.methods.clic.dataset import Sample
 from conceptloom.methods.clic.views import View
 from conceptloom.scenes.scene import make_scene
 
@@ -96,9 +96,9 @@ def recorded_recipe(
     prompt = f"a bench with <{NAME}> style"
     sample = Sample(0, True, 0, NAME, prompt, ROI_PROMPT)
     drawn = recording["noise"], recording["timesteps"]
-    patched.setattr(material, "views_of", views_of)
+    patched.setattr(dataset, "views_of", views_of)
     patched.setattr(recipe, "drawn_noise", lambda *_: drawn)
-    patched.setattr(material.SceneMaterial, "draw", lambda *_: sample)
+    patched.setattr(dataset.SceneMaterial, "draw", lambda *_: sample)
     picture, mask = recorded_picture()
     scene = make_scene([picture], {NAME: [mask]}, {NAME: "ktn"})
     host = tiny_host(recording, RecordedVae(recording), WordTokenizer(WORDS, pad_token_id=2))

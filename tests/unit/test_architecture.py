@@ -10,23 +10,29 @@ from pathlib import Path
 
 from .source import ROOMS, ROOT, Import, Source, module_path, on_every, shipped
 
-MIDDLE = ("training", "samplers", "attention", "vision", "viz", "scenes")
-BELOW_METHODS = (*MIDDLE, "host.ports", "host.prompt_text", "host.inference", "errors")
+BASICS = ("errors", "checks", "rng")
+PORT = ("host.ports", "host.prompt_text", "host.inference", *BASICS)
+MIDDLE = ("training", "samplers", "attention", "vision", "viz", "scenes", "concepts")
+BELOW_METHODS = (*MIDDLE, *PORT)
 
 # room (longest match wins) -> what it may import of our own; itself is always allowed
 ALLOWED = {
     "": ("nodes",),
     "errors": (),
+    "checks": ("errors",),
+    "rng": ("host.ports",),
     "nodes": ("methods", "tinyworld", "host.comfyui", *BELOW_METHODS),
-    "cli": ("methods", "tinyworld", "host.diffusers", *BELOW_METHODS),
+    "cli": ("batch", "methods", "tinyworld", "host.diffusers", *BELOW_METHODS),
+    "batch": ("cli", "methods", "tinyworld", "host.diffusers", *BELOW_METHODS),
     "methods": (*BELOW_METHODS, "tinyworld.presets"),
     "training": BELOW_METHODS,
-    "training.export": (*BELOW_METHODS, "host.families"),
+    "concepts": PORT,
+    "concepts.lora_export": (*PORT, "concepts", "host.families"),
     "samplers": BELOW_METHODS,
     "attention": BELOW_METHODS,
     "vision": BELOW_METHODS,
     "viz": ("scenes", "host.prompt_text", "errors"),
-    "scenes": ("training.handles", "training.checks", "training.draws", "errors"),
+    "scenes": ("concepts", *BASICS),
     "tinyworld": ("host.ports", "host.families", "attention", "errors"),
     "tinyworld.presets": ("tinyworld", "training.adapters"),
     "host": ("errors",),
@@ -51,7 +57,7 @@ ALWAYS_THERE = {"PIL", "einops", "numpy", "safetensors", "torch", "transformers"
 # Optional ones may be imported at once only where the room is itself optional.
 OPTIONAL = {
     "cli": {"jinja2", "markupsafe", "rich", "tensorboard", "typer"},
-    "cli.batch": {"pydantic", "ray", "requests", "rich", "yaml"},
+    "batch": {"pydantic", "ray", "requests", "rich", "yaml"},
     "host.diffusers": {"accelerate", "diffusers"},
 }
 

@@ -21,12 +21,12 @@ NEEDED = {
     "workflows/concepts/two-objects-tinyworld.safetensors",
 }  # fmt: skip
 ROOMS = {
-    "attention", "host", "locales", "methods", "nodes", "samplers", "subgraphs", "tinyworld",
-    "scenes", "training", "vision", "viz", "web", "workflows",
+    "attention", "concepts", "host", "locales", "methods", "nodes", "samplers", "scenes",
+    "subgraphs", "tinyworld", "training", "vision", "viz", "web", "workflows",
 }  # fmt: skip
 PLAIN = {
-    "CHANGELOG.md", "LICENSE", "README.md", "__init__.py", "errors.py", "pyproject.toml",
-    "requirements.txt",
+    "CHANGELOG.md", "LICENSE", "README.md", "__init__.py", "checks.py", "errors.py",
+    "pyproject.toml", "requirements.txt", "rng.py",
 }  # fmt: skip
 
 

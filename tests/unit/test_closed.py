@@ -27,7 +27,7 @@ FORBIDDEN_MODULES = {
 # Where a user asks for a download by name, and who may offer that.
 DOWNLOADS, OFFERS_DOWNLOADS = "vision.downloads", {"nodes.download", "cli.download_command"}
 # Who may use the network all the same: the download, and a batch's way to the servers it is given.
-ON_REQUEST = {DOWNLOADS: "huggingface_hub", "cli.batch.comfyui_worker": "requests"}
+ON_REQUEST = {DOWNLOADS: "huggingface_hub", "batch.comfyui_worker": "requests"}
 FORBIDDEN_CALLS = {
     "eval": "no code from strings",
     "exec": "no code from strings",

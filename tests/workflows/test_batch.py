@@ -11,8 +11,8 @@ import pytest
 from headless import HeadlessComfyUI
 from PIL import Image
 
-from conceptloom.cli.batch.comfyui_worker import ComfyUIWorker
-from conceptloom.cli.batch.jobs import WORKFLOW, Kind
+from conceptloom.batch.comfyui_worker import ComfyUIWorker
+from conceptloom.batch.jobs import WORKFLOW, Kind
 from conceptloom.errors import InputError
 
 KEY = 64 * "0"

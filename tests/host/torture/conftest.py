@@ -83,7 +83,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory, executor: Executor) -> Ite
         if find_spec("diffusers"):
             lab_folders(root / "models")
         good = root / "models" / "concepts" / "good.safetensors"
-        pack("training.concept_file").save_concept(concept(), good)
+        pack("concepts.concept_file").save_concept(concept(), good)
         yield root
     folder_paths.filename_list_cache.clear()
 

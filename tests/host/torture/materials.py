@@ -71,7 +71,7 @@ def scene(side: int = SIDE, count: int = 2) -> Any:
 def concept(family: str = "sd1", name: str = "my-cat", parts: str = ".proj_out.weight") -> Any:
     """A concept with its handle: residuals on the output projections, or other weights."""
     host = pack("host.comfyui.host").ComfyHost(*vars(graph_of(family)).values())
-    concepts = pack("training.concept")
+    concepts = pack("concepts.concept")
     draw = torch.Generator().manual_seed(len(name))
     weights: dict[str, Any] = {}
     for weight in host.weight_names():

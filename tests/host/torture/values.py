@@ -229,7 +229,7 @@ def _with_one(tensor: torch.Tensor, value: float) -> torch.Tensor:
 
 
 def _concept_with_narrow_weights() -> Any:
-    good, diff = concept(parts=".attn2.to_k.weight"), pack("training.concept").Diff
+    good, diff = concept(parts=".attn2.to_k.weight"), pack("concepts.concept").Diff
     return replace(
         good, weights={name: diff(change.tensor[:, :3]) for name, change in good.weights.items()}
     )

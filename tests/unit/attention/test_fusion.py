@@ -11,10 +11,10 @@ from torch import Tensor
 
 from conceptloom.attention.fusion import RegionFusion, RegionSource, changed
 from conceptloom.attention.regions import with_background
+from conceptloom.concepts.concept import Change, Concept, Diff, LowRank, weight_edits
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.host.ports import CrossAttentionCall, TransformerSite, UNetEdit
 from conceptloom.training.adapters import Scope, scope_weight_names
-from conceptloom.training.concept import Change, Concept, Diff, LowRank, weight_edits
 
 from ..tiny_models import FAMILIES, noise, tiny_host
 

@@ -15,7 +15,7 @@ from official_transfer import RATE, OfficialTransfer
 from step_cost import arguments, chosen_groups, page
 from stepping import Setting
 
-from conceptloom.attention.reading import word_positions
+from conceptloom.attention.capture import word_positions
 from conceptloom.cli.models import open_host
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.samplers.blended import BlendConfig

@@ -20,8 +20,8 @@ from residuals_plan import BASE, QUICK
 from residuals_plan import VARIANTS as LAG_VARIANTS
 
 from conceptloom.cli.models import open_host
+from conceptloom.concepts.concept import Concept
 from conceptloom.host.ports import Host
-from conceptloom.training.concept import Concept
 
 SMALL = replace(QUICK, steps=1, images=1, pictures=1, sampling_steps=1, concepts=1, pairs=0)
 OBJECT = "twotone"

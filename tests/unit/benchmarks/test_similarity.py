@@ -42,12 +42,12 @@ from similarity_plan import (  # noqa: E402
 )
 from similarity_tables import Row  # noqa: E402
 
+from conceptloom.concepts.concept import Concept, LowRank  # noqa: E402
+from conceptloom.concepts.concept_file import save_concept  # noqa: E402
 from conceptloom.errors import ConfigError, ImageError, InputError, ModelError  # noqa: E402
 from conceptloom.scenes.scene import ConceptScene, make_scene  # noqa: E402
 from conceptloom.tinyworld.concepts import concept_scene  # noqa: E402
 from conceptloom.training.adapters import Scope  # noqa: E402
-from conceptloom.training.concept import Concept, LowRank  # noqa: E402
-from conceptloom.training.concept_file import save_concept  # noqa: E402
 from conceptloom.training.phases import WeightPhase  # noqa: E402
 
 from .tiny_encoders import half, picture  # noqa: E402

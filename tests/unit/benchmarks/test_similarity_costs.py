@@ -10,9 +10,9 @@ import similarity_costs
 import torch
 from similarity_costs import Cost, LearningClock, cost_lines, costs_of, kept_concept
 
+from conceptloom.concepts.concept import Concept
 from conceptloom.host.ports import Progress
-from conceptloom.training.concept import Concept
-from conceptloom.training.session import Learned
+from conceptloom.training.runner import Learned
 
 CLASSES = "drawing class images of 'a photo'"
 

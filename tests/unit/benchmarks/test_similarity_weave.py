@@ -24,13 +24,13 @@ from torch import Tensor
 from weave_merging import merged_concept, named_sentence
 from weave_plan import JOBS
 
+from conceptloom.concepts.concept import Change, Concept, Diff, LowRank, weight_edits
 from conceptloom.errors import ImageError, InputError, MaskError, PromptError
 from conceptloom.methods.concept_weaver import InversionConfig, make_template, weave
 from conceptloom.samplers.sigmas import euler_step, output_at
 from conceptloom.scenes.scene import make_scene
 from conceptloom.tinyworld.concepts import concept_scene
 from conceptloom.training.adapters import Scope, scope_weight_names
-from conceptloom.training.concept import Change, Concept, Diff, LowRank, weight_edits
 
 from ..tiny_models import tiny_host
 from .tiny_encoders import save_encoders

@@ -14,8 +14,8 @@ import torch
 
 pytest.importorskip("diffusers")
 
-from conceptloom.cli.batch.jobs import jobs_of
-from conceptloom.cli.batch.plan import Plan
+from conceptloom.batch.jobs import jobs_of
+from conceptloom.batch.plan import Plan
 from conceptloom.cli.models import open_host
 from conceptloom.errors import ModelError, UnsupportedModelError
 from conceptloom.host.diffusers import DiffusersHost

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from conceptloom.cli import laboratory, models
 from conceptloom.cli.app import app
-from conceptloom.training.concept_file import load_concept
+from conceptloom.concepts.concept_file import load_concept
 
 from ..tiny_models import tiny_host
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from conceptloom.cli import laboratory
 from conceptloom.cli.app import app
 from conceptloom.cli.picture_files import write_picture
-from conceptloom.training.concept_file import load_concept
+from conceptloom.concepts.concept_file import load_concept
 from conceptloom.vision import downloads
 
 from ..vision.tiny_files import save_blip2, save_decoder_21, save_prior

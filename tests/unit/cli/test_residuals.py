@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from conceptloom.training.concept_file import load_concept
+from conceptloom.concepts.concept_file import load_concept
 
 from .quick import Command
 

@@ -15,8 +15,8 @@ from conceptloom.cli import drawing
 from conceptloom.cli.drawing import ConceptOption, parsed_concept, parsed_size
 from conceptloom.cli.models import Precision, open_host
 from conceptloom.cli.picture_files import free_name
+from conceptloom.concepts.concept_file import load_concept, save_concept
 from conceptloom.errors import ConfigError, ModelError, UnsupportedModelError
-from conceptloom.training.concept_file import load_concept, save_concept
 
 from ..saved_tinyworld import save_tinyworld
 from .quick import Command

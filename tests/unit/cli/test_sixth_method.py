@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from conceptloom import methods
+from conceptloom.concepts.concept_file import load_concept
 from conceptloom.methods.registry import method_options, method_specs, settings_of_preset
-from conceptloom.training.concept_file import load_concept
 
 from .quick import Command
 

@@ -18,12 +18,12 @@ from conceptloom.cli.progress import RunProgress
 from conceptloom.cli.scene_files import parsed_mask, scene_from_folder, scene_from_options
 from conceptloom.cli.train_settings import settings_from_options
 from conceptloom.cli.training_run import default_folder
+from conceptloom.concepts.concept_file import load_concept
 from conceptloom.errors import ConfigError, InputError, MaskError
 from conceptloom.methods.clic import OFFICIAL, OFFICIAL_LOOP, CLiCConfig
 from conceptloom.methods.registry import method_options, method_specs, settings_of_method
 from conceptloom.tinyworld.world import SIZE
 from conceptloom.training.adapters import Scope
-from conceptloom.training.concept_file import load_concept
 from conceptloom.training.method_spec import TINYWORLD, Takes, run_settings
 from conceptloom.training.setting import settings_in
 

@@ -9,11 +9,11 @@ import torch
 
 from conceptloom.cli.picture_files import write_picture
 from conceptloom.cli.picture_reader import read_image
+from conceptloom.concepts.concept import Concept
+from conceptloom.concepts.concept_file import save_concept
 from conceptloom.errors import InputError
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.tinyworld.concepts import concept_scene
-from conceptloom.training.concept import Concept
-from conceptloom.training.concept_file import save_concept
 
 typer_testing = pytest.importorskip("typer.testing")
 

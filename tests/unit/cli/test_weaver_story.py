@@ -10,8 +10,8 @@ import pytest
 from conceptloom.cli.demo import weaver
 from conceptloom.cli.demo.story import DemoContext
 from conceptloom.cli.models import open_host
+from conceptloom.concepts.concept_file import load_concept
 from conceptloom.host.ports import no_progress
-from conceptloom.training.concept_file import load_concept
 
 
 def test_the_story_shows_what_it_wove(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from conceptloom.attention.maps import AttentionCapture, TokenQuery
+from conceptloom.concepts.fingerprints import model_digest
 from conceptloom.errors import ModelError
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.host.ports import FactoredEdit, ForwardInfo, TransformerSite, UNetEdit
 from conceptloom.training.adapters import Scope, Start, make_adapters
-from conceptloom.training.fingerprints import model_digest
 
 from ..tiny_models import assert_unchanged, diffusers, hooks_on, noise, snapshot, tiny_host
 

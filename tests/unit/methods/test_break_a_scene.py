@@ -13,9 +13,9 @@ from conceptloom.methods.break_a_scene import (
     BreakAScene,
     recipe,
 )
+from conceptloom.methods.break_a_scene.dataset import SceneMaterial
 from conceptloom.methods.break_a_scene.losses import attention_loss
-from conceptloom.methods.break_a_scene.material import SceneMaterial
-from conceptloom.methods.break_a_scene.sampling import Sample, draw_samples
+from conceptloom.methods.break_a_scene.union_sampling import Sample, draw_samples
 from conceptloom.scenes.scene import ConceptScene, make_scene, with_background
 from conceptloom.training.loop import step_generator
 from conceptloom.training.losses import masked_loss

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 
+from conceptloom.concepts import paths
+from conceptloom.concepts.concept_file import load_concept, save_concept
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.methods.break_a_scene import (
     BreakASceneConfig,
@@ -19,10 +21,9 @@ from conceptloom.methods.break_a_scene import (
     learn_scene,
 )
 from conceptloom.methods.break_a_scene import learn as learn_module
-from conceptloom.training import checkpoints, paths, session
+from conceptloom.training import checkpoints, runner
 from conceptloom.training import estimate as estimate_module
 from conceptloom.training.adapters import Scope
-from conceptloom.training.concept_file import load_concept, save_concept
 from conceptloom.training.loop import LoopConfig
 from conceptloom.training.previews import PreviewConfig, Previews
 
@@ -87,7 +88,7 @@ def test_a_full_disk_does_not_cost_the_concept(
 
     settings = config(1, 1, scope=Scope.HANDLES)
     straight = learn_scene(host, scene(), settings, **QUICK).concept
-    monkeypatch.setattr(session, "write_csv", full)
+    monkeypatch.setattr(runner, "write_csv", full)
     monkeypatch.setattr(learn_module.StateFolder, "save", full)
     concept = learn_scene(host, scene(), settings, **QUICK, folder=tmp_path).concept
     for name, vectors in straight.handles.items():

@@ -22,7 +22,7 @@ from conceptloom.methods.break_a_scene import (
 )
 from conceptloom.methods.break_a_scene import learn as learn_module
 from conceptloom.samplers.class_images import drawn_class_latents
-from conceptloom.training import session
+from conceptloom.training import runner
 from conceptloom.training.adapters import Scope
 from conceptloom.training.loop import LoopConfig
 
@@ -76,7 +76,7 @@ def test_every_setting_changes_what_is_learned(name: str, usual: list[Tensor]) -
 def test_every_setting_has_its_own_states(
     host: DiffusersHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "model_digest", lambda host: "the same")
+    monkeypatch.setattr(runner, "model_digest", lambda host: "the same")
 
     def folder(settings: BreakASceneConfig, loop: LoopConfig, given: Tensor | None = None) -> Path:
         learner = BreakAScene(host, scene(), settings)

@@ -16,7 +16,7 @@ from conceptloom.methods.clic import (
     recipe,
 )
 from conceptloom.methods.clic.config import Form
-from conceptloom.methods.clic.material import SceneMaterial
+from conceptloom.methods.clic.dataset import SceneMaterial
 from conceptloom.scenes.scene import make_scene
 from conceptloom.scenes.soft_masks import soft_mask
 from conceptloom.training.loop import step_generator

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from conceptloom.concepts.concept import Concept, Diff
 from conceptloom.errors import HandleError, ImageError, MaskError
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.methods.clic.discovery import DISCOVERY, DiscoveryConfig, discover
@@ -23,7 +24,6 @@ from conceptloom.methods.clic.matching import (
     vectors_of,
 )
 from conceptloom.training.adapters import Scope
-from conceptloom.training.concept import Concept, Diff
 from conceptloom.training.phases import TokenPhase, WeightPhase
 
 from ..tiny_models import assert_unchanged, noise, snapshot, tiny_host

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from conceptloom.concepts.concept_file import save_concept
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.methods.clic import OFFICIAL, OFFICIAL_LOOP, PAPER_LOOP, CLiCConfig, learn_detail
 from conceptloom.training.adapters import Scope
-from conceptloom.training.concept_file import save_concept
 from conceptloom.training.loop import LoopConfig
 from conceptloom.training.phases import WeightPhase
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from conceptloom.attention.start_token import StartDetached
+from conceptloom.concepts.concept import Concept
 from conceptloom.errors import ConfigError
 from conceptloom.methods.concept_weaver import BankConfig, learn_for_bank
 from conceptloom.methods.concept_weaver.bank import BankRecipe, valid_latents, valid_loss
 from conceptloom.scenes.scene import ConceptScene, make_scene
 from conceptloom.training.adapters import Scope
-from conceptloom.training.concept import Concept
 from conceptloom.training.phases import TokenPhase, WeightPhase
 from conceptloom.training.previews import PreviewConfig
 

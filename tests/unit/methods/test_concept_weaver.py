@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from conceptloom.attention.fusion import RegionFusion
+from conceptloom.concepts.concept import Change, Concept, Diff, weight_edits
 from conceptloom.errors import (
     BaseMismatchError,
     ConfigError,
@@ -41,7 +42,6 @@ from conceptloom.methods.concept_weaver.weave import ScoreMixing, host_injection
 from conceptloom.samplers.inversion import psnr
 from conceptloom.samplers.sigmas import euler_step, guided_output_at, output_at
 from conceptloom.training.adapters import Scope, scope_weight_names
-from conceptloom.training.concept import Change, Concept, Diff, weight_edits
 
 from ..tiny_models import assert_unchanged, noise, snapshot, tiny_host
 

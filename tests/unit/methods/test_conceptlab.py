@@ -17,7 +17,7 @@ from conceptloom.methods.conceptlab import (
     text_space_config,
 )
 from conceptloom.vision.clip_space import ClipSpace
-from conceptloom.vision.painters import HostPainter
+from conceptloom.vision.generators import HostPainter
 
 from ..tiny_models import tiny_host
 from ..vision.tiny_prior import WIDTH, tiny_prior

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from conceptloom.concepts.concept_file import load_concept, save_concept
 from conceptloom.methods.conceptlab import EvolutionConfig, Parent, evolve, lineage_told
-from conceptloom.training.concept_file import load_concept, save_concept
 
 from ..vision.tiny_prior import tiny_prior
 from .conceptlab_cases import SAMPLING, Swatches

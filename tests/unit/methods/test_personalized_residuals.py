@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from conceptloom.attention.lag import LagConfig
+from conceptloom.concepts.concept import Concept, Diff, stacked
+from conceptloom.concepts.concept_file import load_concept, save_concept
 from conceptloom.errors import BaseMismatchError, ConfigError, HandleError, ImageError, PromptError
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.host.ports import Host, UNetSites
@@ -22,11 +24,9 @@ from conceptloom.methods.personalized_residuals import (
     learn_residuals,
     sample_lag,
 )
-from conceptloom.methods.personalized_residuals.material import make_lesson
+from conceptloom.methods.personalized_residuals.dataset import make_lesson
 from conceptloom.samplers.ddim import sample_ddim, seeded_noise
 from conceptloom.training.adapters import Scope, Start, make_adapters, rank_for
-from conceptloom.training.concept import Concept, Diff, stacked
-from conceptloom.training.concept_file import load_concept, save_concept
 from conceptloom.training.loop import step_generator
 from conceptloom.training.previews import PreviewConfig
 

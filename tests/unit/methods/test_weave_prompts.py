@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from conceptloom.concepts.concept import Concept
 from conceptloom.errors import PromptError
 from conceptloom.methods.concept_weaver.prompts import Subject, marked_word, weave_prompts
-from conceptloom.training.concept import Concept
 
 
 def regions(sentence: str, *words: str) -> list[str]:

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from conceptloom.attention.capture import word_positions
 from conceptloom.attention.maps import AttentionCapture, TokenQuery
-from conceptloom.attention.reading import word_positions
 from conceptloom.errors import ConfigError, PromptError
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.host.ports import Prompt

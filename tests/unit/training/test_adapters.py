@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from conceptloom.concepts.concept import Diff, LowRank
 from conceptloom.errors import ConfigError, ModelError
 from conceptloom.host.ports import FactoredEdit
 from conceptloom.training.adapters import (
@@ -16,9 +17,8 @@ from conceptloom.training.adapters import (
     rank_for,
     scope_weight_names,
 )
-from conceptloom.training.concept import Diff, LowRank
 
-from .fake_host import FakeHost
+from ..fake_host import FakeHost
 
 
 class Shapes:

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+from conceptloom.concepts import paths
 from conceptloom.errors import StorageError, TrainingError
-from conceptloom.training import paths
 from conceptloom.training.checkpoints import StateFolder
 from conceptloom.training.recipe import LoopState
 

@@ -58,9 +58,9 @@ def test_a_state_of_other_inputs_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_concept_is_no_state(tmp_path: Path) -> None:
-    from conceptloom.training.concept_file import load_concept, save_concept
+    from conceptloom.concepts.concept_file import load_concept, save_concept
 
-    from .fake_host import some_concept
+    from ..fake_host import some_concept
 
     save_concept(some_concept(), tmp_path / "c.safetensors")
     with pytest.raises(ConceptFileError, match="no training state"):

@@ -10,8 +10,8 @@ import torch
 diffusers = pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")
 
+from conceptloom.vision.offload import Residence  # noqa: E402
 from conceptloom.vision.prior import DiffusionPrior  # noqa: E402
-from conceptloom.vision.residence import Residence  # noqa: E402
 from conceptloom.vision.text_side import ClipText  # noqa: E402
 
 from ..tiny_models import END, START, WORDS, WordTokenizer  # noqa: E402

@@ -1,0 +1,69 @@
+"""Reading where words look in a given picture, by noising it and denoising one step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError, PromptError
+from ..host.ports import Host, Prompt
+from ..host.prompt_text import HANDLE, composed
+from .maps import AttentionCapture, TokenQuery
+from .site_selection import sites_to_read
+
+READ_AT = (200, 400, 600)  # timesteps: objects are laid out, and still attended to
+
+
+def word_positions(host: Host, prompt: Prompt, word: str) -> tuple[int, ...]:
+    """Positions of a word, phrase or handle (`<mug>`) in a prompt.
+
+    Raises:
+        PromptError: the prompt does not hold it.
+    """
+    handle = HANDLE.fullmatch(word.strip())
+    found = prompt.find_handle(composed(handle[1])) if handle else prompt.find(host.tokenize(word))
+    if not found:
+        raise PromptError(
+            f"The prompt {prompt.text!r} does not hold {word!r}; add it, or look at another word."
+        )
+    return found
+
+
+@torch.no_grad()
+def read_attention(
+    host: Host,
+    latent: Tensor,
+    prompt: Prompt,
+    words: Sequence[str],
+    *,
+    timesteps: Sequence[int] = READ_AT,
+    level: int = 0,
+    seed: int = 0,
+) -> Mapping[str, Tensor]:
+    """Cross-attention map of each word, mean over heads, layers and timesteps.
+
+    Args:
+        latent: [1, C, h, w] clean latents of the picture.
+        words: words, phrases or handles of the prompt.
+        timesteps: noise levels to read at, 0..T-1.
+        level: see `attention.site_selection.sites_to_read`.
+
+    Returns:
+        word -> [gh, gw] probabilities, float32 on the CPU.
+    """
+    if not timesteps or not all(0 <= t <= host.noise_path.last_t for t in timesteps):
+        raise ConfigError("timesteps", list(timesteps), f"between 0 and {host.noise_path.last_t}")
+    queries = [
+        TokenQuery(0, word_positions(host, prompt, word), len(prompt.tokens)) for word in words
+    ]
+    capture = AttentionCapture(sites_to_read(host.sites, tuple(latent.shape[-2:]), level))
+    generator = torch.Generator().manual_seed(seed)
+    total = torch.zeros(())
+    for timestep in timesteps:
+        at = torch.tensor([timestep], device=host.device)
+        noise = torch.randn(latent.shape, generator=generator).to(latent)
+        host.predict(host.noise_path.add_noise(latent, noise, at), at, [prompt], [capture])
+        total = total + capture.maps(queries).cpu()
+    return dict(zip(words, total / len(timesteps), strict=True))

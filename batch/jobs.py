@@ -1,0 +1,146 @@
+"""The jobs of a batch, each with a key that stands for everything that its result depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..cli.models import check_files
+from ..cli.scene_files import files_of_scene
+from ..cli.train_settings import settings_from_options
+from .content import digest_of, digest_of_model
+from .plan import Plan, WorkflowRow, applied_concept
+
+CONCEPT = "concept.safetensors"
+WORKFLOW = "workflow.json"
+
+
+class PlaceLost(Exception):
+    """What does the jobs of a worker does not answer any more; another place may do them."""
+
+
+class PlaceClosed(PlaceLost):
+    """It did not answer before the job began, so that the job is not to blame."""
+
+
+class Kind(str, Enum):
+    """What a job does."""
+
+    LEARN = "learn"
+    DRAW = "draw"
+    WORKFLOW = "workflow"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One piece of work, small enough to be done again when its worker is lost."""
+
+    kind: Kind
+    title: str
+    spec: Mapping[str, Any]  # JSON: what to do
+    files: Mapping[str, Path] = field(default_factory=dict)  # name for the worker -> file here
+    needs: Mapping[str, Job] = field(default_factory=dict)  # name for the worker -> whose concept
+
+    @cached_property
+    def key(self) -> str:
+        """64 hexadecimal digits; the same whenever the result would be the same.
+
+        Raises:
+            InputError: a file is not there.
+        """
+        parts = {
+            "version": __version__,
+            "kind": self.kind.value,
+            "spec": self.spec,
+            "files": {name: digest_of(path) for name, path in sorted(self.files.items())},
+            "needs": {name: job.key for name, job in sorted(self.needs.items())},
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def folder(self) -> str:
+        """Where its results are kept, below the batch's own folder."""
+        readable = re.sub(r"[^A-Za-z0-9]+", "-", self.title).strip("-").lower()[:60]
+        return f"{readable}-{self.key[:12]}"
+
+
+def jobs_of(plan: Plan, root: Path) -> list[Job]:
+    """All jobs of a plan, those that others need first.
+
+    Args:
+        root: folder that the plan's files are named from.
+
+    Raises:
+        InputError: a file that the plan names is not there.
+        ConfigError: a setting of a concept makes no sense.
+        ModelError: the base model's file and its layout disagree.
+    """
+    check_files(plan.model, plan.layout)
+    model = {
+        "model": plan.model,
+        "layout": str(plan.layout) if plan.layout else None,
+        # for the key alone: workers open both by their names
+        "digests": [digest_of_model(str(p)) for p in (plan.model, plan.layout) if p],
+        "precision": plan.precision.value,
+    }
+    lessons: dict[str, Job] = {}
+    ready: dict[str, Path] = {}
+    for name, row in plan.concepts.items():
+        if row.file is not None:
+            ready[name] = root / row.file
+            continue
+        assert row.scene is not None
+        settings_from_options(row.settings, plan.model, method=row.method)  # wrong ones stop here
+        spec = {**model, "method": row.method, "settings": row.settings}
+        files = _scene_files(root / row.scene)
+        lessons[name] = Job(Kind.LEARN, f"learn {name}", spec, files)
+    every = [*lessons.values()]
+    every += _drawings(plan, model, lessons, ready)
+    for row in plan.workflows:
+        every += _workflows(row, root)
+    return every
+
+
+def _drawings(
+    plan: Plan, model: Mapping[str, Any], lessons: Mapping[str, Job], ready: Mapping[str, Path]
+) -> Iterator[Job]:
+    for row in plan.pictures:
+        asked = [applied_concept(option) for option in row.concepts]
+        files = {f"{name}.safetensors": ready[name] for name, *_ in asked if name in ready}
+        needs = {f"{name}.safetensors": lessons[name] for name, *_ in asked if name in lessons}
+        for prompt, setting, seed in product(row.prompts, row.settings, row.seeds):
+            spec = {
+                **model,
+                "prompt": prompt,
+                "seed": seed,
+                "concepts": [
+                    [f"{name}.safetensors", strength, *filter(None, [new_name])]
+                    for name, strength, new_name in asked
+                ],
+                **setting.model_dump(),
+            }
+            given = setting.model_dump(exclude_defaults=True)
+            told = " ".join(f"{name} {value}" for name, value in given.items())
+            yield Job(Kind.DRAW, f"{prompt} {seed} {told}".strip(), spec, files, needs)
+
+
+def _workflows(row: WorkflowRow, root: Path) -> Iterator[Job]:
+    files = {WORKFLOW: root / row.file, **{n: root / path for n, path in row.images.items()}}
+    for chosen in product(*row.values.values()):
+        values = dict(zip(row.values, chosen, strict=True))
+        told = " ".join(f"{place} {value}" for place, value in values.items())
+        yield Job(Kind.WORKFLOW, f"{row.file.stem} {told}".strip(), {"values": values}, files)
+
+
+def _scene_files(folder: Path) -> dict[str, Path]:
+    """Name for the worker -> file here; what else lies in the folder is not the scene's."""
+    return {path.relative_to(folder).as_posix(): path for path in files_of_scene(folder)}

@@ -1,0 +1,140 @@
+"""Ray actors in which jobs are done, on this machine or on a cluster."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import ray
+from ray.exceptions import RayError
+
+from ..errors import InputError
+from .jobs import Kind
+
+RESTS = 15.0  # seconds for a worker whose place was lost; twice as long every further time
+
+
+class Performer(Protocol):
+    """What does jobs in a worker's process: see `python_worker` and `comfyui_worker`."""
+
+    kinds: Sequence[Kind]
+
+    def perform(
+        self, kind: Kind, key: str, spec: Mapping[str, Any], files: Mapping[str, bytes]
+    ) -> dict[str, bytes]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """How a worker comes to be.
+
+    Attributes:
+        make: its performer, in its own process.
+        gpus: that it has for itself; a share below 1 lets several use one.
+    """
+
+    kinds: Sequence[Kind]
+    make: Callable[[], Performer]
+    gpus: float = 0.0
+
+
+class _Process:
+    """A Ray actor around a performer, which is made where it works."""
+
+    def __init__(self, make: Callable[[], Performer]) -> None:
+        self._performer = make()
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def perform(self, *job: Any) -> tuple[dict[str, bytes], float]:
+        began = time.monotonic()
+        return self._performer.perform(*job), time.monotonic() - began
+
+
+@dataclass
+class Worker:
+    """A place where jobs are done, in a process of its own.
+
+    Attributes:
+        start: a new actor.
+        lost: how many times in a row its place did not answer.
+    """
+
+    name: str
+    kinds: Sequence[Kind]
+    start: Callable[[], Any]
+    lost: int = 0
+
+    def __post_init__(self) -> None:
+        self._rests_until = 0.0
+        self.start_again()
+
+    def start_again(self) -> None:
+        """A new process, also in place of one that died.
+
+        (Ray could restart the old actor, but refuses its tasks until that is up.)
+        """
+        self.actor = self.start()
+        self._is_up = self.actor.pid.remote()
+
+    def rest(self) -> None:
+        """Take no jobs for a while: its place was lost."""
+        self._rests_until = time.monotonic() + RESTS * 2**self.lost
+        self.lost += 1
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it does not rest and its process runs: on a full cluster that may have to wait.
+
+        (A job that was handed to a process without a place would wait with it.)
+        """
+        rests = time.monotonic() < self._rests_until
+        return not rests and bool(ray.wait([self._is_up], timeout=0)[0])
+
+
+def start_workers(makers: Mapping[str, Maker], *, address: str | None = None) -> list[Worker]:
+    """One worker for each maker; those that a cluster has no room for yet start when it has.
+
+    Args:
+        makers: by name.
+        address: of a Ray cluster, "auto" for the one that this machine belongs to; None starts one
+            for this run alone.
+
+    Raises:
+        InputError: there is no such cluster, or one of the workers has no room in all of it.
+    """
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # Ray would report to its makers
+    local = {"num_cpus": len(makers), "include_dashboard": False} if address is None else {}
+    try:
+        ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **local)
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        raise InputError(
+            f"Ray does not start, or there is no cluster at {address!r}: {error}"
+        ) from error
+    check_room(makers)
+    process = ray.remote(num_cpus=1)(_Process)
+    return [
+        Worker(name, one.kinds, partial(process.options(num_gpus=one.gpus).remote, one.make))
+        for name, one in makers.items()
+    ]
+
+
+def check_room(makers: Mapping[str, Maker]) -> None:
+    """Refuse a worker that could never start."""
+    cpus, gpus = (ray.cluster_resources().get(kind, 0) for kind in ("CPU", "GPU"))
+    for name, maker in makers.items():
+        if cpus < 1 or gpus < maker.gpus:
+            raise InputError(
+                f"The worker {name!r} asks for 1 core and {maker.gpus:g} GPU, and all that Ray has "
+                f"are {cpus:g} and {gpus:g}; ask for less with --gpus."
+            )
+
+
+def stop_workers() -> None:
+    """End all workers of this run; a cluster that was there before stays."""
+    ray.shutdown()

@@ -1,0 +1,67 @@
+"""A scene as the losses need it: latents and masks on both grids, made once, mirrored too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...attention.site_selection import grid_at
+from ...host.ports import Host
+from ...scenes.masks import mask_on_grid
+from ...scenes.scene import ConceptScene, SceneImage
+from .union_sampling import Sample
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    latent: Tensor  # [C, h, w]
+    at_latent: Mapping[str, Tensor]  # name -> [h, w]
+    at_maps: Mapping[str, Tensor]  # name -> [gh, gw]
+
+
+class SceneMaterial:
+    """Everything about the pictures that does not change while training.
+
+    Masks are resized with nearest neighbour (official train.py:1146-1151, 1187-1189); a concept
+    that is thinner than a cell would vanish there, so then its largest value in each cell counts.
+    """
+
+    def __init__(self, host: Host, scene: ConceptScene, level: int) -> None:
+        self._pictures = [
+            {mirrored: _picture(host, image, level, mirrored) for mirrored in (False, True)}
+            for image in scene.images
+        ]
+
+    def _of(self, sample: Sample) -> _Picture:
+        return self._pictures[sample.image][sample.mirrored]
+
+    def latents(self, samples: Sequence[Sample]) -> Tensor:
+        """[B, C, h, w] clean latents."""
+        return torch.stack([self._of(s).latent for s in samples])
+
+    def unions(self, samples: Sequence[Sample]) -> Tensor:
+        """[B, 1, h, w] maximum over the masks of the drawn concepts."""
+        masks = [torch.stack([self._of(s).at_latent[n] for n in s.names]) for s in samples]
+        return torch.stack([m.amax(dim=0, keepdim=True) for m in masks])
+
+    def targets(self, samples: Sequence[Sample]) -> Tensor:
+        """[G, gh, gw] masks of every drawn concept on the grid of the maps, sample by sample."""
+        return torch.stack([self._of(s).at_maps[n] for s in samples for n in s.names])
+
+
+def _picture(host: Host, picture: SceneImage, level: int, mirrored: bool) -> _Picture:
+    def turned(pixels: Tensor, dim: int) -> Tensor:
+        return pixels.flip(dim) if mirrored else pixels
+
+    latent = host.encode_image(turned(picture.image, 1)[None])[0]
+    size = tuple(latent.shape[-2:])
+    grid = grid_at(level, size)
+    masks = {name: turned(mask, 1) for name, mask in picture.masks.items()}
+    return _Picture(
+        latent,
+        {name: mask_on_grid(mask, size).to(latent.device) for name, mask in masks.items()},
+        {name: mask_on_grid(mask, grid).to(latent.device) for name, mask in masks.items()},
+    )

@@ -1,0 +1,41 @@
+"""Which concepts a step shows: union sampling (paper Sec. 4.2, official train.py:528-541)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ...rng import below, happens
+from ...scenes.scene import ConceptScene
+from .config import BreakASceneConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One row of a batch."""
+
+    image: int  # which picture of the scene
+    mirrored: bool
+    names: tuple[str, ...]  # the drawn concepts, in the order of the prompt
+
+    def prompt(self, prefix: str) -> str:
+        """For example "a photo of <mug> and <cat>"."""
+        return prefix + " and ".join(f"<{name}>" for name in self.names)
+
+
+def draw_samples(
+    scene: ConceptScene, config: BreakASceneConfig, rows: int, draw: torch.Generator
+) -> list[Sample]:
+    """For every row a picture, how many of its concepts, which, and in which order."""
+    return [_draw_sample(scene, config, draw) for _ in range(rows)]
+
+
+def _draw_sample(scene: ConceptScene, config: BreakASceneConfig, draw: torch.Generator) -> Sample:
+    image = below(len(scene.images), draw)
+    names: Sequence[str] = list(scene.images[image].masks)
+    count = 1 + below(len(names), draw) if config.union_sampling else 1
+    order = torch.randperm(len(names), generator=draw)[:count].tolist()
+    mirrored = happens(config.flip, draw)
+    return Sample(image, mirrored, tuple(names[i] for i in order))

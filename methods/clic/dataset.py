@@ -1,0 +1,127 @@
+"""A scene as CLiC's losses need it: latents and masks of every view, made once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...errors import MaskError
+from ...host.ports import Host
+from ...rng import below, happens
+from ...scenes.masks import erode, mask_on_grid
+from ...scenes.scene import ConceptScene, SceneImage
+from .config import CLiCConfig, Form
+from .views import View, views_of
+
+WHOLE = 0.999  # of a cell that lies in the picture, rounding aside
+BLANK = 0.5  # what stands around the region, 0..1: zero in the VAE's -1..1 (learning.py:105)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One row of a batch: a view of a picture, one concept, and the prompts that go with it."""
+
+    image: int
+    mirrored: bool
+    view: int
+    name: str
+    prompt: str
+    roi_prompt: str
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedView:
+    """A view on the grid of the latents.
+
+    Attributes:
+        latent: [C, h, w] clean latents.
+        masks: name -> [h, w], 0..1.
+        regions: name -> [C, h, w] latents of the region on blank pixels; official form only.
+        valid: [h, w], 1 where the loss of the whole picture counts.
+    """
+
+    latent: Tensor
+    masks: Mapping[str, Tensor]
+    regions: Mapping[str, Tensor]
+    valid: Tensor
+    prefix: str
+
+
+class SceneMaterial:
+    """All views of all pictures of a scene."""
+
+    def __init__(self, host: Host, scene: ConceptScene, config: CLiCConfig) -> None:
+        self._config = config
+        mirrors = [m for m in (False, True) if (config.flip > 0 if m else config.flip < 1)]
+        self._views = [
+            {m: _encoded(host, picture, config, number, m) for m in mirrors}
+            for number, picture in enumerate(scene.images)
+        ]
+
+    def draw(self, draw: torch.Generator) -> Sample:
+        """A picture, mirrored or not, one of its views, one of its concepts, and its prompts."""
+        config, image = self._config, below(len(self._views), draw)
+        mirrored = happens(config.flip, draw)
+        number = below(len(self._views[image][mirrored]), draw)
+        view = self._views[image][mirrored][number]
+        name = list(view.masks)[below(len(view.masks), draw)]
+        prompts = config.roi_prompts_of(name)
+        roi_prompt = prompts[below(len(prompts), draw)]
+        return Sample(
+            image, mirrored, number, name, view.prefix + config.prompt_of(name), roi_prompt
+        )
+
+    def _of(self, sample: Sample) -> EncodedView:
+        return self._views[sample.image][sample.mirrored][sample.view]
+
+    def latents(self, samples: Sequence[Sample]) -> Tensor:
+        """[B, C, h, w] clean latents of the whole pictures."""
+        return torch.stack([self._of(s).latent for s in samples])
+
+    def regions(self, samples: Sequence[Sample]) -> Tensor:
+        """[B, C, h, w] clean latents of the regions on blank pixels."""
+        return torch.stack([self._of(s).regions[s.name] for s in samples])
+
+    def masks(self, samples: Sequence[Sample]) -> Tensor:
+        """[B, 1, h, w] mask of each drawn concept."""
+        return torch.stack([self._of(s).masks[s.name][None] for s in samples])
+
+    def valid(self, samples: Sequence[Sample]) -> Tensor:
+        """[B, 1, h, w] 1 where there is a picture."""
+        return torch.stack([self._of(s).valid[None] for s in samples])
+
+
+def _encoded(
+    host: Host, picture: SceneImage, config: CLiCConfig, number: int, mirrored: bool
+) -> list[EncodedView]:
+    views = views_of(picture, config, number, mirrored)
+    encoded = [_encoded_view(host, view, config) for view in views]
+    # A copy that was cut out beside the concept has nothing to teach.
+    kept = [view for view in encoded if view.masks]
+    if not kept:
+        raise MaskError(
+            f"Nothing of the masks of picture {number + 1} is left in its larger and smaller "
+            "copies; turn random_scale off, or ask for more views."
+        )
+    return kept
+
+
+def _encoded_view(host: Host, view: View, config: CLiCConfig) -> EncodedView:
+    latent = host.encode_image(view.image[None])[0]
+    size = tuple(latent.shape[-2:])
+    shown = {name: mask for name, mask in view.masks.items() if mask.max() > 0}
+    regions = {}
+    if config.roi_form is Form.OFFICIAL and config.roi_weight:
+        for name, mask in shown.items():
+            cut = view.image * mask[..., None] + BLANK * (1 - mask[..., None])
+            regions[name] = host.encode_image(cut[None])[0]
+    masks = {n: mask_on_grid(m, size, "bilinear").to(latent.device) for n, m in shown.items()}
+    valid = (mask_on_grid(view.valid, size, "bilinear") > WHOLE).float()
+    if config.context_form is Form.OFFICIAL:
+        # The outermost cells go (learning.py:229-231); a larger copy keeps them there, here it
+        # loses them too.
+        valid = erode(valid, 1, beyond=0)
+    return EncodedView(latent, masks, regions, valid.to(latent.device), view.prefix)

@@ -1,0 +1,25 @@
+"""What a step draws by chance, always from the generator of that step, always on the CPU."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .host.ports import Host
+
+
+def below(limit: int, draw: torch.Generator) -> int:
+    """A whole number from 0 to limit - 1."""
+    return int(torch.randint(limit, (), generator=draw))
+
+
+def happens(chance: float, draw: torch.Generator) -> bool:
+    """True with a chance of 0..1."""
+    return float(torch.rand((), generator=draw)) < chance
+
+
+def drawn_noise(host: Host, latent: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Noise [B, C, h, w] like the latents, and the path's t [B] for every row."""
+    noise = torch.randn(latent.shape, generator=draw).to(latent)
+    timesteps = host.noise_path.sample_t(latent.shape[0], draw)
+    return noise, timesteps.to(latent.device)

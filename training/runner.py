@@ -1,0 +1,152 @@
+"""From a recipe to a concept: what methods that learn from a scene do around the loop."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..attention.metrics import LocalisationScores
+from ..concepts.concept import Concept
+from ..concepts.fingerprints import content_key, model_digest
+from ..errors import StorageError
+from ..host.ports import Host, Progress
+from ..scenes.scene import ConceptScene
+from .checkpoints import StateFolder
+from .loop import run
+from .previews import Previews
+from .recipe import Events, LoopConfig, Recipe
+from .reports import TensorBoardLog, write_csv
+from .results import PathOf, ResultFile
+
+log = logging.getLogger("conceptloom")
+
+# float16 loses gradients below 6e-8; masters are float32, so scaling there and back is exact.
+HALF_PRECISION_SCALE = 1024.0
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """All that a run leaves behind."""
+
+    concept: Concept
+    history: Sequence[Mapping[str, float]]  # one row a step
+    samples: Tensor | None  # [n, H, W, 3] last pictures of the fixed seed, if any were asked for
+    timeline: Tensor | None  # [H, W, 3] the pictures of every preview
+    overlay: Tensor  # [H, W, 3] attention of every handle over its picture
+    scores: Mapping[str, LocalisationScores] = field(default_factory=dict)
+    path: Path | None = None  # of the concept file, where one was asked for and could be written
+    trouble: str = ""  # why there is none, for the user
+    estimate: str = ""  # what the run was expected to need
+    states: str = ""  # which of its states are left, and their size
+
+
+class ConceptRecipe(Recipe, Protocol):
+    """A recipe whose end is a concept."""
+
+    def concept(self, history: Sequence[Mapping[str, float]], thumbnail: Tensor | None) -> Concept:
+        """What was learned, ready to be saved."""
+        ...
+
+
+def loop_for(host: Host, loop: LoopConfig | None, *, seed: int, accumulation: int) -> LoopConfig:
+    """The loop's settings with those that a method has, and scaled losses where a host needs it."""
+    scale = HALF_PRECISION_SCALE if host.dtype is torch.float16 else 1.0
+    return replace(loop or LoopConfig(), seed=seed, accumulation=accumulation, loss_scale=scale)
+
+
+def state_folder(
+    folder: Path | None,
+    host: Host,
+    scene: ConceptScene,
+    loop: LoopConfig,
+    settings: Sequence[Any],
+    more: Mapping[str, Tensor | Sequence[Tensor]] | None = None,
+) -> StateFolder | None:
+    """The folder of this very run: other pictures or settings have another one.
+
+    Args:
+        folder: below which it lies; None keeps nothing.
+        scene: at the size at which it is learned.
+        settings: all else that decides the result, as JSON has it.
+        more: tensors that do so too, by a stable name.
+
+    Raises:
+        StorageError: no state could be written there.
+    """
+    if folder is None:
+        return None
+    inputs = {
+        "images": [p.image for p in scene.images],
+        "masks": [mask for p in scene.images for mask in p.masks.values()],
+        **(more or {}),
+    }
+    names = [list(p.masks) for p in scene.images]
+    every = [settings[0], loop.numerics, dict(scene.words), names, *settings[1:]]
+    kept = StateFolder(folder, content_key(model_digest(host), every, inputs))
+    kept.ensure_writable()
+    return kept
+
+
+def teach(
+    recipe: ConceptRecipe,
+    loop: LoopConfig,
+    shown: Previews,
+    kept: StateFolder | None,
+    progress: Progress,
+    path_of: PathOf | None = None,
+    estimate: str = "",
+) -> Learned:
+    """Run a recipe to its end, from where a saved state left off, and look at what came of it.
+
+    Args:
+        path_of: where the concept file belongs. It is written as soon as learning ends, and once
+            more with a picture when that is drawn: who stops the drawing loses pictures only.
+
+    Raises:
+        TrainingError: see `training.loop.run`.
+    """
+    shown.progress = progress
+    with _log(kept) as written:
+        events = Events(progress, written.scalars if written else _ignore, shown)
+        history = run(recipe, loop, events, kept).history  # and not its optimizer's memory
+    concept, result = recipe.concept(history, None), ResultFile(path_of, kept)
+    result.save(concept)
+    if kept:
+        write_losses(history, kept.folder / "losses.csv")
+    with recipe.computing(recipe.phases()[-1]):
+        samples = shown.last_samples(len(history)) if loop.previews_of(len(history)) else None
+        overlay = shown.overlay()
+    if samples is not None:
+        concept = replace(concept, thumbnail=samples[-1])
+        result.save(concept)
+    states = kept.finish(keep=loop.keep_state or result.path is None) if kept else ""
+    found = (samples, shown.timeline(), overlay, shown.scores)
+    return Learned(concept, history, *found, result.path, result.trouble, estimate, states)
+
+
+def write_losses(history: Sequence[Mapping[str, float]], path: Path) -> None:
+    """The CSV file; a disk that is full costs the file and not the concept."""
+    try:
+        write_csv(history, path)
+    except StorageError as error:
+        log.warning("%s", error)
+
+
+@contextmanager
+def _log(kept: StateFolder | None) -> Iterator[TensorBoardLog | None]:
+    if kept is None:
+        yield None
+        return
+    with TensorBoardLog(kept.folder / "tensorboard") as log:
+        yield log
+
+
+def _ignore(row: Mapping[str, float]) -> None:
+    """For runs that keep no files."""
