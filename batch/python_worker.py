@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..cli.drawing import Drawing, draw, loaded_stack, natural_size, parsed_size
+from ..cli.drawing import Drawing, draw, load_concepts, natural_size, parsed_size
 from ..cli.gallery import save_drawn
 from ..cli.models import TINYWORLD, Precision, open_host
 from ..cli.results import CONCEPT
 from ..cli.scene_files import scene_from_folder
 from ..cli.train_settings import settings_from_options
 from ..cli.training_run import train
+from ..concepts.concept import stacked
 from ..concepts.paths import write_atomically
 from ..host.ports import Host
 from .jobs import Kind
@@ -66,7 +67,7 @@ class PythonWorker:
         options = [
             ":".join(map(str, [place / "given" / name, *rest])) for name, *rest in spec["concepts"]
         ]
-        stack, _ = loaded_stack(host, options)
+        stack = stacked(load_concepts(host, options))
         usual = TINYWORLD_CFG if spec["model"] == TINYWORLD else CFG
         settings = Drawing(
             negative=spec["negative"],

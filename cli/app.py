@@ -164,7 +164,8 @@ def sample(
     precision: Precision = PrecisionName.FP32,
 ) -> None:
     """Draw pictures with learned concepts. Each is written as soon as it is drawn."""
-    from .drawing import Drawing, draw, loaded_stack, natural_size, parsed_size
+    from ..concepts.concept import stacked
+    from .drawing import Drawing, draw, load_concepts, natural_size, parsed_size
     from .gallery import Gallery
     from .lag import localised
     from .models import TINYWORLD, open_host
@@ -173,9 +174,11 @@ def sample(
 
     is_tiny = model == TINYWORLD
     host = open_host(model, layout=layout, device=device, precision=Computed(precision.value))
-    stack, concepts = loaded_stack(host, concept or [])
-    prompts = prompt or [text for loaded in concepts for text in loaded.prompts]
-    stack, edits = localised(host, concept or [], prompts, quantile) if lag else (stack, [])
+    loaded = load_concepts(host, concept or [])
+    stack, edits = stacked(loaded), []
+    prompts = prompt or [text for one, _ in loaded for text in one.prompts]
+    if lag:
+        stack, edits = localised(host, loaded, prompts, quantile)
     settings = Drawing(
         negative=negative,
         seed=seed,

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..concepts.concept import Concept, Stack, check_applies, renamed, stacked
+from ..concepts.concept import Concept, Stack, check_applies, renamed
 from ..concepts.concept_file import load_concept
 from ..errors import ConfigError, HandleError, InputError, PromptError
 from ..host.ports import Host, Progress, UNetEdit, no_progress
@@ -105,19 +105,18 @@ def parsed_size(text: str) -> tuple[int, int]:
         raise ConfigError("size", text, "as 512x768 (width x height) or 512") from error
 
 
-def loaded_stack(host: Host, options: Sequence[str]) -> tuple[Stack, list[Concept]]:
-    """The concept files of `--concept FILE[:STRENGTH[:NEWNAME]]`, applied together.
+def load_concepts(host: Host, options: Sequence[str]) -> list[tuple[Concept, float]]:
+    """The concept files of `--concept FILE[:STRENGTH[:NEWNAME]]` with their strengths.
 
     Raises:
-        ConceptFileError, BaseMismatchError, HandleError: see `errors`.
+        ConceptFileError, BaseMismatchError: see `errors`.
     """
     loaded: list[tuple[Concept, float]] = []
-    for option in options:
-        asked = parsed_concept(option)
-        concept = asked.load()
+    for option in map(parsed_concept, options):
+        concept = option.load()
         check_applies(concept, host.fingerprint)
-        loaded.append((concept, asked.strength))
-    return stacked(loaded), [concept for concept, _ in loaded]
+        loaded.append((concept, option.strength))
+    return loaded
 
 
 def check_prompts(prompts: Sequence[str], stack: Stack) -> None:

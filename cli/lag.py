@@ -4,30 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..attention.lag import LagConfig, LagEdit
-from ..concepts.concept import Stack, stacked
+from ..attention.lag import LagConfig
+from ..concepts.concept import Concept, Stack
 from ..errors import InputError
 from ..host.ports import Host, UNetEdit
-from ..methods.personalized_residuals import Localised, check_prompts, joined, lag_concept
-from .drawing import parsed_concept
+from ..methods.personalized_residuals import Localised, lag_setup
 
 
 def localised(
-    host: Host, options: Sequence[str], prompts: Sequence[str], quantile: float
+    host: Host, loaded: Sequence[tuple[Concept, float]], prompts: Sequence[str], quantile: float
 ) -> tuple[Stack, Sequence[UNetEdit]]:
-    """The concepts of `--concept`: their handles, and the edit that adds residuals.
+    """Concepts and strengths as LAG applies them: their handles, and the edit with the residuals.
 
     Raises:
         ConceptLoomError: a concept cannot be localised, or a prompt lacks it.
     """
-    if not options:
+    if not loaded:
         raise InputError("--lag says where a concept works: load one with --concept.")
-    loaded = [
-        (asked.load(), LagConfig(strength=asked.strength, quantile=quantile))
-        for asked in map(parsed_concept, options)
+    requested = [
+        Localised(concept=concept, config=LagConfig(strength=strength, quantile=quantile))
+        for concept, strength in loaded
     ]
-    stack = stacked([(concept, 0.0) for concept, _ in loaded])
-    made = joined([lag_concept(host, Localised(concept=c, config=config)) for c, config in loaded])
-    encoded = [host.encode_prompt(text, stack.handles) for text in prompts]
-    check_prompts(made, {prompt.text: prompt.tokens for prompt in encoded})
-    return stack, [LagEdit(made, host.noise_path.last_t)]
+    setup = lag_setup(host, requested)
+    encoded = [host.encode_prompt(text, setup.handles) for text in prompts]
+    tokens = {prompt.text: prompt.tokens for prompt in encoded}
+    return Stack(dict(setup.handles), {}), [setup.edit(host.noise_path.last_t, tokens)]

@@ -117,10 +117,11 @@ def transfer(
         conceptloom transfer -i chair.png --mask back.png -c ornament.safetensors \\
             -p 'a chair with <ornament> style' --guide '<ornament>'
     """
+    from ..concepts.concept import stacked
     from ..samplers.blended import BlendConfig
     from ..samplers.editing import EditConfig
     from ..samplers.guidance import GuidanceConfig
-    from .drawing import loaded_stack
+    from .drawing import load_concepts
     from .models import TINYWORLD, open_host
     from .models import Precision as Computed
     from .picture_files import as_png, free_name, numbered, write_picture
@@ -142,7 +143,7 @@ def transfer(
         seed=seed, count=count, composite=composite, feather_px=feather, config=config,
     )  # fmt: skip
     host = open_host(model, layout=layout, device=device, precision=Computed(precision.value))
-    stack, _ = loaded_stack(host, concept or [])
+    stack = stacked(load_concepts(host, concept or []))
     with Progress(console=console, transient=True) as bars:
         task = bars.add_task("drawing", total=None)
         drawn = transferred(

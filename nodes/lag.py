@@ -9,13 +9,13 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..attention.lag import LagConcept, LagEdit, OnMasks
-from ..concepts.concept import Concept, identities, stacked
-from ..errors import ConfigError, PromptError
+from ..concepts.concept import Concept
+from ..errors import PromptError
 from ..host.comfyui.apply import model_with_identities
 from ..host.comfyui.edits import SamplingRun, with_edits
 from ..host.comfyui.prompts import clip_with_handles
 from ..host.comfyui.tokens import HIDDEN
-from ..methods.personalized_residuals import Localised, check_prompts, joined, lag_concept
+from ..methods.personalized_residuals import Localised, lag_setup
 from .lag_knobs import LAG_CATEGORY, OF_ONE, lag_inputs, localised_of, model_inputs
 from .shared import host_of
 from .sockets import LearnedConcept
@@ -65,24 +65,19 @@ def with_lag(
     Raises:
         ConceptLoomError: a concept does not fit the model, or LAG; two bring the same handle.
     """
-    if not given:
-        raise ConfigError("concepts", "empty", "at least one; connect a concept")
-    host = host_of(model, clip, applies_only=True)
-    handles = stacked([(one.concept, 0.0) for one in given]).handles
-    known_as = {name: same for one in given for name, same in identities(one.concept).items()}
-    knowing = clip_with_handles(clip, handles, known_as)
-    marked = model_with_identities(model.clone(), known_as)
-    before: tuple[LagConcept, ...] = model.get_attachment(KEY) or ()
-    concepts = joined([*before, *(lag_concept(host, one) for one in given)])
+    earlier: tuple[LagConcept, ...] = model.get_attachment(KEY) or ()
+    setup = lag_setup(host_of(model, clip, applies_only=True), given)
+    knowing = clip_with_handles(clip, setup.handles, setup.identities)
+    marked = model_with_identities(model.clone(), setup.identities)
+    setup = setup.after(earlier)
 
     def edits(run: SamplingRun) -> list[LagEdit]:
-        if run.sigmas is not None:
-            try:
-                check_prompts(concepts, run.positive)
-            except PromptError as error:
-                raise PromptError(f"{error} {HIDDEN}") from error
-        return [LagEdit(concepts, run.last_t, on_masks)]
+        prompts = None if run.sigmas is None else run.positive
+        try:
+            return [setup.edit(run.last_t, prompts, on_masks)]
+        except PromptError as error:
+            raise PromptError(f"{error} {HIDDEN}") from error
 
     patched = with_edits(marked, KEY, edits, replace=True)
-    patched.set_attachments(KEY, concepts)
+    patched.set_attachments(KEY, setup.concepts)
     return patched, knowing

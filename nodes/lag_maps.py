@@ -9,11 +9,10 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..attention.lag import LagEdit
 from ..attention.lag_maps import LagMaps
-from ..concepts.concept import Concept, stacked
+from ..concepts.concept import Concept
 from ..errors import ImageError
-from ..methods.personalized_residuals import Localised, check_prompts, joined, lag_concept
+from ..methods.personalized_residuals import Localised, lag_setup
 from ..viz.lag_overlays import blocks_sheet, masks_picture
 from .lag_knobs import (
     LAG_CATEGORY,
@@ -86,15 +85,13 @@ def read_masks(
     if image.ndim != 4 or image.shape[-1] not in (3, 4):
         raise ImageError(f"The image has the shape {list(image.shape)}; connect an RGB picture.")
     host = host_of(model, clip, vae)
-    concepts = joined([lag_concept(host, one) for one in given])
-    handles = stacked([(one.concept, 0.0) for one in given]).handles
-    encoded = host.encode_prompt(prompt, handles)
-    check_prompts(concepts, {prompt: encoded.tokens})
+    setup = lag_setup(host, given)
+    encoded = host.encode_prompt(prompt, setup.handles)
+    maps = LagMaps()
+    edit = setup.edit(host.noise_path.last_t, {prompt: encoded.tokens}, maps)
     latent = host.encode_image(image[:1, ..., :3])
     at = torch.tensor([timestep], device=latent.device)
     noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(0)).to(latent)
-    maps = LagMaps()
-    edit = LagEdit(concepts, host.noise_path.last_t, maps)
     host.predict(host.noise_path.add_noise(latent, noise, at), at, [encoded], [edit])
     return maps
 

@@ -21,17 +21,17 @@ happens in rows of the negative prompt. Not reproduced: the study with people, C
 """
 
 from .config import PersonalizedResidualsConfig
-from .lag import Localised, check_prompts, joined, lag_concept, residuals_of, sample_lag
+from .lag import LagSetup, Localised, lag_concept, lag_setup, residuals_of, sample_lag
 from .learn import learn_residuals
 from .recipe import PersonalizedResiduals
 
 __all__ = [
+    "LagSetup",
     "Localised",
     "PersonalizedResiduals",
     "PersonalizedResidualsConfig",
-    "check_prompts",
-    "joined",
     "lag_concept",
+    "lag_setup",
     "learn_residuals",
     "residuals_of",
     "sample_lag",

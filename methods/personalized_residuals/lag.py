@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ...attention.lag import LagConcept, LagConfig, LagEdit, OnMasks
-from ...concepts.concept import Concept, LowRank, check_applies, stacked
+from ...concepts.concept import Concept, LowRank, check_applies, identities, stacked
 from ...errors import BaseMismatchError, ConfigError, PromptError
-from ...host.ports import Host, Progress, Tokens, find_run, no_progress
+from ...host.ports import HandleVectors, Host, Progress, Tokens, find_run, no_progress
 from ...samplers.ddim import sample_ddim
 
 log = logging.getLogger("conceptloom")
@@ -28,6 +28,64 @@ class Localised:
     config: LagConfig = field(default_factory=LagConfig)
     class_word: str | None = None  # None is the one that it was learned with; "" goes without
     mask: Tensor | None = None  # [H, W], 0..1; the residual works only inside of it too
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LagSetup:
+    """Concepts that are ready for LAG; nodes, command line and `sample_lag` take them from here.
+
+    Attributes:
+        handles: vectors of the concepts, for whatever encodes the prompts.
+        identities: what each handle stands for, see `concepts.concept.identities`.
+    """
+
+    concepts: tuple[LagConcept, ...]
+    handles: HandleVectors
+    identities: Mapping[str, str]
+
+    def edit(
+        self, last_t: float, prompts: Mapping[str, Tokens] | None = None,
+        on_masks: OnMasks | None = None,
+    ) -> LagEdit:  # fmt: skip
+        """The edit of one sampling run, or of one forward pass.
+
+        Args:
+            last_t: timestep of pure noise.
+            prompts: text, or what it is called -> its tokens; None where nobody knows them.
+            on_masks: receives the masks of every block.
+
+        Raises:
+            PromptError: a localised concept stands in none of the prompts.
+        """
+        if prompts is not None:
+            check_prompts(self.concepts, prompts)
+        return LagEdit(self.concepts, last_t, on_masks)
+
+    def after(self, earlier: Sequence[LagConcept]) -> LagSetup:
+        """Together with concepts that already work on the model.
+
+        Raises:
+            ConfigError: one of them comes again with other settings.
+        """
+        return replace(self, concepts=joined([*earlier, *self.concepts]))
+
+
+def lag_setup(host: Host, requested: Sequence[Localised]) -> LagSetup:
+    """Check concepts against the model and each other, and prepare them for LAG.
+
+    Raises:
+        HandleError: two different concepts bring the same handle.
+        BaseMismatchError: a concept was learned on another base model.
+        ConfigError: there is no concept; one changes more than output projections or has several
+            handles; or one comes twice with different settings.
+    """
+    if not requested:
+        raise ConfigError("concepts", "empty", "at least one; connect a concept")
+    return LagSetup(
+        concepts=joined([lag_concept(host, one) for one in requested]),
+        handles=stacked([(one.concept, 0.0) for one in requested]).handles,
+        identities={k: v for one in requested for k, v in identities(one.concept).items()},
+    )
 
 
 def lag_concept(host: Host, given: Localised) -> LagConcept:
@@ -178,17 +236,16 @@ def sample_lag(
     Raises:
         PromptError: a concept stands in none of the prompts.
     """
-    made = joined([lag_concept(host, given) for given in concepts])
-    handles = stacked([(given.concept, 0.0) for given in concepts]).handles
-    encoded = [host.encode_prompt(text, handles) for text in prompts]
-    check_prompts(made, {prompt.text: prompt.tokens for prompt in encoded})
+    setup = lag_setup(host, concepts)
+    encoded = [host.encode_prompt(text, setup.handles) for text in prompts]
+    tokens = {prompt.text: prompt.tokens for prompt in encoded}
     return sample_ddim(
         host,
         encoded,
-        host.encode_prompt(negative, handles),
+        host.encode_prompt(negative, setup.handles),
         noise,
         steps=steps,
         cfg=cfg,
-        edits=[LagEdit(made, host.noise_path.last_t, on_masks)],
+        edits=[setup.edit(host.noise_path.last_t, tokens, on_masks)],
         progress=progress,
     )

@@ -208,6 +208,16 @@ def test_no_file_is_longer_than_400_lines(source: Source) -> Iterator[str]:
         yield f"{source.name} has {lines} lines"
 
 
+def test_one_function_prepares_concepts_for_lag() -> None:
+    made_at = {
+        source.module
+        for source in shipped()
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "LagEdit"
+    }
+    assert made_at == {"methods.personalized_residuals.lag"}
+
+
 @on_every_file
 def test_nodes_stay_thin(source: Source) -> Iterator[str]:
     if source.room != "nodes":

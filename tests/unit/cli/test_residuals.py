@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from conceptloom.cli import drawing
 from conceptloom.concepts.concept_file import load_concept
 
 from .quick import Command
@@ -49,6 +50,22 @@ def test_learned_residuals_are_drawn_with_and_without_lag(
     result = command("sample", "-c", out / "concept.safetensors", "-p", "a circle", "--lag")
     assert result.exit_code == 2
     assert "No prompt holds <my-toy>" in result.output
+
+
+def test_a_concept_file_is_read_once_with_lag_and_without(
+    command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = folder / "run" / "concept.safetensors"
+    read: list[Path] = []
+    monkeypatch.setattr(
+        drawing, "load_concept", lambda path: (read.append(path), load_concept(path))[1]
+    )
+    for more in ([], ["--lag"]):
+        read.clear()
+        given = ("-c", file, "--steps", 1, "-o", folder / "once.png")
+        result = command("sample", *given, *more)
+        assert result.exit_code == 0, result.output
+        assert read == [file]
 
 
 def test_lag_refuses_concepts_that_change_more(command: Command, learned: Path) -> None:
