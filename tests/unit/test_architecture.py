@@ -28,6 +28,7 @@ ALLOWED = {
     "training": BELOW_METHODS,
     "concepts": PORT,
     "concepts.lora_export": (*PORT, "concepts", "host.families"),
+    "concepts.lora_keys": (*PORT, "concepts", "host.families"),
     "samplers": BELOW_METHODS,
     "attention": BELOW_METHODS,
     "vision": BELOW_METHODS,

@@ -1,0 +1,86 @@
+"""How the common programs name the modules of a Stable Diffusion model in LoRA files.
+
+kohya's tools write `lora_unet_<path>` with diffusers' or the original path, LyCORIS and SimpleTuner
+`lycoris_<path>`, diffusers and PEFT dotted paths (older ones with `processor` in them), OneTrainer
+kohya's names, ComfyUI's own trainer the original dotted path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+
+from ..host.families.unet_names import Layout, diffusers_prefixes, with_prefix
+from ..host.ports import Place, UNetSites
+
+_WEIGHT = ".weight"
+_PROJECTION = "text_projection"
+
+
+def key_map(
+    weight_names: Iterable[str], sites: UNetSites, encoders: Collection[str]
+) -> dict[str, str]:
+    """A file's name of a module -> canonical name of its weight, for everything in a base model.
+
+    Args:
+        weight_names: canonical, of UNet and text encoders.
+        sites: of its UNet.
+        encoders: all text encoders of the base model.
+    """
+    prefixes = diffusers_prefixes(layout_of(sites))
+    known: dict[str, str] = {}
+    for name in weight_names:
+        network, _, rest = name.partition(".")
+        path = rest.removesuffix(_WEIGHT)
+        if path == rest:
+            continue  # biases go by the name of their module
+        names = (
+            _unet_names(path, prefixes)
+            if network == "unet"
+            else _text_names(network, path, encoders)
+        )
+        for other in names:
+            known.setdefault(other, name)
+    return known
+
+
+def layout_of(sites: UNetSites) -> Layout:
+    """What the names of a UNet depend on."""
+    down = [site for site in sites.resnets if site.place is Place.DOWN]
+    levels = sorted({site.level for site in down})
+    attention = tuple(bool(sites.at_level(level, [Place.DOWN])) for level in levels)
+    return Layout(attention, sum(site.level == levels[0] for site in down))
+
+
+def _unet_names(path: str, prefixes: object) -> Iterator[str]:
+    yield f"lora_unet_{_flat(path)}"
+    yield f"diffusion_model.{path}"
+    try:
+        other = with_prefix(path, prefixes)  # type: ignore[arg-type]
+    except KeyError:
+        return
+    yield f"lora_unet_{_flat(other)}"
+    yield f"lycoris_{_flat(other)}"
+    for start in ("", "unet.", "base_model.model.", "unet.base_model.model."):
+        yield f"{start}{other}"
+    older = other.replace(".to_", ".processor.to_").removesuffix(".0") if ".to_" in other else ""
+    if older:
+        yield older
+        yield f"unet.{older}"
+
+
+def _text_names(encoder: str, path: str, encoders: Collection[str]) -> Iterator[str]:
+    yield f"text_encoders.{encoder}.transformer.{path}"
+    second = encoder == "clip_g" and "clip_l" in encoders
+    if path.startswith(_PROJECTION):
+        yield f"lora_te{2 if second else 1}_{_PROJECTION}"
+    elif second:
+        yield f"lora_te2_{_flat(path)}"
+        yield f"text_encoder_2.{path}"
+    else:
+        yield f"lora_te_{_flat(path)}"
+        yield f"lora_te1_{_flat(path)}"
+        yield f"text_encoder.{path}"
+
+
+def _flat(path: str) -> str:
+    return path.replace(".", "_")
