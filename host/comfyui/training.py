@@ -83,13 +83,16 @@ def _recomputing(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def exact_attention(options: dict[str, Any]) -> None:
-    """Use torch's own attention in one forward pass, unless another pack has put its own.
+    """Use torch's own attention in one forward pass, also where another pack has put its own.
 
     The host's default may split its work by the memory that is free, which is another graph when a
-    block is recomputed, and other backends have no backward pass at all.
+    block is recomputed. Quantised kernels, which other packs put here, have no backward pass.
+
+    Args:
+        options: of this pass alone; the options of the MODEL keep what another pack has put there.
     """
 
     def torch_attention(_: Any, *args: Any, **kwargs: Any) -> Any:
         return attention_pytorch(*args, **kwargs)
 
-    options.setdefault("optimized_attention_override", torch_attention)
+    options["optimized_attention_override"] = torch_attention

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import comfy.model_management
 import pytest
 import torch
@@ -102,6 +104,27 @@ class Captured(UNetEdit):
 
     def cross_attention(self, call) -> None:
         self.queries.append(call.query)
+
+
+def without_backward(function: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+    """Another pack's attention, as its quantised kernels are: no gradient comes through."""
+    return function(*(a.detach() if isinstance(a, torch.Tensor) else a for a in args), **kwargs)
+
+
+def test_learning_takes_its_own_attention_and_gives_another_packs_back(sd1: Graph):
+    plain = ComfyHost(sd1.model, sd1.clip)
+    model = sd1.model.clone()
+    options = model.model_options["transformer_options"]
+    options["optimized_attention_override"] = without_backward
+    host, gradients = ComfyHost(model, sd1.clip), []
+    for one in (plain, host):
+        handle = handle_for(one)
+        with one.edited({}, trainable=True):
+            loss_of(one, handle).backward()
+        gradients.append(handle["clip_l"].grad)
+    assert gradients[0].abs().max() > 0
+    torch.testing.assert_close(gradients[1], gradients[0])
+    assert options["optimized_attention_override"] is without_backward
 
 
 def test_gradient_reaches_the_latent(host: ComfyHost):
