@@ -32,6 +32,7 @@ from ..host.ports import (
     find_run,
 )
 from ..samplers.masks import check_aspect
+from .context_rows import PromptRows, prompts_of_others, rows_with
 from .lag_masks import binarised, exclusive, smoothed, summed_attention
 
 OnMasks = Callable[[TransformerSite, Tensor, ForwardInfo], None]  # block, masks [P, G, h, w], info
@@ -124,13 +125,9 @@ class _Plan:
     """What one kind of forward pass needs: which rows and tokens to look at."""
 
     concepts: tuple[LagConcept, ...]  # those that are at work at this noise level
-    rows: list[int] | slice  # rows whose prompt holds a concept; a view where they are neighbours
-    chosen: Tensor  # [R, K, G] 1 where a key position belongs to a concept in that row
-    pictures: Tensor | None  # [R] picture of each of these rows; None where row n is picture n
+    rows: PromptRows  # by the host's own prompts
     picture_of: Tensor | None  # [B] picture of every row of the batch; None for a single one
-    holds: Tensor  # [P, G, 1] 1 where a picture's prompt holds the concept
-    all_hold: bool
-    has_rows: bool  # whether any prompt of the pass holds a concept
+    may_have_rows: bool  # there are some, or another pack may bring them
     is_everywhere: bool  # no mask of any kind limits any concept
     is_plain: bool  # the mask itself is all that a row takes
     shares_shape: bool  # all masks are cut from the attention in the same way
@@ -154,6 +151,7 @@ class LagEdit(UNetEdit):
         self._concepts = tuple(c for c in concepts if c.config.strength != 0)
         self._last, self._on_masks = last_t, on_masks
         self._plan: _Plan | None = None
+        self._rows_of_others: PromptRows | None = None  # in place of the plan's, in this pass
         self._plans: dict[object, _Plan] = {}
         self._attention: dict[str, Tensor] = {}
         self._factors: dict[object, tuple[Tensor, Tensor, Tensor]] = {}
@@ -163,7 +161,10 @@ class LagEdit(UNetEdit):
 
     def begin(self, info: ForwardInfo) -> None:
         concepts = self._at_work(info)
-        key = (concepts, info.prompts, info.pictures, info.context_length, info.timesteps.device)
+        key = (
+            concepts, info.prompts, info.pictures, info.context_length, info.timesteps.device,
+            info.read_context is not None, any(info.conditional),
+        )  # fmt: skip
         if key not in self._plans:
             for concept in concepts:
                 if concept.mask is not None:
@@ -171,7 +172,7 @@ class LagEdit(UNetEdit):
                     check_aspect(size, (info.latent_shape[-2], info.latent_shape[-1]), " latents")
             self._plans[key] = _plan(concepts, info)
         self._plan = plan = self._plans[key]
-        if plan.has_rows:
+        if plan.rows.exist:
             self._seen_at = info.timesteps
         elif not self._has_seen(info):
             self._seen.clear()
@@ -185,12 +186,12 @@ class LagEdit(UNetEdit):
 
     def end(self) -> None:
         self._attention.clear()
-        self._plan = None
+        self._plan = self._rows_of_others = None
 
     def wants_cross_attention(self, site: TransformerSite) -> bool:
         plan = self._plan
         localised = plan is not None and any(c.config.localised for c in plan.concepts)
-        return localised and bool(plan and plan.has_rows) and self.wants_projection(site)
+        return localised and bool(plan and plan.may_have_rows) and self.wants_projection(site)
 
     def wants_projection(self, site: TransformerSite) -> bool:
         return self._plan is not None and any(site.name in c.residuals for c in self._plan.concepts)
@@ -198,11 +199,27 @@ class LagEdit(UNetEdit):
     def cross_attention(self, call: CrossAttentionCall) -> None:
         plan, name = self._plan, call.site.name
         assert plan is not None
+        rows = self._rows_at(plan, call)
+        if not rows.exist:
+            return
         found = summed_attention(
-            call.query[plan.rows], call.key[plan.rows], call.site.heads, plan.chosen
+            call.query[rows.index], call.key[rows.index], call.site.heads, rows.chosen
         )
         before = self._attention.get(name)
         self._attention[name] = found if before is None else before + found
+
+    def _rows_at(self, plan: _Plan, call: CrossAttentionCall) -> PromptRows:
+        """The plan's rows, or those that another pack has put in their place."""
+        if self._rows_of_others is None and (prompts := prompts_of_others(call)):
+            n_pictures = len(plan.rows.holds)
+            pictures = [row % n_pictures for row in range(len(prompts))]
+            size, device = call.key.shape[1], call.key.device
+            rows = _rows(plan.concepts, prompts, pictures, size, device)
+            # Where nobody knows their words, they start with the host's own rows.
+            self._rows_of_others = rows if any(prompts) else plan.rows
+            if rows.exist:
+                self._seen_at = call.info.timesteps
+        return self._rows_of_others or plan.rows
 
     def projection(
         self, site: TransformerSite, inputs: Tensor, output: Tensor, info: ForwardInfo
@@ -262,8 +279,8 @@ class LagEdit(UNetEdit):
         self, site: TransformerSite, plan: _Plan, inputs: Tensor, info: ForwardInfo
     ) -> Tensor:
         """M_i of every picture and concept, [P, G, N]."""
-        grid = info.grid(site)
-        shape = (*plan.holds.shape[:2], grid[0] * grid[1])
+        grid, rows = info.grid(site), self._rows_of_others or plan.rows
+        shape = (*rows.holds.shape[:2], grid[0] * grid[1])
         attention = self._attention.pop(site.name, None)
         if attention is None:  # no prompt of this pass holds a concept
             seen = self._seen.get(site.name)
@@ -271,8 +288,8 @@ class LagEdit(UNetEdit):
                 return usable(seen)
             # The prompt with the concept may have covered a part of the picture only.
             return torch.zeros(shape, device=inputs.device)
-        if plan.pictures is not None:
-            index = plan.pictures[:, None, None].expand_as(attention)
+        if rows.pictures is not None:
+            index = rows.pictures[:, None, None].expand_as(attention)
             nothing = torch.zeros(shape, device=inputs.device)
             attention = nothing.scatter_reduce(0, index, attention, "amax")
         # Layers of a block were summed; the mean has the same order, and so the same mask.
@@ -287,7 +304,7 @@ class LagEdit(UNetEdit):
         for g, concept in enumerate(plan.concepts):
             if concept.mask is not None:
                 masks[:, g] *= self._allowed(concept, grid, masks.device)
-        masks = exclusive(masks if plan.all_hold else masks * plan.holds, attention)
+        masks = exclusive(masks if rows.all_hold else masks * rows.holds, attention)
         self._seen[site.name] = seen = masks.detach()  # or it would hold a guided pass's graph
         if self._on_masks is not None:
             self._on_masks(site, seen.unflatten(-1, grid), info)
@@ -333,33 +350,29 @@ class LagEdit(UNetEdit):
 @torch.inference_mode(False)  # a pass that autograd follows may need the same plan later
 def _plan(concepts: tuple[LagConcept, ...], info: ForwardInfo) -> _Plan:
     n_rows = info.latent_shape[0]
+    pictures, device = list(info.pictures or range(n_rows)), info.timesteps.device
     prompts = info.prompts or ((),) * n_rows
-    pictures = list(info.pictures or range(n_rows))
-    places = [[_columns(c, tokens, info.context_length) for c in concepts] for tokens in prompts]
-    rows = [row for row in range(n_rows) if any(places[row])]
-    device = info.timesteps.device
-    chosen = torch.zeros(len(rows), info.context_length, len(concepts), device=device)
-    holds = torch.zeros(max(pictures) + 1, len(concepts), 1, device=device)
-    for r, row in enumerate(rows):
-        for g, found in enumerate(places[row]):
-            chosen[r, found, g] = 1
-            if found:
-                holds[pictures[row], g] = 1
-    shown = [pictures[row] for row in rows]
-    neighbours = rows == list(range(rows[0], rows[0] + len(rows))) if rows else False
+    rows = _rows(concepts, prompts, pictures, info.context_length, device)
     return _Plan(
         concepts,
-        slice(rows[0], rows[0] + len(rows)) if neighbours else rows,
-        chosen,
-        None if shown == list(range(len(holds))) else torch.tensor(shown, device=device),
-        torch.tensor(pictures, device=device) if len(holds) > 1 else None,
-        holds,
-        bool(holds.all()),
-        bool(rows),
+        rows,
+        torch.tensor(pictures, device=device) if len(rows.holds) > 1 else None,
+        rows.exist or (info.read_context is not None and any(info.conditional)),
         all(c.is_everywhere for c in concepts),
         all(c.config.is_plain for c in concepts),
         len({c.config.shape for c in concepts}) == 1,
     )
+
+
+def _rows(
+    concepts: tuple[LagConcept, ...],
+    prompts: Sequence[Tokens],
+    pictures: Sequence[int],
+    context_length: int,
+    device: torch.device,
+) -> PromptRows:
+    places = [[_columns(c, tokens, context_length) for c in concepts] for tokens in prompts]
+    return rows_with(places, pictures, len(concepts), context_length, device)
 
 
 def _columns(concept: LagConcept, tokens: Tokens, context_length: int) -> list[int]:

@@ -20,9 +20,11 @@ from ..host.ports import (
     CrossAttentionCall,
     ForwardInfo,
     StopForward,
+    Tokens,
     TransformerSite,
     UNetEdit,
 )
+from .context_rows import prompts_of_others
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +70,18 @@ class AttentionCapture(UNetEdit):
         self._layers = sum(site.depth for site in self._sites)
         self._stop = stop
         self._kept: list[_Projected] = []
+        self.prompts_of_others: Sequence[Tokens] = ()  # of every row, where others bring rows
 
     def begin(self, info: ForwardInfo) -> None:
         self._kept.clear()
+        self.prompts_of_others = ()
 
     def wants_cross_attention(self, site: TransformerSite) -> bool:
         return site in self._sites
 
     def cross_attention(self, call: CrossAttentionCall) -> None:
+        if not self._kept:
+            self.prompts_of_others = prompts_of_others(call)
         grid, length = call.info.grid(call.site), call.info.context_length
         self._kept.append(_Projected(call.query, call.key, call.site.heads, grid, length))
         if self._stop and len(self._kept) == self._layers:

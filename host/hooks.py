@@ -240,15 +240,17 @@ def _cross_attention_hooks(
         def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
             if attention not in _editing:
                 projected[name] = output
+                if name == "key":
+                    projected["context"] = args[0]
 
         return hook
 
     def attended(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-        if attention in _editing or len(projected) < 2:
+        if attention in _editing or not {"query", "key"} <= projected.keys():
             return None
         reached()
-        query, key = projected.pop("query"), projected.pop("key")
-        call = CrossAttentionCall(site, layer, info, attention, query, key, output)
+        query, key, context = (projected.pop(name) for name in ("query", "key", "context"))
+        call = CrossAttentionCall(site, layer, info, attention, query, key, output, context)
         _editing.add(attention)
         try:
             for edit in edits:

@@ -112,6 +112,8 @@ class ForwardInfo:
     context_length: int  # K, after prompts of different length were repeated to fit
     prompts: tuple[Tokens, ...] = ()  # per row, before repeating; an empty one is not known
     pictures: tuple[int, ...] = ()  # per row: which picture of the batch it belongs to
+    # Tokens of every row of a context [R, K, width]; None where nobody but the host makes contexts.
+    read_context: Callable[[Tensor], Sequence[Tokens]] | None = None
 
     def grid(self, site: TransformerSite | ResNetSite) -> tuple[int, int]:
         """Rows and columns of the feature map at a site (strided convolutions round up)."""
@@ -130,6 +132,7 @@ class CrossAttentionCall:
     query: Tensor  # [B, N, C] projected, heads not split
     key: Tensor  # [B, K, C]
     output: Tensor  # [B, N, C] what the host computed, after to_out
+    context: Tensor | None = None  # [B, K, width] what the key was projected from
 
 
 class UNetEdit:

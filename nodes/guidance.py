@@ -144,7 +144,7 @@ class _Guidance:
             if word.target is not None:
                 size = word.target.shape[-2], word.target.shape[-1]
                 check_aspect(size, (latent.shape[-2], latent.shape[-1]), " latents")
-        return latent_gradient(forward, latent, self._wishes(tokens), chosen)
+        return latent_gradient(forward, latent, self._wishes(tokens), chosen, self._wishes)
 
     def moved(self, latent: Tensor, gradient: Tensor) -> Tensor:
         return moved(latent, gradient, self._config)

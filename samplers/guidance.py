@@ -27,7 +27,7 @@ from torch import Tensor
 from ..attention.maps import AttentionCapture, TokenQuery
 from ..checks import require_whole
 from ..errors import ConfigError
-from ..host.ports import Place, StopForward, TransformerSite, UNetSites
+from ..host.ports import Place, StopForward, Tokens, TransformerSite, UNetSites
 
 log = logging.getLogger("conceptloom")
 
@@ -71,6 +71,9 @@ class Wish:
     target: Tensor | None = None  # [h, w] mask of any size, 0..1; None for ones everywhere
 
 
+WishesIn = Callable[[Tokens], Sequence[Wish]]  # of one prompt
+
+
 def guided_sites(sites: UNetSites, level: int = 0) -> list[TransformerSite]:
     """Blocks of the up arm whose maps guide (the official code's "cross_up" layers).
 
@@ -86,7 +89,11 @@ def guided_sites(sites: UNetSites, level: int = 0) -> list[TransformerSite]:
 
 
 def attention_distance(
-    capture: AttentionCapture, wishes: Sequence[Wish], rows: int, size: tuple[int, int]
+    capture: AttentionCapture,
+    wishes: Sequence[Wish],
+    rows: int,
+    size: tuple[int, int],
+    wishes_in: WishesIn | None = None,
 ) -> Tensor:
     """Sum over rows and wishes of || CA - M ||^2, float32.
 
@@ -96,10 +103,15 @@ def attention_distance(
     Args:
         rows: B, the latents of the pass; every one is a row of the same prompt.
         size: (h, w) of the latents, to which all maps are brought (bilinear).
+        wishes_in: for rows of other prompts that another pack adds to the pass.
     """
-    queries = [TokenQuery(row, w.positions, w.length) for row in range(rows) for w in wishes]
-    maps = capture.maps(queries, size)
-    targets = torch.stack([_target(wish, size, maps) for wish in wishes]).repeat(rows, 1, 1)
+    others = capture.prompts_of_others if wishes_in else ()
+    asked = [(row, w) for row, t in enumerate(others) for w in (wishes_in(t) if wishes_in else ())]
+    asked = asked or [(row, wish) for row in range(rows) for wish in wishes]
+    if not asked:
+        return torch.zeros(())
+    maps = capture.maps([TokenQuery(row, w.positions, w.length) for row, w in asked], size)
+    targets = torch.stack([_target(wish, size, maps) for _, wish in asked])
     return (maps - targets).square().sum()
 
 
@@ -114,6 +126,7 @@ def latent_gradient(
     latent: Tensor,
     wishes: Sequence[Wish],
     sites: Sequence[TransformerSite],
+    wishes_in: WishesIn | None = None,
 ) -> Tensor:
     """Gradient of the distance to the latents, [B, C, h, w] float32.
 
@@ -125,6 +138,7 @@ def latent_gradient(
 
     Args:
         forward: the model's pass on latents, with this edit in it; autograd is on.
+        wishes_in: see `attention_distance`.
     """
     with torch.enable_grad():
         moving = latent.detach().clone().requires_grad_(True)
@@ -132,9 +146,11 @@ def latent_gradient(
         with contextlib.suppress(StopForward):
             forward(moving, capture)
         distance = attention_distance(
-            capture, wishes, latent.shape[0], (latent.shape[-2], latent.shape[-1])
+            capture, wishes, latent.shape[0], (latent.shape[-2], latent.shape[-1]), wishes_in
         )
         capture.clear()
+        if not distance.requires_grad:  # no row of this pass holds a word
+            return torch.zeros_like(latent, dtype=torch.float32)
         for scale in LOSS_SCALES:
             scaled = torch.autograd.grad(distance * scale, moving, retain_graph=True)[0]
             gradient = scaled.float() / scale

@@ -20,9 +20,10 @@ from ..ports import ForwardInfo, NoisePath, Tokens, UNetEdit, UNetSites, WaitsFo
 from ..uncompiled import as_written
 from .compilation import check_can_edit, edits_possible, noticing, passed_by
 from .noise import noise_path_if_any, on_a_path
+from .region_prompts import patches_contexts, region_prompts
 from .run_state import Slot
 from .sites import unet_sites
-from .tokens import tokens_by_conditioning
+from .tokens import ContextReader, tokens_by_conditioning
 
 UNNUMBERED = 999.0  # last timestep where there are no numbered ones: as Stable Diffusion's
 
@@ -57,6 +58,9 @@ class _Run:
     one_by_one: bool = False  # some edit had to see another prompt first
     edits: dict[nn.Module, tuple[UNetSites, Sequence[UNetEdit]]] = field(default_factory=dict)
     passes: int = 0  # of the UNet
+    # Prompts that other packs keep in the MODEL, and who reads them during a pass.
+    regions: Sequence[Tokens] = ()
+    read_context: ContextReader = field(default_factory=ContextReader)
     sampling: Any = None  # the host's conversions between sigma and timestep
     noise_path: NoisePath | None = None  # what is known of it
 
@@ -95,7 +99,10 @@ def with_edits(
     ) -> Any:
         patcher = executor.class_obj.model_patcher
         check_can_edit(patcher)
-        run = _Run(sigmas, tokens_by_conditioning(executor.class_obj))
+        guider = executor.class_obj
+        run = _Run(sigmas, tokens_by_conditioning(guider))
+        positive = guider.conds.get("positive") or ()
+        run.regions = region_prompts(guider.model_options, positive, run.read_context)
         run.samples_with(patcher.get_model_object("model_sampling"))  # of nodes behind this too
         with slot.filled(run):
             return executor(noise, latent, sampler, sigmas, *args, **kwargs)
@@ -111,6 +118,7 @@ def with_edits(
             sites = unet_sites(unet)
             prompts = _named(run.prompts)
             positive = {name: t for name, t in prompts.items() if "negative" not in name}
+            positive |= {f"region {i + 1}": tokens for i, tokens in enumerate(run.regions)}
             started = SamplingRun(sites, run.noise_path, run.sigmas, prompts, positive, unet)
             run.edits[unet] = sites, make_edits(started)
         sites, edits = run.edits[unet]
@@ -201,6 +209,7 @@ def _info(
         context.shape[1],
         tuple(tokens for tokens in per_chunk for _ in range(each)),
         tuple(picture for _ in chunks for picture in range(each)),
+        run.read_context if patches_contexts(options) else None,
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -25,9 +25,10 @@ from ..ports import ForwardInfo, StopForward, Tokens, UNetEdit, UNetSites
 from ..uncompiled import as_written
 from .compilation import check_can_edit, edits_possible, passed_by
 from .noise import noise_path_of
+from .region_prompts import patches_contexts, region_prompts
 from .run_state import Slot
 from .sites import unet_sites
-from .tokens import tokens_by_conditioning
+from .tokens import ContextReader, tokens_by_conditioning
 from .training import autograd_possible, checkpointed, exact_attention
 from .weights import kept_for_autograd, unet_weights, usable
 
@@ -64,6 +65,9 @@ class _Run:
     sigmas: Tensor
     prompts: Mapping[Any, tuple[int, str, Tokens]]
     patcher: Any
+    # Prompts of regions that other packs keep in the MODEL, by the conditioning that they work on.
+    regions: Mapping[Any, Sequence[Tokens]]
+    read_context: ContextReader
     gradients: list[Tensor] = field(default_factory=list)
     asked: Tokens | None = None  # tokens of the prompt whose gradient is being computed
     found: int = 0  # gradients of the whole run
@@ -82,7 +86,8 @@ def with_steering(
         model: stays as it is.
         key: names the application among the wrappers of the host.
         make_steering: called at the start of a run with the tokens of all positive prompts that
-            tell them, by "positive 1" and so on; may raise.
+            tell them, by "positive 1" and so on; may raise. Prompts of regions that other packs
+            keep in the MODEL are among them.
         checkpointing: compute activations again in the backward pass instead of keeping them.
 
     Raises:
@@ -99,8 +104,12 @@ def with_steering(
         check_can_edit(guider.model_patcher)
         prompts = tokens_by_conditioning(guider)
         told = [tokens for _, name, tokens in prompts.values() if name == "positive" and tokens]
+        reader, regions = ContextReader(), dict[Any, Sequence[Tokens]]()
+        for c in guider.conds.get("positive") or ():
+            regions[c.get("uuid")] = found = region_prompts(guider.model_options, [c], reader)
+            told += found
         steering = make_steering({f"positive {i + 1}": tokens for i, tokens in enumerate(told)})
-        run = _Run(steering, sigmas, prompts, guider.model_patcher)
+        run = _Run(steering, sigmas, prompts, guider.model_patcher, regions, reader)
         steered = _steered(sampler, functools.partial(_steer, run, guider))
         with slot.filled(run):
             return executor(noise, latent, steered, sigmas, *args, **kwargs)
@@ -137,8 +146,10 @@ def _steer(run: _Run, guider: Any, x: Tensor, sigma: Tensor, options: dict[str, 
         return
     run.gradients.clear()
     for condition in guider.conds.get("positive") or ():
-        tokens = run.prompts.get(condition.get("uuid"), (0, "", ()))[2]
-        if "area" in condition or not run.steering.sees(tokens):
+        known_as = condition.get("uuid")
+        tokens = run.prompts.get(known_as, (0, "", ()))[2]
+        every = (tokens, *run.regions.get(known_as, ()))
+        if "area" in condition or not any(map(run.steering.sees, every)):
             continue
         run.asked = tokens
         try:
@@ -165,6 +176,7 @@ def _gradient(
         info = ForwardInfo(
             tuple(x.shape), timesteps, (True,) * rows, context.shape[1], (tokens,) * rows,
             tuple(range(rows)),
+            run.read_context if patches_contexts(transformer_options or {}) else None,
         )  # fmt: skip
 
         def forward(moving: Tensor, edit: UNetEdit) -> object:

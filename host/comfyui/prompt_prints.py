@@ -33,7 +33,7 @@ class PromptPrints:
 
     def add(self, context: Tensor, tokens: Tokens) -> None:
         """Remember what the vectors [1, K, width] of a prompt stand for."""
-        rows = _print_of(context)
+        rows = print_of(context)
         key = rows.numpy().tobytes()
         with self._lock:
             self._prints[key] = rows, tokens
@@ -51,10 +51,11 @@ class PromptPrints:
         Returns:
             One entry for each vector; empty where none is known but the first.
         """
-        rows = _print_of(context)
+        rows = print_of(context)
         is_empty = (context[0] == 0).all(dim=-1).tolist()
         with self._lock:
             prints = [(known, tokens) for known, tokens in self._prints.values() if len(tokens)]
+        rows = rows / _scale(rows[0], prints)
         found: list[Any] = _nearest(rows, prints, written)
         mixed = _mixed(rows, prints, written) if None in found else ()
         for i, token in enumerate(found):
@@ -91,6 +92,19 @@ def _nearest(
     return found
 
 
+def _scale(first: Tensor, prints: list[tuple[Tensor, Tokens]]) -> float:
+    """What a conditioning was multiplied with: every prompt starts with the same vector."""
+    if not prints:
+        return 1.0
+    starts = torch.stack([known[0] for known, _ in prints])
+    scales = (starts @ first) / starts.square().sum(dim=1).clamp_min(1e-12)
+    left = (first - scales[:, None] * starts).norm(dim=1)
+    best = int(left.argmin())
+    is_scaled = left[best] <= TOLERANCE * first.norm() and scales[best] > TOLERANCE
+    scale = float(scales[best])
+    return scale if is_scaled and abs(scale - 1) > TOLERANCE else 1.0
+
+
 def _mixed(rows: Tensor, prints: list[tuple[Tensor, Tokens]], written: Tokens) -> Tokens:
     """Tokens of both prompts where one prompt is the written one, moved towards another.
 
@@ -122,7 +136,7 @@ def either(tokens: list[Any], preferred: object = None) -> Any:
     return apart.pop() if len(apart) == 1 else frozenset(apart)
 
 
-def _print_of(context: Tensor) -> Tensor:
+def print_of(context: Tensor) -> Tensor:
     """[K, N_DIRECTIONS] of the first row of a batch, float32 on the CPU."""
     return context[0].detach().to("cpu", torch.float32) @ _directions(context.shape[-1])
 

@@ -10,16 +10,18 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from ..ports import Tokens
-from .prompt_prints import PRINTS, either
+from .prompt_prints import PRINTS, either, print_of
 
 TOKENS = "conceptloom_tokens"  # entry of a conditioning's options
 ENCODE = "encode_token_weights"  # what the host calls for every prompt
 FILLERS = {49407, 0}  # CLIP's ids of the end and of padding
 HIDDEN = (
     "If it is there, a node between the text encoder and the sampler hides the words: one that "
-    "encodes with another CLIP, scales or mixes more than two prompts, adds noise, reads "
-    "conditionings from a file, or keeps the prompts of regions in the model (attention couple)."
+    "encodes with another CLIP, mixes more than two prompts, adds noise, reads conditionings from "
+    "a file, or keeps the prompts of regions where they cannot be read."
 )
 
 
@@ -64,6 +66,23 @@ def tokens_by_conditioning(guider: Any) -> dict[Any, tuple[int, str, Tokens]]:
         for number, name, condition in _conditions(guider)
         if "uuid" in condition
     }
+
+
+class ContextReader:
+    """Reads contexts that other packs make from prompts of their own; for one sampling run."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, Tokens] = {}
+
+    def __call__(self, context: Tensor) -> tuple[Tokens, ...]:
+        """Tokens of every row of a context [R, K, width]; empty for one that nobody knows."""
+        return tuple(self._read(row[None]) for row in context.detach())
+
+    def _read(self, row: Tensor) -> Tokens:
+        key = print_of(row).numpy().tobytes()  # every pass brings the same rows
+        if key not in self._known:
+            self._known[key] = PRINTS.tokens_of(row)
+        return self._known[key]
 
 
 def _conditions(guider: Any) -> Iterator[tuple[int, str, Mapping[str, Any]]]:

@@ -57,6 +57,7 @@ REBUILT: dict[str, Callable[[Any, Any], Any]] = {
     "bfloat16": lambda a, b: [[c.bfloat16().float(), {}] for c, _ in a],
     "cut into pieces": lambda a, b: [[torch.cat([c[:, 40:], c[:, :40]], 1), {}] for c, _ in a],
     "scaled, tag kept": lambda a, b: [[1.7 * c, more] for c, more in a],
+    "scaled, tag dropped": lambda a, b: [[0.6 * c, {}] for c, _ in a],
 }
 
 

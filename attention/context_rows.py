@@ -1,0 +1,69 @@
+"""Which rows and keys of a cross-attention belong to words, also where other packs add rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..host.ports import CrossAttentionCall, Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRows:
+    """Rows of a cross-attention that read a prompt with a concept."""
+
+    index: list[int] | slice  # a view where they are neighbours
+    chosen: Tensor  # [R, K, G] 1 where a key position belongs to a concept in that row
+    pictures: Tensor | None  # [R] picture of each of these rows; None where row n is picture n
+    holds: Tensor  # [P, G, 1] 1 where a picture's prompt holds the concept
+    all_hold: bool
+    exist: bool  # whether there is any such row
+
+
+@torch.inference_mode(False)  # a pass that autograd follows may need the same rows later
+def rows_with(
+    places: Sequence[Sequence[Sequence[int]]],
+    pictures: Sequence[int],
+    n_concepts: int,
+    context_length: int,
+    device: torch.device,
+) -> PromptRows:
+    """Rows in which some of G concepts have a place.
+
+    Args:
+        places: for each row and concept, its key positions.
+        pictures: for each row, the picture that it belongs to.
+    """
+    index = [row for row, found in enumerate(places) if any(found)]
+    chosen = torch.zeros(len(index), context_length, n_concepts, device=device)
+    holds = torch.zeros(max(pictures) + 1, n_concepts, 1, device=device)
+    for r, row in enumerate(index):
+        for g, positions in enumerate(places[row]):
+            chosen[r, list(positions), g] = 1
+            if positions:
+                holds[pictures[row], g] = 1
+    shown = [pictures[row] for row in index]
+    neighbours = index == list(range(index[0], index[0] + len(index))) if index else False
+    return PromptRows(
+        slice(index[0], index[0] + len(index)) if neighbours else index,
+        chosen,
+        None if shown == list(range(len(holds))) else torch.tensor(shown, device=device),
+        holds,
+        bool(holds.all()),
+        bool(index),
+    )
+
+
+def prompts_of_others(call: CrossAttentionCall) -> Sequence[Tokens]:
+    """Tokens of every row where another pack attends to prompts of its own, else empty.
+
+    Packs of regions repeat the rows of a prompt, once for each of their prompts, in whole chunks:
+    row r still belongs to picture r modulo the number of pictures.
+    """
+    read, context = call.info.read_context, call.context
+    if read is None or context is None or len(context) == call.info.latent_shape[0]:
+        return ()
+    return read(context)
