@@ -11,14 +11,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
 from .coverage import Coverage
 from .ports import (
+    AttentionCall,
+    AttentionSite,
     CrossAttentionCall,
     ForwardInfo,
+    LayerSite,
     ResNetSite,
     TransformerSite,
     UNetEdit,
@@ -112,6 +115,10 @@ def residuals_installed(
         yield
 
 
+Site = TransformerSite | ResNetSite | LayerSite
+_AnySite = TypeVar("_AnySite", LayerSite, AttentionSite)
+
+
 def _on(module: nn.Module, hook: Callable[..., Tensor | None]) -> Any:
     depth = _depth.get()
     return module.register_forward_hook(
@@ -119,7 +126,7 @@ def _on(module: nn.Module, hook: Callable[..., Tensor | None]) -> Any:
     )
 
 
-def _at(module: nn.Module, site: TransformerSite | ResNetSite, coverage: Coverage) -> Any:
+def _at(module: nn.Module, site: Site, coverage: Coverage) -> Any:
     depth, entered = _depth.get(), coverage.entering(site.name)
     return module.register_forward_pre_hook(
         lambda *call: entered() if _depth.get() == depth else None
@@ -127,11 +134,20 @@ def _at(module: nn.Module, site: TransformerSite | ResNetSite, coverage: Coverag
 
 
 def _hooks(one: _Pass, coverage: Coverage) -> Iterator[Any]:
-    wanted: dict[nn.Module, TransformerSite | ResNetSite] = {}  # blocks
+    wanted: dict[nn.Module, Site] = {}  # blocks
+    layers = _asked((e.wanted_layers(one.sites), e) for e in one.edits)
+    for layer, edits in layers.items():  # before those that keep what these leave
+        place = layer.block or layer
+        wanted[place.module] = place
+        yield _on(layer.module, _on_layer(layer, edits, one.info, coverage))
     for site in one.sites.transformers:
         for hook in _transformer_hooks(site, one.edits, one.info, coverage):
             wanted[site.module] = site
             yield hook
+    attended = _asked((e.wanted_attended(one.sites), e) for e in one.edits)
+    for attention, edits in attended.items():
+        wanted[attention.block.module] = attention.block
+        yield from _attended_hooks(attention, edits, one.info, coverage)
     for site in one.sites.resnets:
         if residuals := [e for e in one.edits if e.wants_resnet(site)]:
             changes = [_bind(e.resnet, one.info, site) for e in residuals]
@@ -142,6 +158,74 @@ def _hooks(one: _Pass, coverage: Coverage) -> Iterator[Any]:
         ends = [*one.sites.resnets[:1], *one.sites.resnets[-1:]]
         for module, site in (wanted | {end.module: end for end in ends}).items():
             yield _at(module, site, coverage)
+
+
+def _asked(
+    wishes: Iterable[tuple[Iterable[_AnySite], UNetEdit]],
+) -> dict[_AnySite, list[UNetEdit]]:
+    """Site -> the edits that ask for it, in their order."""
+    edits_at: dict[_AnySite, list[UNetEdit]] = {}
+    for sites, edit in wishes:
+        for site in sites:
+            edits_at.setdefault(site, []).append(edit)
+    return edits_at
+
+
+def _on_layer(
+    site: LayerSite, edits: Sequence[UNetEdit], info: ForwardInfo, coverage: Coverage
+) -> Callable[..., Tensor]:
+    reached = coverage.expect((site.block or site).name, edits)
+
+    def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        if site.attention in _editing:
+            return output
+        reached()
+        for edit in edits:
+            changed = edit.layer(site, args[0], output, info)
+            output = output if changed is None else changed
+        return output
+
+    return hook
+
+
+def _attended_hooks(
+    site: AttentionSite, edits: Sequence[UNetEdit], info: ForwardInfo, coverage: Coverage
+) -> Iterator[Any]:
+    """Those that keep q, k and v, and one in front of the output projection."""
+    reached, depth = coverage.expect(site.block.name, edits), _depth.get()
+    projected: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+            if site.module not in _editing:
+                projected[name] = output
+
+        return hook
+
+    def attended(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if site.module in _editing or len(projected) < 3 or _depth.get() != depth:
+            return None
+        reached()
+        q, k, v = (_heads(projected.pop(name), site.heads) for name in ("q", "k", "v"))
+        call = AttentionCall(site, info, q, k, v, args[0])
+        _editing.add(site.module)
+        try:
+            for edit in edits:
+                changed = edit.attended(call)
+                if changed is not None:
+                    call.output = changed
+        finally:
+            _editing.discard(site.module)
+        return (call.output, *args[1:])
+
+    for name, layer in (("q", site.query), ("k", site.key), ("v", site.value)):
+        yield _on(layer.module, keep(name))
+    yield site.out.module.register_forward_pre_hook(attended)
+
+
+def _heads(projected: Tensor, heads: int) -> Tensor:
+    """[B, N, heads * d] -> [B, heads, N, d]"""
+    return projected.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 def _transformer_hooks(

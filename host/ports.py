@@ -89,12 +89,86 @@ class ResNetSite:
     last_layer: nn.Module = field(repr=False)  # the module whose output is the block's residual
 
 
+class Role(str, Enum):
+    """What a layer is for; one layer may play several."""
+
+    CROSS_KV = "cross-attention K/V"  # keys and values that are made of the text alone
+    ATTENTION = "attention to the text"  # q, k, v and output of the attention that reads the text
+    ATTENTION_OUT = "attention output"  # the last of these
+    MLP = "feed-forward"
+    PROJ_OUT = "output projection"  # the last layer of a transformer block of a UNet
+    TEXT = "text encoder"  # linear layers of the text encoders
+    LINEAR = "linear"  # all that a LoRA trains: linear layers of transformers and text encoders
+
+
+class Rows(str, Enum):
+    """What a layer's output has one vector for."""
+
+    GRID = "grid"  # each position of the picture: [B, C, h, w] or [B, h*w, C]
+    TEXT = "text"  # each token of the context: [B, K, C]
+    WHOLE = "whole"  # the whole picture: [B, C]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LayerSite:
+    """One layer with weights: a linear layer, a convolution or a norm."""
+
+    name: str  # canonical, without "unet.": "output_blocks.4.1.transformer_blocks.0.attn2.to_k"
+    rows: Rows
+    level: int  # downsampling of its output against the latent: 1, 2, 4, 8
+    module: nn.Module = field(repr=False)
+    roles: frozenset[Role] = frozenset()
+    block: TransformerSite | ResNetSite | None = field(default=None, repr=False)
+    attention: nn.Module | None = field(default=None, repr=False)  # that it is a part of
+
+    @property
+    def weight(self) -> str:
+        """Canonical name of its weight."""
+        return f"unet.{self.name}.weight"
+
+
+class AttentionKind(str, Enum):
+    """What the queries of an attention look at."""
+
+    CROSS = "cross"  # the text
+    SELF = "self"  # the picture
+    JOINT = "joint"  # both, in one sequence
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AttentionSite:
+    """One attention of one layer: q, k and v, and the projection of what comes of them."""
+
+    name: str  # canonical: "output_blocks.4.1.transformer_blocks.0.attn2"
+    kind: AttentionKind
+    block: TransformerSite = field(repr=False)
+    layer: int  # depth in the block, 0..depth-1
+    heads: int
+    query: LayerSite = field(repr=False)
+    key: LayerSite = field(repr=False)
+    value: LayerSite = field(repr=False)
+    out: LayerSite = field(repr=False)
+    module: Any = field(repr=False)
+
+    @property
+    def level(self) -> int:
+        """Downsampling of its queries' grid against the latent."""
+        return self.block.level
+
+
 @dataclass(frozen=True, slots=True)
 class UNetSites:
-    """Every place of a UNet where an edit can step in, in the order of a forward pass."""
+    """Every place of a UNet where an edit can step in, in the order of a forward pass.
+
+    Attributes:
+        layers: those with weights; but not the ones that embed the time or the size of the
+            picture, for they come before the grid.
+    """
 
     transformers: tuple[TransformerSite, ...]
     resnets: tuple[ResNetSite, ...]
+    attentions: tuple[AttentionSite, ...] = ()
+    layers: tuple[LayerSite, ...] = ()
 
     def at_level(self, level: int, places: Iterable[Place] = tuple(Place)) -> list[TransformerSite]:
         """Transformer blocks of one downsampling level, in the given arms."""
@@ -115,7 +189,9 @@ class ForwardInfo:
     # Tokens of every row of a context [R, K, width]; None where nobody but the host makes contexts.
     read_context: Callable[[Tensor], Sequence[Tokens]] | None = None
 
-    def grid(self, site: TransformerSite | ResNetSite) -> tuple[int, int]:
+    def grid(
+        self, site: TransformerSite | ResNetSite | AttentionSite | LayerSite
+    ) -> tuple[int, int]:
         """Rows and columns of the feature map at a site (strided convolutions round up)."""
         height, width = self.latent_shape[-2:]
         return -(-height // site.level), -(-width // site.level)
@@ -135,6 +211,18 @@ class CrossAttentionCall:
     context: Tensor | None = None  # [B, K, width] what the key was projected from
 
 
+@dataclass(slots=True)
+class AttentionCall:
+    """One attention of one layer, with heads split and after norms and position embedding."""
+
+    site: AttentionSite
+    info: ForwardInfo
+    query: Tensor  # [B, heads, N, d]
+    key: Tensor  # [B, heads, K, d], K = N in self-attention
+    value: Tensor  # [B, heads, K, d]
+    output: Tensor  # [B, N, C] what the host computed, heads joined
+
+
 class UNetEdit:
     """Something that steps into the UNet for one forward pass. Override what you need.
 
@@ -146,6 +234,18 @@ class UNetEdit:
     they are put on again for that time, except those of edits that only read: what is computed
     again must be changed again, but not be read twice. `begin` and `end` frame the forward pass.
 
+    Two places are named by what an edit wants of all sites, asked for at the start of a pass:
+
+        layer      the output of a layer with weights. A LoRA that works in one region gates here:
+                   `output + mask * up(down(inputs))`. `site.rows` says what a mask has to fit:
+                   positions of `info.grid(site)`, tokens of the text, or neither.
+        attended   what an attention hands to its output projection, before that projection. Further
+                   contexts on the same query: `site.key.module(context)` and `site.value.module`
+                   project them, then attend with `call.query` and mix with `call.output`.
+
+    What an edit computes with the layers of an attention while it is called for that attention
+    passes by the hooks of all edits.
+
     A pass in which a layer ran and did not call the edit raises MissedSitesError at its end.
     """
 
@@ -156,6 +256,28 @@ class UNetEdit:
 
     def end(self) -> None:
         """The forward pass is over, finished or not. Keep no tensor that nobody asked for."""
+
+    def wanted_layers(self, sites: UNetSites) -> Iterable[LayerSite]:
+        """Where `layer` is called."""
+        return ()
+
+    def wanted_attended(self, sites: UNetSites) -> Iterable[AttentionSite]:
+        """Where `attended` is called."""
+        return ()
+
+    def layer(
+        self, site: LayerSite, inputs: Tensor, output: Tensor, info: ForwardInfo
+    ) -> Tensor | None:
+        """New output of a layer, in the shape of `output`.
+
+        Where `site.rows` is WHOLE the output is [B, C]; ComfyUI takes [B, C, h, w] there too.
+        Never call `site.module` from here: it would come back to this hook.
+        """
+        return None
+
+    def attended(self, call: AttentionCall) -> Tensor | None:
+        """New input [B, N, C] of an attention's output projection; `call.output` is the host's."""
+        return None
 
     def wants_cross_attention(self, site: TransformerSite) -> bool:
         return False

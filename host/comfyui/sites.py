@@ -15,7 +15,8 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import (
 from torch import nn
 
 from ...errors import UnsupportedModelError
-from ..ports import Place, ResNetSite, TransformerSite, UNetSites
+from ..families.unet import sites_of
+from ..ports import LayerSite, Place, ResNetSite, Rows, TransformerSite, UNetSites
 from ..uncompiled import as_written
 
 SUPPORTED = "Stable Diffusion 1.x, 2.x and XL and what was trained from them"
@@ -36,28 +37,22 @@ def unet_sites(unet: nn.Module) -> UNetSites:
         raise UnsupportedModelError(
             f"This MODEL makes video; ConceptLoom works on models for pictures: {SUPPORTED}."
         )
-    transformers: list[TransformerSite] = []
-    resnets: list[ResNetSite] = []
-    for name, place, number, level, module in _blocks(unet):
-        if isinstance(module, SpatialTransformer):
-            layers = module.transformer_blocks
-            heads, width = layers[0].attn2.heads, _channels(module.proj_out)
-            transformers.append(
-                TransformerSite(name, place, number, level, width, heads, len(layers), module)
-            )
-        else:
-            width, last = module.out_channels, module.out_layers
-            resnets.append(ResNetSite(name, place, number, level, width, module, last))
-    if not transformers:
+    sites = sites_of(_blocks(unet), _resnet_layer)
+    if not sites.transformers:
         raise UnsupportedModelError(
             "This MODEL has no cross-attention, so no word can be found in it; "
             f"ConceptLoom works on {SUPPORTED}."
         )
-    return UNetSites(tuple(transformers), tuple(resnets))
+    return sites
 
 
-def _blocks(unet: Any) -> Iterator[tuple[str, Place, int, int, Any]]:
-    """Name, place, number, level and module of each block in the order of a forward pass."""
+def _resnet_layer(block: nn.Module, part: str) -> nn.Module | None:
+    layer = block.get_submodule(part)
+    return None if isinstance(layer, nn.Identity) else layer
+
+
+def _blocks(unet: Any) -> Iterator[TransformerSite | ResNetSite | LayerSite]:
+    """Each block in the order of a forward pass, and the convolutions and norms between them."""
     level = 1
     for arm, place, sequences in (
         ("input_blocks", Place.DOWN, unet.input_blocks),
@@ -66,10 +61,35 @@ def _blocks(unet: Any) -> Iterator[tuple[str, Place, int, int, Any]]:
     ):
         for number, sequence in enumerate(map(as_written, sequences)):
             prefix = arm if place is Place.MID else f"{arm}.{number}"
+            behind = _level_after(level, sequence)
             for index, module in enumerate(map(as_written, sequence)):
+                name = f"{prefix}.{index}"
                 if isinstance(module, (SpatialTransformer, ResBlock)):
-                    yield f"{prefix}.{index}", place, number, level, module
-            level = _level_after(level, sequence)
+                    yield _block(name, place, number, level, module)
+                else:
+                    yield from _outer_layer(name, behind, module)
+            level = behind
+    for index in (0, 2):
+        yield LayerSite(f"out.{index}", Rows.GRID, 1, unet.out[index])
+
+
+def _block(
+    name: str, place: Place, number: int, level: int, module: Any
+) -> TransformerSite | ResNetSite:
+    if isinstance(module, SpatialTransformer):
+        layers, width = module.transformer_blocks, _channels(module.proj_out)
+        heads = layers[0].attn2.heads
+        return TransformerSite(name, place, number, level, width, heads, len(layers), module)
+    width, last = module.out_channels, module.out_layers
+    return ResNetSite(name, place, number, level, width, module, last)
+
+
+def _outer_layer(name: str, level: int, module: Any) -> Iterator[LayerSite]:
+    """The first convolution, or that of a change of size; pooling has no weights."""
+    part = {Downsample: "op", Upsample: "conv"}.get(type(module))
+    layer = getattr(module, part, None) if part else module
+    if isinstance(layer, nn.Module) and hasattr(layer, "weight"):
+        yield LayerSite(f"{name}.{part}" if part else name, Rows.GRID, level, layer)
 
 
 def _level_after(level: int, sequence: Iterable[nn.Module]) -> int:

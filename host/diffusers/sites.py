@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
 
 from ...errors import UnsupportedModelError
-from ..families.unet_names import Kind, Layout, blocks, original_prefixes, with_prefix
-from ..ports import ResNetSite, TransformerSite, UNetSites
+from ..families.unet import sites_of
+from ..families.unet_names import (
+    DIFFUSERS_RESNET_PARTS,
+    Block,
+    Kind,
+    Layout,
+    blocks,
+    original_prefixes,
+    with_prefix,
+)
+from ..ports import LayerSite, ResNetSite, Rows, TransformerSite, UNetSites
 
 
 def unet_sites(unet: Any) -> UNetSites:
@@ -17,22 +27,33 @@ def unet_sites(unet: Any) -> UNetSites:
     Raises:
         UnsupportedModelError: the model is not a UNet with cross-attention in its middle.
     """
-    transformers: list[TransformerSite] = []
-    resnets: list[ResNetSite] = []
-    for block in blocks(_layout(unet)):
-        module: Any = unet.get_submodule(block.path)
-        at = (block.name, block.place, block.number, block.level)
-        if block.kind is Kind.TRANSFORMER:
-            layers = module.transformer_blocks
-            width = module.proj_out.weight.shape[0]
-            transformers.append(
-                TransformerSite(*at, width, layers[0].attn2.heads, len(layers), module)
-            )
-        elif block.kind is Kind.RESNET:
-            resnets.append(ResNetSite(*at, module.conv2.weight.shape[0], module, module.conv2))
-    if not transformers:
+    sites = sites_of(_blocks(unet), _resnet_layer)
+    if not sites.transformers:
         raise _unsupported(unet)
-    return UNetSites(tuple(transformers), tuple(resnets))
+    return sites
+
+
+def _blocks(unet: Any) -> Iterator[TransformerSite | ResNetSite | LayerSite]:
+    layout = _layout(unet)
+    yield LayerSite("input_blocks.0.0", Rows.GRID, 1, unet.conv_in)
+    for block in blocks(layout):
+        yield _block(block, unet.get_submodule(block.path))
+    yield LayerSite("out.0", Rows.GRID, 1, unet.conv_norm_out)
+    yield LayerSite("out.2", Rows.GRID, 1, unet.conv_out)
+
+
+def _block(block: Block, module: Any) -> TransformerSite | ResNetSite | LayerSite:
+    at = (block.name, block.place, block.number, block.level)
+    if block.kind is Kind.TRANSFORMER:
+        layers, width = module.transformer_blocks, module.proj_out.weight.shape[0]
+        return TransformerSite(*at, width, layers[0].attn2.heads, len(layers), module)
+    if block.kind is Kind.RESNET:
+        return ResNetSite(*at, module.conv2.weight.shape[0], module, module.conv2)
+    return LayerSite(block.name, Rows.GRID, block.level_behind, module)
+
+
+def _resnet_layer(block: nn.Module, part: str) -> nn.Module | None:
+    return getattr(block, DIFFUSERS_RESNET_PARTS[part])
 
 
 def _layout(unet: Any) -> Layout:

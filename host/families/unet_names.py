@@ -22,6 +22,7 @@ RESNET_PARTS = {
     "conv2": "out_layers.3",
     "conv_shortcut": "skip_connection",
 }
+DIFFUSERS_RESNET_PARTS = {original: theirs for theirs, original in RESNET_PARTS.items()}
 OUTER_PARTS = {
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
@@ -70,6 +71,13 @@ class Block:
     place: Place
     number: int  # within its arm, as in the original name
     level: int  # downsampling against the latent: 1, 2, 4, 8
+
+    @property
+    def level_behind(self) -> int:
+        """That of what comes out of it."""
+        if self.kind is not Kind.RESAMPLER:
+            return self.level
+        return self.level * 2 if self.place is Place.DOWN else self.level // 2
 
 
 def blocks(layout: Layout) -> Iterator[Block]:

@@ -16,6 +16,7 @@ from conceptloom.host.comfyui.tinyworld import (
     load_tinyworld_clip,
     load_tinyworld_model,
 )
+from conceptloom.host.ports import Rows, UNetEdit
 from conceptloom.tinyworld.checkpoint import read_checkpoint
 
 PROMPT = "a photo of a red circle"
@@ -120,6 +121,12 @@ def test_both_hosts_describe_the_same_model():
         for h in hosts()
     ]
     assert layers[0] == layers[1]
+    sites = [[(s.name, s.rows, s.level, s.roles) for s in h.sites.layers] for h in hosts()]
+    assert sites[0] == sites[1]
+    kinds = [[(s.name, s.kind, s.heads, s.layer) for s in h.sites.attentions] for h in hosts()]
+    assert kinds[0] == kinds[1]
+    for site in ours.sites.layers:
+        assert ours._unet.get_submodule(site.name) is site.module
 
 
 @pytest.mark.parametrize("text", [PROMPT, "a <mug>, next to the <hat>", "a blue square, " * 30])
@@ -151,6 +158,40 @@ def test_both_hosts_predict_the_same_noise_with_the_same_maps():
         results.append((predicted, capture.maps(queries, size=(16, 12))))
     for mine, other in zip(*results, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=2e-5)
+
+
+class LeftHalf(UNetEdit):
+    """Every layer gives more on the left of the picture, and less attention is paid there."""
+
+    def wanted_layers(self, sites):
+        return sites.layers
+
+    def wanted_attended(self, sites):
+        return sites.attentions
+
+    def layer(self, site, inputs, output, info):
+        if site.rows is not Rows.GRID:
+            return output * 1.1
+        height, width = info.grid(site)
+        plane = (torch.arange(width) < width / 2).float().expand(height, width)
+        factor = 1 + 0.2 * (plane if output.ndim == 4 else plane.reshape(-1, 1))
+        return output * factor
+
+    def attended(self, call):
+        again = torch.nn.functional.scaled_dot_product_attention(call.query, call.key, call.value)
+        return call.output - 0.5 * again.transpose(1, 2).flatten(2)
+
+
+def test_edits_of_layers_and_attentions_are_the_same_in_both_hosts():
+    results, timesteps = [], torch.tensor([30, 800])
+    for host in hosts():
+        prompt = host.encode_prompt(PROMPT)
+        with torch.no_grad():
+            plain = host.predict(latent_for(host, 17, 12), timesteps, [prompt])
+            edited = host.predict(latent_for(host, 17, 12), timesteps, [prompt], [LeftHalf()])
+        assert not torch.allclose(plain, edited, atol=0.1)
+        results.append(edited)
+    torch.testing.assert_close(*results, rtol=1e-4, atol=5e-5)
 
 
 @torch.inference_mode(False)  # ours leaves it by itself, the one of diffusers is not made for it

@@ -10,11 +10,15 @@ from torch import Tensor
 
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.host.ports import (
+    AttentionCall,
+    AttentionSite,
     CrossAttentionCall,
     ForwardInfo,
+    LayerSite,
     ResNetSite,
     TransformerSite,
     UNetEdit,
+    UNetSites,
 )
 
 from ..tiny_models import noise
@@ -27,6 +31,8 @@ POINTS = (
     "self_key",
     "projection",
     "resnet",
+    "layer",
+    "attended",
 )
 
 
@@ -67,6 +73,20 @@ class Everywhere(UNetEdit):
 
     def wants_resnet(self, site: ResNetSite) -> bool:
         return self._wants("resnet", site)
+
+    def wanted_layers(self, sites: UNetSites) -> list[LayerSite]:
+        return [s for s in sites.layers if s.block and self._wants("layer", s.block)]
+
+    def wanted_attended(self, sites: UNetSites) -> list[AttentionSite]:
+        return [s for s in sites.attentions if self._wants("attended", s.block)]
+
+    def layer(
+        self, site: LayerSite, inputs: Tensor, output: Tensor, info: ForwardInfo
+    ) -> Tensor | None:
+        return self._fire("layer", site, 0, output)
+
+    def attended(self, call: AttentionCall) -> Tensor | None:
+        return self._fire("attended", call.site, call.site.layer, call.output)
 
     def _fire(self, point: str, site: Any, layer: int, output: Tensor) -> Tensor | None:
         if point not in self.points:

@@ -8,11 +8,17 @@ from torch import Tensor
 
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.host.ports import (
+    AttentionCall,
+    AttentionKind,
+    AttentionSite,
     CrossAttentionCall,
     ForwardInfo,
+    LayerSite,
     ResNetSite,
+    Rows,
     TransformerSite,
     UNetEdit,
+    UNetSites,
 )
 
 from ..tiny_models import noise, tiny_host
@@ -126,3 +132,97 @@ def test_grids_are_those_of_the_features(host: DiffusersHost, size: tuple[int, i
     host.predict(noise(1, 4, *size), torch.tensor([7]), [prompt], [Grids()])
     assert all(cells == height * width for cells, height, width in grids)
     assert len(grids) == sum(site.depth for site in host.sites.transformers)
+
+
+class AllLayers(UNetEdit):
+    """Asks for every layer; adds `step` to what has a place in the picture where `mask` is 1."""
+
+    def __init__(self, step: float = 0.0) -> None:
+        self.step = step
+        self.shapes: dict[str, tuple[LayerSite, tuple[int, ...], tuple[int, int]]] = {}
+
+    def wanted_layers(self, sites: UNetSites) -> tuple[LayerSite, ...]:
+        return sites.layers
+
+    def layer(
+        self, site: LayerSite, inputs: Tensor, output: Tensor, info: ForwardInfo
+    ) -> Tensor | None:
+        assert site.name not in self.shapes
+        self.shapes[site.name] = (site, tuple(output.shape), info.grid(site))
+        return output + self.step if self.step and site.rows is Rows.GRID else None
+
+
+@pytest.mark.parametrize("size", [(16, 16), (13, 18), (15, 9)])
+def test_every_layer_tells_the_grid_of_its_output(
+    host: DiffusersHost, size: tuple[int, int]
+) -> None:
+    edit, prompt = AllLayers(), host.encode_prompt("cat")
+    with torch.no_grad():
+        host.predict(noise(2, 4, *size), torch.tensor([7, 7]), [prompt], [edit])
+    assert len(edit.shapes) == len(host.sites.layers)
+    for site, shape, grid in edit.shapes.values():
+        if site.rows is Rows.TEXT:
+            assert shape[:2] == (2, len(prompt.tokens)), site.name
+        elif site.rows is Rows.WHOLE:
+            assert len(shape) == 2, site.name
+        else:
+            cells = shape[-2:] == grid if len(shape) == 4 else shape[1] == grid[0] * grid[1]
+            assert cells, (site.name, shape, grid)
+
+
+def test_an_edit_of_layers_changes_their_outputs_and_leaves_nothing(host: DiffusersHost) -> None:
+    plain = predict(host)
+    assert torch.equal(predict(host, AllLayers()), plain)
+    assert not torch.allclose(predict(host, AllLayers(0.1)), plain)
+    assert torch.equal(predict(host), plain)
+
+
+class Reattending(UNetEdit):
+    """Attends once more with what it is given, and projects a context of its own meanwhile."""
+
+    def __init__(self, kind: AttentionKind) -> None:
+        self.kind, self.largest, self.calls = kind, 0.0, 0
+
+    def wanted_attended(self, sites: UNetSites) -> list[AttentionSite]:
+        return [site for site in sites.attentions if site.kind is self.kind]
+
+    def attended(self, call: AttentionCall) -> Tensor:
+        again = torch.nn.functional.scaled_dot_product_attention(call.query, call.key, call.value)
+        again = again.transpose(1, 2).flatten(2)
+        self.largest = max(self.largest, float((again - call.output).abs().max()))
+        self.calls += 1
+        assert call.query.shape[1] == call.site.heads
+        key = call.site.key.module  # of another context; no hook may hear of it
+        key(torch.zeros(3, 5, key.in_features))
+        return again
+
+
+@pytest.mark.parametrize("kind", [AttentionKind.CROSS, AttentionKind.SELF])
+def test_what_an_attention_hands_on_can_be_computed_again(
+    host: DiffusersHost, kind: AttentionKind
+) -> None:
+    edit, layers = Reattending(kind), AllLayers()
+    plain, edited = predict(host, rows=2), predict(host, layers, edit, edit, rows=2)
+    assert edit.largest < 1e-5
+    assert edit.calls == 2 * sum(site.depth for site in host.sites.transformers)
+    assert torch.allclose(edited, plain, atol=1e-5)
+
+
+def test_the_output_projection_takes_what_an_edit_attended(host: DiffusersHost) -> None:
+    class Doubled(UNetEdit):
+        def wanted_attended(self, sites: UNetSites) -> tuple[AttentionSite, ...]:
+            return sites.attentions[:1]
+
+        def attended(self, call: AttentionCall) -> Tensor:
+            self.given = call.output * 2
+            return self.given
+
+        def wanted_layers(self, sites: UNetSites) -> list[LayerSite]:
+            return [sites.attentions[0].out]
+
+        def layer(self, site: LayerSite, inputs: Tensor, output: Tensor, info: ForwardInfo) -> None:
+            self.taken = inputs
+
+    edit = Doubled()
+    assert not torch.equal(predict(host, edit), predict(host))
+    assert edit.taken is edit.given

@@ -26,7 +26,11 @@ def expected(host: DiffusersHost, names: tuple[str, ...] | None = None) -> set[t
     }
     wanted |= {("projection", site.name, 0) for site in host.sites.transformers}
     wanted |= {("resnet", site.name, 0) for site in host.sites.resnets}
-    return {place for place in wanted if names is None or place[1] in names}
+    wanted = {place for place in wanted if names is None or place[1] in names}
+    chosen = [s for s in host.sites.layers if s.block and (names is None or s.block.name in names)]
+    wanted |= {("layer", site.name, 0) for site in chosen}
+    attended = [s for s in host.sites.attentions if names is None or s.block.name in names]
+    return wanted | {("attended", site.name, site.layer) for site in attended}
 
 
 def test_every_hook_point_fires_once_everywhere(host: DiffusersHost) -> None:

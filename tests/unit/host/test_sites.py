@@ -11,7 +11,7 @@ from conceptloom.errors import UnsupportedModelError
 from conceptloom.host.diffusers.sites import canonical_unet_names, unet_sites
 from conceptloom.host.fingerprint import fingerprint_of
 from conceptloom.host.noise import EpsPath
-from conceptloom.host.ports import Place
+from conceptloom.host.ports import AttentionKind, Place, Role, Rows
 
 from ..tiny_models import FAMILIES, diffusers, tiny_host
 
@@ -179,6 +179,44 @@ def test_sites_of_sd2_and_sdxl(real: dict[str, Any]) -> None:
         ("output_blocks.4.1", 2, 2, 10),
         ("output_blocks.5.1", 2, 2, 10),
     ]
+
+
+@pytest.mark.parametrize("kind", list(KNOWN))
+def test_layers_are_all_that_has_weights_and_a_place(real: dict[str, Any], kind: str) -> None:
+    names = canonical_unet_names(real[kind])
+    weights = {n.rpartition(".")[0].removeprefix("unet."): real[kind] for n in names}
+    layers = {site.name: site for site in unet_sites(real[kind]).layers}
+    without = {n for n in weights if n.startswith(("time_embed.", "label_emb."))}
+    assert layers.keys() == weights.keys() - without
+    parameters = dict(real[kind].named_parameters())
+    for site in layers.values():
+        assert site.module.weight is parameters[names[site.weight]], site.name
+
+
+def test_layers_of_sd15_and_their_grids(real: dict[str, Any]) -> None:
+    sites = unet_sites(real["sd15"])
+    layers = {site.name: site for site in sites.layers}
+    levels = {
+        "input_blocks.0.0": 1,
+        "input_blocks.3.0.op": 2,
+        "input_blocks.4.0.skip_connection": 2,
+        "input_blocks.9.0.op": 8,
+        "middle_block.0.in_layers.2": 8,
+        "output_blocks.2.1.conv": 4,
+        "output_blocks.5.2.conv": 2,
+        "output_blocks.8.2.conv": 1,
+        "output_blocks.11.1.proj_out": 1,
+        "out.2": 1,
+    }
+    assert {name: layers[name].level for name in levels} == levels
+    text = {site.name.rpartition(".")[2] for site in sites.layers if site.rows is Rows.TEXT}
+    assert text == {"to_k", "to_v"}
+    assert sum(site.rows is Rows.TEXT for site in sites.layers) == 2 * 16
+    assert sum(site.rows is Rows.WHOLE for site in sites.layers) == 22  # one of each ResNet block
+    kinds = [site.kind for site in sites.attentions]
+    assert kinds == [AttentionKind.SELF, AttentionKind.CROSS] * 16
+    assert all(Role.CROSS_KV in s.key.roles for s in sites.attentions[1::2])
+    assert not any(Role.ATTENTION in s.key.roles for s in sites.attentions[::2])
 
 
 def test_other_models_are_refused_by_name() -> None:

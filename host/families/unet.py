@@ -1,0 +1,106 @@
+"""What a Stable Diffusion UNet is made of: its layers, their roles, and what their outputs hold.
+
+Names are those of the original checkpoints. `unet_names` has diffusers' beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from torch import nn
+
+from ..ports import (
+    AttentionKind,
+    AttentionSite,
+    LayerSite,
+    ResNetSite,
+    Role,
+    Rows,
+    TransformerSite,
+    UNetSites,
+)
+from .unet_names import RESNET_PARTS
+
+_KV = (Role.CROSS_KV, Role.ATTENTION, Role.LINEAR)
+# Parts of a layer of a transformer block -> their roles.
+LAYER_PARTS: dict[str, tuple[Role, ...]] = {
+    "norm1": (),
+    "attn1.to_q": (Role.LINEAR,),
+    "attn1.to_k": (Role.LINEAR,),
+    "attn1.to_v": (Role.LINEAR,),
+    "attn1.to_out.0": (Role.LINEAR,),
+    "norm2": (),
+    "attn2.to_q": (Role.ATTENTION, Role.LINEAR),
+    "attn2.to_k": _KV,
+    "attn2.to_v": _KV,
+    "attn2.to_out.0": (Role.ATTENTION, Role.ATTENTION_OUT, Role.LINEAR),
+    "norm3": (),
+    "ff.net.0.proj": (Role.MLP, Role.LINEAR),
+    "ff.net.2": (Role.MLP, Role.LINEAR),
+}
+# Parts of the block around them.
+FIRST_PARTS: dict[str, tuple[Role, ...]] = {"norm": (), "proj_in": (Role.LINEAR,)}
+LAST_PARTS: dict[str, tuple[Role, ...]] = {"proj_out": (Role.PROJ_OUT, Role.LINEAR)}
+ATTENTIONS = {"attn1": AttentionKind.SELF, "attn2": AttentionKind.CROSS}
+
+# A block and the original name of a part of it -> that layer, or None.
+Find = Callable[[nn.Module, str], nn.Module | None]
+
+
+def sites_of(
+    blocks: Iterable[TransformerSite | ResNetSite | LayerSite], resnet_layer: Find
+) -> UNetSites:
+    """Every site of a UNet.
+
+    Args:
+        blocks: in the order of a forward pass, and the layers between them.
+        resnet_layer: a ResNet block and the original name of a part of it -> that layer; None where
+            this block does without.
+    """
+    transformers: list[TransformerSite] = []
+    resnets: list[ResNetSite] = []
+    attentions: list[AttentionSite] = []
+    layers: list[LayerSite] = []
+    for block in blocks:
+        if isinstance(block, TransformerSite):
+            transformers.append(block)
+            inner = {site.name: site for site in _transformer_layers(block)}
+            layers.extend(inner.values())
+            attentions.extend(_attentions(block, inner))
+        elif isinstance(block, ResNetSite):
+            resnets.append(block)
+            layers.extend(_resnet_layers(block, resnet_layer))
+        else:
+            layers.append(block)
+    return UNetSites(tuple(transformers), tuple(resnets), tuple(attentions), tuple(layers))
+
+
+def _transformer_layers(block: TransformerSite) -> Iterator[LayerSite]:
+    parts = dict(FIRST_PARTS)
+    for layer in range(block.depth):
+        parts |= {f"transformer_blocks.{layer}.{p}": roles for p, roles in LAYER_PARTS.items()}
+    for part, roles in (parts | LAST_PARTS).items():
+        module = block.module.get_submodule(part)
+        outer, attention, _ = part.rpartition(".to_")
+        owner = block.module.get_submodule(outer) if attention else None
+        rows = Rows.TEXT if Role.CROSS_KV in roles else Rows.GRID
+        name = f"{block.name}.{part}"
+        yield LayerSite(name, rows, block.level, module, frozenset(roles), block, owner)
+
+
+def _attentions(block: TransformerSite, layers: dict[str, LayerSite]) -> Iterator[AttentionSite]:
+    for layer in range(block.depth):
+        for part, kind in ATTENTIONS.items():
+            name = f"{block.name}.transformer_blocks.{layer}.{part}"
+            q, k, v, out = (layers[f"{name}.to_{n}"] for n in ("q", "k", "v", "out.0"))
+            yield AttentionSite(
+                name, kind, block, layer, q.attention.heads, q, k, v, out, q.attention
+            )
+
+
+def _resnet_layers(block: ResNetSite, find: Find) -> Iterator[LayerSite]:
+    for part in RESNET_PARTS.values():
+        module = find(block.module, part)
+        if module is not None:
+            rows = Rows.WHOLE if part.startswith("emb_layers") else Rows.GRID
+            yield LayerSite(f"{block.name}.{part}", rows, block.level, module, block=block)
