@@ -91,11 +91,10 @@ def _transformer_layers(block: TransformerSite) -> Iterator[LayerSite]:
 def _attentions(block: TransformerSite, layers: dict[str, LayerSite]) -> Iterator[AttentionSite]:
     for layer in range(block.depth):
         for part, kind in ATTENTIONS.items():
-            name = f"{block.name}.transformer_blocks.{layer}.{part}"
+            path = f"transformer_blocks.{layer}.{part}"
+            name, module = f"{block.name}.{path}", block.module.get_submodule(path)
             q, k, v, out = (layers[f"{name}.to_{n}"] for n in ("q", "k", "v", "out.0"))
-            yield AttentionSite(
-                name, kind, block, layer, q.attention.heads, q, k, v, out, q.attention
-            )
+            yield AttentionSite(name, kind, block, layer, module.heads, q, k, v, out, module)
 
 
 def _resnet_layers(block: ResNetSite, find: Find) -> Iterator[LayerSite]:

@@ -1,0 +1,44 @@
+"""What a prompt becomes: vectors for the network, and where each of its words stands in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+Token = int | str | frozenset[int | str]  # a set where text encoders read different prompts
+Tokens = tuple[Token, ...]  # per position: BPE id, or a handle's name for each of its vectors
+HandleVectors = Mapping[str, Mapping[str, Tensor]]  # handle -> encoder ("clip_l") -> [n, width]
+
+
+def find_run(tokens: Tokens, piece: Sequence[Token]) -> tuple[int, ...]:
+    """Positions of every occurrence of a run of tokens, each once; empty when there is none."""
+    piece, size, found = tuple(piece), len(piece), dict[int, None]()
+    for start in range(len(tokens) - size + 1 if size else 0):
+        if all(is_token(tokens[start + i], piece[i]) for i in range(size)):
+            found |= dict.fromkeys(range(start, start + size))
+    return tuple(found)
+
+
+def is_token(token: Token, wanted: Token) -> bool:
+    """Whether a position holds a token, alone or among others."""
+    return token == wanted or (isinstance(token, frozenset) and wanted in token)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One encoded prompt."""
+
+    text: str
+    context: Tensor  # [1, K, width]
+    tokens: Tokens  # K entries
+    pooled: Tensor | None = None  # [1, width] for models that take one (SDXL)
+
+    def find(self, piece: Sequence[Token]) -> tuple[int, ...]:
+        """Positions of every occurrence of a run of tokens; empty when there is none."""
+        return find_run(self.tokens, piece)
+
+    def find_handle(self, name: str) -> tuple[int, ...]:
+        """Positions of all vectors of a handle; empty when the prompt does not hold it."""
+        return tuple(i for i, token in enumerate(self.tokens) if is_token(token, name))

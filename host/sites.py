@@ -1,0 +1,144 @@
+"""Where an edit can step into a network: blocks, attentions and single layers.
+
+Alphabet: B batch, h w latent grid, N = h*w of a site, K tokens of the context, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from torch import nn
+
+
+class Place(str, Enum):
+    """Which arm of the UNet a block stands in."""
+
+    DOWN = "down"
+    MID = "mid"
+    UP = "up"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TransformerSite:
+    """One SpatialTransformer: `depth` layers of self- and cross-attention, closed by `proj_out`."""
+
+    name: str  # canonical, without "unet.": "output_blocks.4.1"
+    place: Place
+    number: int  # block number within its arm as in the checkpoint; output_blocks.4.1 -> 4
+    level: int  # downsampling against the latent: 1, 2, 4, 8
+    width: int  # channels
+    heads: int
+    depth: int
+    module: Any = field(repr=False)  # an nn.Module; Any, since its children have no types
+
+    @property
+    def proj_out(self) -> nn.Module:
+        """1x1 convolution (SD1) on [B, C, h, w] or linear layer (SD2, SDXL) on [B, N, C]."""
+        return self.module.proj_out
+
+    def layer(self, index: int) -> Any:
+        """The `index`-th transformer layer; it has `attn1` (self) and `attn2` (cross)."""
+        return self.module.transformer_blocks[index]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ResNetSite:
+    """One ResNet block; its output is taken before the skip connection is added."""
+
+    name: str  # canonical, without "unet.": "output_blocks.4.0"
+    place: Place
+    number: int
+    level: int
+    width: int
+    module: nn.Module = field(repr=False)
+    last_layer: nn.Module = field(repr=False)  # the module whose output is the block's residual
+
+
+class Role(str, Enum):
+    """What a layer is for; one layer may play several."""
+
+    CROSS_KV = "cross-attention K/V"  # keys and values that are made of the text alone
+    ATTENTION = "attention to the text"  # q, k, v and output of the attention that reads the text
+    ATTENTION_OUT = "attention output"  # the last of these
+    MLP = "feed-forward"
+    PROJ_OUT = "output projection"  # the last layer of a transformer block of a UNet
+    TEXT = "text encoder"  # linear layers of the text encoders
+    LINEAR = "linear"  # all that a LoRA trains: linear layers of transformers and text encoders
+
+
+class Rows(str, Enum):
+    """What a layer's output has one vector for."""
+
+    GRID = "grid"  # each position of the picture: [B, C, h, w] or [B, h*w, C]
+    TEXT = "text"  # each token of the context: [B, K, C]
+    WHOLE = "whole"  # the whole picture: [B, C]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LayerSite:
+    """One layer with weights: a linear layer, a convolution or a norm."""
+
+    name: str  # canonical, without "unet.": "output_blocks.4.1.transformer_blocks.0.attn2.to_k"
+    rows: Rows
+    level: int  # downsampling of its output against the latent: 1, 2, 4, 8
+    module: nn.Module = field(repr=False)
+    roles: frozenset[Role] = frozenset()
+    block: TransformerSite | ResNetSite | None = field(default=None, repr=False)
+    attention: nn.Module | None = field(default=None, repr=False)  # that it is a part of
+
+    @property
+    def weight(self) -> str:
+        """Canonical name of its weight."""
+        return f"unet.{self.name}.weight"
+
+
+class AttentionKind(str, Enum):
+    """What the queries of an attention look at."""
+
+    CROSS = "cross"  # the text
+    SELF = "self"  # the picture
+    JOINT = "joint"  # both, in one sequence
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AttentionSite:
+    """One attention of one layer: q, k and v, and the projection of what comes of them."""
+
+    name: str  # canonical: "output_blocks.4.1.transformer_blocks.0.attn2"
+    kind: AttentionKind
+    block: TransformerSite = field(repr=False)
+    layer: int  # depth in the block, 0..depth-1
+    heads: int
+    query: LayerSite = field(repr=False)
+    key: LayerSite = field(repr=False)
+    value: LayerSite = field(repr=False)
+    out: LayerSite = field(repr=False)
+    module: Any = field(repr=False)
+
+    @property
+    def level(self) -> int:
+        """Downsampling of its queries' grid against the latent."""
+        return self.block.level
+
+
+@dataclass(frozen=True, slots=True)
+class UNetSites:
+    """Every place of a UNet where an edit can step in, in the order of a forward pass.
+
+    Attributes:
+        layers: those with weights; but not the ones that embed the time or the size of the
+            picture, for they come before the grid.
+    """
+
+    transformers: tuple[TransformerSite, ...]
+    resnets: tuple[ResNetSite, ...]
+    attentions: tuple[AttentionSite, ...] = ()
+    layers: tuple[LayerSite, ...] = ()
+
+    def at_level(self, level: int, places: Iterable[Place] = tuple(Place)) -> list[TransformerSite]:
+        """Transformer blocks of one downsampling level, in the given arms."""
+        wanted = set(places)
+        return [s for s in self.transformers if s.level == level and s.place in wanted]
