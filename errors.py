@@ -4,7 +4,7 @@
     |-- InputError                what came in through a socket, an argument or a widget
     |   |-- ImageError            picture of a wrong size, channel count or batch
     |   |-- MaskError             mask empty, of another size, or one too many
-    |   |-- PromptError           a word or handle that the prompt does not hold
+    |   |-- PromptError           a word or handle that the prompt does not contain
     |   |-- HandleError           a handle twice, with spaces, or already a word
     |   `-- ConfigError           a number outside of what makes sense
     |-- ModelError                the MODEL, CLIP or VAE is not what the method needs
@@ -41,7 +41,7 @@ class MaskError(InputError):
 
 
 class PromptError(InputError):
-    """A prompt does not hold the word or handle that was asked for."""
+    """A prompt does not contain the word or handle that was asked for."""
 
 
 class HandleError(InputError):

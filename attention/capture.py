@@ -20,13 +20,13 @@ def word_positions(host: Host, prompt: Prompt, word: str) -> tuple[int, ...]:
     """Positions of a word, phrase or handle (`<mug>`) in a prompt.
 
     Raises:
-        PromptError: the prompt does not hold it.
+        PromptError: the prompt does not contain it.
     """
     handle = HANDLE.fullmatch(word.strip())
     found = prompt.find_handle(composed(handle[1])) if handle else prompt.find(host.tokenize(word))
     if not found:
         raise PromptError(
-            f"The prompt {prompt.text!r} does not hold {word!r}; add it, or look at another word."
+            f"The prompt {prompt.text!r} does not contain {word!r}; add it, or choose another word."
         )
     return found
 

@@ -39,7 +39,7 @@ OnMasks = Callable[[TransformerSite, Tensor, ForwardInfo], None]  # block, masks
 
 
 class Unconditional(str, Enum):
-    """Where the residual works in rows of the negative prompt, which does not hold the concept."""
+    """Where the residual works in rows of the negative prompt, without the concept."""
 
     SAME = "same mask"  # that of the positive prompt of the same picture
     BASE = "nowhere"  # the base model alone

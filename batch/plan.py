@@ -142,7 +142,7 @@ def read_plan(path: Path) -> Plan:
     """A batch file in YAML (or JSON, which is YAML).
 
     Raises:
-        InputError: there is no such file, or it does not hold what the top of this module shows.
+        InputError: there is no such file, or it does not contain what the top of this module shows.
     """
     try:
         held = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -66,7 +66,7 @@ class Lpips:
             "torchvision", which downloads them.
 
     Raises:
-        ModelError: the package is missing, or the file does not hold them.
+        ModelError: the package is missing, or the file does not contain them.
     """
 
     def __init__(self, where: str, device: str) -> None:
@@ -103,6 +103,6 @@ def _fill(trunk: Any, file: Path) -> None:
         )
     except (OSError, KeyError, RuntimeError, SafetensorError, UnpicklingError) as error:
         raise ModelError(
-            f"{file} does not hold AlexNet's weights as torchvision has them (alexnet-owt-*.pth): "
+            f"{file} does not contain AlexNet's weights in torchvision's form (alexnet-owt-*.pth): "
             f"{error!r}."
         ) from error

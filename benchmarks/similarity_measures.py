@@ -45,7 +45,7 @@ def opened(kind: Any, where: str, *, weights: bool = True) -> Any:
     """A network, in float32 and frozen, or a tokenizer.
 
     Raises:
-        ModelError: the folder does not hold one.
+        ModelError: the folder does not contain one.
     """
     if Path(where).is_dir() or where.startswith((".", "/", "~")):
         found = from_folder(kind, Path(where), torch.float32 if weights else None)

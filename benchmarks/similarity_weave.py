@@ -78,7 +78,7 @@ def fitted(
 
     Raises:
         InputError: a region is missing and not found, pictures or regions do not go together, or
-            the sentence does not hold a word.
+            the sentence does not contain a word.
     """
     missing = [part for part in job.parts if part.region is None]
     seen = cutter.cut(job.template, [part.word for part in missing]) if cutter else []

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def evolve(
     name: Name,
     first_word: Annotated[
-        str, typer.Option("--of", help="What the name starts as: the category of the parents.")
+        str, typer.Option("--of", help="Word to start from: the category of the parents.")
     ],
     parent: Annotated[
         list[str] | None,

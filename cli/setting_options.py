@@ -73,7 +73,7 @@ def changed_by_options(run: RunSettings, options: Mapping[str, Any]) -> RunSetti
         if value is None or value == []:
             continue
         if option_name not in names:
-            raise ConfigError("setting", option_name, f"one that {run.spec.title} has")
+            raise ConfigError("setting", option_name, f"a setting of {run.spec.title}")
         given[names[option_name]] = value
     return run.changed(given)
 

@@ -57,7 +57,7 @@ def transferred(
     plain = host.encode_prompt(wish.plain) if wish.plain else None
     words = [tuple(word for word in wish.words if _holds(text, word)) for text in texts]
     if lost := [word for word in wish.words if not any(_holds(text, word) for text in texts)]:
-        raise PromptError(f"No prompt holds {lost[0]!r}; add it, or guide another word.")
+        raise PromptError(f"No prompt contains {lost[0]!r}; add it, or guide another word.")
     regions = [Region(*parts) for parts in zip(prompts, planes, words, strict=True)]
     latents = edit_latents(
         host, source, regions, negative, wish.config,

@@ -40,5 +40,5 @@ class Prompt:
         return find_run(self.tokens, piece)
 
     def find_handle(self, name: str) -> tuple[int, ...]:
-        """Positions of all vectors of a handle; empty when the prompt does not hold it."""
+        """Positions of all vectors of a handle; empty when the prompt does not contain it."""
         return tuple(i for i, token in enumerate(self.tokens) if is_token(token, name))

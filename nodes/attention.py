@@ -30,49 +30,50 @@ class AttentionMaps(io.ComfyNode):
             node_id="ConceptLoomAttentionMaps",
             display_name="Attention Maps",
             category=CATEGORY,
-            description="Shows where each word of a prompt looks in a picture. Works with plain "
-            "words and with learned names, on any Stable Diffusion 1.x, 2.x or XL.",
+            description="Shows which parts of a picture each word of a prompt attends to. "
+            "Works with plain words and learned names, on any Stable Diffusion 1.x, 2.x or XL.",
             search_aliases=["daam", "heatmap", "cross attention", "token map", "iou"],
             inputs=[
-                io.Model.Input("model", tooltip="The base model, with concepts applied or not."),
+                io.Model.Input("model", tooltip="The base model, with or without concepts."),
                 io.Clip.Input(
-                    "clip", tooltip="Its CLIP; one that went through Apply Concept knows the names."
+                    "clip", tooltip="Its CLIP; after Apply Concept it knows learned names."
                 ),
-                io.Vae.Input("vae", tooltip="Its VAE, which takes the picture to latents."),
-                io.Image.Input("image", tooltip="The picture to look at; the first of a batch."),
+                io.Vae.Input("vae", tooltip="Its VAE, which encodes the picture."),
+                io.Image.Input("image", tooltip="The picture to analyse; the first of a batch."),
                 io.String.Input(
                     "prompt",
                     default="a photo of a red circle and a blue square",
                     multiline=True,
                     dynamic_prompts=True,
-                    tooltip="A description of the picture. It has to hold the words below.",
+                    tooltip="A description of the picture. It must contain the words below.",
                 ),
                 io.String.Input(
                     "words",
                     default="circle, square",
-                    tooltip="Words, phrases or names such as <my-mug>, with commas between. Each "
-                    "gets a map of its own.",
+                    tooltip="Words, phrases or names such as <my-mug>, separated by commas. "
+                    "Each gets its own map.",
                 ),
                 io.Mask.Input(
                     "masks",
                     optional=True,
-                    tooltip="Where the words should look: one mask per word, or one for all. Then "
-                    "the scores tell IoU (1 is best) and leak (0 is best).",
+                    tooltip="Target regions of the words: one mask per word, or one for all. "
+                    "The scores then include IoU (1 is best) and leak (0 is best).",
                 ),
                 io.String.Input(
                     "timesteps",
                     default=", ".join(map(str, READ_AT)),
                     advanced=True,
-                    tooltip="Noise levels to read at, 0 to 999, averaged. Low ones see detail, "
-                    "high ones only the layout.",
+                    tooltip="Noise levels to read at, 0 to 999; the maps are their mean. Low "
+                    "levels show detail, high ones only the layout.",
                 ),
                 io.Combo.Input(
                     "level",
                     options=[0, 1, 2, 4, 8],
                     default=0,
                     advanced=True,
-                    tooltip="Depth to read at: latents made this many times smaller. Small numbers "
-                    "give fine and noisy maps, large ones coarse; 0 chooses as training does.",
+                    tooltip="Downsampling factor of the maps, relative to the latents. Low "
+                    "values give fine, noisy maps, high ones coarse maps; 0 chooses as "
+                    "training does.",
                 ),
                 io.Int.Input(
                     "seed",
@@ -81,21 +82,24 @@ class AttentionMaps(io.ComfyNode):
                     max=2**32 - 1,
                     control_after_generate=False,
                     advanced=True,
-                    tooltip="Of the noise that the picture is read through; the same seed gives "
-                    "the same maps.",
+                    tooltip="Seed of the noise added to the picture; the same seed gives the "
+                    "same maps.",
                 ),
             ],
             outputs=[
                 io.Image.Output(
                     "overlay",
-                    tooltip="The picture once per word: bright where it looks, dark where not.",
+                    tooltip="The picture once per word: bright where the word attends, dark "
+                    "elsewhere.",
                 ),
                 io.Mask.Output(
                     "maps",
-                    tooltip="A batch with one map per word, each from 0 to 1 at its hottest, as "
-                    "large as the picture. Usable as masks.",
+                    tooltip="A batch with one map per word at the picture's size, scaled so "
+                    "that the maximum is 1. Usable as masks.",
                 ),
-                io.String.Output("scores", tooltip="IoU and leak per word, where masks came in."),
+                io.String.Output(
+                    "scores", tooltip="IoU and leak per word, if masks are connected."
+                ),
             ],
         )
 
@@ -135,7 +139,7 @@ def read(
         InputError: no word was asked for, or see `read_attention`.
     """
     if not words:
-        raise ConfigError("words", "", "one or more words of the prompt, with commas between")
+        raise ConfigError("words", "", "one or more words of the prompt, separated by commas")
     if image.ndim != 4 or image.shape[-1] not in (3, 4):
         raise ImageError(f"The image has the shape {list(image.shape)}; connect an RGB picture.")
     first = image[:1, ..., :3]

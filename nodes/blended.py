@@ -28,22 +28,24 @@ class MaskedBlendedSampler(io.ComfyNode):
             node_id="ConceptLoomMaskedBlendedSampler",
             display_name="Masked Blended Sampler",
             category=SAMPLING,
-            description="A SAMPLER for SamplerCustomAdvanced that draws anew under a mask and "
-            "holds the rest to the picture (Blended Latent Diffusion, as CLiC uses it). The "
-            "picture comes in as the latent image; any scheduler gives the noise levels.",
+            description="A SAMPLER for SamplerCustomAdvanced that redraws the area under a "
+            "mask and keeps the rest of the picture (Blended Latent Diffusion, as in CLiC). "
+            "Connect the source picture as the latent image; any scheduler supplies the noise "
+            "levels.",
             search_aliases=["inpaint", "blended latent diffusion", "clic transfer", "ddim eta"],
             inputs=[
                 *blend_inputs(),
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="White is drawn anew, grey is mixed; several masks count together. "
-                    "Left out, the latent's own noise mask is taken.",
+                    tooltip="White is redrawn, grey is mixed; several masks are combined. "
+                    "Without it, the latent's own noise mask applies.",
                 ),
             ],
             outputs=[
                 io.Sampler.Output(
-                    "sampler", tooltip="For SamplerCustomAdvanced, with the source as latent image."
+                    "sampler",
+                    tooltip="For SamplerCustomAdvanced, with the source picture as latent image.",
                 )
             ],
         )
@@ -76,7 +78,7 @@ def blended_sampler(config: BlendConfig, masks: Tensor | None, *, ends_held: boo
     def sample(call: SamplerCall) -> Tensor:
         if not call.source.any():
             raise ImageError(
-                "The latent image is empty; connect VAE Encode of the picture that is edited."
+                "The latent image is empty; connect VAE Encode of the picture to edit."
             )
         generator = torch.Generator().manual_seed(call.seed)
         # The first draw of this seed made the NOISE that came in.
@@ -104,8 +106,8 @@ def _cells(call: SamplerCall, masks: Tensor | None) -> Tensor:
     if masks is None:
         if call.mask is None:
             raise MaskError(
-                "No mask came: connect one to Masked Blended Sampler, or put Set Latent Noise Mask "
-                "before the sampler."
+                "No mask is connected: connect one to Masked Blended Sampler, or put Set Latent "
+                "Noise Mask before the sampler."
             )
         return call.mask[:, :1].to(call.source)
     height, width = call.source.shape[-2:]

@@ -33,16 +33,14 @@ class MaskedBlendedEdit(io.ComfyNode):
             node_id="ConceptLoomMaskedBlendedEdit",
             display_name="Masked Blended Edit",
             category=SAMPLING,
-            description="Draws prompts under the masks of a picture, everything in one node. "
-            "Outside of the masks the result equals the picture exactly, pixel by pixel.",
+            description="Draws prompts under the masks of a picture, in a single node. Outside "
+            "the masks, the result equals the picture exactly, pixel by pixel.",
             search_aliases=["inpaint", "blended latent diffusion", "clic transfer", "local edit"],
             inputs=edit_inputs(scheduler_names()),
             outputs=[
                 io.Image.Output("image", tooltip="The edited picture."),
-                io.Latent.Output("latent", tooltip="Its latents, before any compositing."),
-                io.Mask.Output(
-                    "seam", tooltip="How much of what was drawn shows, from 0 to 1 for each pixel."
-                ),
+                io.Latent.Output("latent", tooltip="The latents of the edit, before compositing."),
+                io.Mask.Output("seam", tooltip="Share of the edit in each pixel, 0 to 1."),
             ],
         )
 
@@ -68,18 +66,16 @@ class CompositeSeam(io.ComfyNode):
             node_id="ConceptLoomCompositeSeam",
             display_name="Composite Seam",
             category=SAMPLING,
-            description="Puts what was drawn under a mask back into its picture. Where the mask is "
-            "black every pixel stays as it was; the seam lies on the inside of the mask.",
+            description="Pastes an edit back into its picture. Pixels stay exact where the "
+            "mask is black; the seam lies inside the mask.",
             search_aliases=["composite masked", "paste back", "feather", "inpaint stitch"],
             inputs=[
-                io.Image.Input("drawn", tooltip="What a sampler drew, decoded."),
-                io.Image.Input("source", tooltip="The picture that was edited, same size."),
-                io.Mask.Input(
-                    "mask", tooltip="White shows what was drawn; several count together."
-                ),
+                io.Image.Input("drawn", tooltip="The decoded edit, from a sampler."),
+                io.Image.Input("source", tooltip="The picture before the edit, at the same size."),
+                io.Mask.Input("mask", tooltip="White shows the edit; several masks are combined."),
                 *composite_inputs()[1:],
             ],
-            outputs=[io.Image.Output("image", tooltip="The picture with what was drawn in it.")],
+            outputs=[io.Image.Output("image", tooltip="The picture with the edit.")],
         )
 
     @classmethod

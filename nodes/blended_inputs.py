@@ -22,8 +22,8 @@ def blend_inputs() -> list[io.Input]:
             default=config.start,
             min=0,
             max=MOST_STEPS,
-            tooltip="Steps skipped at the noisy end (t_start). 0 draws with no memory of what was "
-            "there, 5 to 20 of 50 are usual, more keeps more of it. Must be below the steps.",
+            tooltip="Steps skipped at the noisy end (t_start). 0 ignores the old content, 5 to "
+            "20 of 50 are usual, more keep more of it. Must be below the number of steps.",
         ),
         io.Float.Input(
             "eta",
@@ -31,7 +31,7 @@ def blend_inputs() -> list[io.Input]:
             min=0.0,
             max=1.0,
             step=0.05,
-            tooltip="Fresh noise in every step: 0 is plain DDIM, 1 (CLiC) lets seams heal best.",
+            tooltip="Fresh noise in every step. 0 is plain DDIM, 1 (CLiC) blends seams best.",
         ),
         io.Int.Input(
             "free_steps",
@@ -39,31 +39,31 @@ def blend_inputs() -> list[io.Input]:
             min=0,
             max=MOST_STEPS,
             advanced=True,
-            tooltip="Last steps that are no longer held to the picture. 0 holds all, so latents "
-            "outside of the mask end exactly as they were; CLiC's code frees 4 of 50.",
+            tooltip="Last steps without blending the source picture in. 0 blends in every "
+            "step, so latents outside the mask stay exact; CLiC's code frees 4 of 50.",
         ),
         io.Combo.Input(
             "source_level",
             options=[level.value for level in SourceLevel],
             default=config.source_level.value,
             advanced=True,
-            tooltip="How noisy the picture is when it is put around the mask: as noisy as the step "
-            "(both papers), or one step noisier (code of Blended Latent Diffusion).",
+            tooltip="Noise level of the source picture when it is blended in: the level of the "
+            "step (both papers), or one step noisier (code of Blended Latent Diffusion).",
         ),
         io.Combo.Input(
             "inside",
             options=[inside.value for inside in Inside],
             default=config.inside.value,
             advanced=True,
-            tooltip="What stands under the mask at the start: the noised picture keeps its layout, "
-            "pure noise forgets it.",
+            tooltip="Initial content under the mask: the noised picture keeps its layout, pure "
+            "noise discards it.",
         ),
         io.Boolean.Input(
             "fresh_noise",
             default=config.fresh_noise,
             advanced=True,
-            tooltip="On: new noise on the picture before every step, as both papers' code. Off: "
-            "the same noise all along, which suits eta 0.",
+            tooltip="On: draws new noise for the source picture before every step, as both "
+            "papers' code does. Off: uses the same noise in every step, which suits eta 0.",
         ),
     ]
 
@@ -74,15 +74,16 @@ def composite_inputs() -> list[io.Input]:
         io.Boolean.Input(
             "composite",
             default=True,
-            tooltip="On: outside of the mask every pixel stays as it was. Off: the whole picture "
-            "went through the VAE, which changes it a little everywhere.",
+            tooltip="On: every pixel outside the mask stays exact. Off: the whole picture "
+            "passes through the VAE, which changes it slightly everywhere.",
         ),
         io.Int.Input(
             "feather_px",
             default=FEATHER_PX,
             min=0,
             max=256,
-            tooltip="Width of the seam, inside of the mask: 0 is a hard edge, 16 a soft one.",
+            tooltip="Width of the seam inside the mask, in pixels: 0 is a hard edge, 16 a soft "
+            "one.",
         ),
     ]
 
@@ -91,29 +92,29 @@ def edit_inputs(schedulers: Sequence[str]) -> list[io.Input]:
     """Everything that Masked Blended Edit takes."""
     config = EditConfig()
     return [
-        io.Model.Input("model", tooltip="The model, with concepts and guidance applied or not."),
-        io.Clip.Input("clip", tooltip="Its CLIP; from Apply Concept it knows learned names."),
-        io.Vae.Input("vae", tooltip="Its VAE, for both ways."),
+        io.Model.Input("model", tooltip="The model, with or without concepts and guidance."),
+        io.Clip.Input("clip", tooltip="Its CLIP; after Apply Concept it knows learned names."),
+        io.Vae.Input("vae", tooltip="Its VAE, for encoding and decoding."),
         io.Image.Input("image", tooltip="The picture to edit."),
         io.Mask.Input(
             "mask",
-            tooltip="White is drawn anew, grey is mixed. A batch of masks makes regions, each with "
-            "its own line of the prompts.",
+            tooltip="White is redrawn, grey is mixed. A batch of masks makes regions, each "
+            "with its own line in the prompts.",
         ),
         io.String.Input(
             "prompts",
             default="a photo of a cup",
             multiline=True,
             dynamic_prompts=True,
-            tooltip="What is drawn under the mask: one line for each mask in their order, or one "
-            "line for all. Learned names such as <my-mug> may stand in them.",
+            tooltip="What to draw under the mask: one line for each mask in order, or one line "
+            "for all. Learned names such as <my-mug> work here.",
         ),
         io.String.Input(
             "negative",
             default="",
             multiline=True,
             dynamic_prompts=True,
-            tooltip="What to keep away from; may be empty.",
+            tooltip="What to avoid; may be empty.",
         ),
         io.Int.Input(
             "seed",
@@ -121,14 +122,14 @@ def edit_inputs(schedulers: Sequence[str]) -> list[io.Input]:
             min=0,
             max=2**32 - 1,
             control_after_generate=True,
-            tooltip="Of all noise; the same seed gives the same picture.",
+            tooltip="Seed of all noise; the same seed gives the same picture.",
         ),
         io.Int.Input(
             "steps",
             default=config.steps,
             min=1,
             max=MOST_STEPS,
-            tooltip="Steps of the whole schedule, the skipped ones too: 20 quick, 50 fine.",
+            tooltip="Steps of the whole schedule, including the skipped ones: 20 is fast, 50 fine.",
         ),
         io.Float.Input(
             "cfg",
@@ -136,13 +137,14 @@ def edit_inputs(schedulers: Sequence[str]) -> list[io.Input]:
             min=1.0,
             max=100.0,
             step=0.5,
-            tooltip="1 looks at the prompt alone, 7.5 is usual, more follows it harder.",
+            tooltip="Guidance scale. 1 uses the prompt alone, 7.5 is usual; higher follows the "
+            "prompt more closely and oversaturates.",
         ),
         io.Combo.Input(
             "scheduler",
             options=list(schedulers),
             default="ddim_uniform",
-            tooltip="Spacing of the noise levels; ddim_uniform is the papers'.",
+            tooltip="Spacing of the noise levels; both papers use ddim_uniform.",
         ),
         *blend_inputs(),
         io.Int.Input(
@@ -151,20 +153,22 @@ def edit_inputs(schedulers: Sequence[str]) -> list[io.Input]:
             min=0,
             max=MOST_STEPS,
             advanced=True,
-            tooltip="Last steps of the base model with the plain prompt, not held to the picture, "
-            "so that old and new grow together: 0 none, 5 of 50 in CLiC's code.",
+            tooltip="Last steps with the base model, the plain prompt and no blending, which "
+            "harmonise old and new content: 0 is none, CLiC's code uses 5 of 50.",
         ),
         io.String.Input(
             "harmonise_prompt",
             default="",
             dynamic_prompts=True,
             advanced=True,
-            tooltip="Prompt of those steps, without the learned name: a chair. Empty keeps yours.",
+            tooltip="Prompt of the harmonising steps, without the learned name: a chair. Empty "
+            "keeps your prompt.",
         ),
         *composite_inputs(),
         io.Model.Input(
             "base_model",
             optional=True,
-            tooltip="The model of the harmonising steps, without the concept; left out, the same.",
+            tooltip="The model for the harmonising steps, without the concept. Without it, "
+            "they use the same model.",
         ),
     ]

@@ -93,7 +93,7 @@ def _check(name: str, one: Any, value: Any) -> None:
 
 def _check_conditioning(name: str, value: Any) -> None:
     if not value:
-        raise InputError(f"{name} holds no prompt; connect a node that encodes one.")
+        raise InputError(f"{name} contains no prompt; connect a node that encodes one.")
     for context, *_ in value:
         _check_tensor(name, context, InputError, "a prompt is batch x tokens x width")
 
@@ -116,23 +116,23 @@ def _check_text(name: str, value: Any) -> None:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise ConfigError(name, value, "text; this holds half of a character") from None
+        raise ConfigError(name, value, "text; this contains half of a character") from None
 
 
 def _raise_missing(name: str, kind: str) -> None:
     if kind in LOADED:
         raise ModelError(
-            f"No {kind} came in at {name}: the loader that is connected there has none in its "
-            f"file. Connect the {kind} of a checkpoint that brings one."
+            f"The input {name} received no {kind}: the connected loader's file contains none. "
+            f"Connect the {kind} of a checkpoint that has one."
         )
-    raise InputError(f"Nothing came in at {name}; connect a node that gives a {kind}.")
+    raise InputError(f"The input {name} is empty; connect a node that outputs a {kind}.")
 
 
 def _check_tensor(name: str, value: Tensor, error: type[InputError], layout: str) -> None:
     if not value.numel():
         raise error(
-            f"{name} is empty: its shape is {list(value.shape)}, and {layout}. Look at the node "
+            f"{name} is empty: its shape is {list(value.shape)}, and {layout}. Check the node "
             "that made it."
         )
     if value.is_floating_point() and not torch.isfinite(value).all():
-        raise error(f"{name} holds NaN or infinite values; look at the node that made it.")
+        raise error(f"{name} contains NaN or infinite values; check the node that made it.")

@@ -24,11 +24,15 @@ class ApplyConcept(io.ComfyNode):
             node_id="ConceptLoomApplyConcept",
             display_name="Apply Concept",
             category=CONCEPT_CATEGORY,
-            description="Lets MODEL and CLIP know a concept: write its names, such as <my-mug>, in "
-            "any prompt downstream. Chain several of these for several concepts.",
+            description="Adds a concept to MODEL and CLIP. Prompts downstream can then use its "
+            "names, such as <my-mug>. Chain several of these nodes for several concepts.",
             search_aliases=["use concept", "load lora", "embedding"],
             inputs=[
-                io.Model.Input("model", tooltip="Of the kind that the concept was learned on."),
+                io.Model.Input(
+                    "model",
+                    tooltip="A model of the same family as the one that "
+                    "the concept was trained on.",
+                ),
                 io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint."),
                 LearnedConcept.Input("concept", tooltip="From a trainer or from Load Concept."),
                 io.Float.Input(
@@ -37,14 +41,17 @@ class ApplyConcept(io.ComfyNode):
                     min=-4.0,
                     max=4.0,
                     step=0.05,
-                    tooltip="How much of what was learned changes the model. 0 leaves the weights "
-                    "exactly as they are, 1 is as learned, more exaggerates, less than 0 turns it "
-                    "around. The names always stand for what they learned.",
+                    tooltip="Strength of the learned weights. 0 leaves the model's weights "
+                    "exactly unchanged, 1 is as trained, more exaggerates, negative values "
+                    "invert. The names always keep their learned embeddings.",
                 ),
             ],
             outputs=[
-                io.Model.Output("model", tooltip="For a sampler; what came in is unchanged."),
-                io.Clip.Output("clip", tooltip="For prompts that hold the names."),
+                io.Model.Output(
+                    "model",
+                    tooltip="The patched model, for a sampler. The input model is not modified.",
+                ),
+                io.Clip.Output("clip", tooltip="For prompts that contain the names."),
             ],
         )
 
@@ -63,13 +70,15 @@ class InspectConcept(io.ComfyNode):
             display_name="Inspect Concept",
             category=CONCEPT_CATEGORY,
             description="Shows a concept's picture, its names, what it changes, how it was "
-            "learned, and prompts to use it with.",
+            "trained, and example prompts.",
             search_aliases=["concept info", "metadata", "thumbnail"],
             is_output_node=True,
             inputs=[LearnedConcept.Input("concept", tooltip="From a trainer or Load Concept.")],
             outputs=[
-                io.Image.Output("thumbnail", tooltip="Its picture; grey when it has none."),
-                io.String.Output("text", tooltip="All that it says about itself."),
+                io.Image.Output("thumbnail", tooltip="The concept's picture; grey if it has none."),
+                io.String.Output(
+                    "text", tooltip="Everything the concept file says about the concept."
+                ),
                 io.String.Output(
                     "prompt", tooltip="A prompt with all its names, for a text encoder."
                 ),

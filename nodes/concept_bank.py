@@ -39,39 +39,45 @@ class ConceptBank(io.ComfyNode):
             display_name="Concept Bank",
             category=WEAVER,
             description=f"Shows the concepts in models/{CONCEPTS} with their pictures, words and "
-            "sizes, and hands over the one you pick by number.",
+            "sizes, and outputs the one selected by number.",
             search_aliases=["browse concepts", "gallery", "list concepts", "library"],
             is_output_node=True,
             inputs=[
                 io.String.Input(
                     "folder",
                     default="",
-                    tooltip=f"A subfolder of models/{CONCEPTS}. Empty lists all of them.",
+                    tooltip=f"Subfolder of models/{CONCEPTS}. Empty lists all concepts.",
                 ),
                 io.String.Input(
                     "filter",
                     default="",
-                    tooltip="Words that must all be found in a concept's file name, handles, "
-                    "words, prompts or method. Empty shows every concept.",
+                    tooltip="Words to search for; a concept matches if all of them occur in "
+                    "its file name, handles, words, prompts or method. Empty shows every "
+                    "concept.",
                 ),
                 io.Int.Input(
                     "pick",
                     default=1,
                     min=1,
                     max=10_000,
-                    tooltip="Number of the concept to hand over, as the pictures count them.",
+                    tooltip="Number of the concept to output, as shown in the pictures.",
                 ),
                 io.Model.Input(
                     "model",
                     optional=True,
-                    tooltip="With MODEL and CLIP connected only concepts that fit them are shown.",
+                    tooltip="With MODEL and CLIP connected, the list shows only concepts that "
+                    "fit them.",
                 ),
                 io.Clip.Input("clip", optional=True, tooltip="The CLIP of the same checkpoint."),
             ],
             outputs=[
-                LearnedConcept.Output("concept", tooltip="The picked one, for Regions or Apply."),
-                io.Image.Output("thumbnails", tooltip="All that were found, numbered."),
-                io.String.Output("list", tooltip="One line for each: number, file, names, size."),
+                LearnedConcept.Output(
+                    "concept", tooltip="The selected concept, for Regions or Apply."
+                ),
+                io.Image.Output("thumbnails", tooltip="All matching concepts, numbered."),
+                io.String.Output(
+                    "list", tooltip="One line per concept: number, file, names, size."
+                ),
             ],
         )
 

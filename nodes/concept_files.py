@@ -35,8 +35,8 @@ class LoadConcept(io.ComfyNode):
             node_id="ConceptLoomLoadConcept",
             display_name="Load Concept",
             category=CONCEPT_CATEGORY,
-            description=f"Reads a learned concept from models/{CONCEPTS}. Nothing in the file is "
-            "run, and nothing is believed before it was checked.",
+            description=f"Loads a learned concept from models/{CONCEPTS}. The loader checks every "
+            "value and runs no code from the file.",
             search_aliases=["open concept", "load lora", "load embedding"],
             inputs=[
                 io.Combo.Input(
@@ -49,15 +49,16 @@ class LoadConcept(io.ComfyNode):
                     default="",
                     multiline=True,
                     advanced=True,
-                    tooltip="One line per handle, old: new, for example my-mug: blue-mug. Empty "
-                    "keeps the names; needed when two concepts bring the same one.",
+                    tooltip="Renames handles, one per line, old: new, for example my-mug: "
+                    "blue-mug. Empty keeps the names; needed when two concepts use the same "
+                    "one.",
                 ),
             ],
             outputs=[
                 LearnedConcept.Output("concept", tooltip="For Apply, Export and Inspect Concept."),
                 io.String.Output(
                     "handles",
-                    tooltip="The names as prompts take them, for example <my-mug>, <my-toy>.",
+                    tooltip="The names as prompts use them, for example <my-mug>, <my-toy>.",
                 ),
             ],
         )
@@ -83,20 +84,20 @@ class SaveConcept(io.ComfyNode):
             node_id="ConceptLoomSaveConcept",
             display_name="Save Concept",
             category=CONCEPT_CATEGORY,
-            description=f"Writes a concept to models/{CONCEPTS}, whole or not at all, with its "
-            "recipe, its base model and a picture.",
+            description=f"Saves a concept to models/{CONCEPTS} with its recipe, its base model "
+            "and a picture. An interrupted save leaves no partial file.",
             search_aliases=["export concept", "store concept"],
             is_output_node=True,
             inputs=[
                 LearnedConcept.Input("concept", tooltip="From a trainer or from Load Concept."),
                 _name_input(
-                    f"Name of the file in models/{CONCEPTS}; kitchen/my-mug makes a folder."
+                    f"Name of the file in models/{CONCEPTS}; kitchen/my-mug uses a subfolder."
                 ),
                 _overwrite_input(),
             ],
             outputs=[
-                LearnedConcept.Output("concept", tooltip="The same concept, to go on with."),
-                io.String.Output("path", tooltip="Where the file lies."),
+                LearnedConcept.Output("concept", tooltip="The same concept, for further nodes."),
+                io.String.Output("path", tooltip="Path of the file."),
             ],
         )
 
@@ -117,27 +118,31 @@ class ExportConcept(io.ComfyNode):
             node_id="ConceptLoomExportConcept",
             display_name="Export Concept",
             category=CONCEPT_CATEGORY,
-            description="Writes a LoRA to models/loras and one embedding per name to "
-            "models/embeddings: ComfyUI's own nodes and other programs read those.",
+            description="Saves a LoRA to models/loras and one embedding per name to "
+            "models/embeddings, for ComfyUI's own nodes and other programs.",
             search_aliases=["convert to lora", "save lora", "save embedding"],
             is_output_node=True,
             inputs=[
                 LearnedConcept.Input("concept", tooltip="From a trainer or from Load Concept."),
-                _name_input("Name of the LoRA file in models/loras. Embeddings bear the handles."),
+                _name_input(
+                    "Name of the LoRA file in models/loras. The embeddings are named "
+                    "after the handles."
+                ),
                 io.Int.Input(
                     "rank",
                     default=DEFAULT_RANK,
                     min=0,
                     max=1024,
-                    tooltip="Of weights that were learned whole (K/V and full training): low is a "
-                    "small file that loses something, and the report says how much; 0 keeps them "
-                    "whole, exact and large. What was learned low-rank is exact either way.",
+                    tooltip="Rank for weights that were trained in full (K/V and full "
+                    "training). Low: a small file with some loss, which the report states. 0 "
+                    "keeps them exact, in a large file. Low-rank changes are always exact.",
                 ),
                 _overwrite_input(),
             ],
             outputs=[
                 io.String.Output(
-                    "report", tooltip="The files, and how much of what was learned they hold."
+                    "report",
+                    tooltip="The saved files, and how much of the learned change they contain.",
                 )
             ],
         )
@@ -156,7 +161,7 @@ def _overwrite_input() -> io.Input:
     return io.Boolean.Input(
         "overwrite",
         default=False,
-        tooltip="Off: a file of this name is kept, and the node stops. On: it is replaced.",
+        tooltip="Off: the node stops if a file of this name exists. On: it replaces the file.",
     )
 
 
@@ -165,7 +170,7 @@ def refuse_existing(paths: Sequence[Path], overwrite: bool) -> None:
     there = [path for path in paths if path.exists()]
     if there and not overwrite:
         raise ConceptFileError(
-            f"{there[0]} is there already; choose another name, or switch overwrite on."
+            f"{there[0]} already exists; choose another name, or switch overwrite on."
         )
 
 

@@ -45,9 +45,9 @@ class AdaptiveNegativesTrainer(io.ComfyNode):
             node_id="ConceptLoomAdaptiveNegativesTrainer",
             display_name="BLIP-2 Adaptive Negatives Trainer",
             category=LAB,
-            description="Invents something that is of a category and none of its known members "
-            "(ConceptLab): a new name moves away from whatever its own pictures are taken for. "
-            "Cancelling keeps the work; queue again and it goes on.",
+            description="Invents a member of a category that is none of its known members "
+            "(ConceptLab): training moves a new name away from what a VQA model sees in its "
+            "own pictures. Cancelling saves the progress; queue again to resume.",
             search_aliases=["conceptlab", "creative", "invent", "negatives", "vqa"],
             is_output_node=True,
             hidden=[io.Hidden.unique_id],
@@ -75,8 +75,8 @@ class ConceptMixing(io.ComfyNode):
             node_id="ConceptLoomConceptMixing",
             display_name="Concept Mixing",
             category=LAB,
-            description="Learns a name for something that is several things at once, each as much "
-            "as its weight says: half lobster, half turtle (ConceptLab, positives only).",
+            description="Learns a name for a mix of several things, in proportion to their "
+            "weights: half lobster, half turtle (ConceptLab, positives only).",
             search_aliases=["conceptlab", "hybrid", "blend", "mix"],
             is_output_node=True,
             hidden=[io.Hidden.unique_id],
@@ -106,8 +106,9 @@ class EvolveConcepts(io.ComfyNode):
             node_id="ConceptLoomEvolveConcepts",
             display_name="Evolve Concepts",
             category=LAB,
-            description="Breeds a new name from the pictures of several parents: learned concepts, "
-            "or photographs. Its children can be parents again; the file keeps the family tree.",
+            description="Learns a new name from pictures of several parents: learned concepts "
+            "or photographs. Its result can be a parent again; the concept file keeps the "
+            "family tree.",
             search_aliases=["conceptlab", "breed", "evolution", "generation", "offspring"],
             is_output_node=True,
             hidden=[io.Hidden.unique_id],

@@ -28,75 +28,75 @@ def trainer_inputs() -> list[io.Input]:
         VqaSocket.Input(
             "vqa",
             optional=True,
-            tooltip="Who says what a picture shows, from Load BLIP-2. Without it the list of "
-            "negatives stays as you give it.",
+            tooltip="VQA model that names what a picture shows, from Load BLIP-2. Without it, "
+            "the list of negatives does not grow.",
         ),
         handle_input("my-pet"),
         io.String.Input(
             "category",
             default=DEFAULT.positives[0],
-            tooltip="What it shall be a new kind of: pet, plant, fruit, musical instrument. The "
-            "broader the word, the more room there is. For a style: art.",
+            tooltip="The category: pet, plant, fruit, musical instrument. Broad words leave "
+            "more room. For a style: art.",
         ),
         io.String.Input(
             "negatives",
             default="",
             multiline=True,
-            tooltip="Members that it shall not become, with commas between. Empty: the first is "
-            "found by asking.",
+            tooltip="Members to avoid, separated by commas. Empty: the first one comes from "
+            "the VQA model.",
         ),
         *run_inputs("my-pet", DEFAULT, asks=True),
         io.Combo.Input(
             "object_or_style",
             options=[kind.value for kind in Kind],
             default=DEFAULT.kind.value,
-            tooltip="Object, or style: other sentences, another question. For styles set "
-            "negative_floor to 0.15.",
+            tooltip="Object or style: selects the training sentences and the question. For "
+            "styles set negative_floor to 0.15.",
         ),
         io.String.Input(
             "locked",
             default="",
             advanced=True,
-            tooltip="Negatives that never leave the list, whatever most_negatives says.",
+            tooltip="Negatives that never leave the list, regardless of most_negatives.",
         ),
         io.String.Input(
             "forbidden",
             default="",
             advanced=True,
-            tooltip="Words that are never added, even if they are the answer, such as animal.",
+            tooltip="Words to ignore as answers, such as animal.",
         ),
         io.String.Input(
             "question",
             default=NEGATIVES.question,
             advanced=True,
-            tooltip="What is asked about a picture. Empty asks as the paper: What kind of pet is "
+            tooltip="Question about each picture. Empty uses the paper's: What kind of pet is "
             "in this photo?.",
         ),
         io.Boolean.Input(
             "gradual",
             default=NEGATIVES.gradual,
             advanced=True,
-            tooltip="On: begins with one of the negatives and adds one at each look, instead of "
-            "asking. Off: all at once.",
+            tooltip="On: starts with one of the negatives and adds one in each round, instead "
+            "of asking. Off: uses all from the start.",
         ),
         whole_knob(
             "most_negatives",
             NEGATIVES.most,
             0,
-            "At most this many at a time; the oldest leaves. 0 keeps all.",
+            "Maximum number of negatives at a time; the oldest leaves first. 0 keeps all.",
         ),
         io.Boolean.Input(
             "keep_duplicates",
             default=NEGATIVES.keep_duplicates,
             advanced=True,
-            tooltip="On: as the official code, every answer is added as it comes, repeats count "
-            "more. Off: each word once, never the category itself.",
+            tooltip="On: adds every answer as it comes, as the official code does; repeats "
+            "count more. Off: adds each word once, and never the category itself.",
         ),
         whole_knob(
             "early_stop",
             NEGATIVES.early_stop,
             0,
-            "Ends after this many looks in a row that bring nothing new. 0 goes on to the last "
+            "Stops after this many rounds in a row without a new word. 0 continues to the last "
             "step.",
         ),
         ceiling_input(),
@@ -113,7 +113,8 @@ def mixing_inputs() -> list[io.Input]:
             "words",
             default="lobster: 1\nturtle: 1",
             multiline=True,
-            tooltip="One word a line, with a colon and its weight. 2 to 1 pulls twice as hard.",
+            tooltip="One word per line, with a colon and its weight. At 2 to 1 the first pulls "
+            "twice as hard.",
         ),
         *run_inputs("my-mix", DEFAULT),
         ceiling_input(),
@@ -126,7 +127,8 @@ def evolution_inputs() -> list[io.Input]:
         LearnedConcept.Input(
             "concept",
             optional=True,
-            tooltip="A parent that was learned with this prior; pictures of it are drawn first.",
+            tooltip="A parent concept trained with this prior; the node draws pictures of it "
+            "first.",
         ),
         prefix="concept",
         min=0,
@@ -136,7 +138,7 @@ def evolution_inputs() -> list[io.Input]:
         io.Image.Input(
             "image",
             optional=True,
-            tooltip="Three to five photographs of one parent, as a batch of one size.",
+            tooltip="Three to five photographs of one parent, as a batch of the same size.",
         ),
         prefix="image",
         min=0,
@@ -147,24 +149,24 @@ def evolution_inputs() -> list[io.Input]:
         io.Autogrow.Input(
             "concepts",
             template=concepts,
-            tooltip="Learned parents. A new socket appears with every one that you connect.",
+            tooltip="Learned parents. Each connection adds a free socket.",
         ),
         io.Autogrow.Input(
             "images",
             template=images,
-            tooltip="Parents of real life, a batch of pictures for each of them.",
+            tooltip="Photographed parents, one batch of pictures for each.",
         ),
         handle_input("my-child"),
         io.String.Input(
             "first_word",
             default=CHILD.first_word,
-            tooltip="What the name starts as: the category of the parents.",
+            tooltip="Word to start from: the category of the parents.",
         ),
         io.String.Input(
             "weights",
             default="",
-            tooltip="How much of each parent, with commas between, concepts first: 2, 1. Empty: "
-            "all alike.",
+            tooltip="Weight of each parent, separated by commas, concepts first: 2, 1. Empty: "
+            "all equal.",
         ),
         *run_inputs("my-child", CHILD),
         *expert_inputs(word=False),
@@ -173,17 +175,20 @@ def evolution_inputs() -> list[io.Input]:
 
 def lab_outputs(*, asks: bool = False) -> list[io.Output]:
     """What `result_of` gives."""
-    row = "A row for every look: the pictures, and what the answer added."
-    left = io.String.Output("negatives", tooltip="The words that it left, for another run's list.")
+    row = "One row per round: the pictures, and the word that the answer added."
+    left = io.String.Output(
+        "negatives",
+        tooltip="The words that the name moved away from, usable as another run's list.",
+    )
     return [
         LearnedConcept.Output(
-            "concept", tooltip="The chosen checkpoint, for Save, Apply, Export and Evolve."
+            "concept", tooltip="The selected checkpoint, for Save, Apply, Export and Evolve."
         ),
-        io.Image.Output("samples", tooltip="The gallery of the chosen checkpoint."),
-        io.Image.Output("timeline", tooltip=row if asks else "A row of pictures for every look."),
-        io.Image.Output("similarity_plot", tooltip="How near it is to every constraint, by step."),
-        io.Image.Output("loss_plot", tooltip="The terms of the loss over the steps."),
+        io.Image.Output("samples", tooltip="The gallery of the selected checkpoint."),
+        io.Image.Output("timeline", tooltip=row if asks else "One row of pictures per round."),
+        io.Image.Output("similarity_plot", tooltip="Similarity to every constraint, by step."),
+        io.Image.Output("loss_plot", tooltip="The terms of the loss by step."),
         io.LossMap.Output("loss_map", tooltip="The losses, for ComfyUI's own Plot Loss Graph."),
         *([left] if asks else []),
-        io.String.Output("report", tooltip="Looks, similarities, checkpoints, and the file."),
+        io.String.Output("report", tooltip="Rounds, similarities, checkpoints, and the file."),
     ]

@@ -115,7 +115,7 @@ def weighted_words(words: str) -> tuple[tuple[str, ...], tuple[float, ...]]:
         word, _, weight = line.partition(":")
         found[word.strip()] = number("words", weight.strip()) if weight.strip() else 1.0
     if not found:
-        raise ConfigError("words", words, "one word a line, such as lobster, with : and a weight")
+        raise ConfigError("words", words, "one word per line, such as lobster, with : and a weight")
     return tuple(found), tuple(found.values())
 
 

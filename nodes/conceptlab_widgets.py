@@ -21,7 +21,7 @@ def handle_input(default: str) -> io.Input:
     return io.String.Input(
         "handle",
         default=default,
-        tooltip=f"The name that you will write as <{default}> in prompts.",
+        tooltip=f"The name to write as <{default}> in prompts.",
     )
 
 
@@ -29,34 +29,39 @@ def run_inputs(
     name: str, config: ConceptLabConfig | EvolutionConfig, *, asks: bool = False
 ) -> list[io.Input]:
     what = (
-        "a gallery, a checkpoint and, with a VQA, a question"
+        "each saves a gallery and a checkpoint and, with a VQA model, asks a question"
         if asks
-        else "a gallery and a checkpoint"
+        else "each saves a gallery and a checkpoint"
     )
     return [
         io.String.Input(
             "name",
             default=name,
-            tooltip=f"Names the folder output/{RUNS.as_posix()}/<name> for states, pictures and "
-            "the concept file. The same inputs find their own state there.",
+            tooltip=f"Name of the folder output/{RUNS.as_posix()}/<name> for states, pictures and "
+            "the concept file. The same inputs resume from their own state there.",
         ),
         whole_knob(
-            "steps", config.steps, 1, "Good results often come at 250 to 500.", advanced=False
+            "steps",
+            config.steps,
+            1,
+            "Training steps. Good results often appear at 250 to "
+            "500; too many drift away from the category.",
+            advanced=False,
         ),
         rate_knob("learning_rate", config.learning_rate),
         whole_knob(
             "look_every",
             NEGATIVES.every,
             0,
-            f"Steps between looks: {what}. 0 never.",
+            f"Steps between rounds: {what}. 0 disables rounds.",
             advanced=False,
         ),
         whole_knob(
             "checkpoint",
             0,
             0,
-            "The step to use; change it and queue again, nothing is learned again. 0 is the end; "
-            "the report lists them.",
+            "Step of the checkpoint to use; change it and queue again without training again. "
+            "0 is the last step; the report lists the checkpoints.",
             advanced=False,
         ),
         whole_knob(
@@ -65,14 +70,14 @@ def run_inputs(
     ]
 
 
-_OWN_VALUE = "A space that is not CLIP's (TinyWorld, none) has a value of its own for the default."
+_OWN_VALUE = "Spaces other than CLIP's (TinyWorld, none) have their own default."
 
 
 def ceiling_input() -> io.Input:
     return cosine_knob(
         "positive_ceiling",
         DEFAULT.positive_ceiling,
-        f"Similarity with the category that is near enough. Higher is more typical. {_OWN_VALUE}",
+        f"Target similarity to the category. Higher is more typical. {_OWN_VALUE}",
     )
 
 
@@ -82,7 +87,7 @@ def negatives_inputs() -> list[io.Input]:
         cosine_knob(
             "negative_floor",
             DEFAULT.negative_floor,
-            f"Similarity with a negative that is far enough. Lower is stranger. {_OWN_VALUE}",
+            f"Target similarity to a negative. Lower is stranger. {_OWN_VALUE}",
         ),
         io.Float.Input(
             "positive_weight",
@@ -91,7 +96,8 @@ def negatives_inputs() -> list[io.Input]:
             max=5.0,
             step=0.05,
             advanced=True,
-            tooltip="Weight of the category against the negatives. 0 lets it leave the category.",
+            tooltip="Weight of the category relative to the negatives. 0 lets the name leave "
+            "the category; high values stay typical.",
         ),
     ]
 
@@ -101,7 +107,7 @@ def expert_inputs(*, word: bool = True) -> list[io.Input]:
         "initialiser_word",
         default=DEFAULT.initialiser_word,
         advanced=True,
-        tooltip="What the name starts as. Empty: the category, or the first word of a mix.",
+        tooltip="Word to start from. Empty: the category, or the first word of a mix.",
     )
     return [
         *([first] if word else []),
@@ -110,11 +116,14 @@ def expert_inputs(*, word: bool = True) -> list[io.Input]:
             options=[Initialiser.MEAN.value, Initialiser.FIRST.value],
             default=DEFAULT.initialiser.value,
             advanced=True,
-            tooltip="A word of several tokens starts as their mean, or as the first alone, which "
-            "is what the official code does.",
+            tooltip="How to start from a word of several tokens: from their mean, or from the "
+            "first token alone as in the official code.",
         ),
         whole_knob(
-            "prior_steps", DEFAULT.sampling.steps, 2, "Steps of the prior; each costs alike."
+            "prior_steps",
+            DEFAULT.sampling.steps,
+            2,
+            "Steps of the prior; the time grows with each.",
         ),
         io.Float.Input(
             "prior_guidance",
@@ -123,21 +132,22 @@ def expert_inputs(*, word: bool = True) -> list[io.Input]:
             max=20.0,
             step=0.5,
             advanced=True,
-            tooltip="How closely the prior follows a prompt: 1 is none and halves the work, 4 is "
-            "official.",
+            tooltip="Guidance scale of the prior: 1 disables guidance and halves the work, the "
+            "official value is 4.",
         ),
         io.Boolean.Input(
             "checkpointing",
             default=DEFAULT.sampling.checkpointing,
             advanced=True,
-            tooltip="On: memory of one step of the prior, a third more time. Off: faster.",
+            tooltip="Gradient checkpointing. On: the memory of one step of the prior, a third "
+            "more time. Off: faster.",
         ),
         io.String.Input(
             "templates",
             default="",
             multiline=True,
             advanced=True,
-            tooltip="Sentences to learn in, one a line, with {concept} and, if you like, {a} for "
+            tooltip="Training sentences, one per line, with {concept} and optionally {a} for "
             "its article. Empty: the official ones.",
         ),
         io.String.Input(
@@ -145,16 +155,16 @@ def expert_inputs(*, word: bool = True) -> list[io.Input]:
             default="",
             multiline=True,
             advanced=True,
-            tooltip="Prompts of the pictures, one a line, with {concept}. The first is asked "
-            "about. Empty: the official ones.",
+            tooltip="Prompts of the pictures, one per line, with {concept}. The VQA question "
+            "concerns the first picture. Empty: the official ones.",
         ),
-        whole_knob("gallery_seed", DEFAULT.gallery_seed, 0, "Of the noise of those pictures."),
+        whole_knob("gallery_seed", DEFAULT.gallery_seed, 0, "Seed of the noise of those pictures."),
         whole_knob(
             "save_every",
             LAB_LOOP.save_every,
             0,
-            "Steps between saved states, from which a crashed run goes on. 0: only at the end and "
-            "when you cancel.",
+            "Steps between saved states, from which a crashed run resumes. 0 saves only at the "
+            "end and on cancel.",
         ),
     ]
 
@@ -181,8 +191,8 @@ def rate_knob(name: str, default: float) -> io.Input:
         max=1.0,
         step=1e-7,
         round=False,
-        tooltip="How far the name moves in a step: 1e-4 for Kandinsky, 1e-2 for TinyWorld. Too "
-        "high and it wanders off.",
+        tooltip="Learning rate of the name: 1e-4 for Kandinsky, 1e-2 for TinyWorld. High "
+        "values make the name drift off.",
     )
 
 

@@ -23,9 +23,9 @@ class DownloadLabModel(io.ComfyNode):
             node_id="ConceptLoomDownloadLabModel",
             display_name="Download ConceptLab Model",
             category=LAB,
-            description="Fetches one model from Hugging Face into ComfyUI's models folder, several "
-            "gigabytes each, in safetensors. No node downloads anything by itself; refresh lists "
-            "(key R) afterwards.",
+            description="Downloads one model from Hugging Face into ComfyUI's models folder, "
+            "several gigabytes each, as safetensors. No other node downloads anything by "
+            "itself; refresh the lists (key R) afterwards.",
             search_aliases=["kandinsky", "karlo", "blip2", "hugging face", "conceptlab"],
             is_output_node=True,
             hidden=[io.Hidden.unique_id],
@@ -33,8 +33,8 @@ class DownloadLabModel(io.ComfyNode):
                 io.Combo.Input(
                     "model",
                     options=known(PRIORS, VQA),
-                    tooltip="A prior and the decoder of the same version, and one BLIP-2, are what "
-                    "ConceptLab needs for photographs.",
+                    tooltip="ConceptLab needs a prior, the decoder of the same version, and "
+                    "one BLIP-2 to work with photographs.",
                 ),
             ],
             outputs=[io.String.Output("folder", tooltip="Name of the folder in the lists.")],
@@ -54,9 +54,9 @@ class DownloadSegmenter(io.ComfyNode):
             node_id="ConceptLoomDownloadSegmenter",
             display_name="Download Segmentation Model",
             category=WEAVER,
-            description="Fetches Grounding DINO or SAM from Hugging Face into ComfyUI's models "
-            "folder, for Segment by Text. No node downloads anything by itself; refresh lists "
-            "(key R) afterwards.",
+            description="Downloads Grounding DINO or SAM from Hugging Face into ComfyUI's "
+            "models folder, for Segment by Text. No node downloads anything by itself; refresh "
+            "the lists (key R) afterwards.",
             search_aliases=["grounding dino", "sam", "segment anything", "hugging face"],
             is_output_node=True,
             hidden=[io.Hidden.unique_id],
@@ -64,8 +64,8 @@ class DownloadSegmenter(io.ComfyNode):
                 io.Combo.Input(
                     "model",
                     options=known(DETECTORS, SEGMENTERS),
-                    tooltip="One Grounding DINO finds words, one SAM cuts out what it found. tiny "
-                    "and base are smaller than a gigabyte, huge cuts finest.",
+                    tooltip="One Grounding DINO finds objects by words, one SAM segments them. "
+                    "tiny and base are smaller than a gigabyte, huge segments finest.",
                 ),
             ],
             outputs=[io.String.Output("folder", tooltip="Name of the folder in the lists.")],

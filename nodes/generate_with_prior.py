@@ -28,8 +28,8 @@ class GenerateWithPrior(io.ComfyNode):
             node_id="ConceptLoomGenerateWithPrior",
             display_name="Generate with Prior",
             category=LAB,
-            description="Lets the prior imagine a prompt with learned names, and draws it. The "
-            "embedding also goes into ComfyUI's own unCLIPConditioning.",
+            description="Predicts the embedding of a prompt with learned names and draws it. "
+            "The embedding also fits ComfyUI's own unCLIPConditioning.",
             search_aliases=["kandinsky", "unclip", "conceptlab", "sample"],
             hidden=[io.Hidden.unique_id],
             inputs=[
@@ -37,37 +37,37 @@ class GenerateWithPrior(io.ComfyNode):
                 LearnedConcept.Input(
                     "concept",
                     optional=True,
-                    tooltip="A concept that was learned with this prior; its name works in the "
-                    "prompt.",
+                    tooltip="A concept trained with this prior; the prompt can use its name.",
                 ),
                 io.String.Input(
                     "prompt",
                     default="a photo of a <my-pet>",
                     multiline=True,
                     dynamic_prompts=True,
-                    tooltip="What to draw. Names of the concept stand in angle brackets.",
+                    tooltip="What to draw. Write names of the concept in angle brackets.",
                 ),
                 whole_input("seed", 0, 0, 2**32 - 1, "The same seed gives the same picture."),
-                whole_input("count", 1, 1, 64, "Pictures, each with the next seed."),
-                whole_input("prior_steps", SAMPLING.steps, 2, 200, "Steps of the prior: 5 as it "
-                            "was learned with, 25 is finer."),
+                whole_input("count", 1, 1, 64, "Number of pictures, each with the next seed."),
+                whole_input("prior_steps", SAMPLING.steps, 2, 200, "Steps of the prior: "
+                "training uses 5, 25 is finer."),
                 io.Float.Input(
                     "prior_guidance",
                     default=SAMPLING.guidance,
                     min=1.0,
                     max=20.0,
                     step=0.5,
-                    tooltip="How closely the prior follows the prompt: 1 loosely, 4 as learned.",
+                    tooltip="Guidance scale of the prior: 1 follows the prompt loosely, 4 is "
+                    "the training value.",
                 ),
             ],
             outputs=[
                 io.Image.Output(
-                    "images", tooltip="The pictures; a small black one where nobody draws."
+                    "images", tooltip="The pictures; a small black one without an image generator."
                 ),
                 io.ClipVisionOutput.Output(
                     "clip_vision_output",
-                    tooltip="The embeddings, for unCLIPConditioning with an unCLIP checkpoint of "
-                    "the same CLIP (ViT-L for Karlo). Several become one mixture there.",
+                    tooltip="The embeddings, for unCLIPConditioning with an unCLIP checkpoint "
+                    "of the same CLIP (ViT-L for Karlo). It mixes several into one.",
                 ),
             ],
         )  # fmt: skip

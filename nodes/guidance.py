@@ -33,18 +33,20 @@ class CrossAttentionGuidance(io.ComfyNode):
             node_id="ConceptLoomCrossAttentionGuidance",
             display_name="Cross-Attention Guidance",
             category=SAMPLING,
-            description="Pulls words or learned names of the prompt into a mask, or drives them "
-            "out, by moving the latents before each step (CLiC). Works in any sampler; encode the "
-            "prompt with the CLIP that comes out here.",
+            description="Moves words or learned names of the prompt into a mask, or out of it, "
+            "by changing the latents before each step (CLiC). Works in any sampler; encode the "
+            "prompt with this node's CLIP output.",
             search_aliases=["attend and excite", "attention guidance", "layout", "clic", "remove"],
             inputs=[
-                io.Model.Input("model", tooltip="SD 1.x, 2.x or XL, with concepts or without."),
-                io.Clip.Input("clip", tooltip="Its CLIP; from Apply Concept it knows names."),
+                io.Model.Input("model", tooltip="SD 1.x, 2.x or XL, with or without concepts."),
+                io.Clip.Input(
+                    "clip", tooltip="Its CLIP; after Apply Concept it knows learned names."
+                ),
                 io.String.Input(
                     "words",
                     default="cup",
-                    tooltip="Words, phrases or names such as <my-mug>, with commas between. The "
-                    "positive prompt has to hold them.",
+                    tooltip="Words, phrases or names such as <my-mug>, separated by commas. "
+                    "The positive prompt must contain them.",
                 ),
                 io.Float.Input(
                     "eta",
@@ -53,50 +55,58 @@ class CrossAttentionGuidance(io.ComfyNode):
                     max=1000.0,
                     step=0.001,
                     round=0.00001,
-                    tooltip="Strength: above 0 the words come, below they go, 0 changes nothing. "
-                    "With rule sign 0.01 is gentle and 0.05 much; with gradient try 0.1 to 10.",
+                    tooltip="Guidance strength. Positive values attract the words to the mask, "
+                    "negative values repel them, 0 changes nothing. With rule sign, 0.01 is "
+                    "gentle and 0.05 strong; with gradient try 0.1 to 10.",
                 ),
                 io.Int.Input(
                     "steps",
                     default=config.steps,
                     min=0,
                     max=10000,
-                    tooltip="First steps of the schedule that are guided: few set the layout, all "
-                    "cost up to three times the time.",
+                    tooltip="Number of guided steps at the start of the schedule. Few set the "
+                    "layout; guiding all takes up to three times as long.",
                 ),
                 io.Combo.Input(
                     "rule",
                     options=[rule.value for rule in Rule],
                     default=config.rule.value,
                     advanced=True,
-                    tooltip="sign moves every latent by eta (the authors' code), gradient by eta "
-                    "times the gradient (the paper).",
+                    tooltip="sign moves every latent by eta (the authors' code); gradient "
+                    "moves it by eta times the gradient (the paper).",
                 ),
                 io.Combo.Input(
                     "level",
                     options=[0, 1, 2, 4, 8],
                     default=config.level,
                     advanced=True,
-                    tooltip="Which maps guide: latents made this many times smaller. 0 takes all "
-                    "as the authors do; 4 alone is cheaper and coarser.",
+                    tooltip="Downsampling factor of the guiding attention maps, relative to "
+                    "the latents. 0 uses all maps as the authors do; 4 alone is cheaper and "
+                    "coarser.",
                 ),
                 io.Boolean.Input(
                     "save_memory",
                     default=False,
                     advanced=True,
-                    tooltip="On: needs much less memory and a third more time for guided steps.",
+                    tooltip="Gradient checkpointing. On: much less memory, a third more time "
+                    "in guided steps. Off: faster.",
                 ),
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="Where the words should look: one mask for all, or one for each word. "
-                    "Left out: everywhere, as in the authors' code.",
+                    tooltip="Target region of the words: one mask for all, or one for each "
+                    "word. Without it: the whole picture, as in the authors' code.",
                 ),
             ],
             outputs=[
-                io.Model.Output("model", tooltip="For any sampler; the one that came in stays."),
+                io.Model.Output(
+                    "model",
+                    tooltip="The patched model, for any sampler. The input model is not modified.",
+                ),
                 io.Clip.Output(
-                    "clip", tooltip="For the text encoder: it tells where the words stand."
+                    "clip",
+                    tooltip="For the text encoder: it passes the positions of the "
+                    "words to the guidance.",
                 ),
             ],
         )
@@ -163,7 +173,7 @@ def wanted_words(model: Any, clip: Any, words: str, mask: Tensor | None) -> list
     """
     texts = listed(words)
     if not texts:
-        raise ConfigError("words", words, "one or more words of the prompt, with commas between")
+        raise ConfigError("words", words, "one or more words of the prompt, separated by commas")
     host = host_of(model, clip)
     handles = [HANDLE.fullmatch(text) for text in texts]
     pieces = [
@@ -174,7 +184,7 @@ def wanted_words(model: Any, clip: Any, words: str, mask: Tensor | None) -> list
         planes = picture_masks(mask, (mask.shape[-2], mask.shape[-1]))
         if len(planes) not in (1, len(texts)):
             raise ConfigError(
-                "words", words, f"{len(planes)} words, one for each mask (or give a single mask)"
+                "words", words, f"{len(planes)} words, one for each mask (or connect a single mask)"
             )
         targets = [planes[min(i, len(planes) - 1)] for i in range(len(texts))]
     return [WantedWord(*parts) for parts in zip(texts, pieces, targets, strict=True)]
@@ -188,14 +198,15 @@ def guided(
     def start(prompts: Mapping[str, Tokens]) -> _Guidance:
         if not prompts:
             raise PromptError(
-                "Cross-Attention Guidance cannot tell the words of the positive prompt: encode it "
-                f"with the CLIP that comes out of that node. {HIDDEN}"
+                "Cross-Attention Guidance does not know the words of the positive prompt; encode "
+                f"the prompt with that node's CLIP output. {HIDDEN}"
             )
         for word in words:
             if not any(find_run(tokens, word.piece) for tokens in prompts.values()):
                 raise PromptError(
-                    f"The positive prompt does not hold {word.text!r}, which Cross-Attention "
-                    f"Guidance should guide; add it to the prompt, or guide another word. {HIDDEN}"
+                    f"The positive prompt does not contain {word.text!r}, which Cross-Attention "
+                    "Guidance should guide; add it to the prompt, or guide another word. "
+                    f"{HIDDEN}"
                 )
         return _Guidance(words, config)
 

@@ -32,9 +32,9 @@ class ApplyLag(io.ComfyNode):
             node_id="ConceptLoomApplyLag",
             display_name="Apply LAG",
             category=LAG_CATEGORY,
-            description="Adds what was learned only where the picture shows the concept; the rest "
-            "stays with the base model. Works with any sampler, ControlNet and LoRA. Chain "
-            "several for several concepts.",
+            description="Adds a concept only where the picture shows it; the base model draws "
+            "the rest. Works with any sampler, ControlNet and LoRA. Chain several for several "
+            "concepts.",
             search_aliases=["personalized residuals", "lora bleeding", "lora mask", "regional"],
             inputs=[
                 *model_inputs(),
@@ -42,10 +42,13 @@ class ApplyLag(io.ComfyNode):
                 *lag_inputs(),
             ],
             outputs=[
-                io.Model.Output("model", tooltip="For any sampler; what came in is unchanged."),
+                io.Model.Output(
+                    "model",
+                    tooltip="The patched model, for any sampler. The input model is not modified.",
+                ),
                 io.Clip.Output(
                     "clip",
-                    tooltip="For the prompts: it knows the name, and tells LAG where it stands.",
+                    tooltip="For the prompts: it knows the name and passes its position to LAG.",
                 ),
             ],
         )

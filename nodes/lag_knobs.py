@@ -18,13 +18,19 @@ DEFAULT = LagConfig()
 FIRST = ("strength", "localised")  # what most people turn; the others are advanced
 LAG_CATEGORY = f"{CATEGORY}/LAG"
 MOST_CONCEPTS = 8
-OF_ONE = "From Train Personalized Residuals, or Load Concept: low-rank, on output projections only."
-PROMPT = "Has to hold every concept's name and class word, for example: a photo of a <my-cat> cat."
+OF_ONE = (
+    "From Train Personalized Residuals or Load Concept: a low-rank concept on output "
+    "projections only."
+)
+PROMPT = "Must contain every concept's name and class word, for example: a photo of a <my-cat> cat."
 
 
 def model_inputs() -> list[io.Input]:
     return [
-        io.Model.Input("model", tooltip="Of the kind that the concept was learned on."),
+        io.Model.Input(
+            "model",
+            tooltip="A model of the same family as the one that the concept was trained on.",
+        ),
         io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint."),
     ]
 
@@ -39,8 +45,8 @@ def concepts_input() -> io.Input:
     return io.Autogrow.Input(
         "concepts",
         template=template,
-        tooltip="One or several; a new socket appears with every one that you connect. Where two "
-        "are looked for, the one with the stronger attention stays.",
+        tooltip="One or several; each connection adds a free socket. Where two concepts overlap, "
+        "the one with the stronger attention wins.",
     )
 
 
@@ -53,75 +59,76 @@ def lag_inputs() -> list[io.Input]:
             min=-4.0,
             max=4.0,
             step=0.05,
-            tooltip="How much of the residual is added where the concept is. 0 is the base model, "
-            "bit for bit; 1 is as learned; more exaggerates.",
+            tooltip="Strength of the residual inside the concept's region. 0 is the base "
+            "model, bit for bit; 1 is as trained; more exaggerates.",
         ),
         io.Boolean.Input(
             "localised",
             default=DEFAULT.localised,
-            tooltip="On: LAG, the residual works only where the name is looked for. Off: it works "
-            "everywhere, as a plain LoRA does. Compare: some pictures are better without.",
+            tooltip="On: LAG applies the residual only where the picture attends to the name. "
+            "Off: the residual works everywhere, like a plain LoRA. Compare both: some "
+            "pictures are better without LAG.",
         ),
         _share(
             "quantile",
             DEFAULT.quantile,
-            "Share of every block's positions that stays with the base model. 0.5 is the paper's "
-            "median; 0 leaves out nothing, 1 everything. More for small objects.",
+            "Share of each block's positions that stay with the base model. 0.5 is the paper's "
+            "median; 0 excludes nothing, 1 everything. Raise it for small objects.",
         ),
         _width(
             "softness",
             DEFAULT.softness,
             4.0,
-            "Width of the mask's edge, in standard deviations of the attention. 0 is the paper's "
-            "hard edge; 1 fades gently.",
+            "Softness of the mask's edge, in standard deviations of the attention. 0 is the "
+            "paper's hard edge; 1 fades gently.",
         ),
         _width(
             "smoothing",
             DEFAULT.smoothing,
             8.0,
-            "Blur of the attention before it is cut, in cells of the block's map. 0 is none; 1 "
-            "closes holes.",
+            "Blur of the attention before thresholding, in cells of the block's map. 0 "
+            "disables it; 1 closes holes.",
         ),
         _share(
             "start",
             DEFAULT.start,
-            "Share of the schedule before which the base model draws alone. 0 begins at once; "
-            "0.2 leaves the layout to the base model.",
+            "Start, as a share of the schedule; before it only the base model draws. 0 starts "
+            "at once; 0.2 leaves the layout to the base model.",
         ),
         _share(
             "end",
             DEFAULT.end,
-            "Share of the schedule after which the base model draws alone again. 1 goes to the "
-            "end; 0.8 leaves fine detail to the base model.",
+            "End, as a share of the schedule; after it only the base model draws. 1 continues "
+            "to the end; 0.8 leaves fine detail to the base model.",
         ),
         io.Combo.Input(
             "negative_rows",
             options=[choice.value for choice in Unconditional],
             default=DEFAULT.unconditional.value,
             advanced=True,
-            tooltip="Where the residual works in the pass of the negative prompt, which does not "
-            "hold the name. Same mask: where the positive one has it. Nowhere: base model, a "
-            "stronger pull. Everywhere: as a plain LoRA.",
+            tooltip="Where the residual works in the negative prompt's pass, which does not "
+            "contain the name. Same mask: in the positive prompt's region. Nowhere: base "
+            "model, stronger effect. Everywhere: like a plain LoRA.",
         ),
         io.Boolean.Input(
             "use_class_word",
             default=True,
             advanced=True,
-            tooltip="On: attention of the name and of the class word behind it, as in the paper. "
-            "Off: of the name alone; then prompts need no class word.",
+            tooltip="On: uses the attention of the name and of the class word after it, as in "
+            "the paper. Off: of the name alone; prompts then need no class word.",
         ),
         io.String.Input(
             "class_word",
             default="",
             advanced=True,
-            tooltip="Empty: the class word that the concept was learned with. Another word, such "
-            "as tiger, when your prompt says that.",
+            tooltip="Class word in your prompt, such as tiger, if it differs from the one used "
+            "in training. Empty: the one used in training.",
         ),
         io.Mask.Input(
             "mask",
             optional=True,
-            tooltip="Paint where the concept may be: the residual then works only where this mask "
-            "and the attention agree (or in all of it with localised off).",
+            tooltip="Limits the concept to this region: the residual works only where this "
+            "mask and the attention agree (or in the whole mask with localised off).",
         ),
     ]
 
@@ -149,8 +156,8 @@ def _one_mask(mask: Tensor | None) -> Tensor | None:
         return mask
     if mask.ndim != 3 or len(mask) != 1:
         raise MaskError(
-            f"The mask has the shape {list(mask.shape)}; a concept takes one mask. Give one of "
-            "the batch, or one Apply LAG to each concept."
+            f"The mask has the shape {list(mask.shape)}; a concept takes one mask. Connect one "
+            "mask of the batch, or use one Apply LAG per concept."
         )
     return mask[0]
 

@@ -34,13 +34,13 @@ class LagMapsNode(io.ComfyNode):
             node_id="ConceptLoomLagMaps",
             display_name="LAG Maps",
             category=LAG_CATEGORY,
-            description="Shows the masks of LAG in a picture, block by block and averaged, without "
-            "drawing: noise is added and one step of denoising watched.",
+            description="Shows LAG's masks for an existing picture, block by block and "
+            "averaged. It adds noise to the picture and reads one denoising step.",
             search_aliases=["attention mask", "localized attention", "mask preview"],
             inputs=[
                 *model_inputs(),
-                io.Vae.Input("vae", tooltip="Its VAE, which takes the picture to latents."),
-                io.Image.Input("image", tooltip="The picture to look at; the first of a batch."),
+                io.Vae.Input("vae", tooltip="Its VAE, which encodes the picture."),
+                io.Image.Input("image", tooltip="The picture to analyse; the first of a batch."),
                 concepts_input(),
                 io.String.Input("prompt", default="", multiline=True, tooltip=PROMPT),
                 io.Int.Input(
@@ -48,14 +48,14 @@ class LagMapsNode(io.ComfyNode):
                     default=400,
                     min=0,
                     max=999,
-                    tooltip="Noise level to look at: 0 is the clean picture, 999 pure noise.",
+                    tooltip="Noise level to analyse: 0 is the clean picture, 999 pure noise.",
                 ),
                 *lag_inputs(),
             ],
             outputs=[
-                io.Image.Output("overlay", tooltip="The picture, dark where no concept is."),
+                io.Image.Output("overlay", tooltip="The picture, darkened outside the concepts."),
                 io.Image.Output("blocks", tooltip="The mask of every block."),
-                io.Mask.Output("masks", tooltip="One for each concept: mean over the blocks."),
+                io.Mask.Output("masks", tooltip="One mask for each concept: mean over the blocks."),
             ],
         )
 

@@ -36,19 +36,19 @@ class LagSampler(io.ComfyNode):
             node_id="ConceptLoomLagSampler",
             display_name="LAG Sampler",
             category=LAG_CATEGORY,
-            description="Draws with one or several concepts, each only where it is, and shows the "
-            "masks while it draws. The settings below go for every concept; for different ones "
-            "chain Apply LAG in front of any sampler.",
+            description="Draws one or several concepts, each only in its own region, and shows "
+            "the masks during sampling. The settings apply to every concept; to set them "
+            "separately, chain Apply LAG before any sampler.",
             search_aliases=["ksampler", "personalized residuals", "localized attention"],
             hidden=[io.Hidden.unique_id],
             inputs=[*model_inputs(), concepts_input(), *_sampler_inputs(), *lag_inputs()],
             outputs=[
                 io.Latent.Output(
-                    "latent", tooltip="What was drawn; VAE Decode makes pictures of it."
+                    "latent", tooltip="The sampled latents; decode them with VAE Decode."
                 ),
                 io.Mask.Output(
                     "masks",
-                    tooltip="One for every concept and picture: mean over blocks and steps.",
+                    tooltip="One mask for every concept and picture: mean over blocks and steps.",
                 ),
                 io.Image.Output("blocks", tooltip="The mask of every block, mean over the steps."),
             ],
@@ -90,17 +90,19 @@ def _sampler_inputs() -> list[io.Input]:
             dynamic_prompts=True,
             tooltip="What the picture should not show.",
         ),
-        io.Latent.Input("latent_image", tooltip="An empty latent, or a picture's to draw over."),
+        io.Latent.Input("latent_image", tooltip="An empty latent, or the latent of a picture "
+        "to draw over."),
         io.Int.Input(
             "seed",
             default=0,
             min=0,
             max=2**64 - 1,
             control_after_generate=True,
-            tooltip="Of the noise; the same seed gives the same picture.",
+            tooltip="Seed of the noise; the same seed gives the same picture.",
         ),
         io.Int.Input(
-            "steps", default=30, min=1, max=10_000, tooltip="Few are quick and rough, 50 fine."
+            "steps", default=30, min=1, max=10_000, tooltip="Sampling steps. Few are fast and "
+            "rough, 50 fine."
         ),
         io.Float.Input(
             "cfg",
@@ -108,19 +110,20 @@ def _sampler_inputs() -> list[io.Input]:
             min=1.0,
             max=100.0,
             step=0.1,
-            tooltip="How closely the prompt is followed. 1 leaves the negative prompt out.",
+            tooltip="Guidance scale: how closely the picture follows the prompt. 1 ignores the "
+            "negative prompt; high values oversaturate.",
         ),
         io.Combo.Input(
             "sampler_name",
             options=SAMPLERS,
             default="ddim",
-            tooltip="The same ones that KSampler has.",
+            tooltip="The same schedulers as in KSampler.",
         ),
         io.Combo.Input(
             "scheduler",
             options=SCHEDULERS,
             default="normal",
-            tooltip="The same ones that KSampler has.",
+            tooltip="The same schedulers as in KSampler.",
         ),
         io.Float.Input(
             "denoise",
@@ -128,7 +131,8 @@ def _sampler_inputs() -> list[io.Input]:
             min=0.0,
             max=1.0,
             step=0.01,
-            tooltip="1 draws anew; less keeps more of the latent that came in.",
+            tooltip="Denoising strength. 1 draws a new picture; lower keeps more of the input "
+            "latent.",
         ),
     ]  # fmt: skip
 

@@ -52,20 +52,20 @@ class RoIMatching(io.ComfyNode):
             node_id="ConceptLoomRoIMatching",
             display_name="RoI Matching",
             category=MATCHING,
-            description="Finds, in pictures of other objects, the place where a learned detail "
-            "belongs (CLiC): a word of its own learns where the detail sits in the source, and is "
-            "read in every target.",
+            description="Locates the place for a learned detail in pictures of other objects "
+            "(CLiC): it learns a word for the detail's place in the source picture and reads "
+            "its attention in every target.",
             search_aliases=["clic", "automatic mask", "correspondence", "segment", "region"],
             inputs=[
                 *model_inputs(),
                 LearnedConcept.Input("concept", tooltip="The learned detail, from a trainer."),
-                io.Image.Input("source", tooltip="A picture that carries the detail."),
-                io.Mask.Input("source_mask", tooltip="The detail in it, white."),
-                io.Image.Input("targets", tooltip="Pictures to find its place in; a batch."),
+                io.Image.Input("source", tooltip="A picture with the detail."),
+                io.Mask.Input("source_mask", tooltip="Mask of the detail in it, white."),
+                io.Image.Input("targets", tooltip="Pictures to search; a batch."),
                 io.String.Input(
                     "handle",
                     default="",
-                    tooltip="Which name of the concept, where it has several; else empty.",
+                    tooltip="Which name to use if the concept has several; otherwise empty.",
                 ),
                 *learning_inputs(config.steps, config.learning_rate),
                 *reading_inputs(),
@@ -104,30 +104,32 @@ class ConceptDiscovery(io.ComfyNode):
             node_id="ConceptLoomConceptDiscovery",
             display_name="Concept Discovery",
             category=MATCHING,
-            description="Learns what several pictures share and finds it in each of them (CLiC): "
-            "a concept, and masks to learn it better with the trainer.",
+            description="Learns what several pictures share and locates it in each of them "
+            "(CLiC). Returns a concept, and masks for training it further.",
             search_aliases=["clic", "common concept", "co-segmentation", "automatic mask"],
             inputs=[
                 *model_inputs(),
                 io.Image.Input("images", tooltip="Two or more pictures of one size; a batch."),
                 io.String.Input(
-                    "name", default="my-style", tooltip="Name of what they share, for prompts."
+                    "name", default="my-style", tooltip="Name of the shared element, for prompts."
                 ),
                 io.String.Input(
-                    "word", default="", tooltip="A word it starts from; empty draws a vector."
+                    "word",
+                    default="",
+                    tooltip="Word to start from; empty starts from a random vector.",
                 ),
                 io.Combo.Input(
                     "scope",
                     options=list(SCOPES),
                     default=Scope.CROSS_ATTENTION.value,
-                    tooltip="What learns beside the name; low-rank suits large models.",
+                    tooltip="What to train besides the name; low-rank suits large models.",
                 ),
                 *learning_inputs(config.steps, RATE_OF_SCOPE[Scope.CROSS_ATTENTION]),
                 *reading_inputs(),
                 seed_input(),
             ],
             outputs=[
-                LearnedConcept.Output("concept", tooltip="What the pictures share, as a concept."),
+                LearnedConcept.Output("concept", tooltip="The shared element, as a concept."),
                 *match_outputs(),
             ],
             hidden=[io.Hidden.unique_id],

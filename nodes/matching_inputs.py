@@ -20,7 +20,7 @@ def model_inputs() -> list[io.Input]:
     return [
         io.Model.Input("model", tooltip="The base model, without the concept applied."),
         io.Clip.Input("clip", tooltip="Its CLIP, without the concept applied."),
-        io.Vae.Input("vae", tooltip="Its VAE, which takes the pictures to latents."),
+        io.Vae.Input("vae", tooltip="Its VAE, which encodes the pictures."),
     ]
 
 
@@ -30,14 +30,14 @@ def learning_inputs(steps: int, rate: float) -> list[io.Input]:
         io.String.Input(
             "object_word",
             default=CLiCConfig().object_word,
-            tooltip="A word for what carries the detail in the pictures: chair, bench, cup.",
+            tooltip="A word for the object that carries the detail: chair, bench, cup.",
         ),
         io.Int.Input(
             "steps",
             default=steps,
             min=1,
             max=100000,
-            tooltip="Optimizer steps: 500 as in the paper; fewer find less.",
+            tooltip="Training steps. The paper uses 500; fewer localise worse.",
         ),
         io.Float.Input(
             "rate",
@@ -47,13 +47,14 @@ def learning_inputs(steps: int, rate: float) -> list[io.Input]:
             step=1e-6,
             round=1e-7,
             advanced=True,
-            tooltip="Learning rate: too small finds nothing, too large loses the word.",
+            tooltip="Learning rate. Low values locate nothing, high values lose the word.",
         ),
         io.Boolean.Input(
             "checkpointing",
             default=False,
             advanced=True,
-            tooltip="On: needs less memory and a third more time to learn.",
+            tooltip="Gradient checkpointing. On: less memory, a third more training time. Off: "
+            "faster.",
         ),
     ]
 
@@ -68,7 +69,8 @@ def reading_inputs() -> list[io.Input]:
             min=1,
             max=1000,
             advanced=True,
-            tooltip="Noise levels that a picture is read at: 50 as the authors, 10 is quicker.",
+            tooltip="Number of noise levels to read each picture at. The authors use 50; 10 is "
+            "faster.",
         ),
         io.Float.Input(
             "threshold",
@@ -77,7 +79,7 @@ def reading_inputs() -> list[io.Input]:
             max=1.0,
             step=0.01,
             round=0.001,
-            tooltip="Where a heat-map is cut: low gives large masks, high small ones.",
+            tooltip="Threshold of the heat map. Low gives large masks, high small ones.",
         ),
     ]
 
@@ -90,14 +92,16 @@ def seed_input() -> io.Input:
         min=0,
         max=2**32 - 1,
         control_after_generate=False,
-        tooltip="Of all that is drawn by chance; the same seed gives the same masks.",
+        tooltip="Seed of all randomness; the same seed gives the same masks.",
     )
 
 
 def match_outputs() -> list[io.Output]:
     """What was found in every picture."""
     return [
-        io.Mask.Output("masks", tooltip="One mask per picture, white where the detail belongs."),
-        io.Mask.Output("heat_maps", tooltip="What they were cut from, 0 to 1, one per picture."),
-        io.Image.Output("overlay", tooltip="The pictures with heat-map and outline, to look at."),
+        io.Mask.Output("masks", tooltip="One mask per picture; white is the place for the detail."),
+        io.Mask.Output(
+            "heat_maps", tooltip="The heat maps behind the masks, 0 to 1, one per picture."
+        ),
+        io.Image.Output("overlay", tooltip="The pictures with heat map and outline."),
     ]

@@ -29,8 +29,9 @@ def preset_input() -> io.DynamicCombo.Input:
             )
             for spec, preset in listed
         ],
-        tooltip="What learns. Choosing one sets the knobs below to its values; change any of them "
-        "afterwards. " + " ".join(f"{one.title}: {one.summary}." for _, one in listed),
+        tooltip="Training recipe. Selecting one sets the widgets below to its values; you can "
+        "change each of them afterwards. "
+        + " ".join(f"{one.title}: {one.summary}." for _, one in listed),
     )
 
 

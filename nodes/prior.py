@@ -30,49 +30,52 @@ class LoadDiffusionPrior(io.ComfyNode):
             node_id="ConceptLoomLoadDiffusionPrior",
             display_name="Load Diffusion Prior",
             category=LAB,
-            description="The prior that imagines a picture's embedding from a prompt, and who "
-            f"draws it. Reads folders of models/{PRIORS} only; nothing is downloaded.",
+            description="Loads the prior, which predicts a picture's embedding from a prompt, and "
+            f"selects the model that draws it. Reads only folders in models/{PRIORS}; downloads "
+            "nothing.",
             search_aliases=["kandinsky", "karlo", "unclip", "conceptlab"],
             inputs=[
                 io.Combo.Input(
                     "prior",
                     options=[TINYWORLD, TEXT_SPACE, *models_in(PRIORS, INDEX)],
-                    tooltip=f"A folder of models/{PRIORS} as diffusers saves it, such as "
-                    "kandinsky-2-1-prior; TinyWorld's own; or none, which compares texts in the "
-                    "CLIP that is connected.",
+                    tooltip=f"A folder in models/{PRIORS} in diffusers format, such as "
+                    "kandinsky-2-1-prior; TinyWorld's own prior; or none, which compares texts "
+                    "in the connected CLIP.",
                 ),
                 io.Combo.Input(
                     "decoder",
                     options=[NONE, *models_in(PRIORS, INDEX)],
                     default=NONE,
-                    tooltip="Kandinsky's decoder of the same version, which draws the pictures of "
-                    "a prior from a folder; none leaves them undrawn. With TinyWorld and the text "
-                    "space the base model draws, and this is not used.",
+                    tooltip="Kandinsky decoder of the same version, which draws the pictures "
+                    "of a prior from a folder; none draws no pictures. With TinyWorld and the "
+                    "text space the base model draws instead.",
                 ),
                 io.Combo.Input(
                     "precision",
                     options=list(PRECISIONS),
                     default="half",
                     advanced=True,
-                    tooltip="Of networks from folders: half needs 2 GB for a prior on a GPU; a CPU "
-                    "always computes in full.",
+                    tooltip="Precision of networks from folders: half needs 2 GB for a prior "
+                    "on a GPU; a CPU always uses full.",
                 ),
-                whole_input("steps", 50, 1, 200, "Sampling steps of a picture: 50 as the paper, "
-                            "20 is quick and rough."),
+                whole_input("steps", 50, 1, 200, "Sampling steps of a picture: the paper uses "
+                "50, 20 is fast and rough."),
                 io.Float.Input(
                     "cfg",
                     default=7.5,
                     min=1.0,
                     max=30.0,
                     step=0.5,
-                    tooltip="Guidance of a picture: 1 is none, 7.5 the paper's, 3 for TinyWorld.",
+                    tooltip="Guidance scale of a picture: 1 disables guidance, the paper uses "
+                    "7.5, TinyWorld 3.",
                 ),
-                whole_input("size", 512, 32, 2048, "Side of a picture in px: 512 for Kandinsky and "
-                            "SD 1.5, 1024 for SDXL, 64 for TinyWorld.", step=8),
+                whole_input("size", 512, 32, 2048, "Side of a picture in pixels: 512 for "
+                "Kandinsky and SD 1.5, 1024 for SDXL, 64 for TinyWorld.", step=8),
                 io.Model.Input(
                     "model",
                     optional=True,
-                    tooltip="The base model that draws, for TinyWorld and the text space.",
+                    tooltip="The base model that draws the pictures, for TinyWorld and the "
+                    "text space.",
                 ),
                 io.Clip.Input("clip", optional=True, tooltip="The CLIP of the same checkpoint."),
                 io.Vae.Input("vae", optional=True, tooltip="The VAE of the same checkpoint."),
@@ -103,14 +106,15 @@ class LoadBlip2(io.ComfyNode):
             node_id="ConceptLoomLoadBlip2",
             display_name="Load BLIP-2",
             category=LAB,
-            description="The model that says what a picture shows. Reads folders of "
-            f"models/{VQA} only; nothing is downloaded. It is on the GPU only while it answers.",
+            description="Loads the model that answers questions about pictures. Reads only "
+            f"folders in models/{VQA}; downloads nothing. It occupies the GPU only while it "
+            "answers.",
             search_aliases=["vqa", "caption", "question", "conceptlab"],
             inputs=[
                 io.Combo.Input(
                     "model_folder",
                     options=[ORACLE, *models_in(VQA, CONFIG)],
-                    tooltip=f"A folder of models/{VQA} such as blip2-flan-t5-xl (safetensors), or "
+                    tooltip=f"A folder in models/{VQA} such as blip2-flan-t5-xl (safetensors), or "
                     "the oracle that knows TinyWorld's shapes.",
                 ),
                 io.Combo.Input(
@@ -118,7 +122,8 @@ class LoadBlip2(io.ComfyNode):
                     options=list(PRECISIONS),
                     default="half",
                     advanced=True,
-                    tooltip="Half needs 8 GB for blip2-flan-t5-xl; a CPU always computes in full.",
+                    tooltip="Precision: half needs 8 GB for blip2-flan-t5-xl; a CPU always "
+                    "uses full.",
                 ),
             ],
             outputs=[VqaSocket.Output("vqa", tooltip="For BLIP-2 Adaptive Negatives Trainer.")],

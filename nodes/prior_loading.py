@@ -117,8 +117,8 @@ def folder_of(kind: str, holds: str, name: str) -> Path:
     found = models_in(kind, holds)
     if name not in found:
         raise ModelError(
-            f"There is no {name!r} in models/{kind}; put the model's folder there as it comes from "
-            "Hugging Face (safetensors), and refresh the lists (key R)."
+            f"There is no {name!r} in models/{kind}; copy the model's folder from Hugging Face "
+            "(safetensors) there, and refresh the lists (key R)."
         )
     return found[name]
 

@@ -30,8 +30,8 @@ class RegionsNode(io.ComfyNode):
             node_id="ConceptLoomRegions",
             display_name="Regions",
             category=WEAVER,
-            description="Shares a template out among concepts: one mask and one word each. Masks "
-            "grow a little, keep apart where they meet, and what is left is background.",
+            description="Divides a template among concepts: one mask and one word each. Masks "
+            "grow slightly, without overlapping where they meet; the rest is background.",
             search_aliases=["regional prompt", "couple", "mask", "multi concept", "compose"],
             inputs=_inputs(),
             outputs=[
@@ -41,8 +41,8 @@ class RegionsNode(io.ComfyNode):
                 ),
                 io.String.Output(
                     "prompts",
-                    tooltip="The prompt of every region, one a line. To change one, write it into "
-                    "the line of its word.",
+                    tooltip="The prompt of every region, one per line. To change one, write "
+                    "your own in the line of its word.",
                 ),
             ],
         )
@@ -69,56 +69,56 @@ def _inputs() -> list[io.Input]:
             template=io.Autogrow.TemplatePrefix(
                 LearnedConcept.Input(
                     "concept",
-                    tooltip="A learned concept: one that changes K and V of cross-attention, one "
-                    "of handles only, or personalized residuals.",
+                    tooltip="A learned concept: cross-attention K and V, handles only, or "
+                    "Personalized Residuals.",
                 ),
                 prefix="concept",
                 min=1,
                 max=MOST_REGIONS,
             ),
-            tooltip="One concept per region, in the order of the words. A new socket appears with "
-            "every one that you connect.",
+            tooltip="One concept per region, in the order of the words. Each connection adds a "
+            "free socket.",
         ),
         io.Autogrow.Input(
             "masks",
             template=io.Autogrow.TemplatePrefix(
                 io.Mask.Input(
                     "mask",
-                    tooltip="Where the concept goes: white is its region. Every mask of a batch is "
-                    "a region of its own.",
+                    tooltip="Region of the concept, white. Every mask of a batch is a separate "
+                    "region.",
                 ),
                 prefix="mask",
                 min=1,
                 max=MOST_REGIONS,
             ),
-            tooltip="One mask per concept, in the same order, from Segment by Text, SAM, Attention "
-            "Maps or your brush.",
+            tooltip="One mask per concept, in the same order, from Segment by Text, SAM, "
+            "Attention Maps or painted by hand.",
         ),
         io.String.Input(
             "sentence",
             default="a photo of a circle and a square",
             multiline=True,
-            tooltip="What the template shows, in plain words. The prompts of all regions are made "
-            "from it.",
+            tooltip="Description of the template in plain words. The prompts of all regions "
+            "derive from it.",
         ),
         io.String.Input(
             "words",
             default="circle\nsquare",
             multiline=True,
-            tooltip="One line per region: the word of the sentence that the concept stands for, "
-            "and after a colon, if you like, a prompt of your own: dog: a <my-dog> asleep.",
+            tooltip="One line per region: the word of the sentence that the concept replaces, "
+            "optionally followed by a colon and your own prompt: dog: a <my-dog> asleep.",
         ),
         LearnedConcept.Input(
             "background_concept",
             optional=True,
-            tooltip="A concept for all that no region covers. Without one it stays the model's "
-            "own.",
+            tooltip="A concept for the background. Without one, the model draws the background "
+            "unchanged.",
         ),
         io.String.Input(
             "background",
             default="",
-            tooltip="The background's word, and after a colon a prompt, as above. Empty draws it "
-            "with the whole sentence.",
+            tooltip="The background's word, optionally followed by a colon and a prompt, as "
+            "above. Empty draws the background with the whole sentence.",
         ),
         io.Float.Input(
             "dilate",
@@ -126,20 +126,21 @@ def _inputs() -> list[io.Input]:
             min=0.0,
             max=0.5,
             step=0.005,
-            tooltip="How far regions grow, as a share of the longer side. 0 keeps masks as they "
-            "are, which bends what is drawn in them; much lets concepts reach into the background.",
+            tooltip="Growth of the regions as a share of the longer side. 0 keeps the masks as "
+            "they are, which distorts concepts; high values let concepts spread into the "
+            "background.",
         ),
         io.Combo.Input(
             "priority",
             options=[priority.value for priority in Priority],
             default=config.priority.value,
-            tooltip="Whose a place is that two masks cover: the first region's, the last one's as "
-            "with layers of paint, or shared by both.",
+            tooltip="Owner of an area under two masks: the first region, the last one as with "
+            "layers of paint, or both.",
         ),
         TemplateSocket.Input(
             "template",
             optional=True,
-            tooltip="Only for the preview and to see that the sizes fit.",
+            tooltip="Only for the preview and for checking the sizes.",
         ),
     ]  # fmt: skip
 
@@ -154,8 +155,8 @@ def wishes_of(concepts: Sequence[Concept], masks: Sequence[Tensor], words: str) 
     lines = lines_of(words)
     if len(rows) != len(concepts):
         raise MaskError(
-            f"{len(rows)} masks came for {len(concepts)} concepts; every region needs both. Every "
-            "row of a batch of masks counts as a region."
+            f"{len(rows)} masks came for {len(concepts)} concepts; every region needs both. Each "
+            "mask of a batch counts as a region."
         )
     if len(lines) != len(concepts):
         raise ConfigError(
@@ -173,7 +174,7 @@ def behind(concept: Concept | None, line: str) -> Wish | None:
     word, prompt = _word_and_prompt(line)
     if concept is not None and not (word or prompt):
         raise ConfigError(
-            "background", line, "the word of the sentence that the background concept stands for"
+            "background", line, "the word of the sentence that the background concept replaces"
         )
     return Wish(concept=concept, word=word, prompt=prompt) if word or prompt else None
 

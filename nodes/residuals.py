@@ -31,9 +31,9 @@ class TrainPersonalizedResiduals(io.ComfyNode):
             node_id="ConceptLoomTrainPersonalizedResiduals",
             display_name="Train Personalized Residuals",
             category=CATEGORY,
-            description="Learns one concept from a few pictures, as small residuals (5 MB for "
-            "SD 1.5) that Apply LAG adds only where the concept is. Needs no masks and no "
-            "pictures of the class. Cancelling keeps the work; queue again and it goes on.",
+            description="Learns one concept from a few pictures as small residuals (5 MB for "
+            "SD 1.5). Apply LAG adds them only where the concept appears. Needs no masks and "
+            "no class pictures. Cancelling saves the progress; queue again to resume.",
             search_aliases=["train lora", "dreambooth", "personalization", "subject"],
             is_output_node=True,
             hidden=[io.Hidden.unique_id],

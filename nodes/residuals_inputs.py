@@ -13,7 +13,7 @@ from .widgets import named_widgets, widgets_of
 
 def residuals_inputs() -> list[io.Input]:
     """What a user sees first, first."""
-    previews = preview_inputs(50, "the one of the training.")
+    previews = preview_inputs(50, "the training prompt.")
     config = PersonalizedResidualsConfig()
     return [*_sockets(), *widgets_of(config), *named_widgets(LoopConfig(), "save_every"), *previews]
 
@@ -23,27 +23,27 @@ def _sockets() -> list[io.Input]:
         *model_inputs(),
         io.Image.Input(
             "images",
-            tooltip="3 to 5 pictures of the same thing, or a single one; a batch of one size. An "
+            tooltip="3 to 5 pictures of the same object, or one; a batch of the same size. The "
             "alpha channel is ignored.",
         ),
         io.String.Input(
             "handle",
             default="my-cat",
-            tooltip="The name that you will write as <my-cat> in prompts.",
+            tooltip="The name to write as <my-cat> in prompts.",
         ),
         io.String.Input(
             "class_word",
             default="cat",
-            tooltip="What kind of thing it is, one plain word or several. The closer the better: "
-            "sports car is better than vehicle. Write it behind the name in prompts.",
+            tooltip="The class of the object, one plain word or several. Specific is better: "
+            "sports car rather than vehicle. Write it after the name in prompts.",
         ),
         io.String.Input(
             "captions",
             default="",
             multiline=True,
             advanced=True,
-            tooltip="One line for each picture, with {} where name and class word stand, for "
-            "example: a photo of a {} on a sofa. Empty: the prompt below for all.",
+            tooltip="One caption per picture, with {} in place of name and class word, for "
+            "example: a photo of a {} on a sofa. Empty: all pictures use the prompt below.",
         ),
         name_input("my-cat"),
     ]
@@ -52,12 +52,17 @@ def _sockets() -> list[io.Input]:
 def residuals_outputs() -> list[io.Output]:
     return [
         LearnedConcept.Output("concept", tooltip="For Apply LAG, LAG Sampler, Save and Export."),
-        io.Model.Output("model", tooltip="The MODEL with the residuals everywhere (LAG off)."),
+        io.Model.Output(
+            "model", tooltip="The MODEL with the residuals applied everywhere (without LAG)."
+        ),
         io.Clip.Output("clip", tooltip="The CLIP that knows the name."),
         io.Image.Output("samples", tooltip="The preview prompts, drawn without LAG."),
-        io.Image.Output("timeline", tooltip="All previews from the same noise: see when to stop."),
-        io.Image.Output("attention", tooltip="Where the name looks in the first picture."),
-        io.Image.Output("loss_plot", tooltip="The loss over the steps."),
+        io.Image.Output(
+            "timeline",
+            tooltip="All previews from the same noise. Use them to choose the number of steps.",
+        ),
+        io.Image.Output("attention", tooltip="The attention of the name on the first picture."),
+        io.Image.Output("loss_plot", tooltip="The loss by step."),
         io.LossMap.Output("loss_map", tooltip="The losses, for ComfyUI's own Plot Loss Graph."),
-        io.String.Output("report", tooltip="Loss, size, where it was saved, and a prompt."),
+        io.String.Output("report", tooltip="Loss, size, path of the saved file, and a prompt."),
     ]

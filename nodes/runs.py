@@ -66,8 +66,8 @@ def saved_line(path: Path | None, trouble: str) -> str:
     if path is not None:
         return f"Saved: {path}"
     return (
-        f"NOT SAVED: {trouble} The concept is handed on; connect Save Concept before ComfyUI is "
-        "closed."
+        f"NOT SAVED: {trouble} The node's output still holds the concept; connect Save Concept "
+        "before you close ComfyUI."
     )
 
 
@@ -91,10 +91,12 @@ def model_inputs() -> list[io.Input]:
     return [
         io.Model.Input(
             "model",
-            tooltip="The base model: Stable Diffusion 1.x, 2.x or XL, or TinyWorld. It stays as it "
-            "is.",
+            tooltip="The base model: Stable Diffusion 1.x, 2.x or XL, or TinyWorld. The input "
+            "model is not modified.",
         ),
-        io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint. It stays as it is."),
+        io.Clip.Input(
+            "clip", tooltip="The CLIP of the same checkpoint. The input CLIP is not modified."
+        ),
         io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
     ]
 
@@ -104,8 +106,9 @@ def name_input(default: str) -> io.Input:
     return io.String.Input(
         "name",
         default=default,
-        tooltip=f"Names the folder output/{RUNS.as_posix()}/<name> for states, losses and the "
-        "concept file. The same inputs find their own state there, whatever else lies beside.",
+        tooltip=f"Name of the folder output/{RUNS.as_posix()}/<name> for states, losses and the "
+        "concept file. The same inputs resume from their own state there; other runs in the "
+        "folder do not interfere.",
     )
 
 
@@ -116,7 +119,7 @@ def preview_inputs(every: int, when_empty: str) -> list[io.Input]:
         *named_widgets(
             PreviewConfig(),
             *("preview_prompts", "preview_steps", "preview_cfg"),
-            preview_prompts=f"One prompt per line, drawn at every preview. Empty: {when_empty}",
+            preview_prompts=f"Prompts of the previews, one per line. Empty: {when_empty}",
         ),
         *named_widgets(LoopConfig(), "keep_state", optional=True),
     ]

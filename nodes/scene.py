@@ -32,10 +32,10 @@ class ConceptSceneNode(io.ComfyNode):
         masks = io.Autogrow.TemplatePrefix(
             io.Mask.Input(
                 "mask",
-                tooltip="Where a concept is: white (1) belongs to it, black (0) does not, grey in "
-                "part. With one picture every mask of a batch is a concept of its own; with "
-                "several pictures a batch holds one mask per picture, black where a picture does "
-                "not show the concept.",
+                tooltip="The region of each concept: white (1) belongs to it, black (0) does "
+                "not, grey belongs in part. With one picture, every mask of a batch is a "
+                "separate concept. With several pictures, a batch holds one mask per picture; "
+                "use a black mask where a picture does not show the concept.",
             ),
             prefix="mask",
             min=1,
@@ -45,52 +45,57 @@ class ConceptSceneNode(io.ComfyNode):
             node_id="ConceptLoomConceptScene",
             display_name="Concept Scene",
             category=CATEGORY,
-            description="What to learn from: pictures, one mask per concept, and a name for each.",
+            description="Defines what to learn: pictures, one mask per concept, and a name for "
+            "each concept.",
             search_aliases=["break-a-scene", "training image", "mask", "dataset", "dreambooth"],
             inputs=[
                 io.Image.Input(
                     "images",
-                    tooltip="One picture, or a batch of several of one size. Learning works from a "
-                    "single one. An alpha channel is ignored.",
+                    tooltip="One picture, or a batch of pictures of the same size. One picture "
+                    "is enough. The alpha channel is ignored.",
                 ),
                 io.Autogrow.Input(
                     "masks",
                     template=masks,
-                    tooltip="One mask per concept, in the order of the names. A new socket appears "
-                    f"with every one that you connect, up to {MOST_MASKS}.",
+                    tooltip="One mask per concept, in the order of the names. Each connection "
+                    f"adds a free socket, up to {MOST_MASKS}.",
                 ),
                 io.String.Input(
                     "concepts",
                     default="my-mug: cup\nmy-toy: toy",
                     multiline=True,
-                    tooltip="One line per mask: the name that you will write as <my-mug> in "
-                    "prompts, a colon, and a plain word that comes close. Learning starts from "
-                    "that word; without one it starts from chance and takes longer. Names are "
-                    "letters, digits, - and _; better none that is a word as it is.",
+                    tooltip="One line per mask: the name to write as <my-mug> in prompts, a "
+                    "colon, and a plain word close to the object. Training starts from that "
+                    "word; without one it starts from a random vector and takes longer. Names "
+                    "may contain letters, digits, - and _. Avoid names that are ordinary "
+                    "words.",
                 ),
                 io.String.Input(
                     "background",
                     default="",
-                    tooltip="Empty: what no mask covers is not learned. A name such as my-room: "
-                    "room makes it one concept more, and objects keep their outlines.",
+                    tooltip="Empty: areas outside all masks are not learned. A name such as "
+                    "my-room: room makes the background another concept, which helps objects "
+                    "keep their outlines.",
                 ),
                 io.Vae.Input(
                     "vae",
                     optional=True,
-                    tooltip="Only for the preview: shows the masks as coarse as this VAE's latents "
-                    f"see them. Without it {LATENT_PX} pixels per latent are assumed.",
+                    tooltip="Only for the preview: shows the masks at the resolution of this "
+                    f"VAE's latents. Without it, the preview assumes {LATENT_PX} pixels per "
+                    "latent.",
                 ),
             ],
             outputs=[
-                Scene.Output("scene", tooltip="What to learn, for a trainer."),
+                Scene.Output("scene", tooltip="The training scene, for a trainer."),
                 io.Image.Output(
                     "preview",
-                    tooltip="Every picture with its masks, numbered and named, and what is left of "
-                    "them on the latent grid. Red tells what is too small or overlaps too much.",
+                    tooltip="Every picture with its masks, numbered and named, and the masks "
+                    "on the latent grid. Red marks masks that are too small or overlap too "
+                    "much.",
                 ),
                 io.String.Output(
                     "handles",
-                    tooltip="The names as prompts take them, for example <my-mug>, <my-toy>.",
+                    tooltip="The names as prompts use them, for example <my-mug>, <my-toy>.",
                 ),
             ],
         )
@@ -151,7 +156,9 @@ def masks_by_name(
         MaskError: there are more masks than names, or a batch does not match the pictures.
     """
     if not names:
-        raise HandleError("No concept has a name; write one line per mask, such as my-mug: cup.")
+        raise HandleError(
+            "No concept has a name; write one line for each mask, such as my-mug: cup."
+        )
     batches = [mask if mask.ndim == 3 else mask[None] for mask in masks]
     if n_pictures == 1:
         batches = [row[None] for batch in batches for row in batch]

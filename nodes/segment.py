@@ -40,9 +40,9 @@ class SegmentByText(io.ComfyNode):
             node_id="ConceptLoomSegmentByText",
             display_name="Segment by Text",
             category=WEAVER,
-            description="One mask per word: Grounding DINO finds a box for it, SAM cuts out what "
-            "lies in the box. Boxes and points by hand work too. Only files that you have are "
-            "used; nothing is downloaded.",
+            description="Makes one mask per word: Grounding DINO finds a box, SAM segments the "
+            "object in it. Manual boxes and points work too. Uses only local model files; "
+            "downloads nothing.",
             search_aliases=["grounding dino", "sam", "langsam", "segment anything", "mask"],
             inputs=[
                 io.Image.Input("image", tooltip="The picture; the first of a batch."),
@@ -50,8 +50,8 @@ class SegmentByText(io.ComfyNode):
                     "words",
                     default="circle\nsquare",
                     multiline=True,
-                    tooltip="One word or phrase per line; each becomes a mask. The same one twice "
-                    "finds two different things.",
+                    tooltip="One word or phrase per line; each becomes a mask. A repeated line "
+                    "finds different objects.",
                 ),
                 io.Combo.Input(
                     "detector",
@@ -70,28 +70,29 @@ class SegmentByText(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="How sure a box has to be: 0 takes any, 0.3 is usual, 1 finds nothing.",
+                    tooltip="Minimum confidence of a box: 0 accepts any, 0.3 is usual, 1 finds "
+                    "nothing.",
                 ),
                 io.Combo.Input(
                     "take",
                     options=[take.value for take in Take],
                     default=config.take.value,
-                    tooltip="best: the surest thing of a word. all: everything that it finds, "
-                    "together.",
+                    tooltip="best: the most confident object of a word. all: every object of "
+                    "the word, combined.",
                 ),
                 io.String.Input(
                     "places",
                     default="",
                     multiline=True,
                     advanced=True,
-                    tooltip="Instead of words, one line per mask in pixels: box 10 20 90 80 (left, "
-                    "top, right, bottom), or points such as 30 40; 50 60; not 5 5. Empty looks for "
-                    "the words.",
+                    tooltip="Manual prompts instead of words, one line per mask, in pixels: "
+                    "box 10 20 90 80 (left, top, right, bottom), or points such as 30 40; 50 "
+                    "60; not 5 5. Empty uses the words.",
                 ),
             ],
             outputs=[
                 io.Mask.Output("masks", tooltip="One mask per line, for Regions."),
-                io.Image.Output("preview", tooltip="The picture with its masks, numbered."),
+                io.Image.Output("preview", tooltip="The picture with its numbered masks."),
             ],
         )
 
@@ -154,10 +155,10 @@ def chosen(found: dict[str, Path], name: str, kind: str, source: str) -> Path:
     """
     if name not in found:
         raise ModelError(
-            f"There is no {name!r} in models/{kind}. Put the files of {source} (from Hugging Face, "
-            f"safetensors) into a folder of their own there: "
-            f"{Path(folder_paths.models_dir) / kind / source.rpartition('/')[2]}, or let Download "
-            "Segmentation Model do that, and press R. Masks from any other node do as well."
+            f"There is no {name!r} in models/{kind}. Put the files of {source} (from Hugging "
+            "Face, safetensors) into "
+            f"{Path(folder_paths.models_dir) / kind / source.rpartition('/')[2]}, or use "
+            "Download Segmentation Model, and press R. Masks from any other node work too."
         )
     return found[name]
 

@@ -91,7 +91,7 @@ def named_lines(text: str, separator: str = ":") -> dict[str, str]:
         name, _, rest = line.partition(separator)
         name = checked_name(name.strip())
         if name in found:
-            raise HandleError(f"The handle <{name}> comes twice; rename one of them.")
+            raise HandleError(f"Two concepts use the handle <{name}>; rename one of them.")
         found[name] = rest.strip()
     return found
 
@@ -121,7 +121,7 @@ def whole_numbers(name: str, text: str) -> tuple[int, ...]:
         return tuple(int(entry) for entry in listed(text))
     except ValueError:
         raise ConfigError(
-            name, text, "whole numbers with commas between, such as 200, 400"
+            name, text, "whole numbers separated by commas, such as 200, 400"
         ) from None
 
 
@@ -149,7 +149,7 @@ def shown(cls: Any, image: Tensor | None = None, text: str = "") -> Mapping[str,
         try:
             on_node |= ui.PreviewImage(image, cls=cls).as_dict()
         except OSError as error:  # the host keeps it as a file: a full disk costs no result
-            log.warning("The picture of a node is not shown: %s", error)
+            log.warning("The picture of a node cannot be shown: %s", error)
     if text:
         on_node |= ui.PreviewText(for_the_editor(text)).as_dict()
     return on_node

@@ -30,23 +30,27 @@ class SoftMaskBuilder(io.ComfyNode):
             node_id="ConceptLoomSoftMaskBuilder",
             display_name="Soft Mask Builder",
             category=CATEGORY,
-            description="Shapes masks (threshold, grow, shrink, feather, invert) and softens them "
-            "as CLiC does, a + (1 - a) M, with a preview of what the loss sees.",
+            description="Adjusts masks (threshold, grow, shrink, feather, invert) and softens "
+            "them as CLiC does, a + (1 - a) M. Shows a preview of the mask that the loss uses.",
             search_aliases=["clic", "grow mask", "feather", "expand mask", "blur mask", "alpha"],
             inputs=_inputs(),
             outputs=[
                 io.Mask.Output(
                     "soft_mask",
-                    tooltip="a + (1 - a) M: 1 in the region, a around it. For a look at what the "
-                    "loss weighs by: the trainer softens by itself, and samplers want the mask.",
+                    tooltip="a + (1 - a) M: 1 in the region, a outside it. Use it to see the "
+                    "weights of the loss. Trainers soften masks themselves, and samplers need "
+                    "the mask.",
                 ),
-                io.Mask.Output("mask", tooltip="The shaped mask, not softened. For Concept Scene."),
+                io.Mask.Output(
+                    "mask",
+                    tooltip="The adjusted mask without softening. Connect it to Concept Scene.",
+                ),
                 io.Image.Output(
                     "preview",
-                    tooltip="The weights in pixels, on the latents and on the grid of attention "
-                    "maps: black is 0, white 1.",
+                    tooltip="The weights in pixels, on the latent grid and on the grid of "
+                    "attention maps: black is 0, white 1.",
                 ),
-                io.String.Output("report", tooltip="Weights inside and outside, mask by mask."),
+                io.String.Output("report", tooltip="Weights inside and outside each mask."),
             ],
         )
 
@@ -74,7 +78,9 @@ class SoftMaskBuilder(io.ComfyNode):
 def _inputs() -> list[io.Input]:
     return [
         io.Mask.Input(
-            "mask", tooltip="White (1) is the region, black (0) is not. A batch is shaped alike."
+            "mask",
+            tooltip="White (1) is the region, black (0) is not. All masks of a batch "
+            "get the same treatment.",
         ),
         io.Float.Input(
             "background_weight",
@@ -82,15 +88,16 @@ def _inputs() -> list[io.Input]:
             min=0.0,
             max=1.0,
             step=0.05,
-            tooltip="a: the weight around the region. 0 is the mask itself, 1 the whole picture "
-            "alike; 0.5 as in the paper. It stands inside the square, so 0.5 counts a quarter.",
+            tooltip="a: weight outside the region. 0 keeps the mask itself, 1 weighs the whole "
+            "picture equally; the paper uses 0.5. The loss squares it, so 0.5 counts a "
+            "quarter.",
         ),
         io.Int.Input(
             "grow_px",
             default=_PLAIN.grow_px,
             min=-512,
             max=512,
-            tooltip="Pixels that the region grows by on all sides; below 0 it shrinks.",
+            tooltip="Grows the region by this many pixels on all sides; negative values shrink it.",
         ),
         io.Float.Input(
             "feather_px",
@@ -98,7 +105,8 @@ def _inputs() -> list[io.Input]:
             min=0.0,
             max=256.0,
             step=0.5,
-            tooltip="Softness of the edge: deviation of a blur, after growing. 0 is sharp.",
+            tooltip="Softness of the edge: standard deviation of a blur that follows growing. "
+            "0 is sharp.",
         ),
         io.Float.Input(
             "threshold",
@@ -106,24 +114,25 @@ def _inputs() -> list[io.Input]:
             min=0.0,
             max=0.99,
             step=0.01,
-            tooltip="Values above it become 1, the rest 0. At 0 grey values stay as they are.",
+            tooltip="Values above the threshold become 1, all others 0. 0 keeps grey values.",
         ),
         io.Boolean.Input(
             "invert",
             default=_PLAIN.invert,
-            tooltip="On: the region is what the mask leaves out. Comes first.",
+            tooltip="On: inverts the mask, before all other steps.",
         ),
         io.Combo.Input(
             "attention_level",
             options=[1, 2, 4, 8],
             default=4,
-            tooltip="For the preview: maps are this many times coarser than the latents. 1 to 4 "
-            "are read by the loss, 8 shows what the coarsest blocks see.",
+            tooltip="Only for the preview: attention maps are this many times coarser than the "
+            "latents. The loss reads 1 to 4; 8 shows the coarsest blocks.",
         ),
         io.Vae.Input(
             "vae",
             optional=True,
-            tooltip="For the preview: how coarse the latents are. Without it 8 pixels per latent.",
+            tooltip="Only for the preview: sets the resolution of the latents. Without it, the "
+            "preview assumes 8 pixels per latent.",
         ),
     ]
 

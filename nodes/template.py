@@ -35,26 +35,27 @@ class InvertTemplate(io.ComfyNode):
             node_id="ConceptLoomInvertTemplate",
             display_name="Invert Template",
             category=WEAVER,
-            description="Finds the noise from which your sampler draws a given picture again, and "
-            "what the model feels on the way (DDIM inversion, Plug-and-Play). The layout of the "
-            "picture then holds while Region Feature Fuser puts your concepts into it.",
+            description="Inverts a picture: computes the noise from which your sampler redraws "
+            "it, and the model's features on the way (DDIM inversion, Plug-and-Play). Region "
+            "Feature Fuser uses them to keep the picture's layout while it places your "
+            "concepts.",
             search_aliases=["ddim inversion", "plug and play", "pnp", "reverse", "template"],
             hidden=[io.Hidden.unique_id],
             inputs=_inputs(),
             outputs=[
                 TemplateSocket.Output("template", tooltip="For Regions and Region Feature Fuser."),
-                io.Sigmas.Output("sigmas", tooltip="The noise levels that the sampler has to use."),
+                io.Sigmas.Output("sigmas", tooltip="The noise levels for the sampler."),
                 io.Latent.Output(
                     "latent",
-                    tooltip="The picture's noise, where the sampler starts. Switch the sampler's "
-                    "own noise off.",
+                    tooltip="The picture's noise, the starting point for the sampler. Disable "
+                    "the sampler's own noise.",
                 ),
                 io.Image.Output(
                     "reconstruction",
-                    tooltip="The picture as it comes back from that noise, without any concept.",
+                    tooltip="The picture redrawn from that noise, without any concept.",
                 ),
                 io.String.Output(
-                    "report", tooltip="PSNR of the reconstruction, and what is kept where."
+                    "report", tooltip="PSNR of the reconstruction, and where features are stored."
                 ),
             ],
         )
@@ -83,59 +84,59 @@ class InvertTemplate(io.ComfyNode):
 def _inputs() -> list[io.Input]:
     config = InversionConfig()
     return [
-        io.Model.Input("model", tooltip="The model to weave with, without any concept applied."),
+        io.Model.Input("model", tooltip="The model for weaving, without any concept applied."),
         io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint."),
         io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
         io.Image.Input(
             "image",
-            tooltip="One picture, drawn by any model or photographed, at the size to draw at: 512 "
-            "px for SD 1.5, 768 for SD 2.1, 1024 for SDXL. Sides are multiples of 8.",
+            tooltip="One picture, generated or photographed, at the size to draw: 512 px for "
+            "SD 1.5, 768 for SD 2.1, 1024 for SDXL. Sides must be multiples of 8.",
         ),
         io.String.Input(
             "prompt",
             default="a photo of a circle and a square",
             multiline=True,
-            tooltip="What the picture shows, in plain words: best the sentence that Regions gets. "
-            "Empty is possible and holds the layout a little less.",
+            tooltip="Description of the picture in plain words, ideally the sentence of "
+            "Regions. Empty works and keeps the layout slightly less well.",
         ),
         io.Sigmas.Input(
             "sigmas",
             optional=True,
-            tooltip="Noise levels of the sampler to come, down to 0. They replace steps and "
-            "scheduler.",
+            tooltip="Noise levels of the sampler, down to 0. They replace steps and scheduler.",
         ),
         io.Int.Input(
             "steps",
             default=config.steps,
             min=1,
             max=1000,
-            tooltip="Steps of the sampler: 20 quick, 50 Plug-and-Play's. Few leave a coarser way "
-            "back.",
+            tooltip="Steps of the sampler: 20 is fast, Plug-and-Play uses 50. Few steps "
+            "reconstruct the picture less exactly.",
         ),
         io.Combo.Input(
             "scheduler",
             options=scheduler_names(),
             default="ddim_uniform",
-            tooltip="Spacing of the noise levels; ddim_uniform is Plug-and-Play's.",
+            tooltip="Spacing of the noise levels; Plug-and-Play uses ddim_uniform.",
         ),
         io.Int.Input(
             "refinements",
             default=config.refinements,
             min=0,
             max=50,
-            tooltip="Looks at each step again so many times. 0 is plain DDIM inversion, 2 brings "
-            "nearly every picture back, more cost time and change little.",
+            tooltip="Fixed-point iterations per step. 0 is plain DDIM inversion, 2 "
+            "reconstructs nearly every picture, more take longer and change little.",
         ),
         io.Combo.Input(
             "keep",
             options=[AUTO, *(keep.value for keep in Keep)],
             default=AUTO,
-            tooltip="Where features wait: RAM, the GPU (fastest), or nowhere: then each step "
-            "computes them once more. auto takes RAM as long as they fit into a quarter of what "
-            "is free.",
+            tooltip="Where to store features: RAM, the GPU (fastest), or none, which "
+            "recomputes them in each step. auto uses RAM if they fit into a quarter of the "
+            "free memory.",
         ),
-        _share("resnet_until", config.resnet_until, "ResNet features (the layout)"),
-        _share("attention_until", config.attention_until, "queries and keys (what belongs)"),
+        _share("resnet_until", config.resnet_until, "ResNet features (layout)"),
+        _share("attention_until", config.attention_until, "queries and keys (which parts belong "
+        "together)"),
         _blocks("resnet_blocks", "ResNet output", "4"),
         _blocks("attention_blocks", "self-attention", "4, 7, 9"),
     ]  # fmt: skip
@@ -149,8 +150,8 @@ def _share(name: str, default: float, what: str) -> io.Input:
         max=1.0,
         step=0.05,
         advanced=True,
-        tooltip=f"Share of the steps whose {what} are kept. 0 keeps none, 1 all. What the fuser "
-        "asks for beyond it is computed again.",
+        tooltip=f"Share of the steps with stored {what}. 0 stores none, 1 all. The fuser "
+        "recomputes features beyond it.",
     )
 
 
@@ -159,8 +160,8 @@ def _blocks(name: str, what: str, on_sd: str) -> io.Input:
         name,
         default="",
         advanced=True,
-        tooltip=f"Numbers of the decoder blocks whose {what} is taken. Empty: {on_sd} on SD 1 and "
-        "2 as in the paper, as deep on other models.",
+        tooltip=f"Indices of the decoder blocks with {what} injection. Empty: {on_sd} on SD 1 and "
+        "2 as in the paper, the same depth on other models.",
     )
 
 
@@ -175,8 +176,8 @@ def inversion_of(
     """
     if image.ndim != 4 or len(image) != 1:
         raise ImageError(
-            f"The image has the shape {list(image.shape)}; a template is one picture. Pick one of "
-            "the batch with Image From Batch."
+            f"The image has the shape {list(image.shape)}; a template is one picture. Select one "
+            "of the batch with Image From Batch."
         )
     config = InversionConfig(
         steps=steps,
@@ -203,17 +204,17 @@ def start_latent(model: Any, template: Template) -> dict[str, Tensor]:
 
 def compared(template: Template) -> Tensor:
     """[H, W, 3] the picture beside what comes back of it."""
-    told = f"comes back with {template.psnr:.1f} dB"
+    told = f"reconstructed at {template.psnr:.1f} dB"
     return sample_strip([template.image, template.reconstruction], ["template", told])
 
 
 def told_of(template: Template) -> str:
     """What a user wants to know of an inversion."""
     kept = template.feature_bytes() / 2**20
-    features = f"{kept:,.1f} MiB of features of {len(template.features)} steps are kept"
+    features = f"stores {kept:,.1f} MiB of features of {len(template.features)} steps"
     if not template.features:
-        features = "no features are kept, they are computed again"
-    verdict = "" if template.psnr >= 30 else "; below 30 dB the layout may drift: more refinements"
+        features = "stores no features; the fuser recomputes them"
+    verdict = "" if template.psnr >= 30 else "; below 30 dB the layout may drift: raise refinements"
     blocks = template.blocks
     return "\n".join(
         [

@@ -25,8 +25,8 @@ def size_input() -> io.Int.Input:
         min=16,
         max=1024,
         step=8,
-        tooltip=f"Side of the picture in pixels. {SIZE} is what the checkpoint was trained at; "
-        "larger ones suit other models.",
+        tooltip=f"Side of the picture in pixels. The checkpoint was trained at {SIZE}; larger "
+        "ones suit other models.",
         advanced=True,
     )
 
@@ -40,13 +40,13 @@ class TinyWorldCheckpoint(io.ComfyNode):
             node_id="ConceptLoomTinyWorldCheckpoint",
             display_name="TinyWorld Checkpoint",
             category=f"{CATEGORY}/TinyWorld",
-            description="A Stable Diffusion of 5 million parameters that comes with this pack: "
-            f"{SIZE} px pictures of coloured shapes. Every workflow runs on it with nothing to "
-            "download, also without a GPU.",
+            description="A Stable Diffusion model of 5 million parameters that ships with this "
+            f"pack: {SIZE} px pictures of coloured shapes. Every workflow runs on it without a "
+            "download or a GPU.",
             search_aliases=["tiny model", "demo checkpoint", "load checkpoint"],
             inputs=[],
             outputs=[
-                io.Model.Output("model", tooltip="Its UNet; every sampler takes it."),
+                io.Model.Output("model", tooltip="Its UNet, for any sampler."),
                 io.Clip.Output(
                     "clip",
                     tooltip="Its text encoder. It knows words such as a red striped circle, a "
@@ -73,22 +73,22 @@ class TinyWorldScene(io.ComfyNode):
             node_id="ConceptLoomTinyWorldScene",
             display_name="TinyWorld Scene",
             category=f"{CATEGORY}/TinyWorld",
-            description="A picture to try learning on: objects that the TinyWorld checkpoint has "
-            "no word for, with their exact masks.",
+            description="A test picture for training: objects that TinyWorld has no word for, "
+            "with exact masks.",
             search_aliases=["example image", "test picture", "sample masks"],
             inputs=[
                 io.String.Input(
                     "objects",
                     default="mushroom, fish",
-                    tooltip=f"One to {MOST_OBJECTS} names with commas between. Unknown to the "
-                    f"model: {known}. Known to it: a colour, a texture if you like, and a shape, "
+                    tooltip=f"One to {MOST_OBJECTS} names, separated by commas. Unknown to the "
+                    f"model: {known}. Known to it: a colour, optionally a texture, and a shape, "
                     "such as red striped square.",
                 ),
                 io.Combo.Input(
                     "background",
                     options=list(BACKGROUNDS),
                     default="white",
-                    tooltip="What lies behind the objects: plain ones make learning easiest.",
+                    tooltip="Background behind the objects; plain ones make training easiest.",
                 ),
                 io.Int.Input(
                     "seed",
@@ -96,7 +96,7 @@ class TinyWorldScene(io.ComfyNode):
                     min=0,
                     max=2**32 - 1,
                     control_after_generate=False,
-                    tooltip="Where the objects lie and how large they are; the same seed draws "
+                    tooltip="Seed of the position and size of the objects; the same seed draws "
                     "the same picture.",
                 ),
                 size_input(),

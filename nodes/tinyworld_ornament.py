@@ -26,33 +26,34 @@ class TinyWorldOrnament(io.ComfyNode):
             node_id="ConceptLoomTinyWorldOrnament",
             display_name="TinyWorld Ornament",
             category=f"{CATEGORY}/TinyWorld",
-            description="An object that TinyWorld knows, with an ornament that it has no word for "
-            "on one of its parts, or with the part left bare: pictures to try CLiC on.",
+            description="An object that TinyWorld knows, with an unknown ornament on one of "
+            "its parts, or without it: pictures for trying CLiC.",
             search_aliases=["example image", "test picture", "clic", "detail", "sample masks"],
             inputs=[
                 io.String.Input(
                     "object",
                     default="yellow square",
-                    tooltip="A colour, a texture if you like, and a shape: red striped circle.",
+                    tooltip="A colour, optionally a texture, and a shape: red striped circle.",
                 ),
                 io.Combo.Input(
                     "ornament",
                     options=[*CONCEPTS, BARE],
                     default="bullseye",
-                    tooltip=f"What it carries; {BARE} leaves the part bare, and the mask says "
-                    "where an ornament would go.",
+                    tooltip=f"The ornament; {BARE} leaves the part bare, and the mask shows its "
+                    "place.",
                 ),
                 io.Combo.Input(
                     "part",
                     options=list(PARTS),
                     default="middle",
-                    tooltip="Where on the object it sits; not every shape has every part.",
+                    tooltip="The part of the object with the ornament; not every shape has "
+                    "every part.",
                 ),
                 io.Combo.Input(
                     "background",
                     options=list(BACKGROUNDS),
                     default="white",
-                    tooltip="What lies behind the object: plain ones make learning easiest.",
+                    tooltip="Background behind the object; plain ones make training easiest.",
                 ),
                 io.Int.Input(
                     "seed",
@@ -60,15 +61,17 @@ class TinyWorldOrnament(io.ComfyNode):
                     min=0,
                     max=2**32 - 1,
                     control_after_generate=False,
-                    tooltip="Where the object lies, how large it is and how it is turned; the same "
-                    "seed draws it in the same place with and without an ornament.",
+                    tooltip="Seed of the object's position, size and rotation; the same seed "
+                    "gives the same object with and without an ornament.",
                 ),
                 size_input(),
             ],
             outputs=[
                 io.Image.Output("image", tooltip="The picture, for Concept Scene or an edit."),
-                io.Mask.Output("ornament_mask", tooltip="The ornament, or its place."),
-                io.Mask.Output("object_mask", tooltip="The whole object with it."),
+                io.Mask.Output("ornament_mask", tooltip="Mask of the ornament, or of its place."),
+                io.Mask.Output(
+                    "object_mask", tooltip="Mask of the whole object, including the ornament."
+                ),
             ],
         )
 

@@ -42,9 +42,10 @@ class CrossAttentionLossTrainer(io.ComfyNode):
             node_id="ConceptLoomCrossAttentionLossTrainer",
             display_name="Cross-Attention Loss Trainer",
             category=CATEGORY,
-            description="Learns the concepts of a scene, each as a word: objects kept apart by "
-            "pulling each word's attention onto its own mask (Break-A-Scene), or one detail of an "
-            "object in its context (CLiC). Cancelling keeps the work; queue again and it goes on.",
+            description="Learns the concepts of a scene, one word each. Break-A-Scene "
+            "separates objects by fitting each word's attention to its own mask; CLiC learns "
+            "one detail of an object in its context. Cancelling saves the progress; queue "
+            "again to resume.",
             search_aliases=[
                 "break-a-scene",
                 "clic",
@@ -81,12 +82,12 @@ class CrossAttentionLossTrainer(io.ComfyNode):
 def _sockets() -> list[io.Input]:
     return [
         *model_inputs(),
-        Scene.Input("scene", tooltip="What to learn, from Concept Scene."),
+        Scene.Input("scene", tooltip="The training scene, from Concept Scene."),
         io.Image.Input(
             "prior_images",
             optional=True,
-            tooltip="Pictures of what the model should still be able to draw, as large as the "
-            "scene's. Without any it draws its own first.",
+            tooltip="Class pictures: examples of what the model should still be able to draw, "
+            "at the size of the scene's pictures. Without them, the model draws its own first.",
         ),
     ]
 
@@ -95,32 +96,35 @@ def _widgets() -> list[io.Input]:
     return [
         name_input("my-scene"),
         *named_widgets(Seeded(), "seed"),
-        *preview_inputs(100, "every concept alone, then all of them together."),
+        *preview_inputs(100, "every concept alone, then all together."),
     ]
 
 
 def _outputs() -> list[io.Output]:
     return [
         LearnedConcept.Output(
-            "concept", tooltip="What was learned, for Save, Apply, Export and Inspect Concept."
+            "concept", tooltip="The learned concept, for Save, Apply, Export and Inspect Concept."
         ),
         io.Model.Output("model", tooltip="The MODEL with the concept applied, for any sampler."),
         io.Clip.Output(
-            "clip", tooltip="The CLIP that knows the names, for any node that takes a prompt."
+            "clip", tooltip="The CLIP that knows the names, for any node that encodes prompts."
         ),
-        io.Image.Output("samples", tooltip="The preview prompts, drawn with what was learned."),
+        io.Image.Output("samples", tooltip="The preview prompts, drawn with the learned concept."),
         io.Image.Output(
-            "timeline", tooltip="All previews, a row each, from the same noise: see when to stop."
+            "timeline",
+            tooltip="All previews from the same noise, one row each. Use them to "
+            "choose the number of steps.",
         ),
         io.Image.Output(
             "attention",
-            tooltip="Where each name looks in its picture, with the mask's outline, IoU (1 is "
-            "best) and leak (0 is best).",
+            tooltip="The attention of each name on its picture, with the mask's outline, IoU "
+            "(1 is best) and leak (0 is best).",
         ),
-        io.Image.Output("loss_plot", tooltip="Every term of the loss over the steps."),
+        io.Image.Output("loss_plot", tooltip="Every term of the loss by step."),
         io.LossMap.Output("loss_map", tooltip="The losses, for ComfyUI's own Plot Loss Graph."),
         io.String.Output(
-            "report", tooltip="Figures per name, time and memory, and where everything was saved."
+            "report",
+            tooltip="Figures for each name, time, memory, and the paths of the saved files.",
         ),
     ]
 

@@ -27,8 +27,8 @@ class TwoStageGeneration(io.ComfyNode):
             node_id="ConceptLoomTwoStageGeneration",
             display_name="Two-Stage Generation",
             category=SAMPLING,
-            description="Lets the base model lay an object out for the first steps and puts the "
-            "concept on it afterwards (CLiC), so that new objects keep their own shape.",
+            description="Lets the base model lay out an object in the first steps, then "
+            "applies the concept (CLiC), so that new objects keep their own shape.",
             search_aliases=["two pass", "clic generate", "prompt switch", "ksampler advanced"],
             inputs=[
                 io.Model.Input("base_model", tooltip="The model without the concept."),
@@ -37,17 +37,20 @@ class TwoStageGeneration(io.ComfyNode):
                     "base_positive", tooltip="Prompt of the first steps: a photo of a chair."
                 ),
                 io.Conditioning.Input(
-                    "positive", tooltip="Prompt of the rest: a photo of a chair, with <x> style."
+                    "positive",
+                    tooltip="Prompt of the remaining steps: a photo of a chair, with <x> style.",
                 ),
-                io.Conditioning.Input("negative", tooltip="What to keep away from, in both."),
-                io.Latent.Input("latent_image", tooltip="Usually an empty latent of the size."),
+                io.Conditioning.Input("negative", tooltip="What to avoid, in both stages."),
+                io.Latent.Input(
+                    "latent_image", tooltip="Usually an empty latent of the desired size."
+                ),
                 io.Int.Input(
                     "base_steps",
                     default=config.base_steps,
                     min=0,
                     max=10000,
-                    tooltip="Steps of the base model: 0 is the concept alone, 5 of 50 fix the "
-                    "outline, many leave the concept no room.",
+                    tooltip="Steps with the base model: 0 uses the concept throughout, 5 of 50 "
+                    "fix the outline, many leave no room for the concept.",
                 ),
                 io.Int.Input(
                     "seed",
@@ -55,14 +58,14 @@ class TwoStageGeneration(io.ComfyNode):
                     min=0,
                     max=2**32 - 1,
                     control_after_generate=True,
-                    tooltip="Of the noise; the same seed gives the same picture.",
+                    tooltip="Seed of the noise; the same seed gives the same picture.",
                 ),
                 io.Int.Input(
                     "steps",
                     default=config.steps,
                     min=1,
                     max=10000,
-                    tooltip="Steps of both stages together: 20 quick, 50 fine.",
+                    tooltip="Steps of both stages together: 20 is fast, 50 fine.",
                 ),
                 io.Float.Input(
                     "cfg",
@@ -70,23 +73,24 @@ class TwoStageGeneration(io.ComfyNode):
                     min=0.0,
                     max=100.0,
                     step=0.5,
-                    tooltip="1 looks at the prompt alone, 7.5 is usual, more follows it harder.",
+                    tooltip="Guidance scale. 1 uses the prompt alone, 7.5 is usual; higher "
+                    "follows the prompt more closely and oversaturates.",
                 ),
                 io.Combo.Input(
                     "sampler_name",
                     options=sampler_names(),
                     default="ddim",
-                    tooltip="How noise becomes a picture; ddim is the paper's. Samplers that "
-                    "remember earlier steps begin anew at the second stage.",
+                    tooltip="Sampler; the paper uses ddim. Samplers that keep earlier steps "
+                    "start fresh at the second stage.",
                 ),
                 io.Combo.Input(
                     "scheduler",
                     options=scheduler_names(),
                     default="ddim_uniform",
-                    tooltip="Spacing of the noise levels; ddim_uniform is the paper's.",
+                    tooltip="Spacing of the noise levels; the paper uses ddim_uniform.",
                 ),
             ],
-            outputs=[io.Latent.Output("latent", tooltip="What was drawn, for VAE Decode.")],
+            outputs=[io.Latent.Output("latent", tooltip="The sampled latents, for VAE Decode.")],
         )
 
     @classmethod

@@ -36,21 +36,25 @@ class RegionFeatureFuser(io.ComfyNode):
             node_id="ConceptLoomRegionFeatureFuser",
             display_name="Region Feature Fuser",
             category=WEAVER,
-            description="Draws every region by its own concept in one run of any sampler (Concept "
-            "Weaver): one pass for all of them, mixed in every cross-attention, with the "
-            "template's layout held in place.",
+            description="Draws each region with its own concept in one run of any sampler "
+            "(Concept Weaver). One pass serves all concepts: it mixes them in every "
+            "cross-attention layer and keeps the template's layout.",
             search_aliases=["concept weaver", "multi concept", "regional", "plug and play", "fuse"],
             inputs=_inputs(),
             outputs=[
-                io.Model.Output("model", tooltip="For the sampler, together with the four below."),
-                io.Conditioning.Output("positive", tooltip="The whole sentence, p_base."),
-                io.Conditioning.Output("negative", tooltip="The negative prompt."),
+                io.Model.Output(
+                    "model", tooltip="For the sampler, together with the four outputs below."
+                ),
+                io.Conditioning.Output(
+                    "positive", tooltip="Conditioning of the whole sentence, p_base."
+                ),
+                io.Conditioning.Output("negative", tooltip="Conditioning of the negative prompt."),
                 io.Latent.Output(
                     "latent",
-                    tooltip="The template's noise. Switch the sampler's own noise off (add_noise).",
+                    tooltip="The template's noise. Disable the sampler's own noise (add_noise).",
                 ),
                 io.Sigmas.Output(
-                    "sigmas", tooltip="The template's noise levels; the sampler has to use them."
+                    "sigmas", tooltip="The template's noise levels, required by the sampler."
                 ),
             ],
         )
@@ -81,9 +85,9 @@ class WeaveConcepts(io.ComfyNode):
             node_id="ConceptLoomWeaveConcepts",
             display_name="Weave Concepts",
             category=WEAVER,
-            description="Region Feature Fuser with its sampler in one piece: DDIM along the "
-            "template's own noise levels. Can also mix whole predictions, the paper's naive "
-            "baseline, to compare with.",
+            description="Region Feature Fuser and its sampler in one node: DDIM at the "
+            "template's noise levels. For comparison, it can also mix whole predictions, the "
+            "paper's naive baseline.",
             search_aliases=["concept weaver", "multi concept", "regional", "score mixing"],
             hidden=[io.Hidden.unique_id],
             inputs=[
@@ -94,20 +98,23 @@ class WeaveConcepts(io.ComfyNode):
                     min=1.0,
                     max=30.0,
                     step=0.5,
-                    tooltip="Guidance, omega of the paper. 1 is none, 7.5 usual, high is harsh.",
+                    tooltip="Guidance scale, omega in the paper. 1 disables guidance, 7.5 is "
+                    "usual; high values oversaturate.",
                 ),
                 io.Combo.Input(
                     "mixing",
                     options=[mixing.value for mixing in Mixing],
                     default=config.mixing.value,
-                    tooltip="features: one pass for all concepts, mixed inside of the model. "
-                    "scores: a whole pass for each, mixed outside, without suppression; slow, and "
-                    "edges do not blend.",
+                    tooltip="features: one pass for all concepts, mixed inside the model. "
+                    "scores: a separate pass for each, mixed outside the model, without "
+                    "suppression; slow, and edges do not blend.",
                 ),
             ],
             outputs=[
                 io.Image.Output("image", tooltip="The template with your concepts in it."),
-                io.Latent.Output("latent", tooltip="The same as latents, to go on with."),
+                io.Latent.Output(
+                    "latent", tooltip="The latents of the picture, for further nodes."
+                ),
             ],
         )
 
@@ -126,36 +133,36 @@ class WeaveConcepts(io.ComfyNode):
 def _inputs(*, vae: bool = False) -> list[io.Input]:
     config = WeaveConfig()
     return [
-        io.Model.Input("model", tooltip="The model that the template was inverted on."),
-        io.Clip.Input("clip", tooltip="Its CLIP, without concepts applied: regions bring them."),
+        io.Model.Input("model", tooltip="The model used to invert the template."),
+        io.Clip.Input("clip", tooltip="Its CLIP, without concepts applied; the regions add them."),
         *([io.Vae.Input("vae", tooltip="The VAE of the same checkpoint.")] if vae else []),
         TemplateSocket.Input("template", tooltip="The inverted picture, from Invert Template."),
-        RegionsSocket.Input("regions", tooltip="Concepts and their places, from Regions."),
+        RegionsSocket.Input("regions", tooltip="Concepts and their regions, from Regions."),
         io.Float.Input(
             "suppression",
             default=config.suppression,
             min=0.0,
             max=2.0,
             step=0.05,
-            tooltip="Pushes away from what the plain sentence would draw (lambda). 0 only mixes, "
-            "0.2 sharpens the concepts, much burns colours.",
+            tooltip="Concept suppression (lambda): pushes away from the plain sentence. 0 only "
+            "mixes, 0.2 sharpens the concepts, high values oversaturate.",
         ),
         io.String.Input(
             "negative",
             default=config.negative,
             multiline=True,
             dynamic_prompts=True,
-            tooltip="What to keep away from. The template's features are put in there too.",
+            tooltip="What to avoid. The template's features are injected into this pass too.",
         ),
         _share(
             "resnet_until",
             config.resnet_until,
-            "ResNet features hold shapes and places",
+            "ResNet features, which hold shapes and layout",
         ),
         _share(
             "attention_until",
             config.attention_until,
-            "queries and keys hold what belongs together",
+            "queries and keys, which hold what belongs together",
         ),
     ]
 
@@ -167,7 +174,7 @@ def _share(name: str, default: float, what: str) -> io.Input:
         min=0.0,
         max=1.0,
         step=0.05,
-        tooltip=f"Share of the steps in which the template's {what}. 0 lets the layout go, 1 "
+        tooltip=f"Share of the steps that inject the template's {what}. 0 releases the layout; 1 "
         "copies it to the end and leaves concepts little of their own shape.",
     )
 

@@ -73,7 +73,7 @@ class StateFolder:
             try:
                 return load_state(path, self._key)
             except ConceptFileError as error:
-                log.warning("%s An older state is used, if there is one.", error)
+                log.warning("%s Training resumes from an older state, if there is one.", error)
         return None
 
     def write(self, state: TrainingState) -> Path:
@@ -89,7 +89,7 @@ class StateFolder:
             older = self.files()[1:]
             if not (older and is_full(error)):
                 raise
-            log.warning("The disk is full: older states of this run give way.")
+            log.warning("The disk is full: deleting older states of this run.")
             remove(older)
             save_state(state, path, self._key)
         files = self.files()
@@ -121,7 +121,7 @@ class StateFolder:
         newest, *older = files
         if not older and shutil.disk_usage(self.folder).free + newest.stat().st_size < needed:
             return False
-        log.warning("The disk is full: states of this run give way to what was learned.")
+        log.warning("The disk is full: deleting states of this run to save the result.")
         remove(older or [newest])
         return len(self.files()) < len(files)
 
@@ -141,7 +141,7 @@ class StateFolder:
         try:
             write_document(path, {name: made}, {"format": name, "version": VERSION})
         except StorageError as error:
-            log.warning("%s It will be made again next time.", error)
+            log.warning("%s The next run makes it again.", error)
         return made
 
     def save(self, state: LoopState, parameters: Mapping[str, nn.Parameter]) -> str:
@@ -199,8 +199,8 @@ def _fill(
     shapes = {name: parameter.shape for name, parameter in parameters.items()}
     if shapes != {name: value.shape for name, value in values.items()}:
         raise TrainingError(
-            f"The states in {folder} hold other parameters than this run trains; delete that "
-            "folder to start anew."
+            f"The states in {folder} contain other parameters than this run trains; delete that "
+            "folder to start over."
         )
     for name, parameter in parameters.items():
         parameter.copy_(values[name])

@@ -35,9 +35,9 @@ def resolution_setting(default: int = 0) -> int:
     """Side of the square that has the area at which pictures are learned, in px."""
     return setting(
         default,
-        help="Learn at the size of a square of this side; the aspect stays. 512 suits SD 1.5, "
-        "1024 SDXL, 64 TinyWorld. 0 keeps the pictures' size; a large photograph then takes long "
-        "and much memory.",
+        help="Training resolution: the area of a square with this side; the aspect ratio is "
+        "kept. 512 suits SD 1.5, 1024 SDXL, 64 TinyWorld. 0 keeps the size of the pictures; a "
+        "large photograph then takes long and much memory.",
         option="resolution",
         minimum=0,
         maximum=4096,
@@ -47,14 +47,17 @@ def resolution_setting(default: int = 0) -> int:
 
 def checkpointing_setting() -> bool:
     """Whether activations are computed again in the backward pass."""
-    return setting(False, help="On: much less memory and about a third more time. Off: faster.")
+    return setting(
+        False,
+        help="Gradient checkpointing. On: much less memory, about a third more time. Off: faster.",
+    )
 
 
 def batch_size_setting() -> int:
     """Pictures a forward pass."""
     return setting(
         1,
-        help="Pictures in a forward pass. More are steadier and need more memory.",
+        help="Pictures per forward pass. More give steadier gradients and need more memory.",
         minimum=1,
         maximum=64,
         is_advanced=True,
@@ -65,7 +68,8 @@ def accumulation_setting() -> int:
     """Forward passes an optimizer step."""
     return setting(
         1,
-        help="Forward passes in a step. More are steadier and take longer, with no more memory.",
+        help="Forward passes per step. More give steadier gradients and take longer, without "
+        "more memory.",
         minimum=1,
         maximum=64,
         is_advanced=True,
@@ -76,8 +80,8 @@ def flip_setting(default: float) -> float:
     """Chance of a mirrored picture, masks with it."""
     return setting(
         default,
-        help="Chance that a step sees picture and masks mirrored. 0 for things with writing or "
-        "a left and a right, 1 mirrors always.",
+        help="Probability that a step mirrors picture and masks. 0 for text or objects with a "
+        "left and a right side, 1 always mirrors.",
         minimum=0.0,
         maximum=1.0,
         step=0.05,
@@ -94,8 +98,8 @@ def seed_setting() -> int:
     """Of everything random in a run."""
     return setting(
         0,
-        help="Everything random: the same seed and inputs give the same concept, bit for bit, on "
-        "the same machine.",
+        help="Seed of all randomness. The same seed and inputs give the same concept, bit for "
+        "bit, on the same machine.",
         minimum=0,
         maximum=LARGEST_SEED,
     )

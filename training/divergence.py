@@ -73,7 +73,7 @@ class LossWatch:
             return "the loss is infinite"
         if self.has_exploded:
             return (
-                f"the loss exploded, its average is {self.smooth:.3g} instead of {self.usual:.3g}"
+                f"the loss diverged, its average is {self.smooth:.3g} instead of {self.usual:.3g}"
             )
         return None
 

@@ -42,19 +42,19 @@ class Estimate:
         total = (self.learning_bytes + self.activation_bytes) / MIB
         seconds = self.batch_seconds * steps * accumulation + self.picture_seconds
         told = (
-            f"{steps} steps, {self.parameters:,} trained numbers, about {total:,.0f} MiB beside "
-            f"the model ({self.activation_bytes / MIB:,.0f} MiB of them activations), about "
-            f"{remaining(seconds, 1, 1)}"
+            f"{steps} steps, {self.parameters:,} trained parameters, about {total:,.0f} MiB "
+            f"besides the model ({self.activation_bytes / MIB:,.0f} MiB of them activations), "
+            f"about {remaining(seconds, 1, 1)}"
         )
         if self.picture_seconds:
-            told += f", {remaining(self.picture_seconds, 1, 1)} of it for pictures"
+            told += f", including {remaining(self.picture_seconds, 1, 1)} for pictures"
         return told
 
     @property
     def states_told(self) -> str:
         """What saved states take on disk."""
         size = self.parameters * STATE_BYTES / MIB
-        return f"a saved state takes {size:,.1f} MiB on disk, and the last {KEPT} are kept"
+        return f"a saved state takes {size:,.1f} MiB on disk; the run keeps the last {KEPT}"
 
 
 class RecipeOfPictures(Recipe, Protocol):

@@ -54,12 +54,12 @@ def run(
 
     def rewind(step: int) -> str:
         if store is None:
-            return "in memory only, and too late: no folder was given"
+            return "in memory only: the run has no folder"
         store.drop_after(step)
         earlier = store.load(parameters, optimizer_for) or LoopState()
         for name in ("step", "history", "optimizer", "phase"):
             setattr(state, name, getattr(earlier, name))
-        return "saved earlier" if state.step else "nothing was saved before; start anew"
+        return "saved earlier" if state.step else "no earlier state exists; start over"
 
     with saved_when_stopped(store, state, parameters) as save:
         run_ = _Run(recipe, config, events or Events(), state, phases, save, rewind)
@@ -106,8 +106,8 @@ class _Run:
                     raise
                 if not self.state.is_whole:  # no smaller pass helps, and nothing can be repeated
                     raise MemoryExhaustedError(
-                        f"Out of memory in the optimizer at step {self.state.step + 1}: what it "
-                        f"keeps of every trained number does not fit. {ADVICE}"
+                        f"Out of memory in the optimizer at step {self.state.step + 1}: its state "
+                        f"for the trained parameters does not fit. {ADVICE}"
                     ) from error
                 self.step_down(error)
             if self.state.step < self.ends[index] and torch.cuda.is_available():
@@ -144,10 +144,10 @@ class _Run:
         exploded = self.watch.has_exploded
         kept = self.rewind(self.watch.good_until) if exploded else self.save()
         return DivergedError(
-            f"Learning stopped at step {stopped_at} ({phase.name}): {trouble}. "
-            f"The state after step {self.state.step} is kept ({kept}). Lower the learning rate of "
-            f"this phase, now {phase.learning_rate:g}, to a third and queue again; with another "
-            "rate it begins anew."
+            f"Training stopped at step {stopped_at} ({phase.name}): {trouble}. It keeps the state "
+            f"after step {self.state.step} ({kept}). Lower the learning rate of this phase, now "
+            f"{phase.learning_rate:g}, to a third and queue again; with another rate, training "
+            "starts over."
         )
 
     def gradients(self, phase: Phase) -> dict[str, float]:
@@ -203,7 +203,7 @@ class _Run:
         lesser = self.recipe.step_down()
         if lesser is None:
             raise MemoryExhaustedError(
-                f"Out of memory, and nothing left to give. {ADVICE}"
+                f"Out of memory, and nothing left to free. {ADVICE}"
             ) from error
         self.state.stepped_down = True
         self.state.passes = lesser.passes

@@ -30,7 +30,7 @@ TINYWORLD = "tinyworld"  # a family of models with presets of its own
 class Takes(str, Enum):
     """What a method learns from."""
 
-    SCENE = "pictures with a mask for every concept"
+    SCENE = "pictures with a mask for each concept"
     PICTURES = "pictures of one concept"
     PRIOR = "words, and a diffusion prior"
 
@@ -134,7 +134,7 @@ class RunSettings:
             more["class_images"] = class_images
         elif class_images is not None:
             raise ImageError(
-                f"{self.spec.title} learns without class images; leave them out (prior_images, "
+                f"{self.spec.title} trains without class images; remove them (prior_images, "
                 "--class-image), or choose Break-A-Scene."
             )
         return self.spec.learn(

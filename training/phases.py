@@ -36,11 +36,15 @@ class TokenPhase:
     """Phase 1: only the handle vectors move (Break-A-Scene, train.py:200-211, 242-253)."""
 
     steps: int = steps_setting(
-        400, "Steps of phase 1, in which only the names learn.", name="token_steps"
+        400,
+        "Training steps of phase 1, which trains only the names. Too few: little "
+        "likeness; more take longer.",
+        name="token_steps",
     )
     learning_rate: float = rate_setting(  # AdamW, constant
         5e-4,
-        "How far the names move in a step. Lower takes longer; too high and they wander off.",
+        "Learning rate of the names. Low values need more steps; high values make the names "
+        "drift off.",
         name="token_rate",
     )
 
@@ -55,30 +59,31 @@ class WeightPhase:
 
     steps: int = steps_setting(
         400,
-        "Steps of phase 2, in which weights of the model learn too. 0 leaves the model as it is; "
-        "many steps give likeness but forget the rest.",
+        "Training steps of phase 2, which also trains weights of the model. 0 leaves the model "
+        "unchanged; many steps improve likeness, but the model forgets other things.",
         name="weight_steps",
         applies=_learns_weights,
     )
     learning_rate: float = rate_setting(
         cast(float, None),  # left out: that of the scope, RATE_OF_SCOPE
-        "How far weights move in a step. Too low: no likeness. Too high: everything looks like "
-        "the training picture, or the loss explodes and the run stops at the last good state.",
+        "Learning rate of the weights. Too low: no likeness. Too high: every picture looks "
+        "like the training picture, or the loss diverges and the run stops at the last good "
+        "state.",
         name="weight_rate",
         applies=_learns_weights,
     )
     scope: Scope = setting(
         Scope.FULL,
-        help="Which weights of the model learn in phase 2. Without weight_rate the scope's own "
-        "rate is taken.",
+        help="Weights of the model to train in phase 2. Without weight_rate, the scope's own rate "
+        "applies.",
         choices=SCOPES,
         panel=LEARNING,
         is_widget=False,  # every preset has its own
     )
     rank: int = setting(
         8,
-        help="How much each layer can learn. 1 is a very small file, 64 and more costs memory and "
-        "seldom helps.",
+        help="Capacity of each layer's change. 1 gives a very small file; 64 and more cost "
+        "memory and rarely help.",
         minimum=1,
         maximum=512,
         panel=LEARNING,

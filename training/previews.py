@@ -31,8 +31,8 @@ class PreviewConfig:
         (),  # every handle alone, then all of them together
         name="preview_prompts",
         option="preview_prompt",
-        help="One prompt per line, drawn at every preview. Empty: every concept alone, then all of "
-        "them together.",
+        help="Prompts of the previews, one per line. Empty: every concept alone, then all "
+        "together.",
         is_multiline=True,
         is_advanced=True,
         panel=PREVIEWS,
@@ -40,7 +40,7 @@ class PreviewConfig:
     steps: int = setting(  # of DDIM
         20,
         name="preview_steps",
-        help="Sampling steps of a preview. Few are quick and rough.",
+        help="Sampling steps of a preview. Few are fast and rough.",
         minimum=1,
         maximum=200,
         is_advanced=True,
@@ -49,7 +49,7 @@ class PreviewConfig:
     cfg: float = setting(
         7.5,
         name="preview_cfg",
-        help="Guidance of a preview. 1 is none; high is harsh.",
+        help="Guidance scale of a preview. 1 disables guidance; high values oversaturate.",
         minimum=1.0,
         maximum=30.0,
         step=0.5,
@@ -59,7 +59,7 @@ class PreviewConfig:
     seed: int = setting(
         1,
         name="preview_seed",
-        help="Of the noise that previews start from.",
+        help="Seed of the previews' noise.",
         minimum=0,
         maximum=LARGEST_SEED,
         is_widget=False,
@@ -157,7 +157,7 @@ class Previews:
                 panels.append(self._attention_panel(picture, names))
                 waiting -= set(names)
                 total = len(self.scene.names)
-                self.progress(total - len(waiting), total, "looking where each word looks")
+                self.progress(total - len(waiting), total, "reading the attention of each word")
         return stacked(panels)
 
     def _attention_panel(self, picture: SceneImage, names: Sequence[str]) -> Tensor:

@@ -84,10 +84,10 @@ class Footprint:
         """One picture at a time first, then recomputing; None when both are so already."""
         if self.rows > 1:
             passes, self.rows = self.rows, 1
-            return StepDown(f"one picture at a time, {passes} passes for a step", passes)
+            return StepDown(f"one picture at a time, {passes} passes per step", passes)
         if not self.checkpointing:
             self.checkpointing = True
-            return StepDown("activations are computed again in the backward pass")
+            return StepDown("gradient checkpointing is on")
         return None
 
 
@@ -99,7 +99,7 @@ class LoopConfig:
     accumulation: int = 1  # forward passes an optimizer step
     clip: float = setting(  # norm of all gradients of a step together
         1.0,
-        help="Longest step that gradients may ask for. 0 lets them; small is careful and slow.",
+        help="Maximum gradient norm; 0 disables clipping. Lower is safer and slower.",
         minimum=0.0,
         maximum=100.0,
         step=0.1,
@@ -109,7 +109,8 @@ class LoopConfig:
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = setting(
         1e-2,
-        help="How strongly everything learned is drawn back to zero. 0 not at all.",
+        help="Weight decay: pulls everything trained towards zero. 0 disables it; high values "
+        "reduce likeness.",
         minimum=0.0,
         maximum=1.0,
         step=0.001,
@@ -120,21 +121,21 @@ class LoopConfig:
     loss_scale: float = 1.0  # above 1 for half-precision models, so that gradients do not vanish
     save_every: int = steps_setting(
         100,
-        "Steps between saved states, from which a crashed run goes on. 0 saves only at the end "
-        "and when you cancel.",
+        "Steps between saved states, from which a crashed run resumes. 0 saves only at the end "
+        "and on cancel.",
         is_advanced=True,
         panel=LOOP,
     )
     preview_every: int | None = steps_setting(  # None: at the end only
         None,
-        "Steps between previews on the node and in the timeline. 0 draws none, not at the end "
-        "either; few steps show more and take longer.",
+        "Steps between previews on the node and in the timeline. 0 disables previews, "
+        "including the last one; few steps show more and take longer.",
         panel=PREVIEWS,
     )
     keep_state: bool = setting(
         True,
-        help="On: the last state stays when a run is finished, so that the same run need not learn "
-        "again, at three times the size of what learned. Off: none stays.",
+        help="On: keeps the last state of a finished run, so that the same run need not train "
+        "again; it takes three times the size of the trained weights. Off: deletes it.",
         is_advanced=True,
         panel=LOOP,
     )

@@ -43,10 +43,10 @@ class ResultFile:
             self._write(concept, path)
         except (StorageError, ConceptFileError) as error:
             if self.path == path:
-                log.warning("%s keeps no picture of what was learned. %s", path.name, error)
+                log.warning("%s has no thumbnail. %s", path.name, error)
                 return
             self.path, self.trouble = None, str(error)
-            log.warning("What was learned is in memory only. %s", error)
+            log.warning("The concept is in memory only. %s", error)
         else:
             self.path, self.trouble = path, ""
 

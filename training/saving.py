@@ -28,7 +28,7 @@ def saved_when_stopped(
     def save() -> str:
         nonlocal saved_at
         if store is None:
-            return "in memory only: no folder was given"
+            return "in memory only: the run has no folder"
         where = store.save(state, parameters)
         saved_at = state.step
         return where
@@ -37,8 +37,8 @@ def saved_when_stopped(
         try:
             return save()
         except StorageError as error:  # what was learned is still in memory: go on with it
-            log.warning("The state after step %d was not saved. %s", state.step, error)
-            return "in memory only: the disk would not take it"
+            log.warning("The state after step %d could not be saved. %s", state.step, error)
+            return "in memory only: it could not be written to disk"
 
     try:
         yield save_if_possible

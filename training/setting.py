@@ -136,7 +136,7 @@ def changed(config: Config, values: Mapping[str, Any], owner: str = "this config
         if value is None:
             continue
         if name not in known:
-            raise ConfigError("setting", name, f"one that {owner} has")
+            raise ConfigError("setting", name, f"a setting of {owner}")
         *way, last = known[name].path
         branch = tree
         for step in way:

@@ -92,13 +92,13 @@ def load_state(path: Path, key: str) -> TrainingState:
     document, _ = read_header(path)
     if document.get("format") != FORMAT or document.get("version") != VERSION:
         raise ConceptFileError(
-            f"{path.name} is no training state that this version reads (format "
+            f"This version cannot read the training state {path.name} (format "
             f"{document.get('format')!r:.40}, version {document.get('version')!r:.40})."
         )
     if document.get("key") != key:
         raise TrainingError(
             f"{path} belongs to a run with other settings, pictures, masks or base model, so this "
-            "one cannot go on from it; delete it, or restore the inputs that it was made with."
+            "run cannot resume from it; delete it, or restore the original inputs."
         )
     tensors = read_tensors(path, document)
     kinds = ("parameter", "generator", "optimizer", "history")

@@ -28,8 +28,8 @@ class ClassImages:
         100,
         name="prior_pictures",
         option="class_draw",
-        help="How many pictures the model draws beforehand to be held to, when none are "
-        "connected. 0 does without; fewer start sooner.",
+        help="Number of class pictures that the model draws before training when none are "
+        "connected. 0 disables prior preservation; fewer start sooner, more preserve more.",
         minimum=0,
         maximum=1000,
         panel=PRIOR,
@@ -37,7 +37,7 @@ class ClassImages:
     prompt: str = setting(  # train.py:128-153
         "a photo at the beach",
         name="prior_prompt",
-        help="What those pictures show. Something general that your concepts belong to.",
+        help="Prompt of the class pictures. Choose something general that includes your concepts.",
         is_advanced=True,
         panel=PRIOR,
     )
@@ -45,7 +45,7 @@ class ClassImages:
         50,
         name="prior_sampling_steps",
         option="class_steps",
-        help="Sampling steps of each of those pictures. Few are quick and rough.",
+        help="Sampling steps of each class picture. Few are fast and rough.",
         minimum=1,
         maximum=200,
         is_advanced=True,
@@ -55,7 +55,8 @@ class ClassImages:
         7.5,
         name="prior_cfg",
         option="class_cfg",
-        help="Guidance of those pictures. 1 is none, 7.5 usual; high is harsh.",
+        help="Guidance scale of the class pictures. 1 disables guidance, 7.5 is usual; high "
+        "values oversaturate.",
         minimum=1.0,
         maximum=30.0,
         step=0.5,
@@ -77,14 +78,14 @@ class BreakASceneConfig:
     weight_phase: WeightPhase = field(default_factory=WeightPhase)
     attention_weight: float = weight_setting(  # lambda of L_attn (train.py:403)
         0.01,
-        "How hard each name's attention is pulled onto its own mask. 0 does not look at it: "
-        "faster, and the names mix. Much above 0.1 shape suffers.",
+        "Weight of the attention loss, which fits each name's attention to its own mask. 0 "
+        "disables it: faster, but concepts mix. Far above 0.1 the shape suffers.",
         step=0.001,
     )
     prior_weight: float = weight_setting(  # without class images there is no such term
         1.0,
-        "How hard the model is held to what it could draw before. 0 lets it forget, and halves "
-        "the work of a step; large values slow the learning down.",
+        "Weight of prior preservation, which keeps what the model could draw before. 0 "
+        "disables it and halves the work per step; high values slow training down.",
         panel=PRIOR,
     )
     class_images: ClassImages = field(default_factory=ClassImages)
@@ -95,26 +96,28 @@ class BreakASceneConfig:
     flip: float = flip_setting(0.5)
     attention_level: int = setting(
         0,
-        help="Where attention is compared with the masks: latents made this many times smaller. "
-        "0 chooses: 4 as in the paper, less for small pictures.",
+        help="Downsampling factor of the attention maps in the loss, relative to the latents. Low "
+        "values are finer, high ones coarser. 0 chooses: 4 as in the paper, less for small "
+        "pictures.",
         choices={str(level): level for level in (0, 1, 2, 4, 8)},
         is_advanced=True,
     )
     masked_loss: bool = setting(
         True,
-        help="On: only what the masks cover is learned. Off: the whole picture, background and "
-        "all, sticks to the names.",
+        help="On: learns only the areas under the masks. Off: learns the whole picture, so "
+        "that the background becomes part of the concepts.",
         is_advanced=True,
     )
     union_sampling: bool = setting(
         True,
-        help="On: steps show some or all concepts together, so that they can be drawn together. "
-        "Off: one at a time.",
+        help="On: a step shows some or all concepts together, so that prompts can combine "
+        "them. Off: one concept per step.",
         is_advanced=True,
     )
     prompt_prefix: str = setting(  # train.py:531
         "a photo of ",
-        help="What stands before the names while learning. Use the names in prompts like it.",
+        help="Text before the names in training prompts. Prompts that use the names the same "
+        "way work best.",
         is_advanced=True,
     )
     seed: int = seed_setting()

@@ -85,8 +85,8 @@ def _class_latents(
     if not _preserves(config):
         if given is not None:
             log.warning(
-                "The class images that came are not used: prior_weight is %g and the second phase "
-                "has %d steps.", config.prior_weight, config.weight_phase.steps,
+                "Training ignores the class images: prior_weight is %g and the second phase has "
+                "%d steps.", config.prior_weight, config.weight_phase.steps,
             )  # fmt: skip
         return None
     if given is not None:

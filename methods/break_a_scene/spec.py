@@ -42,24 +42,26 @@ SPEC = MethodSpec(
             title="Break-A-Scene",
             option="break-a-scene",
             # a weight, its gradient and AdamW's two averages, 4 bytes each, times 0.98 G weights
-            summary="the paper's recipe: names, then every weight of the model, 16 bytes for each: "
-            "16 GB for SD 1.5 before activations",
+            summary="the paper's recipe: trains the names, then every weight of the model, 16 "
+            "bytes for each: 16 GB for SD 1.5 before activations",
             config=BreakASceneConfig(),
         ),
         MethodPreset(
             title="Break-A-Scene K/V",
-            summary="names, then only what cross-attention reads from words: much less memory",
+            summary="trains the names, then only keys and values of cross-attention: much less "
+            "memory",
             config=_scoped(Scope.CROSS_ATTENTION_KV),
         ),
         MethodPreset(
             title="Break-A-Scene low-rank",
-            summary="names, then low-rank changes of all linear layers: least memory and small "
-            "files",
+            summary="trains the names, then low-rank changes of all linear layers: least memory "
+            "and small files",
             config=_scoped(Scope.LOW_RANK, checkpointing=True),
         ),
         MethodPreset(
             title="handles only",
-            summary="names only, the model stays as it is: smallest files, least likeness",
+            summary="trains the names only, without changing the model: smallest files, least "
+            "likeness",
             config=BreakASceneConfig(
                 weight_phase=WeightPhase(scope=Scope.HANDLES, steps=0),
                 prior_weight=0.0,
@@ -70,8 +72,8 @@ SPEC = MethodSpec(
             title="TinyWorld quick",
             option="break-a-scene",
             family=TINYWORLD,
-            summary="low-rank with the larger steps that the bundled TinyWorld model wants: "
-            "minutes on a laptop's CPU",
+            summary="low-rank with the higher learning rates that the bundled TinyWorld model "
+            "needs: minutes on a laptop's CPU",
             config=ON_TINYWORLD,
             previews=PreviewConfig(cfg=CFG),
             rates=RATE_OF_SCOPE,

@@ -53,8 +53,8 @@ class CLiCConfig:
 
     object_word: str = setting(
         "object",
-        help="What carries the detail in your pictures: chair, bench, ring. A plain word that the "
-        "model knows; the detail learns to stand on other objects beside it.",
+        help="The object that carries the detail in your pictures: chair, bench, ring. Use a "
+        "plain word that the model knows; the detail then transfers to other objects.",
     )
     # Both learn together from the first step on; a phase of the handle alone is ours, off.
     token_phase: TokenPhase = field(default_factory=lambda: TokenPhase(steps=0))
@@ -66,69 +66,69 @@ class CLiCConfig:
     # The three weights are the paper's, Sec. 3.1.
     context_weight: float = weight_setting(  # of l_context
         1.0,
-        "How hard the detail is learned where it is, on its object. 0 leaves it out: its shape "
-        "suffers.",
+        "Weight of the loss on the detail together with its object. 0 removes it, and the "
+        "shape of the detail suffers.",
     )
     attention_weight: float = weight_setting(  # lambda_att
         0.5,
-        "How hard the name's attention is pulled onto the mask. 0 does not look at it: faster, "
-        "and the detail spreads over the object.",
+        "Weight of the attention loss, which fits the name's attention to the mask. 0 disables "
+        "it: faster, but the detail spreads over the object; high values cost likeness.",
     )
     roi_weight: float = weight_setting(  # lambda_RoI
         0.5,
-        "How hard the region alone is learned, cut out of its picture. 0 halves the work of a "
-        "step, and likeness suffers; much above 1 the detail forgets where it belongs.",
+        "Weight of the loss on the region alone, cut out of its picture. 0 halves the work per "
+        "step and reduces likeness; values far above 1 lose the context of the detail.",
     )
     background_weight: float = setting(  # alpha of M_soft
         0.5,
-        help="Weight of what lies around the mask (alpha). 0 does not see it, 1 counts it like "
-        "the detail itself; 0.5 as in the paper learns the detail on its object.",
+        help="Weight of the area around the mask (alpha). 0 ignores it, 1 counts it like the "
+        "detail itself; the paper's 0.5 learns the detail on its object.",
         minimum=0.0,
         maximum=1.0,
         step=0.05,
     )
     prompt: str = setting(  # P_s (reproduce.sh)
         "a {object} with {concept} style",
-        help="The prompt while learning; {object} and {concept} stand for the two. Use the name "
-        "in prompts like it.",
+        help="Training prompt; {object} and {concept} stand for object word and name. Prompts "
+        "that use the name the same way work best.",
         is_advanced=True,
     )
     roi_prompts: tuple[str, ...] = setting(
         ("A photo of {concept}",),
-        help="Prompts for the region alone, one per line, one of them by chance in a step.",
+        help="Prompts for the region alone, one per line. Each step picks one at random.",
         option="roi_prompt",
         is_multiline=True,
         is_advanced=True,
     )
     context_form: Form = setting(
         Form.PAPER,
-        help="Where paper and authors' code differ. paper: the weight inside the square, mean "
-        "over all; official: by area.",
+        help="Selects a form where the paper and the authors' code differ. paper: weights "
+        "inside the square, mean over all; official: by area.",
         is_advanced=True,
     )
     roi_form: Form = setting(
         Form.PAPER,
-        help="Where paper and authors' code differ. paper: the region of the noisy latents; "
-        "official: on blank pixels, loss inside.",
+        help="Selects a form where the paper and the authors' code differ. paper: the region "
+        "of the noisy latents; official: on blank pixels, loss inside.",
         is_advanced=True,
     )
     attention_level: int = setting(  # learning.py:969
         1,
-        help="Where attention is compared with the mask: latents made this many times smaller. 1 "
+        help="Downsampling factor of the attention maps in the loss, relative to the latents. 1 "
         "is finest, as in the authors' code; 8 is too coarse for a detail.",
         choices={str(level): level for level in (1, 2, 4, 8)},
         is_advanced=True,
     )
     detach_start: bool = setting(  # no gradient through K and V of the start token
         True,
-        help="On: what every prompt begins with teaches the model nothing, so other prompts keep "
-        "their pictures. Off: it learns along.",
+        help="On: the fixed start of every prompt does not train the model, so other prompts "
+        "keep their pictures. Off: it trains the model too.",
         is_advanced=True,
     )
     brightness: float = setting(  # learning.py:166
         0.5,
-        help="Pictures are made this much darker or brighter while learning. 0 leaves them as "
-        "they are; 0.5 is half to one and a half times as bright. 0 where the colour matters.",
+        help="Range of random brightness changes in training. 0 disables them; 0.5 makes "
+        "pictures half to one and a half times as bright. Use 0 where the colour matters.",
         minimum=0.0,
         maximum=1.0,
         step=0.05,
@@ -136,14 +136,14 @@ class CLiCConfig:
     )
     random_scale: bool = setting(
         False,
-        help="On: pictures also come smaller and larger, and the prompt says so. Off as in the "
-        "authors' runs.",
+        help="On: training also shows the picture at smaller and larger scales, with the scale "
+        "in the prompt. Off: as in the authors' runs.",
         is_advanced=True,
     )
     views: int = views_setting(
         16,
-        "How many altered copies of each picture are made before the first step. 1 is one "
-        "brightness; many vary more and take a little longer to start.",
+        "Number of copies of each picture with random brightness, made before the first step. 1 "
+        "is a single brightness; many vary more and take slightly longer to start.",
     )
     resolution_px: int = resolution_setting()
     checkpointing: bool = checkpointing_setting()
@@ -168,9 +168,11 @@ class CLiCConfig:
             raise ConfigError("context_weight", 0, "above 0 where the other two weights are 0")
         for name, texts in (("prompt", (self.prompt,)), ("roi_prompts", self.roi_prompts)):
             if not texts or any(CONCEPT not in text for text in texts):
-                raise ConfigError(name, texts, f"a text that holds {CONCEPT}")
+                raise ConfigError(name, texts, f"a text that contains {CONCEPT}")
         if OBJECT in self.prompt and not self.object_word.strip():
-            raise ConfigError("object_word", "", "a word for what carries the concept, like chair")
+            raise ConfigError(
+                "object_word", "", "a word for the object that carries the concept, like chair"
+            )
 
     def prompt_of(self, name: str) -> str:
         """P_s of a concept: "a chair with <ornament> style"."""

@@ -103,8 +103,8 @@ def _encoded(
     kept = [view for view in encoded if view.masks]
     if not kept:
         raise MaskError(
-            f"Nothing of the masks of picture {number + 1} is left in its larger and smaller "
-            "copies; turn random_scale off, or ask for more views."
+            f"The masks of picture {number + 1} are empty in all its scaled copies; turn "
+            "random_scale off, or raise views."
         )
     return kept
 

@@ -69,7 +69,7 @@ def discover(
     """
     if len(images) < FEWEST:
         raise ImageError(
-            f"{len(images)} picture came; what is shared needs at least {FEWEST}. Give more "
+            f"{len(images)} picture came; Concept Discovery needs at least {FEWEST}. Add "
             "pictures, or mark the detail with a mask and learn it with CLiC."
         )
     if len({tuple(image.shape) for image in images}) > 1:

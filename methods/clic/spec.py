@@ -51,28 +51,28 @@ def _tiny(base: MethodPreset, **more: Any) -> MethodPreset:
 PAPER = MethodPreset(
     title="CLiC",
     option="clic",
-    summary="a detail of an object in its context, by the paper: one name and cross-attention, 44 "
-    "million numbers of SD 1.5",
+    summary="the paper's recipe for a detail of an object in its context: trains one name and "
+    "cross-attention, 44 million parameters of SD 1.5",
     config=CLiCConfig(),
     loop=PAPER_LOOP,
 )
 AUTHORS = MethodPreset(
     title="CLiC official",
     option="clic-official",
-    summary="the same as the authors' code computes it",
+    summary="the same with the losses of the authors' code",
     config=OFFICIAL,
     loop=OFFICIAL_LOOP,
 )
 LOW_RANK = MethodPreset(
     title="CLiC low-rank",
-    summary="the same with low-rank changes of all linear layers: for SDXL, and small files",
+    summary="the same with low-rank changes of all linear layers: for SDXL and small files",
     config=_scoped(Scope.LOW_RANK, checkpointing=True),
     loop=PAPER_LOOP,
 )
 PLAIN_LOSS = MethodPreset(
     title="Custom Diffusion",
     option="custom-diffusion",
-    summary="the plain loss on whole pictures, keys and values of cross-attention",
+    summary="the plain diffusion loss on whole pictures; trains keys and values of cross-attention",
     config=as_custom_diffusion(_scoped(Scope.CROSS_ATTENTION_KV)),
     loop=PAPER_LOOP,
 )
@@ -91,8 +91,8 @@ SPEC = MethodSpec(
         _tiny(
             PAPER,
             title="TinyWorld CLiC quick",
-            summary="CLiC with the larger steps that the bundled TinyWorld model wants: minutes on "
-            "a laptop's CPU",
+            summary="CLiC with the higher learning rates that the bundled TinyWorld model needs: "
+            "minutes on a laptop's CPU",
         ),
         _tiny(AUTHORS),
         _tiny(PLAIN_LOSS),

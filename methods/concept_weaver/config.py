@@ -60,8 +60,9 @@ class BankConfig:
     )
     smallest: float = setting(
         round(SMALLEST, 3),  # a third, as a widget can hold it
-        help="Pictures come at random sizes down to this share of their side, at random places on "
-        "grey. 1 shows them as they are: the concept then fits regions of its own size only.",
+        help="Minimum scale of the random sizes in training, as a share of the side; pictures "
+        "appear at random places on grey. 1 keeps the size: the concept then fits only regions "
+        "of its own size.",
         minimum=0.05,
         maximum=1.0,
         step=0.001,
@@ -69,14 +70,14 @@ class BankConfig:
     )
     prompt: str = setting(  # TweedieMix's; the word may be empty
         f"photo of a {HANDLE} {WORD}",
-        help="The prompt while learning; {handle} and {word} stand for the name and the word that "
-        "it starts from. Regions calls the concept the same way.",
+        help="Training prompt; {handle} and {word} stand for the name and its initial word. "
+        "Regions uses the same form.",
         is_advanced=True,
     )
     views: int = views_setting(  # ours
         16,
-        "How many copies of each picture are placed before the first step. 1 is one size and "
-        "place; many vary more and take a little longer to start.",
+        "Number of copies of each picture with random size and place, made before the first step. "
+        "1 is a single size and place; many vary more and take slightly longer to start.",
     )
     resolution_px: int = resolution_setting()
     checkpointing: bool = checkpointing_setting()
@@ -94,10 +95,12 @@ class BankConfig:
         if self.token_phase.steps + self.weight_phase.steps == 0:
             raise ConfigError("steps", 0, "at least 1 in one of the two phases")
         if self.weight_phase.steps and self.weight_phase.scope is not Scope.CROSS_ATTENTION_KV:
-            told = "cross-attention K/V: what changes more cannot be woven"
+            told = (
+                "cross-attention K/V: Region Feature Fuser cannot separate other changes by region"
+            )
             raise ConfigError("scope", self.weight_phase.scope.value, told)
         if HANDLE not in self.prompt:
-            raise ConfigError("prompt", self.prompt, f"a text that holds {HANDLE}")
+            raise ConfigError("prompt", self.prompt, f"a text that contains {HANDLE}")
 
     def prompt_of(self, name: str, word: str) -> str:
         """What teaches a concept: "photo of a <my-mug> mug"."""

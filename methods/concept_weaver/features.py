@@ -68,10 +68,10 @@ def size_told(
 ) -> str:
     """One line for the user."""
     if config.keep is Keep.NOTHING:
-        return f"{steps} steps; features are computed again when they are used"
+        return f"{steps} steps; the fuser recomputes features"
     size = feature_cost(host, blocks, latent_size, config, steps) / MIB
     where = "RAM" if config.keep is Keep.RAM else "the model's device"
-    return f"{steps} steps; {size:,.1f} MiB of features will be kept in {where}"
+    return f"{steps} steps; stores {size:,.1f} MiB of features in {where}"
 
 
 def with_features(
@@ -145,7 +145,7 @@ def injection_of(
         if info.latent_shape[-2:] != (height, width):
             raise ImageError(
                 f"The sampler draws latents of {info.latent_shape[-1]}x{info.latent_shape[-2]}, "
-                f"but the template has {width}x{height}; connect the template's own latent."
+                f"but the template's are {width}x{height}; connect the template's latent."
             )
         return template.step_at(float(info.timesteps[0]))
 

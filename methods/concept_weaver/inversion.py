@@ -35,7 +35,7 @@ def make_template(
     config = config or InversionConfig()
     if image.ndim != 4 or image.shape[0] != 1:
         raise ImageError(
-            f"The template has the shape {list(image.shape)}; give one picture, 1 x height x "
+            f"The template has the shape {list(image.shape)}; connect one picture, 1 x height x "
             "width x 3."
         )
     sigmas = checked_sigmas(sigmas)

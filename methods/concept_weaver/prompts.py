@@ -60,7 +60,7 @@ def weave_prompts(
     """The prompts that a sentence and its subjects make.
 
     Raises:
-        PromptError: the sentence does not hold a word, or not as often as it is asked for.
+        PromptError: the sentence does not contain a word, or not as often as it is asked for.
     """
     found = list(_TOKEN.finditer(sentence))
     tokens = [token.group() for token in found]
@@ -111,9 +111,9 @@ def _places(sentence: str, tokens: Sequence[str], words: Sequence[str]) -> list[
         )
         if place is None:
             raise PromptError(
-                f"The prompt {sentence!r} does not hold {word!r}"
+                f"The prompt {sentence!r} does not contain {word!r}"
                 + (" once more" if any(w.casefold() == word.casefold() for w in words) else "")
-                + "; write every concept's word into it, or give the region a prompt of its own."
+                + "; add every concept's word to it, or give the region its own prompt."
             )
         taken.update(place)
         found.append(place)

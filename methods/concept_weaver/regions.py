@@ -94,7 +94,7 @@ def make_regions(
     """
     config = config or RegionConfig()
     if not wishes:
-        raise InputError("There is no region; connect at least one concept with its mask.")
+        raise InputError("No region is connected; connect at least one concept with its mask.")
     handles = [_handle(wish) for wish in wishes]
     names = [_name(wish, handle) for wish, handle in zip(wishes, handles, strict=True)]
     dense: list[Tensor] = []
@@ -132,10 +132,10 @@ def check_fusible(name: str, concept: Concept) -> None:
     if shared:
         raise InputError(
             f"The concept of {name} changes {len(shared)} weights that all regions share, such as "
-            f"{shared[0]}: it would reach beyond its region. The fuser takes concepts that change "
-            "K and V of cross-attention, output projections (as residuals under the region's mask) "
-            "or the text encoder. Learn it with a K/V preset, with handles only, or as "
-            "personalized residuals."
+            f"{shared[0]}, so it would affect other regions. The fuser accepts concepts that "
+            "change K and V of cross-attention, output projections (as residuals under the "
+            "region's mask) or the text encoder. Train it with a K/V preset, with handles only, "
+            "or as Personalized Residuals."
         )
 
 
@@ -193,7 +193,7 @@ def _prompts(
     if any(not wish.word.strip() for wish in every):
         raise PromptError(
             "A region has neither a word nor a prompt; write the word of the sentence that it "
-            "stands for."
+            "replaces."
         )
     # Subjects whose prompt is given by hand are dropped from the others' too, where they stand.
     named = [w for w in wishes if w.prompt and w.word and w.word.casefold() in sentence.casefold()]
@@ -207,6 +207,6 @@ def _prompts(
 def _check_prompt(handle: str, prompt: str, *, by_hand: bool) -> None:
     if by_hand and handle and handle not in handles_in(prompt):
         raise PromptError(
-            f"The prompt {prompt!r} does not hold <{handle}>, the concept of its region; write it "
-            "there, or leave the prompt empty to have it made."
+            f"The prompt {prompt!r} does not contain <{handle}>, the concept of its region; add "
+            "it, or leave the prompt empty for a default."
         )

@@ -26,22 +26,23 @@ ON_TINYWORLD = BankConfig(
 SPEC = MethodSpec(
     name="concept_weaver",
     title="Concept Weaver",
-    summary="what `weave` takes, from pictures of one object each",
+    summary="concepts for `weave`, from pictures of one object each",
     takes=Takes.SCENE,
     learn=learn_for_bank,
     presets=(
         MethodPreset(
             title="Concept Weaver",
             option="concept-weaver",
-            summary="concepts to be woven later: one name each, keys and values of "
-            "cross-attention, from pictures placed at random sizes",
+            summary="concepts for Concept Weaver: trains one name each and keys and values of "
+            "cross-attention, on pictures at random sizes",
             config=BankConfig(),
         ),
         MethodPreset(
             title="TinyWorld Concept Weaver quick",
             option="concept-weaver",
             family=TINYWORLD,
-            summary="the same with the larger steps that the bundled TinyWorld model wants",
+            summary="the same with the higher learning rates that the bundled TinyWorld model "
+            "needs",
             config=ON_TINYWORLD,
             previews=PreviewConfig(cfg=CFG),
             rates=RATE_OF_SCOPE,

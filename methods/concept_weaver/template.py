@@ -78,8 +78,7 @@ def check_sigmas(template: Template, sigmas: Tensor) -> None:
             "sigmas",
             told,
             f"those of the template ({template.steps} steps from {float(known[0]):.4g}); connect "
-            "the sigmas that the template gives to the sampler, or invert it again with the "
-            "sampler's",
+            "the template's sigmas to the sampler, or invert the picture again with the sampler's",
         )
 
 
@@ -99,9 +98,10 @@ def check_template(
     if template.base != fingerprint or template.model != digest:
         same_family = template.base == fingerprint
         raise BaseMismatchError(
-            "The template was inverted on another model than the one it is woven with"
+            "The template was inverted on a different model"
             + (" (the same family, another checkpoint)" if same_family else "")
-            + f": [{template.base}] against [{fingerprint}]. Invert the picture again on this one."
+            + f": [{template.base}] instead of [{fingerprint}]. Invert the picture again on this "
+            "model."
         )
     height, width = template.image.shape[:2]
     if not has_same_aspect(mask_size, (height, width)):

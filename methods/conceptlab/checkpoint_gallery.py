@@ -27,7 +27,7 @@ class Album:
         return sorted(self._notes.get("album", []))
 
     def keep(self, step: int, vectors: Vectors, pictures: Tensor | None) -> None:
-        """Remember a step; pictures [n, H, W, 3], 0..1, lose what a byte does not hold."""
+        """Remember a step; pictures [n, H, W, 3], 0..1, lose what a byte does not contain."""
         for encoder, rows in vectors.items():
             self._put(f"{encoder}-{step:08d}", rows.detach().float().cpu().clone())
         if pictures is not None:
@@ -54,7 +54,7 @@ class Album:
         """
         if step not in self.steps:
             told = ", ".join(map(str, self.steps)) or "none"
-            raise ConfigError("checkpoint", step, f"one of the steps that were kept: {told}")
+            raise ConfigError("checkpoint", step, f"one of the saved steps: {told}")
         return {encoder: self._get(f"{encoder}-{step:08d}") for encoder in encoders}
 
     def pictures(self, step: int) -> Tensor | None:

@@ -86,9 +86,7 @@ class ConceptLabConfig:
         both = {word.casefold() for word in self.positives}
         named = (*self.negatives.start, *self.negatives.locked)
         if clash := [word for word in named if word.strip().casefold() in both]:
-            raise ConfigError(
-                "negatives", clash[0], "other words than the positives: nothing can be both"
-            )
+            raise ConfigError("negatives", clash[0], "different words from the positives")
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -134,7 +132,7 @@ def _check_run(config: ConceptLabConfig | EvolutionConfig) -> None:
     require_positive("learning_rate", config.learning_rate)
     for name in ("templates", "gallery"):
         if odd := [text for text in getattr(config, name) if CONCEPT not in text]:
-            raise ConfigError(name, odd[0], f"a text that holds {CONCEPT}")
+            raise ConfigError(name, odd[0], f"a text that contains {CONCEPT}")
 
 
 def _check_weights(name: str, weights: tuple[float, ...], count: int) -> None:

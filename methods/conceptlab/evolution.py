@@ -69,8 +69,8 @@ def drawn_parents(
     """
     if concepts and painter is None:
         raise ModelError(
-            "Nobody can draw the parents: choose a decoder for the prior, or give pictures of "
-            "them instead of concepts."
+            "The prior has no image generator to draw the parents; choose a decoder for it, or "
+            "connect pictures instead of concepts."
         )
     parents: list[Parent] = []
     try:

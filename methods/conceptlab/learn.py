@@ -223,7 +223,7 @@ def _taught(
     try:
         history = run(recipe, loop, Events(progress, heard), kept).history
     except EnoughLearned:
-        log.info("<%s> ends at step %d: the answers repeat", recipe.name, recipe.step)
+        log.info("<%s> stops at step %d: the answers repeat", recipe.name, recipe.step)
         state = kept.newest() if kept else None
         history = state.history if state else rows
     if kept:

@@ -57,7 +57,7 @@ class Look:
     def told(self) -> str:
         """For the user, under the pictures."""
         if self.added:
-            return f"step {self.step}: now without {self.added}"
+            return f"step {self.step}: now avoids {self.added}"
         return f"step {self.step}: {self.reason}" if self.reason else f"step {self.step}"
 
 

@@ -22,23 +22,25 @@ from ...training.setting import setting
 class PersonalizedResidualsConfig:
     """The whole recipe (paper, Sec. 3.1 and "Implementation details")."""
 
-    steps: int = steps_setting(150, "Few learn little; many learn the background too.", minimum=1)
+    steps: int = steps_setting(
+        150, "Training steps. Few give little likeness; many also learn the background.", minimum=1
+    )
     batch_size: int = setting(
         4,
-        help="Pictures in a step. More need more memory.",
+        help="Pictures per step. More give steadier gradients and need more memory.",
         minimum=1,
         maximum=MOST_STEPS,
     )
     learning_rate: float = rate_setting(  # of the residuals; AdamW, constant
         1e-3,
-        "How far the residuals move in a step. Too low: no likeness. Too high: everything looks "
-        "like the training pictures, or the loss explodes.",
+        "Learning rate of the residuals. Too low: no likeness. Too high: every picture looks "
+        "like the training pictures, or the loss diverges.",
         option="rate",
     )
     ratio: float = setting(  # of a layer's width; from 1 on the rank
         0.05,
-        help="Rank of a residual as a share of its layer's width. 0.05 is 16 to 64 on SD 1.5 and "
-        "a file of 5 MB; 0.01 is 1 MB; from 1 on it is the rank itself.",
+        help="Rank of a residual as a share of its layer's width. 0.05 is 16 to 64 on SD 1.5 "
+        "and a file of 5 MB; 0.01 is 1 MB. Values from 1 on are the rank itself.",
         minimum=SMALLEST_RATE,
         maximum=1024.0,
         step=SMALLEST_RATE,
@@ -52,10 +54,10 @@ class PersonalizedResidualsConfig:
     )
     resolution_px: int = setting(
         0,
-        help="Side of the square cut from the middle of every picture; the model learns at this "
-        "size. Choose the one that it draws at: 64 for TinyWorld, 512 for SD 1.5, 768 for SD 2.1, "
-        "1024 for SDXL. Larger takes long and much memory and teaches a scale that it never "
-        "draws; smaller loses detail. 0 keeps the pictures' own size.",
+        help="Training resolution: side of the square crop from the centre of every picture. "
+        "Use the model's native size: 64 for TinyWorld, 512 for SD 1.5, 768 for SD 2.1, 1024 "
+        "for SDXL. Larger takes long and much memory and teaches a scale that the model never "
+        "draws; smaller loses detail. 0 keeps the size of the pictures.",
         option="resolution",
         minimum=0,
         maximum=MOST_STEPS,
@@ -63,33 +65,33 @@ class PersonalizedResidualsConfig:
     checkpointing: bool = checkpointing_setting()
     start: Start = setting(  # the paper draws both factors and gives no scale
         Start.KAIMING,
-        help="How the factors begin. Kaiming and gaussian leave the model as it is at first; both "
-        "random is what the paper says, with a small second factor.",
+        help="Initialisation of the factors. Kaiming and gaussian leave the model unchanged at "
+        "first; both random follows the paper, with a small second factor.",
         is_advanced=True,
     )
     rare_token: str = setting(
         "ktn",
-        help="A word that means nothing to the model, whose vector the name takes over. Empty "
-        "draws one by chance.",
+        help="A token without meaning to the model; the name takes over its vector. Empty "
+        "picks one at random.",
         is_advanced=True,
     )
     train_handle: bool = setting(  # the paper does not say whether V* learns
         False,
-        help="On: the name's vector learns too. Off: only the residuals do.",
+        help="On: also trains the name's embedding. Off: trains only the residuals.",
         is_advanced=True,
     )
     handle_rate: float = rate_setting(
-        5e-4, "How far the name moves, if it learns.", is_advanced=True
+        5e-4, "Learning rate of the name's embedding, if it is trained.", is_advanced=True
     )
     prompt: str = setting(
         "a photo of a {}",
-        help="Of pictures without a caption; {} is name and class word.",
+        help="Prompt of pictures without a caption; {} stands for name and class word.",
         is_advanced=True,
     )
     flip: float = setting(
         0.0,
-        help="Chance that a step sees a picture mirrored. 0 for things with writing or a left and "
-        "a right, 1 mirrors always.",
+        help="Probability that a step mirrors a picture. 0 for text or objects with a left and "
+        "a right side, 1 always mirrors.",
         minimum=0.0,
         maximum=1.0,
         step=0.05,
@@ -97,7 +99,8 @@ class PersonalizedResidualsConfig:
     )
     accumulation: int = setting(
         1,
-        help="Forward passes in a step: steadier and slower, with no more memory.",
+        help="Forward passes per step. More give steadier gradients and take longer, without "
+        "more memory.",
         minimum=1,
         maximum=MOST_STEPS,
         is_advanced=True,

@@ -62,31 +62,31 @@ def make_lesson(
 
     Raises:
         ImageError: there is no picture, or one is too small, of another size or not RGB.
-        PromptError: a caption does not hold the handle, or there are too few of them.
+        PromptError: a caption does not contain the handle, or there are too few of them.
         HandleError: the handle cannot be one.
     """
     if not images:
-        raise ImageError("There is no picture to learn from; connect at least one.")
+        raise ImageError("No picture is connected; connect at least one.")
     name = checked_name(handle)
     concept = f"<{name}> {class_word.strip()}".strip()
     if captions and len(captions) != len(images):
         raise PromptError(
-            f"{len(captions)} captions came for {len(images)} pictures; write one line for each "
+            f"{len(captions)} captions came for {len(images)} pictures; write one line per "
             f"picture, or none to use {prompt!r} for all."
         )
     texts = [caption.replace(PLACE, concept) for caption in captions or [prompt] * len(images)]
     if lost := [text for text in texts if name not in handles_in(text)]:
         raise PromptError(
-            f"The caption {lost[0]!r} does not hold <{name}>; write <{name}> or {PLACE} where the "
-            "concept stands in it."
+            f"The caption {lost[0]!r} does not contain <{name}>; write <{name}> or {PLACE} in "
+            "place of the concept."
         )
     fitted = [_fitted(i, image, resolution_px, multiple_px) for i, image in enumerate(images)]
     sizes = {tuple(image.shape[:2]) for image in fitted}
     if len(sizes) > 1:
         sides = ", ".join(f"{width}x{height}" for height, width in sorted(sizes))
         raise ImageError(
-            f"The pictures have different sizes ({sides}); set resolution_px to cut a square from "
-            "each, or crop them to one size first."
+            f"The pictures have different sizes ({sides}); set resolution_px to crop a square "
+            "from each, or crop them to one size first."
         )
     return Lesson(tuple(fitted), name, class_word.strip(), tuple(texts))
 

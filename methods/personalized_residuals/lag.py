@@ -118,9 +118,9 @@ def _fitting(host: Host, concept: Concept) -> dict[str, tuple[Tensor, Tensor]]:
     for name, (up, _) in residuals.items():
         if widths.get(name) != up.shape[0]:
             raise BaseMismatchError(
-                f"<{concept.names[0]}> changes {name}, {up.shape[0]} wide, and this model has "
-                f"{widths.get(name, 'no such block')} there; load a checkpoint of the family that "
-                "it was learned on."
+                f"<{concept.names[0]}> changes {name}, {up.shape[0]} wide, but this model has "
+                f"{widths.get(name, 'no such block')} there; load a checkpoint of the family "
+                "that the concept was trained on."
             )
     return residuals
 
@@ -147,8 +147,8 @@ def joined(concepts: Sequence[LagConcept]) -> tuple[LagConcept, ...]:
         ):
             raise ConfigError(
                 "concept",
-                f"<{concept.handle}>, which comes twice with different settings",
-                "applied once, or with the same mask, class word and knobs each time; only "
+                f"<{concept.handle}>, applied twice with different settings",
+                "applied once, or with the same mask, class word and settings each time; only "
                 "strengths add up",
             )
         found[concept.handle] = replace(before, config=config)
@@ -178,8 +178,8 @@ def residuals_of(concept: Concept) -> dict[str, tuple[Tensor, Tensor]]:
             raise ConfigError(
                 "concept",
                 f"<{concept.names[0]}> ({concept.method}), which changes {name}",
-                "one of Personalized Residuals, or of another method with the scope proj_out; for "
-                "this one use Apply Concept",
+                "a concept of Personalized Residuals, or of another method with the scope "
+                "proj_out; for this one use Apply Concept",
             )
         factors = change.scale * change.up, change.down.flatten(1)
         found[name.removeprefix(PREFIX).removesuffix(SUFFIX)] = factors
@@ -200,16 +200,17 @@ def check_prompts(concepts: Sequence[LagConcept], prompts: Mapping[str, Tokens])
         holding = {text: t for text, t in prompts.items() if find_run(t, (concept.handle,))}
         if not holding:
             raise PromptError(
-                f"No prompt holds {told}, so LAG cannot tell where it is; write {told} in the "
-                "positive prompt and encode it with the CLIP that knows the name, or switch "
+                f"No prompt contains {told}, so LAG cannot localise the concept; write {told} in "
+                "the positive prompt and encode it with the CLIP that knows the name, or switch "
                 "localised off."
             )
         for text, tokens in holding.items():
             n_handle = len(find_run(tokens, (concept.handle,)))
             if concept.class_tokens and len(concept.positions(tokens)) == n_handle:
                 log.warning(
-                    "The prompt %r holds %s but not its class word, so LAG goes by the attention "
-                    "of %s alone; the class word behind it, as in training, makes masks steadier.",
+                    "The prompt %r contains %s but not its class word, so LAG uses the attention "
+                    "of %s alone; the class word after it, as in training, makes the masks "
+                    "steadier.",
                     text, told, told,
                 )  # fmt: skip
 

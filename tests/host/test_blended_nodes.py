@@ -242,7 +242,7 @@ def test_the_latents_own_noise_mask_serves_and_nothing_else_does(executor: Execu
     drawn = result.values["drawn"]["samples"]
     torch.testing.assert_close(drawn[..., 5:], latent["samples"][..., 5:], atol=1e-5, rtol=1e-5)
     result = executor.run(graph, values(models, latent=latent), drawn=["draw", 0])
-    assert "No mask came" in result.error
+    assert "No mask is connected" in result.error
     empty = {"samples": torch.zeros(1, 4, 8, 8), "noise_mask": MASK[:, None]}
     result = executor.run(graph, values(models, latent=empty), drawn=["draw", 0])
     assert "latent image is empty" in result.error

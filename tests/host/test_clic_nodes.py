@@ -136,11 +136,11 @@ def test_cancelling_keeps_the_work_and_queueing_again_goes_on(
 BAD = {
     "an empty mask": ({"mask": MASK * 0}, "MaskError", "Every mask of picture 1 is empty"),
     "another size": ({"mask": MASK[:, : SIDE // 2]}, "MaskError", "another aspect"),
-    "pictures to be held to": ({"prior": True}, "ImageError", "leave them out (prior_images"),
+    "pictures to be held to": ({"prior": True}, "ImageError", "remove them (prior_images"),
     "no place for the name": (
-        {"preset__prompt": "a chair"}, "ConfigError", "a text that holds {concept}"
+        {"preset__prompt": "a chair"}, "ConfigError", "a text that contains {concept}"
     ),
-    "no object": ({"preset__object_word": ""}, "ConfigError", "a word for what carries"),
+    "no object": ({"preset__object_word": ""}, "ConfigError", "a word for the object that carries"),
     "nothing to learn by": (
         {f"preset__{name}_weight": 0.0 for name in ("context", "attention", "roi")},
         "ConfigError", "context_weight is 0",

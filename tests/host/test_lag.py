@@ -221,7 +221,7 @@ def test_combined_and_concatenated_prompts(sd1: Graph):
 
 def test_prompts_that_lag_cannot_read_are_refused(sd1: Graph):
     model, clip = lag(sd1)
-    with pytest.raises(PromptError, match="No prompt holds <my-cat>"):
+    with pytest.raises(PromptError, match="No prompt contains <my-cat>"):
         sample(model, clip, "a photo of a cat")
     with pytest.raises(PromptError, match="CLIP that knows the name"):
         sample(model, sd1.clip)

@@ -193,5 +193,5 @@ def test_guidance_pulls_words_of_a_region(sd1: Graph, way: Any):
         drawn(*coupled(way, m, clip, "a blue cat"), negative) for m in (model, sd1.model)
     )
     assert not torch.allclose(guided, plain, atol=1e-3)
-    with pytest.raises(PromptError, match="does not hold 'cat'"):
+    with pytest.raises(PromptError, match="does not contain 'cat'"):
         drawn(*coupled(way, model, clip, "a blue dog"), negative)

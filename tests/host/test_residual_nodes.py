@@ -183,7 +183,7 @@ def test_lag_maps_show_a_picture(executor: Executor, sd1: Graph, concept: Any):
 
 
 WRONG = {
-    "a prompt without the name": ({"positive": "a cat"}, "No prompt holds <my-cat>"),
+    "a prompt without the name": ({"positive": "a cat"}, "No prompt contains <my-cat>"),
     "a share out of range": ({"quantile": 2.0}, "quantile"),
     "an end before the start": ({"start": 0.8, "end": 0.2}, "start is 0.8"),
 }
@@ -205,7 +205,7 @@ def test_what_lag_cannot_do_is_said(executor: Executor, sd1: Graph, concept: Any
 
 TAUGHT = {
     "a caption too few": ({"captions": "only {}"}, "1 captions came for 2 pictures"),
-    "a caption without the name": ({"captions": "{}\na cat"}, "'a cat' does not hold <my-cat>"),
+    "a caption without the name": ({"captions": "{}\na cat"}, "'a cat' does not contain <my-cat>"),
     "a name with a space": ({"handle": "my cat"}, "cannot be a handle"),
     "a prompt without a place": ({"prompt": "a photo"}, "with {} where the concept stands"),
 }

@@ -60,7 +60,7 @@ SCENES = {
     "a name twice": (
         dict(picture=image(), rows=masks(), concepts="my-mug: cup\nmy-mug: toy"),
         "HandleError",
-        "The handle <my-mug> comes twice",
+        "Two concepts use the handle <my-mug>",
     ),
     "a name with a space": (
         dict(picture=image(), rows=masks(), concepts="my mug: cup\nmy-toy: toy"),
@@ -161,7 +161,7 @@ def test_a_loss_that_explodes_stops_with_advice(
     monkeypatch.setattr(recipe.BreakAScene, "losses", broken)
     result = train(executor, sd1, name="exploding")
     assert result.kind == "DivergedError"
-    assert "Learning stopped at step 3" in result.error
+    assert "Training stopped at step 3" in result.error
     assert "Lower the learning rate" in result.error
     assert list(folders.rglob("state-*.safetensors"))
     assert_same_state(sd1.model, before)
@@ -204,7 +204,7 @@ def test_a_word_that_the_prompt_does_not_hold(executor: Executor, sd1: Graph):
     )  # fmt: skip
     result = executor.run({"1": reading}, {**values_of(sd1), "image": image()}, told=["1", 2])
     assert result.kind == "PromptError"
-    assert "does not hold '<my-mug>'" in result.error
+    assert "does not contain '<my-mug>'" in result.error
 
 
 READINGS = {

@@ -20,8 +20,8 @@ pytestmark = pytest.mark.usefixtures("folders")
         ({}, {"masks": MASKS[:1]}, "MaskError", "1 masks came for 2 concepts"),
         ({}, {"masks": MASKS.repeat(2, 1, 1)}, "MaskError", "4 masks came for 2 concepts"),
         ({"words": "cup"}, {}, "ConfigError", "one line for each of the 2 concepts"),
-        ({"words": "cup\nlamp"}, {}, "PromptError", "does not hold 'lamp'"),
-        ({"words": "cup: a cup\ntoy"}, {}, "PromptError", "does not hold <my-cup>"),
+        ({"words": "cup\nlamp"}, {}, "PromptError", "does not contain 'lamp'"),
+        ({"words": "cup: a cup\ntoy"}, {}, "PromptError", "does not contain <my-cup>"),
         ({}, {"masks": MASKS[:, ::2]}, "MaskError", "but the template is 64x64 px"),
         ({}, {"image": IMAGE.repeat(2, 1, 1, 1)}, "ImageError", "a template is one picture"),
     ],
@@ -37,10 +37,10 @@ def test_bad_regions_are_refused(
 def test_concepts_of_another_kind_are_refused(executor: Executor):
     too_much = concept("sd1", "my-cup", ".attn2.to_q.weight")
     assert "that all regions share" in run(executor, values={"cup": too_much}).error
-    foreign = replace(concept("sd1", "my-cup"), base="another model")
+    foreign = replace(concept("sd1", "my-cup"), base="a different model")
     result = run(executor, values={"cup": foreign})
     assert result.kind == "BaseMismatchError"
-    assert "learned on the base model [another model]" in result.error
+    assert "learned on the base model [a different model]" in result.error
 
 
 def test_templates_of_another_model_size_or_sigmas_are_refused(executor: Executor, sd1: Graph):
@@ -54,7 +54,7 @@ def test_templates_of_another_model_size_or_sigmas_are_refused(executor: Executo
     values = {"sigmas": template.sigmas, "latent": {"samples": torch.ones(1, 4, 8, 10)}}
     result = woven(executor, values=values, sampler=more)
     assert result.kind == "ImageError"
-    assert "connect the template's own latent" in result.error
+    assert "connect the template's latent" in result.error
     values["sigmas"] = template.sigmas * 1.2
     result = woven(executor, values=values, sampler=more)
     assert result.kind == "ConfigError"

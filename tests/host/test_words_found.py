@@ -86,7 +86,7 @@ def test_only_positive_prompts_satisfy_the_check(sd1: Graph):
     model, clip = lag(sd1)
     ours, other = conditioning(clip, PROMPT), conditioning(clip, OTHER)
     for negative in (ours, ConditioningConcat().concat(ours, ours)[0]):
-        with pytest.raises(PromptError, match=r"No prompt holds <my-cat>.*a node between"):
+        with pytest.raises(PromptError, match=r"No prompt contains <my-cat>.*a node between"):
             drawn(model, other, negative)
     with pytest.raises(PromptError, match="a node between"):
         drawn(model, ConditioningZeroOut().zero_out(ours)[0], other)

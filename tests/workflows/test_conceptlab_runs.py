@@ -45,7 +45,7 @@ def test_inventing_leaves_what_it_was_taken_for_and_draws_it_elsewhere(server: H
     graph = api("13-invent")
     shown = server.run(graph, LIMIT)
     (report,) = shown[by_title(graph, "Report")]["text"]
-    assert report.count("now without") >= 2
+    assert report.count("now avoids") >= 2
     assert "'object' is forbidden" in report, "it was never without a name"
     beach = pictures(server, shown[by_title(graph, "At the beach")])
     oracle = load_oracle()

@@ -195,7 +195,7 @@ def _problems(result: Result) -> Iterator[str]:
     for name, value in result.values.items():
         samples = value.get("samples") if isinstance(value, dict) else value
         if isinstance(samples, torch.Tensor) and not samples.float().isfinite().all():
-            yield f"output {name} holds NaN or infinite values"
+            yield f"output {name} contains NaN or infinite values"
 
 
 @contextmanager

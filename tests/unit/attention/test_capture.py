@@ -30,7 +30,7 @@ def test_words_phrases_and_handles_are_found(host: DiffusersHost) -> None:
 @pytest.mark.parametrize("word", ["cow", "<cup>", "", "red dog", "mug"])
 def test_words_that_are_not_there_are_told(host: DiffusersHost, word: str) -> None:
     prompt = host.encode_prompt("a red cat and a <mug>", {"mug": {"clip_l": noise(1, 16)}})
-    with pytest.raises(PromptError, match=rf"does not hold '{word}'; add it"):
+    with pytest.raises(PromptError, match=rf"does not contain '{word}'; add it"):
         word_positions(host, prompt, word)
 
 

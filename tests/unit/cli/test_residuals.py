@@ -49,7 +49,7 @@ def test_learned_residuals_are_drawn_with_and_without_lag(
     assert len(set(drawn.values())) == 3
     result = command("sample", "-c", out / "concept.safetensors", "-p", "a circle", "--lag")
     assert result.exit_code == 2
-    assert "No prompt holds <my-toy>" in result.output
+    assert "No prompt contains <my-toy>" in result.output
 
 
 def test_a_concept_file_is_read_once_with_lag_and_without(

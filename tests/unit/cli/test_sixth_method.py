@@ -58,4 +58,4 @@ def test_it_learns(command: Command, pictures: Path, tmp_path: Path) -> None:
     assert concept.recipe["gain"] == 2.0
     refused = command("train", "--method", "clic", *scene, "--gain", 2, "--out", out)
     assert refused.exit_code == 2
-    assert "one that CLiC has" in " ".join(refused.output.split())
+    assert "a setting of CLiC" in " ".join(refused.output.split())

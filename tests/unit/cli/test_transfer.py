@@ -55,7 +55,10 @@ BAD = {
     "mask of another size": (["--mask", "wide.png"], "same aspect"),
     "all steps skipped": (["--mask", "swirl.png", "--start", 3], "start is 3"),
     "handle unknown": (["--mask", "swirl.png", "-p", "a <my-cat>"], "2 prompts came for 1 masks"),
-    "word not in the prompt": (["--mask", "swirl.png", "--guide", "dog"], "No prompt holds 'dog'"),
+    "word not in the prompt": (
+        ["--mask", "swirl.png", "--guide", "dog"],
+        "No prompt contains 'dog'",
+    ),
     "photograph too small": (["--mask", "swirl.png", "-i", "dot.png"], "multiples of 4"),
 }
 

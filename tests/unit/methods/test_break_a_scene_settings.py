@@ -157,7 +157,7 @@ def test_class_images_that_nothing_needs_are_told(
     for settings in (config(1, 1, prior_weight=0.0), config(1, 0)):
         learner = BreakAScene(host, scene(), settings)
         assert learn_module._class_latents(learner, given, None, lambda *_: None) is None
-    assert caplog.text.count("The class images that came are not used") == 2
+    assert caplog.text.count("Training ignores the class images") == 2
 
 
 def test_class_images_are_drawn_once_for_a_run(

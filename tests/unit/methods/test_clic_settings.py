@@ -76,8 +76,8 @@ BAD_SETTINGS: list[tuple[str, Any, str]] = [
     ("brightness", -0.1, "brightness is -0.1"),
     ("views", 0, "views is 0; .*1 or more"),
     ("attention_level", 3, "attention_level is 3; .*1, 2, 4 or 8"),
-    ("prompt", "a chair", "prompt is .* holds {concept}"),
-    ("roi_prompts", (), "roi_prompts is .* holds {concept}"),
+    ("prompt", "a chair", "prompt is .* contains {concept}"),
+    ("roi_prompts", (), "roi_prompts is .* contains {concept}"),
     ("object_word", " ", "object_word is ''; .* like chair"),
     ("weight_phase", WeightPhase(steps=0), "steps is 0; .*at least 1"),
 ]

@@ -127,9 +127,9 @@ def test_mirrored_copies_are_others() -> None:
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"prompt": "a photo"}, "holds {handle}"),
+        ({"prompt": "a photo"}, "contains {handle}"),
         ({"weight_phase": WeightPhase(steps=0)}, "at least 1 in one of the two phases"),
-        ({"weight_phase": WeightPhase(scope=Scope.FULL)}, "cannot be woven"),
+        ({"weight_phase": WeightPhase(scope=Scope.FULL)}, "cannot separate other changes"),
         ({"smallest": 2.0}, "between 0 and 1"),
         ({"views": 0}, "1 or more"),
     ],

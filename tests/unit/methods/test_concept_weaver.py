@@ -195,8 +195,9 @@ def test_the_size_of_the_cache_is_told_before_and_met(
 
     with pytest.raises(KeyboardInterrupt):
         make_template(host, picture(), "", host.noise_path.levels(STEPS), config, progress=progress)
-    assert told == [(0, 2 * STEPS + 4, f"5 steps; {expected / 2**20:,.1f} MiB of features will be "
-                     "kept in RAM")]  # fmt: skip
+    assert told == [
+        (0, 2 * STEPS + 4, f"5 steps; stores {expected / 2**20:,.1f} MiB of features in RAM")
+    ]
 
 
 def test_each_setting_arrives(host: DiffusersHost, template: Template, pair: list[Wish]) -> None:
@@ -306,16 +307,16 @@ def test_bad_regions_are_refused(host: DiffusersHost, pair: list[Wish]) -> None:
         make_regions(SENTENCE, [pair[0], replace(pair[1], mask=torch.zeros(32, 32))])
     with pytest.raises(MaskError, match="<my-dog> has no mask"):
         make_regions(SENTENCE, [pair[0], replace(pair[1], mask=None)])
-    with pytest.raises(InputError, match="no region"):
+    with pytest.raises(InputError, match="No region"):
         make_regions(SENTENCE, [])
-    with pytest.raises(PromptError, match="does not hold 'dog'"):
+    with pytest.raises(PromptError, match="does not contain 'dog'"):
         make_regions("a cat", pair)
     with pytest.raises(PromptError, match="neither a word nor a prompt"):
         make_regions(SENTENCE, [replace(pair[0], word=" ")])
-    with pytest.raises(PromptError, match="does not hold <my-cat>"):
+    with pytest.raises(PromptError, match="does not contain <my-cat>"):
         make_regions(SENTENCE, [replace(pair[0], prompt="a cat"), pair[1]])
     behind = replace(pair[1], prompt="a plain meadow")
-    with pytest.raises(PromptError, match="does not hold <my-dog>"):
+    with pytest.raises(PromptError, match="does not contain <my-dog>"):
         make_regions(SENTENCE, [pair[0]], behind)
 
 
@@ -333,7 +334,7 @@ def test_other_models_and_sizes_are_refused(
     regions = make_regions(SENTENCE, pair)
     with pytest.raises(BaseMismatchError, match="the same family, another checkpoint"):
         weave(tiny_host(seed=5), template, regions)
-    with pytest.raises(BaseMismatchError, match="inverted on another model"):
+    with pytest.raises(BaseMismatchError, match="inverted on a different model"):
         weave(tiny_host("sdxl"), template, regions)
     foreign = replace(pair[0], concept=replace(pair[0].concept, base="another"))
     with pytest.raises(BaseMismatchError, match="learned on the base model"):

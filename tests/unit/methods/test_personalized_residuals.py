@@ -139,7 +139,7 @@ def test_pictures_are_cut_from_the_middle() -> None:
 
 
 LESSONS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
-    "no picture": ({"images": []}, ImageError, "no picture"),
+    "no picture": ({"images": []}, ImageError, "No picture"),
     "other sizes": (
         {"images": [*pictures(1), *pictures(1, 48)]},
         ImageError,
@@ -149,7 +149,7 @@ LESSONS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "no picture at all": ({"images": [torch.rand(4, 4)]}, ImageError, "shape"),
     "not a number": ({"images": [torch.full((32, 32, 3), torch.nan)]}, ImageError, "NaN"),
     "too few captions": ({"captions": ["{}"]}, PromptError, "1 captions came for 2"),
-    "caption without it": ({"captions": ["{}", "a cat"]}, PromptError, "'a cat' does not hold"),
+    "caption without it": ({"captions": ["{}", "a cat"]}, PromptError, "'a cat' does not contain"),
     "no handle": ({"handle": "my cat"}, HandleError, "my-cat"),
 }
 
@@ -289,10 +289,10 @@ def test_lag_off_equals_the_merged_concept_and_strength_zero_the_base(
 def test_prompts_have_to_hold_the_handle(
     host: DiffusersHost, concept: Concept, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises(PromptError, match="No prompt holds <my-cat>"):
+    with pytest.raises(PromptError, match="No prompt contains <my-cat>"):
         drawn(host, concept, "a big cat")
     without = drawn(host, concept, "a <my-cat> big dog")
-    assert "holds <my-cat> but not its class word" in caplog.text
+    assert "contains <my-cat> but not its class word" in caplog.text
     caplog.clear()
     assert torch.equal(drawn(host, concept, "a <my-cat> big dog", class_word=""), without)
     assert not caplog.text, "nothing is missing that nobody wants"

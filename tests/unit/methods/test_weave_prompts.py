@@ -96,9 +96,9 @@ def test_without_a_background_concept_its_prompt_is_the_sentence() -> None:
 
 
 def test_a_word_that_the_sentence_lacks_is_told() -> None:
-    with pytest.raises(PromptError, match="does not hold 'cat'"):
+    with pytest.raises(PromptError, match="does not contain 'cat'"):
         regions("a dog in the park", "dog", "cat")
-    with pytest.raises(PromptError, match="does not hold 'dog' once more"):
+    with pytest.raises(PromptError, match="does not contain 'dog' once more"):
         regions("a dog in the park", "dog", "dog")
 
 

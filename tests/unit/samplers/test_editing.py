@@ -123,7 +123,7 @@ def test_the_seed_decides_and_rows_differ(host: DiffusersHost):
 
 
 def test_what_cannot_be_edited_is_told(host: DiffusersHost):
-    with pytest.raises(PromptError, match="does not hold 'dog'"):
+    with pytest.raises(PromptError, match="does not contain 'dog'"):
         edit(host, GUIDED, ("a red cat", half(), ["dog"]))
     with pytest.raises(MaskError, match="empty"):
         edit(host, SHORT, ("a red cat", torch.zeros(16, 16)))

@@ -217,7 +217,7 @@ def test_settings():
 
 
 def test_words_and_levels_that_are_not_there_are_told(host: DiffusersHost):
-    with pytest.raises(PromptError, match="does not hold 'dog'"):
+    with pytest.raises(PromptError, match="does not contain 'dog'"):
         word_positions(host, host.encode_prompt(TEXT), "dog")
     with pytest.raises(ConfigError, match="level is 16"):
         guided_sites(host.sites, 16)

@@ -72,7 +72,7 @@ def test_an_explosion_is_seen_and_where_it_began() -> None:
         watch.add(value)
         steps += 1
         assert steps < 40
-    assert "exploded" in (watch.trouble(value) or "")
+    assert "diverged" in (watch.trouble(value) or "")
     assert 100 <= watch.good_until < 100 + steps
     assert not watch.is_sound
 

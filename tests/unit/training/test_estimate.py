@@ -32,7 +32,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> DiffusersHost:
 def test_one_line_tells_memory_and_time() -> None:
     found = Estimate(1_500_000, 24 * MIB, 8 * MIB, batch_seconds=0.5)
     assert found.told(400) == (
-        "400 steps, 1,500,000 trained numbers, about 32 MiB beside the model (8 MiB of them "
+        "400 steps, 1,500,000 trained parameters, about 32 MiB besides the model (8 MiB of them "
         "activations), about 3 min 20 s"
     )
     assert found.told(400, accumulation=3).endswith("about 10 min 0 s")
@@ -42,13 +42,13 @@ def test_the_size_of_saved_states_is_told() -> None:
     """Twelve bytes a number: for SD 1.5 learned whole two states of 11 GiB."""
     found = Estimate(983_000_000, 0, 0, batch_seconds=0.5)
     assert found.states_told == (
-        "a saved state takes 11,249.5 MiB on disk, and the last 2 are kept"
+        "a saved state takes 11,249.5 MiB on disk; the run keeps the last 2"
     )
 
 
 def test_pictures_take_their_time() -> None:
     found = Estimate(1_500_000, 24 * MIB, 8 * MIB, batch_seconds=0.5, picture_seconds=100.0)
-    assert found.told(400).endswith("about 5 min 0 s, 1 min 40 s of it for pictures")
+    assert found.told(400).endswith("about 5 min 0 s, including 1 min 40 s for pictures")
 
 
 def test_time_is_that_of_one_row_and_memory_that_of_all(host: DiffusersHost) -> None:

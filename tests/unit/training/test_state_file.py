@@ -63,7 +63,7 @@ def test_a_concept_is_no_state(tmp_path: Path) -> None:
     from ..fake_host import some_concept
 
     save_concept(some_concept(), tmp_path / "c.safetensors")
-    with pytest.raises(ConceptFileError, match="no training state"):
+    with pytest.raises(ConceptFileError, match="cannot read the training state"):
         load_state(tmp_path / "c.safetensors", "key")
     save_state(Learner().state(), tmp_path / "s.safetensors", "key")
     with pytest.raises(ConceptFileError, match="queue the trainer again"):
