@@ -27,7 +27,13 @@ from torch import Tensor, nn
 from ..concepts.concept import Change, Diff
 from ..host.inference import usable
 from ..host.ports import CrossAttentionCall, ForwardInfo, TransformerSite, UNetEdit
+from ..host.roles import Role, is_matrix, roles_of
 from .regions import at_grid
+
+
+def is_fusible(weight: str) -> bool:
+    """Whether a change of this weight can work in one region of a pass alone."""
+    return is_matrix(weight) and bool(roles_of(weight) & {Role.CROSS_KV, Role.PROJ_OUT})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,8 +42,8 @@ class RegionSource:
 
     Attributes:
         context: [1, K, width] the encoded prompt p_+i.
-        changes: canonical weight name -> what the concept adds; of `attn2.to_k`, `attn2.to_v`, and
-            of `proj_out`, which is applied under the region's mask.
+        changes: canonical weight name -> what the concept adds; of keys and values that are made
+            of the text, and of output projections, where the region's mask limits it.
     """
 
     context: Tensor
@@ -167,8 +173,7 @@ def changed(change: Change, inputs: Tensor) -> Tensor:
     """What a change of a linear layer adds to its output, [..., out]; a 1x1 kernel is one too."""
     if isinstance(change, Diff):
         return F.linear(inputs, usable(change.tensor.flatten(1).to(inputs)))
-    narrow = F.linear(inputs, usable(change.down.flatten(1).to(inputs)))
-    return change.scale * F.linear(narrow, usable(change.up.to(inputs)))
+    return change.apply(inputs)
 
 
 def _share(plane: Tensor, device: torch.device) -> _Share:

@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..concepts.concept import Diff, LowRank
+from ..concepts.concept import Diff
 from ..concepts.lora_forms import Kronecker
+from ..concepts.low_rank import LowRank
 from ..host.inference import usable
 
 Applied = LowRank | Kronecker | Diff  # what is left of the forms at a known weight and strength
@@ -44,8 +45,7 @@ def added(form: Applied, module: Any, inputs: Tensor, masked: Masked = unmasked)
     if is_convolution(module):
         return _convolved(form, module, inputs, masked)
     if isinstance(form, LowRank):
-        narrow = masked(F.linear(inputs, _fit(form.down.flatten(1), inputs)))
-        return form.scale * F.linear(narrow, _fit(form.up, inputs))
+        return form.apply(inputs, masked)
     if isinstance(form, Kronecker):
         left, right = _fit(form.left, inputs), _fit(form.right.flatten(1), inputs)
         parts = inputs.unflatten(-1, (left.shape[1], right.shape[1]))

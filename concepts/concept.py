@@ -10,10 +10,11 @@ from typing import Any
 
 from torch import Tensor
 
-from ..errors import BaseMismatchError, HandleError, ModelError
+from ..errors import BaseMismatchError, HandleError
 from ..host.ports import WeightEdit
 from ..host.prompt_text import check_free
 from .handles import checked_name, checked_names
+from .low_rank import LowRank, shaped
 
 log = logging.getLogger("conceptloom")
 
@@ -26,47 +27,11 @@ class Diff:
 
     def delta(self, shape: Sequence[int]) -> Tensor:
         """What is added to a weight of this shape."""
-        return _shaped(self.tensor, shape)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class LowRank:
-    """A difference of low rank: scale * up @ down."""
-
-    up: Tensor  # [out, r] float32
-    down: Tensor  # [r, in], for convolutions [r, in, kernel height, kernel width]
-    scale: float = 1.0  # alpha / r of LoRA files
-
-    @property
-    def rank(self) -> int:
-        return self.up.shape[1]
-
-    def delta(self, shape: Sequence[int]) -> Tensor:
-        """What is added to a weight of this shape."""
-        return _shaped(self.scale * (self.up @ self.down.flatten(1)), shape)
+        return shaped(self.tensor, shape)
 
 
 Change = Diff | LowRank
 _SAMPLED = 256  # values of each weight that tell concepts apart
-
-
-def _shaped(delta: Tensor, shape: Sequence[int]) -> Tensor:
-    expected = tuple(shape)
-    # A 1x1 convolution and a linear layer hold the same numbers: SD1 and SD2 differ in that.
-    same = delta.shape[0] == expected[0] and delta[0].numel() == _count(expected[1:])
-    if not same:
-        raise ModelError(
-            f"The concept changes a weight of shape {list(delta.shape)} but the model has "
-            f"{list(expected)} there; the concept was learned on another base model."
-        )
-    return delta.reshape(expected)
-
-
-def _count(shape: Sequence[int]) -> int:
-    total = 1
-    for side in shape:
-        total *= side
-    return total
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ..errors import ConceptFileError, HandleError
 from ..host.prompt_text import NAME, composed
-from .concept import Change, Diff, LowRank
+from .concept import Change, Diff
 from .handles import checked_names
+from .low_rank import LowRank
 from .tensor_file import Document, Entry
 
 FORMAT, VERSION = "concept", 1

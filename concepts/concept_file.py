@@ -15,7 +15,7 @@ from typing import Any, cast
 from torch import Tensor
 
 from ..errors import ConceptFileError
-from .concept import Change, Concept, LowRank
+from .concept import Change, Concept
 from .concept_checks import (
     ADAPTER_KEY,
     FORMAT,
@@ -27,6 +27,7 @@ from .concept_checks import (
     refusal,
     sorted_out,
 )
+from .low_rank import LowRank
 from .tensor_file import Document, as_json, read_header, read_tensors, write_document
 from .thumbnails import from_png, to_png
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ..errors import ConceptFileError
-from .concept import Diff, LowRank
+from .concept import Diff
 from .lora_forms import Computed, Difference, Kronecker, Parts, form_of
+from .low_rank import LowRank
 
 BARE = ("dora_scale",)  # what makes an entry a DoRA
 

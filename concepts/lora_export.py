@@ -21,7 +21,8 @@ from torch import Tensor
 
 from ..errors import ConceptFileError, ConfigError
 from ..host.families.unet_names import lora_name
-from .concept import Concept, Diff, LowRank
+from .concept import Concept
+from .low_rank import LowRank, closest_low_rank
 from .paths import confined_path
 from .tensor_file import write_tensors
 
@@ -99,7 +100,7 @@ def export_lora(
         if isinstance(change, LowRank):
             tensors |= _lora_tensors(stock, change)
             ranks[name], errors[name] = change.rank, 0.0
-            learned += float(change.delta(_shape_of(change)).double().square().sum())
+            learned += float(change.delta(change.shape).double().square().sum())
             continue
         squared = float(change.tensor.double().square().sum())
         learned += squared
@@ -108,7 +109,7 @@ def export_lora(
             tensors[f"{stock}.{'diff_b' if kind == 'bias' else 'diff'}"] = change.tensor
             whole = True
             continue
-        cut, residue = low_rank_of(change, rank)
+        cut, residue = closest_low_rank(change.tensor, rank)
         tensors |= _lora_tensors(stock, cut)
         ranks[name] = cut.rank
         errors[name] = math.sqrt(residue / squared) if squared else 0.0
@@ -129,35 +130,6 @@ def encoders_of(concept: Concept) -> set[str]:
     known = {encoder for vectors in concept.handles.values() for encoder in vectors}
     known |= {name.partition(".")[0] for name in concept.weights} - {"unet"}
     return known | {name for name in ("clip_l", "clip_g", "clip_h") if name in concept.base}
-
-
-def low_rank_of(change: Diff, rank: int) -> tuple[LowRank, float]:
-    """The closest change of a rank (Eckart-Young), and its squared Frobenius distance.
-
-    By the eigenvectors of the smaller Gram matrix in float64, which no random number enters. The
-    distance is measured on the float32 factors, as they are stored.
-    """
-    delta = change.tensor.detach()
-    matrix = delta.flatten(1).double()  # [out, inner]
-    tall = matrix.shape[0] > matrix.shape[1]
-    small = matrix.T if tall else matrix  # [m, n], m <= n
-    rank = min(rank, small.shape[0])
-    _, vectors = torch.linalg.eigh(small @ small.T)  # ascending
-    basis = vectors[:, -rank:].flip(1)  # [m, r]
-    coordinates = basis.T @ small  # [r, n], rows orthogonal, singular values as norms
-    balance = coordinates.norm(dim=1).clamp_min(1e-30).sqrt()  # share them out on both factors
-    basis, coordinates = basis * balance, coordinates / balance[:, None]
-    up, down = (coordinates.T, basis.T) if tall else (basis, coordinates)
-    cut = LowRank(
-        up.float().contiguous(),
-        down.float().reshape(rank, *delta.shape[1:]).contiguous(),
-    )
-    residue = (cut.delta(delta.shape).double() - delta.double()).square().sum()
-    return cut, float(residue)
-
-
-def _shape_of(change: LowRank) -> tuple[int, ...]:
-    return (change.up.shape[0], *change.down.shape[1:])
 
 
 def _lora_tensors(stock: str, change: LowRank) -> dict[str, Tensor]:

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .concept import Diff, LowRank
+from .concept import Diff
+from .low_rank import LowRank
 
 WIDEST_LOHA = 256  # rank of the exact factors above which the whole difference is smaller
 

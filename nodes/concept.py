@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
-from ..concepts.concept import Concept, LowRank
+from ..concepts.concept import Concept
+from ..concepts.low_rank import LowRank
 from .shared import CATEGORY, applied, picture, shown
 from .sockets import LearnedConcept
 

@@ -9,7 +9,8 @@ from typing import Any
 import folder_paths
 from comfy_api.latest import io
 
-from ..concepts.concept import Concept, LowRank
+from ..concepts.concept import Concept
+from ..concepts.low_rank import LowRank
 from ..concepts.paths import confined_path, ensure_writable
 from ..training.previews import PreviewConfig
 from ..training.recipe import LoopConfig

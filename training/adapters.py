@@ -7,18 +7,18 @@ it offers an edit, original weight -> weight to compute with, and the host puts 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..concepts.concept import Change, Diff, LowRank
+from ..concepts.concept import Change, Diff
 from ..concepts.handles import generator_for
+from ..concepts.low_rank import LowRank
 from ..errors import ConfigError, ModelError
-from ..host.ports import FactoredEdit, Host, WeightEdit
+from ..host.ports import Host, Role, WeightEdit
+from ..host.roles import is_matrix, roles_of
 
 
 class Scope(str, Enum):
@@ -32,28 +32,22 @@ class Scope(str, Enum):
     FULL = "full"  # every weight of UNet and text encoders (Break-A-Scene)
 
 
-_TRANSFORMER = r"unet\.(?:input_blocks|middle_block|output_blocks)\.[\d.]+"
-_TEXT_LAYER = r"clip_[lgh]\.text_model\.encoder\.layers\.\d+"
-_LINEAR = (
-    rf"{_TRANSFORMER}(?:\.transformer_blocks\.\d+\.(?:attn[12]\.to_(?:q|k|v|out\.0)|"
-    r"ff\.net\.(?:0\.proj|2))|\.proj_(?:in|out))\.weight"
-    rf"|{_TEXT_LAYER}\.(?:self_attn\.(?:q|k|v|out)_proj|mlp\.fc[12])\.weight"
-)
-_NAMES = {
-    Scope.HANDLES: re.compile(r"(?!)"),
-    Scope.CROSS_ATTENTION_KV: re.compile(r"unet\..*\.attn2\.to_[kv]\.weight"),
-    Scope.CROSS_ATTENTION: re.compile(r"unet\..*\.attn2\.to_(?:q|k|v|out\.0)\.(?:weight|bias)"),
-    Scope.PROJ_OUT: re.compile(rf"{_TRANSFORMER}\.proj_out\.weight"),
-    Scope.LOW_RANK: re.compile(_LINEAR),
-    Scope.FULL: re.compile(r"(?:unet|clip_[lgh])\..*"),
+_ROLES = {
+    Scope.CROSS_ATTENTION_KV: Role.CROSS_KV,
+    Scope.CROSS_ATTENTION: Role.ATTENTION,
+    Scope.PROJ_OUT: Role.PROJ_OUT,
+    Scope.LOW_RANK: Role.LINEAR,
 }
 LOW_RANK_SCOPES = (Scope.LOW_RANK, Scope.PROJ_OUT)
 
 
 def scope_weight_names(weight_names: Iterable[str], scope: Scope) -> list[str]:
     """Canonical names that a scope covers, in the given order."""
-    pattern = _NAMES[scope]
-    return [name for name in weight_names if pattern.fullmatch(name)]
+    if scope is Scope.HANDLES:
+        return []
+    role = _ROLES.get(scope)
+    names = [n for n in weight_names if role is None or role in roles_of(n)]
+    return [n for n in names if is_matrix(n)] if scope in LOW_RANK_SCOPES else names
 
 
 class Start(str, Enum):
@@ -111,7 +105,7 @@ class LowRankWeight:
     ) -> None:
         out, inner = shape[0], math.prod(shape[1:])
         rank = min(rank, out, inner)
-        self.scale = 1.0 if alpha is None else alpha / rank
+        scale = 1.0 if alpha is None else alpha / rank
         up, down = torch.zeros(out, rank), torch.empty(rank, *shape[1:])
         if start is Start.KAIMING:
             bound = inner**-0.5
@@ -121,30 +115,10 @@ class LowRankWeight:
         if start is Start.BOTH_RANDOM:
             up.normal_(std=1e-3, generator=generator)
         self.up, self.down = nn.Parameter(up.to(device)), nn.Parameter(down.to(device))
+        self.low_rank = LowRank(self.up, self.down, scale)
 
     def as_edit(self) -> WeightEdit:
-        """The residual, added to the weight or, where a layer looks at single points, factored."""
-        is_pointwise = math.prod(self.down.shape[2:]) == 1
-        return FactoredEdit(self._added, self._with_residual) if is_pointwise else self._added
-
-    def _added(self, original: Tensor) -> Tensor:
-        """The weight with the residual; the sum is made in float32."""
-        delta = self.scale * (self.up @ self.down.flatten(1))
-        return (original + delta.to(original.device).view_as(original)).to(original.dtype)
-
-    def _with_residual(self, inputs: Tensor, output: Tensor) -> Tensor:
-        """output + scale * up (down x): x [..., in], or [B, in, h, w] of a 1x1 convolution."""
-        inputs = inputs.to(output)
-        down, up = self.down.to(inputs), self.up.to(inputs)
-        if down.ndim == 4:
-            hidden = F.conv2d(inputs, down)
-            return output + F.conv2d(hidden, self.scale * up[:, :, None, None])
-        hidden = F.linear(inputs, down).flatten(0, -2)
-        # Laid out anew: autograd forms a gradient in the order of the factor's memory, and in that
-        # in which up is kept the multiplication takes a CPU two to three times as long.
-        up = up.t().contiguous()
-        merged = torch.addmm(output.flatten(0, -2), hidden, up, alpha=self.scale)
-        return merged.view_as(output)
+        return self.low_rank.as_edit()
 
     def named(self) -> dict[str, nn.Parameter]:
         return {"up": self.up, "down": self.down}
@@ -153,7 +127,8 @@ class LowRankWeight:
         """The factors, on the CPU; None when nothing was learned."""
         if not bool(self.up.detach().any()):
             return None
-        return LowRank(self.up.detach().cpu().clone(), self.down.detach().cpu().clone(), self.scale)
+        scale = self.low_rank.scale
+        return LowRank(self.up.detach().cpu().clone(), self.down.detach().cpu().clone(), scale)
 
 
 class Adapters:

@@ -43,6 +43,14 @@ FIRST_PARTS: dict[str, tuple[Role, ...]] = {"norm": (), "proj_in": (Role.LINEAR,
 LAST_PARTS: dict[str, tuple[Role, ...]] = {"proj_out": (Role.PROJ_OUT, Role.LINEAR)}
 ATTENTIONS = {"attn1": AttentionKind.SELF, "attn2": AttentionKind.CROSS}
 
+# Linear layers of a CLIP text encoder's layers.
+TEXT_PARTS = (
+    *(f"self_attn.{part}_proj" for part in ("q", "k", "v", "out")),
+    "mlp.fc1",
+    "mlp.fc2",
+)
+NETWORK = "unet"  # what canonical names of its weights begin with; others' are text encoders'
+
 # A block and the original name of a part of it -> that layer, or None.
 Find = Callable[[nn.Module, str], nn.Module | None]
 
@@ -103,3 +111,15 @@ def _resnet_layers(block: ResNetSite, find: Find) -> Iterator[LayerSite]:
         if module is not None:
             rows = Rows.WHOLE if part.startswith("emb_layers") else Rows.GRID
             yield LayerSite(f"{block.name}.{part}", rows, block.level, module, block=block)
+
+
+def roles_of(weight: str) -> frozenset[Role]:
+    """What the layer of a weight or bias is for, by its canonical name."""
+    network, _, path = weight.rpartition(".")[0].partition(".")
+    if network == NETWORK:
+        _, inner, rest = path.partition(".transformer_blocks.")
+        part = rest.partition(".")[2] if inner else path.rpartition(".")[2]
+        table = LAYER_PARTS if inner else FIRST_PARTS | LAST_PARTS
+        return frozenset(table.get(part, ()))
+    part = path.partition(".encoder.layers.")[2].partition(".")[2]
+    return frozenset((Role.TEXT, Role.LINEAR) if part in TEXT_PARTS else ())

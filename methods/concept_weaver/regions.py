@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from ...attention.fusion import RegionSource
+from ...attention.fusion import RegionSource, is_fusible
 from ...attention.regions import region_masks
 from ...concepts.concept import Change, Concept, check_base, weight_edits
 from ...errors import HandleError, InputError, MaskError, PromptError
 from ...host.ports import Host
 from ...host.prompt_text import handles_in
+from ...host.roles import text_encoder_of
 from .config import RegionConfig
 from .prompts import Subject, marked_word, weave_prompts
-
-_TEXT = re.compile(r"clip_[lgh]\..*")
-_FUSED = re.compile(r"unet\..*\.attn2\.to_[kv]\.weight|unet\..*\.proj_out\.weight")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -128,7 +125,7 @@ def check_fusible(name: str, concept: Concept) -> None:
     Raises:
         InputError: it changes layers that all regions share.
     """
-    shared = [n for n in concept.weights if not _TEXT.fullmatch(n) and not _FUSED.fullmatch(n)]
+    shared = [n for n in concept.weights if not (text_encoder_of(n) or is_fusible(n))]
     if shared:
         raise InputError(
             f"The concept of {name} changes {len(shared)} weights that all regions share, such as "
@@ -152,11 +149,11 @@ def _source(host: Host, part: Region) -> RegionSource:
     if part.concept is None:
         return RegionSource(host.encode_prompt(part.prompt).context)
     check_base(part.concept, host.fingerprint)
-    text_edits = {n: e for n, e in weight_edits(part.concept).items() if _TEXT.fullmatch(n)}
+    text_edits = {n: e for n, e in weight_edits(part.concept).items() if text_encoder_of(n)}
     with host.edited(text_edits, trainable=False):
         context = host.encode_prompt(part.prompt, part.concept.handles).context
     changes: dict[str, Change] = {
-        n: change for n, change in part.concept.weights.items() if _FUSED.fullmatch(n)
+        n: change for n, change in part.concept.weights.items() if is_fusible(n)
     }
     return RegionSource(context.detach(), changes)
 

@@ -181,8 +181,7 @@ def residuals_of(concept: Concept) -> dict[str, tuple[Tensor, Tensor]]:
                 "a concept of Personalized Residuals, or of another method with the scope "
                 "proj_out; for this one use Apply Concept",
             )
-        factors = change.scale * change.up, change.down.flatten(1)
-        found[name.removeprefix(PREFIX).removesuffix(SUFFIX)] = factors
+        found[name.removeprefix(PREFIX).removesuffix(SUFFIX)] = change.factors
     return found
 
 

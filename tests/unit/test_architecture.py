@@ -11,7 +11,7 @@ from pathlib import Path
 from .source import ROOMS, ROOT, Import, Source, module_path, on_every, shipped
 
 BASICS = ("errors", "checks", "rng")
-PORT = ("host.ports", "host.prompt_text", "host.inference", *BASICS)
+PORT = ("host.ports", "host.prompt_text", "host.inference", "host.roles", *BASICS)
 MIDDLE = ("training", "samplers", "attention", "vision", "viz", "scenes", "concepts")
 BELOW_METHODS = (*MIDDLE, *PORT)
 

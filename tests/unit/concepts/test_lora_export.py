@@ -12,8 +12,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from conceptloom.concepts.concept import Change, Concept, Diff, LowRank
-from conceptloom.concepts.lora_export import export_embeddings, export_lora, low_rank_of
+from conceptloom.concepts.concept import Change, Concept, Diff
+from conceptloom.concepts.lora_export import export_embeddings, export_lora
+from conceptloom.concepts.low_rank import LowRank, closest_low_rank
 from conceptloom.errors import ConceptFileError, ConfigError
 
 from ..fake_host import some_concept
@@ -88,12 +89,12 @@ def test_the_total_error_weighs_by_size(tmp_path: Path) -> None:
 
 
 def test_factors_share_their_size() -> None:
-    cut, _ = low_rank_of(Diff(1e-6 * random(16, 8)), 4)
+    cut, _ = closest_low_rank(1e-6 * random(16, 8), 4)
     assert float(cut.up.norm()) == pytest.approx(float(cut.down.norm()), rel=1e-4)
 
 
 def test_a_difference_of_nothing_is_harmless() -> None:
-    cut, residue = low_rank_of(Diff(torch.zeros(4, 4)), 2)
+    cut, residue = closest_low_rank(torch.zeros(4, 4), 2)
     assert residue == 0
     assert not cut.delta((4, 4)).any()
 

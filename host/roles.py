@@ -1,0 +1,18 @@
+"""What weights are for, by their canonical names, of every family of models."""
+
+from __future__ import annotations
+
+from .families.unet import NETWORK
+from .families.unet import roles_of as roles_of
+from .sites import Role as Role
+
+
+def is_matrix(weight: str) -> bool:
+    """Whether it is the weight of a layer, and not its bias."""
+    return weight.endswith(".weight")
+
+
+def text_encoder_of(weight: str) -> str:
+    """The text encoder that a weight belongs to; "" for one of the network that draws."""
+    network = weight.partition(".")[0]
+    return "" if network == NETWORK else network
