@@ -47,11 +47,11 @@ def drawn_cell(
     """Pictures [n, 64, 64, 3] as bytes, and the negatives at the end."""
     handles, left, words, negative = {}, list[str](), wish.category, ""
     if variant in LEARNED:
-        assert laboratory.clamps is not None
+        assert laboratory.defaults.clamps is not None
         made = invent(
             ClipSpace(host) if variant == IN_TEXT else laboratory.space,
             HANDLE,
-            config_of(wish, budget, seed, variant, laboratory.clamps),
+            config_of(wish, budget, seed, variant, laboratory.defaults.clamps),
             painter=HostPainter(host, steps=budget.sampling_steps, cfg=CFG, size=(64, 64)),
             questions=laboratory.questions,
         )

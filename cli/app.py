@@ -17,8 +17,8 @@ from .cancelling import Stopped
 from .clean_command import clean
 from .console import complain, console, log_to_console, say
 from .download_command import download
-from .evolve_command import evolve
-from .invent_command import invent, mix
+from .evolve_command import evolve, evolve_with_options
+from .invent_command import invent, invent_with_options, mix, mix_with_options
 from .options import Device, Layout, Model, PictureOut, Precision, PrecisionName
 from .output import writable_folder
 from .residuals_command import residuals_with_options, train_residuals
@@ -73,9 +73,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("train")(_listed(train))
-app.command("invent")(invent)
-app.command("mix")(mix)
-app.command("evolve")(evolve)
+app.command("invent")(_listed(invent))
+app.command("mix")(_listed(mix))
+app.command("evolve")(_listed(evolve))
 app.command("download")(download)
 app.command("transfer")(transfer)
 app.command("train-residuals")(_listed(train_residuals))
@@ -83,7 +83,13 @@ app.command("weave")(weave)
 app.command("batch")(batch)
 app.command("clean")(clean)
 # Commands that are built when they are called: their options come from the methods.
-LATE = {"train": train_with_options, "train-residuals": residuals_with_options}
+LATE = {
+    "train": train_with_options,
+    "train-residuals": residuals_with_options,
+    "invent": invent_with_options,
+    "mix": mix_with_options,
+    "evolve": evolve_with_options,
+}
 
 
 def _tell_version(wanted: bool) -> None:

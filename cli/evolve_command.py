@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .console import say
-from .lab_options import (
-    Decoder,
-    Every,
-    Guidance,
-    Name,
-    Out,
-    Prior,
-    PriorSteps,
-    Rate,
-    Seed,
-    Steps,
-    opened,
-    rate_of,
-)
+from .lab_options import Decoder, Name, Out, Prior, chosen_settings, lab_command, opened
 from .options import Device, Layout, Model, Precision, PrecisionName
 
 if TYPE_CHECKING:
@@ -44,16 +33,11 @@ def evolve(
     out: Out = None,
     prior: Prior = "tinyworld",
     decoder: Decoder = None,
-    steps: Steps = 200,
-    rate: Rate = None,
-    every: Every = 50,
-    prior_steps: PriorSteps = 5,
-    guidance: Guidance = 4.0,
-    seed: Seed = 0,
     model: Model = "tinyworld",
     layout: Layout = None,
     device: Device = "auto",
     precision: Precision = PrecisionName.FP32,
+    **settings: Any,
 ) -> None:
     """Breed a child of several parents: concepts, photographs, or both (ConceptLab).
 
@@ -62,40 +46,26 @@ def evolve(
         conceptloom evolve my-child --of object --parent runs/a/concept.safetensors:2 --photos cats
     """
     from ..errors import InputError
-    from ..methods.conceptlab import (
-        EvolutionConfig,
-        drawn_parents,
-        lineage_told,
-        photographed_parents,
-    )
+    from ..methods.conceptlab import drawn_parents, lineage_told, photographed_parents
     from ..methods.conceptlab import evolve as learn
-    from ..vision.ports import PriorSampling
+    from ..methods.conceptlab.spec import EVOLUTION
     from .drawing import parsed_concept
-    from .laboratory import LOOP, run
+    from .laboratory import run
     from .results import CONCEPT, STATE
 
     concepts = [parsed_concept(option) for option in parent or ()]
     folders = [parsed_concept(option) for option in photos or ()]
     if not concepts and not folders:
         raise InputError("There are no parents: give a --parent FILE or --photos FOLDER.")
-    sampling = PriorSampling(steps=prior_steps, guidance=guidance)
+    chosen = chosen_settings(EVOLUTION, prior, settings, first_word=first_word)
+    sampling = chosen.config.sampling
     laboratory = opened(prior, decoder, "none", sampling, model, layout, device, precision)
     drawn = [drawn_parents(laboratory.painter, [asked.load()]) for asked in concepts]
     taken = photographed_parents({asked.file.name: photographs(asked.file) for asked in folders})
     # A file with several names is several parents of one weight.
     weights = [asked.strength for found, asked in zip(drawn, concepts, strict=True) for _ in found]
     weights += [asked.strength for asked in folders]
-    config = laboratory.fitted(
-        EvolutionConfig(
-            first_word=first_word,
-            weights=tuple(weights),
-            steps=steps,
-            learning_rate=rate_of(rate, prior),
-            sampling=sampling,
-            gallery_every=every,
-            seed=seed,
-        )
-    )
+    config = replace(laboratory.defaults.fitted(chosen.config), weights=tuple(weights))
     out = out or Path("runs") / name
     made = run(
         lambda progress, path_of: learn(
@@ -104,7 +74,7 @@ def evolve(
             [*(one for found in drawn for one in found), *taken],
             config,
             painter=laboratory.painter,
-            loop=LOOP,
+            loop=chosen.loop,
             folder=out / STATE,
             path_of=path_of,
             progress=progress,
@@ -114,6 +84,13 @@ def evolve(
     for line in lineage_told(name, made.concept.recipe):
         say(line)
     say(f"bred <{name}>, wrote {out / CONCEPT}", "bold green")
+
+
+def evolve_with_options() -> Callable[..., Any]:
+    """`evolve` with an option for each setting; --of is its own."""
+    from ..methods.conceptlab.spec import EVOLUTION
+
+    return lab_command(evolve, EVOLUTION, "first_word")
 
 
 def photographs(folder: Path) -> Tensor:

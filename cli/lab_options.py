@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import isfinite, nan
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,7 @@ from .options import PrecisionName
 from .output import writable_folder
 
 if TYPE_CHECKING:
+    from ..training.method_spec import MethodSpec, RunSettings
     from ..vision.ports import PriorSampling
     from .laboratory import Laboratory
 
@@ -35,12 +36,6 @@ Vqa = Annotated[
         "pictures of TinyWorld alone and is the default there; else none."
     ),
 ]
-Steps = Annotated[int, typer.Option(min=1, help="Official: 2500, for evolve 2000.")]
-Rate = Annotated[float | None, typer.Option(help="Learning rate; 1e-4, on TinyWorld's prior 1e-2.")]
-Every = Annotated[int, typer.Option(min=0, help="Steps between looks; 0 never.")]
-PriorSteps = Annotated[int, typer.Option(min=2, help="Of the prior, in learning.")]
-Guidance = Annotated[float, typer.Option(min=1.0, help="Of the prior; 1 is none.")]
-Seed = Annotated[int, typer.Option(help="Same seed, same machine: same file.")]
 
 
 def opened(
@@ -73,31 +68,41 @@ def opened(
     return from_folders(Path(prior), decoder, vqa, sampling, device_of(device), half=is_half)
 
 
-def rate_of(rate: float | None, prior: str) -> float:
-    """What was asked for, or what fits the prior."""
-    from .laboratory import RATE, TINYWORLD_RATE
-    from .models import TINYWORLD
+def chosen_settings(
+    spec: MethodSpec, prior: str, options: Mapping[str, Any], **words: Any
+) -> RunSettings:
+    """The settings of a run: those of its prior, with what options say.
 
-    if rate is not None:
-        return rate
-    return TINYWORLD_RATE if prior == TINYWORLD else RATE
-
-
-def weighted(entries: Sequence[str]) -> tuple[tuple[str, ...], tuple[float, ...]]:
-    """`lobster:2` as word and weight; without a number it is 1.
+    Args:
+        words: fields of the config that are no settings, such as positives and weights.
 
     Raises:
-        ConfigError: there is no word, or what stands behind the colon is no number.
+        ConfigError: a value makes no sense.
     """
-    from ..errors import ConfigError
+    from ..training.method_spec import TINYWORLD as TINYWORLD_FAMILY
+    from ..training.method_spec import settings_for
+    from .models import TINYWORLD
+    from .setting_options import changed_by_options
 
-    found: dict[str, float] = {}
-    for entry in entries:
-        word, _, weight = map(str.strip, entry.partition(":"))
-        try:
-            found[word] = float(weight) if weight else 1.0
-        except ValueError:
-            found[word] = nan
-        if not word or not isfinite(found[word]):
-            raise ConfigError("a word", entry, "WORD or WORD:NUMBER, such as lobster:2")
-    return tuple(found), tuple(found.values())
+    start = settings_for(spec, TINYWORLD_FAMILY if prior == TINYWORLD else "")
+    # The words first: what options say is checked against them.
+    return changed_by_options(replace(start, config=replace(start.config, **words)), options)
+
+
+def lab_command(
+    function: Callable[..., Any], spec: MethodSpec, *without: str
+) -> Callable[..., Any]:
+    """A command with an option for each setting of ConceptLab.
+
+    Args:
+        without: names of settings that do nothing in it.
+    """
+    from ..training.method_spec import settings_for
+    from ..training.previews import PreviewConfig
+    from ..training.setting import settings_in
+    from .setting_options import with_options
+
+    # Looks take the place of previews.
+    previews = (one.name for one in settings_in(PreviewConfig()))
+    hidden = {"preview_every", *previews, *without}
+    return with_options(function, [settings_for(spec)], without=hidden)

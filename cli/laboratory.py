@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
 
 import torch
 
 from ..host.ports import Host, Progress
-from ..methods.conceptlab import SIMILARITY, ConceptLabConfig, EvolutionConfig, Invented
+from ..methods.conceptlab import SIMILARITY, Invented, SpaceDefaults
 from ..tinyworld.prior import GALLERY, SENTENCES, load_tiny_prior
 from ..tinyworld.questions import OracleQuestions
-from ..training.recipe import LoopConfig
 from ..training.results import PathOf, ResultFile
 from ..vision.clip_space import ClipSpace
 from ..vision.generators import HostPainter
@@ -29,40 +27,16 @@ from .progress import RunProgress
 from .results import ResultFolder
 
 NONE = "none"
-LOOP = LoopConfig(clip=0.0, save_every=100)
-# Learning rates; TinyWorld's vectors and steps are other ones than CLIP's.
-RATE, TINYWORLD_RATE = 1e-4, 1e-2
-
-Config = TypeVar("Config", ConceptLabConfig, EvolutionConfig)
 
 
 @dataclass(frozen=True, slots=True)
 class Laboratory:
-    """Where concepts are compared, who draws them, who answers; and what that space wants.
-
-    Attributes:
-        clamps: ceiling of positives and floor of negatives; None leaves the official ones.
-        sentences, gallery: for a model that knows few words; () leaves the method's.
-    """
+    """Where concepts are compared, who draws them, who answers; and what that space wants."""
 
     space: ConceptSpace
     painter: Painter | None
     questions: Questions | None
-    clamps: tuple[float, float] | None = None
-    sentences: tuple[str, ...] = ()
-    gallery: tuple[str, ...] = ()
-
-    def fitted(self, config: Config) -> Config:
-        """The recipe as this laboratory needs it; a clamp that somebody set stays."""
-        changes: dict[str, Any] = {}
-        if self.sentences:
-            changes |= {"templates": self.sentences, "gallery": self.gallery}
-        if self.clamps is not None and isinstance(config, ConceptLabConfig):
-            names, official = ("positive_ceiling", "negative_floor"), ConceptLabConfig()
-            for name, value in zip(names, self.clamps, strict=True):
-                if getattr(config, name) == getattr(official, name):
-                    changes[name] = value
-        return replace(config, **changes)
+    defaults: SpaceDefaults = field(default_factory=SpaceDefaults)
 
 
 def on_host(host: Host, prior: str, vqa: str) -> Laboratory:
@@ -73,7 +47,7 @@ def on_host(host: Host, prior: str, vqa: str) -> Laboratory:
     )
     questions = questions_of(vqa, host.device, host.dtype)
     if not is_tiny:
-        return Laboratory(ClipSpace(host), painter, questions, (1.0, -1.0))
+        return Laboratory(ClipSpace(host), painter, questions, SpaceDefaults((1.0, -1.0)))
     tiny = load_tiny_prior()
     space = prior_on_host(
         host,
@@ -82,7 +56,7 @@ def on_host(host: Host, prior: str, vqa: str) -> Laboratory:
         projection=tiny.projection,
         scheduler=tiny.scheduler,
     )
-    return Laboratory(space, painter, questions, tiny.clamps, SENTENCES, GALLERY)
+    return Laboratory(space, painter, questions, SpaceDefaults(tiny.clamps, SENTENCES, GALLERY))
 
 
 def from_folders(

@@ -7,8 +7,9 @@ commands shows a stub of it.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from enum import Enum
+from keyword import iskeyword
 from typing import Annotated, Any
 
 import typer
@@ -22,17 +23,21 @@ Place = tuple[str, BoundSetting]  # title of a method, and a setting of it
 
 
 def with_options(
-    function: Callable[..., Any], runs: Sequence[RunSettings], *more: inspect.Parameter
+    function: Callable[..., Any],
+    runs: Sequence[RunSettings],
+    *more: inspect.Parameter,
+    without: Collection[str] = (),
 ) -> Callable[..., Any]:
     """A function that takes `**settings`, with an option for every setting of some methods.
 
     Args:
         more: parameters of the function whose choices are known only now.
+        without: names of settings that do nothing in this command.
     """
     signature = inspect.signature(function, eval_str=True)
     late = {p.name: p for p in more}
     own = [late.get(p.name, p) for p in signature.parameters.values() if p.kind != p.VAR_KEYWORD]
-    every = [p.replace(kind=p.KEYWORD_ONLY) for p in (*own, *_options(runs))]
+    every = [p.replace(kind=p.KEYWORD_ONLY) for p in (*own, *_options(runs, without))]
 
     def command(**given: Any) -> None:
         function(**given)
@@ -45,9 +50,14 @@ def with_options(
 
 def option(name: str, kind: Any, help: str, panel: str | None = None, default: Any = None) -> Any:
     """One keyword parameter as Typer reads it."""
-    told = typer.Option(help=help, rich_help_panel=panel, show_default=default is not None)
+    # A word of Python, such as "not", cannot name a parameter; its option can.
+    flags = [f"--{name}"] if iskeyword(name) else []
+    told = typer.Option(*flags, help=help, rich_help_panel=panel, show_default=default is not None)
     return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, told]
+        f"{name}_" if flags else name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[kind, told],
     )
 
 
@@ -68,7 +78,8 @@ def changed_by_options(run: RunSettings, options: Mapping[str, Any]) -> RunSetti
     declared = list(settings_in(run))
     names = {one.name: one.name for one in declared} | {one.option: one.name for one in declared}
     given: dict[str, Any] = {}
-    for option_name, value in options.items():
+    for parameter, value in options.items():
+        option_name = parameter.removesuffix("_")  # see `option`
         value = value.value if isinstance(value, Enum) and isinstance(value, str) else value
         if value is None or value == []:
             continue
@@ -78,11 +89,11 @@ def changed_by_options(run: RunSettings, options: Mapping[str, Any]) -> RunSetti
     return run.changed(given)
 
 
-def _options(runs: Sequence[RunSettings]) -> list[inspect.Parameter]:
+def _options(runs: Sequence[RunSettings], without: Collection[str]) -> list[inspect.Parameter]:
     """Every setting once, those that several methods share before those of one."""
     places: dict[str, list[Place]] = {}
     for run in runs:
-        for one in settings_in(run):
+        for one in (one for one in settings_in(run) if one.name not in without):
             places.setdefault(one.option, []).append((run.spec.title, one))
     made = [_option_of(name, found, alone=len(runs) == 1) for name, found in places.items()]
     return [parameter for _, parameter in sorted(made, key=lambda pair: pair[0])]

@@ -11,7 +11,14 @@ from importlib.util import find_spec
 from pkgutil import iter_modules
 
 from ..errors import ConfigError
-from ..training.method_spec import MethodPreset, MethodSpec, RunSettings, Takes, run_settings
+from ..training.method_spec import (
+    MethodPreset,
+    MethodSpec,
+    RunSettings,
+    Takes,
+    run_settings,
+    settings_for,
+)
 
 _ROOM = __name__.rpartition(".")[0]
 
@@ -44,9 +51,7 @@ def settings_of_folder(name: str, family: str = "") -> RunSettings:
     Args:
         name: of the method's folder.
     """
-    spec = next(spec for spec in method_specs() if spec.name == name)
-    by_family = {preset.family: preset for preset in reversed(spec.presets)}
-    return run_settings(spec, by_family.get(family, spec.presets[0]))
+    return settings_for(next(spec for spec in method_specs() if spec.name == name), family)
 
 
 def settings_of_preset(title: str) -> RunSettings:

@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from comfy_api.latest import io
+from torch import Tensor
 
+from ..concepts.concept import Concept
 from ..host.comfyui.progress import NodeProgress
 from ..host.ports import Progress
 from ..methods.conceptlab import (
-    ConceptLabConfig,
     Invented,
-    NegativesConfig,
     drawn_parents,
     evolve,
     invent,
+    parsed_number,
     photographed_parents,
-)
-from .conceptlab_knobs import evolution_inputs, lab_outputs, mixing_inputs, trainer_inputs
-from .conceptlab_results import result_of
-from .conceptlab_settings import (
-    evolution_config,
-    lab_config,
-    loop_of,
-    negatives_of,
     weighted_words,
 )
+from ..methods.conceptlab.spec import EVOLUTION, SPEC
+from ..training.method_spec import RunSettings, settings_for
+from .conceptlab_inputs import evolution_inputs, lab_outputs, mixing_inputs, trainer_inputs
+from .conceptlab_results import result_of
 from .prior_loading import LAB, LoadedPrior
 from .runs import concept_file, run_folder
+from .shared import entries, lines_of
 
 if TYPE_CHECKING:
     from ..vision.ports import Questions
@@ -60,9 +59,9 @@ class AdaptiveNegativesTrainer(io.ComfyNode):
         cls, prior: LoadedPrior, handle: str, category: str, name: str, checkpoint: int,
         vqa: Questions | None = None, **knobs: Any,
     ) -> io.NodeOutput:  # fmt: skip
-        config = lab_config(prior, (category.strip(),), knobs, negatives_of(knobs))
+        settings = lab_settings(prior, knobs, positives=(category.strip(),))
         folder, progress = run_folder(name), NodeProgress(cls.hidden.unique_id)
-        made = invented(prior, handle, config, vqa, knobs, folder, progress)
+        made = invented(prior, handle, settings, vqa, folder, progress)
         return result_of(cls, made, checkpoint, folder, progress, asks=True)
 
 
@@ -88,12 +87,10 @@ class ConceptMixing(io.ComfyNode):
     def execute(
         cls, prior: LoadedPrior, handle: str, words: str, name: str, checkpoint: int, **knobs: Any
     ) -> io.NodeOutput:
-        positives, weights = weighted_words(words)
-        # Looks without questions: the gallery, and the checkpoints.
-        looks = NegativesConfig(every=knobs["look_every"])
-        config = lab_config(prior, positives, {**knobs, "weights": weights}, looks)
+        positives, weights = weighted_words(lines_of(words))
+        settings = lab_settings(prior, knobs, positives=positives, weights=weights)
         folder, progress = run_folder(name), NodeProgress(cls.hidden.unique_id)
-        made = invented(prior, handle, config, None, knobs, folder, progress)
+        made = invented(prior, handle, settings, None, folder, progress)
         return result_of(cls, made, checkpoint, folder, progress)
 
 
@@ -118,22 +115,15 @@ class EvolveConcepts(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, prior: LoadedPrior, handle: str, first_word: str, weights: str, name: str,
-        checkpoint: int, concepts: dict[str, Any], images: dict[str, Any], **knobs: Any,
+        cls, prior: LoadedPrior, handle: str, weights: str, name: str, checkpoint: int,
+        concepts: dict[str, Any], images: dict[str, Any], **knobs: Any,
     ) -> io.NodeOutput:  # fmt: skip
+        shares = tuple(parsed_number("weights", entry) for entry in entries(weights))
+        settings = evolution_settings(prior, knobs, shares)
         folder, progress = run_folder(name), NodeProgress(cls.hidden.unique_id)
-        with torch.inference_mode(False):
-            parents = [
-                *drawn_parents(prior.painter, connected(concepts), progress),
-                *photographed_parents(
-                    {f"photo-{i}": batch for i, batch in enumerate(connected(images), start=1)}
-                ),
-            ]
-            made = evolve(
-                prior.space, handle, parents, evolution_config(prior, first_word, weights, knobs),
-                painter=prior.painter, loop=loop_of(knobs), folder=folder,
-                path_of=concept_file(folder), progress=progress,
-            )  # fmt: skip
+        made = bred(
+            prior, handle, connected(concepts), connected(images), settings, folder, progress
+        )
         return result_of(cls, made, checkpoint, folder, progress)
 
 
@@ -142,12 +132,40 @@ def connected(sockets: Mapping[str, Any]) -> list[Any]:
     return [value for value in sockets.values() if value is not None]
 
 
+def lab_settings(prior: LoadedPrior, knobs: Mapping[str, Any], **words: Any) -> RunSettings:
+    """What the widgets ask for; `words` are positives and their weights.
+
+    Raises:
+        ConfigError: a knob is out of its range.
+    """
+    return _fitted(prior, settings_for(SPEC), knobs, words)
+
+
+def evolution_settings(
+    prior: LoadedPrior, knobs: Mapping[str, Any], weights: tuple[float, ...]
+) -> RunSettings:
+    """What the widgets of Evolve Concepts ask for.
+
+    Raises:
+        ConfigError: a knob is out of its range.
+    """
+    return _fitted(prior, settings_for(EVOLUTION), knobs, {"weights": weights})
+
+
+def _fitted(
+    prior: LoadedPrior, start: RunSettings, knobs: Mapping[str, Any], words: Mapping[str, Any]
+) -> RunSettings:
+    # The words first: what the widgets say is checked against them.
+    started = replace(start, config=replace(start.config, **words))
+    chosen = started.changed(knobs)
+    return replace(chosen, config=prior.defaults.fitted(chosen.config))
+
+
 def invented(
     prior: LoadedPrior,
     handle: str,
-    config: ConceptLabConfig,
+    settings: RunSettings,
     vqa: Questions | None,
-    knobs: Mapping[str, Any],
     folder: Path,
     progress: Progress,
 ) -> Invented:
@@ -160,10 +178,39 @@ def invented(
         return invent(
             prior.space,
             handle,
-            config,
+            settings.config,
             painter=prior.painter,
             questions=vqa,
-            loop=loop_of(knobs),
+            loop=settings.loop,
+            folder=folder,
+            path_of=concept_file(folder),
+            progress=progress,
+        )
+
+
+def bred(
+    prior: LoadedPrior,
+    handle: str,
+    concepts: Sequence[Concept],
+    photographs: Sequence[Tensor],
+    settings: RunSettings,
+    folder: Path,
+    progress: Progress,
+) -> Invented:
+    """Draw the parents that are concepts, and learn, outside of the nodes' inference mode.
+
+    Raises:
+        ConceptLoomError: see `evolve`.
+    """
+    photos = {f"photo-{i}": batch for i, batch in enumerate(photographs, start=1)}
+    with torch.inference_mode(False):
+        return evolve(
+            prior.space,
+            handle,
+            [*drawn_parents(prior.painter, concepts, progress), *photographed_parents(photos)],
+            settings.config,
+            painter=prior.painter,
+            loop=settings.loop,
             folder=folder,
             path_of=concept_file(folder),
             progress=progress,

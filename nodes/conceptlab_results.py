@@ -24,17 +24,12 @@ def result_of(
     asks: bool = False,
 ) -> io.NodeOutput:  # fmt: skip
     """Outputs of `lab_outputs`, with the checkpoint that the user chose."""
-    concept = made.at(checkpoint)
+    concept, path, trouble = saved(made, checkpoint, folder)  # before anything is drawn
     chosen = checkpoint or made.album.steps[-1]
     samples = made.album.pictures(chosen)
     samples = torch.zeros(1, 64, 64, 3) if samples is None else samples
     timeline = made.timeline()
     timeline = samples if timeline is None else picture(timeline)
-    path, trouble = made.path, made.trouble
-    if concept is not made.concept:  # a moment before the end has a file of its own
-        result = ResultFile(concept_file(folder))
-        result.save(concept)
-        path, trouble = result.path, result.trouble
     report = told(made, concept, saved_line(path, trouble))
     progress(1, 1, report)
     losses = {"loss": [row["total"] for row in made.history]}
@@ -42,6 +37,16 @@ def result_of(
     left = [", ".join(made.negatives)] if asks else []
     plotted = map(picture, plots(made.history))
     return io.NodeOutput(concept, samples, timeline, *plotted, losses, *left, report, ui=on_node)
+
+
+def saved(made: Invented, checkpoint: int, folder: Path) -> tuple[Concept, Path | None, str]:
+    """The chosen checkpoint, where its file is, and why there is none if the disk refused it."""
+    concept = made.at(checkpoint)
+    if concept is made.concept:
+        return concept, made.path, made.trouble
+    result = ResultFile(concept_file(folder))
+    result.save(concept)
+    return concept, result.path, result.trouble
 
 
 def plots(history: Sequence[Mapping[str, float]]) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ Their code is imported when the first of them is loaded, so that ComfyUI starts 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ import torch
 from ..errors import ModelError
 from ..host.comfyui.memory import make_room
 from ..host.ports import Host
+from ..methods.conceptlab import SpaceDefaults
 from ..vision.ports import PriorSampling
 from .model_folders import CONFIG, INDEX, PRIORS, VQA, models_in
 from .shared import CATEGORY, host_of
@@ -35,10 +36,7 @@ class LoadedPrior:
 
     space: ConceptSpace
     painter: Painter | None
-    ceiling: float | None = None  # clamps that this space wants instead of the method's
-    floor: float | None = None
-    sentences: tuple[str, ...] = ()  # to learn in, where the method's hold words unknown here
-    gallery: tuple[str, ...] = ()
+    defaults: SpaceDefaults = field(default_factory=SpaceDefaults)
 
 
 def prior_on_base_model(
@@ -55,7 +53,7 @@ def prior_on_base_model(
     host = _connected(prior, model, clip, vae)
     painter = HostPainter(host, steps=steps, cfg=cfg, size=(size, size))
     if prior == TEXT_SPACE:
-        return LoadedPrior(ClipSpace(host), painter, 1.0, -1.0)
+        return LoadedPrior(ClipSpace(host), painter, SpaceDefaults((1.0, -1.0)))
     from ..tinyworld.prior import GALLERY, SENTENCES, load_tiny_prior
     from ..vision.prior_files import prior_on_host
 
@@ -68,7 +66,7 @@ def prior_on_base_model(
             projection=tiny.projection,
             scheduler=tiny.scheduler,
         )
-    return LoadedPrior(space, painter, *tiny.clamps, SENTENCES, GALLERY)
+    return LoadedPrior(space, painter, SpaceDefaults(tiny.clamps, SENTENCES, GALLERY))
 
 
 def prior_from_folders(

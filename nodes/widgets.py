@@ -20,7 +20,7 @@ def widgets_of(
 
 
 def named_widgets(
-    config: Any, *names: str, optional: bool = False, **tooltips: str
+    config: Any, *names: str, optional: bool = False, **tooltips: str | None
 ) -> list[io.Input]:
     """Widgets of some settings, in this order; a node may have a tooltip of its own for one."""
     known = {one.name: one for one in settings_in(config)}

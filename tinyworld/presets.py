@@ -18,3 +18,4 @@ RATE_OF_SCOPE = {
     Scope.LOW_RANK: 3e-3,
     Scope.FULL: FULL_RATE,
 }
+PRIOR_RATE = 1e-2  # of a name that learns through TinyWorld's diffusion prior

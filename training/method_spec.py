@@ -152,3 +152,9 @@ def run_settings(spec: MethodSpec, preset: MethodPreset) -> RunSettings:
         previews=preset.previews,
         rates=preset.rates,
     )
+
+
+def settings_for(spec: MethodSpec, family: str = "") -> RunSettings:
+    """What a method starts from on a family of models; its usual values where it has no others."""
+    by_family = {preset.family: preset for preset in reversed(spec.presets)}
+    return run_settings(spec, by_family.get(family, spec.presets[0]))

@@ -16,16 +16,39 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..host.ports import HandleVectors, Progress, Tokens, no_progress
+from ..training.setting import setting
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PriorSampling:
     """How a diffusion prior is sampled; the numbers of ConceptLab's code (coach.py:271-278)."""
 
-    steps: int = 5  # denoising steps, all of which the gradient passes
-    guidance: float = 4.0  # against `negative`; 1 is none and halves the work
+    steps: int = setting(  # denoising steps, all of which the gradient passes
+        5,
+        name="prior_steps",
+        help="Steps of the prior; the time grows with each.",
+        minimum=2,
+        maximum=1000,
+        is_advanced=True,
+    )
+    guidance: float = setting(  # against `negative`
+        4.0,
+        name="prior_guidance",
+        option="guidance",
+        help="Guidance scale of the prior: 1 disables guidance and halves the work, the official "
+        "value is 4.",
+        minimum=1.0,
+        maximum=20.0,
+        step=0.5,
+        is_advanced=True,
+    )
     negative: str = ""
-    checkpointing: bool = True  # compute each step again in the backward pass: memory of one step
+    checkpointing: bool = setting(  # compute each step again in the backward pass
+        True,
+        help="Gradient checkpointing. On: the memory of one step of the prior, a third more time. "
+        "Off: faster.",
+        is_advanced=True,
+    )
 
     def __post_init__(self) -> None:
         if isinstance(self.steps, bool) or not 2 <= self.steps <= 1000:

@@ -9,14 +9,22 @@ from torch import Tensor
 
 from ...concepts.concept_file import save_concept
 from ...host.ports import HandleVectors
-from ...methods.conceptlab import SIMILARITY, ConceptLabConfig, Invented, NegativesConfig, invent
+from ...methods.conceptlab import (
+    OFFICIAL_LOOP,
+    SIMILARITY,
+    ConceptLabConfig,
+    Invented,
+    NegativesConfig,
+    invent,
+)
 from ...samplers.ddim import sample_ddim, seeded_noise
 from ...tinyworld.oracle import load_oracle
+from ...tinyworld.presets import PRIOR_RATE
 from ...tinyworld.shapes import BACKGROUNDS, SHAPES
 from ...tinyworld.silhouettes import nearest_silhouette
 from ...vision.ports import PriorSampling
 from ...viz.plots import loss_plot
-from ..laboratory import LOOP, TINYWORLD_RATE, on_host
+from ..laboratory import on_host
 from ..models import TINYWORLD
 from .story import DemoContext, DemoSample, Figure, Section, Story, Table
 
@@ -31,12 +39,12 @@ def tell(context: DemoContext) -> Story:
     """Invent, draw elsewhere, and let geometry say how new it is."""
     context.say(f"ConceptLab: inventing a {CATEGORY} that has no name")
     laboratory = on_host(context.host, TINYWORLD, TINYWORLD)
-    config = laboratory.fitted(
+    config = laboratory.defaults.fitted(
         ConceptLabConfig(
             positives=(CATEGORY,),
             negatives=NegativesConfig(every=LOOK_EVERY),
             steps=STEPS,
-            learning_rate=TINYWORLD_RATE,
+            learning_rate=PRIOR_RATE,
             initialiser_word=FIRST,
             sampling=PriorSampling(steps=3, checkpointing=False),
             seed=context.seed,
@@ -48,7 +56,7 @@ def tell(context: DemoContext) -> Story:
         config,
         painter=laboratory.painter,
         questions=laboratory.questions,
-        loop=LOOP,
+        loop=OFFICIAL_LOOP,
         progress=context.progress,
     )
     save_concept(made.concept, context.folder / f"{NAME}.safetensors")

@@ -32,6 +32,7 @@ from .config import (
     text_space_config,
 )
 from .evolution import LINEAGE, drawn_parents, lineage_told, photographed_parents
+from .inputs import SpaceDefaults, parsed_number, weighted_words
 from .learn import Invented, evolve, invent
 from .recipe import SIMILARITY, ConceptLab, Evolution, Parent, Studio
 
@@ -48,12 +49,15 @@ __all__ = [
     "Kind",
     "NegativesConfig",
     "Parent",
+    "SpaceDefaults",
     "Studio",
     "drawn_parents",
     "evolve",
     "invent",
     "lineage_told",
+    "parsed_number",
     "photographed_parents",
     "style_config",
     "text_space_config",
+    "weighted_words",
 ]

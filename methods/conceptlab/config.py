@@ -7,7 +7,9 @@ from enum import Enum
 
 from ...checks import require_positive, require_whole
 from ...errors import ConfigError
+from ...training.common_settings import LARGEST_SEED, rate_setting, steps_setting
 from ...training.recipe import LoopConfig
+from ...training.setting import setting
 from ...vision.ports import PriorSampling
 from .templates import CONCEPT, OBJECT_GALLERY, OBJECTS, STYLE_GALLERY, STYLES
 
@@ -26,6 +28,22 @@ class Initialiser(str, Enum):
     FIRST = "first"  # of them alone, as in the official code
 
 
+# Where nothing is asked.
+LOOKS = "Steps between rounds: each saves a gallery and a checkpoint. 0 disables rounds."
+_STEPS_HELP = (
+    "Training steps. Good results often appear at 250 to 500; too many drift away from the "
+    "category."
+)
+_WORDS = ",\n"  # what stands between the words of a list
+_OWN_VALUE = "Spaces other than CLIP's (TinyWorld, none) have their own default."
+
+
+def _cosine(default: float, help: str) -> float:
+    return setting(
+        default, help=f"{help} {_OWN_VALUE}", minimum=-1.0, maximum=1.0, step=0.01, is_advanced=True
+    )
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NegativesConfig:
     """What the concept must not become, and how the list grows.
@@ -34,15 +52,64 @@ class NegativesConfig:
     that is not locked leaves. A word of `forbidden` is never added, whatever the answer was.
     """
 
-    start: tuple[str, ...] = ()
-    locked: tuple[str, ...] = ()
-    forbidden: tuple[str, ...] = ()
-    every: int = 250  # steps between questions, the first before step 1; 0 never asks
-    question: str = ""  # "" is the paper's, see `questions.question_for`
-    gradual: bool = False  # start with one of `start`, by chance, and add one every `every` steps
-    most: int = 0  # how many negatives at a time; 0 is no limit
-    keep_duplicates: bool = False  # True as the official code: every answer is added as it comes
-    early_stop: int = 0  # questions in a row that bring nothing new, after which it ends; 0 never
+    start: tuple[str, ...] = setting(
+        (),
+        name="negatives",
+        option="not",
+        help="Members to avoid, separated by commas. Empty: the first one comes from the VQA "
+        "model.",
+        separators=_WORDS,
+        is_multiline=True,
+    )
+    locked: tuple[str, ...] = setting(
+        (),
+        help="Negatives that never leave the list, regardless of most_negatives.",
+        separators=_WORDS,
+        is_advanced=True,
+    )
+    forbidden: tuple[str, ...] = setting(
+        (),
+        option="forbid",
+        help="Words to ignore as answers, such as animal.",
+        separators=_WORDS,
+        is_advanced=True,
+    )
+    every: int = steps_setting(  # the first question comes before step 1
+        250,
+        "Steps between rounds: each saves a gallery and a checkpoint and, with a VQA model, asks a "
+        "question. 0 disables rounds.",
+        name="look_every",
+        option="every",
+    )
+    question: str = setting(  # "" is the paper's, see `questions.question_for`
+        "",
+        help="Question about each picture. Empty uses the paper's: What kind of pet is in this "
+        "photo?.",
+        is_advanced=True,
+    )
+    gradual: bool = setting(
+        False,
+        help="On: starts with one of the negatives and adds one in each round, instead of asking. "
+        "Off: uses all from the start.",
+        is_advanced=True,
+    )
+    most: int = steps_setting(
+        0,
+        "Maximum number of negatives at a time; the oldest leaves first. 0 keeps all.",
+        name="most_negatives",
+        is_advanced=True,
+    )
+    keep_duplicates: bool = setting(
+        False,
+        help="On: adds every answer as it comes, as the official code does; repeats count more. "
+        "Off: adds each word once, and never the category itself.",
+        is_advanced=True,
+    )
+    early_stop: int = steps_setting(
+        0,
+        "Stops after this many rounds in a row without a new word. 0 continues to the last step.",
+        is_advanced=True,
+    )
 
     def __post_init__(self) -> None:
         for name in ("every", "most", "early_stop"):
@@ -52,28 +119,114 @@ class NegativesConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ConceptLabConfig:
+class LabConfig:
+    """What inventing, mixing and breeding have alike."""
+
+    steps: int = steps_setting(  # configs/new_pet.yaml
+        2500,
+        _STEPS_HELP,
+        minimum=1,
+    )
+    learning_rate: float = rate_setting(  # AdamW, constant
+        1e-4,
+        "Learning rate of the name: 1e-4 for Kandinsky, 1e-2 for TinyWorld. High values make the "
+        "name drift off.",
+        option="rate",
+    )
+    seed: int = setting(
+        0,
+        help="The same seed and inputs give the same concept, bit for bit.",
+        minimum=0,
+        maximum=LARGEST_SEED,
+        is_advanced=True,
+    )
+    initialiser: Initialiser = setting(
+        Initialiser.MEAN,
+        help="How to start from a word of several tokens: from their mean, or from the first token "
+        "alone as in the official code.",
+        is_advanced=True,
+    )
+    sampling: PriorSampling = field(default_factory=PriorSampling)
+    templates: tuple[str, ...] = setting(  # () are those of the kind
+        (),
+        option="template",
+        help="Training sentences, one per line, with {concept} and optionally {a} for its article. "
+        "Empty: the official ones.",
+        is_multiline=True,
+        is_advanced=True,
+    )
+    gallery: tuple[str, ...] = setting(  # () are those of the kind
+        (),
+        help="Prompts of the pictures, one per line, with {concept}. The VQA question concerns the "
+        "first picture. Empty: the official ones.",
+        is_multiline=True,
+        is_advanced=True,
+    )
+    gallery_seed: int = setting(
+        42,
+        help="Seed of the noise of those pictures.",
+        minimum=0,
+        maximum=LARGEST_SEED,
+        is_advanced=True,
+    )
+
+    def __post_init__(self) -> None:
+        require_whole("steps", self.steps, least=1)
+        require_positive("learning_rate", self.learning_rate)
+        for name in ("templates", "gallery"):
+            if odd := [text for text in getattr(self, name) if CONCEPT not in text]:
+                raise ConfigError(name, odd[0], f"a text that contains {CONCEPT}")
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """Templates that steps choose from."""
+        return self.templates or OBJECTS
+
+    @property
+    def pictures(self) -> tuple[str, ...]:
+        """Prompts of a gallery."""
+        return self.gallery or OBJECT_GALLERY
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConceptLabConfig(LabConfig):
     """The recipe for a new member of a category, or a mix of several (positives only)."""
 
     positives: tuple[str, ...] = ("pet",)  # the category; several are mixed
     weights: tuple[float, ...] = ()  # of the positives; () is 1/n each
+    kind: Kind = setting(
+        Kind.OBJECT,
+        name="object_or_style",
+        option="kind",
+        help="Object or style: selects the training sentences and the question. For styles set "
+        "negative_floor to 0.15.",
+    )
     negatives: NegativesConfig = field(default_factory=NegativesConfig)
-    kind: Kind = Kind.OBJECT
-    steps: int = 2500  # optimizer steps (configs/new_pet.yaml)
-    learning_rate: float = 1e-4  # AdamW, constant
-    positive_ceiling: float = 0.28  # cosine that is near enough (train_config.py:59)
-    negative_floor: float = 0.20  # cosine that is far enough; styles have 0.15 (new_art.yaml)
-    positive_weight: float = 1.0  # lambda
-    sampling: PriorSampling = field(default_factory=PriorSampling)
-    initialiser_word: str = ""  # what the vector starts as; "" is the first positive
-    initialiser: Initialiser = Initialiser.MEAN  # official: FIRST token of the word
-    templates: tuple[str, ...] = ()  # () are those of the kind
-    gallery: tuple[str, ...] = ()  # prompts of the pictures; the first is asked about
-    gallery_seed: int = 42  # of their noise
-    seed: int = 0
+    positive_ceiling: float = _cosine(  # train_config.py:59
+        0.28, "Target similarity to the category. Higher is more typical."
+    )
+    negative_floor: float = _cosine(  # styles have 0.15 (new_art.yaml)
+        0.20, "Target similarity to a negative. Lower is stranger."
+    )
+    positive_weight: float = setting(  # lambda
+        1.0,
+        option="weight",
+        help="Weight of the category relative to the negatives. 0 lets the name leave the "
+        "category; high values stay typical.",
+        minimum=0.0,
+        maximum=5.0,
+        step=0.05,
+        is_advanced=True,
+    )
+    initialiser_word: str = setting(  # "" is the first positive
+        "",
+        option="from",
+        help="Word to start from. Empty: the category, or the first word of a mix.",
+        is_advanced=True,
+    )
 
     def __post_init__(self) -> None:
-        _check_run(self)
+        LabConfig.__post_init__(self)
         require_positive("positive_weight", self.positive_weight, zero=True)
         for name in ("positive_ceiling", "negative_floor"):
             if not -1 <= getattr(self, name) <= 1:
@@ -105,34 +258,25 @@ class ConceptLabConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EvolutionConfig:
+class EvolutionConfig(LabConfig):
     """The recipe for a child of several parents, each given by pictures."""
 
-    first_word: str = "pet"  # what the vector starts as
     weights: tuple[float, ...] = ()  # of the parents; () is 1/n each
-    steps: int = 2000  # optimizer steps (coach_evolution.py:40)
-    learning_rate: float = 1e-4
-    sampling: PriorSampling = field(default_factory=PriorSampling)
-    initialiser: Initialiser = Initialiser.MEAN
-    templates: tuple[str, ...] = OBJECTS
-    gallery: tuple[str, ...] = OBJECT_GALLERY
-    gallery_every: int = 250  # steps between galleries; 0 draws none while learning
-    gallery_seed: int = 42
-    seed: int = 0
+    steps: int = steps_setting(  # coach_evolution.py:40
+        2000,
+        _STEPS_HELP,
+        minimum=1,
+    )
+    first_word: str = setting(
+        "pet", option="of", help="Word to start from: the category of the parents."
+    )
+    gallery_every: int = steps_setting(250, LOOKS, name="look_every", option="every")
 
     def __post_init__(self) -> None:
-        _check_run(self)
+        LabConfig.__post_init__(self)
         require_whole("gallery_every", self.gallery_every, least=0)
         if not self.first_word.strip():
             raise ConfigError("first_word", self.first_word, "a word such as pet")
-
-
-def _check_run(config: ConceptLabConfig | EvolutionConfig) -> None:
-    require_whole("steps", config.steps, least=1)
-    require_positive("learning_rate", config.learning_rate)
-    for name in ("templates", "gallery"):
-        if odd := [text for text in getattr(config, name) if CONCEPT not in text]:
-            raise ConfigError(name, odd[0], f"a text that contains {CONCEPT}")
 
 
 def _check_weights(name: str, weights: tuple[float, ...], count: int) -> None:

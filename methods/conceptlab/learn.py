@@ -257,14 +257,13 @@ def _concept(
     more: Mapping[str, Any],
 ) -> Concept:
     name = recipe.name
-    gallery = config.pictures if isinstance(config, ConceptLabConfig) else config.gallery
     return Concept(
         handles=recipe.handles.to_concept_handles(),
         base=recipe.space.fingerprint,
         method="conceptlab",
         recipe=recipe_of(config, **more),
         seeds={"seed": config.seed, "gallery": config.gallery_seed},
-        prompts=tuple(filled(text, f"<{name}>") for text in gallery),
+        prompts=tuple(filled(text, f"<{name}>") for text in config.pictures),
         words={name: config.first_word},
         history=summary(history),
     )

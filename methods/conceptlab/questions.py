@@ -77,7 +77,7 @@ class Negatives:
         if "negatives" in self.notes:
             return
         config = self._config.negatives
-        pool = [word.strip() for word in config.start if word.strip()]
+        pool = list(dict.fromkeys(filter(None, map(str.strip, config.start))))
         if config.gradual:
             seeded = torch.Generator().manual_seed(self._config.seed)
             pool = [pool[i] for i in torch.randperm(len(pool), generator=seeded).tolist()]
@@ -88,7 +88,7 @@ class Negatives:
     @property
     def words(self) -> list[str]:
         """Negative constraints at this moment, locked ones first."""
-        return [*self._config.negatives.locked, *self.notes.get("negatives", [])]
+        return [*dict.fromkeys(self._config.negatives.locked), *self.notes.get("negatives", [])]
 
     @property
     def looks(self) -> list[Look]:

@@ -43,7 +43,7 @@ class Studio:
         """[n, H, W, 3] the gallery, the same noise every time; None where nobody paints."""
         if self.painter is None:
             return None
-        gallery = config.pictures if isinstance(config, ConceptLabConfig) else config.gallery
+        gallery = config.pictures
         prompts = [filled(text, f"<{name}>") for text in gallery]
         try:
             with torch.no_grad():
@@ -239,7 +239,7 @@ class Evolution(_HandleRecipe):
         every = self.config.gallery_every
         if every and self.step % every == 0 and self.step not in self.studio.album.steps:
             self.studio.on_look(Look(self.step, "", "", ""), self.keep())
-        template = drawn_template(self.config.templates, draw)
+        template = drawn_template(self.config.sentences, draw)
         chosen = torch.stack([seen[below(len(seen), draw)] for seen in self._seen])
         similarities = cosines(chosen, self.imagined(template, draw))
         self.similarities = dict(zip(self._names, similarities.detach().tolist(), strict=True))

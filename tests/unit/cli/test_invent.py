@@ -12,7 +12,15 @@ from typer.testing import CliRunner
 
 from conceptloom.cli import laboratory, models
 from conceptloom.cli.app import app
+from conceptloom.cli.lab_options import chosen_settings
 from conceptloom.concepts.concept_file import load_concept
+from conceptloom.methods.conceptlab import (
+    OFFICIAL_LOOP,
+    ConceptLabConfig,
+    EvolutionConfig,
+    SpaceDefaults,
+)
+from conceptloom.methods.conceptlab.spec import SPEC
 
 from ..tiny_models import tiny_host
 
@@ -51,3 +59,39 @@ def test_a_concept_its_checkpoints_and_pictures_lie_in_the_folder(tmp_path: Path
 def test_a_weight_that_is_no_number_is_told(tmp_path: Path, category: str) -> None:
     result = CliRunner().invoke(app, ["invent", "my-pet", "--of", category, "-o", str(tmp_path)])
     assert result.exit_code == 2
+
+
+def test_every_setting_of_the_method_is_an_option(tmp_path: Path) -> None:
+    more = ["--not", "dog", "--not", "cat", "--forbid", "animal", "--gradual", "--guidance", "2"]
+    more += ["--from", "toy", "--template", "a {concept}", "--most-negatives", "1"]
+    command = ["invent", "my-pet", "--prior", "none", "--of", "pet", *more, "--steps", "1"]
+    result = CliRunner().invoke(app, [*command, "--every", "1", "-o", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    recipe = load_concept(tmp_path / "concept.safetensors").recipe
+    negatives = recipe["negatives"]
+    assert (negatives["start"], negatives["forbidden"]) == (["dog", "cat"], ["animal"])
+    assert (negatives["gradual"], negatives["most"], negatives["every"]) == (True, 1, 1)
+    assert (recipe["sampling"]["guidance"], recipe["initialiser_word"]) == (2.0, "toy")
+    assert recipe["templates"] == ["a {concept}"]
+
+
+def test_a_mix_has_no_options_about_negatives(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["mix", "x", "star", "--not", "dog", "-o", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "--not" in result.output
+
+
+def test_a_prior_decides_where_settings_start() -> None:
+    on_tinyworld, official = (chosen_settings(SPEC, prior, {}) for prior in ("tinyworld", "none"))
+    assert (on_tinyworld.config.steps, on_tinyworld.config.learning_rate) == (300, 1e-2)
+    assert (official.config, official.loop) == (ConceptLabConfig(), OFFICIAL_LOOP)
+    words = chosen_settings(SPEC, "none", {"not_": ["pet"]}, positives=("plant",)).config
+    assert (words.positives, words.negatives.start) == (("plant",), ("pet",))
+
+
+def test_a_space_changes_only_what_the_user_left() -> None:
+    space = SpaceDefaults((1.0, -1.0), ("a {concept}",), ("one {concept}",))
+    fitted = space.fitted(ConceptLabConfig(negative_floor=0.1, gallery=("my {concept}",)))
+    assert (fitted.positive_ceiling, fitted.negative_floor) == (1.0, 0.1)
+    assert (fitted.templates, fitted.gallery) == (("a {concept}",), ("my {concept}",))
+    assert space.fitted(EvolutionConfig()).sentences == ("a {concept}",)
