@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 Token = int | str | frozenset[int | str]  # a set where text encoders read different prompts
 Tokens = tuple[Token, ...]  # per position: BPE id, or a handle's name for each of its vectors
 HandleVectors = Mapping[str, Mapping[str, Tensor]]  # handle -> encoder ("clip_l") -> [n, width]
+OwnTexts = Mapping[str, Tensor]  # what reads it -> [1, K, width] to be added to the context
+_serial = itertools.count()
 
 
 def find_run(tokens: Tokens, piece: Sequence[Token]) -> tuple[int, ...]:
@@ -28,12 +31,19 @@ def is_token(token: Token, wanted: Token) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One encoded prompt."""
+    """One encoded prompt.
+
+    Attributes:
+        own_texts: how the contexts of single regions differ from that of the whole picture.
+        serial: tells encoded prompts apart, also those with the same tokens.
+    """
 
     text: str
     context: Tensor  # [1, K, width]
     tokens: Tokens  # K entries
     pooled: Tensor | None = None  # [1, width] for models that take one (SDXL)
+    own_texts: OwnTexts = field(default_factory=dict[str, Tensor])
+    serial: int = field(default_factory=_serial.__next__, init=False, compare=False)
 
     def find(self, piece: Sequence[Token]) -> tuple[int, ...]:
         """Positions of every occurrence of a run of tokens; empty when there is none."""

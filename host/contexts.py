@@ -52,4 +52,6 @@ def info_of(
         tuple(p.tokens for p in each),
         # Row n of the negative prompt belongs to row n of the positive one.
         tuple(shown[:row].count(shown[row]) for row in range(rows)),
+        tuple(p.serial for p in each),
+        tuple(p.own_texts for p in each),
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from .conditioning import Tokens
+from .conditioning import OwnTexts, Tokens
 from .sites import AttentionSite, LayerSite, ResNetSite, TransformerSite, UNetSites
 
 
@@ -24,6 +24,8 @@ class ForwardInfo:
     context_length: int  # K, after prompts of different length were repeated to fit
     prompts: tuple[Tokens, ...] = ()  # per row, before repeating; an empty one is not known
     pictures: tuple[int, ...] = ()  # per row: which picture of the batch it belongs to
+    encoded: tuple[object, ...] = ()  # per row: equal for rows of the same encoded prompt
+    own_texts: tuple[OwnTexts, ...] = ()  # per row, see `Prompt.own_texts`
     # Tokens of every row of a context [R, K, width]; None where nobody but the host makes contexts.
     read_context: Callable[[Tensor], Sequence[Tokens]] | None = None
 

@@ -23,6 +23,7 @@ from .ports import (
     ForwardInfo,
     LayerSite,
     ResNetSite,
+    Rows,
     TransformerSite,
     UNetEdit,
     UNetSites,
@@ -136,10 +137,15 @@ def _at(module: nn.Module, site: Site, coverage: Coverage) -> Any:
 def _hooks(one: _Pass, coverage: Coverage) -> Iterator[Any]:
     wanted: dict[nn.Module, Site] = {}  # blocks
     layers = _asked((e.wanted_layers(one.sites), e) for e in one.edits)
+    norms = {layer.name: layer.module for layer in one.sites.layers if "out_layers.0" in layer.name}
     for layer, edits in layers.items():  # before those that keep what these leave
         place = layer.block or layer
         wanted[place.module] = place
-        yield _on(layer.module, _on_layer(layer, edits, one.info, coverage))
+        hook = _on_layer(layer, edits, one.info, coverage)
+        if layer.rows is Rows.WHOLE and (norm := norms.get(f"{place.name}.out_layers.0")):
+            yield from _spread_hooks(layer.module, norm, hook)
+        else:
+            yield _on(layer.module, hook)
     for site in one.sites.transformers:
         for hook in _transformer_hooks(site, one.edits, one.info, coverage):
             wanted[site.module] = site
@@ -186,6 +192,30 @@ def _on_layer(
         return output
 
     return hook
+
+
+def _spread_hooks(layer: nn.Module, norm: nn.Module, hook: Callable[..., Tensor]) -> Iterator[Any]:
+    """Of a layer whose output is spread over the grid and added there, just before a norm.
+
+    An edit may give every position a vector of its own, [B, C, h, w]. Not every host takes that
+    from the layer, so what differs is added where the norm reads it.
+    """
+    depth, differs = _depth.get(), list[Tensor]()
+
+    def changed(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        found = hook(module, args, output)
+        if found.ndim == output.ndim:
+            return found
+        differs.append(found - output[..., None, None])
+        return output
+
+    def before_norm(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Any, ...] | None:
+        if not differs or _depth.get() != depth:
+            return None
+        return (args[0] + differs.pop().to(args[0]), *args[1:])
+
+    yield _on(layer, changed)
+    yield norm.register_forward_pre_hook(before_norm)
 
 
 def _attended_hooks(

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from .conditioning import HandleVectors as HandleVectors
+from .conditioning import OwnTexts as OwnTexts
 from .conditioning import Prompt as Prompt
 from .conditioning import Token as Token
 from .conditioning import Tokens as Tokens

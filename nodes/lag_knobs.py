@@ -148,16 +148,17 @@ def localised_of(concept: Concept, mask: Tensor | None, knobs: dict[str, Any]) -
         },
     )
     word = (knobs["class_word"].strip() or None) if knobs["use_class_word"] else ""
-    return Localised(concept=concept, config=config, class_word=word, mask=_one_mask(mask))
+    return Localised(concept=concept, config=config, class_word=word, mask=one_mask(mask))
 
 
-def _one_mask(mask: Tensor | None) -> Tensor | None:
+def one_mask(mask: Tensor | None) -> Tensor | None:
+    """The mask of a MASK that holds one."""
     if mask is None or mask.ndim == 2:
         return mask
     if mask.ndim != 3 or len(mask) != 1:
         raise MaskError(
-            f"The mask has the shape {list(mask.shape)}; a concept takes one mask. Connect one "
-            "mask of the batch, or use one Apply LAG per concept."
+            f"The mask has the shape {list(mask.shape)}; one mask is taken here. Connect one mask "
+            "of the batch, and use one such node per concept or LoRA."
         )
     return mask[0]
 

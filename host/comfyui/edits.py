@@ -6,7 +6,7 @@ around the UNet, which puts them on for a single pass. The clone holds no tensor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,14 +16,22 @@ from torch import Tensor, nn
 
 from ...errors import PromptError
 from ..hooks import edits_installed
-from ..ports import ForwardInfo, NoisePath, Tokens, UNetEdit, UNetSites, WaitsForPrompt
+from ..ports import (
+    ForwardInfo,
+    NoisePath,
+    OwnTexts,
+    Tokens,
+    UNetEdit,
+    UNetSites,
+    WaitsForPrompt,
+)
 from ..uncompiled import as_written
 from .compilation import check_can_edit, edits_possible, noticing, passed_by
 from .noise import noise_path_if_any, on_a_path
 from .region_prompts import patches_contexts, region_prompts
 from .run_state import Slot
 from .sites import unet_sites
-from .tokens import ContextReader, tokens_by_conditioning
+from .tokens import ContextReader, own_texts_by_conditioning, tokens_by_conditioning
 
 UNNUMBERED = 999.0  # last timestep where there are no numbered ones: as Stable Diffusion's
 
@@ -40,6 +48,7 @@ class SamplingRun:
         default_factory=dict[str, Tokens]
     )  # all but negative ones
     network: nn.Module | None = None  # the UNet that computes, for further passes (`again`)
+    times: tuple[float, ...] | None = None  # timesteps of the sampler's steps
 
     @property
     def last_t(self) -> float:
@@ -57,6 +66,7 @@ class _Run:
     lists: Sequence[str] = ()
     one_by_one: bool = False  # some edit had to see another prompt first
     edits: dict[nn.Module, tuple[UNetSites, Sequence[UNetEdit]]] = field(default_factory=dict)
+    own_texts: Mapping[Any, OwnTexts] = field(default_factory=dict)  # by conditioning
     passes: int = 0  # of the UNet
     # Prompts that other packs keep in the MODEL, and who reads them during a pass.
     regions: Sequence[Tokens] = ()
@@ -66,6 +76,15 @@ class _Run:
 
     def samples_with(self, sampling: Any) -> None:
         self.sampling, self.noise_path = sampling, noise_path_if_any(sampling)
+
+    def times(self) -> tuple[float, ...] | None:
+        """Timesteps of the sampler's steps, as passes have them."""
+        if self.sigmas is None or len(self.sigmas) < 2:
+            return None
+        times = self.sampling.timestep(self.sigmas[:-1]).float()
+        if self.noise_path is None:
+            times = on_a_path(self.sampling, times, UNNUMBERED)
+        return tuple(times.tolist())
 
 
 def with_edits(
@@ -103,6 +122,7 @@ def with_edits(
         run = _Run(sigmas, tokens_by_conditioning(guider))
         positive = guider.conds.get("positive") or ()
         run.regions = region_prompts(guider.model_options, positive, run.read_context)
+        run.own_texts = own_texts_by_conditioning(guider)
         run.samples_with(patcher.get_model_object("model_sampling"))  # of nodes behind this too
         with slot.filled(run):
             return executor(noise, latent, sampler, sigmas, *args, **kwargs)
@@ -119,7 +139,9 @@ def with_edits(
             prompts = _named(run.prompts)
             positive = {name: t for name, t in prompts.items() if "negative" not in name}
             positive |= {f"region {i + 1}": tokens for i, tokens in enumerate(run.regions)}
-            started = SamplingRun(sites, run.noise_path, run.sigmas, prompts, positive, unet)
+            started = SamplingRun(
+                sites, run.noise_path, run.sigmas, prompts, positive, unet, run.times()
+            )
             run.edits[unet] = sites, make_edits(started)
         sites, edits = run.edits[unet]
         options = transformer_options or {}
@@ -209,15 +231,32 @@ def _info(
         context.shape[1],
         tuple(tokens for tokens in per_chunk for _ in range(each)),
         tuple(picture for _ in chunks for picture in range(each)),
+        _repeated(zip(chunks, ids, strict=False), each),
+        _repeated((_own_texts(run, *chunk) for chunk in zip(chunks, ids, strict=False)), each),
         run.read_context if patches_contexts(options) else None,
     )
 
 
+def _repeated(chunks: Iterable[Any], each: int) -> tuple[Any, ...]:
+    """One entry for every row."""
+    return tuple(one for one in chunks for _ in range(each))
+
+
 def _tokens(run: _Run, chunk: int, conditioning: Any) -> Tokens:
-    _, name, tokens = run.prompts.get(conditioning, (chunk, "", ()))
-    # For a prompt with an area the host makes a negative one that bears its id.
-    is_borrowed = _name_at(run, chunk) not in ("", name)
-    return () if is_borrowed else tokens
+    return () if _is_borrowed(run, chunk, conditioning) else _known(run, conditioning)[2]
+
+
+def _own_texts(run: _Run, chunk: int, conditioning: Any) -> OwnTexts:
+    return {} if _is_borrowed(run, chunk, conditioning) else run.own_texts.get(conditioning, {})
+
+
+def _known(run: _Run, conditioning: Any) -> tuple[int, str, Tokens]:
+    return run.prompts.get(conditioning, (0, "", ()))
+
+
+def _is_borrowed(run: _Run, chunk: int, conditioning: Any) -> bool:
+    """For a prompt with an area the host makes a negative one that bears its id."""
+    return _name_at(run, chunk) not in ("", _known(run, conditioning)[1])
 
 
 def _is_positive(run: _Run, chunk: int) -> bool:

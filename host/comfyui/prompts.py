@@ -162,6 +162,14 @@ def token_ids(clip: Any, name: str, text: str) -> list[int]:
     )
 
 
+def ids_of(clip: Any, text: str) -> dict[str, tuple[int, ...]]:
+    """The same in every encoder, by the names that the host's tokenizers give them."""
+    return {
+        name.removeprefix("clip_"): tuple(token_ids(clip, name, text))
+        for name in encoder_names(clip)
+    }
+
+
 def encoder_width(clip: Any, name: str) -> int:
     """Width of a token vector."""
     return getattr(clip.cond_stage_model, name).transformer.get_input_embeddings().embedding_dim

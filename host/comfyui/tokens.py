@@ -12,10 +12,11 @@ from typing import Any
 
 from torch import Tensor
 
-from ..ports import Tokens
+from ..ports import OwnTexts, Tokens
 from .prompt_prints import PRINTS, either, print_of
 
 TOKENS = "conceptloom_tokens"  # entry of a conditioning's options
+OWN_TEXTS = "conceptloom_own_texts"  # another: what single regions read, see `Prompt.own_texts`
 ENCODE = "encode_token_weights"  # what the host calls for every prompt
 FILLERS = {49407, 0}  # CLIP's ids of the end and of padding
 HIDDEN = (
@@ -83,6 +84,15 @@ class ContextReader:
         if key not in self._known:
             self._known[key] = PRINTS.tokens_of(row)
         return self._known[key]
+
+
+def own_texts_by_conditioning(guider: Any) -> dict[Any, OwnTexts]:
+    """Id of a conditioning -> what single regions read in its place."""
+    return {
+        condition["uuid"]: condition[OWN_TEXTS]
+        for _, _, condition in _conditions(guider)
+        if "uuid" in condition and OWN_TEXTS in condition
+    }
 
 
 def _conditions(guider: Any) -> Iterator[tuple[int, str, Mapping[str, Any]]]:

@@ -1,0 +1,291 @@
+"""Any LoRA only where its subject is: one pass a step, every layer gated, a text for each region.
+
+    y = W x + sum_g s_g M_g delta_g(x)                      every layer on the picture's grid
+    a = (1 - sum_g M_g) Att(q, K, V) + sum_g M_g Att(q, K_g, V_g)      attention to the text
+
+K_g and V_g are made of a context of their own: the LoRA's part of the text encoder acts there only,
+and in region g the words of the other LoRAs are hidden. Rows of the negative prompt have the masks
+of their picture, with contexts of that prompt.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..concepts.concept import Diff
+from ..host.inference import usable
+from ..host.ports import (
+    AttentionCall,
+    AttentionKind,
+    AttentionSite,
+    ForwardInfo,
+    LayerSite,
+    Rows,
+    UNetEdit,
+    UNetSites,
+)
+from ..samplers.masks import check_aspect
+from .lag_masks import summed_attention
+from .local_finding import OnMasks, RunMasks, Schedule
+from .local_layers import added, added_bias, convolved, is_convolution
+from .local_lora import LocalLora, Part
+from .local_masks import finding_sites, on_grid
+from .local_rows import LocalRows
+from .local_stacks import FactorStack, LocalLayers
+
+log = logging.getLogger("conceptloom")
+
+REST = ""  # key of the context that everything outside of painted masks reads
+
+
+class LocalEdit(UNetEdit):
+    """Applies LoRAs, each in its own place.
+
+    Args:
+        loras: of `joined`, in that order.
+        layers: what they add, in the same order.
+        times: timesteps of the sampling run; None for single passes.
+        last_t: of the model's noise path.
+        on_masks: is shown the masks of a run.
+    """
+
+    def __init__(
+        self,
+        loras: Sequence[LocalLora],
+        layers: LocalLayers,
+        times: Sequence[float] | None = None,
+        last_t: float = 999,
+        on_masks: OnMasks | None = None,
+    ) -> None:
+        self._loras, self._layers = tuple(loras), layers
+        self._masks = RunMasks(self._loras, Schedule(times, last_t), on_masks)
+        self._rows: LocalRows | None = None
+        self._known: dict[object, LocalRows] = {}
+        self._contexts: dict[str, Tensor] = {}  # of this pass: attention -> [B, K, width]
+        self._own: dict[object, tuple[Tensor, Tensor]] = {}
+        self._owner_index: dict[object, Tensor] = {}
+        self._weights: dict[object, Tensor] = {}
+        self._weights_of: Tensor | None = None
+        self._watched: set[str] = set()
+        self._skipped: set[str] = set()
+
+    def begin(self, info: ForwardInfo) -> None:
+        key = (info.prompts, info.pictures, info.conditional, info.context_length, info.encoded)
+        if key not in self._known:
+            for lora in self._loras:
+                if lora.mask is not None:
+                    size = lora.mask.shape[-2], lora.mask.shape[-1]
+                    check_aspect(size, (info.latent_shape[-2], info.latent_shape[-1]), " latents")
+            self._known[key] = LocalRows(self._loras, info)
+        self._rows = rows = self._known[key]
+        height, width = info.latent_shape[-2:]
+        self._masks.begin(float(info.timesteps.flatten()[0]), (rows.pictures, height, width))
+
+    def end(self) -> None:
+        self._masks.end()
+        self._contexts.clear()
+        self._rows = None
+
+    def _active(self) -> list[int]:
+        return [g for g in range(len(self._loras)) if self._masks.active(g)]
+
+    def wanted_layers(self, sites: UNetSites) -> Iterable[LayerSite]:
+        if not self._active():
+            return []
+        keys = {site.key.name for site in sites.attentions if site.kind is AttentionKind.CROSS}
+        return [
+            site
+            for site in sites.layers
+            if site.name in keys or (site.rows is not Rows.TEXT and self._layers.touches(site))
+        ]
+
+    def wanted_attended(self, sites: UNetSites) -> Iterable[AttentionSite]:
+        watched = finding_sites(sites) if self._masks.is_finding else []
+        self._watched = {site.name for site in watched}
+        if self._active():
+            return [site for site in sites.attentions if site.kind is AttentionKind.CROSS]
+        return watched if self._rows is not None and self._rows.holds_words else []
+
+    # layers on the picture's grid
+
+    def layer(
+        self, site: LayerSite, inputs: Tensor, output: Tensor, info: ForwardInfo
+    ) -> Tensor | None:
+        if site.rows is Rows.TEXT:
+            self._contexts[site.name] = inputs
+            return None
+        if site.rows is Rows.WHOLE:
+            return self._on_whole(site, inputs, output, info)
+        grid = self._grid(site, inputs, output, info)
+        if grid is None:
+            return None
+        stack = self._layers.stack(site)
+        if stack is not None:
+            output = self._add_stacked(site, stack, inputs, output, grid)
+        for g, (form, factor) in self._working(site.weight):
+            masked = self._masked(g, grid)
+            output = output + factor * added(form, site.module, inputs, masked)
+        for g, (form, factor) in self._working(f"unet.{site.name}.bias"):
+            assert isinstance(form, Diff)
+            output = output + factor * added_bias(form, site.module, output, self._masked(g, grid))
+        return output
+
+    def _grid(
+        self, site: LayerSite, inputs: Tensor, output: Tensor, info: ForwardInfo
+    ) -> tuple[int, int] | None:
+        """Of a layer's output; None where another pack has made it something else than a grid."""
+        if output.ndim == 4:
+            return output.shape[-2], output.shape[-1]
+        grid = info.grid(site)
+        if output.shape[:2] == (info.latent_shape[0], grid[0] * grid[1]):
+            return grid
+        if not self._skipped:
+            log.warning(
+                "Localised LoRAs are left out at %s and the like: another node changes how many "
+                "positions these layers see (ToMe, HyperTile).",
+                site.name,
+            )
+        self._skipped.add(site.name)
+        return None
+
+    def _working(self, name: str) -> list[tuple[int, Part]]:
+        """Changes that are not stacked, of LoRAs that are at work."""
+        return [(g, part) for g, part in self._layers.single(name) if self._masks.active(g)]
+
+    def _add_stacked(
+        self, site: LayerSite, stack: FactorStack, inputs: Tensor, output: Tensor,
+        grid: tuple[int, int],
+    ) -> Tensor:  # fmt: skip
+        up, down = usable(stack.up.to(inputs)), usable(stack.down.to(inputs))
+        owner = self._owners(stack, inputs.device)
+        weights = self._row_weights(grid, inputs)  # [B, G, h, w]
+        if is_convolution(site.module):
+            narrow = convolved(site.module, inputs, down)
+            narrow = narrow * weights.index_select(1, owner)
+            return output + F.conv2d(narrow, up[:, :, None, None])
+        narrow = F.linear(inputs, down) * weights.flatten(2).index_select(1, owner).transpose(1, 2)
+        return torch.baddbmm(output, narrow, up.T.expand(len(output), -1, -1))
+
+    def _on_whole(
+        self, site: LayerSite, inputs: Tensor, output: Tensor, info: ForwardInfo
+    ) -> Tensor:
+        """A layer with one vector for the picture gets one for each position: [B, C, h, w]."""
+        grid = info.grid(site)
+        total = output[..., None, None]
+        for name in (site.weight, f"unet.{site.name}.bias"):
+            for g, (form, factor) in self._working(name):
+                change = (
+                    added(form, site.module, inputs)
+                    if name.endswith("weight")
+                    else form.delta(output.shape[1:]).to(output).expand_as(output)
+                )
+                mask = self._row_weights(grid, inputs)[:, g : g + 1]
+                total = total + factor * change[..., None, None] * mask
+        return total
+
+    def _owners(self, stack: FactorStack, device: torch.device) -> Tensor:
+        key = (stack.owner, device)
+        if key not in self._owner_index:
+            self._owner_index[key] = torch.tensor(stack.owner, device=device)
+        return self._owner_index[key]
+
+    def _masked(self, g: int, grid: tuple[int, int]) -> Any:
+        def masked(tensor: Tensor) -> Tensor:
+            mask = self._row_weights(grid, tensor)[:, g]
+            return tensor * (mask[:, None] if tensor.ndim == 4 else mask.flatten(1)[..., None])
+
+        return masked
+
+    def _row_weights(self, grid: tuple[int, int], like: Tensor) -> Tensor:
+        """What each row takes of each LoRA, [B, G, h, w] in the precision of the layer."""
+        masks = self._masks.masks(like.device)
+        if masks is not self._weights_of:
+            self._weights.clear()
+            self._weights_of = masks
+        rows = self._rows
+        assert rows is not None
+        key = (rows, grid, like.dtype, like.device, tuple(self._active()))
+        if key not in self._weights:
+            working = torch.zeros(masks.shape[1], device=masks.device)
+            working[self._active()] = 1
+            picked = on_grid(masks * working[:, None, None], grid).to(like.device, like.dtype)
+            self._weights[key] = picked.index_select(0, rows.picture_of.to(like.device))
+        return self._weights[key]
+
+    # attention to the text
+
+    def attended(self, call: AttentionCall) -> Tensor | None:
+        grid = call.info.grid(call.site)
+        rows = self._rows
+        assert rows is not None
+        if call.query.shape[2] != grid[0] * grid[1] or len(call.query) != call.info.latent_shape[0]:
+            return None
+        if self._masks.is_finding and rows.holds_words and call.site.name in self._watched:
+            self._watch(call, grid)
+        active = self._active()
+        context = self._contexts.get(call.site.key.name)
+        if not active or context is None:
+            return None
+        weights = self._row_weights(grid, call.output).flatten(2)  # [B, G, N]
+        rest = (1 - weights.sum(dim=1)).clamp_min(0)[..., None]
+        output = rest * self._of_rest(call, context)
+        for g in active:
+            hidden = rows.hidden(g, call.key.shape[2], call.query.device)
+            own = self._attend(call, context, g, hidden)
+            output = output + weights[:, g, :, None] * own
+        return output
+
+    def _watch(self, call: AttentionCall, grid: tuple[int, int]) -> None:
+        rows = self._rows
+        assert rows is not None
+        flat = [t[rows.with_words].transpose(1, 2).flatten(2) for t in (call.query, call.key)]
+        chosen = rows.chosen(call.key.shape[2], call.query.device)
+        found = summed_attention(flat[0], flat[1], call.site.heads, chosen)
+        self._masks.watch(rows.by_picture(found), grid)
+
+    def _of_rest(self, call: AttentionCall, context: Tensor) -> Tensor:
+        """Outside of every region: the host's own, or that of a prompt without the passages."""
+        rows = self._rows
+        assert rows is not None
+        if not rows.has_context(REST):
+            return call.output
+        return self._attend(call, context, None, None)
+
+    def _attend(
+        self, call: AttentionCall, context: Tensor, g: int | None, hidden: Tensor | None
+    ) -> Tensor:
+        """Attention of all positions to one region's own text, [B, N, C]; None is the rest."""
+        rows = self._rows
+        assert rows is not None
+        key = REST if g is None else self._loras[g].key
+        place = (call.site.name, key, rows, context.dtype, context.device)
+        if place not in self._own:
+            own = rows.own_context(key, context)
+            self._own[place] = (
+                self._projected(call.site.key, g, own),
+                self._projected(call.site.value, g, own),
+            )
+        split = [t.unflatten(-1, (call.site.heads, -1)).transpose(1, 2) for t in self._own[place]]
+        keys, values = (t.index_select(0, rows.encoded_of.to(t.device)) for t in split)
+        attended = F.scaled_dot_product_attention(
+            call.query, keys.to(call.query), values.to(call.query), attn_mask=hidden
+        )
+        return attended.transpose(1, 2).flatten(2)
+
+    def _projected(self, site: LayerSite, g: int | None, context: Tensor) -> Tensor:
+        """Keys or values of a context with one LoRA's change, [U, K, C]."""
+        module: Any = site.module
+        output = module(context)
+        weight = self._layers.of(site.weight, g) if g is not None else None
+        if weight is not None:
+            output = output + weight[1] * added(weight[0], module, context)
+        bias = self._layers.of(f"unet.{site.name}.bias", g) if g is not None else None
+        if bias is not None and isinstance(bias[0], Diff):
+            output = output + bias[1] * added_bias(bias[0], module, output)
+        return output

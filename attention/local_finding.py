@@ -1,0 +1,173 @@
+"""The masks of one sampling run: looked for in its first steps, cut once, and kept."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .local_lora import LocalLora
+from .local_masks import REMEMBERED, MaskMeans, cut_masks, levelled, on_grid, settled
+
+OnMasks = Callable[[Tensor], None]  # masks [P, G, h, w] of a run, as soon as they are cut
+
+
+class Schedule:
+    """Which step of a run a pass belongs to.
+
+    Args:
+        times: timesteps of the run's steps, from noise to picture; None outside of a run.
+        last_t: the noisiest timestep of the model.
+    """
+
+    def __init__(self, times: Sequence[float] | None, last_t: float) -> None:
+        self.times = tuple(times) if times else None
+        self._late = self.times is not None and self.times[0] < last_t / 2
+
+    def step(self, timestep: float) -> int:
+        """Number of the step; passes between two steps belong to the earlier one."""
+        assert self.times is not None
+        falling = [-time for time in self.times]
+        return max(0, bisect_right(falling, -timestep + 1e-3) - 1)
+
+    def finding_steps(self, share: float) -> int:
+        """How many steps a LoRA is looked for; one where most of the noise is gone already."""
+        assert self.times is not None
+        return 1 if self._late and share < 1 else max(1, int(share * len(self.times) + 1e-6))
+
+    def is_over(self, step: int, share: float) -> bool:
+        """Whether a share of the run has passed before a step."""
+        assert self.times is not None
+        return share < 1 and step >= share * len(self.times)
+
+
+class RunMasks:
+    """Collects attention while LoRAs are looked for, and gives masks from then on.
+
+    Where there are no numbered steps, and where a pass has another size than those that the masks
+    were found in (tiles), the attention of the same pass counts, as far as it has come.
+    """
+
+    def __init__(
+        self, loras: Sequence[LocalLora], schedule: Schedule, on_masks: OnMasks | None = None
+    ) -> None:
+        self._loras, self._schedule, self._on_masks = loras, schedule, on_masks
+        self._is_exact = [lora.is_exact for lora in loras]
+        self.needs_finding = not all(self._is_exact)
+        self._step = -1
+        self._forget()
+
+    def _forget(self) -> None:
+        self._shape: tuple[int, ...] = ()
+        self._remembered: tuple[int, Tensor] | None = None  # step, attention up to it
+        self._sum: Tensor | None = None  # over the layers of this pass
+        self._count = 0
+        self._kept: Tensor | None = None
+        self._cut_now: tuple[int, Tensor] | None = None  # of this pass: layers seen, masks
+        self.same_pass = False
+
+    def begin(self, timestep: float, shape: tuple[int, int, int]) -> None:
+        """A pass over so many pictures of (h, w) begins."""
+        step = self._schedule.step(timestep) if self._schedule.times is not None else -1
+        if step < self._step and step == 0:  # a run of its own
+            self._forget()
+        self._step, self._sum, self._count, self._cut_now = step, None, 0, None
+        self._shape = self._shape or shape
+        self.same_pass = step < 0 or shape != self._shape
+        late = not self.same_pass and step >= self._finding_steps()
+        if late and self._kept is None and self._remembered is not None:
+            self._kept = self._cut(self._remembered[1])
+            if self._on_masks is not None:
+                self._on_masks(self._kept)
+
+    def _finding_steps(self) -> int:
+        """Found masks compete, so all are cut at once."""
+        shares = [lora.config.found_after for lora in self._loras if not lora.is_exact]
+        return max((self._schedule.finding_steps(share) for share in shares), default=0)
+
+    @property
+    def is_finding(self) -> bool:
+        """Whether attention of this pass is of use."""
+        return self.needs_finding and (self.same_pass or self._kept is None)
+
+    def watch(self, attention: Tensor, grid: tuple[int, int]) -> None:
+        """Attention [P, G, N] of one layer to the words of every LoRA."""
+        plane = levelled(attention).unflatten(-1, grid)
+        if self._sum is not None and plane.shape != self._sum.shape:
+            plane = F.interpolate(plane, self._sum.shape[-2:], mode="area")
+        self._sum = plane if self._sum is None else self._sum + plane
+        self._count += 1
+
+    def end(self) -> None:
+        """The pass is over."""
+        if self._sum is not None and not self.same_pass and self._kept is None:
+            now = self._sum / self._count
+            before = self._remembered
+            if before is None or before[1].shape != now.shape:
+                self._remembered = self._step, now
+            elif before[0] == self._step:  # another prompt at the same step
+                self._remembered = self._step, torch.maximum(before[1], now)
+            else:
+                self._remembered = self._step, REMEMBERED * before[1] + (1 - REMEMBERED) * now
+        self._sum, self._cut_now = None, None
+
+    def active(self, g: int) -> bool:
+        """Whether a LoRA may work at this step at all."""
+        if self._step >= 0 and self._schedule.is_over(self._step, self._loras[g].config.end):
+            return False
+        return self._is_exact[g] or self.same_pass or self._kept is not None
+
+    def masks(self, device: torch.device) -> Tensor:
+        """[P, G, h, w] at this moment; found ones are 0 as long as they are looked for."""
+        if self.same_pass and self._sum is not None:
+            if self._cut_now is None or self._cut_now[0] != self._count:
+                self._cut_now = self._count, self._cut(self._sum / self._count)
+            return self._cut_now[1]
+        if not self.same_pass and self._kept is not None:
+            return self._kept
+        if self._cut_now is None:
+            self._cut_now = 0, self._painted_only(device)
+        return self._cut_now[1]
+
+    def _cut(self, attention: Tensor) -> Tensor:
+        attention = self._inside(attention.float())
+        found = cut_masks(attention, [lora.config.cut for lora in self._loras])
+        painted = self._painted((attention.shape[-2], attention.shape[-1]), attention.device)
+        return settled(found, painted, self._is_exact)
+
+    def _inside(self, attention: Tensor) -> Tensor:
+        """Attention inside of the masks that say somewhere; the mask itself where it is nowhere."""
+        grid = (attention.shape[-2], attention.shape[-1])
+        planes: list[Tensor] = []
+        for g, lora in enumerate(self._loras):
+            plane = attention[:, g]
+            if lora.mask is not None and lora.config.mask_means is MaskMeans.SOMEWHERE:
+                allowed = on_grid(lora.mask[None, None].to(plane), grid)[:, 0]
+                inside = plane * allowed
+                empty = inside.amax((-2, -1), keepdim=True) <= 0
+                plane = torch.where(empty, allowed, inside)
+            planes.append(plane)
+        return torch.stack(planes, dim=1)
+
+    def _painted(self, grid: tuple[int, int], device: torch.device) -> Tensor:
+        nothing = torch.zeros(1, 1, *grid, device=device)
+        return torch.cat(
+            [
+                on_grid(lora.mask[None, None].float().to(device), grid)
+                if lora.is_exact and lora.mask is not None
+                else nothing
+                for lora in self._loras
+            ],
+            dim=1,
+        )
+
+    def _painted_only(self, device: torch.device) -> Tensor:
+        """Painted masks as fine as they are painted, and nothing of the others."""
+        sizes = [lora.mask.shape for lora in self._loras if lora.is_exact and lora.mask is not None]
+        grid = max((tuple(size) for size in sizes), default=(1, 1))
+        painted = self._painted((grid[0], grid[1]), device)
+        nothing = torch.zeros_like(painted)
+        return settled(nothing, painted, self._is_exact).expand(self._shape[0], -1, -1, -1)

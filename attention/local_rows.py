@@ -1,0 +1,138 @@
+"""Rows of a forward pass as localised LoRAs see them: pictures, words, and texts of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..host.inference import usable
+from ..host.ports import ForwardInfo, Tokens, find_run
+from .local_lora import LocalLora
+
+
+class LocalRows:
+    """What one kind of pass needs; passes with the same prompts share it.
+
+    Attributes:
+        pictures: how many.
+        picture_of: [B] picture of each row.
+        encoded_of: [B] number of each row's prompt among those that differ.
+        with_words: rows with a prompt that holds the words of some LoRA.
+    """
+
+    def __init__(self, loras: Sequence[LocalLora], info: ForwardInfo) -> None:
+        n_rows = info.latent_shape[0]
+        self._n_rows = n_rows
+        pictures = list(info.pictures or range(n_rows))
+        self.pictures = max(pictures) + 1
+        device = info.timesteps.device
+        with torch.inference_mode(False):
+            self.picture_of = torch.tensor(pictures, device=device)
+            self._number(info, device)
+        prompts = info.prompts or ((),) * n_rows
+        self._columns = [
+            [_columns(tokens, lora.tokens, info.context_length) for lora in loras]
+            if info.conditional[row]
+            else [[] for _ in loras]
+            for row, tokens in enumerate(prompts)
+        ]
+        looked_for = [g for g, lora in enumerate(loras) if not lora.is_exact]
+        self.with_words = [
+            row for row in range(n_rows) if any(self._columns[row][g] for g in looked_for)
+        ]
+        self._shown = [pictures[row] for row in self.with_words]
+        self._texts = info.own_texts
+        self._hidden: dict[object, Tensor | None] = {}
+
+    def _number(self, info: ForwardInfo, device: torch.device) -> None:
+        encoded = info.encoded or tuple(range(self._n_rows))
+        numbers: dict[object, int] = {}
+        first: list[int] = []
+        for row, one in enumerate(encoded):
+            if one not in numbers:
+                numbers[one] = len(numbers)
+                first.append(row)
+        self._first = first  # a row of each prompt
+        self.encoded_of = torch.tensor([numbers[one] for one in encoded], device=device)
+
+    @property
+    def holds_words(self) -> bool:
+        """Whether any LoRA can be looked for in this pass."""
+        return bool(self.with_words)
+
+    def chosen(self, n_keys: int, device: torch.device) -> Tensor:
+        """[R, K, G]: 1 where a key belongs to the words of a LoRA, in `with_words`."""
+        n_loras = len(self._columns[0])
+        chosen = torch.zeros(len(self.with_words), n_keys, n_loras, device=device)
+        for r, row in enumerate(self.with_words):
+            for g, columns in enumerate(self._columns[row]):
+                chosen[r, [c for c in columns if c < n_keys], g] = 1
+        return chosen
+
+    def by_picture(self, attention: Tensor) -> Tensor:
+        """[R, G, N] of `with_words` -> [P, G, N]; several prompts of a picture: the strongest."""
+        if self._shown == list(range(self.pictures)):
+            return attention
+        index = torch.tensor(self._shown, device=attention.device)[:, None, None]
+        nothing = torch.zeros(self.pictures, *attention.shape[1:], device=attention.device)
+        return nothing.scatter_reduce(0, index.expand_as(attention), attention, "amax")
+
+    def hidden(self, g: int, n_keys: int, device: torch.device) -> Tensor | None:
+        """[B, 1, 1, K]: False at the words of the other LoRAs; None where all may be read."""
+        key = (g, n_keys, device)
+        if key not in self._hidden:
+            readable = torch.ones(self._n_rows, 1, 1, n_keys, dtype=torch.bool)
+            for row, columns in enumerate(self._columns):
+                own = set(columns[g])
+                for other, places in enumerate(columns):
+                    if other != g:
+                        readable[row, ..., [c for c in places if c < n_keys and c not in own]] = (
+                            False
+                        )
+            self._hidden[key] = None if bool(readable.all()) else readable.to(device)
+        return self._hidden[key]
+
+    def has_context(self, key: str) -> bool:
+        """Whether some prompt was encoded in another way for a LoRA."""
+        return any(key in texts for texts in self._texts)
+
+    def own_context(self, key: str, context: Tensor) -> Tensor:
+        """Contexts [U, K, width] of the prompts that differ, as one LoRA's region reads them.
+
+        Args:
+            context: [B, K, width] of the pass.
+        """
+        own = context[self._first]
+        if not self.has_context(key):
+            return own
+        return torch.stack(
+            [
+                own[u] + _fitted(self._texts[row][key], own[u])
+                if key in self._texts[row]
+                else own[u]
+                for u, row in enumerate(self._first)
+            ]
+        )
+
+
+def _fitted(change: Tensor, context: Tensor) -> Tensor:
+    """What is added to a context [K, width]: repeated as it was, nothing beyond its prompt."""
+    change = usable(change.to(context)).reshape(-1, change.shape[-1])
+    if context.shape[0] % change.shape[0] == 0:
+        return change.repeat(context.shape[0] // change.shape[0], 1)
+    fitted = torch.zeros_like(context)
+    n = min(len(context), len(change))
+    fitted[:n] = change[:n]
+    return fitted
+
+
+def _columns(tokens: Tokens, words: Tokens, context_length: int) -> list[int]:
+    """Key positions of words, in every repeat of their prompt."""
+    places = find_run(tokens, words) if words else ()
+    return [
+        start + place
+        for start in (range(0, context_length, len(tokens)) if tokens else ())
+        for place in places
+    ]

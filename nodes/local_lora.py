@@ -1,0 +1,249 @@
+"""Load LoRA (Localized): a LoRA file only where its words are, stackable, for any sampler."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..attention.local import REST, LocalEdit
+from ..attention.local_finding import OnMasks
+from ..attention.local_lora import (
+    LocalConfig,
+    LocalLora,
+    check_prompts,
+    joined,
+    parts_of,
+    text_changed,
+    text_parts_of,
+)
+from ..attention.local_masks import Cut, MaskMeans
+from ..attention.local_stacks import LocalLayers
+from ..concepts.lora_file import LoraFile, lora_of, read_lora
+from ..concepts.lora_keys import key_map
+from ..concepts.lora_words import words_of
+from ..errors import ConceptFileError, PromptError
+from ..host.comfyui.edits import SamplingRun, with_edits
+from ..host.comfyui.lora import LoadedBeside, converted, core_difference, host_key_map
+from ..host.comfyui.own_texts import Change, clip_with_own_texts
+from ..host.comfyui.prompts import clip_with_handles, ids_of
+from ..host.comfyui.tokens import HIDDEN
+from ..host.ports import Host
+from .lag_knobs import one_mask
+from .shared import CATEGORY, host_of
+
+log = logging.getLogger("conceptloom")
+
+KEY = "conceptloom.local_lora"
+LORAS = "loras"
+DEFAULT = LocalConfig()
+
+
+class LoadLoraLocalized(io.ComfyNode):
+    """MODEL and CLIP -> both with a LoRA that stays in its place."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ConceptLoomLoadLoraLocalized",
+            display_name="Load LoRA (Localized)",
+            category=f"{CATEGORY}/LoRA",
+            description="Loads a LoRA that works only where its subject is, so that several "
+            "characters fit in one picture without bleeding into each other. The model's own "
+            "attention to your words finds the place. Chain one node for each LoRA, in any order; "
+            "style LoRAs for the whole picture go through Load LoRA as usual.",
+            search_aliases=[
+                "regional lora", "lora mask", "lora bleeding", "multiple characters",
+                "several loras", "masked lora", "lora couple",
+            ],
+            inputs=[*_first_inputs(), *_advanced_inputs()],
+            outputs=[
+                io.Model.Output("model", tooltip="For any sampler; the input is unchanged."),
+                io.Clip.Output(
+                    "clip",
+                    tooltip="For the prompts, positive and negative: it marks where the words are.",
+                ),
+                io.String.Output(
+                    "trigger", tooltip="Trigger phrase and most frequent tags of the file, if any."
+                ),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, model: Any, clip: Any, lora_name: str, words: str, strength_model: float,
+        strength_clip: float, mask: Tensor | None = None, **knobs: Any,
+    ) -> io.NodeOutput:  # fmt: skip
+        file, proposal = loaded_lora(model, clip, lora_name)
+        lora = LocalLora(
+            file=file,
+            name=lora_name,
+            words=words.strip(),
+            tokens=host_of(model, clip, applies_only=True).tokenize(words.strip()),
+            strength=strength_model,
+            text_strength=strength_clip,
+            config=config_of(knobs),
+            mask=one_mask(mask),
+        )
+        return io.NodeOutput(*with_local_lora(model, clip, lora), proposal)
+
+
+def _first_inputs() -> list[io.Input]:
+    return [
+        io.Model.Input("model", tooltip="Of the kind that the LoRA was trained on."),
+        io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint."),
+        io.Combo.Input(
+            "lora_name",
+            options=folder_paths.get_filename_list(LORAS),
+            tooltip="LoRA, LoCon, LoHa, LoKr, GLoRA, DoRA, OFT, BOFT or full difference, "
+            ".safetensors.",
+        ),
+        io.String.Input(
+            "words",
+            default="",
+            tooltip="Words that the base model knows, exactly as in your prompt beside the "
+            "trigger, such as: girl with blue hair. They show where the LoRA belongs; a trigger "
+            "word alone shows nothing.",
+        ),
+        _strength("strength_model", "Strength on the model, inside of its place. 0 leaves it out."),
+        _strength("strength_clip", "Strength on the text encoder; only its own place reads it."),
+        io.Mask.Input(
+            "mask",
+            optional=True,
+            tooltip="Paint where the LoRA belongs instead of letting the words find it.",
+        ),
+        io.Combo.Input(
+            "mask_means",
+            options=[choice.value for choice in MaskMeans],
+            default=DEFAULT.mask_means.value,
+            tooltip="Exactly here: the mask is the place, from the first step on. Somewhere in "
+            "here: the words are looked for inside of it.",
+        ),
+    ]
+
+
+def _advanced_inputs() -> list[io.Input]:
+    return [
+        _share(
+            "found_after",
+            DEFAULT.found_after,
+            1.0,
+            "Share of the steps in which the base model draws alone and shows where the words go. "
+            "Low values start the LoRA early in a rough place; 1 never starts it.",
+        ),
+        _share(
+            "threshold",
+            DEFAULT.cut.threshold,
+            1.0,
+            "How strong the attention has to be. Low values make large places, high ones small.",
+        ),
+        _share(
+            "grow",
+            DEFAULT.cut.grow,
+            0.5,
+            "How far the place grows to every side, as a share of the picture's shorter side.",
+        ),
+        _share(
+            "end",
+            DEFAULT.end,
+            1.0,
+            "Share of the steps after which the base model draws alone again. 1 keeps the LoRA to "
+            "the end.",
+        ),
+    ]
+
+
+def _strength(name: str, tooltip: str) -> io.Input:
+    return io.Float.Input(name, default=1.0, min=-20.0, max=20.0, step=0.01, tooltip=tooltip)
+
+
+def _share(name: str, default: float, most: float, tooltip: str) -> io.Input:
+    return io.Float.Input(
+        name, default=default, min=0.0, max=most, step=0.01, advanced=True, tooltip=tooltip
+    )
+
+
+def config_of(knobs: Mapping[str, Any]) -> LocalConfig:
+    """What the widgets say."""
+    return LocalConfig(
+        found_after=knobs["found_after"],
+        end=knobs["end"],
+        cut=Cut(threshold=knobs["threshold"], grow=knobs["grow"]),
+        mask_means=MaskMeans(knobs["mask_means"]),
+    )
+
+
+def loaded_lora(model: Any, clip: Any, name: str) -> tuple[LoraFile, str]:
+    """A file of models/loras for these models, and the words that it proposes.
+
+    Raises:
+        ConceptFileError, BaseMismatchError: see `errors`.
+    """
+    known = folder_paths.get_filename_list(LORAS)
+    path = folder_paths.get_full_path(LORAS, name) if name in known else None
+    if path is None:
+        raise ConceptFileError(
+            f"There is no LoRA {name!r} in models/{LORAS}; refresh the lists (key R) if it is new."
+        )
+    tensors, metadata = read_lora(Path(path))
+    host = host_of(model, clip, applies_only=True)
+    names = key_map(host.weight_names(), host.sites, host.encoders) | host_key_map(model, clip)
+    shapes = functools.cache(lambda weight: tuple(host.weight(weight).shape))
+    return lora_of(converted(tensors), names, shapes, name), words_of(metadata).proposal
+
+
+def with_local_lora(
+    model: Any, clip: Any, lora: LocalLora, on_masks: OnMasks | None = None
+) -> tuple[Any, Any]:
+    """Clones of MODEL and CLIP with one localised LoRA more; those from earlier nodes stay on."""
+    if not lora.strength and not lora.text_strength:
+        return model, clip
+    host = host_of(model, clip, applies_only=True)
+    loras = joined([*(model.get_attachment(KEY) or ()), lora])
+    beside = LoadedBeside(host.dtype)
+    parts = [parts_of(one, host.weight, core_difference) for one in loras]
+    layers = LocalLayers(host.sites, parts, beside.keep)
+    if layers.unplaced:
+        log.warning(
+            "%s: %d weights have no place in the picture (embeddings of time and size) and are "
+            "left out, the first is %s.", lora.name, len(layers.unplaced), layers.unplaced[0],
+        )  # fmt: skip
+
+    def edits(run: SamplingRun) -> list[LocalEdit]:
+        if run.sigmas is not None:
+            try:
+                check_prompts(loras, run.positive)
+            except PromptError as error:
+                raise PromptError(f"{error} {HIDDEN}") from error
+        return [LocalEdit(loras, layers, run.times, run.last_t, on_masks)]
+
+    patched = with_edits(model, KEY, edits, replace=True)
+    patched.set_attachments(KEY, loras)
+    patched.set_additional_models(KEY, [beside.patcher()])
+    return patched, _reading(host, clip, lora)
+
+
+def _reading(host: Host, clip: Any, lora: LocalLora) -> Any:
+    """A CLIP that tells where words are, and encodes prompts for each LoRA's own place."""
+    before = clip.patcher.get_attachment(KEY) or ()
+    loras = joined([*before, lora])
+    telling = clip if before else clip_with_handles(clip, {})
+    own = {one.key: _text_changes(host, one) for one in loras}
+    passages = [ids_of(clip, one.words) for one in loras if one.is_exact and one.tokens]
+    patched = clip_with_own_texts(telling, own, REST if passages else None, passages)
+    patched.patcher.set_attachments(KEY, loras)
+    return patched
+
+
+def _text_changes(host: Host, lora: LocalLora) -> dict[str, Change]:
+    """Canonical weight name of a text encoder -> what its layer gives with the LoRA."""
+    return {
+        name: functools.partial(text_changed, part, name.endswith(".bias"))
+        for name, part in text_parts_of(lora, host.weight, core_difference).items()
+    }
