@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,8 +21,6 @@ RESTS = 15.0  # seconds for a worker whose place was lost; twice as long every f
 
 class Performer(Protocol):
     """What does jobs in a worker's process: see `python_worker` and `comfyui_worker`."""
-
-    kinds: Sequence[Kind]
 
     def perform(
         self, kind: Kind, key: str, spec: Mapping[str, Any], files: Mapping[str, bytes]
@@ -109,9 +108,13 @@ def start_workers(makers: Mapping[str, Maker], *, address: str | None = None) ->
         InputError: there is no such cluster, or one of the workers has no room in all of it.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # Ray would report to its makers
-    local = {"num_cpus": len(makers), "include_dashboard": False} if address is None else {}
+    local: dict[str, Any] = (
+        {"num_cpus": len(makers), "include_dashboard": False} if address is None else {}
+    )
     try:
-        ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **local)
+        ray.init(
+            address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local
+        )
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         raise InputError(
             f"Ray does not start, or there is no cluster at {address!r}: {error}"

@@ -62,6 +62,7 @@ class OfficialTransfer:
                     self._host.noise_path.levels(steps).tolist(),
                     lambda: torch.randn(source.shape, generator=draw).to(source),
                     BlendConfig(start=0),
+                    input_scale=self._host.noise_path.input_scale,
                     before_step=self._guided,
                 )
         finally:

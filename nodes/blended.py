@@ -95,7 +95,7 @@ def blended_sampler(config: BlendConfig, masks: Tensor | None, *, ends_held: boo
         mask = _cells(call, masks)
         return sample_blended(
             denoise, call.source, mask, call.sigmas, draw, config,
-            first_noise=call.noise, ends_held=ends_held,
+            input_scale=call.input_scale, first_noise=call.noise, ends_held=ends_held,
         )  # fmt: skip
 
     return sampler_of(sample)

@@ -26,6 +26,7 @@ from ..host.ports import Progress, no_progress
 
 Denoise = Callable[[Tensor, float, int], Tensor]  # x_sigma, sigma, number of the step -> x_0
 DrawNoise = Callable[[], Tensor]  # unit noise like the latents
+InputScale = Callable[[float], float]  # noise level -> x_t / x_sigma, see `host.noise`
 
 
 class SourceLevel(str, Enum):
@@ -71,13 +72,15 @@ class BlendConfig:
             )
 
 
-def noised_source(source: Tensor, noise: Tensor, sigma: float, level: float) -> Tensor:
+def noised_source(
+    source: Tensor, noise: Tensor, sigma: float, level: float, input_scale: InputScale
+) -> Tensor:
     """x_sigma [B, C, h, w] of the source, carrying the noise of `level`.
 
-    Where the two differ, the scale is that of unit-variance latents, as the UNet sees them.
+    Where the two differ, the scale is that of x_t, as the network sees it.
     """
     noisy = source + level * noise
-    return noisy if level == sigma else noisy * ((1 + sigma**2) / (1 + level**2)) ** 0.5
+    return noisy if level == sigma else noisy * (input_scale(level) / input_scale(sigma))
 
 
 def blended(latent: Tensor, outside: Tensor, mask: Tensor) -> Tensor:
@@ -108,6 +111,7 @@ def sample_blended(
     draw: DrawNoise,
     config: BlendConfig,
     *,
+    input_scale: InputScale,
     first_noise: Tensor | None = None,
     ends_held: bool = True,
     before_step: Callable[[Tensor, float, int], Tensor] = lambda latent, sigma, step: latent,
@@ -125,6 +129,7 @@ def sample_blended(
         mask: [1 or B, 1, h, w], 1 = drawn anew.
         sigmas: S + 1 falling noise levels; may end above 0 where others sample on.
         draw: unit noise like `source`; the only randomness.
+        input_scale: of the model's noise path.
         first_noise: noise to start from, as `draw` gives it.
         ends_held: put the source around the mask once more after the last step, if that is held.
         before_step: x_sigma, sigma, number of the step -> x_sigma.
@@ -142,9 +147,9 @@ def sample_blended(
     config.check(steps)
     noise = draw() if first_noise is None else first_noise
     sigma = sigmas[config.start]
-    latent = noised_source(source, noise, sigma, sigma)
+    latent = noised_source(source, noise, sigma, sigma, input_scale)
     if config.inside is Inside.NOISE:  # the first pass sees nothing of the source
-        latent = noise * (1 + sigma**2) ** 0.5
+        latent = noise / input_scale(sigma)
     for step in range(config.start, steps):
         sigma, following = sigmas[step], sigmas[step + 1]
         if step < steps - config.free_steps and step > config.start:
@@ -152,7 +157,8 @@ def sample_blended(
                 noise = draw()
             noisier = config.source_level is SourceLevel.ONE_BEFORE
             level = sigmas[step - 1] if noisier else sigma
-            latent = blended(latent, noised_source(source, noise, sigma, level), mask)
+            outside = noised_source(source, noise, sigma, level, input_scale)
+            latent = blended(latent, outside, mask)
         latent = before_step(latent, sigma, step)
         denoised = denoise(latent, sigma, step)
         latent = stochastic_step(latent, denoised, sigma, following, config.eta, draw)
@@ -160,6 +166,6 @@ def sample_blended(
     if ends_held and not config.free_steps:
         if config.fresh_noise and sigmas[-1] > 0:  # others sample on
             noise = draw()
-        outside = noised_source(source, noise, sigmas[-1], sigmas[-1])
+        outside = noised_source(source, noise, sigmas[-1], sigmas[-1], input_scale)
         latent = blended(latent, outside, mask)
     return latent

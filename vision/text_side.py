@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import PromptError
-from ..host.ports import HandleVectors, Host, Tokens
+from ..host.ports import HandleVectors, Host, Token, Tokens
 from ..host.prompt_text import split_at_handles
 
 log = logging.getLogger("conceptloom")
@@ -54,7 +54,7 @@ class TextSide(Protocol):
         ...
 
 
-def end_position(tokens: Sequence[int | str], end: int | str) -> int:
+def end_position(tokens: Tokens, end: Token) -> int:
     """Position of the end token: the first one behind the start.
 
     Raises:
@@ -91,7 +91,7 @@ class ClipText:
     def device(self) -> torch.device:
         return self._table.weight.device
 
-    def tokenize(self, text: str) -> Tokens:
+    def tokenize(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def word_vectors(self, word: str) -> dict[str, Tensor]:
@@ -116,7 +116,7 @@ class ClipText:
             if is_handle:
                 body += [(piece, row) for row in range(self._rows(handles, piece).shape[0])]
             else:
-                body += [int(token) for token in self.tokenize(piece)]
+                body += self.tokenize(piece)
         if len(body) > self._size - 2:
             log.warning("%r is longer than %d tokens; the rest is cut off", text, self._size - 2)
             body = body[: self._size - 2]
@@ -167,7 +167,7 @@ class HostText:
 
     def __init__(self, host: Host, projection: Tensor | None = None) -> None:
         self.host, self._projection = host, projection
-        self._end: int | str | None = None
+        self._end: Token | None = None
 
     @property
     def encoders(self) -> Mapping[str, int]:
@@ -184,10 +184,10 @@ class HostText:
         return self.host.word_vectors(word)
 
     def encode(self, text: str, handles: HandleVectors) -> EncodedText:
-        if self._end is None:  # an empty prompt is a start, an end and padding
-            self._end = self.host.encode_prompt("").tokens[1]
+        # An empty prompt is a start, an end and padding.
+        self._end = end = self._end or self.host.encode_prompt("").tokens[1]
         prompt = self.host.encode_prompt(text, handles)
-        end = end_position(prompt.tokens, self._end)
+        end = end_position(prompt.tokens, end)
         hidden = prompt.context.float()
         pooled = hidden[:, end]
         if self._projection is not None:

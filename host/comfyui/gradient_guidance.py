@@ -24,7 +24,7 @@ from ..hooks import edits_installed
 from ..ports import ForwardInfo, StopForward, Tokens, UNetEdit, UNetSites
 from ..uncompiled import as_written
 from .compilation import check_can_edit, edits_possible, passed_by
-from .noise import noise_path_of
+from .noise import input_scale, noise_path_of
 from .region_prompts import patches_contexts, region_prompts
 from .run_state import Slot
 from .sites import unet_sites
@@ -159,8 +159,9 @@ def _steer(run: _Run, guider: Any, x: Tensor, sigma: Tensor, options: dict[str, 
             run.asked = None
     if run.gradients:
         gradient = torch.stack(run.gradients).sum(dim=0)[:, : x.shape[1]].to(x)
-        scale = (1 + sigma.reshape(-1, 1, 1, 1) ** 2) ** 0.5  # x_t = x_sigma / scale
-        x.copy_(run.steering.moved(x / scale, gradient) * scale)
+        sampling = run.patcher.get_model_object("model_sampling")
+        scale = input_scale(sampling, float(sigma.flatten()[0]))  # x_t = scale x_sigma
+        x.copy_(run.steering.moved(x * scale, gradient) / scale)
     run.gradients.clear()
 
 

@@ -45,6 +45,12 @@ def noise_path_if_any(sampling: Any) -> VariancePreserving | None:
         return None
 
 
+def input_scale(sampling: Any, sigma: float) -> float:
+    """x_t / x_sigma at a noise level, for every kind of sampling that the host has."""
+    level, one = (torch.tensor([n], dtype=torch.float64) for n in (sigma, 1.0))
+    return float(sampling.calculate_input(level, one))
+
+
 def on_a_path(sampling: Any, timesteps: torch.Tensor, last_t: float) -> torch.Tensor:
     """What a UNet takes as timesteps, as numbers from 0 (clean) to `last_t`.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
+from .noise import input_scale
 from .prompts import check_prompts_fit, check_spelling
 
 
@@ -28,6 +30,7 @@ class SamplerCall:
     mask: Tensor | None  # [B, C, h, w] the LATENT's noise mask, 1 = drawn anew
     seed: int
     report: Callable[[int, Tensor, Tensor], None]  # step, x_0, x_sigma: progress and preview
+    input_scale: Callable[[float], float]  # sigma -> x_t / x_sigma
 
 
 def sampler_of(sample: Callable[[SamplerCall], Tensor]) -> Any:
@@ -56,7 +59,11 @@ def sampler_of(sample: Callable[[SamplerCall], Tensor]) -> Any:
                 callback(told | {"sigma": sigma, "sigma_hat": sigma})
 
         seed = given.get("seed") or 0
-        call = SamplerCall(denoise, levels, model.noise, model.latent_image, mask, seed, report)
+        sampling = model.inner_model.inner_model.model_sampling
+        call = SamplerCall(
+            denoise, levels, model.noise, model.latent_image, mask, seed, report,
+            functools.partial(input_scale, sampling),
+        )  # fmt: skip
         return sample(call)
 
     return comfy.samplers.KSAMPLER(conceptloom_blended)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from conceptloom.errors import ConfigError, ImageError
-from conceptloom.host.noise import EpsPath
+from conceptloom.host.noise import EpsPath, FlowPath
 from conceptloom.samplers.blended import (
     BlendConfig,
     Inside,
@@ -27,6 +27,7 @@ SOURCE = noise(1, 4, 4, 4, seed=1)
 MASK = torch.zeros(1, 1, 4, 4)
 MASK[..., :2] = 1
 MASK[..., 1] = 0.5
+SCALE = EpsPath(torch.tensor([0.9, 0.5])).input_scale
 
 
 class Draws:
@@ -50,6 +51,7 @@ def run(config: BlendConfig, **more):
         return 0.5 * latent / (1 + sigma**2)
 
     mask = more.pop("mask", MASK)
+    more["input_scale"] = SCALE
     return sample_blended(denoise, SOURCE, mask, SIGMAS, draws, config, **more), seen, draws
 
 
@@ -111,7 +113,7 @@ def test_the_source_may_come_one_step_noisier():
         # variance-preserving latents at the noisier level, scaled to the step's own sigma
         expected = (SOURCE + level * drawn) * ((1 + sigma**2) / (1 + level**2)) ** 0.5
         assert torch.allclose(latent[outside], expected[outside])
-    assert torch.equal(noised_source(SOURCE, SOURCE, 2.0, 2.0), 3 * SOURCE)
+    assert torch.equal(noised_source(SOURCE, SOURCE, 2.0, 2.0, SCALE), 3 * SOURCE)
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
@@ -178,11 +180,32 @@ def test_pure_noise_one_step_noisier_is_the_official_loop_of_blended_latent_diff
 
     settings = {"source_level": SourceLevel.ONE_BEFORE, "inside": Inside.NOISE, "eta": 0.0}
     ours = sample_blended(
-        denoise, SOURCE, mask, sigmas, Draws(), BlendConfig(start=2, **settings), ends_held=False
+        denoise,
+        SOURCE,
+        mask,
+        sigmas,
+        Draws(),
+        BlendConfig(start=2, **settings),
+        input_scale=SCALE,
+        ends_held=False,
     )
     scaled = ours / (1 + sigmas[-1] ** 2) ** 0.5
     inside = mask.expand_as(SOURCE) == 1
     assert torch.allclose(scaled[inside], theirs[inside], atol=1e-5)  # outside it ends noisier
+
+
+def test_pure_noise_has_the_scale_that_the_path_gives_it():
+    for input_scale, factor in ((SCALE, 5**0.5), (FlowPath(1.0).input_scale, 1.0)):
+        seen, draws = [], Draws()
+
+        def denoise(latent: torch.Tensor, sigma: float, step: int, seen=seen) -> torch.Tensor:
+            seen.append(latent)
+            return latent
+
+        config = BlendConfig(start=1, inside=Inside.NOISE, eta=0.0)
+        levels = [4.0, 2.0, 1.0, 0.0]
+        sample_blended(denoise, SOURCE, MASK, levels, draws, config, input_scale=input_scale)
+        torch.testing.assert_close(seen[0], draws.given[0] * factor)
 
 
 def test_soft_masks_mix():
@@ -207,7 +230,8 @@ def test_noise_levels_may_end_above_zero():
     found, draws = [], Draws()
     result = sample_blended(
         lambda latent, sigma, step: latent * 0, SOURCE, MASK, SIGMAS[:3], draws,
-        BlendConfig(start=0, eta=0.0), progress=lambda step, total, *_: found.append((step, total)),
+        BlendConfig(start=0, eta=0.0), input_scale=SCALE,
+        progress=lambda step, total, *_: found.append((step, total)),
     )  # fmt: skip
     outside = MASK.expand_as(SOURCE) == 0
     assert torch.equal(result[outside], (SOURCE + 2.0 * draws.given[-1])[outside])
