@@ -24,7 +24,7 @@ def download(
     """Fetch a prior, a decoder or a BLIP-2 for `invent`, `mix` and `evolve`, or what the node
     Segment by Text needs.
 
-    Ctrl-C stops after the file; the same command fetches what is missing.
+    Ctrl-C stops within about a second; the same command fetches what is missing.
 
         conceptloom download kandinsky-2-1-prior --to ~/ComfyUI/models
     """

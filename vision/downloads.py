@@ -2,13 +2,14 @@
 
 Files come from Hugging Face into a folder of the host's `models/`, where the loaders read them.
 Weights are taken in safetensors only. The file by which the loaders recognise a folder comes last,
-so that half of a model is never offered; the same call goes on with the files that are missing.
+so that half of a model is never offered; the same call goes on where the last one was stopped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import disk_usage
@@ -19,6 +20,7 @@ from ..host.ports import Progress, no_progress
 
 PRIORS, VQA = "diffusion_priors", "vqa"  # folders of models/
 DETECTORS, SEGMENTERS = "grounding-dino", "sams"  # as other packs call them
+SMALLEST_PIECE, LARGEST_PIECE = 2**20, 2**26  # bytes; one takes about a second
 _WANTED = (".json", ".txt", ".model", ".safetensors")
 _VARIANTS = (".fp16.safetensors", ".non_ema.safetensors")  # of weights that come anyway
 
@@ -76,7 +78,7 @@ def download(name: str, models: Path, progress: Progress = no_progress) -> Path:
     Args:
         name: a key of `SOURCES`.
         models: the host's folder of models.
-        progress: told of every file, in megabytes; may raise to cancel.
+        progress: told every second or so, in megabytes; may raise to cancel.
 
     Raises:
         ConfigError: no model of that name is known.
@@ -94,13 +96,43 @@ def download(name: str, models: Path, progress: Progress = no_progress) -> Path:
     done = 0
     for file, size in listing.files:
         progress(_megabytes(done), _megabytes(listing.size), f"{name}: {file}")
-        with _reaching(source, folder):
-            hub.hf_hub_download(
-                source.repository, file, revision=listing.revision, local_dir=folder
-            )
+        with closing(_pieces(hub, source, listing.revision, file, folder / file, size)) as pieces:
+            for there in pieces:
+                progress(_megabytes(done + there), _megabytes(listing.size), f"{name}: {file}")
         done += size
     progress(_megabytes(listing.size), _megabytes(listing.size), f"{name} is in {folder}")
     return folder
+
+
+def _pieces(
+    hub: Any, source: Source, revision: str, file: str, target: Path, size: int
+) -> Generator[int, None, None]:
+    """Fetch what is missing of a file; yields the bytes that are there, after every piece.
+
+    A file that is not whole bears its revision in its name, so that two are never mixed.
+    """
+    if target.is_file() and target.stat().st_size == size:
+        return
+    partial, piece = target.with_name(f"{target.name}.{revision[:12]}.part"), SMALLEST_PIECE
+    path = f"{source.repository}/{file}"
+    with _reaching(source, target.parent):
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            hub.HfFileSystem().open(path, "rb", revision=revision, cache_type="none") as remote,
+            partial.open("ab") as local,
+        ):
+            while (there := local.tell()) < size:
+                began = time.monotonic()
+                remote.seek(there)
+                data = remote.read(min(piece, size - there))
+                if not data:
+                    raise OSError(f"{file} ends at {there} of {size} bytes.")
+                local.write(data)
+                seconds = max(time.monotonic() - began, 1e-3)
+                per_second = max(int(len(data) / seconds), SMALLEST_PIECE)
+                piece = min(per_second, 2 * piece, LARGEST_PIECE)
+                yield local.tell()
+        partial.replace(target)
 
 
 def listed(hub: Any, source: Source) -> Listing:

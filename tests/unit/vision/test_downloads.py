@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,15 +38,20 @@ class Hub:
         siblings = [SimpleNamespace(rfilename=n, size=s) for n, s in self.files.items()]
         return SimpleNamespace(sha="abc", siblings=siblings)
 
-    def hf_hub_download(
-        self, repository: str, file: str, *, revision: str, local_dir: Path
-    ) -> None:
-        assert revision == "abc"
+    def HfFileSystem(self) -> Hub:
+        return self
+
+    def open(self, path: str, mode: str, *, revision: str, cache_type: str) -> io.BytesIO:
+        assert (mode, revision, cache_type) == ("rb", "abc", "none")
+        _, _, file = path.split("/", 2)
         if file == self.fails_at:
             raise OSError("no connection")
         self.fetched.append(file)
-        (local_dir / file).parent.mkdir(parents=True, exist_ok=True)
-        (local_dir / file).write_bytes(b"")
+        return io.BytesIO(content_of(file, self.files[file]))
+
+
+def content_of(file: str, size: int) -> bytes:
+    return (file.encode() * size)[:size]
 
 
 def fetched(
@@ -115,22 +121,48 @@ def test_a_full_disk_is_told_before_anything_comes(
     assert hub.fetched == []
 
 
-def test_progress_counts_megabytes_and_may_cancel(
+def test_progress_counts_megabytes_and_may_cancel_within_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    weights = "prior/diffusion_pytorch_model.safetensors"
     told: list[tuple[int, int]] = []
+
+    class Cancelled(Exception):
+        pass
 
     def progress(step: int, total: int, message: str = "", preview: object = None) -> None:
         told.append((step, total))
-        if "merges" in message:
-            raise KeyboardInterrupt
+        if "safetensors" in message and step == 2:
+            raise Cancelled
 
-    hub = Hub(FILES)
-    monkeypatch.setattr(downloads, "_hub", lambda: hub)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(downloads, "LARGEST_PIECE", 2**20)
+    monkeypatch.setattr(downloads, "_hub", lambda: Hub(FILES))
+    with pytest.raises(Cancelled):
         downloads.download("kandinsky-2-1-prior", tmp_path, progress)
+    assert [step for step, _ in told][-3:] == [0, 1, 2]
+    folder = tmp_path / "diffusion_priors" / "kandinsky-2-1-prior"
+    (partial,) = folder.rglob("*.part")
+    assert partial.stat().st_size == 2 * 2**20
+    assert not (folder / weights).exists()
+
+    told.clear()
+    downloads.download("kandinsky-2-1-prior", tmp_path, lambda *call: told.append(call[:2]))
+    assert (folder / weights).read_bytes() == content_of(weights, FILES[weights])
+    assert list(folder.rglob("*.part")) == []
+    assert [step for step, _ in told][:4] == [0, 0, 3, 4], "goes on behind what was there"
     assert told[-1] == (4, 4)
-    assert "model_index.json" not in hub.fetched
+
+
+def test_what_is_there_is_not_fetched_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched(Hub(FILES), tmp_path, monkeypatch)
+    again = Hub(FILES)
+    folder = fetched(again, tmp_path, monkeypatch)
+    assert again.fetched == []
+    (folder / "model_index.json").write_bytes(b"cut off")
+    fetched(again, tmp_path, monkeypatch)
+    assert again.fetched == ["model_index.json"]
 
 
 def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
