@@ -82,8 +82,9 @@ class RunProgress:
         if match is not None:
             self._learned = step, total
         if step == 0 and match is None:
-            say(message)
-        else:
+            if message:
+                say(message)
+        elif message:
             self._show(match["stage"] if match else message, step, total, match)
         if self._asked_to_stop:
             raise Cancelled(*(self._learned or (step, total)), learning=self._learned is not None)

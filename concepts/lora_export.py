@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..errors import ConceptFileError, ConfigError
 from ..host.families.unet_names import lora_name
+from ..host.ports import Progress, no_progress
 from .concept import Concept
 from .low_rank import LowRank, closest_low_rank
 from .paths import confined_path
@@ -67,7 +68,12 @@ class ExportReport:
 
 
 def export_lora(
-    concept: Concept, path: Path, *, rank: int | None = DEFAULT_RANK, overwrite: bool = False
+    concept: Concept,
+    path: Path,
+    *,
+    rank: int | None = DEFAULT_RANK,
+    overwrite: bool = False,
+    progress: Progress = no_progress,
 ) -> ExportReport:
     """The concept's weights as a LoRA that core ComfyUI's Load LoRA reads, float32.
 
@@ -77,6 +83,7 @@ def export_lora(
         rank: of whole differences; one that needs no cut stays exact. None keeps them whole: no
             error, large files, and only ComfyUI and A1111 read those.
         overwrite: replace a file that is there.
+        progress: told of every weight; may raise to cancel, and then nothing is written.
 
     Raises:
         ConfigError: the rank is below 1.
@@ -94,7 +101,8 @@ def export_lora(
     errors: dict[str, float] = {}
     lost = learned = 0.0
     whole = False
-    for name, change in concept.weights.items():
+    for done, (name, change) in enumerate(concept.weights.items()):
+        progress(done, len(concept.weights), "exporting")
         module, _, kind = name.rpartition(".")
         stock = lora_name(module, concept.base, encoders)
         if isinstance(change, LowRank):

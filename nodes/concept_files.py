@@ -12,6 +12,8 @@ from ..concepts.concept_file import load_concept, save_concept
 from ..concepts.lora_export import DEFAULT_RANK, ExportReport, export_embeddings, export_lora
 from ..concepts.paths import confined_path
 from ..errors import ConceptFileError
+from ..host.comfyui.progress import NodeProgress
+from ..host.ports import Progress, no_progress
 from .concept import CONCEPT_CATEGORY
 from .concept_folders import CONCEPTS, SUFFIX
 from .shared import (
@@ -122,6 +124,7 @@ class ExportConcept(io.ComfyNode):
             "models/embeddings, for ComfyUI's own nodes and other programs.",
             search_aliases=["convert to lora", "save lora", "save embedding"],
             is_output_node=True,
+            hidden=[io.Hidden.unique_id],
             inputs=[
                 LearnedConcept.Input("concept", tooltip="From a trainer or from Load Concept."),
                 _name_input(
@@ -149,7 +152,8 @@ class ExportConcept(io.ComfyNode):
 
     @classmethod
     def execute(cls, concept: Concept, name: str, rank: int, overwrite: bool) -> io.NodeOutput:
-        report = export_report(export(concept, name, rank or None, overwrite))
+        progress = NodeProgress(cls.hidden.unique_id)
+        report = export_report(export(concept, name, rank or None, overwrite, progress))
         return io.NodeOutput(report, ui=shown(cls, text=report))
 
 
@@ -175,7 +179,11 @@ def refuse_existing(paths: Sequence[Path], overwrite: bool) -> None:
 
 
 def export(
-    concept: Concept, name: str, rank: int | None, overwrite: bool
+    concept: Concept,
+    name: str,
+    rank: int | None,
+    overwrite: bool,
+    progress: Progress = no_progress,
 ) -> tuple[ExportReport, ExportReport]:
     """Reports on the LoRA and on the embeddings; neither is written when one may not be.
 
@@ -187,7 +195,7 @@ def export(
     planned = [confined_path(embeddings, handle, SUFFIX) for handle in concept.names]
     refuse_existing([lora, *planned], overwrite)
     return (
-        export_lora(concept, lora, rank=rank, overwrite=overwrite),
+        export_lora(concept, lora, rank=rank, overwrite=overwrite, progress=progress),
         export_embeddings(concept, embeddings, overwrite=overwrite),
     )
 

@@ -155,6 +155,8 @@ class _Run:
         passes = self.config.accumulation * self.state.passes
         means: dict[str, float] = {}
         for part in range(passes):
+            if part:  # may cancel: a step that is not whole is taken anew
+                self.events.progress(self.state.step, self.ends[-1])
             draw = step_generator(self.config.seed, self.state.step, part)
             terms = self.recipe.losses(phase, draw)
             total = torch.stack(list(terms.values())).sum()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..host.ports import HandleVectors, Host, Progress, no_progress, part_of
 from ..samplers.ddim import sample_ddim, seeded_noise
@@ -99,6 +101,7 @@ class DecoderPainter:
     ) -> Tensor:
         imagined: list[Tensor] = []
         for text in prompts:
+            progress(len(imagined), len(prompts), "imagining")
             draw = torch.Generator().manual_seed(seed)
             imagined.append(self._prior.imagine(text, handles, draw, self._sampling))
         return self.decode(torch.stack(imagined), seed, progress)
@@ -109,20 +112,38 @@ class DecoderPainter:
         blank, pictures = self._prior.blank(), list[Tensor]()
         self._residence.here()
         for number, embedding in enumerate(embeddings):
-            progress(number, len(embeddings), "decoding")
-            drawn = self._pipeline(
-                **({"prompt": ""} if self._takes_text else {}),
-                image_embeds=embedding[None].to(self._pipeline.unet.dtype),
-                negative_image_embeds=blank.to(self._pipeline.unet.dtype),
-                num_inference_steps=self._steps,
-                guidance_scale=self._cfg,
-                height=self._size[0],
-                width=self._size[1],
-                generator=torch.Generator().manual_seed(seed),
-                output_type="np",
-            ).images
-            pictures.append(torch.from_numpy(drawn[0]).float())
+            steps = number * self._steps, len(embeddings) * self._steps
+            with _told_of_passes(self._pipeline.unet, progress, *steps):
+                pictures.append(self._decoded(embedding, blank, seed))
         return torch.stack(pictures).clamp(0, 1)
+
+    def _decoded(self, embedding: Tensor, blank: Tensor, seed: int) -> Tensor:
+        """[H, W, 3] picture of one embedding [D]."""
+        drawn = self._pipeline(
+            **({"prompt": ""} if self._takes_text else {}),
+            image_embeds=embedding[None].to(self._pipeline.unet.dtype),
+            negative_image_embeds=blank.to(self._pipeline.unet.dtype),
+            num_inference_steps=self._steps,
+            guidance_scale=self._cfg,
+            height=self._size[0],
+            width=self._size[1],
+            generator=torch.Generator().manual_seed(seed),
+            output_type="np",
+        ).images
+        return torch.from_numpy(drawn[0]).float()
 
     def park(self) -> None:
         self._residence.park()
+
+
+@contextmanager
+def _told_of_passes(unet: nn.Module, progress: Progress, done: int, total: int) -> Iterator[None]:
+    """Report before every pass of a network; pipelines differ in the callbacks that they take."""
+    passes = itertools.count(done)
+    hook = unet.register_forward_pre_hook(
+        lambda *_: progress(min(next(passes), total), total, "decoding")
+    )
+    try:
+        yield
+    finally:
+        hook.remove()

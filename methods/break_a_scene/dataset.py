@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from ...attention.site_selection import grid_at
-from ...host.ports import Host
+from ...host.ports import Host, Progress, no_progress
 from ...scenes.masks import mask_on_grid
 from ...scenes.scene import ConceptScene, SceneImage
+from ...training.encoding import PictureEncoder
 from .union_sampling import Sample
 
 
@@ -29,9 +30,12 @@ class SceneMaterial:
     that is thinner than a cell would vanish there, so then its largest value in each cell counts.
     """
 
-    def __init__(self, host: Host, scene: ConceptScene, level: int) -> None:
+    def __init__(
+        self, host: Host, scene: ConceptScene, level: int, progress: Progress = no_progress
+    ) -> None:
+        encode = PictureEncoder(host, 2 * len(scene.images), progress)
         self._pictures = [
-            {mirrored: _picture(host, image, level, mirrored) for mirrored in (False, True)}
+            {mirrored: _picture(encode, image, level, mirrored) for mirrored in (False, True)}
             for image in scene.images
         ]
 
@@ -52,11 +56,11 @@ class SceneMaterial:
         return torch.stack([self._of(s).at_maps[n] for s in samples for n in s.names])
 
 
-def _picture(host: Host, picture: SceneImage, level: int, mirrored: bool) -> _Picture:
+def _picture(encode: PictureEncoder, picture: SceneImage, level: int, mirrored: bool) -> _Picture:
     def turned(pixels: Tensor, dim: int) -> Tensor:
         return pixels.flip(dim) if mirrored else pixels
 
-    latent = host.encode_image(turned(picture.image, 1)[None])[0]
+    latent = encode(turned(picture.image, 1))
     size = tuple(latent.shape[-2:])
     grid = grid_at(level, size)
     masks = {name: turned(mask, 1) for name, mask in picture.masks.items()}

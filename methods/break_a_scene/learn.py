@@ -49,7 +49,7 @@ def learn_scene(
         InputError, TrainingError: see `errors`; the state so far is in `folder`.
     """
     loop = loop_for(host, loop, seed=config.seed, accumulation=config.accumulation)
-    recipe = BreakAScene(host, scene, config)
+    recipe = BreakAScene(host, scene, config, progress)
     settings, level = previews or PreviewConfig(), recipe.sites[0].level
     shown = Previews(host, recipe.scene, recipe.handles.vectors, settings, level)
     rows, passes = _rows(config, class_images), _passes(config, class_images)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...attention.maps import AttentionCapture, TokenQuery
 from ...attention.site_selection import sites_to_read
-from ...host.ports import Host, Prompt
+from ...host.ports import Host, Progress, Prompt, no_progress
 from ...rng import drawn_noise
 from ...scenes.scene import ConceptScene
 from ...training.losses import masked_loss
@@ -29,6 +29,7 @@ class BreakAScene(SceneRecipe[BreakASceneConfig]):
         host: the base model; it is given back as it was.
         scene: pictures, masks and words.
         config: the settings.
+        progress: told of every picture that is encoded.
 
     Attributes:
         class_latents: [P, C, h, w] latents of `config.class_images` for prior preservation, of the
@@ -39,11 +40,17 @@ class BreakAScene(SceneRecipe[BreakASceneConfig]):
     class_latents: Tensor | None = None
     _fixed_class_prompt: Prompt | None = None
 
-    def __init__(self, host: Host, scene: ConceptScene, config: BreakASceneConfig) -> None:
+    def __init__(
+        self,
+        host: Host,
+        scene: ConceptScene,
+        config: BreakASceneConfig,
+        progress: Progress = no_progress,
+    ) -> None:
         super().__init__(host, scene, config)
         self.sites = sites_to_read(host.sites, self.latent_size, config.attention_level)
         with torch.no_grad():
-            self._material = SceneMaterial(host, self.scene, self.sites[0].level)
+            self._material = SceneMaterial(host, self.scene, self.sites[0].level, progress)
 
     def losses(self, phase: Phase, draw: torch.Generator) -> Losses:
         """The weighted loss terms of one batch: diffusion, attention and prior.

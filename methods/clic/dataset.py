@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from ...errors import MaskError
-from ...host.ports import Host
+from ...host.ports import Host, Progress, no_progress
 from ...rng import below, happens
 from ...scenes.masks import erode, mask_on_grid
 from ...scenes.scene import ConceptScene, SceneImage
+from ...training.encoding import PictureEncoder
 from .config import CLiCConfig, Form
-from .views import View, views_of
+from .views import View, n_views, views_of
 
 WHOLE = 0.999  # of a cell that lies in the picture, rounding aside
 BLANK = 0.5  # what stands around the region, 0..1: zero in the VAE's -1..1 (learning.py:105)
@@ -53,11 +54,18 @@ class EncodedView:
 class SceneMaterial:
     """All views of all pictures of a scene."""
 
-    def __init__(self, host: Host, scene: ConceptScene, config: CLiCConfig) -> None:
+    def __init__(
+        self,
+        host: Host,
+        scene: ConceptScene,
+        config: CLiCConfig,
+        progress: Progress = no_progress,
+    ) -> None:
         self._config = config
         mirrors = [m for m in (False, True) if (config.flip > 0 if m else config.flip < 1)]
+        encode = PictureEncoder(host, len(mirrors) * _n_encoded(scene, config), progress)
         self._views = [
-            {m: _encoded(host, picture, config, number, m) for m in mirrors}
+            {m: _encoded(encode, picture, config, number, m) for m in mirrors}
             for number, picture in enumerate(scene.images)
         ]
 
@@ -94,11 +102,22 @@ class SceneMaterial:
         return torch.stack([self._of(s).valid[None] for s in samples])
 
 
+def _n_encoded(scene: ConceptScene, config: CLiCConfig) -> int:
+    """Pictures that go through the VAE, mirrored ones apart; some views may show no concept."""
+    regions = [len(picture.masks) if _cuts(config) else 0 for picture in scene.images]
+    return sum(n_views(config) * (1 + n) for n in regions)
+
+
+def _cuts(config: CLiCConfig) -> bool:
+    """Whether regions are encoded by themselves, on blank pixels."""
+    return config.roi_form is Form.OFFICIAL and config.roi_weight > 0
+
+
 def _encoded(
-    host: Host, picture: SceneImage, config: CLiCConfig, number: int, mirrored: bool
+    encode: PictureEncoder, picture: SceneImage, config: CLiCConfig, number: int, mirrored: bool
 ) -> list[EncodedView]:
     views = views_of(picture, config, number, mirrored)
-    encoded = [_encoded_view(host, view, config) for view in views]
+    encoded = [_encoded_view(encode, view, config) for view in views]
     # A copy that was cut out beside the concept has nothing to teach.
     kept = [view for view in encoded if view.masks]
     if not kept:
@@ -109,15 +128,15 @@ def _encoded(
     return kept
 
 
-def _encoded_view(host: Host, view: View, config: CLiCConfig) -> EncodedView:
-    latent = host.encode_image(view.image[None])[0]
+def _encoded_view(encode: PictureEncoder, view: View, config: CLiCConfig) -> EncodedView:
+    latent = encode(view.image)
     size = tuple(latent.shape[-2:])
     shown = {name: mask for name, mask in view.masks.items() if mask.max() > 0}
     regions = {}
-    if config.roi_form is Form.OFFICIAL and config.roi_weight:
+    if _cuts(config):
         for name, mask in shown.items():
             cut = view.image * mask[..., None] + BLANK * (1 - mask[..., None])
-            regions[name] = host.encode_image(cut[None])[0]
+            regions[name] = encode(cut)
     masks = {n: mask_on_grid(m, size, "bilinear").to(latent.device) for n, m in shown.items()}
     valid = (mask_on_grid(view.valid, size, "bilinear") > WHOLE).float()
     if config.context_form is Form.OFFICIAL:

@@ -22,7 +22,7 @@ from ...training.loop import run
 from ...training.recipe import Events
 from ...training.runner import loop_for, state_folder
 from .config import PAPER_LOOP, CLiCConfig, as_custom_diffusion
-from .matching import Match, ReadConfig, clean, read_heat
+from .matching import Match, ReadConfig, read_matches
 from .recipe import CLiC
 
 FEWEST = 2  # of one picture everything is shared
@@ -77,7 +77,7 @@ def discover(
     everywhere = [torch.ones(image.shape[:2]) for image in images]
     scene = make_scene(list(images), {name: everywhere}, {name: word})
     learning = config.learning
-    recipe = CLiC(host, scene, learning)
+    recipe = CLiC(host, scene, learning, progress)
     loop = loop_for(host, PAPER_LOOP, seed=learning.seed, accumulation=learning.accumulation)
     kept = state_folder(folder, host, recipe.scene, loop, [asdict(learning), "clic discovery"])
     state = run(recipe, loop, Events(progress), kept)
@@ -91,8 +91,5 @@ def discover(
             for handle, by_encoder in concept.handles.items()
         }
         prompt = host.encode_prompt(prompt_text, vectors)
-        matches = [
-            clean(read_heat(host, image, prompt, name, config.reading), image, config.reading)
-            for image in images
-        ]
+        matches = read_matches(host, images, prompt, name, config.reading, progress)
     return Discovery(concept, matches)

@@ -41,7 +41,7 @@ def learn_detail(
     """
     given = PAPER_LOOP if loop is None else loop
     loop = loop_for(host, given, seed=config.seed, accumulation=config.accumulation)
-    recipe = CLiC(host, scene, config)
+    recipe = CLiC(host, scene, config, progress)
     settings = previews or PreviewConfig()
     settings = replace(settings, prompts=settings.prompts or recipe.prompts)
     frame = config.prompt.replace(OBJECT, config.object_word)

@@ -23,7 +23,16 @@ from ...checks import require_fraction, require_whole
 from ...concepts.concept import Change, Concept, Diff, weight_edits
 from ...concepts.handles import HandleParameters
 from ...errors import HandleError, ImageError, ModelError
-from ...host.ports import HandleVectors, Host, Place, Progress, Prompt, StopForward, no_progress
+from ...host.ports import (
+    HandleVectors,
+    Host,
+    Place,
+    Progress,
+    Prompt,
+    StopForward,
+    no_progress,
+    part_of,
+)
 from ...scenes.masks import open_mask
 from ...scenes.scene import make_scene
 from ...training.loop import run
@@ -115,10 +124,7 @@ def match_regions(
         prompt_text = config.learning.prompt_of(REGION)
         with torch.no_grad():
             prompt = host.encode_prompt(prompt_text, word)
-        return [
-            clean(read_heat(host, target, prompt, REGION, config.reading), target, config.reading)
-            for target in targets
-        ]
+        return read_matches(host, targets, prompt, REGION, config.reading, progress)
 
 
 def vectors_of(concept: Concept, name: str) -> dict[str, Tensor]:
@@ -151,7 +157,7 @@ def learn_region(
         weights: of the concept, in place already; they tell one run from another.
     """
     scene = make_scene([source], {REGION: [mask]}, {REGION: config.learning.object_word})
-    recipe = CLiC(host, scene, config.learning)
+    recipe = CLiC(host, scene, config.learning, progress)
     begun = {encoder: rows.to(host.device) for encoder, rows in start.items()}
     recipe.handles = HandleParameters({REGION: begun})
     learning = config.learning
@@ -173,8 +179,32 @@ def _tensors(weights: Mapping[str, Change]) -> dict[str, Sequence[Tensor]]:
     }
 
 
+def read_matches(
+    host: Host,
+    images: Sequence[Tensor],
+    prompt: Prompt,
+    name: str,
+    config: ReadConfig,
+    progress: Progress,
+) -> list[Match]:
+    """The place of a handle in every picture [H, W, 3]; every pass is reported."""
+    found: list[Match] = []
+    for number, image in enumerate(images):
+        total = len(images) * config.steps
+        told = part_of(progress, number * config.steps, total, "looking for the region")
+        found.append(clean(read_heat(host, image, prompt, name, config, told), image, config))
+    return found
+
+
 @torch.no_grad()
-def read_heat(host: Host, image: Tensor, prompt: Prompt, name: str, config: ReadConfig) -> Tensor:
+def read_heat(
+    host: Host,
+    image: Tensor,
+    prompt: Prompt,
+    name: str,
+    config: ReadConfig,
+    progress: Progress = no_progress,
+) -> Tensor:
     """Mean attention [h, w] of a handle over the noise levels of a picture, 0..1.
 
     Source: seg_diff.py:87-132. At every step the picture itself is noised (its `do_blending`).
@@ -188,7 +218,8 @@ def read_heat(host: Host, image: Tensor, prompt: Prompt, name: str, config: Read
     capture = AttentionCapture(sites, stop=True)
     draw = torch.Generator().manual_seed(config.seed)
     total = torch.zeros(size)
-    for timestep in host.noise_path.timesteps(config.steps):
+    for done, timestep in enumerate(host.noise_path.timesteps(config.steps)):
+        progress(done, config.steps)
         at = torch.tensor([timestep], device=latent.device)
         noise = torch.randn(latent.shape, generator=draw).to(latent)
         try:

@@ -12,7 +12,7 @@ from ...attention.maps import AttentionCapture, TokenQuery
 from ...attention.site_selection import grid_at
 from ...attention.start_token import StartDetached
 from ...errors import ModelError
-from ...host.ports import Host, Place, Prompt, UNetEdit
+from ...host.ports import Host, Place, Progress, Prompt, UNetEdit, no_progress
 from ...rng import drawn_noise
 from ...scenes.scene import ConceptScene
 from ...scenes.soft_masks import soft_mask
@@ -31,17 +31,24 @@ class CLiC(SceneRecipe[CLiCConfig]):
         host: the base model; it is given back as it was.
         scene: pictures, masks and words; every step learns one of its concepts.
         config: the settings.
+        progress: told of every picture that is encoded.
     """
 
     method = "clic"
 
-    def __init__(self, host: Host, scene: ConceptScene, config: CLiCConfig) -> None:
+    def __init__(
+        self,
+        host: Host,
+        scene: ConceptScene,
+        config: CLiCConfig,
+        progress: Progress = no_progress,
+    ) -> None:
         super().__init__(host, scene, config)
         self.sites = [s for s in host.sites.transformers if s.place is Place.UP]
         if config.attention_weight and not self.sites:
             raise ModelError("The model has no cross-attention in its up blocks to read maps from.")
         with torch.no_grad():
-            self._material = SceneMaterial(host, self.scene, config)
+            self._material = SceneMaterial(host, self.scene, config, progress)
 
     @property
     def rows(self) -> int:

@@ -47,10 +47,19 @@ def views_of(picture: SceneImage, config: CLiCConfig, number: int, mirrored: boo
     if mirrored:
         image, masks = image.flip(1), {name: mask.flip(1) for name, mask in masks.items()}
     whole = View(image, masks, torch.ones(image.shape[:2]))
-    if not config.brightness and not config.random_scale:
+    if not _alters(config):
         return [whole]
     draw = generator_for(config.seed, f"views of picture {number}, mirrored {mirrored}")
     return [_altered(whole, config, draw) for _ in range(config.views)]
+
+
+def n_views(config: CLiCConfig) -> int:
+    """How many `views_of` gives."""
+    return config.views if _alters(config) else 1
+
+
+def _alters(config: CLiCConfig) -> bool:
+    return bool(config.brightness or config.random_scale)
 
 
 def _altered(view: View, config: CLiCConfig, draw: torch.Generator) -> View:

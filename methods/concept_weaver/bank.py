@@ -13,11 +13,12 @@ from torch import Tensor
 
 from ...attention.start_token import StartDetached
 from ...concepts.handles import generator_for
-from ...host.ports import Host
+from ...host.ports import Host, Progress, no_progress
 from ...rng import below, drawn_noise, happens
 from ...scenes.augment import placed_smaller
 from ...scenes.masks import erode
 from ...scenes.scene import ConceptScene
+from ...training.encoding import PictureEncoder
 from ...training.recipe import Losses, Phase
 from ...training.scene_recipe import SceneRecipe
 from .config import BankConfig
@@ -29,16 +30,25 @@ class BankRecipe(SceneRecipe[BankConfig]):
     Args:
         host: the base model; it is given back as it was.
         scene: pictures and words; masks say which concepts a picture shows.
+        progress: told of every picture that is encoded.
     """
 
     method = "concept_weaver"
 
-    def __init__(self, host: Host, scene: ConceptScene, config: BankConfig) -> None:
+    def __init__(
+        self,
+        host: Host,
+        scene: ConceptScene,
+        config: BankConfig,
+        progress: Progress = no_progress,
+    ) -> None:
         super().__init__(host, scene, config)
+        n_pictures = len(self.scene.images)
+        encode = PictureEncoder(host, config.views * n_pictures, progress)
         with torch.no_grad():
-            self._views = [self._views_of(number) for number in range(len(self.scene.images))]
+            self._views = [self._views_of(number, encode) for number in range(n_pictures)]
 
-    def _views_of(self, number: int) -> list[tuple[Tensor, Tensor]]:
+    def _views_of(self, number: int, encode: PictureEncoder) -> list[tuple[Tensor, Tensor]]:
         """Latents [C, h, w] and where they count [1, h, w], for every view of a picture."""
         image, config = self.scene.images[number].image, self.config
         draw = generator_for(config.seed, f"views of picture {number}")
@@ -46,7 +56,7 @@ class BankRecipe(SceneRecipe[BankConfig]):
         for _ in range(config.views):
             seen = image.flip(1) if happens(config.flip, draw) else image
             placed = placed_smaller(seen, {}, draw, config.smallest)
-            latent = self.host.encode_image(placed.image[None])[0]
+            latent = encode(placed.image)
             found.append((latent, valid_latents(placed.valid, latent).to(latent)))
         return found
 

@@ -40,7 +40,7 @@ def learn_for_bank(
     """
     config = config or BankConfig()
     loop = loop_for(host, loop, seed=config.seed, accumulation=config.accumulation)
-    recipe = BankRecipe(host, scene, config)
+    recipe = BankRecipe(host, scene, config, progress)
     settings = previews or PreviewConfig()
     settings = replace(settings, prompts=settings.prompts or recipe.prompts)
     shown = Previews(host, recipe.scene, recipe.handles.vectors, settings)

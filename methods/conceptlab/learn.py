@@ -219,7 +219,7 @@ def _taught(
             shown = sample_strip(list(pictures), [look.told(), *[""] * (len(pictures) - 1)])
         progress(recipe.step, total, look.told(), shown)
 
-    recipe.studio.on_look = looked
+    recipe.studio.on_look, recipe.studio.progress = looked, progress
     try:
         history = run(recipe, loop, Events(progress, heard), kept).history
     except EnoughLearned:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ...concepts.handles import HandleParameters, checked_name
 from ...errors import HandleError
+from ...host.ports import Progress, no_progress
 from ...rng import below
 from ...training.recipe import Losses, Phase, StepDown
 from ...vision.ports import ConceptSpace, Painter, Questions
@@ -36,6 +37,7 @@ class Studio:
     painter: Painter | None = None
     questions: Questions | None = None
     on_look: Callable[[Look, Tensor | None], None] = lambda look, pictures: None
+    progress: Progress = no_progress  # of drawing and asking; may raise to cancel
 
     def pictures(
         self, config: ConceptLabConfig | EvolutionConfig, name: str, handles: HandleParameters
@@ -47,7 +49,8 @@ class Studio:
         prompts = [filled(text, f"<{name}>") for text in gallery]
         try:
             with torch.no_grad():
-                return self.painter.paint(prompts, handles.vectors(), config.gallery_seed)
+                vectors = handles.vectors()
+                return self.painter.paint(prompts, vectors, config.gallery_seed, self.progress)
         finally:
             self.painter.park()
 
@@ -196,7 +199,9 @@ class ConceptLab(_HandleRecipe):
         if asked is not None and pictures is not None and self.negatives.asks_at(self.step):
             self.space.park()  # the two largest networks are never on the device together
             try:
+                self.studio.progress(0, 1, "asking what the picture shows")
                 answer = asked.answer(pictures[0], question_for(self.config))
+                self.studio.progress(1, 1)
             finally:
                 asked.park()
         self.studio.on_look(self.negatives.heard(self.step, answer), pictures)

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from ...concepts.handles import checked_name
 from ...errors import ImageError, PromptError
-from ...host.ports import Host
+from ...host.ports import Host, Progress, no_progress
 from ...host.prompt_text import handles_in
 from ...scenes.pictures import SMALLEST_PX, checked_picture, cut_middle, resize_picture
+from ...training.encoding import PictureEncoder
 
 PLACE = "{}"  # of the concept in the prompt of the settings
 
@@ -106,11 +107,18 @@ def _fitted(index: int, image: Tensor, resolution_px: int, multiple_px: int) -> 
 class LessonLatents:
     """Latents of all pictures, plain and mirrored, made once."""
 
-    def __init__(self, host: Host, images: Sequence[Tensor], *, mirrored: bool) -> None:
+    def __init__(
+        self,
+        host: Host,
+        images: Sequence[Tensor],
+        *,
+        mirrored: bool,
+        progress: Progress = no_progress,
+    ) -> None:
         turns = (False, True) if mirrored else (False,)
+        encode = PictureEncoder(host, len(turns) * len(images), progress)
         self._latents = [
-            {turned: host.encode_image(_turned(image, turned)[None])[0] for turned in turns}
-            for image in images
+            {turned: encode(_turned(image, turned)) for turned in turns} for image in images
         ]
 
     def __getitem__(self, drawn: Sequence[tuple[int, bool]]) -> Tensor:

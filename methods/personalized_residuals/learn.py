@@ -77,7 +77,7 @@ def learn_residuals(
         resolution_px=config.resolution_px,
         multiple_px=host.pixels_per_latent,
     )
-    recipe = PersonalizedResiduals(host, lesson, config)
+    recipe = PersonalizedResiduals(host, lesson, config, progress)
     scene = _as_scene(lesson)
     settings = [asdict(config), lesson.class_word, list(lesson.captions)]
     kept = state_folder(folder, host, scene, loop, settings)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...concepts.concept import Concept
 from ...concepts.handles import HandleParameters, initial_handles
-from ...host.ports import Host, Prompt, latent_size
+from ...host.ports import Host, Progress, Prompt, latent_size, no_progress
 from ...rng import below, drawn_noise, happens
 from ...training.adapters import Scope, make_adapters
 from ...training.loop import summary
@@ -30,9 +30,16 @@ class PersonalizedResiduals:
         host: the base model; it is given back as it was.
         lesson: pictures and captions at the size to learn at.
         config: the settings.
+        progress: told of every picture that is encoded.
     """
 
-    def __init__(self, host: Host, lesson: Lesson, config: PersonalizedResidualsConfig) -> None:
+    def __init__(
+        self,
+        host: Host,
+        lesson: Lesson,
+        config: PersonalizedResidualsConfig,
+        progress: Progress = no_progress,
+    ) -> None:
         self.host, self.lesson, self.config = host, lesson, config
         start = initial_handles(host, {lesson.handle: config.rare_token}, seed=config.seed)
         self.handles = HandleParameters(start)
@@ -42,7 +49,9 @@ class PersonalizedResiduals:
         self._footprint = Footprint(config.batch_size, config.checkpointing)
         self._encoded: dict[str, Prompt] = {}  # fixed captions, encoded once
         with torch.no_grad():
-            self._latents = LessonLatents(host, lesson.images, mirrored=config.flip > 0)
+            self._latents = LessonLatents(
+                host, lesson.images, mirrored=config.flip > 0, progress=progress
+            )
 
     @property
     def latent_size(self) -> tuple[int, int]:

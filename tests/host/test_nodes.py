@@ -26,6 +26,8 @@ from scene_graphs import (
 )
 from tiny_models import Graph, assert_same_state, state_of
 
+from conceptloom.concepts.concept_file import load_concept
+
 pytestmark = pytest.mark.usefixtures("folders")
 
 
@@ -275,3 +277,32 @@ def test_a_full_disk_costs_the_file_and_not_the_concept(
     assert "the disk is full" in result.values["told"]
     assert "Save Concept" in result.values["told"]
     assert not list(folders.rglob("*.safetensors"))
+
+
+def test_cancelling_while_the_last_pictures_are_drawn_leaves_the_concept(
+    executor: Executor, sd1: Graph, folders: Path, monkeypatch: pytest.MonkeyPatch
+):
+    before, passes = state_of(sd1.model), list[int]()
+    update, network = comfy.utils.ProgressBar.update_absolute, type(sd1.model.model.diffusion_model)
+    forward, learned = network.forward, list[int]()
+
+    def watched(bar: Any, value: int, total: int | None = None, preview: Any = None) -> None:
+        update(bar, value, total, preview)
+        if total == 6 and value == 6:
+            learned.append(value)
+        elif learned and total != 6 and not comfy.model_management.interrupt_processing:
+            passes.clear()
+            comfy.model_management.interrupt_current_processing()
+
+    def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        passes.append(1)
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(comfy.utils.ProgressBar, "update_absolute", watched)
+    monkeypatch.setattr(network, "forward", counted)
+    result = train(executor, sd1, name="drawing")
+    assert result.was_cancelled
+    assert len(passes) <= 1
+    (path,) = folders.rglob("drawing-*.safetensors")
+    assert load_concept(path).names == ["my-mug", "my-toy"]
+    assert_same_state(sd1.model, before)

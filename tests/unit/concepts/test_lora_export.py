@@ -198,3 +198,22 @@ def test_diffusers_reads_the_lora_of_a_low_rank_concept(tmp_path: Path) -> None:
     assert "unet.mid_block.attentions.0.proj_out" in names
     assert "text_encoder.text_model.encoder.layers.0.mlp.fc1" in names
     assert set(alphas.values()) == {2.0}
+
+
+def test_every_weight_is_reported_and_a_stop_writes_nothing(tmp_path: Path) -> None:
+    names = [K, K.replace("to_k", "to_v"), K.replace("to_k", "to_q")]
+    concept = concept_of({name: Diff(random(16, 8)) for name in names})
+    told: list[tuple[int, int]] = []
+
+    class Cancelled(Exception):
+        pass
+
+    def progress(step: int, total: int, message: str = "", preview: object = None) -> None:
+        told.append((step, total))
+        if step == 1:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        export_lora(concept, tmp_path / "x.safetensors", rank=2, progress=progress)
+    assert told == [(0, 3), (1, 3)]
+    assert list(tmp_path.iterdir()) == []

@@ -171,7 +171,7 @@ def test_class_images_are_drawn_once_for_a_run(
 
     monkeypatch.setattr(learn_module, "drawn_class_latents", drawn)
     with pytest.raises(Cancelled):
-        learn_scene(host, scene(), config(1, 1), **QUICK, folder=tmp_path, progress=Reports(2))
+        learn_scene(host, scene(), config(1, 1), **QUICK, folder=tmp_path, progress=Reports(4))
     learn_scene(host, scene(), config(1, 1), **QUICK, folder=tmp_path)
     assert len(draws) == 1
     (kept,) = tmp_path.rglob("class-latents.safetensors")

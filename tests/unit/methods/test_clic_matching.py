@@ -21,6 +21,7 @@ from conceptloom.methods.clic.matching import (
     learn_region,
     match_regions,
     read_heat,
+    read_matches,
     vectors_of,
 )
 from conceptloom.training.adapters import Scope
@@ -74,7 +75,8 @@ def test_a_mask_and_a_heat_map_for_every_target(host: DiffusersHost):
         progress=lambda step, total, *_: told.append((step, total)),
     )  # fmt: skip
     assert_unchanged(before, host)
-    assert told[-1] == (2, 2)
+    assert (2, 2) in told
+    assert told[-1] == (2 * READ.steps - 1, 2 * READ.steps)
     for match in found:
         assert match.mask.shape == match.heat.shape == (SIDE, SIDE)
         assert set(match.mask.unique().tolist()) <= {0.0, 1.0}
@@ -110,11 +112,19 @@ def test_learning_brings_the_attention_to_the_mask(host: DiffusersHost):
 
 
 def stopping_at(step: int):
-    def stop(done: int, total: int, *_: object) -> None:
-        if done == step:
+    def stop(done: int, total: int, message: str = "", *_: object) -> None:
+        if done == step and "loss" in message:
             raise KeyboardInterrupt
 
     return stop
+
+
+def learning_into(steps: list[int]):
+    def progress(done: int, total: int, message: str = "", *_: object) -> None:
+        if "loss" in message:
+            steps.append(done)
+
+    return progress
 
 
 def test_a_cancelled_match_goes_on_where_it_was(host: DiffusersHost, tmp_path: Path):
@@ -122,15 +132,13 @@ def test_a_cancelled_match_goes_on_where_it_was(host: DiffusersHost, tmp_path: P
     with pytest.raises(KeyboardInterrupt):
         match_regions(*given, folder=tmp_path, progress=stopping_at(1))
     steps = list[int]()
-    found = match_regions(*given, folder=tmp_path, progress=lambda step, *_: steps.append(step))
+    found = match_regions(*given, folder=tmp_path, progress=learning_into(steps))
     assert steps == [2]
     assert torch.equal(found[0].heat, match_regions(*given)[0].heat)
     other = learned(host)
     other = replace(other, weights={WEIGHT: Diff(2 * other.weights[WEIGHT].tensor)})
     steps.clear()
-    match_regions(
-        host, other, *given[2:], folder=tmp_path, progress=lambda step, *_: steps.append(step)
-    )
+    match_regions(host, other, *given[2:], folder=tmp_path, progress=learning_into(steps))
     assert steps == [1, 2]  # another concept has a folder of its own
 
 
@@ -141,7 +149,7 @@ def test_a_cancelled_discovery_goes_on_where_it_was(host: DiffusersHost, tmp_pat
     given, passes = (host, [picture(1), picture(2)], "shared", config), list[int]()
     with pytest.raises(KeyboardInterrupt):
         discover(*given, folder=tmp_path, progress=stopping_at(1))
-    found = discover(*given, folder=tmp_path, progress=lambda step, *_: passes.append(step))
+    found = discover(*given, folder=tmp_path, progress=learning_into(passes))
     assert passes == [2]
     assert torch.equal(found.matches[0].heat, discover(*given).matches[0].heat)
     assert "an apple with <shared> style" in found.concept.prompts
@@ -216,3 +224,20 @@ def test_what_pictures_share_becomes_a_concept_with_its_places(host: DiffusersHo
         discover(host, [picture(1)], "shared", config)
     with pytest.raises(ImageError, match="differ in size"):
         discover(host, [picture(1), picture(2)[:16]], "shared", config)
+
+
+def test_looking_for_regions_stops_within_one_pass(host: DiffusersHost) -> None:
+    prompt = host.encode_prompt("a cat", {})
+    passes: list[tuple[int, int]] = []
+
+    class Cancelled(Exception):
+        pass
+
+    def progress(step: int, total: int, message: str = "", preview: object = None) -> None:
+        passes.append((step, total))
+        if step == READ.steps + 1:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        read_matches(host, [picture(1), picture(2)], prompt, "x", READ, progress)
+    assert passes == [(n, 2 * READ.steps) for n in range(READ.steps + 2)]

@@ -76,6 +76,26 @@ def test_a_run_that_is_cancelled_leaves_the_device(tmp_path: Path) -> None:
     assert parked == ["painter", "space"]
 
 
+@pytest.mark.parametrize("at", ["drawing the gallery", "asking what the picture shows"])
+def test_galleries_and_questions_are_reported_and_can_be_cancelled(at: str) -> None:
+    class Telling(Swatches):
+        def paint(self, prompts: Any, handles: Any, seed: int, progress: Any = None) -> Any:
+            progress(1, 2, "drawing the gallery")
+            return super().paint(prompts, handles, seed)
+
+    answers, told = Answers("dog"), list[str]()
+
+    def progress(step: int, total: int, message: str = "", preview: object = None) -> None:
+        told.append(message)
+        if message == at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        invent(tiny_prior(), "new", CONFIG, painter=Telling(), questions=answers, progress=progress)
+    assert told[-1] == at
+    assert answers.asked == []
+
+
 def test_every_checkpoint_can_be_had_afterwards_without_learning_again(tmp_path: Path) -> None:
     arguments: dict[str, Any] = {"painter": Swatches(), "folder": tmp_path}
     first = invent(tiny_prior(), "new", CONFIG, questions=Answers("dog"), **arguments)

@@ -161,3 +161,25 @@ def test_no_step_is_saved_twice(tmp_path: Path) -> None:
     assert saved == [7]
     run(Lines(), LoopConfig(save_every=5), store=Counts(tmp_path, "l" * 64))
     assert saved == [7, 5, 7]
+
+
+def test_a_step_of_several_passes_can_be_cancelled_between_them(tmp_path: Path) -> None:
+    """A step that is not whole is taken anew, to the same numbers."""
+    whole, stopped = Lines(), Lines()
+    config = LoopConfig(accumulation=3)
+    run(whole, config)
+
+    def progress(step: int, total: int, message: str = "", preview: object = None) -> None:
+        assert total == 7
+        if len(stopped.seen) == 7:  # in the middle of step 3
+            assert (step, message) == (2, "")
+            raise Cancelled
+
+    store = StateFolder(tmp_path, "k" * 64)
+    with pytest.raises(Cancelled):
+        run(stopped, config, Events(progress), store)
+    assert len(stopped.seen) == 7
+    resumed = Lines()
+    run(resumed, config, store=store)
+    assert len(resumed.seen) == 15
+    assert resumed.values() == whole.values()

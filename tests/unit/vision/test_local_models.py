@@ -212,6 +212,29 @@ def test_prompts_are_encoded_as_by_their_own_pipeline(
 
 
 @pytest.mark.parametrize("save", [save_decoder_21, save_decoder_22])
+def test_a_decoder_stops_within_one_pass(tmp_path: Path, save: Callable[[Path], Path]) -> None:
+    prior = load_prior(save_prior(tmp_path / "prior"), CPU, FLOAT)
+    decoder = load_decoder(save(tmp_path / "decoder"), FLOAT)
+    painter = painter_of(prior, decoder, CPU, sampling=SAMPLING, steps=3, cfg=4.0, size=(64, 64))
+    told: list[tuple[int, int, str]] = []
+
+    class Cancelled(Exception):
+        pass
+
+    def progress(step: int, total: int, message: str = "", preview: object = None) -> None:
+        told.append((step, total, message))
+        if step == 4:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        painter.decode(torch.randn(2, prior.width), 1, progress)
+    assert told == [(n, 6, "decoding") for n in range(5)]
+    told.clear()
+    painter.decode(torch.randn(1, prior.width), 1)
+    assert told == [], "nothing is left on the network"
+
+
+@pytest.mark.parametrize("save", [save_decoder_21, save_decoder_22])
 def test_a_decoder_draws_what_the_prior_imagines(
     tmp_path: Path, save: Callable[[Path], Path]
 ) -> None:
