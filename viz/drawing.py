@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ..host.prompt_text import HANDLE
 from ..scenes.masks import dilate, erode
 from .colors import INK, PAPER, RGB, as_ink
+from .fonts import runs
 
 FINE = 2  # drawn this many times larger, so that edges come out smooth
 
@@ -21,14 +21,9 @@ Point = tuple[float, float]  # (x, y) px from the top left
 Box = tuple[float, float, float, float]  # (left, top, width, height) px
 
 
-@cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size=size)
-
-
 def text_width(text: str, size: float) -> float:
     """Width in px of one line."""
-    return _font(round(size * FINE)).getlength(text) / FINE
+    return sum(font.getlength(piece) for piece, font in runs(text, round(size * FINE))) / FINE
 
 
 def shortened(text: str, size: float, width: float) -> str:
@@ -106,9 +101,10 @@ class Canvas:
         self._piece(x, place[1], text[start:], size, colour, anchor)
 
     def _piece(self, x: float, y: float, text: str, size: float, colour: RGB, anchor: str) -> float:
-        font = _font(round(size * FINE))
-        self._draw.text((x * FINE, y * FINE), text, colour, font, anchor=f"l{anchor[1]}")
-        return x + text_width(text, size)
+        for piece, font in runs(text, round(size * FINE)):
+            self._draw.text((x * FINE, y * FINE), piece, colour, font, anchor=f"l{anchor[1]}")
+            x += font.getlength(piece) / FINE
+        return x
 
     def picture(self, image: Tensor, box: Box, *, smooth: bool = True) -> None:
         """An image [H, W, 3], 0..1, stretched into a box; cells stay sharp unless `smooth`."""
