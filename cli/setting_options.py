@@ -48,11 +48,25 @@ def with_options(
     return command
 
 
-def option(name: str, kind: Any, help: str, panel: str | None = None, default: Any = None) -> Any:
-    """One keyword parameter as Typer reads it."""
+def option(
+    name: str,
+    kind: Any,
+    help: str,
+    panel: str | None = None,
+    default: Any = None,
+    *,
+    is_hidden: bool = False,
+) -> Any:
+    """One keyword parameter as Typer reads it; a hidden one is read and not listed."""
     # A word of Python, such as "not", cannot name a parameter; its option can.
     flags = [f"--{name}"] if iskeyword(name) else []
-    told = typer.Option(*flags, help=help, rich_help_panel=panel, show_default=default is not None)
+    told = typer.Option(
+        *flags,
+        help=help,
+        rich_help_panel=panel,
+        show_default=default is not None,
+        hidden=is_hidden,
+    )
     return inspect.Parameter(
         f"{name}_" if flags else name,
         inspect.Parameter.KEYWORD_ONLY,
@@ -76,7 +90,8 @@ def changed_by_options(run: RunSettings, options: Mapping[str, Any]) -> RunSetti
         ConfigError: a value makes no sense, or the method has no such setting.
     """
     declared = list(settings_in(run))
-    names = {one.name: one.name for one in declared} | {one.option: one.name for one in declared}
+    names = {name: one.name for one in declared for name in one.names}
+    names |= {one.option: one.name for one in declared}
     given: dict[str, Any] = {}
     for parameter, value in options.items():
         option_name = parameter.removesuffix("_")  # see `option`
@@ -96,7 +111,11 @@ def _options(runs: Sequence[RunSettings], without: Collection[str]) -> list[insp
         for one in (one for one in settings_in(run) if one.name not in without):
             places.setdefault(one.option, []).append((run.spec.title, one))
     made = [_option_of(name, found, alone=len(runs) == 1) for name, found in places.items()]
-    return [parameter for _, parameter in sorted(made, key=lambda pair: pair[0])]
+    former = {old: found[0][1] for found in places.values() for old in found[0][1].declared.former}
+    return [
+        *(parameter for _, parameter in sorted(made, key=lambda pair: pair[0])),
+        *(option(old, _kind(one) | None, "", is_hidden=True) for old, one in former.items()),
+    ]
 
 
 def _option_of(

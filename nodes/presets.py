@@ -9,7 +9,9 @@ from comfy_api.latest import io
 
 from ..methods.registry import scene_presets, settings_of_preset
 from ..training.method_spec import RunSettings, run_settings
-from .widgets import widgets_of
+from ..training.setting import settings_in
+from .checked_inputs import check_inputs
+from .widgets import widget, widgets_of
 
 # The node has these for all presets together.
 OF_THE_NODE = (
@@ -39,10 +41,22 @@ def settings_of(preset: Mapping[str, Any], **of_the_node: Any) -> RunSettings:
     """What a preset, its knobs and the node's own widgets ask for.
 
     A knob that is not given keeps the preset's value: ComfyUI gives None for what an API call
-    leaves out.
+    leaves out. Knobs under an earlier name arrive beside the preset, as "preset.clip".
 
     Raises:
         ConfigError: a knob is out of its range.
     """
     knobs = {name: value for name, value in preset.items() if name != "preset"}
-    return settings_of_preset(preset["preset"]).changed(knobs | of_the_node)
+    run = settings_of_preset(preset["preset"])
+    return run.changed(knobs | _by_todays_names(run, of_the_node))
+
+
+def _by_todays_names(run: RunSettings, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of a node that takes all inputs; those that no setting knows are left out."""
+    current: dict[str, Any] = {}
+    for one in settings_in(run):
+        for name in (one.name, *(f"preset.{former}" for former in one.declared.former)):
+            if values.get(name) is not None:
+                check_inputs([widget(one)], {one.name: values[name]})
+                current[one.name] = values[name]
+    return current

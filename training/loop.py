@@ -234,7 +234,7 @@ def _unscaled_norm(parameters: Sequence[nn.Parameter], config: LoopConfig) -> fl
     if config.loss_scale != 1:
         for grad in grads:
             grad.div_(config.loss_scale)
-    largest = config.clip or math.inf
+    largest = config.max_grad_norm or math.inf
     return float(nn.utils.clip_grad_norm_(parameters, largest))
 
 

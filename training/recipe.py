@@ -97,9 +97,10 @@ class LoopConfig:
 
     seed: int = 0
     accumulation: int = 1  # forward passes an optimizer step
-    clip: float = setting(  # norm of all gradients of a step together
+    max_grad_norm: float = setting(  # norm of all gradients of a step together
         1.0,
         help="Maximum gradient norm; 0 disables clipping. Lower is safer and slower.",
+        former=("clip",),
         minimum=0.0,
         maximum=100.0,
         step=0.1,
@@ -141,7 +142,7 @@ class LoopConfig:
     )
 
     def __post_init__(self) -> None:
-        for name in ("clip", "weight_decay"):
+        for name in ("max_grad_norm", "weight_decay"):
             require_positive(name, getattr(self, name), zero=True)
         for name in ("epsilon", "loss_scale"):
             require_positive(name, getattr(self, name))

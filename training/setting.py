@@ -34,6 +34,7 @@ class Setting:
         help: what it does, then what low and high values do; a tooltip, and the help of an option.
         name: of the widget, and in batch files; "" is the field's own name.
         option: on the command line, with _ for -; "" is `name`.
+        former: earlier names, which saved graphs and scripts may still hold.
         step: of the widget's arrows.
         rounding: of the widget's number; False leaves every digit, None is the step.
         choices: word -> value, where only some values are possible; enums bring their own.
@@ -47,6 +48,7 @@ class Setting:
     help: str
     name: str = ""
     option: str = ""
+    former: tuple[str, ...] = ()
     minimum: float | None = None
     maximum: float | None = None
     step: float | None = None
@@ -83,6 +85,11 @@ class BoundSetting:
     @property
     def option(self) -> str:
         return self.declared.option or self.name
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its name, and earlier ones that are still read."""
+        return (self.name, *self.declared.former)
 
     @property
     def choices(self) -> Mapping[str, Any]:
@@ -125,12 +132,12 @@ def settings_in(config: Any) -> Iterator[BoundSetting]:
 
 
 def changed(config: Config, values: Mapping[str, Any], owner: str = "this config") -> Config:
-    """A config with other values; `values` are named as settings are, None leaves one as it is.
+    """A config with other values, by today's names of settings or earlier ones; None changes none.
 
     Raises:
         ConfigError: a value makes no sense, or `owner` has no such setting.
     """
-    known = {one.name: one for one in settings_in(config)}
+    known = {name: one for one in settings_in(config) for name in one.names}
     tree: dict[str, Any] = {}
     for name, value in values.items():
         if value is None:

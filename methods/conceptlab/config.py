@@ -302,4 +302,4 @@ def text_space_config(config: ConceptLabConfig) -> ConceptLabConfig:
 
 
 # Plain AdamW without clipping, as the official code (train_config.py:25-37).
-OFFICIAL_LOOP = LoopConfig(clip=0.0)
+OFFICIAL_LOOP = LoopConfig(max_grad_norm=0.0)

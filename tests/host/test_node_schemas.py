@@ -19,18 +19,18 @@ PRESET = {
     "token_steps", "token_rate", "attention_weight", "prior_weight", "prior_pictures",
     "prior_prompt", "prior_sampling_steps", "prior_cfg", "resolution_px", "checkpointing",
     "batch_size", "accumulation", "flip", "attention_level", "masked_loss", "union_sampling",
-    "prompt_prefix", "clip", "weight_decay", "save_every",
+    "prompt_prefix", "max_grad_norm", "weight_decay", "save_every",
 }  # fmt: skip
 WEIGHTS = {"weight_steps", "weight_rate"}
 CLIC = WEIGHTS | {
     "object_word", "token_steps", "token_rate", "context_weight", "attention_weight", "roi_weight",
     "background_weight", "prompt", "roi_prompts", "context_form", "roi_form", "attention_level",
     "detach_start", "brightness", "random_scale", "views", "resolution_px", "checkpointing",
-    "batch_size", "accumulation", "flip", "clip", "weight_decay", "save_every",
+    "batch_size", "accumulation", "flip", "max_grad_norm", "weight_decay", "save_every",
 }  # fmt: skip
 BANK = WEIGHTS | {
     "token_steps", "token_rate", "smallest", "prompt", "views", "resolution_px", "checkpointing",
-    "batch_size", "accumulation", "flip", "clip", "weight_decay", "save_every",
+    "batch_size", "accumulation", "flip", "max_grad_norm", "weight_decay", "save_every",
 }  # fmt: skip
 PRESETS = {
     "Break-A-Scene": PRESET | WEIGHTS,

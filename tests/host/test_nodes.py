@@ -27,6 +27,7 @@ from scene_graphs import (
 from tiny_models import Graph, assert_same_state, state_of
 
 from conceptloom.concepts.concept_file import load_concept
+from conceptloom.nodes.presets import settings_of
 
 pytestmark = pytest.mark.usefixtures("folders")
 
@@ -306,3 +307,10 @@ def test_cancelling_while_the_last_pictures_are_drawn_leaves_the_concept(
     (path,) = folders.rglob("drawing-*.safetensors")
     assert load_concept(path).names == ["my-mug", "my-toy"]
     assert_same_state(sd1.model, before)
+
+
+def test_a_saved_prompt_may_call_a_knob_by_its_earlier_name(executor: Executor, sd1: Graph):
+    assert "max_grad_norm" in train(executor, sd1, preset__clip=-1.0).error
+    read = settings_of({"preset": "CLiC"}, **{"preset.clip": 0.25, "preset.unknown": 1, "seed": 3})
+    assert (read.loop.max_grad_norm, read.config.seed) == (0.25, 3)
+    assert train(executor, sd1, preset__clip=0.5, preset__unknown=1).error == ""

@@ -35,7 +35,7 @@ def test_the_trainer_lists_its_preset_with_its_widgets():
     (option,) = [option for option in preset.options if option.key == "Textual Inversion"]
     assert [knob.id for knob in option.inputs] == [
         "token_steps", "token_rate", "medium", "gain", "resolution_px", "checkpointing",
-        "batch_size", "accumulation", "clip", "weight_decay", "save_every",
+        "batch_size", "accumulation", "max_grad_norm", "weight_decay", "save_every",
     ]  # fmt: skip
     medium, gain = option.inputs[2:4]
     assert (medium.options, medium.default) == (["photo", "painting"], "photo")

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from ...host.ports import Host, Progress, no_progress
+from ...rng import below, drawn_noise
 from ...scenes.scene import ConceptScene
 from ...training.adapters import Scope
 from ...training.common_settings import (
@@ -18,15 +19,14 @@ from ...training.common_settings import (
     resolution_setting,
     seed_setting,
 )
-from ...training.draws import below, drawn_noise
 from ...training.losses import masked_loss
 from ...training.method_spec import MethodPreset, MethodSpec, Takes
 from ...training.phases import TokenPhase, WeightPhase
 from ...training.previews import PreviewConfig, Previews
 from ...training.recipe import LoopConfig, Losses, Phase
 from ...training.results import PathOf
+from ...training.runner import Learned, loop_for, state_folder, teach
 from ...training.scene_recipe import SceneRecipe
-from ...training.session import Learned, loop_for, state_folder, teach
 from ...training.setting import setting
 
 NAME = "textual_inversion"

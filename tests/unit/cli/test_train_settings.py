@@ -42,7 +42,7 @@ def test_every_setting_arrives_where_it_should() -> None:
     assert (config.flip, config.seed) == (0.25, 0)
     assert config.class_images.draw == 7
     assert settings.previews.cfg == 2.0
-    assert settings.loop.clip == 0.5
+    assert settings.loop.max_grad_norm == 0.5
     with pytest.raises(ConfigError, match=r"colour.*a setting of Break-A-Scene"):
         settings_from_options({"colour": 1}, "some model")
 
@@ -71,6 +71,7 @@ prompt_prefix flip resolution batch_size accumulation checkpointing seed object_
 roi_weight background_weight context_form roi_form prompt roi_prompt brightness random_scale views
 detach_start smallest prior_weight prior_prompt class_image class_draw class_steps class_cfg
 preview_every preview_prompt preview_steps preview_cfg preview_seed clip weight_decay save_every
+max_grad_norm
 """
 
 
@@ -98,3 +99,12 @@ def test_methods_start_from_their_own_numbers() -> None:
     assert isinstance(plain, CLiCConfig)
     assert (plain.roi_weight, plain.attention_weight, plain.background_weight) == (0, 0, 1)
     assert plain.seed == 3
+
+
+def test_an_option_under_its_earlier_name_is_read_and_not_listed() -> None:
+    listed = inspect.signature(train_with_options()).parameters
+    hidden = {name for name, one in listed.items() if getattr(one.annotation, "__metadata__", ())}
+    hidden = {n for n in hidden if listed[n].annotation.__metadata__[0].hidden}
+    assert hidden == {"clip"}
+    for name in ("clip", "max_grad_norm"):
+        assert settings_from_options({name: 0.5}, "some model").loop.max_grad_norm == 0.5

@@ -64,7 +64,7 @@ def official_steps(learner: Any, phase: Phase, rows: TableRows, others: list[nn.
             optimizer.zero_grad()
             terms = learner.losses(phase, step_generator(LOOP.seed, step))
             torch.stack(list(terms.values())).sum().backward()
-            nn.utils.clip_grad_norm_(every, LOOP.clip)
+            nn.utils.clip_grad_norm_(every, LOOP.max_grad_norm)
             optimizer.step()
     return optimizer
 

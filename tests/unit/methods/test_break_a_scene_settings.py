@@ -91,7 +91,7 @@ def test_every_setting_has_its_own_states(
     images = [replace(base.class_images, **change) for change in drawn]
     found += [folder(replace(base, class_images=one), loop) for one in images]
     found += [folder(base, loop, torch.rand(1, 32, 32, 3))]
-    found += [folder(base, replace(loop, clip=0.5))]
+    found += [folder(base, replace(loop, max_grad_norm=0.5))]
     assert len(set(found)) == len(found)
     # how often somebody looks changes nothing
     assert folder(base, replace(loop, save_every=7, preview_every=3)) == found[0]

@@ -30,7 +30,7 @@ def test_a_run_cancelled_during_a_question_goes_on_with_the_same_negatives(
     tmp_path: Path, fails_at: int
 ) -> None:
     answers = ("dog", "cat", "fish")
-    loop = LoopConfig(clip=0.0, save_every=2)
+    loop = LoopConfig(max_grad_norm=0.0, save_every=2)
     whole = invent(
         tiny_prior(), "new", CONFIG, painter=Swatches(), questions=Answers(*answers), loop=loop
     )

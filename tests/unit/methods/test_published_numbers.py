@@ -30,7 +30,7 @@ def test_break_a_scene() -> None:
     assert (pictures.draw, pictures.steps, pictures.cfg) == (100, 50, 7.5)
     assert config.prompt_prefix == "a photo of "  # :531
     assert (loop.betas, loop.weight_decay) == ((0.9, 0.999), 1e-2)  # :300-323
-    assert (loop.epsilon, loop.clip, loop.accumulation) == (1e-8, 1.0, 1)
+    assert (loop.epsilon, loop.max_grad_norm, loop.accumulation) == (1e-8, 1.0, 1)
 
 
 def test_clic() -> None:
@@ -88,7 +88,7 @@ def test_conceptlab() -> None:
     assert (evolution.steps, evolution.learning_rate, evolution.gallery_every) == (2000, 1e-4, 250)
     assert (sampling.steps, sampling.guidance, sampling.negative) == (5, 4.0, "")
     loop = conceptlab.OFFICIAL_LOOP
-    assert (loop.clip, loop.weight_decay, loop.epsilon) == (0.0, 1e-2, 1e-8)
+    assert (loop.max_grad_norm, loop.weight_decay, loop.epsilon) == (0.0, 1e-2, 1e-8)
 
 
 def test_concept_weaver() -> None:

@@ -109,7 +109,7 @@ def test_gradients_are_clipped_to_the_norm_and_not_below() -> None:
 
     def norm_after(clip: float, scale: float = 1.0) -> float:
         recipe = Watched()
-        optimizer = run(recipe, LoopConfig(clip=clip, loss_scale=scale)).optimizer
+        optimizer = run(recipe, LoopConfig(max_grad_norm=clip, loss_scale=scale)).optimizer
         assert optimizer is not None
         # Adam's first moment after one step is a tenth of the gradient.
         moments = [optimizer.state[p]["exp_avg"] for p in (recipe.handle, recipe.weight)]
@@ -182,8 +182,8 @@ def test_infinite_gradients_without_scaling_stop_at_once() -> None:
     [
         ("accumulation", 0),
         ("accumulation", 1.5),
-        ("clip", -1.0),
-        ("clip", math.nan),
+        ("max_grad_norm", -1.0),
+        ("max_grad_norm", math.nan),
         ("weight_decay", math.inf),
         ("save_every", -1),
         ("preview_every", True),
@@ -223,7 +223,7 @@ def test_groups_of_a_phase_move_at_their_own_rates() -> None:
 
     lines = TwoRates()
     before = lines.weight.detach().clone(), lines.handle.detach().clone()
-    run(lines, LoopConfig(weight_decay=0.0, clip=0.0))
+    run(lines, LoopConfig(weight_decay=0.0, max_grad_norm=0.0))
     moved = [
         (now - then).abs() for now, then in zip((lines.weight, lines.handle), before, strict=True)
     ]
