@@ -20,6 +20,8 @@ from .guidance import CrossAttentionGuidance
 from .lag import ApplyLag
 from .lag_maps import LagMapsNode
 from .lag_sampler import LagSampler
+from .local_lora import LoadLoraLocalized
+from .local_masks import LocalizedLoraMasks
 from .matching import ConceptDiscovery, RoIMatching
 from .prior import LoadBlip2, LoadDiffusionPrior
 from .regions import RegionsNode
@@ -46,6 +48,8 @@ NODES: list[type[io.ComfyNode]] = [
     InspectConcept,
     ApplyLag,
     LagSampler,
+    LoadLoraLocalized,
+    LocalizedLoraMasks,
     LagMapsNode,
     MaskedBlendedSampler,
     MaskedBlendedEdit,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,18 @@ from .shared import CATEGORY, host_of
 log = logging.getLogger("conceptloom")
 
 KEY = "conceptloom.local_lora"
+RECORD = "conceptloom.local_masks"  # attachment of a MODEL
 LORAS = "loras"
+LORA_CATEGORY = f"{CATEGORY}/LoRA"
 DEFAULT = LocalConfig()
+
+
+@dataclass(slots=True)
+class MaskRecord:
+    """The masks of the latest run of a MODEL."""
+
+    names: tuple[str, ...]
+    masks: Tensor | None = None  # [P, G, h, w]
 
 
 class LoadLoraLocalized(io.ComfyNode):
@@ -53,7 +64,7 @@ class LoadLoraLocalized(io.ComfyNode):
         return io.Schema(
             node_id="ConceptLoomLoadLoraLocalized",
             display_name="Load LoRA (Localized)",
-            category=f"{CATEGORY}/LoRA",
+            category=LORA_CATEGORY,
             description="Loads a LoRA that works only where its subject is, so that several "
             "characters fit in one picture without bleeding into each other. The model's own "
             "attention to your words finds the place. Chain one node for each LoRA, in any order; "
@@ -74,6 +85,12 @@ class LoadLoraLocalized(io.ComfyNode):
                 ),
             ],
         )  # fmt: skip
+
+    @classmethod
+    def fingerprint_inputs(cls, lora_name: str | None, **_: Any) -> str:
+        """Another file under the same name is another LoRA; what is linked comes as None."""
+        names = folder_paths.get_filename_list(LORAS) if lora_name is None else [lora_name]
+        return repr([(name, lora_path(name).stat().st_mtime_ns) for name in names])
 
     @classmethod
     def execute(
@@ -179,19 +196,24 @@ def config_of(knobs: Mapping[str, Any]) -> LocalConfig:
     )
 
 
-def loaded_lora(model: Any, clip: Any, name: str) -> tuple[LoraFile, str]:
-    """A file of models/loras for these models, and the words that it proposes.
-
-    Raises:
-        ConceptFileError, BaseMismatchError: see `errors`.
-    """
+def lora_path(name: str) -> Path:
+    """The file of a LoRA that a list offered; checked again, because a saved graph can name any."""
     known = folder_paths.get_filename_list(LORAS)
     path = folder_paths.get_full_path(LORAS, name) if name in known else None
     if path is None:
         raise ConceptFileError(
             f"There is no LoRA {name!r} in models/{LORAS}; refresh the lists (key R) if it is new."
         )
-    tensors, metadata = read_lora(Path(path))
+    return Path(path)
+
+
+def loaded_lora(model: Any, clip: Any, name: str) -> tuple[LoraFile, str]:
+    """A file of models/loras for these models, and the words that it proposes.
+
+    Raises:
+        ConceptFileError, BaseMismatchError: see `errors`.
+    """
+    tensors, metadata = read_lora(lora_path(name))
     host = host_of(model, clip, applies_only=True)
     names = key_map(host.weight_names(), host.sites, host.encoders) | host_key_map(model, clip)
     shapes = functools.cache(lambda weight: tuple(host.weight(weight).shape))
@@ -215,16 +237,24 @@ def with_local_lora(
             "left out, the first is %s.", lora.name, len(layers.unplaced), layers.unplaced[0],
         )  # fmt: skip
 
+    record = MaskRecord(tuple(one.words or one.name for one in loras))
+
+    def keep(masks: Tensor) -> None:
+        record.masks = masks.float().cpu()
+        if on_masks is not None:
+            on_masks(masks)
+
     def edits(run: SamplingRun) -> list[LocalEdit]:
         if run.sigmas is not None:
             try:
                 check_prompts(loras, run.positive)
             except PromptError as error:
                 raise PromptError(f"{error} {HIDDEN}") from error
-        return [LocalEdit(loras, layers, run.times, run.last_t, on_masks)]
+        return [LocalEdit(loras, layers, run.times, run.last_t, keep)]
 
     patched = with_edits(model, KEY, edits, replace=True)
     patched.set_attachments(KEY, loras)
+    patched.set_attachments(RECORD, record)
     patched.set_additional_models(KEY, [beside.patcher()])
     return patched, _reading(host, clip, lora)
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import folder_paths
 import pytest
 import torch
+from executor import pack_nodes
 from local_loras import CONVOLUTIONS, LINEAR, NORMS, file_of, local, merged, random_lora
 from nodes import KSampler
+from safetensors.torch import save_file
 from test_lag import conditioning, sample
 from tiny_models import Graph, assert_same_state, state_of
 
@@ -180,3 +184,37 @@ def test_nothing_is_left_behind_by_a_crash(sd1: Graph, monkeypatch: pytest.Monke
             KSampler().sample(model, 5, 4, 4.0, "euler", "normal", *prompts, latent, 1.0)
     assert_same_state(sd1.model, before)
     assert torch.equal(drawn(model, clip), good)
+
+
+def test_the_nodes_draw_two_loras_and_show_their_places(sd1: Graph, folders: Path):
+    for number, name in enumerate(("one", "two")):
+        save_file(
+            random_lora(sd1, number),
+            folders / "models" / "loras" / f"{name}.safetensors",
+            {"modelspec.trigger_phrase": name},
+        )
+    folder_paths.filename_list_cache.clear()
+    nodes = {name.removeprefix("ConceptLoom"): node for name, node in pack_nodes().items()}
+    load = nodes["LoadLoraLocalized"]
+    knobs = {
+        "strength_model": 1.0, "strength_clip": 1.0, "mask_means": "exactly here",
+        "found_after": 0.2, "threshold": 0.45, "grow": 0.06, "end": 1.0,
+    }  # fmt: skip
+    model, clip, trigger = load.execute(
+        sd1.model, sd1.clip, "one.safetensors", "cat", **knobs
+    ).result
+    assert trigger == "one"
+    model, clip, _ = load.execute(model, clip, "two.safetensors", "dog", **knobs).result
+    first = load.fingerprint_inputs("one.safetensors")
+    assert first != load.fingerprint_inputs("two.safetensors")
+    show = nodes["LocalizedLoraMasks"]
+    image = torch.zeros(2, 64, 80, 3)
+    with pytest.raises(Exception, match="without masks"):
+        show.execute(model, image)
+    drawn(model, clip, rows=2)
+    overlay, masks = show.execute(model, image).result
+    assert overlay.shape == (1, 64, 80, 3)
+    assert masks.shape == (4, 64, 80)
+    assert float((masks[0] * masks[1]).mean()) < float(masks[:2].mean())
+    with pytest.raises(Exception, match="no LoRA 'three"):
+        load.execute(sd1.model, sd1.clip, "three.safetensors", "cat", **knobs)

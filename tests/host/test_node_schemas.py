@@ -154,6 +154,12 @@ SURFACE = {
         ["model", "clip", "vae", "image", "concepts", "prompt", "timestep", *LAG],
         ["IMAGE", "IMAGE", "MASK"],
     ),
+    "LoadLoraLocalized": (
+        ["model", "clip", "lora_name", "words", "strength_model", "strength_clip", "mask",
+         "mask_means", "found_after", "threshold", "grow", "end"],
+        ["MODEL", "CLIP", "STRING"],
+    ),
+    "LocalizedLoraMasks": (["model", "image"], ["IMAGE", "MASK"]),
     "ConceptBank": (["folder", "filter", "pick", "model", "clip"], ["CONCEPT", "IMAGE", "STRING"]),
     "InvertTemplate": (
         ["model", "clip", "vae", "image", "prompt", "sigmas", "steps", "scheduler", "refinements",

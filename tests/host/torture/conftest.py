@@ -84,6 +84,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory, executor: Executor) -> Ite
             lab_folders(root / "models")
         good = root / "models" / "concepts" / "good.safetensors"
         pack("concepts.concept_file").save_concept(concept(), good)
+        pack("concepts.lora_export").export_lora(concept(), root / "models" / "loras" / good.name)
         yield root
     folder_paths.filename_list_cache.clear()
 

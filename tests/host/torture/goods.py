@@ -49,6 +49,7 @@ CHEAP: dict[str, Any] = {
 WORDS = "a photo of a <my-cat> cat"
 OF_NODE: dict[str, dict[str, Any]] = {
     "LoadConcept": {"concept_name": "good.safetensors"},
+    "LoadLoraLocalized": {"lora_name": "good.safetensors", "words": "cat"},
     "LagSampler": {"positive": WORDS},
     "LagMaps": {"prompt": WORDS},
     "MaskedBlendedSampler": {"start": 0},
@@ -69,6 +70,8 @@ OF_NODE: dict[str, dict[str, Any]] = {
 }
 # Without installed models and without a network these can only say so.
 WITHOUT_RESULT = {"SegmentByText", "DownloadLabModel", "DownloadSegmenter"}
+# and this one without a picture that its model has drawn
+WITHOUT_RESULT |= {"LocalizedLoraMasks"}
 LAB = {  # need diffusers
     "LoadDiffusionPrior", "AdaptiveNegativesTrainer", "ConceptMixing", "EvolveConcepts",
     "GenerateWithPrior",
