@@ -76,16 +76,20 @@ class LocalEdit(UNetEdit):
         self._skipped: set[str] = set()
 
     def begin(self, info: ForwardInfo) -> None:
+        height, width = info.latent_shape[-2:]
+        pictures = max(info.pictures, default=info.latent_shape[0] - 1) + 1
+        timestep = float(info.timesteps.flatten()[0])
+        if self._masks.begin(timestep, (pictures, height, width)):  # a run of its own
+            self._known.clear()
+            self._own.clear()
         key = (info.prompts, info.pictures, info.conditional, info.context_length, info.encoded)
         if key not in self._known:
             for lora in self._loras:
                 if lora.mask is not None:
                     size = lora.mask.shape[-2], lora.mask.shape[-1]
-                    check_aspect(size, (info.latent_shape[-2], info.latent_shape[-1]), " latents")
+                    check_aspect(size, (height, width), " latents")
             self._known[key] = LocalRows(self._loras, info)
-        self._rows = rows = self._known[key]
-        height, width = info.latent_shape[-2:]
-        self._masks.begin(float(info.timesteps.flatten()[0]), (rows.pictures, height, width))
+        self._rows = self._known[key]
 
     def end(self) -> None:
         self._masks.end()

@@ -69,10 +69,11 @@ class RunMasks:
         self._cut_now: tuple[int, Tensor] | None = None  # of this pass: layers seen, masks
         self.same_pass = False
 
-    def begin(self, timestep: float, shape: tuple[int, int, int]) -> None:
-        """A pass over so many pictures of (h, w) begins."""
+    def begin(self, timestep: float, shape: tuple[int, int, int]) -> bool:
+        """A pass over so many pictures of (h, w) begins; whether it is the first of another run."""
         step = self._schedule.step(timestep) if self._schedule.times is not None else -1
-        if step < self._step and step == 0:  # a run of its own
+        is_first = step == 0 and step < self._step
+        if is_first:
             self._forget()
         self._step, self._sum, self._count, self._cut_now = step, None, 0, None
         self._shape = self._shape or shape
@@ -82,6 +83,7 @@ class RunMasks:
             self._kept = self._cut(self._remembered[1])
             if self._on_masks is not None:
                 self._on_masks(self._kept)
+        return is_first
 
     def _finding_steps(self) -> int:
         """Found masks compete, so all are cut at once."""

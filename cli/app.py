@@ -164,6 +164,16 @@ def sample(
     quantile: Annotated[
         float, typer.Option(min=0, max=1, help="With --lag: share left to the base model.")
     ] = 0.5,
+    local_lora: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar='FILE[:STRENGTH]="WORDS"[,MASK]',
+            help="A LoRA file only where these words of the prompt are. Repeat for several.",
+        ),
+    ] = None,
+    masks: Annotated[
+        bool, typer.Option("--masks", help="With --local-lora: write where each LoRA worked.")
+    ] = False,
     model: Model = "tinyworld",
     layout: Layout = None,
     device: Device = "auto",
@@ -174,6 +184,7 @@ def sample(
     from .drawing import Drawing, draw, load_concepts, natural_size, parsed_size
     from .gallery import Gallery
     from .lag import localised
+    from .local_loras import local_run
     from .models import TINYWORLD, open_host
     from .models import Precision as Computed
     from .picture_files import free_name
@@ -185,6 +196,7 @@ def sample(
     prompts = prompt or [text for one, _ in loaded for text in one.prompts]
     if lag:
         stack, edits = localised(host, loaded, prompts, quantile)
+    local = local_run(host, local_lora or [], prompts, stack.handles, steps)
     settings = Drawing(
         negative=negative,
         seed=seed,
@@ -201,11 +213,13 @@ def sample(
             stack,
             settings,
             count=count,
-            edits=edits,
-            keep=gallery.keep,
+            edits=[*edits, *local.edits],
+            encode=local.encode,
+            keep=lambda picture, prompt: gallery.keep(local.kept(picture), prompt),
             progress=lambda done, total, *_: bars.update(task, completed=done, total=total),
         )
-    for path in gallery.finished():
+    files = gallery.finished()
+    for path in [*files, *(local.write_masks(files) if masks else [])]:
         say(f"wrote {path}")
 
 

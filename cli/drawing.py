@@ -15,7 +15,7 @@ from torch import Tensor
 from ..concepts.concept import Concept, Stack, check_applies, renamed
 from ..concepts.concept_file import load_concept
 from ..errors import ConfigError, HandleError, InputError, PromptError
-from ..host.ports import Host, Progress, UNetEdit, no_progress
+from ..host.ports import HandleVectors, Host, Progress, Prompt, UNetEdit, no_progress
 from ..host.prompt_text import handles_in, misspelt
 from ..samplers.ddim import sample_ddim, seeded_noise
 
@@ -152,6 +152,7 @@ def draw(
     *,
     count: int = 1,
     edits: Sequence[UNetEdit] = (),
+    encode: Callable[[str, HandleVectors], Prompt] | None = None,
     rows: int = 4,
     keep: Callable[[Tensor, str], None] = lambda picture, prompt: None,
     progress: Progress = no_progress,
@@ -160,6 +161,7 @@ def draw(
 
     Args:
         edits: take part in every forward pass.
+        encode: prompts and handle vectors; by default the host's own way.
         rows: pictures that are drawn at once.
         keep: hears of every picture [H, W, 3] and its prompt as soon as it is there.
     """
@@ -171,9 +173,10 @@ def draw(
     drawn: list[Tensor] = []
     done, total = 0, count * len(prompts)
     with host.edited(stack.edits, trainable=False):
-        negative = host.encode_prompt(settings.negative, stack.handles)
+        encode = encode or host.encode_prompt
+        negative = encode(settings.negative, stack.handles)
         for prompt in prompts:
-            encoded = host.encode_prompt(prompt, stack.handles)
+            encoded = encode(prompt, stack.handles)
             pictures: list[Tensor] = []
             for part in noise.split(rows):
                 latent = sample_ddim(

@@ -1,0 +1,115 @@
+"""Localised LoRAs on a base model, ready to draw with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..concepts.lora_file import LoraFile, lora_of
+from ..concepts.lora_keys import key_map
+from ..host.ports import HandleVectors, Host, Prompt, Tokens, WeightEdit
+from .local import REST, LocalEdit
+from .local_finding import OnMasks
+from .local_lora import LocalLora, Part, check_prompts, joined, parts_of, text_parts_of
+from .local_stacks import LocalLayers
+
+
+def lora_for(host: Host, tensors: Mapping[str, Tensor], what: str = "The LoRA") -> LoraFile:
+    """What the tensors of a LoRA file add to a base model.
+
+    Raises:
+        BaseMismatchError: nothing of it fits, or it has other widths.
+    """
+    names = key_map(host.weight_names(), host.sites, host.encoders)
+    return lora_of(tensors, names, lambda name: tuple(host.weight(name).shape), what)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LocalSetup:
+    """LoRAs of one base model, each in its own place.
+
+    Attributes:
+        loras: each once, in an order of their own; masks come in it.
+        layers: what they add.
+    """
+
+    host: Host
+    loras: tuple[LocalLora, ...]
+    layers: LocalLayers
+
+    def encode(self, text: str, handles: HandleVectors | None = None) -> Prompt:
+        """A prompt, read by the picture as it is and by each LoRA's place in its own way."""
+        prompt = self.host.encode_prompt(text, handles)
+        texts: dict[str, Tensor] = {}
+        moved: list[Tensor] = []
+        for lora in self.loras:
+            parts = text_parts_of(lora, self.host.weight)
+            if not parts:
+                continue
+            edits = {name: _edit(part) for name, part in parts.items()}
+            with self.host.edited(edits, trainable=False):
+                own = self.host.encode_prompt(text, handles)
+            texts[lora.key] = own.context - prompt.context
+            if prompt.pooled is not None and own.pooled is not None:
+                moved.append(own.pooled - prompt.pooled)
+        passages = [lora.words for lora in self.loras if lora.is_exact and lora.words]
+        if passages:
+            without = self.host.encode_prompt(without_passages(text, passages), handles)
+            texts[REST] = _as_long(without.context, prompt.context) - prompt.context
+        pooled = prompt.pooled
+        if moved and pooled is not None:  # one vector for the whole picture
+            pooled = pooled + torch.stack(moved).sum(dim=0) / len(moved)
+        return Prompt(text, prompt.context, prompt.tokens, pooled, texts)
+
+    def edit(
+        self, steps: int, prompts: Mapping[str, Tokens], on_masks: OnMasks | None = None
+    ) -> LocalEdit:
+        """What takes part in every pass of DDIM runs with so many steps, one after the other.
+
+        Raises:
+            PromptError: the words of a LoRA stand in none of the prompts.
+        """
+        check_prompts(self.loras, prompts)
+        path = self.host.noise_path
+        return LocalEdit(self.loras, self.layers, path.timesteps(steps), path.last_t, on_masks)
+
+
+def local_setup(host: Host, loras: Sequence[LocalLora]) -> LocalSetup:
+    """LoRAs on the device and in the precision of a base model.
+
+    Raises:
+        PromptError: two LoRAs are looked for by the same words.
+    """
+    ordered = joined(loras)
+    parts = [parts_of(lora, host.weight) for lora in ordered]
+    layers = LocalLayers(host.sites, parts, lambda tensor: tensor.to(host.device, host.dtype))
+    return LocalSetup(host, ordered, layers)
+
+
+def without_passages(text: str, passages: Sequence[str]) -> str:
+    """A prompt without some of its words; longer passages go first."""
+    for words in sorted(passages, key=len, reverse=True):
+        spaced = r"\s+".join(map(re.escape, words.split()))
+        text = re.sub(rf"(?<!\w){spaced}(?!\w)", " ", text, flags=re.IGNORECASE)
+    return re.sub(r"\s+", " ", text).strip()
+
+
+def _as_long(context: Tensor, like: Tensor) -> Tensor:
+    """A context [1, K, width] of a shorter prompt, repeated; attention does not see repeats."""
+    if context.shape[1] == like.shape[1]:
+        return context
+    times = -(-like.shape[1] // context.shape[1])
+    return context.repeat(1, times, 1)[:, : like.shape[1]]
+
+
+def _edit(part: Part) -> WeightEdit:
+    form, factor = part
+
+    def edit(weight: Tensor) -> Tensor:
+        return (weight.float() + factor * form.delta(weight.shape).to(weight.device)).to(weight)
+
+    return edit
