@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from ..host.comfyui.notices import show_warnings_on_nodes
 from .attention import AttentionMaps
 from .blended import MaskedBlendedSampler
 from .blended_edit import CompositeSeam, MaskedBlendedEdit
@@ -85,6 +86,7 @@ class ConceptLoomExtension(ComfyExtension):
     async def on_load(self) -> None:
         register_concept_folders()
         shorten_error_names()
+        show_warnings_on_nodes()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [with_checked_inputs(node) for node in NODES]

@@ -16,7 +16,8 @@ from ..concepts.handles import checked_name
 from ..errors import ConceptFileError, ConfigError, HandleError
 from ..host.comfyui.apply import WeightDelta, apply_concept
 from ..host.comfyui.host import ComfyHost
-from ..host.comfyui.progress import for_the_editor
+from ..host.comfyui.node_text import for_the_editor
+from ..host.comfyui.notices import with_notices
 from ..host.ports import Host
 from .concept_folders import CONCEPTS
 
@@ -151,5 +152,5 @@ def shown(cls: Any, image: Tensor | None = None, text: str = "") -> Mapping[str,
         except OSError as error:  # the host keeps it as a file: a full disk costs no result
             log.warning("The picture of a node cannot be shown: %s", error)
     if text:
-        on_node |= ui.PreviewText(for_the_editor(text)).as_dict()
+        on_node |= ui.PreviewText(for_the_editor(with_notices(text))).as_dict()
     return on_node

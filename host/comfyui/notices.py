@@ -1,30 +1,70 @@
-"""Sentences for the user that stop nothing: on the console, and on the node that is running."""
+"""Sentences for the user that stop nothing: on the console, and on the node that is running.
+
+Whatever the pack warns of while a node runs is shown on that node, from whichever room it comes:
+people who work in the editor do not see the console.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections import deque
+from collections import OrderedDict
 from typing import Any
 
 from comfy_execution.utils import get_executing_context
 
-from .progress import for_the_editor, running_server
+from .node_text import show_text
 
 log = logging.getLogger("conceptloom")
 
-# A node that learns encodes the same prompt in every step and says the sentence once.
-_said: deque[tuple[Any, str]] = deque(maxlen=256)
+MOST_NODES = 64  # runs of nodes whose sentences are remembered
+MOST_SHOWN = 5  # on one node, the latest
+
+# Run of a node -> its sentences, in the order in which they came.
+_said: OrderedDict[tuple[Any, Any], list[str]] = OrderedDict()
 
 
 def tell(sentence: str) -> None:
-    """Say something once for every run of a node."""
+    """Say something once for every run of a node: one that learns encodes a prompt in each step."""
+    if sentence not in said_by_node():
+        log.warning("%s", sentence)
+        _note(sentence)
+
+
+def said_by_node() -> list[str]:
+    """What the node that is running has said so far; empty outside of one."""
     context = get_executing_context()
-    if context is not None:
-        key = ((context.prompt_id, context.node_id), sentence)
-        if key in _said:
-            return
-        _said.append(key)
-    log.warning("%s", sentence)
-    server = running_server()
-    if server is not None and context is not None:
-        server.send_progress_text(for_the_editor(sentence), context.node_id)
+    return [] if context is None else _said.get((context.prompt_id, context.node_id), [])
+
+
+def with_notices(text: str) -> str:
+    """A text for the running node, and below it what the node has said."""
+    return "\n".join([text, *said_by_node()[-MOST_SHOWN:]])
+
+
+def show_warnings_on_nodes() -> None:
+    """From here on, what the pack warns of stands on the node that is running."""
+    for handler in list(log.handlers):
+        if type(handler).__name__ == _OnNodes.__name__:  # the pack may have been loaded before
+            log.removeHandler(handler)
+    log.addHandler(_OnNodes(logging.WARNING))
+
+
+class _OnNodes(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            _note(record.getMessage())
+        except Exception:  # a page that was closed must not end the node
+            self.handleError(record)
+
+
+def _note(sentence: str) -> None:
+    context = get_executing_context()
+    if context is None:
+        return
+    sentences = _said.setdefault((context.prompt_id, context.node_id), [])
+    if sentence in sentences:
+        return
+    sentences.append(sentence)
+    while len(_said) > MOST_NODES:
+        _said.popitem(last=False)
+    show_text("\n".join(sentences[-MOST_SHOWN:]), context.node_id)

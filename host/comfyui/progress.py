@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import comfy.model_management
@@ -10,8 +9,10 @@ import comfy.utils
 from PIL import Image
 from torch import Tensor
 
+from .node_text import show_text
+from .notices import with_notices
+
 PREVIEW_PX = 512  # longer side of what is sent to the browser
-BRACKETS = str.maketrans("<>", "\u2039\u203a")
 
 
 class NodeProgress:
@@ -35,24 +36,7 @@ class NodeProgress:
         picture = ("JPEG", _picture(preview), PREVIEW_PX) if preview is not None else None
         self._bar.update_absolute(step, total, picture)
         if message:
-            self._show(message)
-
-    def _show(self, message: str) -> None:
-        server = running_server()
-        if server is not None and self._node_id is not None:
-            server.send_progress_text(for_the_editor(message), self._node_id)
-
-
-def for_the_editor(text: str) -> str:
-    """A text as a node may show it: the editor takes it for HTML and would swallow <my-mug>."""
-    return text.translate(BRACKETS)
-
-
-def running_server() -> Any:
-    """The running server where it can show text on a node, else None (tests, scripts)."""
-    # Not imported: where nobody has loaded it, none is running.
-    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
-    return server if hasattr(server, "send_progress_text") else None
+            show_text(with_notices(message), self._node_id)
 
 
 def _picture(image: Tensor) -> Image.Image:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -98,3 +99,13 @@ def learned(executor: Executor, tmp_path_factory: pytest.TempPathFactory) -> Any
         folder_paths.output_directory = before
     assert result.error == ""
     return result.values["concept"]
+
+
+@pytest.fixture
+def messages(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """What a running server was asked to show on nodes: (text, node)."""
+    sent: list[tuple[str, str]] = []
+    server = SimpleNamespace(send_progress_text=lambda text, node: sent.append((text, node)))
+    module = SimpleNamespace(PromptServer=SimpleNamespace(instance=server))
+    monkeypatch.setitem(sys.modules, "server", module)  # type: ignore[arg-type]
+    return sent

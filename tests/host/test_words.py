@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-import sys
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,16 +24,6 @@ from conceptloom.host.prompt_weights import weighted_pieces
 from conceptloom.nodes.shared import applied
 
 KOREAN = "\ub0b4\ucef5"
-
-
-@pytest.fixture
-def messages(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """What a running server was asked to show on nodes: (text, node)."""
-    sent: list[tuple[str, str]] = []
-    server = SimpleNamespace(send_progress_text=lambda text, node: sent.append((text, node)))
-    module = SimpleNamespace(PromptServer=SimpleNamespace(instance=server))
-    monkeypatch.setitem(sys.modules, "server", module)  # type: ignore[arg-type]
-    return sent
 
 
 @pytest.mark.parametrize("written", ["<my-bxo>", "<My-Box>", "<my-box:0.8>"])
