@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..host.ports import CrossAttentionCall, Tokens
+from ..host.ports import AttentionCall, Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +57,13 @@ def rows_with(
     )
 
 
-def prompts_of_others(call: CrossAttentionCall) -> Sequence[Tokens]:
+def prompts_of_others(call: AttentionCall) -> Sequence[Tokens]:
     """Tokens of every row where another pack attends to prompts of its own, else empty.
 
     Packs of regions repeat the rows of a prompt, once for each of their prompts, in whole chunks:
     row r still belongs to picture r modulo the number of pictures.
     """
     read, context = call.info.read_context, call.context
-    if read is None or context is None or len(context) == call.info.latent_shape[0]:
+    if read is None or len(context) == call.info.latent_shape[0]:
         return ()
     return read(context)

@@ -17,16 +17,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..concepts.concept import Change, Diff
 from ..host.inference import usable
-from ..host.ports import CrossAttentionCall, ForwardInfo, TransformerSite, UNetEdit
+from ..host.ports import (
+    AttentionCall,
+    AttentionSite,
+    ForwardInfo,
+    LayerSite,
+    UNetEdit,
+    UNetSites,
+)
 from ..host.roles import Role, is_matrix, roles_of
 from .regions import at_grid
 
@@ -73,23 +79,24 @@ class RegionFusion(UNetEdit):
         self._sources, self._masks = list(sources), masks
         self._suppression = suppression
         self._shares: dict[tuple[tuple[int, int], torch.device], list[_Share]] = {}
-        self._projected: dict[tuple[str, int], list[tuple[Tensor, Tensor] | None]] = {}
+        self._projected: dict[str, list[tuple[Tensor, Tensor] | None]] = {}
 
-    def wants_cross_attention(self, site: TransformerSite) -> bool:
-        return True
+    def wanted_attentions(self, sites: UNetSites) -> list[AttentionSite]:
+        return sites.cross_attentions
 
-    def wants_projection(self, site: TransformerSite) -> bool:
-        return any(_projection_name(site) in source.changes for source in self._sources)
+    def wanted_layers(self, sites: UNetSites) -> list[LayerSite]:
+        changed_here = {name for source in self._sources for name in source.changes}
+        projections = (site for site in sites.layers if Role.PROJ_OUT in site.roles)
+        return [site for site in projections if site.weight in changed_here]
 
-    def cross_attention(self, call: CrossAttentionCall) -> Tensor | None:
+    def attention(self, call: AttentionCall) -> Tensor | None:
         rows = _prompted(call.info)
         if not rows:
             return None
         every = len(rows) == call.query.shape[0]
-        query = call.query if every else call.query[rows]
         base = call.output if every else call.output[rows]
-        mixed = self._mixed(call, rearrange(query, "b n (a d) -> b a n d", a=call.site.heads))
-        fused = _output_projection(call.module, mixed).to(base.dtype)
+        mixed = self._mixed(call, call.query if every else call.query[rows])
+        fused = call.site.out.module(mixed).to(base.dtype)
         # (1 + lambda) fused - lambda base, written so that equal features stay bit for bit
         fused = fused + self._suppression * (fused - base)
         if every:
@@ -98,7 +105,7 @@ class RegionFusion(UNetEdit):
         output[rows] = fused
         return output
 
-    def _mixed(self, call: CrossAttentionCall, query: Tensor) -> Tensor:
+    def _mixed(self, call: AttentionCall, query: Tensor) -> Tensor:
         """sum_i M_i h_i with the background among them, [B, N, C]; heads are joined again."""
         total = torch.zeros_like(rearrange(query, "b a n d -> b n (a d)"))
         shares = self._shares_at(call.info.grid(call.site), query.device)
@@ -116,10 +123,10 @@ class RegionFusion(UNetEdit):
         return total
 
     def _keys_and_values(
-        self, call: CrossAttentionCall, shares: Sequence[_Share]
+        self, call: AttentionCall, shares: Sequence[_Share]
     ) -> list[tuple[Tensor, Tensor] | None]:
         """[1, heads, K, d] each; None where a region has no cell. They do not change in a run."""
-        place = (call.site.name, call.layer)
+        place = call.site.name
         if place not in self._projected:
             self._projected[place] = [
                 self._projections(call, source) if share.weight.numel() else None
@@ -127,31 +134,30 @@ class RegionFusion(UNetEdit):
             ]
         return self._projected[place]
 
-    def _projections(self, call: CrossAttentionCall, source: RegionSource) -> tuple[Tensor, Tensor]:
-        attention: Any = call.module
+    def _projections(self, call: AttentionCall, source: RegionSource) -> tuple[Tensor, Tensor]:
         context = source.context.to(call.key)
         found: list[Tensor] = []
-        for part, layer in (("to_k", attention.to_k), ("to_v", attention.to_v)):
-            name = f"unet.{call.site.name}.transformer_blocks.{call.layer}.attn2.{part}.weight"
-            output = layer(context)
-            if name in source.changes:
-                output = output + changed(source.changes[name], context)
+        for layer in (call.site.key, call.site.value):
+            output = layer.module(context)
+            if layer.weight in source.changes:
+                output = output + changed(source.changes[layer.weight], context)
             found.append(rearrange(output, "b k (a d) -> b a k d", a=call.site.heads))
         return found[0], found[1]
 
-    def projection(
-        self, site: TransformerSite, inputs: Tensor, output: Tensor, info: ForwardInfo
+    def layer(
+        self, site: LayerSite, inputs: Tensor, output: Tensor, info: ForwardInfo
     ) -> Tensor | None:
-        """Residuals on `proj_out`, each under its region's mask."""
+        """Residuals on output projections, each under its region's mask."""
         rows = _prompted(info)
         if not rows:
             return None
         tokens = inputs[rows] if inputs.ndim == 3 else inputs[rows].flatten(2).transpose(1, 2)
-        added = torch.zeros(*tokens.shape[:2], site.width, dtype=output.dtype, device=output.device)
+        width = output.shape[1] if output.ndim == 4 else output.shape[2]
+        added = torch.zeros(*tokens.shape[:2], width, dtype=output.dtype, device=output.device)
         for source, share in zip(
             self._sources, self._shares_at(info.grid(site), inputs.device), strict=True
         ):
-            change = source.changes.get(_projection_name(site))
+            change = source.changes.get(site.weight)
             if change is None or not share.weight.numel():
                 continue
             cells = slice(None) if share.cells is None else share.cells
@@ -185,16 +191,3 @@ def _share(plane: Tensor, device: torch.device) -> _Share:
 
 def _prompted(info: ForwardInfo) -> list[int]:
     return [row for row, has_prompt in enumerate(info.conditional) if has_prompt]
-
-
-def _projection_name(site: TransformerSite) -> str:
-    return f"unet.{site.name}.proj_out.weight"
-
-
-def _output_projection(attention: Any, attended: Tensor) -> Tensor:
-    """`to_out` on [B, N, C]: a Sequential in ComfyUI, a list in diffusers."""
-    if not isinstance(attention.to_out, nn.ModuleList):
-        return attention.to_out(attended)
-    for layer in attention.to_out:
-        attended = layer(attended)
-    return attended

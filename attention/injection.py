@@ -12,7 +12,7 @@ is below a threshold, into rows with and without the prompt alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,11 +21,12 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..host.inference import usable
 from ..host.ports import (
+    Feature,
+    FeatureSite,
     ForwardInfo,
+    LayerSite,
     Place,
-    ResNetSite,
     StopForward,
-    TransformerSite,
     UNetEdit,
     UNetSites,
 )
@@ -40,17 +41,25 @@ SD_FIRST = 3
 
 @dataclass(frozen=True, slots=True)
 class InjectionBlocks:
-    """Decoder blocks that take features from the template, by number (`output_blocks.N`)."""
+    """Decoder blocks that take features from the template, by their number on the way up."""
 
     resnets: tuple[int, ...]
     attentions: tuple[int, ...]
 
-    def resnet_sites(self, sites: UNetSites) -> list[ResNetSite]:
-        return [s for s in sites.resnets if s.place is Place.UP and s.number in self.resnets]
-
-    def attention_sites(self, sites: UNetSites) -> list[TransformerSite]:
-        chosen = self.attentions
-        return [s for s in sites.transformers if s.place is Place.UP and s.number in chosen]
+    def sites(
+        self, sites: UNetSites, *, resnets: bool = True, attentions: bool = True
+    ) -> list[FeatureSite]:
+        """The feature maps of these blocks."""
+        return [
+            site
+            for site in sites.features
+            if site.block.place is Place.UP
+            and (
+                resnets and site.block.number in self.resnets
+                if site.kind is Feature.RESIDUAL
+                else attentions and site.block.number in self.attentions
+            )
+        ]
 
 
 def default_blocks(sites: UNetSites) -> InjectionBlocks:
@@ -87,47 +96,26 @@ class FeatureCapture(UNetEdit):
     """Keeps the features of a pass of one row; changes nothing.
 
     Args:
+        sites: whose features are kept.
         stop: end the pass with StopForward once all of them were seen.
     """
 
     reads_only = True
 
-    def __init__(
-        self,
-        resnets: Sequence[ResNetSite],
-        attentions: Sequence[TransformerSite],
-        *,
-        stop: bool = False,
-    ) -> None:
-        self._resnets = {site.name for site in resnets}
-        self._attentions = {site.name for site in attentions}
-        self._expected = len(resnets) + sum(2 * site.depth for site in attentions)
+    def __init__(self, sites: Sequence[FeatureSite], *, stop: bool = False) -> None:
+        self._keys = {site.layer: site.key for site in sites}
         self._stop = stop
         self.features: dict[Key, Tensor] = {}
 
     def begin(self, info: ForwardInfo) -> None:
         self.features = {}
 
-    def wants_resnet(self, site: ResNetSite) -> bool:
-        return site.name in self._resnets
+    def wanted_layers(self, sites: UNetSites) -> Iterable[LayerSite]:
+        return self._keys
 
-    def wants_self_attention(self, site: TransformerSite) -> bool:
-        return site.name in self._attentions
-
-    def resnet(self, site: ResNetSite, output: Tensor, info: ForwardInfo) -> None:
-        self._keep(("resnet", site.name, 0), output)
-
-    def self_query(
-        self, site: TransformerSite, layer: int, query: Tensor, info: ForwardInfo
-    ) -> None:
-        self._keep(("query", site.name, layer), query)
-
-    def self_key(self, site: TransformerSite, layer: int, key: Tensor, info: ForwardInfo) -> None:
-        self._keep(("key", site.name, layer), key)
-
-    def _keep(self, key: Key, output: Tensor) -> None:
-        self.features[key] = output.detach()
-        if self._stop and len(self.features) == self._expected:
+    def layer(self, site: LayerSite, inputs: Tensor, output: Tensor, info: ForwardInfo) -> None:
+        self.features[self._keys[site]] = output.detach()
+        if self._stop and len(self.features) == len(self._keys):
             raise StopForward
 
 
@@ -153,6 +141,7 @@ class FeatureInjection(UNetEdit):
         self._blocks, self._step_of, self._features_at = blocks, step_of, features_at
         self._resnet_steps, self._attention_steps = resnet_steps, attention_steps
         self._step, self._features = 0, dict[Key, Tensor]()
+        self._keys: dict[LayerSite, Key] = {}
 
     def begin(self, info: ForwardInfo) -> None:
         self._step = self._step_of(info)
@@ -162,27 +151,17 @@ class FeatureInjection(UNetEdit):
     def end(self) -> None:
         self._features = {}
 
-    def wants_resnet(self, site: ResNetSite) -> bool:
-        chosen = site.place is Place.UP and site.number in self._blocks.resnets
-        return chosen and self._step < self._resnet_steps
+    def wanted_layers(self, sites: UNetSites) -> Iterable[LayerSite]:
+        chosen = self._blocks.sites(
+            sites,
+            resnets=self._step < self._resnet_steps,
+            attentions=self._step < self._attention_steps,
+        )
+        self._keys = {site.layer: site.key for site in chosen}
+        return self._keys
 
-    def wants_self_attention(self, site: TransformerSite) -> bool:
-        chosen = site.place is Place.UP and site.number in self._blocks.attentions
-        return chosen and self._step < self._attention_steps
-
-    def resnet(self, site: ResNetSite, output: Tensor, info: ForwardInfo) -> Tensor:
-        return self._given(("resnet", site.name, 0), output)
-
-    def self_query(
-        self, site: TransformerSite, layer: int, query: Tensor, info: ForwardInfo
-    ) -> Tensor:
-        return self._given(("query", site.name, layer), query)
-
-    def self_key(self, site: TransformerSite, layer: int, key: Tensor, info: ForwardInfo) -> Tensor:
-        return self._given(("key", site.name, layer), key)
-
-    def _given(self, key: Key, output: Tensor) -> Tensor:
-        return usable(self._features[key].to(output)).expand_as(output)
+    def layer(self, site: LayerSite, inputs: Tensor, output: Tensor, info: ForwardInfo) -> Tensor:
+        return usable(self._features[self._keys[site]].to(output)).expand_as(output)
 
 
 def injected_steps(share: float, steps: int) -> int:
@@ -195,13 +174,8 @@ def feature_numbers(
 ) -> tuple[int, int]:
     """How many numbers a step keeps: of ResNets, and of queries and keys."""
     info = ForwardInfo((1, 1, *latent_size), torch.zeros(1), (True,), 0)
-
-    def cells(site: ResNetSite | TransformerSite) -> int:
-        height, width = info.grid(site)
-        return height * width
-
-    resnets = sum(site.width * cells(site) for site in blocks.resnet_sites(sites))
-    attentions = sum(
-        2 * site.depth * site.width * cells(site) for site in blocks.attention_sites(sites)
-    )
-    return resnets, attentions
+    numbers = {kind: 0 for kind in Feature}
+    for site in blocks.sites(sites):
+        height, width = info.grid(site.block)
+        numbers[site.kind] += site.block.width * height * width
+    return numbers[Feature.RESIDUAL], numbers[Feature.QUERY] + numbers[Feature.KEY]

@@ -23,11 +23,14 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..host.inference import usable
 from ..host.ports import (
-    CrossAttentionCall,
+    AttentionCall,
+    AttentionSite,
     ForwardInfo,
+    LayerSite,
     Tokens,
     TransformerSite,
     UNetEdit,
+    UNetSites,
     WaitsForPrompt,
     find_run,
 )
@@ -89,7 +92,7 @@ class LagConcept:
     Attributes:
         handle: its name, without brackets.
         class_tokens: BPE ids of the class word; empty goes by the handle alone.
-        residuals: name of a block -> A [m, r] and B [r, m] of its output projection.
+        residuals: weight of an output projection -> A [m, r] and B [r, m].
         mask: [H, W], 0..1; the concept works only inside of it too. None allows it everywhere.
     """
 
@@ -150,6 +153,8 @@ class LagEdit(UNetEdit):
     ) -> None:
         self._concepts = tuple(c for c in concepts if c.config.strength != 0)
         self._last, self._on_masks = last_t, on_masks
+        self._sites: UNetSites | None = None
+        self._layers: list[LayerSite] = []  # of these sites, whose outputs change
         self._plan: _Plan | None = None
         self._rows_of_others: PromptRows | None = None  # in place of the plan's, in this pass
         self._plans: dict[object, _Plan] = {}
@@ -188,27 +193,36 @@ class LagEdit(UNetEdit):
         self._attention.clear()
         self._plan = self._rows_of_others = None
 
-    def wants_cross_attention(self, site: TransformerSite) -> bool:
+    def wanted_layers(self, sites: UNetSites) -> list[LayerSite]:
+        if sites is not self._sites:
+            changed = {name for concept in self._concepts for name in concept.residuals}
+            self._sites = sites
+            self._layers = [site for site in sites.layers if site.weight in changed]
+        concepts = self._plan.concepts if self._plan is not None else ()
+        return [s for s in self._layers if any(s.weight in c.residuals for c in concepts)]
+
+    def wanted_attentions(self, sites: UNetSites) -> list[AttentionSite]:
         plan = self._plan
-        localised = plan is not None and any(c.config.localised for c in plan.concepts)
-        return localised and bool(plan and plan.may_have_rows) and self.wants_projection(site)
+        if plan is None or not plan.may_have_rows:
+            return []
+        if not any(c.config.localised for c in plan.concepts):
+            return []
+        blocks = {site.block for site in self.wanted_layers(sites)}
+        return [site for site in sites.cross_attentions if site.block in blocks]
 
-    def wants_projection(self, site: TransformerSite) -> bool:
-        return self._plan is not None and any(site.name in c.residuals for c in self._plan.concepts)
-
-    def cross_attention(self, call: CrossAttentionCall) -> None:
-        plan, name = self._plan, call.site.name
+    def attention(self, call: AttentionCall) -> None:
+        plan, name = self._plan, call.site.block.name
         assert plan is not None
         rows = self._rows_at(plan, call)
         if not rows.exist:
             return
         found = summed_attention(
-            call.query[rows.index], call.key[rows.index], call.site.heads, rows.chosen
+            call.flat_query[rows.index], call.flat_key[rows.index], call.site.heads, rows.chosen
         )
         before = self._attention.get(name)
         self._attention[name] = found if before is None else before + found
 
-    def _rows_at(self, plan: _Plan, call: CrossAttentionCall) -> PromptRows:
+    def _rows_at(self, plan: _Plan, call: AttentionCall) -> PromptRows:
         """The plan's rows, or those that another pack has put in their place."""
         if self._rows_of_others is None and (prompts := prompts_of_others(call)):
             n_pictures = len(plan.rows.holds)
@@ -221,9 +235,7 @@ class LagEdit(UNetEdit):
                 self._seen_at = call.info.timesteps
         return self._rows_of_others or plan.rows
 
-    def projection(
-        self, site: TransformerSite, inputs: Tensor, output: Tensor, info: ForwardInfo
-    ) -> Tensor:
+    def layer(self, site: LayerSite, inputs: Tensor, output: Tensor, info: ForwardInfo) -> Tensor:
         plan = self._plan
         assert plan is not None
         up, down, owner = self._stacked(site, plan.concepts, inputs)
@@ -253,9 +265,7 @@ class LagEdit(UNetEdit):
             (self._seen_at.flatten()[0] == info.timesteps.flatten()[0]).all()
         )
 
-    def _weights(
-        self, site: TransformerSite, plan: _Plan, inputs: Tensor, info: ForwardInfo
-    ) -> Tensor:
+    def _weights(self, site: LayerSite, plan: _Plan, inputs: Tensor, info: ForwardInfo) -> Tensor:
         """What each position of each row takes of each residual, [B, G, N].
 
         Where all rows take the same, [1, G, N].
@@ -275,15 +285,14 @@ class LagEdit(UNetEdit):
                 weights[negative, g] = float(config.unconditional is Unconditional.EVERYWHERE)
         return weights
 
-    def _masks(
-        self, site: TransformerSite, plan: _Plan, inputs: Tensor, info: ForwardInfo
-    ) -> Tensor:
+    def _masks(self, site: LayerSite, plan: _Plan, inputs: Tensor, info: ForwardInfo) -> Tensor:
         """M_i of every picture and concept, [P, G, N]."""
         grid, rows = info.grid(site), self._rows_of_others or plan.rows
         shape = (*rows.holds.shape[:2], grid[0] * grid[1])
-        attention = self._attention.pop(site.name, None)
+        block = _block_of(site)
+        attention = self._attention.pop(block.name, None)
         if attention is None:  # no prompt of this pass holds a concept
-            seen = self._seen.get(site.name)
+            seen = self._seen.get(block.name)
             if seen is not None and seen.shape == shape:
                 return usable(seen)
             # The prompt with the concept may have covered a part of the picture only.
@@ -305,9 +314,9 @@ class LagEdit(UNetEdit):
             if concept.mask is not None:
                 masks[:, g] *= self._allowed(concept, grid, masks.device)
         masks = exclusive(masks if rows.all_hold else masks * rows.holds, attention)
-        self._seen[site.name] = seen = masks.detach()  # or it would hold a guided pass's graph
+        self._seen[block.name] = seen = masks.detach()  # or it would hold a guided pass's graph
         if self._on_masks is not None:
-            self._on_masks(site, seen.unflatten(-1, grid), info)
+            self._on_masks(block, seen.unflatten(-1, grid), info)
         return masks
 
     def _mask(self, attention: Tensor, config: LagConfig, grid: tuple[int, int]) -> Tensor:
@@ -328,7 +337,7 @@ class LagEdit(UNetEdit):
         return self._user_masks[key]
 
     def _stacked(
-        self, site: TransformerSite, concepts: tuple[LagConcept, ...], inputs: Tensor
+        self, site: LayerSite, concepts: tuple[LagConcept, ...], inputs: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """All residuals of a block side by side: up [m, r] with the strength in it, down [r, m],
         and which concept owns each of them [r].
@@ -336,15 +345,20 @@ class LagEdit(UNetEdit):
         key = (site.name, concepts, inputs.device, inputs.dtype)
         if key not in self._factors:
             there = [
-                (g, c.config.strength * c.residuals[site.name][0], c.residuals[site.name][1])
+                (g, c.config.strength * c.residuals[site.weight][0], c.residuals[site.weight][1])
                 for g, c in enumerate(concepts)
-                if site.name in c.residuals
+                if site.weight in c.residuals
             ]
             up = torch.cat([up for _, up, _ in there], dim=1).to(inputs)
             down = torch.cat([down.flatten(1) for _, _, down in there]).to(inputs)
             owner = [g for g, part, _ in there for _ in range(part.shape[1])]
             self._factors[key] = up, down, torch.tensor(owner, device=inputs.device)
         return self._factors[key]
+
+
+def _block_of(site: LayerSite) -> TransformerSite:
+    assert isinstance(site.block, TransformerSite)
+    return site.block
 
 
 @torch.inference_mode(False)  # a pass that autograd follows may need the same plan later

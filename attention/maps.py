@@ -17,12 +17,14 @@ from einops import rearrange
 from torch import Tensor
 
 from ..host.ports import (
-    CrossAttentionCall,
+    AttentionCall,
+    AttentionSite,
     ForwardInfo,
     StopForward,
     Tokens,
     TransformerSite,
     UNetEdit,
+    UNetSites,
 )
 from .context_rows import prompts_of_others
 
@@ -76,14 +78,15 @@ class AttentionCapture(UNetEdit):
         self._kept.clear()
         self.prompts_of_others = ()
 
-    def wants_cross_attention(self, site: TransformerSite) -> bool:
-        return site in self._sites
+    def wanted_attentions(self, sites: UNetSites) -> list[AttentionSite]:
+        return [site for site in sites.cross_attentions if site.block in self._sites]
 
-    def cross_attention(self, call: CrossAttentionCall) -> None:
+    def attention(self, call: AttentionCall) -> None:
         if not self._kept:
             self.prompts_of_others = prompts_of_others(call)
         grid, length = call.info.grid(call.site), call.info.context_length
-        self._kept.append(_Projected(call.query, call.key, call.site.heads, grid, length))
+        projected = call.flat_query, call.flat_key
+        self._kept.append(_Projected(*projected, call.site.heads, grid, length))
         if self._stop and len(self._kept) == self._layers:
             raise StopForward
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..host.ports import ForwardInfo, TransformerSite, UNetEdit
+from ..host.ports import ForwardInfo, LayerSite, Role, UNetEdit, UNetSites
 
 CHUNK = 77  # tokens; every chunk of a long prompt begins with a start token of its own
 
@@ -18,18 +18,11 @@ class StartDetached(UNetEdit):
     change every picture.
     """
 
-    def wants_cross_projections(self, site: TransformerSite) -> bool:
-        return True
+    def wanted_layers(self, sites: UNetSites) -> list[LayerSite]:
+        return [site for site in sites.layers if Role.CROSS_KV in site.roles]
 
-    def cross_key(
-        self, site: TransformerSite, layer: int, key: Tensor, info: ForwardInfo
-    ) -> Tensor:
-        return _start_detached(key)
-
-    def cross_value(
-        self, site: TransformerSite, layer: int, value: Tensor, info: ForwardInfo
-    ) -> Tensor:
-        return _start_detached(value)
+    def layer(self, site: LayerSite, inputs: Tensor, output: Tensor, info: ForwardInfo) -> Tensor:
+        return _start_detached(output)
 
 
 def _start_detached(projected: Tensor) -> Tensor:

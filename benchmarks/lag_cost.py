@@ -23,6 +23,7 @@ from base_model import add_model_options, latent_side, open_model
 from measuring import clock_for, processor, settle
 
 from conceptloom.attention.lag import LagConcept, LagConfig, LagEdit
+from conceptloom.host.ports import Role
 from conceptloom.training.adapters import rank_for
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,7 +46,11 @@ def concepts_of(host: Any, count: int, **config: Any) -> list[LagConcept]:
         LagConcept(
             handle=f"my-{word}",
             class_tokens=host.tokenize(word),
-            residuals={site.name: factors(site.width) for site in host.sites.transformers},
+            residuals={
+                site.weight: factors(site.block.width)
+                for site in host.sites.layers
+                if Role.PROJ_OUT in site.roles
+            },
             config=LagConfig(**config),
         )
         for word in WORDS[:count]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from .conditioning import OwnTexts, Tokens
 from .sites import AttentionSite, LayerSite, ResNetSite, TransformerSite, UNetSites
@@ -38,20 +38,6 @@ class ForwardInfo:
 
 
 @dataclass(slots=True)
-class CrossAttentionCall:
-    """One cross-attention of one layer, after the host computed it."""
-
-    site: TransformerSite
-    layer: int  # 0..depth-1 within the site
-    info: ForwardInfo
-    module: nn.Module  # has to_k, to_v and to_out, for other contexts on the same query
-    query: Tensor  # [B, N, C] projected, heads not split
-    key: Tensor  # [B, K, C]
-    output: Tensor  # [B, N, C] what the host computed, after to_out
-    context: Tensor | None = None  # [B, K, width] what the key was projected from
-
-
-@dataclass(slots=True)
 class AttentionCall:
     """One attention of one layer, with heads split and after norms and position embedding."""
 
@@ -61,30 +47,41 @@ class AttentionCall:
     key: Tensor  # [B, heads, K, d], K = N in self-attention
     value: Tensor  # [B, heads, K, d]
     output: Tensor  # [B, N, C] what the host computed, heads joined
+    context: Tensor  # [B, K, width] what the key was projected from
+
+    @property
+    def flat_query(self) -> Tensor:
+        """[B, N, C] heads joined again."""
+        return self.query.transpose(1, 2).flatten(2)
+
+    @property
+    def flat_key(self) -> Tensor:
+        """[B, K, C] heads joined again."""
+        return self.key.transpose(1, 2).flatten(2)
 
 
 class UNetEdit:
     """Something that steps into the UNet for one forward pass. Override what you need.
 
-    A hook is put on a site only when the edit asks for it in the matching `wants_*`, so an edit
-    costs what it uses. Every method may return None for "leave it as it is". Edits apply in the
-    order in which they are given; each sees what the ones before it left.
+    There are three places; an edit is called at the sites that it asks for at the start of a pass,
+    so it costs what it uses:
+
+        layer      the output of a layer with weights. A LoRA that works in one region gates here:
+                   `output + mask * up(down(inputs))`. `site.rows` says what a mask has to fit:
+                   positions of `info.grid(site)`, tokens of the text, or neither. Feature maps
+                   that are kept and put back later (`sites.features`) are layers, too.
+        attended   what an attention hands to its output projection, before that projection. Further
+                   contexts on the same query: `site.key.module(context)` and `site.value.module`
+                   project them, then attend with `call.query` and mix with `call.output`.
+        attention  the same attention behind its output projection.
+
+    Every method may return None for "leave it as it is". Edits apply in the order in which they are
+    given; each sees what the ones before it left. What an edit computes with the layers of an
+    attention while it is called for that attention passes by the hooks of all edits.
 
     Hooks live for one forward pass. When checkpointing computes a block again in the backward pass,
     they are put on again for that time, except those of edits that only read: what is computed
     again must be changed again, but not be read twice. `begin` and `end` frame the forward pass.
-
-    Two places are named by what an edit wants of all sites, asked for at the start of a pass:
-
-        layer      the output of a layer with weights. A LoRA that works in one region gates here:
-                   `output + mask * up(down(inputs))`. `site.rows` says what a mask has to fit:
-                   positions of `info.grid(site)`, tokens of the text, or neither.
-        attended   what an attention hands to its output projection, before that projection. Further
-                   contexts on the same query: `site.key.module(context)` and `site.value.module`
-                   project them, then attend with `call.query` and mix with `call.output`.
-
-    What an edit computes with the layers of an attention while it is called for that attention
-    passes by the hooks of all edits.
 
     A pass in which a layer ran and did not call the edit raises MissedSitesError at its end.
     """
@@ -105,6 +102,10 @@ class UNetEdit:
         """Where `attended` is called."""
         return ()
 
+    def wanted_attentions(self, sites: UNetSites) -> Iterable[AttentionSite]:
+        """Where `attention` is called."""
+        return ()
+
     def layer(
         self, site: LayerSite, inputs: Tensor, output: Tensor, info: ForwardInfo
     ) -> Tensor | None:
@@ -119,60 +120,8 @@ class UNetEdit:
         """New input [B, N, C] of an attention's output projection; `call.output` is the host's."""
         return None
 
-    def wants_cross_attention(self, site: TransformerSite) -> bool:
-        return False
-
-    def wants_cross_projections(self, site: TransformerSite) -> bool:
-        return False
-
-    def wants_self_attention(self, site: TransformerSite) -> bool:
-        return False
-
-    def wants_projection(self, site: TransformerSite) -> bool:
-        return False
-
-    def wants_resnet(self, site: ResNetSite) -> bool:
-        return False
-
-    def cross_attention(self, call: CrossAttentionCall) -> Tensor | None:
-        """New output [B, N, C] of a cross-attention."""
-        return None
-
-    def cross_key(
-        self, site: TransformerSite, layer: int, key: Tensor, info: ForwardInfo
-    ) -> Tensor | None:
-        """New projected key [B, K, C] of a cross-attention, before the host attends."""
-        return None
-
-    def cross_value(
-        self, site: TransformerSite, layer: int, value: Tensor, info: ForwardInfo
-    ) -> Tensor | None:
-        """New projected value [B, K, C] of a cross-attention, before the host attends."""
-        return None
-
-    def self_query(
-        self, site: TransformerSite, layer: int, query: Tensor, info: ForwardInfo
-    ) -> Tensor | None:
-        """New projected query [B, N, C] of a self-attention, heads not split."""
-        return None
-
-    def self_key(
-        self, site: TransformerSite, layer: int, key: Tensor, info: ForwardInfo
-    ) -> Tensor | None:
-        """New projected key [B, N, C] of a self-attention, heads not split."""
-        return None
-
-    def projection(
-        self, site: TransformerSite, inputs: Tensor, output: Tensor, info: ForwardInfo
-    ) -> Tensor | None:
-        """New output of `proj_out`: [B, C, h, w] where it is a convolution, else [B, N, C].
-
-        Never call `site.proj_out` from here: it would come back to this hook.
-        """
-        return None
-
-    def resnet(self, site: ResNetSite, output: Tensor, info: ForwardInfo) -> Tensor | None:
-        """New residual [B, C, h, w] of a ResNet block, before the skip connection is added."""
+    def attention(self, call: AttentionCall) -> Tensor | None:
+        """New output [B, N, C] of an attention, behind its output projection."""
         return None
 
 

@@ -19,11 +19,9 @@ from .coverage import Coverage
 from .ports import (
     AttentionCall,
     AttentionSite,
-    CrossAttentionCall,
     ForwardInfo,
     LayerSite,
     ResNetSite,
-    Rows,
     TransformerSite,
     UNetEdit,
     UNetSites,
@@ -135,34 +133,25 @@ def _at(module: nn.Module, site: Site, coverage: Coverage) -> Any:
 
 
 def _hooks(one: _Pass, coverage: Coverage) -> Iterator[Any]:
-    wanted: dict[nn.Module, Site] = {}  # blocks
+    entered: dict[nn.Module, Site] = {}  # blocks
     layers = _asked((e.wanted_layers(one.sites), e) for e in one.edits)
-    norms = {layer.name: layer.module for layer in one.sites.layers if "out_layers.0" in layer.name}
+    before = _asked((e.wanted_attended(one.sites), e) for e in one.edits)
+    behind = _asked((e.wanted_attentions(one.sites), e) for e in one.edits)
     for layer, edits in layers.items():  # before those that keep what these leave
-        place = layer.block or layer
-        wanted[place.module] = place
+        block = layer.block or layer
+        entered[block.module] = block
         hook = _on_layer(layer, edits, one.info, coverage)
-        if layer.rows is Rows.WHOLE and (norm := norms.get(f"{place.name}.out_layers.0")):
-            yield from _spread_hooks(layer.module, norm, hook)
-        else:
+        if layer.read_by is None:
             yield _on(layer.module, hook)
-    for site in one.sites.transformers:
-        for hook in _transformer_hooks(site, one.edits, one.info, coverage):
-            wanted[site.module] = site
-            yield hook
-    attended = _asked((e.wanted_attended(one.sites), e) for e in one.edits)
-    for attention, edits in attended.items():
-        wanted[attention.block.module] = attention.block
-        yield from _attended_hooks(attention, edits, one.info, coverage)
-    for site in one.sites.resnets:
-        if residuals := [e for e in one.edits if e.wants_resnet(site)]:
-            changes = [_bind(e.resnet, one.info, site) for e in residuals]
-            reached = coverage.expect(site.name, residuals)
-            yield _on(site.last_layer, _on_output(changes, reached))
-            wanted[site.module] = site
-    if wanted:  # the ends run in every pass, also where others leave inner blocks out
+        else:
+            yield from _spread_hooks(layer.module, layer.read_by, hook)
+    for site in dict.fromkeys([*before, *behind]):
+        entered[site.block.module] = site.block
+        edits = before.get(site, []), behind.get(site, [])
+        yield from _AttentionHooks(site, *edits, one.info, coverage).installed()
+    if entered:  # the ends run in every pass, also where others leave inner blocks out
         ends = [*one.sites.resnets[:1], *one.sites.resnets[-1:]]
-        for module, site in (wanted | {end.module: end for end in ends}).items():
+        for module, site in (entered | {end.module: end for end in ends}).items():
             yield _at(module, site, coverage)
 
 
@@ -218,172 +207,89 @@ def _spread_hooks(layer: nn.Module, norm: nn.Module, hook: Callable[..., Tensor]
     yield norm.register_forward_pre_hook(before_norm)
 
 
-def _attended_hooks(
-    site: AttentionSite, edits: Sequence[UNetEdit], info: ForwardInfo, coverage: Coverage
-) -> Iterator[Any]:
-    """Those that keep q, k and v, and one in front of the output projection."""
-    reached, depth = coverage.expect(site.block.name, edits), _depth.get()
-    projected: dict[str, Tensor] = {}
-
-    def keep(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-            if site.module not in _editing:
-                projected[name] = output
-
-        return hook
-
-    def attended(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        if site.module in _editing or len(projected) < 3 or _depth.get() != depth:
-            return None
-        reached()
-        q, k, v = (_heads(projected.pop(name), site.heads) for name in ("q", "k", "v"))
-        call = AttentionCall(site, info, q, k, v, args[0])
-        _editing.add(site.module)
-        try:
-            for edit in edits:
-                changed = edit.attended(call)
-                if changed is not None:
-                    call.output = changed
-        finally:
-            _editing.discard(site.module)
-        return (call.output, *args[1:])
-
-    for name, layer in (("q", site.query), ("k", site.key), ("v", site.value)):
-        yield _on(layer.module, keep(name))
-    yield site.out.module.register_forward_pre_hook(attended)
-
-
-def _heads(projected: Tensor, heads: int) -> Tensor:
-    """[B, N, heads * d] -> [B, heads, N, d]"""
-    return projected.unflatten(-1, (heads, -1)).transpose(1, 2)
-
-
-def _transformer_hooks(
-    site: TransformerSite, edits: Sequence[UNetEdit], info: ForwardInfo, coverage: Coverage
-) -> Iterator[Any]:
-    # before those below, which keep what these leave
-    if projecting := [e for e in edits if e.wants_cross_projections(site)]:
-        for layer in range(site.depth):
-            attention = site.layer(layer).attn2
-            key = [_bind(e.cross_key, info, site, layer) for e in projecting]
-            value = [_bind(e.cross_value, info, site, layer) for e in projecting]
-            for part, changes in ((attention.to_k, key), (attention.to_v, value)):
-                reached = coverage.expect(site.name, projecting)
-                yield _on(part, _on_host_output(attention, changes, reached))
-    if cross := [e for e in edits if e.wants_cross_attention(site)]:
-        for layer in range(site.depth):
-            reached = coverage.expect(site.name, cross)
-            yield from _cross_attention_hooks(site, layer, cross, info, reached)
-    if own := [e for e in edits if e.wants_self_attention(site)]:
-        for layer in range(site.depth):
-            attention = site.layer(layer).attn1
-            query = [_bind(e.self_query, info, site, layer) for e in own]
-            key = [_bind(e.self_key, info, site, layer) for e in own]
-            for part, changes in ((attention.to_q, query), (attention.to_k, key)):
-                yield _on(part, _on_output(changes, coverage.expect(site.name, own)))
-    if projections := [e for e in edits if e.wants_projection(site)]:
-        reached = coverage.expect(site.name, projections)
-        yield _on(site.proj_out, _on_projection(site, projections, info, reached))
-
-
-def _bind(
-    method: Callable[..., Tensor | None], info: ForwardInfo, *place: object
-) -> Callable[[Tensor], Tensor | None]:
-    return lambda output: method(*place, output, info)
-
-
-def _on_output(
-    changes: Sequence[Callable[[Tensor], Tensor | None]], reached: Callable[[], None]
-) -> Callable[..., Tensor]:
-    def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        reached()
-        for change in changes:
-            changed = change(output)
-            output = output if changed is None else changed
-        return output
-
-    return hook
-
-
-def _on_host_output(
-    attention: nn.Module,
-    changes: Sequence[Callable[[Tensor], Tensor | None]],
-    reached: Callable[[], None],
-) -> Callable[..., Tensor]:
-    """`_on_output` for what the host projects; what an edit projects for itself passes by."""
-    change = _on_output(changes, reached)
-
-    def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        return output if attention in _editing else change(module, args, output)
-
-    return hook
-
-
-def _on_projection(
-    site: TransformerSite,
-    edits: Sequence[UNetEdit],
-    info: ForwardInfo,
-    reached: Callable[[], None],
-) -> Callable[..., Tensor]:
-    def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        reached()
-        for edit in edits:
-            changed = edit.projection(site, args[0], output, info)
-            output = output if changed is None else changed
-        return output
-
-    return hook
-
-
-# Layers whose edits run at this moment: what an edit projects for itself is not the host's pass,
-# neither for its own hooks nor for those of another application on the same layer.
+# Attentions whose edits run at this moment: what an edit projects for itself is not the host's
+# pass, neither for its own hooks nor for those of another application on the same attention.
 _editing: set[nn.Module] = set()
 
 
-def _cross_attention_hooks(
-    site: TransformerSite,
-    layer: int,
-    edits: Sequence[UNetEdit],
-    info: ForwardInfo,
-    reached: Callable[[], None],
-) -> Iterator[Any]:
-    attention = site.layer(layer).attn2
-    projected: dict[str, Tensor] = {}
+class _AttentionHooks:
+    """Those that keep q, k and v of an attention, and those around its output projection.
 
-    def keep(name: str) -> Callable[..., None]:
+    Where another pack replaces an attention, ComfyUI calls its layers one by one and never the
+    attention itself: so they all stand on its layers.
+    """
+
+    def __init__(
+        self,
+        site: AttentionSite,
+        before: Sequence[UNetEdit],
+        behind: Sequence[UNetEdit],
+        info: ForwardInfo,
+        coverage: Coverage,
+    ) -> None:
+        self._site, self._info = site, info
+        self._before, self._behind = before, behind
+        name = site.block.name
+        self._reached = [coverage.expect(name, edits) for edits in (before, behind) if edits]
+        self._kept: dict[str, Tensor] = {}
+
+    def installed(self) -> Iterator[Any]:
+        site, depth = self._site, _depth.get()
+        for name, layer in (("query", site.query), ("key", site.key), ("value", site.value)):
+            yield _on(layer.module, self._keeping(name))
+        if self._before:
+            yield site.out.module.register_forward_pre_hook(
+                lambda module, args: self._hand_on(args) if _depth.get() == depth else None
+            )
+        if self._behind:
+            yield _on(site.out.module, lambda module, args, output: self._project(output))
+
+    def _keeping(self, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-            if attention not in _editing:
-                projected[name] = output
+            if self._site.module not in _editing:
+                self._kept[name] = output
                 if name == "key":
-                    projected["context"] = args[0]
+                    self._kept["context"] = args[0]
 
         return hook
 
-    def attended(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-        if attention in _editing or not {"query", "key"} <= projected.keys():
+    def _hand_on(self, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if not self._is_called():
             return None
-        reached()
-        query, key, context = (projected.pop(name) for name in ("query", "key", "context"))
-        call = CrossAttentionCall(site, layer, info, attention, query, key, output, context)
-        _editing.add(attention)
+        call = self._call(args[0])
+        if not self._behind:
+            self._kept.clear()
+        self._run([edit.attended for edit in self._before], call)
+        return (call.output, *args[1:])
+
+    def _project(self, output: Tensor) -> Tensor | None:
+        if not self._is_called():
+            return None
+        call = self._call(output)
+        self._kept.clear()
+        self._run([edit.attention for edit in self._behind], call)
+        return call.output
+
+    def _is_called(self) -> bool:
+        return self._site.module not in _editing and len(self._kept) == 4
+
+    def _call(self, output: Tensor) -> AttentionCall:
+        for reached in self._reached:
+            reached()
+        q, k, v = (
+            self._kept[name].unflatten(-1, (self._site.heads, -1)).transpose(1, 2)
+            for name in ("query", "key", "value")
+        )
+        return AttentionCall(self._site, self._info, q, k, v, output, self._kept["context"])
+
+    def _run(
+        self, edits: Sequence[Callable[[AttentionCall], Tensor | None]], call: AttentionCall
+    ) -> None:
+        _editing.add(self._site.module)
         try:
             for edit in edits:
-                changed = edit.cross_attention(call)
+                changed = edit(call)
                 if changed is not None:
                     call.output = changed
         finally:
-            _editing.discard(attention)
-        return call.output
-
-    yield _on(attention.to_q, keep("query"))
-    yield _on(attention.to_k, keep("key"))
-    yield _on(_last_module(attention), attended)
-
-
-def _last_module(attention: Any) -> nn.Module:
-    """The module that every result of an attention comes out of.
-
-    Where another pack replaces an attention, ComfyUI calls its layers one by one and never the
-    attention itself; diffusers always calls it, and keeps `to_out` as a list.
-    """
-    return attention.to_out if isinstance(attention.to_out, nn.Sequential) else attention
+            _editing.discard(self._site.module)

@@ -36,7 +36,6 @@ from .conditioning import Tokens as Tokens
 from .conditioning import find_run as find_run
 from .conditioning import is_token as is_token
 from .edits import AttentionCall as AttentionCall
-from .edits import CrossAttentionCall as CrossAttentionCall
 from .edits import ForwardInfo as ForwardInfo
 from .edits import StopForward as StopForward
 from .edits import UNetEdit as UNetEdit
@@ -44,6 +43,8 @@ from .edits import WaitsForPrompt as WaitsForPrompt
 from .noise import NoisePath as NoisePath
 from .sites import AttentionKind as AttentionKind
 from .sites import AttentionSite as AttentionSite
+from .sites import Feature as Feature
+from .sites import FeatureSite as FeatureSite
 from .sites import LayerSite as LayerSite
 from .sites import Place as Place
 from .sites import ResNetSite as ResNetSite

@@ -23,7 +23,7 @@ class Place(str, Enum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TransformerSite:
-    """One SpatialTransformer: `depth` layers of self- and cross-attention, closed by `proj_out`."""
+    """One transformer block: `depth` layers of self- and cross-attention."""
 
     name: str  # canonical, without "unet.": "output_blocks.4.1"
     place: Place
@@ -33,15 +33,6 @@ class TransformerSite:
     heads: int
     depth: int
     module: Any = field(repr=False)  # an nn.Module; Any, since its children have no types
-
-    @property
-    def proj_out(self) -> nn.Module:
-        """1x1 convolution (SD1) on [B, C, h, w] or linear layer (SD2, SDXL) on [B, N, C]."""
-        return self.module.proj_out
-
-    def layer(self, index: int) -> Any:
-        """The `index`-th transformer layer; it has `attn1` (self) and `attn2` (cross)."""
-        return self.module.transformer_blocks[index]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,7 +45,6 @@ class ResNetSite:
     level: int
     width: int
     module: nn.Module = field(repr=False)
-    last_layer: nn.Module = field(repr=False)  # the module whose output is the block's residual
 
 
 class Role(str, Enum):
@@ -88,6 +78,8 @@ class LayerSite:
     roles: frozenset[Role] = frozenset()
     block: TransformerSite | ResNetSite | None = field(default=None, repr=False)
     attention: nn.Module | None = field(default=None, repr=False)  # that it is a part of
+    # The norm that reads its output after it was spread over the grid, where `rows` is WHOLE.
+    read_by: nn.Module | None = field(default=None, repr=False)
 
     @property
     def weight(self) -> str:
@@ -124,7 +116,30 @@ class AttentionSite:
         return self.block.level
 
 
-@dataclass(frozen=True, slots=True)
+class Feature(str, Enum):
+    """What a feature map is."""
+
+    RESIDUAL = "resnet"  # output of a ResNet block, before the skip connection is added
+    QUERY = "query"  # of self-attention
+    KEY = "key"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FeatureSite:
+    """A feature map of the picture that can be kept, and put back into another pass."""
+
+    kind: Feature
+    block: TransformerSite | ResNetSite = field(repr=False)
+    depth: int  # layer of the block, 0 in a ResNet block
+    layer: LayerSite = field(repr=False)  # whose output it is
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """Names it in features that are kept."""
+        return self.kind.value, self.block.name, self.depth
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class UNetSites:
     """Every place of a UNet where an edit can step in, in the order of a forward pass.
 
@@ -137,6 +152,12 @@ class UNetSites:
     resnets: tuple[ResNetSite, ...]
     attentions: tuple[AttentionSite, ...] = ()
     layers: tuple[LayerSite, ...] = ()
+    features: tuple[FeatureSite, ...] = ()
+
+    @property
+    def cross_attentions(self) -> list[AttentionSite]:
+        """Attentions that read the text."""
+        return [site for site in self.attentions if site.kind is not AttentionKind.SELF]
 
     def at_level(self, level: int, places: Iterable[Place] = tuple(Place)) -> list[TransformerSite]:
         """Transformer blocks of one downsampling level, in the given arms."""

@@ -22,7 +22,7 @@ from ..uncompiled import as_written
 from .compilation import check_can_edit, edits_possible
 from .noise import noise_path_if_any, noise_path_of
 from .prompts import check_widths, encode, encoder_names, encoder_width, token_ids
-from .sites import unet_sites
+from .sites import context_width_of, unet_sites
 from .training import autograd_possible, checkpointed, exact_attention, text_layers_keep_inputs
 from .weights import (
     WrappedWeights,
@@ -75,7 +75,7 @@ class ComfyHost:
         self._noise_path = known
         names = encoder_names(clip)
         self.encoders = {name: encoder_width(clip, name) for name in names}
-        context_width = self.sites.transformers[0].layer(0).attn2.to_k.in_features
+        context_width = context_width_of(self.sites)
         check_widths(clip, context_width)
         form = model.get_model_object("latent_format")
         self.latent_channels = form.latent_channels

@@ -21,7 +21,7 @@ from ..ports import HandleVectors, Prompt, Tokens
 from ..prompt_text import HANDLE, NAME, check_free, composed, misspelt
 from ..uncompiled import as_written
 from .notices import tell
-from .sites import unet_sites
+from .sites import context_width_of, unet_sites
 from .tokens import merged, telling_tokens
 
 ENCODERS = ("clip_l", "clip_g", "clip_h")  # those of SD1 and SDXL, SDXL, SD2
@@ -291,7 +291,7 @@ def check_prompts_fit(model: Any, conditionings: Iterable[Any]) -> None:
         ModelError: it reads contexts of another width.
     """
     sites = unet_sites(as_written(model.model.diffusion_model))
-    width = sites.transformers[0].layer(0).attn2.to_k.in_features
+    width = context_width_of(sites)
     for conditioning in conditionings:
         for context, *_ in conditioning:
             if context.ndim != 3 or context.shape[-1] != width:

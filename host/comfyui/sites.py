@@ -46,6 +46,12 @@ def unet_sites(unet: nn.Module) -> UNetSites:
     return sites
 
 
+def context_width_of(sites: UNetSites) -> int:
+    """Width of the contexts that a UNet reads."""
+    key: Any = sites.cross_attentions[0].key.module
+    return key.in_features
+
+
 def _resnet_layer(block: nn.Module, part: str) -> nn.Module | None:
     layer = block.get_submodule(part)
     return None if isinstance(layer, nn.Identity) else layer
@@ -80,8 +86,7 @@ def _block(
         layers, width = module.transformer_blocks, _channels(module.proj_out)
         heads = layers[0].attn2.heads
         return TransformerSite(name, place, number, level, width, heads, len(layers), module)
-    width, last = module.out_channels, module.out_layers
-    return ResNetSite(name, place, number, level, width, module, last)
+    return ResNetSite(name, place, number, level, module.out_channels, module)
 
 
 def _outer_layer(name: str, level: int, module: Any) -> Iterator[LayerSite]:

@@ -48,7 +48,7 @@ def _block(block: Block, module: Any) -> TransformerSite | ResNetSite | LayerSit
         layers, width = module.transformer_blocks, module.proj_out.weight.shape[0]
         return TransformerSite(*at, width, layers[0].attn2.heads, len(layers), module)
     if block.kind is Kind.RESNET:
-        return ResNetSite(*at, module.conv2.weight.shape[0], module, module.conv2)
+        return ResNetSite(*at, module.conv2.weight.shape[0], module)
     return LayerSite(block.name, Rows.GRID, block.level_behind, module)
 
 

@@ -12,6 +12,8 @@ from torch import nn
 from ..ports import (
     AttentionKind,
     AttentionSite,
+    Feature,
+    FeatureSite,
     LayerSite,
     ResNetSite,
     Role,
@@ -41,6 +43,7 @@ LAYER_PARTS: dict[str, tuple[Role, ...]] = {
 # Parts of the block around them.
 FIRST_PARTS: dict[str, tuple[Role, ...]] = {"norm": (), "proj_in": (Role.LINEAR,)}
 LAST_PARTS: dict[str, tuple[Role, ...]] = {"proj_out": (Role.PROJ_OUT, Role.LINEAR)}
+RESIDUAL_PART = "out_layers.3"  # the layer of a ResNet block whose output is its residual
 ATTENTIONS = {"attn1": AttentionKind.SELF, "attn2": AttentionKind.CROSS}
 
 # Linear layers of a CLIP text encoder's layers.
@@ -69,18 +72,22 @@ def sites_of(
     resnets: list[ResNetSite] = []
     attentions: list[AttentionSite] = []
     layers: list[LayerSite] = []
+    features: list[FeatureSite] = []
     for block in blocks:
         if isinstance(block, TransformerSite):
             transformers.append(block)
             inner = {site.name: site for site in _transformer_layers(block)}
             layers.extend(inner.values())
-            attentions.extend(_attentions(block, inner))
+            attentions.extend(own := list(_attentions(block, inner)))
+            features.extend(feature for site in own for feature in _features(site))
         elif isinstance(block, ResNetSite):
             resnets.append(block)
-            layers.extend(_resnet_layers(block, resnet_layer))
+            layers.extend(own := list(_resnet_layers(block, resnet_layer)))
+            last = next(site for site in own if site.name.endswith(RESIDUAL_PART))
+            features.append(FeatureSite(Feature.RESIDUAL, block, 0, last))
         else:
             layers.append(block)
-    return UNetSites(tuple(transformers), tuple(resnets), tuple(attentions), tuple(layers))
+    return UNetSites(*map(tuple, (transformers, resnets, attentions, layers, features)))
 
 
 def _transformer_layers(block: TransformerSite) -> Iterator[LayerSite]:
@@ -105,12 +112,23 @@ def _attentions(block: TransformerSite, layers: dict[str, LayerSite]) -> Iterato
             yield AttentionSite(name, kind, block, layer, module.heads, q, k, v, out, module)
 
 
+def _features(site: AttentionSite) -> Iterator[FeatureSite]:
+    if site.kind is AttentionKind.SELF:
+        yield FeatureSite(Feature.QUERY, site.block, site.layer, site.query)
+        yield FeatureSite(Feature.KEY, site.block, site.layer, site.key)
+
+
 def _resnet_layers(block: ResNetSite, find: Find) -> Iterator[LayerSite]:
+    norm = find(block.module, "out_layers.0")
     for part in RESNET_PARTS.values():
         module = find(block.module, part)
-        if module is not None:
-            rows = Rows.WHOLE if part.startswith("emb_layers") else Rows.GRID
-            yield LayerSite(f"{block.name}.{part}", rows, block.level, module, block=block)
+        if module is None:
+            continue
+        name, whole = f"{block.name}.{part}", part.startswith("emb_layers")
+        if whole:
+            yield LayerSite(name, Rows.WHOLE, block.level, module, block=block, read_by=norm)
+        else:
+            yield LayerSite(name, Rows.GRID, block.level, module, block=block)
 
 
 def roles_of(weight: str) -> frozenset[Role]:

@@ -109,11 +109,7 @@ def capture_for(
     sites: UNetSites, blocks: InjectionBlocks, *, resnets: bool, attentions: bool
 ) -> FeatureCapture:
     """An edit that keeps the wanted features and ends the pass."""
-    return FeatureCapture(
-        blocks.resnet_sites(sites) if resnets else (),
-        blocks.attention_sites(sites) if attentions else (),
-        stop=True,
-    )
+    return FeatureCapture(blocks.sites(sites, resnets=resnets, attentions=attentions), stop=True)
 
 
 def injection_of(

@@ -13,11 +13,10 @@ from ...attention.lag import LagConcept, LagConfig, LagEdit, OnMasks
 from ...concepts.concept import Concept, LowRank, check_applies, identities, stacked
 from ...errors import BaseMismatchError, ConfigError, PromptError
 from ...host.ports import HandleVectors, Host, Progress, Tokens, find_run, no_progress
+from ...host.roles import Role, is_matrix, roles_of
 from ...samplers.ddim import sample_ddim
 
 log = logging.getLogger("conceptloom")
-
-PREFIX, SUFFIX = "unet.", ".proj_out.weight"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,14 +111,14 @@ def lag_concept(host: Host, given: Localised) -> LagConcept:
 
 
 def _fitting(host: Host, concept: Concept) -> dict[str, tuple[Tensor, Tensor]]:
-    """Residuals of a concept, each of a block that the model has."""
-    widths = {site.name: site.width for site in host.sites.transformers}
+    """Residuals of a concept, each of an output projection that the model has."""
+    widths = {s.weight: s.block.width for s in host.sites.layers if s.block is not None}
     residuals = residuals_of(concept)
     for name, (up, _) in residuals.items():
         if widths.get(name) != up.shape[0]:
             raise BaseMismatchError(
                 f"<{concept.names[0]}> changes {name}, {up.shape[0]} wide, but this model has "
-                f"{widths.get(name, 'no such block')} there; load a checkpoint of the family "
+                f"{widths.get(name, 'no such layer')} there; load a checkpoint of the family "
                 "that the concept was trained on."
             )
     return residuals
@@ -167,21 +166,22 @@ def class_word_of(concept: Concept) -> str:
 
 
 def residuals_of(concept: Concept) -> dict[str, tuple[Tensor, Tensor]]:
-    """Block -> A [m, r] and B [r, m], the scale in A.
+    """Weight of an output projection -> A [m, r] and B [r, m], the scale in A.
 
     Raises:
         ConfigError: the concept changes anything but output projections, by low rank.
     """
     found: dict[str, tuple[Tensor, Tensor]] = {}
     for name, change in concept.weights.items():
-        if not (name.startswith(PREFIX) and name.endswith(SUFFIX) and isinstance(change, LowRank)):
+        is_projection = is_matrix(name) and Role.PROJ_OUT in roles_of(name)
+        if not (is_projection and isinstance(change, LowRank)):
             raise ConfigError(
                 "concept",
                 f"<{concept.names[0]}> ({concept.method}), which changes {name}",
                 "a concept of Personalized Residuals, or of another method with the scope "
                 "proj_out; for this one use Apply Concept",
             )
-        found[name.removeprefix(PREFIX).removesuffix(SUFFIX)] = change.factors
+        found[name] = change.factors
     return found
 
 

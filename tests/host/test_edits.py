@@ -13,7 +13,7 @@ from tiny_models import Graph, assert_same_state, left_behind, state_of
 
 from conceptloom.errors import UnsupportedModelError
 from conceptloom.host.comfyui.edits import SamplingRun, with_edits
-from conceptloom.host.ports import UNetEdit
+from conceptloom.host.ports import Role, UNetEdit
 
 
 def conditioning(graph: Graph, text: str):
@@ -47,10 +47,10 @@ class Watch(UNetEdit):
     def end(self) -> None:
         self.ended += 1
 
-    def wants_projection(self, site) -> bool:
-        return True
+    def wanted_layers(self, sites):
+        return [site for site in sites.layers if Role.PROJ_OUT in site.roles]
 
-    def projection(self, site, inputs, output, info):
+    def layer(self, site, inputs, output, info):
         if self.crash_at is not None and len(self.infos) > self.crash_at:
             raise RuntimeError("crash in the middle of sampling")
         return output * self.factor if self.factor != 1.0 else None
@@ -120,16 +120,17 @@ def test_edits_that_project_do_not_disturb_the_next_application(sd1: Graph):
     seen = []
 
     class Project(UNetEdit):
-        def wants_cross_attention(self, site) -> bool:
-            return True
+        def wanted_attentions(self, sites):
+            return sites.cross_attentions
 
-        def cross_attention(self, call):
-            other = torch.ones(1, 5, call.module.to_k.in_features)
-            call.module.to_out(call.module.to_v(other) + call.module.to_k(other))
+        def attention(self, call):
+            site = call.site
+            other = torch.ones(1, 5, site.key.module.in_features)
+            site.out.module(site.value.module(other) + site.key.module(other))
 
     class Look(Project):
-        def cross_attention(self, call):
-            seen.append(call.key.shape[1])
+        def attention(self, call):
+            seen.append(call.key.shape[2])
 
     first = with_edits(sd1.model, "project", lambda run: [Project()])
     second = with_edits(first, "look", lambda run: [Look()])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import comfy.samplers
 import pytest
 import torch
@@ -19,7 +21,7 @@ from conceptloom.errors import ModelError, UnsupportedModelError
 from conceptloom.host.comfyui.host import ComfyHost
 from conceptloom.host.comfyui.noise import noise_path_of
 from conceptloom.host.comfyui.sites import unet_sites
-from conceptloom.host.ports import ForwardInfo, Place, StopForward, UNetEdit
+from conceptloom.host.ports import Feature, ForwardInfo, Place, Role, StopForward, UNetEdit
 
 LATENT = torch.randn(2, 4, 12, 20, generator=torch.Generator().manual_seed(1))
 TIMESTEPS = torch.tensor([40, 901])
@@ -88,11 +90,10 @@ def test_every_site_has_its_original_name(family: str):
     sites = unet_sites(unet)
     for site in sites.transformers:
         assert unet.get_submodule(site.name) is site.module
-        assert site.heads == site.layer(0).attn2.heads
+        assert site.heads == site.module.transformer_blocks[0].attn2.heads
         assert site.depth == len(site.module.transformer_blocks)
     for site in sites.resnets:
         block = unet.get_submodule(site.name)
-        assert block.out_layers is site.last_layer
         assert block.out_channels == site.width
     counted = {
         "sd1": ["input 1 2 4 5 7 8", "output 3 4 5 6 7 8 9 10 11"],
@@ -113,17 +114,17 @@ def test_levels_are_those_of_the_feature_maps(host: ComfyHost):
         def begin(self, info: ForwardInfo) -> None:
             self.info = info
 
-        def wants_resnet(self, site) -> bool:
-            return True
+        def wanted_layers(self, sites):
+            return [f.layer for f in sites.features if f.kind is Feature.RESIDUAL]
 
-        def resnet(self, site, output, info):
-            seen[site.name] = tuple(output.shape[-2:]), self.info.grid(site), site.width
-            assert output.shape[1] == site.width
+        def layer(self, site, inputs, output, info):
+            seen[site.name] = tuple(output.shape[-2:]), self.info.grid(site)
+            assert output.shape[1] == site.block.width
 
     odd = torch.randn(1, 4, 13, 22)
     host.predict(odd, torch.tensor([10]), [host.encode_prompt("a cat")], [Look()])
     assert len(seen) == len(host.sites.resnets)
-    assert all(shape == grid for shape, grid, _ in seen.values())
+    assert all(shape == grid for shape, grid in seen.values())
 
 
 class Touch(UNetEdit):
@@ -132,37 +133,33 @@ class Touch(UNetEdit):
     def __init__(self, change: str = "", amount: float = 0.0) -> None:
         self.change, self.amount, self.calls = change, amount, {}
 
-    def wants_cross_attention(self, site) -> bool:
-        return True
+    def wanted_attentions(self, sites):
+        return sites.cross_attentions
 
-    wants_self_attention = wants_projection = wants_resnet = wants_cross_attention
+    def wanted_layers(self, sites):
+        features = {site.layer: site.kind.value for site in sites.features}
+        projections = [site for site in sites.layers if Role.PROJ_OUT in site.roles]
+        self.kinds = features | dict.fromkeys(projections, "projection")
+        return self.kinds
 
     def _at(self, kind: str, output: torch.Tensor):
         self.calls[kind] = self.calls.get(kind, 0) + 1
         return output + self.amount if kind == self.change else None
 
-    def cross_attention(self, call):
-        rows, positions, channels = call.query.shape
-        height, width = call.info.grid(call.site)
-        assert positions == height * width
-        assert call.key.shape == (rows, call.info.context_length, channels)
+    def attention(self, call):
+        rows, heads, positions, width = call.query.shape
+        assert positions == math.prod(call.info.grid(call.site))
+        assert call.key.shape == (rows, heads, call.info.context_length, width)
         assert call.output.shape[:2] == (rows, positions)
         # An edit may compute other contexts with the same layers without being called again.
-        call.module.to_out(call.module.to_v(torch.zeros(1, 3, call.module.to_v.in_features)))
+        value, out = call.site.value.module, call.site.out.module
+        out(value(torch.zeros(1, 3, value.in_features)))
         return self._at("cross", call.output)
 
-    def self_query(self, site, layer, query, info):
-        return self._at("query", query)
-
-    def self_key(self, site, layer, key, info):
-        return self._at("key", key)
-
-    def projection(self, site, inputs, output, info):
-        assert inputs.shape == output.shape
-        return self._at("projection", output)
-
-    def resnet(self, site, output, info):
-        return self._at("resnet", output)
+    def layer(self, site, inputs, output, info):
+        kind = self.kinds[site]
+        assert kind != "projection" or inputs.shape == output.shape
+        return self._at(kind, output)
 
 
 def test_all_hook_points_are_called_and_may_change(host: ComfyHost):
@@ -198,10 +195,10 @@ def test_stopping_early_takes_every_hook_off(host: ComfyHost, graph: Graph):
     class Stop(UNetEdit):
         ended = False
 
-        def wants_projection(self, site) -> bool:
-            return site.place is Place.MID
+        def wanted_layers(self, sites):
+            return [s for s in sites.layers if s.block and s.block.place is Place.MID]
 
-        def projection(self, site, inputs, output, info):
+        def layer(self, site, inputs, output, info):
             raise StopForward
 
         def end(self) -> None:

@@ -21,7 +21,7 @@ from conceptloom.host.comfyui.edits import with_edits
 from conceptloom.host.comfyui.gradient_guidance import with_steering
 from conceptloom.host.comfyui.host import ComfyHost
 from conceptloom.host.comfyui.prompts import clip_with_handles
-from conceptloom.host.ports import UNetEdit, find_run
+from conceptloom.host.ports import Role, UNetEdit, find_run
 from conceptloom.samplers.guidance import (
     GuidanceConfig,
     Wish,
@@ -149,10 +149,10 @@ def test_memory_may_be_saved(sd1: Graph):
 
 def test_edits_and_patches_of_others_take_part(sd1: Graph):
     class Halve(UNetEdit):
-        def wants_projection(self, site) -> bool:
-            return True
+        def wanted_layers(self, sites):
+            return [site for site in sites.layers if Role.PROJ_OUT in site.roles]
 
-        def projection(self, site, inputs, output, info):
+        def layer(self, site, inputs, output, info):
             return output * 0.5
 
     seen = []

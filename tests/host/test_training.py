@@ -99,10 +99,10 @@ class Captured(UNetEdit):
     def __init__(self) -> None:
         self.queries: list[torch.Tensor] = []
 
-    def wants_cross_attention(self, site) -> bool:
-        return site.level == 4
+    def wanted_attentions(self, sites):
+        return [site for site in sites.cross_attentions if site.level == 4]
 
-    def cross_attention(self, call) -> None:
+    def attention(self, call) -> None:
         self.queries.append(call.query)
 
 
@@ -152,10 +152,10 @@ def test_a_crash_or_cancel_leaves_everything_as_it_was(sd1: Graph, how):
     before = state_of(sd1.model), state_of(sd1.clip.patcher)
 
     class Crash(UNetEdit):
-        def wants_resnet(self, site) -> bool:
-            return site.number == 5
+        def wanted_layers(self, sites):
+            return [s.layer for s in sites.features if s.block.number == 5]
 
-        def resnet(self, site, output, info):
+        def layer(self, site, inputs, output, info):
             raise error
 
     delta = parameter(*host.weight(KEY).shape)

@@ -13,7 +13,7 @@ from conceptloom.attention.fusion import RegionFusion, RegionSource, changed
 from conceptloom.attention.regions import with_background
 from conceptloom.concepts.concept import Change, Concept, Diff, LowRank, weight_edits
 from conceptloom.host.diffusers import DiffusersHost
-from conceptloom.host.ports import CrossAttentionCall, TransformerSite, UNetEdit
+from conceptloom.host.ports import AttentionCall, AttentionSite, UNetEdit, UNetSites
 from conceptloom.training.adapters import Scope, scope_weight_names
 
 from ..tiny_models import FAMILIES, noise, tiny_host
@@ -108,29 +108,28 @@ class Calls(UNetEdit):
     """Keeps what it is given."""
 
     def __init__(self) -> None:
-        self.calls: list[tuple[CrossAttentionCall, Tensor]] = []
+        self.calls: list[tuple[AttentionCall, Tensor]] = []
 
-    def wants_cross_attention(self, site: TransformerSite) -> bool:
-        return True
+    def wanted_attentions(self, sites: UNetSites) -> list[AttentionSite]:
+        return sites.cross_attentions
 
-    def cross_attention(self, call: CrossAttentionCall) -> None:
+    def attention(self, call: AttentionCall) -> None:
         self.calls.append((call, call.output.clone()))
 
 
-def attended(host: DiffusersHost, call: CrossAttentionCall, own: RegionSource) -> Tensor:
+def attended(host: DiffusersHost, call: AttentionCall, own: RegionSource) -> Tensor:
     """h_i by the formula: softmax(q K_i^T / sqrt(d)) V_i, then the output projection."""
-    module: Any = call.module
-    prefix = f"unet.{call.site.name}.transformer_blocks.{call.layer}.attn2"
     found = []
     for part in ("to_k", "to_v"):
-        weight = host.weight(f"{prefix}.{part}.weight")
-        if change := own.changes.get(f"{prefix}.{part}.weight"):
+        name = f"unet.{call.site.name}.{part}.weight"
+        weight = host.weight(name)
+        if change := own.changes.get(name):
             weight = weight + change.delta(weight.shape)
         found.append(F.linear(own.context, weight))
     heads, output = call.site.heads, []
-    for q, k, v in zip(*(t.chunk(heads, -1) for t in (call.query, *found)), strict=True):
+    for q, k, v in zip(*(t.chunk(heads, -1) for t in (call.flat_query, *found)), strict=True):
         output.append((q @ k.transpose(1, 2) * q.shape[-1] ** -0.5).softmax(-1) @ v)
-    return module.to_out[0](torch.cat(output, -1))
+    return call.site.out.module(torch.cat(output, -1))
 
 
 @pytest.mark.parametrize("suppression", [0.0, 0.4])
@@ -184,7 +183,7 @@ def test_keys_and_values_are_projected_once_a_run(host: DiffusersHost) -> None:
     edit = RegionFusion([source(host, None, "a cat"), source(host, None, "a dog")], halves())
     first = predict(host, "a cat", edit)
     counted: list[int] = []
-    layer = host.sites.transformers[0].layer(0).attn2.to_k
+    layer = host.sites.cross_attentions[0].key.module
     hook = layer.register_forward_hook(lambda *_: counted.append(1))
     try:
         assert torch.equal(predict(host, "a cat", edit), first)

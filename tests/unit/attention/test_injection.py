@@ -44,10 +44,7 @@ def decoder(attentions: list[int], resnets: int) -> UNetSites:
     ]
     down = [TransformerSite("input_blocks.1.1", Place.DOWN, 1, 1, 8, 2, 1, None)]
     module = torch.nn.Identity()
-    every = [
-        ResNetSite(f"output_blocks.{n}.0", Place.UP, n, 1, 8, module, module)
-        for n in range(resnets)
-    ]
+    every = [ResNetSite(f"output_blocks.{n}.0", Place.UP, n, 1, 8, module) for n in range(resnets)]
     return UNetSites((*down, *up), tuple(every))
 
 
@@ -80,9 +77,7 @@ def predict(host: DiffusersHost, text: str, *edits: Any, rows: int = 1, seed: in
 
 
 def captured(host: DiffusersHost, blocks: InjectionBlocks, **more: bool) -> Features:
-    capture = FeatureCapture(
-        blocks.resnet_sites(host.sites), blocks.attention_sites(host.sites), **more
-    )
+    capture = FeatureCapture(blocks.sites(host.sites), **more)
     with contextlib.suppress(StopForward):
         predict(host, "a template", capture, seed=7)
     return dict(capture.features)
@@ -138,7 +133,7 @@ def test_what_stands_in_the_template_is_what_is_used(host: DiffusersHost) -> Non
     blocks = everywhere(host)
     features = captured(host, blocks)
     edit, _ = injection(blocks, features)
-    seen = FeatureCapture(blocks.resnet_sites(host.sites), blocks.attention_sites(host.sites))
+    seen = FeatureCapture(blocks.sites(host.sites))
     predict(host, "a cat", edit, seen)
     for key, value in features.items():
         assert torch.equal(seen.features[key], value), key
@@ -167,7 +162,7 @@ def test_capturing_can_end_the_pass_and_leaves_no_hook(host: DiffusersHost) -> N
     whole, early = captured(host, blocks), captured(host, blocks, stop=True)
     assert whole.keys() == early.keys()
     assert all(torch.equal(whole[key], early[key]) for key in whole)
-    capture = FeatureCapture(blocks.resnet_sites(host.sites), [], stop=True)
+    capture = FeatureCapture(blocks.sites(host.sites, attentions=False), stop=True)
     with pytest.raises(StopForward):
         predict(host, "a cat", capture)
     assert hooks_on(host) == before

@@ -47,7 +47,10 @@ def concept(
         handle=handle,
         class_tokens=host.tokenize(word),
         residuals={
-            s.name: (noise(s.width, 3, seed=seed), noise(3, s.width, seed=seed + 1))
+            f"unet.{s.name}.proj_out.weight": (
+                noise(s.width, 3, seed=seed),
+                noise(3, s.width, seed=seed + 1),
+            )
             for s in host.sites.transformers
         },
         config=LagConfig(**config),
@@ -58,12 +61,11 @@ def concept(
 def merged(host: DiffusersHost, *concepts: LagConcept) -> Any:
     """The host with the residuals in its weights."""
 
-    def added(site: str) -> Any:
-        delta = sum((up @ down for up, down in (c.residuals[site] for c in concepts)))
+    def added(name: str) -> Any:
+        delta = sum((up @ down for up, down in (c.residuals[name] for c in concepts)))
         return lambda weight: weight + delta.view_as(weight)
 
-    names = {f"unet.{s.name}.proj_out.weight": added(s.name) for s in host.sites.transformers}
-    return host.edited(names, trainable=False)
+    return host.edited({name: added(name) for name in concepts[0].residuals}, trainable=False)
 
 
 LATENT = noise(1, 4, 12, 16, seed=3)
@@ -122,11 +124,12 @@ def test_the_merge_is_that_of_the_paper(sd1: DiffusersHost) -> None:
     """f^ = (1 - M) W x + M W' x at the last block, whose output nothing mixes any more."""
     site = sd1.sites.transformers[0]
     learned = concept(sd1)
-    only = replace(learned, residuals={site.name: learned.residuals[site.name]})
+    name = f"unet.{site.name}.proj_out.weight"
+    only = replace(learned, residuals={name: learned.residuals[name]})
     mask: list[Tensor] = []
     edit = LagEdit([only], on_masks=lambda _, masks, __: mask.append(masks[0]))
     outputs: list[Tensor] = []
-    hook = site.proj_out.register_forward_hook(lambda *call: outputs.append(call[-1]))
+    hook = site.module.proj_out.register_forward_hook(lambda *call: outputs.append(call[-1]))
     try:
         with torch.no_grad():
             sd1.predict(LATENT, T, [prompt(sd1, CAT)])

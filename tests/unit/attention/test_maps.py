@@ -14,7 +14,16 @@ from conceptloom.attention.maps import (
     normalised_by_max,
     normalised_min_max,
 )
-from conceptloom.host.ports import CrossAttentionCall, ForwardInfo, Place, TransformerSite
+from conceptloom.host.ports import (
+    AttentionCall,
+    AttentionKind,
+    AttentionSite,
+    ForwardInfo,
+    LayerSite,
+    Place,
+    Rows,
+    TransformerSite,
+)
 
 
 def site(name: str = "a", level: int = 1, heads: int = 1) -> TransformerSite:
@@ -28,9 +37,11 @@ def captured(
     for where, query, key in layers:
         length = context_length or key.shape[1]
         info = ForwardInfo((query.shape[0], 4, 2, 4), torch.zeros(1), (True,), length)
-        capture.cross_attention(
-            CrossAttentionCall(where, 0, info, torch.nn.Identity(), query, key, query)
-        )
+        part = LayerSite("to", Rows.GRID, where.level, torch.nn.Identity())
+        kind, parts = AttentionKind.CROSS, (part, part, part, part)
+        attention = AttentionSite("attn", kind, where, 0, where.heads, *parts, None)
+        split = [t.unflatten(-1, (where.heads, -1)).transpose(1, 2) for t in (query, key, key)]
+        capture.attention(AttentionCall(attention, info, *split, query, key))
     return capture
 
 

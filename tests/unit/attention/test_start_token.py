@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import torch
 
 from conceptloom.attention.start_token import StartDetached
-from conceptloom.host.ports import ForwardInfo, TransformerSite
+from conceptloom.host.ports import ForwardInfo, LayerSite
 
 
 def test_every_chunk_has_a_start_token_and_no_other_is_touched() -> None:
-    edit, site = StartDetached(), cast(TransformerSite, None)
+    edit, site = StartDetached(), cast(LayerSite, None)
     info = ForwardInfo((1, 4, 2, 2), torch.tensor([1]), (True,), 154)
-    for change in (edit.cross_key, edit.cross_value):
-        projected = torch.randn(2, 154, 3, requires_grad=True)
-        changed: Any = change(site, 0, projected, info)
-        assert torch.equal(changed, projected)
-        (gradient,) = torch.autograd.grad(changed.sum(), projected)
-        without = (gradient == 0).all(dim=-1)
-        assert without.nonzero().tolist() == [[row, at] for row in (0, 1) for at in (0, 77)]
-        assert (gradient[~without] == 1).all()
+    projected = torch.randn(2, 154, 3, requires_grad=True)
+    changed = edit.layer(site, projected, projected, info)
+    assert torch.equal(changed, projected)
+    (gradient,) = torch.autograd.grad(changed.sum(), projected)
+    without = (gradient == 0).all(dim=-1)
+    assert without.nonzero().tolist() == [[row, at] for row in (0, 1) for at in (0, 77)]
+    assert (gradient[~without] == 1).all()
 
 
 def test_it_is_put_on_again_where_activations_are_computed_again() -> None:

@@ -12,11 +12,10 @@ from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.host.ports import (
     AttentionCall,
     AttentionSite,
-    CrossAttentionCall,
+    Feature,
     ForwardInfo,
     LayerSite,
-    ResNetSite,
-    TransformerSite,
+    Role,
     UNetEdit,
     UNetSites,
 )
@@ -49,6 +48,7 @@ class Everywhere(UNetEdit):
         self.fired: list[tuple[str, str, int]] = []
         self.infos: list[ForwardInfo] = []
         self.ended = 0
+        self._layers: dict[LayerSite, tuple[str, str, int]] = {}
 
     def begin(self, info: ForwardInfo) -> None:
         self.infos.append(info)
@@ -56,74 +56,51 @@ class Everywhere(UNetEdit):
     def end(self) -> None:
         self.ended += 1
 
-    def _wants(self, point: str, site: TransformerSite | ResNetSite) -> bool:
-        return point in self.points and (self.names is None or site.name in self.names)
-
-    def wants_cross_attention(self, site: TransformerSite) -> bool:
-        return self._wants("cross", site)
-
-    def wants_cross_projections(self, site: TransformerSite) -> bool:
-        return self._wants("cross_key", site) or self._wants("cross_value", site)
-
-    def wants_self_attention(self, site: TransformerSite) -> bool:
-        return self._wants("self_query", site) or self._wants("self_key", site)
-
-    def wants_projection(self, site: TransformerSite) -> bool:
-        return self._wants("projection", site)
-
-    def wants_resnet(self, site: ResNetSite) -> bool:
-        return self._wants("resnet", site)
+    def _wants(self, point: str, block: str) -> bool:
+        return point in self.points and (self.names is None or block in self.names)
 
     def wanted_layers(self, sites: UNetSites) -> list[LayerSite]:
-        return [s for s in sites.layers if s.block and self._wants("layer", s.block)]
+        self._layers = points_of(sites)
+        wanted = [layer for layer, (point, name, _) in self._layers.items() if point in self.points]
+        return [s for s in wanted if s.block and (self.names is None or s.block.name in self.names)]
 
     def wanted_attended(self, sites: UNetSites) -> list[AttentionSite]:
-        return [s for s in sites.attentions if self._wants("attended", s.block)]
+        return [s for s in sites.attentions if self._wants("attended", s.block.name)]
+
+    def wanted_attentions(self, sites: UNetSites) -> list[AttentionSite]:
+        return [s for s in sites.cross_attentions if self._wants("cross", s.block.name)]
 
     def layer(
         self, site: LayerSite, inputs: Tensor, output: Tensor, info: ForwardInfo
     ) -> Tensor | None:
-        return self._fire("layer", site, 0, output)
+        return self._fire(*self._layers[site], output)
 
     def attended(self, call: AttentionCall) -> Tensor | None:
-        return self._fire("attended", call.site, call.site.layer, call.output)
+        return self._fire("attended", call.site.name, call.site.layer, call.output)
 
-    def _fire(self, point: str, site: Any, layer: int, output: Tensor) -> Tensor | None:
-        if point not in self.points:
-            return None
-        self.fired.append((point, site.name, layer))
+    def attention(self, call: AttentionCall) -> Tensor | None:
+        return self._fire("cross", call.site.block.name, call.site.layer, call.output)
+
+    def _fire(self, point: str, name: str, layer: int, output: Tensor) -> Tensor | None:
+        self.fired.append((point, name, layer))
         return self.change(output)
 
-    def cross_attention(self, call: CrossAttentionCall) -> Tensor | None:
-        return self._fire("cross", call.site, call.layer, call.output)
 
-    def cross_key(
-        self, site: TransformerSite, layer: int, key: Tensor, info: ForwardInfo
-    ) -> Tensor | None:
-        return self._fire("cross_key", site, layer, key)
-
-    def cross_value(
-        self, site: TransformerSite, layer: int, value: Tensor, info: ForwardInfo
-    ) -> Tensor | None:
-        return self._fire("cross_value", site, layer, value)
-
-    def self_query(
-        self, site: TransformerSite, layer: int, query: Tensor, info: ForwardInfo
-    ) -> Tensor | None:
-        return self._fire("self_query", site, layer, query)
-
-    def self_key(
-        self, site: TransformerSite, layer: int, key: Tensor, info: ForwardInfo
-    ) -> Tensor | None:
-        return self._fire("self_key", site, layer, key)
-
-    def projection(
-        self, site: TransformerSite, inputs: Tensor, output: Tensor, info: ForwardInfo
-    ) -> Tensor | None:
-        return self._fire("projection", site, 0, output)
-
-    def resnet(self, site: ResNetSite, output: Tensor, info: ForwardInfo) -> Tensor | None:
-        return self._fire("resnet", site, 0, output)
+def points_of(sites: UNetSites) -> dict[LayerSite, tuple[str, str, int]]:
+    """Layers of blocks in the order of a pass -> the point, what it is called, and the depth."""
+    features = {Feature.RESIDUAL: "resnet", Feature.QUERY: "self_query", Feature.KEY: "self_key"}
+    points: dict[LayerSite, tuple[str, str, int]] = {
+        feature.layer: (features[feature.kind], feature.block.name, feature.depth)
+        for feature in sites.features
+    }
+    for site in sites.cross_attentions:
+        points[site.key] = "cross_key", site.block.name, site.layer
+        points[site.value] = "cross_value", site.block.name, site.layer
+    for layer in sites.layers:
+        if layer.block and Role.PROJ_OUT in layer.roles:
+            points[layer] = "projection", layer.block.name, 0
+    every = [layer for layer in sites.layers if layer.block]
+    return {layer: points.get(layer, ("layer", layer.name, 0)) for layer in every}
 
 
 def predict(host: DiffusersHost, *edits: UNetEdit, rows: int = 1, **more: Any) -> Tensor:

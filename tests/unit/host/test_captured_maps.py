@@ -7,33 +7,39 @@ import torch
 
 from conceptloom.attention.maps import AttentionCapture, TokenQuery
 from conceptloom.host.diffusers import DiffusersHost
-from conceptloom.host.ports import CrossAttentionCall, Place, StopForward, TransformerSite, UNetEdit
+from conceptloom.host.ports import (
+    AttentionCall,
+    AttentionSite,
+    Place,
+    StopForward,
+    UNetEdit,
+    UNetSites,
+)
 
 from ..tiny_models import hooks_on, noise
 from .edit_cases import Everywhere, predict
 
 
 def test_captured_maps_equal_a_handwritten_softmax(host: DiffusersHost) -> None:
-    sites = [s for s in host.sites.transformers if s.level == 2 and s.place is not Place.MID]
-    calls: list[CrossAttentionCall] = []
+    blocks = [s for s in host.sites.transformers if s.level == 2 and s.place is not Place.MID]
+    calls: list[AttentionCall] = []
 
     class Keep(UNetEdit):
-        def wants_cross_attention(self, site: TransformerSite) -> bool:
-            return site in sites
+        def wanted_attentions(self, sites: UNetSites) -> list[AttentionSite]:
+            return [site for site in sites.cross_attentions if site.block in blocks]
 
-        def cross_attention(self, call: CrossAttentionCall) -> None:
+        def attention(self, call: AttentionCall) -> None:
             calls.append(call)
 
-    capture, keep = AttentionCapture(sites), Keep()
+    capture, keep = AttentionCapture(blocks), Keep()
     predict(host, capture, keep, rows=2)
     maps = capture.maps([TokenQuery(1, (2, 5), 77), TokenQuery(0, (1,), 77)])
     by_hand = torch.zeros(2, 8, 8)
     count = 0
     for call in calls:
-        width = call.site.width // call.site.heads
         for head in range(call.site.heads):
-            part = slice(head * width, (head + 1) * width)
-            logits = call.query[..., part] @ call.key[..., part].mT / width**0.5
+            query, key = call.query[:, head], call.key[:, head]
+            logits = query @ key.mT / query.shape[-1] ** 0.5
             probs = logits.exp() / logits.exp().sum(-1, keepdim=True)
             by_hand[0] += (probs[1, :, 2] + probs[1, :, 5]).view(8, 8)
             by_hand[1] += probs[0, :, 1].view(8, 8)

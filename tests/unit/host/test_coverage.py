@@ -48,7 +48,10 @@ def test_a_graph_that_is_replayed_is_noticed(host: DiffusersHost, point: str) ->
 
 def test_a_fused_projection_is_noticed_in_one_block(host: DiffusersHost) -> None:
     site = host.sites.transformers[1]
-    attention, kernel = site.layer(0).attn2, fused(site.layer(0).attn2.to_q)
+    attention, kernel = (
+        site.module.transformer_blocks[0].attn2,
+        fused(site.module.transformer_blocks[0].attn2.to_q),
+    )
 
     def forward(hidden: Any, encoder_hidden_states: Any = None, **_: Any) -> Any:
         query = kernel(hidden)

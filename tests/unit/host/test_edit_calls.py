@@ -11,12 +11,11 @@ from conceptloom.host.ports import (
     AttentionCall,
     AttentionKind,
     AttentionSite,
-    CrossAttentionCall,
+    Feature,
     ForwardInfo,
     LayerSite,
-    ResNetSite,
+    Role,
     Rows,
-    TransformerSite,
     UNetEdit,
     UNetSites,
 )
@@ -52,21 +51,23 @@ def test_an_edit_may_attend_to_another_context(host: DiffusersHost) -> None:
     seen = []
 
     class Recompute(UNetEdit):
-        def wants_cross_attention(self, site: TransformerSite) -> bool:
-            return True
+        def wanted_attentions(self, sites: UNetSites) -> list[AttentionSite]:
+            return sites.cross_attentions
 
-        def cross_attention(self, call: CrossAttentionCall) -> Tensor:
-            module, heads = call.module, call.site.heads
+        def attention(self, call: AttentionCall) -> Tensor:
+            site, heads = call.site, call.site.heads
             context = prompt.context.expand(call.query.shape[0], -1, -1)
-            key, value = module.to_k(context), module.to_v(context)
-            assert torch.equal(key, call.key)
+            key, value = site.key.module(context), site.value.module(context)
+            assert torch.equal(key, call.flat_key)
+            assert torch.equal(call.context, context)
 
             def split(x: Tensor) -> Tensor:
                 return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
-            q, k, v = split(call.query), split(key), split(value)
+            q, k, v = call.query, split(key), split(value)
+            assert torch.equal(v, call.value)
             mixed = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1) @ v
-            output = module.to_out[0](mixed.transpose(1, 2).flatten(2))
+            output = site.out.module(mixed.transpose(1, 2).flatten(2))
             seen.append(float((output - call.output).abs().max()))
             return output
 
@@ -83,12 +84,12 @@ def test_projection_is_a_convolution_or_a_linear_layer() -> None:
         host, seen = tiny_host(family), []
 
         class Look(UNetEdit):
-            def wants_projection(self, site: TransformerSite) -> bool:
-                return True
+            def wanted_layers(self, sites: UNetSites) -> list[LayerSite]:
+                return [site for site in sites.layers if Role.PROJ_OUT in site.roles]
 
-            def projection(
+            def layer(
                 self,
-                site: TransformerSite,
+                site: LayerSite,
                 inputs: Tensor,
                 output: Tensor,
                 info: ForwardInfo,
@@ -112,21 +113,22 @@ def test_grids_are_those_of_the_features(host: DiffusersHost, size: tuple[int, i
         def begin(self, info: ForwardInfo) -> None:
             self.info = info
 
-        def wants_cross_attention(self, site: TransformerSite) -> bool:
-            return True
+        def wanted_attentions(self, sites: UNetSites) -> list[AttentionSite]:
+            return sites.cross_attentions
 
-        def wants_resnet(self, site: ResNetSite) -> bool:
-            return True
+        def wanted_layers(self, sites: UNetSites) -> list[LayerSite]:
+            return [f.layer for f in sites.features if f.kind is Feature.RESIDUAL]
 
-        def cross_attention(self, call: CrossAttentionCall) -> None:
+        def attention(self, call: AttentionCall) -> None:
             height, width = call.info.grid(call.site)
-            grids.append((call.query.shape[1], height, width))
-            assert call.query.shape[2] == call.site.width
-            assert call.key.shape[1] == call.info.context_length
+            grids.append((call.query.shape[2], height, width))
+            assert call.flat_query.shape[2] == call.site.block.width
+            assert call.key.shape[2] == call.info.context_length
 
-        def resnet(self, site: ResNetSite, output: Tensor, info: ForwardInfo) -> None:
+        def layer(self, site: LayerSite, inputs: Tensor, output: Tensor, info: ForwardInfo) -> None:
             assert tuple(output.shape[-2:]) == self.info.grid(site)
-            assert output.shape[1] == site.width
+            assert site.block is not None
+            assert output.shape[1] == site.block.width
 
     prompt = host.encode_prompt("cat")
     host.predict(noise(1, 4, *size), torch.tensor([7]), [prompt], [Grids()])

@@ -10,7 +10,7 @@ from conceptloom.attention.maps import AttentionCapture, TokenQuery
 from conceptloom.concepts.fingerprints import model_digest
 from conceptloom.errors import ModelError
 from conceptloom.host.diffusers import DiffusersHost
-from conceptloom.host.ports import FactoredEdit, ForwardInfo, TransformerSite, UNetEdit
+from conceptloom.host.ports import FactoredEdit, ForwardInfo, LayerSite, UNetEdit, UNetSites
 from conceptloom.training.adapters import Scope, Start, make_adapters
 
 from ..tiny_models import assert_unchanged, diffusers, hooks_on, noise, snapshot, tiny_host
@@ -112,7 +112,7 @@ def test_gradients_reach_the_parameters_of_edits_and_nothing_else(host: Diffuser
 def test_without_trainable_edits_no_gradient_is_asked_for(host: DiffusersHost) -> None:
     learned = nn.Parameter(torch.ones(()))
     with host.edited({NAMES[0]: lambda w: w * learned}, trainable=False):
-        assert not host.sites.transformers[0].layer(0).attn2.to_k.weight.requires_grad
+        assert not host.sites.cross_attentions[0].key.module.weight.requires_grad
         predict(host).sum().backward()
     assert learned.grad is None
 
@@ -189,14 +189,12 @@ class StartTokenDetached(UNetEdit):
     def __init__(self) -> None:
         self.calls = 0
 
-    def wants_cross_projections(self, site: TransformerSite) -> bool:
-        return True
+    def wanted_layers(self, sites: UNetSites) -> list[LayerSite]:
+        return [site.key for site in sites.cross_attentions]
 
-    def cross_key(
-        self, site: TransformerSite, layer: int, key: Tensor, info: ForwardInfo
-    ) -> Tensor:
+    def layer(self, site: LayerSite, inputs: Tensor, output: Tensor, info: ForwardInfo) -> Tensor:
         self.calls += 1
-        return torch.cat([key[:, :1].detach(), key[:, 1:]], dim=1)
+        return torch.cat([output[:, :1].detach(), output[:, 1:]], dim=1)
 
 
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])

@@ -14,7 +14,7 @@ from conceptloom.host.hooks import edits_installed, plain_pass
 from conceptloom.host.ports import ForwardInfo, UNetEdit
 
 from ..tiny_models import hooks_on
-from .edit_cases import POINTS, Everywhere, predict
+from .edit_cases import POINTS, Everywhere, points_of, predict
 
 
 def expected(host: DiffusersHost, names: tuple[str, ...] | None = None) -> set[tuple]:
@@ -28,7 +28,8 @@ def expected(host: DiffusersHost, names: tuple[str, ...] | None = None) -> set[t
     wanted |= {("resnet", site.name, 0) for site in host.sites.resnets}
     wanted = {place for place in wanted if names is None or place[1] in names}
     chosen = [s for s in host.sites.layers if s.block and (names is None or s.block.name in names)]
-    wanted |= {("layer", site.name, 0) for site in chosen}
+    points = points_of(host.sites)
+    wanted |= {points[site] for site in chosen if points[site][0] == "layer"}
     attended = [s for s in host.sites.attentions if names is None or s.block.name in names]
     return wanted | {("attended", site.name, site.layer) for site in attended}
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from conceptloom.host.diffusers import DiffusersHost
-from conceptloom.host.ports import ForwardInfo, ResNetSite, StopForward, UNetEdit
+from conceptloom.host.ports import AttentionSite, ForwardInfo, StopForward, UNetEdit, UNetSites
 
 from ..tiny_models import assert_unchanged, snapshot
 from .edit_cases import POINTS, Everywhere, predict
@@ -54,7 +54,7 @@ def test_no_hook_is_left_when_an_edit_fails_to_begin(host: DiffusersHost) -> Non
 
 def test_no_hook_is_left_when_asking_what_an_edit_wants_fails(host: DiffusersHost) -> None:
     class Unsure(UNetEdit):
-        def wants_resnet(self, site: ResNetSite) -> bool:
+        def wanted_attentions(self, sites: UNetSites) -> list[AttentionSite]:
             raise Broken
 
     before, first = snapshot(host), Everywhere()

@@ -226,7 +226,7 @@ def test_without_attention_weight_no_map_is_captured(
 
     def capture(sites: Any) -> Any:
         made = real(sites)
-        asked.append(sum(made.wants_cross_attention(s) for s in host.sites.transformers))
+        asked.append(len(made.wanted_attentions(host.sites)))
         return made
 
     monkeypatch.setattr(recipe, "AttentionCapture", capture)
