@@ -13,7 +13,7 @@ of the same block looks for the concept; the rest of the picture comes from the 
     masked_loss             L_LDM             training/losses.py     with a mask of ones
     summed_attention        A_{i,C}           attention/lag_masks.py   Sec. 3.2
     binarised               M_i               attention/lag_masks.py   at the median
-    LagEdit.projection      f^_i              attention/lag.py
+    LagEdit.layer           f^_i              attention/lag.py
 
 On SD 1 with ratio 0.05 these are 1,239,040 numbers, 5 MB. What the paper leaves open, and what we
 do (docs/notation.md): how factors are drawn, whether V* learns, how heads are reduced, and what

@@ -139,8 +139,8 @@ def test_the_merge_is_that_of_the_paper(sd1: DiffusersHost) -> None:
         hook.remove()
     applied: list[Tensor] = []
     watch = LagEdit([only])
-    real = watch.projection
-    watch.projection = lambda *call: applied.append(real(*call)) or applied[-1]  # type: ignore
+    real = watch.layer
+    watch.layer = lambda *call: applied.append(real(*call)) or applied[-1]  # type: ignore
     with torch.no_grad():
         sd1.predict(LATENT, T, [prompt(sd1, CAT)], [watch])
         sd1.predict(LATENT, T, [prompt(sd1, CAT)], [edit])
