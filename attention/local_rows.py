@@ -43,7 +43,7 @@ class LocalRows:
             row for row in range(n_rows) if any(self._columns[row][g] for g in looked_for)
         ]
         self._shown = [pictures[row] for row in self.with_words]
-        self._texts = info.own_texts
+        self._texts, self._tokens = info.own_texts, prompts
         self._hidden: dict[object, Tensor | None] = {}
 
     def _number(self, info: ForwardInfo, device: torch.device) -> None:
@@ -107,25 +107,30 @@ class LocalRows:
         own = context[self._first]
         if not self.has_context(key):
             return own
-        return torch.stack(
-            [
-                own[u] + _fitted(self._texts[row][key], own[u])
-                if key in self._texts[row]
-                else own[u]
-                for u, row in enumerate(self._first)
-            ]
-        )
+        return torch.stack([self._own_row(key, row, own[u]) for u, row in enumerate(self._first)])
+
+    def _own_row(self, key: str, row: int, context: Tensor) -> Tensor:
+        change = self._texts[row].get(key)
+        if change is None:
+            return context
+        fitted = _fitted(usable(change.to(context)), len(self._tokens[row]), len(context))
+        # A node that blanks a prompt blanks it for every reader.
+        return context + fitted * (context != 0).any(dim=-1, keepdim=True)
 
 
-def _fitted(change: Tensor, context: Tensor) -> Tensor:
-    """What is added to a context [K, width]: repeated as it was, nothing beyond its prompt."""
-    change = usable(change.to(context)).reshape(-1, change.shape[-1])
-    if context.shape[0] % change.shape[0] == 0:
-        return change.repeat(context.shape[0] // change.shape[0], 1)
-    fitted = torch.zeros_like(context)
-    n = min(len(context), len(change))
-    fitted[:n] = change[:n]
-    return fitted
+def _fitted(change: Tensor, n_tokens: int, n_keys: int) -> Tensor:
+    """What is added to a context [n_keys, width]: repeated as the host repeats its prompt.
+
+    Args:
+        change: [1, K, width] of a prompt that another one may have been put behind.
+        n_tokens: of the prompt before it was repeated; 0 is not known.
+    """
+    change = change.reshape(-1, change.shape[-1])
+    whole = change.new_zeros(n_tokens or len(change), change.shape[-1])
+    n = min(len(whole), len(change))
+    whole[:n] = change[:n]
+    times = -(-n_keys // len(whole))
+    return whole.repeat(times, 1)[:n_keys]
 
 
 def _columns(tokens: Tokens, words: Tokens, context_length: int) -> list[int]:
