@@ -187,7 +187,7 @@ class LagEdit(UNetEdit):
             )
             if borrows and not any(info.conditional):
                 told = ", ".join(f"<{c.handle}>" for c in concepts)
-                raise WaitsForPrompt(f"no prompt that holds {told} came before the others")
+                raise WaitsForPrompt(f"no earlier prompt contains {told}")
 
     def end(self) -> None:
         self._attention.clear()

@@ -44,8 +44,8 @@ def attention_scores(map: Tensor, mask: Tensor) -> LocalisationScores:
     """
     if map.ndim != 2 or mask.ndim != 2:
         raise MaskError(
-            f"The map has the shape {list(map.shape)} and the mask {list(mask.shape)}; scores need "
-            "one map and one mask, both height x width. Give one of the batch at a time."
+            f"The map has the shape {list(map.shape)} and the mask {list(mask.shape)}; scores "
+            "need one map and one mask, both height x width. Pass one of the batch at a time."
         )
     heat = map.detach().float().cpu()
     inside = mask.detach().float().cpu().clamp(0, 1)

@@ -66,8 +66,8 @@ def region_masks(
     for name, mask in zip(names, found, strict=False):
         if float(mask.max()) == 0:
             raise MaskError(
-                f"Nothing is left of the region of {name}: other regions cover it, and they have "
-                "priority. Change the order or the priority, or paint the masks apart."
+                f"Other regions with priority cover the region of {name} completely. Change the "
+                "order or the priority, or paint the masks apart."
             )
     return found
 
@@ -118,24 +118,25 @@ def _settled(masks: Tensor, priority: Priority) -> Tensor:
 
 def _checked(dense: Sequence[Tensor], names: Sequence[str]) -> Tensor:
     if not names:
-        raise MaskError("There is no region: give at least one concept with its mask.")
+        raise MaskError("No region is connected; connect at least one concept with its mask.")
     if len(dense) != len(names):
         raise MaskError(
-            f"{len(dense)} masks came for {len(names)} concepts ({', '.join(names)}); give one for "
-            "each, in the same order."
+            f"{len(dense)} masks came for {len(names)} concepts ({', '.join(names)}); connect one "
+            "for each, in the same order."
         )
     planes: list[Tensor] = []
     for name, mask in zip(names, dense, strict=True):
         plane = mask[0] if mask.ndim == 3 and mask.shape[0] == 1 else mask
         if plane.ndim != 2 or not plane.isfinite().all():
             raise MaskError(
-                f"The mask of {name} has the shape {list(mask.shape)} or holds NaN; give height x "
-                "width of finite numbers, 0 to 1."
+                f"The mask of {name} has the shape {list(mask.shape)} or contains NaN; it must be "
+                "height x width, with finite numbers from 0 to 1."
             )
         if planes and plane.shape != planes[0].shape:
             raise MaskError(
                 f"The mask of {name} is {plane.shape[1]}x{plane.shape[0]} px, that of {names[0]} "
-                f"{planes[0].shape[1]}x{planes[0].shape[0]} px; bring all masks to one size."
+                f"{planes[0].shape[1]}x{planes[0].shape[0]} px; resize all masks to the same "
+                "size."
             )
         strong, remark = full_strength(plane.float().clamp(0, 1), f"The mask of {name}", BARELY)
         planes.append(strong)

@@ -61,7 +61,7 @@ class ComfyUIWorker:
         asked = {"prompt": graph, "prompt_id": prompt_id}
         answer = self._asked("post", "/prompt", refuses=True, json=asked).json()
         if "prompt_id" not in answer:
-            raise InputError(f"ComfyUI refuses the workflow: {json.dumps(answer)[:2000]}")
+            raise InputError(f"ComfyUI rejects the workflow: {json.dumps(answer)[:2000]}")
 
     def _is_queued(self, prompt_id: str) -> bool:
         """Whether a workflow runs, or waits for others."""
@@ -72,7 +72,9 @@ class ComfyUIWorker:
                 entry[1] == prompt_id for entry in queue["queue_running"] + queue["queue_pending"]
             )
         except (ValueError, KeyError, TypeError) as error:
-            raise PlaceLost(f"{self._address} is no ComfyUI: {answer.text[:80]!r}") from error
+            raise PlaceLost(
+                f"{self._address} is not a ComfyUI server: {answer.text[:80]!r}"
+            ) from error
 
     def _finished(self, prompt_id: str) -> dict[str, Any]:
         """What a workflow that has left the queue gave."""
@@ -83,7 +85,7 @@ class ComfyUIWorker:
             if event == "execution_error":
                 raise InputError(f"{data['node_type']}: {data['exception_message'].strip()}")
             if event == "execution_interrupted":
-                raise PlaceLost(f"{self._address}: somebody stopped the workflow")
+                raise PlaceLost(f"{self._address}: the workflow was interrupted")
         return entry["outputs"]
 
     def _collected(self, outputs: Mapping[str, Any]) -> dict[str, bytes]:

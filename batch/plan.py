@@ -63,7 +63,7 @@ class ConceptRow(_Strict):
     @model_validator(mode="after")
     def _one_source(self) -> ConceptRow:
         if (self.scene is None) == (self.file is None):
-            raise ValueError("give a concept either a scene to learn it from, or a file")
+            raise ValueError("a concept needs either a scene to learn it from, or a file")
         return self
 
 
@@ -114,13 +114,13 @@ class Plan(_Strict):
     @model_validator(mode="after")
     def _something_known(self) -> Plan:
         if not (self.concepts or self.pictures or self.workflows):
-            raise ValueError("there is nothing to do: no concepts, no pictures, no workflows")
+            raise ValueError("the plan is empty: no concepts, no pictures, no workflows")
         for row in self.pictures:
             for option in row.concepts:
                 name, *_ = applied_concept(option)
                 if name not in self.concepts:
                     known = ", ".join(self.concepts) or "none"
-                    raise ValueError(f"pictures ask for the concept {name!r}; there is {known}")
+                    raise ValueError(f"pictures use the concept {name!r}; known: {known}")
         return self
 
 
@@ -135,7 +135,7 @@ def applied_concept(option: str) -> tuple[str, float, str]:
     try:
         return name, float(strength) if colon else 1.0, new_name
     except ValueError as error:
-        raise ValueError(f"{option!r} should read NAME[:STRENGTH[:NEWNAME]]") from error
+        raise ValueError(f"{option!r} must be NAME[:STRENGTH[:NEWNAME]]") from error
 
 
 def read_plan(path: Path) -> Plan:
@@ -155,4 +155,4 @@ def read_plan(path: Path) -> Plan:
             f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg']}"
             for fault in error.errors()
         ]
-        raise InputError(f"{path} is no batch: " + "; ".join(places) + ".") from error
+        raise InputError(f"{path} is not a valid batch plan: " + "; ".join(places) + ".") from error

@@ -73,7 +73,7 @@ def run_batch(
         except KeyboardInterrupt as stop:
             store.write_table(jobs)
             raise Stopped(
-                f"Stopped. What was done is kept in {out}; the same command goes on."
+                f"Stopped. Finished jobs are in {out}; the same command resumes."
             ) from stop
         finally:
             stop_workers()
@@ -95,5 +95,5 @@ def _check(jobs: Sequence[Job], makers: Mapping[str, Maker]) -> None:
         if not any(kind in maker.kinds for maker in makers.values()):
             need = "--server ADDRESS" if kind is Kind.WORKFLOW else "--workers 1 or more"
             raise InputError(
-                f"The batch has jobs to {kind.value}, and there is no worker for them: give {need}."
+                f"The batch has jobs to {kind.value}, but no worker for them; pass {need}."
             )

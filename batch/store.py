@@ -52,7 +52,7 @@ class ResultStore:
         for name, data in files.items():
             inner = PurePosixPath(name)
             if inner.is_absolute() or ".." in inner.parts:
-                raise StorageError(f"A worker brought a file {name!r}, which leaves its folder.")
+                raise StorageError(f"A worker returned a file {name!r} outside its folder.")
             write_atomically(folder / inner, [data])
         record = {"title": job.title, "kind": job.kind.value, "folder": job.folder, "key": job.key}
         record |= {"spec": dict(job.spec), "files": sorted(files), **about}

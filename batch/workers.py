@@ -133,8 +133,8 @@ def check_room(makers: Mapping[str, Maker]) -> None:
     for name, maker in makers.items():
         if cpus < 1 or gpus < maker.gpus:
             raise InputError(
-                f"The worker {name!r} asks for 1 core and {maker.gpus:g} GPU, and all that Ray has "
-                f"are {cpus:g} and {gpus:g}; ask for less with --gpus."
+                f"The worker {name!r} needs 1 core and {maker.gpus:g} GPU, but Ray has {cpus:g} "
+                f"and {gpus:g}; lower --gpus."
             )
 
 

@@ -52,7 +52,7 @@ class _Commands(TyperGroup):
             say(str(stopped), "yellow")
             raise typer.Exit(STOPPED) from stopped
         except KeyboardInterrupt as error:
-            complain("Stopped at once; what was saved before is kept.")
+            complain("Stopped at once; saved states remain.")
             raise typer.Exit(STOPPED) from error
 
 
@@ -100,7 +100,7 @@ def _tell_version(wanted: bool) -> None:
 
 @app.callback()
 def options(
-    debug: Annotated[bool, typer.Option(help="Tracebacks and all log lines.")] = False,
+    debug: Annotated[bool, typer.Option(help="Show tracebacks and all log lines.")] = False,
     version: Annotated[
         bool,
         typer.Option("--version", help="Print the version.", is_eager=True, callback=_tell_version),
@@ -116,15 +116,15 @@ def demo(
         Path, typer.Option("--out", "-o", callback=writable_folder, help="Folder of the page.")
     ] = Path("runs/demo"),
     token_steps: Annotated[
-        int | None, typer.Option(help="Steps in which only the words learn.")
+        int | None, typer.Option(help="Steps that train only the words.")
     ] = None,
     weight_steps: Annotated[
-        int | None, typer.Option(help="Steps in which the model learns with them.")
+        int | None, typer.Option(help="Steps that train the words and the model.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of everything that is drawn by chance.")] = 0,
-    short: Annotated[bool, typer.Option("--short", help="Only the first story.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of all randomness.")] = 0,
+    short: Annotated[bool, typer.Option("--short", help="Run only the first part.")] = False,
 ) -> None:
-    """The whole story on the bundled model: learn two objects, draw them anew, measure, show."""
+    """Run the demo on the bundled model: learn two objects, draw them in new places, measure."""
     from .demo.run import run_demo
 
     page = run_demo(
@@ -137,7 +137,7 @@ def demo(
 def sample(
     prompt: Annotated[
         list[str] | None,
-        typer.Option("--prompt", "-p", help="Repeat for several; by default those it learned."),
+        typer.Option("--prompt", "-p", help="Repeat for several; default: the training prompts."),
     ] = None,
     concept: Annotated[
         list[str] | None,
@@ -146,23 +146,25 @@ def sample(
         ),
     ] = None,
     out: PictureOut = None,
-    negative: Annotated[str, typer.Option(help="What to keep away from.")] = "",
+    negative: Annotated[str, typer.Option(help="What to avoid.")] = "",
     seed: Annotated[int, typer.Option(help="The same seed gives the same picture.")] = 0,
-    count: Annotated[int, typer.Option(min=1, help="Pictures for each prompt.")] = 1,
-    steps: Annotated[int, typer.Option(min=1, help="DDIM steps: 20 quick, 50 fine.")] = 50,
+    count: Annotated[int, typer.Option(min=1, help="Pictures per prompt.")] = 1,
+    steps: Annotated[int, typer.Option(min=1, help="DDIM steps: 20 is fast, 50 fine.")] = 50,
     cfg: Annotated[
         float | None,
-        typer.Option(help="1 is loose, 7.5 usual; by default 7.5, on tinyworld 3."),
+        typer.Option(help="Guidance scale: 1 is loose, 7.5 usual; default 7.5, on tinyworld 3."),
     ] = None,
     size: Annotated[
-        str | None, typer.Option(metavar="WIDTHxHEIGHT", help="By default what the model likes.")
+        str | None, typer.Option(metavar="WIDTHxHEIGHT", help="Default: the model's native size.")
     ] = None,
     lag: Annotated[
         bool,
-        typer.Option("--lag", help="Residuals only where each concept is; see train-residuals."),
+        typer.Option(
+            "--lag", help="Apply residuals only where each concept appears; see train-residuals."
+        ),
     ] = False,
     quantile: Annotated[
-        float, typer.Option(min=0, max=1, help="With --lag: share left to the base model.")
+        float, typer.Option(min=0, max=1, help="With --lag: share that stays with the base model.")
     ] = 0.5,
     local_lora: Annotated[
         list[str] | None,
@@ -179,7 +181,7 @@ def sample(
     device: Device = "auto",
     precision: Precision = PrecisionName.FP32,
 ) -> None:
-    """Draw pictures with learned concepts. Each is written as soon as it is drawn."""
+    """Draw pictures with learned concepts; saves each picture as soon as it is finished."""
     from ..concepts.concept import stacked
     from .drawing import Drawing, draw, load_concepts, natural_size, parsed_size
     from .gallery import Gallery
@@ -227,11 +229,13 @@ def sample(
 def inspect(
     file: Annotated[list[Path], typer.Argument(help="Concept files.")],
     thumbnail: Annotated[
-        Path | None, typer.Option(help="Write the thumbnail of the file to this PNG.")
+        Path | None, typer.Option(help="Save the file's thumbnail as this PNG.")
     ] = None,
-    verify: Annotated[bool, typer.Option(help="Read every tensor and its checksum.")] = False,
+    verify: Annotated[
+        bool, typer.Option(help="Read every tensor and verify the checksum.")
+    ] = False,
 ) -> None:
-    """What is in a concept file: handles, recipe, sizes, prompts, thumbnail."""
+    """Show the contents of a concept file: handles, recipe, sizes, prompts, thumbnail."""
     from ..concepts.concept_file import load_concept, read_concept_info
     from ..errors import InputError
     from .inspection import told
@@ -239,17 +243,17 @@ def inspect(
 
     if thumbnail is not None and len(file) > 1:
         raise InputError(
-            f"--thumbnail takes one file and {len(file)} came; inspect them one by one."
+            f"--thumbnail takes one file, but {len(file)} came; inspect them one by one."
         )
     for path in file:
         info = read_concept_info(path)
         console.print(told(path, info, in_colour=console.color_system is not None))
         if verify:
             load_concept(path)
-            say(f"{path} is whole: every tensor was read and the checksum agrees.", "green")
+            say(f"{path} is intact: all tensors are readable and the checksum matches.", "green")
         if thumbnail is not None:
             if info.concept.thumbnail is None:
-                raise InputError(f"{path} holds no thumbnail; there is nothing to write.")
+                raise InputError(f"{path} contains no thumbnail.")
             say(f"wrote {write_picture(info.concept.thumbnail, thumbnail)}")
 
 

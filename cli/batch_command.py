@@ -12,27 +12,34 @@ from .output import writable_folder
 
 
 def batch(
-    plan: Annotated[Path, typer.Argument(help="A YAML file; the command's help shows one.")],
+    plan: Annotated[
+        Path, typer.Argument(help="A YAML file; the help of this command shows an example.")
+    ],
     out: Annotated[
         Path, typer.Option("--out", "-o", callback=writable_folder, help="Folder of the results.")
     ] = Path("runs/batch"),
-    workers: Annotated[int, typer.Option("--workers", "-n", min=0, help="In plain Python.")] = 1,
+    workers: Annotated[
+        int, typer.Option("--workers", "-n", min=0, help="Workers in plain Python.")
+    ] = 1,
     server: Annotated[
         list[str] | None,
-        typer.Option(help="Address of a headless ComfyUI, a worker for workflows; repeat."),
+        typer.Option(
+            help="Address of a headless ComfyUI server, a worker for workflows; repeat for several."
+        ),
     ] = None,
     address: Annotated[
         str | None,
-        typer.Option(help="Of a Ray cluster, or auto; by default one on this machine."),
+        typer.Option(help="Address of a Ray cluster, or auto; default: a new one on this machine."),
     ] = None,
     gpus: Annotated[
-        float, typer.Option(min=0, help="For each worker of --workers; 0.5 lets two share one.")
+        float, typer.Option(min=0, help="GPUs per worker of --workers; 0.5 lets two share one.")
     ] = 0.0,
-    retries: Annotated[int, typer.Option(min=0, help="When a worker is lost.")] = 2,
+    retries: Annotated[int, typer.Option(min=0, help="Retries of a job when its worker dies.")] = 2,
 ) -> None:
-    """Do a table of work on many workers: learn concepts, draw every prompt with every seed and
-    setting, run workflows. What is done already is not done again; a job whose worker is lost
-    goes to another.
+    """Run many jobs on many workers: learn concepts, draw pictures, run workflows.
+
+    Draws every prompt with every seed and setting. Jobs are cached by content hash; if a worker
+    dies, another one takes over its job.
 
     \b
         model: tinyworld
@@ -67,6 +74,6 @@ def batch(
     for job, why in outcome.failed:
         complain(f"{job.title}: {why}")
     for job in outcome.left:
-        complain(f"{job.title}: left, for what it needs failed")
+        complain(f"{job.title}: skipped, because a job that it needs failed")
     if outcome.failed:
         raise typer.Exit(1)

@@ -16,18 +16,23 @@ def clean(
     folder: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="Results of runs, or folders of them; by default runs. ComfyUI has its own in "
-            "output/conceptloom/runs."
+            help="Result folders of runs, or folders of them; default: runs. ComfyUI stores its "
+            "own in output/conceptloom/runs."
         ),
     ] = None,
     every: Annotated[
-        bool, typer.Option("--all", help="The newest state of each run, too: it begins again.")
+        bool,
+        typer.Option(
+            "--all", help="Delete the newest state of each run too; the run then starts over."
+        ),
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only list what would be deleted.")
+    ] = False,
 ) -> None:
-    """Remove saved states of runs, all but the newest of each. Concepts and pictures stay.
+    """Delete saved states of runs, except the newest of each. Concepts and pictures remain.
 
-    Do not use it on a run that is still learning.
+    Do not use it on a run that is still training.
 
         conceptloom clean --dry-run
 
@@ -40,14 +45,14 @@ def clean(
     total = 0
     for root in folder or [Path("runs")]:
         if not root.is_dir():
-            raise InputError(f"There is no folder {root}; name one that holds results of runs.")
+            raise InputError(f"There is no folder {root}; name one with results of runs.")
         for run in saved_runs(root):
             files, left = run.files(every=every), [] if every else list(run.states[:1])
             size = size_of(files)
             total += size
-            stays = f", {size_of(left) / MIB:,.1f} MiB stay" if left else ""
+            stays = f", {size_of(left) / MIB:,.1f} MiB remain" if left else ""
             if not dry_run:
                 remove_states(run, every=every)
             verb = "would remove" if dry_run else "removed"
             say(f"{run.folder}: {verb} {len(files)} files, {size / MIB:,.1f} MiB{stays}")
-    say(f"{total / MIB:,.1f} MiB {'would be' if dry_run else 'are'} free again", "bold green")
+    say(f"{total / MIB:,.1f} MiB {'would be' if dry_run else 'are'} freed", "bold green")

@@ -14,17 +14,20 @@ from .progress import RunProgress
 
 def download(
     model: Annotated[
-        str, typer.Argument(help="Several gigabytes each; an unknown name lists all known ones.")
+        str,
+        typer.Argument(
+            help="Model to download, several gigabytes each; an unknown name lists all known ones."
+        ),
     ],
     to: Annotated[
         Path,
-        typer.Option(help="The models folder of ComfyUI, or one of your own."),
+        typer.Option(help="The models folder of ComfyUI, or another folder."),
     ] = Path("models"),
 ) -> None:
     """Fetch a prior, a decoder or a BLIP-2 for `invent`, `mix` and `evolve`, or what the node
     Segment by Text needs.
 
-    Ctrl-C stops within about a second; the same command fetches what is missing.
+    Ctrl-C stops within about a second; the same command resumes.
 
         conceptloom download kandinsky-2-1-prior --to ~/ComfyUI/models
     """
@@ -35,6 +38,6 @@ def download(
             folder = fetch(model, to.expanduser(), progress)
     except Cancelled as cancelled:
         raise Stopped(
-            f"Stopped after {cancelled.step} of {cancelled.total} MB; the same command goes on."
+            f"Stopped after {cancelled.step} of {cancelled.total} MB; the same command resumes."
         ) from cancelled
     say(f"wrote {folder}", "bold green")

@@ -91,7 +91,7 @@ def new_names(concept: Concept, text: str) -> dict[str, str]:
         known = ", ".join(f"<{name}>" for name in concept.names)
         raise HandleError(
             f"The new name {text!r} came for a concept with {len(concept.names)} names, {known}; "
-            f"say which one it replaces: {concept.names[0]}={text}."
+            f"specify which one it replaces: {concept.names[0]}={text}."
         )
     return {concept.names[0]: text}
 
@@ -127,11 +127,11 @@ def check_prompts(prompts: Sequence[str], stack: Stack) -> None:
         InputError: there is nothing to draw.
     """
     if not prompts:
-        raise InputError("There is nothing to draw: give a --prompt.")
+        raise InputError("There is no prompt; pass --prompt.")
     for prompt in prompts:
         if wrong := misspelt(prompt, stack.handles):
             raise PromptError(
-                f"The prompt {prompt!r}: {wrong[0]} Load a concept's file with --concept."
+                f"The prompt {prompt!r}: {wrong[0]} Load a concept file with --concept."
             )
 
 
@@ -140,7 +140,7 @@ def tell_wordless(prompts: Sequence[str], stack: Stack) -> None:
     known = ", ".join(f"<{name}>" for name in stack.handles)
     for prompt in dict.fromkeys(prompts):
         if known and not stack.handles.keys() & set(handles_in(prompt)):
-            log.warning("The prompt %r holds no learned word; there is %s.", prompt, known)
+            log.warning("The prompt %r contains no learned word; known: %s.", prompt, known)
 
 
 @torch.no_grad()

@@ -24,11 +24,17 @@ def evolve(
     ],
     parent: Annotated[
         list[str] | None,
-        typer.Option("--parent", metavar="FILE[:WEIGHT]", help="A concept; repeat."),
+        typer.Option(
+            "--parent", metavar="FILE[:WEIGHT]", help="A parent concept; repeat for several."
+        ),
     ] = None,
     photos: Annotated[
         list[str] | None,
-        typer.Option("--photos", metavar="FOLDER[:WEIGHT]", help="Pictures of a parent; repeat."),
+        typer.Option(
+            "--photos",
+            metavar="FOLDER[:WEIGHT]",
+            help="Folder with pictures of a parent; repeat for several.",
+        ),
     ] = None,
     out: Out = None,
     prior: Prior = "tinyworld",
@@ -39,9 +45,9 @@ def evolve(
     precision: Precision = PrecisionName.FP32,
     **settings: Any,
 ) -> None:
-    """Breed a child of several parents: concepts, photographs, or both (ConceptLab).
+    """Evolve a new concept from parents: concepts, photographs, or both (ConceptLab).
 
-    The child can be a parent again; its file keeps the family tree.
+    The result can be a parent again; its file keeps the family tree.
 
         conceptloom evolve my-child --of object --parent runs/a/concept.safetensors:2 --photos cats
     """
@@ -56,7 +62,7 @@ def evolve(
     concepts = [parsed_concept(option) for option in parent or ()]
     folders = [parsed_concept(option) for option in photos or ()]
     if not concepts and not folders:
-        raise InputError("There are no parents: give a --parent FILE or --photos FOLDER.")
+        raise InputError("There are no parents; pass --parent FILE or --photos FOLDER.")
     chosen = chosen_settings(EVOLUTION, prior, settings, first_word=first_word)
     sampling = chosen.config.sampling
     laboratory = opened(prior, decoder, "none", sampling, model, layout, device, precision)
@@ -83,7 +89,7 @@ def evolve(
     )
     for line in lineage_told(name, made.concept.recipe):
         say(line)
-    say(f"bred <{name}>, wrote {out / CONCEPT}", "bold green")
+    say(f"evolved <{name}>, saved {out / CONCEPT}", "bold green")
 
 
 def evolve_with_options() -> Callable[..., Any]:
@@ -105,5 +111,5 @@ def photographs(folder: Path) -> Tensor:
     endings = picture_endings()
     files = sorted(f for f in folder.glob("*") if f.suffix.lower() in endings)
     if not files:
-        raise ImageError(f"{folder} holds no pictures; put three to five of one parent there.")
+        raise ImageError(f"{folder} contains no pictures; put three to five of one parent there.")
     return read_images(files)

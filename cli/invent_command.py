@@ -17,7 +17,7 @@ def invent(
     name: Name,
     category: Annotated[
         list[str],
-        typer.Option("--of", help="What it is a new kind of; repeat for several, WORD:WEIGHT."),
+        typer.Option("--of", help="Category of the new member; repeat for several, WORD:WEIGHT."),
     ],
     out: Out = None,
     prior: Prior = "tinyworld",
@@ -29,9 +29,9 @@ def invent(
     precision: Precision = PrecisionName.FP32,
     **settings: Any,
 ) -> None:
-    """Invent a member of a category that none of its known members is (ConceptLab).
+    """Invent a new member of a category (ConceptLab).
 
-    Ctrl-C keeps the work; the same command goes on from there.
+    Ctrl-C saves the progress; the same command resumes.
 
         conceptloom invent my-thing --of "red object" --from square --every 20
 
@@ -45,7 +45,8 @@ def invent(
 def mix(
     name: Name,
     words: Annotated[
-        list[str], typer.Argument(help="What it is at once: lobster:2 turtle pulls twice as hard.")
+        list[str],
+        typer.Argument(help="Words to mix; in lobster:2 turtle, lobster pulls twice as hard."),
     ],
     out: Out = None,
     prior: Prior = "tinyworld",
@@ -56,7 +57,7 @@ def mix(
     precision: Precision = PrecisionName.FP32,
     **settings: Any,
 ) -> None:
-    """Learn one thing that is several, each as much as its weight says (ConceptLab).
+    """Learn a mix of several words, in proportion to their weights (ConceptLab).
 
     conceptloom mix my-mix star:2 ring
     """
@@ -94,9 +95,9 @@ def _learn(
     )
     for look in made.looks:
         say(look.told())
-    away = f", away from: {', '.join(made.negatives)}" if made.negatives else ""
+    away = f", avoiding: {', '.join(made.negatives)}" if made.negatives else ""
     say(f"learned <{name}>{away}", "bold green")
-    say(f"wrote {out / CONCEPT}, with every checkpoint and pictures beside it")
+    say(f"saved {out / CONCEPT}, with all checkpoints and pictures in the same folder")
 
 
 def invent_with_options() -> Callable[..., Any]:

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from ..vision.ports import PriorSampling
     from .laboratory import Laboratory
 
-Name = Annotated[str, typer.Argument(help="Of the new handle: my-pet becomes <my-pet>.")]
+Name = Annotated[str, typer.Argument(help="Name of the new handle: my-pet becomes <my-pet>.")]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", "-o", callback=writable_folder, help="By default runs/NAME."),
+    typer.Option(
+        "--out", "-o", callback=writable_folder, help="Folder of the results; default: runs/NAME."
+    ),
 ]
 Prior = Annotated[
     str,
@@ -28,12 +30,12 @@ Prior = Annotated[
         help="tinyworld, none (the model's text space), or a folder, which needs no --model."
     ),
 ]
-Decoder = Annotated[Path | None, typer.Option(help="Folder of Kandinsky's decoder.")]
+Decoder = Annotated[Path | None, typer.Option(help="Folder of the Kandinsky decoder.")]
 Vqa = Annotated[
     str | None,
     typer.Option(
-        help="Who says what a picture shows: a folder of BLIP-2, none, or tinyworld, which knows "
-        "pictures of TinyWorld alone and is the default there; else none."
+        help="VQA model that names what a picture shows: a BLIP-2 folder, none, or tinyworld, "
+        "which knows only TinyWorld's pictures and is the default there; otherwise none."
     ),
 ]
 

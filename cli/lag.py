@@ -20,7 +20,7 @@ def localised(
         ConceptLoomError: a concept cannot be localised, or a prompt lacks it.
     """
     if not loaded:
-        raise InputError("--lag says where a concept works: load one with --concept.")
+        raise InputError("--lag localises concepts; load one with --concept.")
     requested = [
         Localised(concept=concept, config=LagConfig(strength=strength, quantile=quantile))
         for concept, strength in loaded

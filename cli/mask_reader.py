@@ -85,7 +85,9 @@ def _of_palette(file: Path, picture: Image.Image) -> MaskFile:
     labels = torch.from_numpy(np.asarray(picture).astype(np.int64))
     labels = torch.where(labels == VOID, 0, labels)
     if not label_shares(labels):
-        raise MaskError(f"{file} is a picture in many colours; paint a mask in white on black.")
+        raise MaskError(
+            f"{file} has many colours and is not a mask; paint a mask in white on black."
+        )
     return _only_class(file, labels)
 
 
@@ -94,7 +96,9 @@ def _only_class(file: Path, labels: Tensor) -> MaskFile:
     if len(shares) > 1:
         raise MaskError(classes_message(str(file), shares))
     (label,) = shares
-    return MaskFile((labels == label).float(), f"is a label picture; its class {label} was taken")
+    return MaskFile(
+        (labels == label).float(), f"is a label picture; its class {label} becomes the mask"
+    )
 
 
 def _grey(colour: np.ndarray) -> MaskFile:
@@ -106,7 +110,7 @@ def _of_colours(file: Path, colour: np.ndarray) -> MaskFile:
     values, places = np.unique(codes, return_inverse=True)
     brightest = MaskFile(
         torch.from_numpy(colour.max(axis=-1) / colour.max()),
-        "is painted in colour; the brightest of red, green and blue was taken",
+        "is painted in colour; the brightest of red, green and blue becomes the mask",
     )
     if len(values) > MOST_COLOURS:
         return brightest
@@ -118,8 +122,8 @@ def _of_colours(file: Path, colour: np.ndarray) -> MaskFile:
         return brightest
     hexes = [f"{values[number // 2 - 1]:06x} ({100 * s:.1f} %)" for number, s in shares.items()]
     raise MaskError(
-        f"{file} is a label picture in {len(shares)} colours: {', '.join(hexes[:6])}. Choose one: "
-        f"write {file.name}#{hexes[0][:6]}."
+        f"{file} is a label picture with {len(shares)} colours: {', '.join(hexes[:6])}. Select "
+        f"one: write {file.name}#{hexes[0][:6]}."
     )
 
 
@@ -132,7 +136,9 @@ def _of_class(file: Path, picture: Image.Image, colour: np.ndarray, choice: str)
         wanted = int(choice, 16) if len(choice) == 6 else int(choice) * 0x010101
         mask = _codes(colour) == wanted
     if not mask.any():
-        raise MaskError(f"{file} has no pixel of {choice}; without #{choice} it tells what it has.")
+        raise MaskError(
+            f"{file} has no pixel of {choice}; without #{choice} the error lists its classes."
+        )
     return torch.from_numpy(mask).float()
 
 

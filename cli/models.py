@@ -67,7 +67,7 @@ def open_host(
     try:
         pipeline = _pipeline(path, layout)
     except ImportError as error:
-        raise ModelError(f"Models in files need diffusers ({HOW}): {error}.") from error
+        raise ModelError(f"Model files need diffusers ({HOW}): {error}.") from error
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"{path} could not be read as a base model: {error}") from error
     pipeline.vae.to(where)
@@ -83,7 +83,7 @@ def _tinyworld(device: torch.device, dtype: torch.dtype) -> Host:
     try:
         world = load_tinyworld()
     except ImportError as error:
-        raise ModelError(f"TinyWorld outside of ComfyUI needs diffusers ({HOW}).") from error
+        raise ModelError(f"TinyWorld outside ComfyUI needs diffusers ({HOW}).") from error
     text = _cast(world.text_encoder, device, dtype)
     encoder = TextEncoder("clip_l", text, world.tokenizer)
     host = DiffusersHost(
@@ -125,14 +125,14 @@ def _pipeline(path: Path, layout: Path | None) -> Any:
         )
     if path.suffix != ".safetensors" or not path.is_file():
         raise ModelError(
-            f"There is no base model {path}: give {TINYWORLD}, a folder that diffusers saved, or a "
-            ".safetensors file. (Files that hold pickles, .ckpt and .bin, are not read.)"
+            f"There is no base model {path}; pass {TINYWORLD}, a folder in diffusers format, or a "
+            ".safetensors file. (Pickle files, .ckpt and .bin, are not supported.)"
         )
     if layout is None:
         raise ModelError(
-            f"{path.name} holds weights but not the layout of its networks. Name a folder of the "
-            "same family that diffusers saved, with --layout; its JSON files and tokenizer are "
-            "read, its weights are not needed."
+            f"{path.name} contains weights but not the configuration of its networks. Name a "
+            "folder of the same family in diffusers format with --layout; it needs only the JSON "
+            "files and the tokenizer, not the weights."
         )
     kind = _pipeline_class(layout)
     facts = check_layout(path, layout)
@@ -163,11 +163,11 @@ def _without_filter() -> dict[str, Any]:
 def _pipeline_class(folder: Path) -> Any:
     index = folder / INDEX
     if not index.is_file():
-        raise ModelError(f"{folder} holds no {INDEX}; it is not a model as diffusers saves it.")
+        raise ModelError(f"{folder} contains no {INDEX}; it is not a model in diffusers format.")
     name = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
     if name not in PIPELINES:
         raise UnsupportedModelError(
-            f"{folder} is a {name}; ConceptLoom knows Stable Diffusion 1.x, 2.x and XL "
+            f"{folder} is a {name}; ConceptLoom supports Stable Diffusion 1.x, 2.x and XL "
             f"({', '.join(PIPELINES)})."
         )
     import diffusers

@@ -28,15 +28,15 @@ Model = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="Base model: tinyworld (comes with the pack), a folder that diffusers saved, or a "
+        help="Base model: tinyworld (ships with the pack), a folder in diffusers format, or a "
         ".safetensors file. Nothing is downloaded.",
     ),
 ]
 Layout = Annotated[
     Path | None,
     typer.Option(
-        help="For a single file: a folder of the same family, as diffusers saves it. What the file "
-        "says about itself counts more."
+        help="For a single file: a folder of the same family in diffusers format. The file's own "
+        "metadata takes precedence."
     ),
 ]
 PictureOut = Annotated[
@@ -45,10 +45,12 @@ PictureOut = Annotated[
         "--out",
         "-o",
         callback=writable_file,
-        help="A PNG; more are numbered. By default the command's own name for it, or the next "
-        "that is free.",
+        help="A PNG; further pictures are numbered. Default: the command's own name for it, or "
+        "the next free one.",
     ),
 ]
-ON_WHITE = "Transparent parts are read as white."
+ON_WHITE = "Transparent parts become white."
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...")]
-Precision = Annotated[PrecisionName, typer.Option(help="Of the model; what learns is always fp32.")]
+Precision = Annotated[
+    PrecisionName, typer.Option(help="Precision of the model; trained parameters are always fp32.")
+]

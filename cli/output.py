@@ -18,9 +18,11 @@ def writable_folder(out: Path | None) -> Path | None:
     """
     reason = _refusal(out or HERE)
     if reason and out is None:
-        raise typer.BadParameter(f"nothing can be written here: {reason}. Name a folder with -o.")
+        raise typer.BadParameter(
+            f"this folder is not writable: {reason}. Name another folder with -o."
+        )
     if reason:
-        raise typer.BadParameter(f"{out} cannot be written: {reason}. Name another folder.")
+        raise typer.BadParameter(f"{out} is not writable: {reason}. Name another folder.")
     return out
 
 
@@ -34,7 +36,7 @@ def writable_file(out: Path | None) -> Path | None:
         return writable_folder(out)
     reason = "it is a folder" if out.is_dir() else _refusal(out.parent)
     if reason:
-        raise typer.BadParameter(f"{out} cannot be written: {reason}. Name another file.")
+        raise typer.BadParameter(f"{out} is not writable: {reason}. Name another file.")
     return out
 
 
@@ -43,7 +45,7 @@ def _refusal(folder: Path) -> str:
     whole = folder.absolute()
     nearest = next(path for path in (whole, *whole.parents) if os.path.lexists(path))
     if not nearest.is_dir():
-        return f"{nearest} is no folder"
+        return f"{nearest} is not a folder"
     if not os.access(nearest, os.W_OK | os.X_OK):
         return f"writing is not allowed in {nearest}"
     return ""

@@ -63,7 +63,7 @@ def read_images(paths: Sequence[Path]) -> Tensor:
         if image.shape != images[0].shape:
             raise ImageError(
                 f"{path} is {image.shape[1]}x{image.shape[0]} px but {paths[0]} is "
-                f"{images[0].shape[1]}x{images[0].shape[0]} px; bring them to one size."
+                f"{images[0].shape[1]}x{images[0].shape[0]} px; resize them to the same size."
             )
     return torch.stack(images)
 
@@ -82,11 +82,11 @@ def opened(path: Path, kind: type[InputError], what: str) -> Image.Image:
         InputError: of the given kind; there is no such file, or Pillow cannot read it.
     """
     if not path.is_file():
-        raise kind(f"There is no {what} {path}; check the name, relative to where you are.")
+        raise kind(f"There is no {what} {path}; check the name, relative to the current folder.")
     _register_plugins(path)
     with refused_as(kind, path, what), Image.open(path) as file:
         if getattr(file, "n_frames", 1) > 1 and file.format != "MPO":  # a camera's previews
-            log.warning("%s has %d frames; the first one is read.", path, file.n_frames)
+            log.warning("%s has %d frames; using the first one.", path, file.n_frames)
             file.seek(0)
         picture = ImageOps.exif_transpose(file)
         picture.format = file.format
@@ -99,7 +99,7 @@ def refused_as(kind: type[InputError], path: Path, what: str) -> Iterator[None]:
     try:
         yield
     except _REFUSED as error:
-        raise kind(f"{path} is no {what} that can be read ({error}); {_remedy(path)}") from error
+        raise kind(f"{path} is not a readable {what} ({error}); {_remedy(path)}") from error
 
 
 def planes_of(picture: Image.Image) -> tuple[np.ndarray, np.ndarray]:
@@ -123,7 +123,7 @@ def _deep_planes(picture: Image.Image) -> tuple[np.ndarray, np.ndarray]:
     """Of one channel of 16 or 32 bits, integer or floating point, which Pillow would clip."""
     values = np.asarray(picture).astype(np.float64)
     if not np.isfinite(values).all() or values.min() < 0:
-        raise ValueError("it holds negative or infinite values, or NaN")
+        raise ValueError("it contains negative or infinite values, or NaN")
     plane = (values / _largest_value(picture, values)).clip(0, 1).astype(np.float32)[..., None]
     hidden = picture.info.get("transparency")  # PNG: one grey value that is transparent
     opacity = (values != hidden) if isinstance(hidden, int) else np.ones_like(values)

@@ -113,7 +113,7 @@ class RunProgress:
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self._asked_to_stop = True
         self._restore_signals()
-        say("Stopping after this step or pass. Once more stops at once.", "yellow")
+        say("Stopping after this step or pass. Press Ctrl-C again to stop at once.", "yellow")
 
     def _restore_signals(self) -> None:
         for number, handler in self._before.items():

@@ -24,11 +24,11 @@ def train_residuals(
     image: Annotated[
         list[Path], typer.Option("--image", "-i", help=f"A picture; repeat for several. {ON_WHITE}")
     ],
-    handle: Annotated[str, typer.Option(help="Its name, <NAME> in prompts.")],
-    class_word: Annotated[str, typer.Option("--class", help="What kind of thing it is.")] = "",
+    handle: Annotated[str, typer.Option(help="Its name, written <NAME> in prompts.")],
+    class_word: Annotated[str, typer.Option("--class", help="Class of the object.")] = "",
     caption: Annotated[
         list[str] | None,
-        _option("For each picture one, {} where the concept stands; or none.", "--caption"),
+        _option("One caption per picture, with {} in place of the concept; or none.", "--caption"),
     ] = None,
     out: Annotated[
         Path | None,
@@ -36,7 +36,7 @@ def train_residuals(
             "--out",
             "-o",
             callback=writable_folder,
-            help="Folder of the results; by default runs/NAME.",
+            help="Folder of the results; default: runs/NAME.",
         ),
     ] = None,
     model: Model = "tinyworld",
@@ -47,7 +47,7 @@ def train_residuals(
 ) -> None:
     """Learn one concept from a few pictures, for LAG sampling (Personalized Residuals).
 
-    Ctrl-C stops between two steps and keeps the work; the same command goes on from there.
+    Ctrl-C stops after a step and saves the progress; the same command resumes.
 
         conceptloom train-residuals -i cat1.png -i cat2.png --handle my-cat --class cat
 
@@ -74,7 +74,7 @@ def train_residuals(
     )
     file = (out or Path("runs") / handle) / CONCEPT
     say(f"learned <{learned.concept.names[0]}>", "bold green")
-    say(f"wrote {file}, with losses and pictures beside it")
+    say(f"saved {file}, with losses and pictures in the same folder")
     told = f"conceptloom sample -c {file} -p '{learned.concept.prompts[0]}' --lag"
     say(told if model == TINYWORLD else f"{told} -m {model}")
 

@@ -55,17 +55,17 @@ class ResultFolder:
         """What a user should know of a run that was stopped."""
         if self.has_learned:
             return (
-                "Stopped while drawing. Learning is over: the concept is in "
-                f"{self.out / CONCEPT}. The same command draws what is missing."
+                "Stopped while drawing. Training is finished: the concept is in "
+                f"{self.out / CONCEPT}. The same command draws the missing pictures."
             )
         if not cancelled.learning:
             return (
-                "Stopped before the first step. The same command begins again, or goes on from "
-                f"what is kept in {self.out / STATE}."
+                "Stopped before the first step. The same command starts over, or resumes from the "
+                f"state in {self.out / STATE}."
             )
         return (
-            f"Stopped after step {cancelled.step} of {cancelled.total}. Everything is kept in "
-            f"{self.out / STATE}; the same command goes on from there."
+            f"Stopped after step {cancelled.step} of {cancelled.total}. The state is in "
+            f"{self.out / STATE}; the same command resumes from it."
         )
 
     def write_losses(self, history: Sequence[Mapping[str, float]]) -> None:
@@ -90,5 +90,5 @@ def _rescued(concept: Concept) -> str:
         path = Path(tempfile.mkdtemp(prefix="conceptloom-")) / CONCEPT
         save_concept(concept, path)
     except (StorageError, OSError) as error:
-        return f"The folder for temporary files does not take it, either: {error}"
-    return f"The concept lies in {path} instead; move it to where you want it."
+        return f"The folder for temporary files is not writable either: {error}"
+    return f"The concept is in {path} instead; move it to the desired folder."

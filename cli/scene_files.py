@@ -47,7 +47,7 @@ def parsed_mask(option: str) -> tuple[str, str, str]:
     if not colon or not _WORD.fullmatch(word):
         file, word = rest, ""  # "C:/mug.png" has a colon but no word
     if not equals or not file:
-        raise MaskError(f"--mask {option!r} should read NAME=FILE or NAME=FILE:WORD.")
+        raise MaskError(f"--mask is {option!r}; it must be NAME=FILE or NAME=FILE:WORD.")
     return checked_name(name.strip()), file, word.strip()
 
 
@@ -64,7 +64,7 @@ def scene_from_options(
         background: "NAME" or "NAME:WORD"; a concept of its own from all that no mask covers.
     """
     if len(set(images)) < len(images):
-        raise InputError("The same picture is given twice; drop one --image.")
+        raise InputError("The same picture occurs twice; remove one --image.")
     files: dict[str, list[str]] = {}
     words: dict[str, str] = {}
     for option in masks:
@@ -128,14 +128,14 @@ def files_of_scene(folder: Path) -> list[Path]:
 
 def _document(file: Path) -> dict[str, Any]:
     if not file.is_file():
-        raise InputError(f"There is no {file}; see `conceptloom train --help` for what it holds.")
+        raise InputError(f"There is no {file}; `conceptloom train --help` shows its format.")
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{file} is not JSON: {error}.") from error
     known = {"pictures", "words", "background"}
     if not isinstance(document, dict) or not set(document) <= known:
-        raise InputError(f"{file} should hold the keys {', '.join(sorted(known))} and no others.")
+        raise InputError(f"{file} must contain the keys {', '.join(sorted(known))} and no others.")
     return document
 
 
@@ -146,7 +146,9 @@ def _entries(document: dict[str, Any], file: Path) -> list[tuple[Path, dict[str,
 
 def _entry(entry: Any, file: Path) -> tuple[Path, dict[str, Path]]:
     if not isinstance(entry, dict):
-        raise InputError(f"{file}: every picture has an image and masks, but one is {entry!r:.60}.")
+        raise InputError(
+            f"{file}: every picture needs an image and masks, but one is {entry!r:.60}."
+        )
     masks = _typed(entry, "masks", dict, file)
     image = _inside(file, _typed(entry, "image", str, file))
     return image, {str(name): _inside(file, str(mask)) for name, mask in masks.items()}
@@ -155,7 +157,7 @@ def _entry(entry: Any, file: Path) -> tuple[Path, dict[str, Path]]:
 def _typed(entry: Any, key: str, kind: type, file: Path, default: Any = None) -> Any:
     value = entry.get(key, default)
     if not isinstance(value, kind):
-        raise InputError(f"{file}: {key!r} should be a {kind.__name__}, not {value!r:.60}.")
+        raise InputError(f"{file}: {key!r} is {value!r:.60}; it must be a {kind.__name__}.")
     return value
 
 
@@ -169,5 +171,7 @@ def _inside(file: Path, name: str) -> Path:
     root = os.path.realpath(file.parent)
     target = os.path.realpath(os.path.join(root, name))
     if not target.startswith(root + os.sep):
-        raise InputError(f"{file}: {name!r} leads out of its folder; put the picture beside it.")
+        raise InputError(
+            f"{file}: {name!r} is outside its folder; put the picture into the same folder."
+        )
     return file.parent / name

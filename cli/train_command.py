@@ -37,19 +37,21 @@ def train(
         list[str] | None,
         _option(
             _SCENE,
-            "NAME=FILE or NAME=FILE:WORD, white where the concept is (of a picture with "
-            "transparency: what is opaque; FILE#3 is class 3 of a label picture); repeat. The "
-            "concept becomes <NAME> in prompts and starts from WORD. With several pictures give a "
-            "NAME once for each, in their order; NAME=- where one does not show it.",
+            "NAME=FILE or NAME=FILE:WORD; white is the concept (in a picture with transparency, "
+            "the opaque part; FILE#3 is class 3 of a label picture). Repeat for several. The "
+            "concept becomes <NAME> in prompts and starts from WORD. With several pictures, pass "
+            "each NAME once per picture, in order; NAME=- if a picture does not show it.",
             "--mask",
         ),
     ] = None,
     scene: Annotated[
         Path | None,
-        _option(_SCENE, "scene.json, or a folder with one, instead of the two above.", "--scene"),
+        _option(
+            _SCENE, "scene.json, or a folder with one, instead of --image and --mask.", "--scene"
+        ),
     ] = None,
     background: Annotated[
-        str, _option(_SCENE, "NAME or NAME:WORD; learn what no mask covers, too.")
+        str, _option(_SCENE, "NAME or NAME:WORD; also learn the area outside all masks.")
     ] = "",
     out: Annotated[
         Path | None,
@@ -57,7 +59,7 @@ def train(
             "--out",
             "-o",
             callback=writable_folder,
-            help="Folder of the results; by default runs/NAMES.",
+            help="Folder of the results; default: runs/NAMES.",
             rich_help_panel=_SCENE,
         ),
     ] = None,
@@ -66,24 +68,25 @@ def train(
     device: Device = "auto",
     precision: Precision = PrecisionName.FP32,
     preset: Annotated[
-        PresetName, typer.Option(help="Where all numbers below start; auto goes by the model.")
+        PresetName,
+        typer.Option(help="Defaults of the settings below; auto selects them by the model."),
     ] = PresetName.AUTO,
     class_image: Annotated[
-        list[Path] | None, _option(_PRIOR, f"Your own class images; repeat. {ON_WHITE}")
+        list[Path] | None,
+        _option(_PRIOR, f"Your own class pictures; repeat for several. {ON_WHITE}"),
     ] = None,
     method: Any = None,
     **settings: Any,
 ) -> None:
-    """Learn words from pictures and masks: one per object (Break-A-Scene, Concept Weaver) or for a
-    detail of one (CLiC).
+    """Learn a word for each masked object (Break-A-Scene, Concept Weaver) or for a detail (CLiC).
 
-    Ctrl-C stops between two steps and keeps the work; the same command goes on from there.
+    Ctrl-C stops after a step and saves the progress; the same command resumes.
 
         conceptloom train -i kitchen.png --mask my-mug=mug.png:cup --mask my-cat=cat.png:cat
 
         conceptloom train --method clic -i bench.png --mask carving=carving.png --object-word bench
 
-    A scene.json says the same for many pictures:
+    A scene.json describes many pictures:
     {"pictures": [{"image": "a.png", "masks": {"my-mug": "mug.png"}}], "words": {"my-mug": "cup"}}
     """
     from ..concepts.paths import ensure_writable
@@ -99,7 +102,7 @@ def train(
 
     if scene is not None and (image or mask or background):
         raise InputError(
-            "Give either --scene, or --image, --mask and --background, not both; a scene.json "
+            "Use either --scene, or --image, --mask and --background, not both; a scene.json "
             "names its own background."
         )
     chosen = settings_from_options(settings, model, preset, method.value)
@@ -116,7 +119,7 @@ def train(
     say(f"learned {', '.join(f'<{name}>' for name in learned.concept.names)}", "bold green")
     for name, scores in learned.scores.items():
         say(f"<{name}> attention IoU {scores.iou:.2f}, leak {scores.leak:.2f}")
-    say(f"wrote {out / CONCEPT}, with losses and pictures beside it")
+    say(f"saved {out / CONCEPT}, with losses and pictures in the same folder")
     picture = f"conceptloom sample -c {out / CONCEPT} -p '{learned.concept.prompts[0]}'"
     say(picture if model == TINYWORLD else f"{picture} -m {model}")
 

@@ -21,15 +21,15 @@ def transfer(
         typer.Option(
             "--image",
             "-i",
-            help="The photograph, of a size that the model draws: 64 px for tinyworld, 512 for "
-            f"SD 1.5. {ON_WHITE}",
+            help="The photograph, at the model's native size: 64 px for tinyworld, 512 for SD "
+            f"1.5. {ON_WHITE}",
             rich_help_panel=_WHAT,
         ),
     ],
     mask: Annotated[
         list[Path],
         typer.Option(
-            help="White is drawn anew, grey is mixed; FILE#3 is class 3 of a label picture. Repeat "
+            help="White is redrawn, grey is mixed; FILE#3 is class 3 of a label picture. Repeat "
             "for several places.",
             rich_help_panel=_WHAT,
         ),
@@ -39,7 +39,7 @@ def transfer(
         typer.Option(
             "--prompt",
             "-p",
-            help="What is drawn there, such as 'a chair with <ornament> style'; one, or one for "
+            help="What to draw there, such as 'a chair with <ornament> style'; one, or one for "
             "each mask.",
             rich_help_panel=_WHAT,
         ),
@@ -55,26 +55,28 @@ def transfer(
         ),
     ] = None,
     out: PictureOut = None,
-    negative: Annotated[str, typer.Option(help="What to keep away from.")] = "",
+    negative: Annotated[str, typer.Option(help="What to avoid.")] = "",
     seed: Annotated[int, typer.Option(help="The same seed gives the same picture.")] = 0,
-    count: Annotated[int, typer.Option(min=1, help="How many pictures.")] = 1,
+    count: Annotated[int, typer.Option(min=1, help="Number of pictures.")] = 1,
     steps: Annotated[
-        int, typer.Option(min=1, help="DDIM steps, skipped ones too.", rich_help_panel=_HOW)
+        int,
+        typer.Option(min=1, help="DDIM steps, including the skipped ones.", rich_help_panel=_HOW),
     ] = 50,
     cfg: Annotated[
         float | None,
-        typer.Option(help="By default 7.5, on tinyworld 3.", rich_help_panel=_HOW),
+        typer.Option(help="Guidance scale; default 7.5, on tinyworld 3.", rich_help_panel=_HOW),
     ] = None,
     start: Annotated[
         int | None,
         typer.Option(
-            help="Steps skipped (t_start): more keeps more of the photograph's object; by default "
-            "three of ten, none on tinyworld.",
+            help="Steps to skip (t_start): more keep more of the old content; default three of "
+            "ten, none on tinyworld.",
             rich_help_panel=_HOW,
         ),
     ] = None,
     ddim_eta: Annotated[
-        float, typer.Option(help="Fresh noise: 0 none, 1 as CLiC.", rich_help_panel=_HOW)
+        float,
+        typer.Option(help="Fresh noise per step: 0 is none, 1 as in CLiC.", rich_help_panel=_HOW),
     ] = 1.0,
     free_steps: Annotated[
         int, typer.Option(help="Last steps without blending.", rich_help_panel=_HOW)
@@ -82,37 +84,42 @@ def transfer(
     guide: Annotated[
         list[str] | None,
         typer.Option(
-            help="A word or <name> of the prompt to pull into the mask; repeat for several.",
+            help="A word or <name> of the prompt to move into the mask; repeat for several.",
             rich_help_panel=_GUIDE,
         ),
     ] = None,
     guide_eta: Annotated[
-        float, typer.Option(help="Its strength; below 0 drives it out.", rich_help_panel=_GUIDE)
+        float,
+        typer.Option(
+            help="Guidance strength; negative values move the word out.", rich_help_panel=_GUIDE
+        ),
     ] = 0.01,
     guide_steps: Annotated[
-        int, typer.Option(min=0, help="First steps that are guided.", rich_help_panel=_GUIDE)
+        int,
+        typer.Option(min=0, help="Number of guided steps at the start.", rich_help_panel=_GUIDE),
     ] = 30,
     guide_everywhere: Annotated[
-        bool, typer.Option(help="Aim at ones everywhere, not the mask.", rich_help_panel=_GUIDE)
+        bool,
+        typer.Option(help="Target the whole picture instead of the mask.", rich_help_panel=_GUIDE),
     ] = False,
     harmonise_steps: Annotated[
-        int, typer.Option(help="Last steps of the base model.", rich_help_panel=_END)
+        int, typer.Option(help="Last steps with the base model.", rich_help_panel=_END)
     ] = 0,
     plain: Annotated[
-        str, typer.Option(help="Prompt of these steps: 'a chair'.", rich_help_panel=_END)
+        str, typer.Option(help="Prompt of those steps: 'a chair'.", rich_help_panel=_END)
     ] = "",
     composite: Annotated[
-        bool, typer.Option(help="Keep every pixel outside of the mask.", rich_help_panel=_END)
+        bool, typer.Option(help="Keep every pixel outside the mask exact.", rich_help_panel=_END)
     ] = True,
     feather: Annotated[
-        int, typer.Option(min=0, help="Width of the seam in px.", rich_help_panel=_END)
+        int, typer.Option(min=0, help="Width of the seam, px.", rich_help_panel=_END)
     ] = 4,
     model: Model = "tinyworld",
     layout: Layout = None,
     device: Device = "auto",
     precision: Precision = PrecisionName.FP32,
 ) -> None:
-    """Carry a learned detail onto an object in a photograph (CLiC).
+    """Transfer a learned detail to an object in a photograph (CLiC).
 
         conceptloom transfer -i chair.png --mask back.png -c ornament.safetensors \\
             -p 'a chair with <ornament> style' --guide '<ornament>'

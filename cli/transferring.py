@@ -79,8 +79,8 @@ def _prompts(wish: Transfer) -> list[str]:
     prompts = list(wish.prompts)
     if len(prompts) not in (1, len(wish.masks)):
         raise PromptError(
-            f"{len(prompts)} prompts came for {len(wish.masks)} masks; give one for each mask in "
-            "their order, or a single one."
+            f"{len(prompts)} prompts came for {len(wish.masks)} masks; pass one for each mask in "
+            "order, or a single one."
         )
     return prompts * len(wish.masks) if len(prompts) == 1 else prompts
 

@@ -16,50 +16,61 @@ def weave(
     template: Annotated[
         Path,
         typer.Argument(
-            help="The picture whose layout is kept, of a size that the model draws: 64 px for "
-            f"tinyworld, 512 for SD 1.5. {ON_WHITE}"
+            help="The picture with the layout, at the model's native size: 64 px for tinyworld, "
+            f"512 for SD 1.5. {ON_WHITE}"
         ),
     ],
-    sentence: Annotated[str, typer.Option("--sentence", "-s", help="What it shows.")],
+    sentence: Annotated[str, typer.Option("--sentence", "-s", help="Description of the picture.")],
     region: Annotated[
         list[str],
         typer.Option(
             "--region",
             "-r",
             metavar="WORD=CONCEPT,MASK",
-            help="A word of the sentence, the concept file and the mask picture; repeat.",
+            help="A word of the sentence, the concept file and the mask picture; repeat for "
+            "several.",
         ),
     ],
     background: Annotated[
-        str, typer.Option(metavar="WORD=CONCEPT", help="A concept for what no region covers.")
+        str, typer.Option(metavar="WORD=CONCEPT", help="A concept for the background.")
     ] = "",
     out: PictureOut = None,
-    steps: Annotated[int, typer.Option(min=1, help="20 quick, 50 fine.")] = 50,
+    steps: Annotated[
+        int, typer.Option(min=1, help="Steps of the sampler: 20 is fast, 50 fine.")
+    ] = 50,
     cfg: Annotated[
-        float | None, typer.Option(help="By default the paper's 7.5; on tinyworld 3.")
+        float | None, typer.Option(help="Guidance scale; default: the paper's 7.5, on tinyworld 3.")
     ] = None,
     suppression: Annotated[
-        float | None, typer.Option(help="Away from the plain sentence; 0 mixes only.")
+        float | None,
+        typer.Option(
+            help="Concept suppression: pushes away from the plain sentence; 0 only mixes."
+        ),
     ] = None,
-    negative: Annotated[str | None, typer.Option(help="What to keep away from.")] = None,
+    negative: Annotated[str | None, typer.Option(help="What to avoid.")] = None,
     resnet_until: Annotated[
-        float | None, typer.Option(help="Share of the steps that keep the shapes; 0.8.")
+        float | None,
+        typer.Option(help="Share of the steps with injected ResNet features (shapes); 0.8."),
     ] = None,
     attention_until: Annotated[
-        float | None, typer.Option(help="Share of the steps that keep what belongs together; 0.5.")
+        float | None,
+        typer.Option(
+            help="Share of the steps with injected queries and keys (what belongs together); 0.5."
+        ),
     ] = None,
     dilate: Annotated[
-        float | None, typer.Option(help="How far regions grow, of the longer side; 0.02.")
+        float | None,
+        typer.Option(help="Growth of the regions as a share of the longer side; 0.02."),
     ] = None,
     score_mixing: Annotated[
-        bool, typer.Option(help="The paper's naive baseline: a pass for each concept.")
+        bool, typer.Option(help="Use the paper's naive baseline: one pass per concept.")
     ] = False,
     model: Model = "tinyworld",
     layout: Layout = None,
     device: Device = "auto",
     precision: Precision = PrecisionName.FP32,
 ) -> None:
-    """Draw a template again with a learned concept in each of its regions (Concept Weaver).
+    """Redraw a template with a learned concept in each region (Concept Weaver).
 
         conceptloom weave room.png -s "a cup and a toy" -r cup=my-mug.safetensors,cup-mask.png \\
             -r toy=my-toy.safetensors,toy-mask.png
@@ -107,7 +118,7 @@ def weave(
         image = read_image(template)[None]
         inverted = make_template(host, image, sentence, sigmas, inversion, progress=told)
         woven = run(host, inverted, regions, config, progress=told)
-    say(f"the template comes back with {inverted.psnr:.1f} dB")
+    say(f"reconstruction of the template: {inverted.psnr:.1f} dB")
     say(regions.prompts)
     notes = {"sentence": sentence, "prompts": regions.prompts, "steps": str(steps)}
     file = as_png(out) if out else free_name(Path("woven.png"))
@@ -129,6 +140,8 @@ def parsed_region(option: str, *, with_mask: bool = True) -> Any:
     concept, comma, mask = files.partition(",")
     if not equals or not word.strip() or not concept or bool(mask) != with_mask:
         form = "WORD=CONCEPT,MASK" if with_mask else "WORD=CONCEPT"
-        raise InputError(f"{option!r} should read {form}, such as cup=my-mug.safetensors,mug.png.")
+        raise InputError(
+            f"The region is {option!r}; it must be {form}, such as cup=my-mug.safetensors,mug.png."
+        )
     shown = read_mask(Path(mask)) if comma else None
     return Wish(concept=load_concept(Path(concept)), word=word.strip(), mask=shown)

@@ -68,8 +68,8 @@ class Concept:
             for encoder, rows in vectors.items():
                 if rows.ndim != 2 or not rows.shape[0]:
                     raise HandleError(
-                        f"<{name}> has vectors of shape {list(rows.shape)} for {encoder}; give "
-                        "[n, width] with at least one row."
+                        f"<{name}> has vectors of shape {list(rows.shape)} for {encoder}; they "
+                        "must be [n, width] with at least one row."
                     )
 
     @property
@@ -210,8 +210,9 @@ def check_applies(concept: Concept, fingerprint: str) -> None:
     learned, applied = (_without_target(base)[1] for base in (concept.base, fingerprint))
     if "any" not in (learned, applied):
         log.warning(
-            "<%s> was learned on a model that predicts %s, and this one predicts %s. The shapes "
-            "fit, so it is applied; if it comes out weak or burnt, change its strength.",
+            "<%s> was trained on a model that predicts %s, but this one predicts %s. The shapes "
+            "fit, so the concept applies; if its effect is weak or oversaturated, change its "
+            "strength.",
             ">, <".join(concept.handles), TARGETS[learned], TARGETS[applied],
         )  # fmt: skip
 
@@ -237,7 +238,7 @@ def check_base(concept: Concept, fingerprint: str) -> None:
     if concept.base != fingerprint:
         told = ", ".join(f"<{name}>" for name in concept.handles) or "(no handles)"
         raise BaseMismatchError(
-            f"The concept {told} was learned on the base model [{concept.base}] but is applied to "
-            f"[{fingerprint}]; load a checkpoint of the kind that it was learned on, or train "
-            "it again on this one."
+            f"The concept {told} was trained on the base model [{concept.base}] but this one is "
+            f"[{fingerprint}]; load a checkpoint of the same kind, or train the concept again on "
+            "this one."
         )

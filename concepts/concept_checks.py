@@ -45,7 +45,7 @@ _FIELDS: dict[str, type] = {
 
 def refusal(path: Path, why: str) -> ConceptFileError:
     """An error that says why a file is refused."""
-    return ConceptFileError(f"{path.name} is not a sound concept file: {why}.")
+    return ConceptFileError(f"{path.name} is not a valid concept file: {why}.")
 
 
 def check_document(path: Path, document: Document) -> None:
@@ -53,7 +53,7 @@ def check_document(path: Path, document: Document) -> None:
     if document.get("format") == "training state":
         raise ConceptFileError(
             f"{path.name} is the saved state of a training run, not a concept: queue the trainer "
-            "again with the same inputs and it goes on from there."
+            "again with the same inputs to resume it."
         )
     version = document.get("version")
     if document.get("format") == FORMAT and type(version) is int and version > VERSION:
@@ -69,7 +69,7 @@ def check_document(path: Path, document: Document) -> None:
         raise refusal(path, f"the entry {odd[0]!r:.80} is missing or unknown")
     for name, kind in _FIELDS.items():
         if type(document[name]) is not kind:
-            raise refusal(path, f"{name} is not of the type {kind.__name__}")
+            raise refusal(path, f"{name} must be of the type {kind.__name__}")
     for what, texts in (
         ("method", [document["method"]]),
         ("base", [document["base"]]),
@@ -78,7 +78,7 @@ def check_document(path: Path, document: Document) -> None:
         ("seeds", [*document["seeds"]]),
     ):
         if len(texts) > _PROMPTS_LIMIT or not all(_is_text(text) for text in texts):
-            raise refusal(path, f"{what} holds something that is not a text of usual length")
+            raise refusal(path, f"{what} contains a value that is not a text of usual length")
     if not all(type(seed) is int for seed in document["seeds"].values()):
         raise refusal(path, "a seed is not a whole number")
     scales = document["scales"].values()
@@ -100,7 +100,7 @@ def check_keys(path: Path, entries: Mapping[str, Entry]) -> None:
     """Refuse tensors with unknown names or of another precision, before they are read."""
     for key, entry in entries.items():
         if not (HANDLE_KEY.fullmatch(key) or ADAPTER_KEY.fullmatch(key)):
-            raise refusal(path, f"it holds the unknown tensor {key!r:.80}")
+            raise refusal(path, f"it contains the unknown tensor {key!r:.80}")
         if entry.dtype != torch.float32:
             raise refusal(path, f"{key} is {entry.dtype} instead of torch.float32")
 
@@ -109,9 +109,9 @@ def check_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Refuse unknown names and values that are not numbers; before writing, too."""
     for key, tensor in tensors.items():
         if not (HANDLE_KEY.fullmatch(key) or ADAPTER_KEY.fullmatch(key)):
-            raise refusal(path, f"{key!r:.120} is not a name that concept files know")
+            raise refusal(path, f"{key!r:.120} is not a known name")
         if not bool(torch.isfinite(tensor).all()):
-            raise refusal(path, f"{key} holds values that are not numbers (NaN or infinite)")
+            raise refusal(path, f"{key} contains NaN or infinite values")
 
 
 def sorted_out(
@@ -138,7 +138,7 @@ def sorted_out(
             else:
                 weight = f"{module}.{'weight' if part == 'diff' else 'bias'}"
                 if part == "diff" and f"adapter.{module}.up" in tensors:
-                    raise refusal(path, f"{module} is changed twice, by diff and by up")
+                    raise refusal(path, f"both diff and up change {module}")
                 if not 1 <= tensor.ndim <= 4 or not tensor.numel():
                     raise refusal(path, f"{key} has the impossible shape {list(tensor.shape)}")
                 weights[weight] = Diff(tensor)

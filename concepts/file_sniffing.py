@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _PICKLE = (
-    "it is a pickle (.pt, .bin, .ckpt), which can run any code when it is read, so ConceptLoom "
-    "reads none. If you trust its maker, load it in the program that wrote it and save it as "
+    "it is a pickle (.pt, .bin, .ckpt), which can run arbitrary code, so ConceptLoom does not "
+    "load it. If you trust the author, load it in the program that wrote it and save it as "
     ".safetensors."
 )
 _STARTS = (
@@ -18,7 +18,7 @@ _STARTS = (
     (b"GGUF", "it is a GGUF model; load it with a GGUF loader."),
     (
         b"version https://git-lfs",
-        "it is a Git LFS pointer, not the file itself; fetch it with LFS.",
+        "it is a Git LFS pointer, not the file itself; download the file with Git LFS.",
     ),
     (b"\x89PNG", "it is a picture."),
     (b"\xff\xd8\xff", "it is a picture."),
@@ -37,7 +37,7 @@ def foreign_bytes(start: bytes) -> str:
             return told
     text = start.lstrip()[:15].lower()
     if text.startswith((b"<!doctype", b"<html")):
-        return "it is a web page, saved in place of the file; download the file itself."
+        return "it is a web page instead of the file; download the file itself."
     if text.startswith(b"{"):
         return "it is a JSON file, perhaps a workflow; drag that onto the canvas."
     return ""
@@ -65,7 +65,10 @@ def foreign_tensors(shapes: Mapping[str, tuple[int, ...]]) -> str:
     if any_has("control_model.", "controlnet_"):
         return "it is a ControlNet; load it with Load ControlNet Model."
     if any_has("down_blocks.", "input_blocks.", "double_blocks.", "transformer_blocks."):
-        return "it is a diffusion model without the rest; load it with Load Diffusion Model."
+        return (
+            "it is a diffusion model without text encoder and VAE; load it with Load Diffusion "
+            "Model."
+        )
     if any_has("text_model.encoder."):
         return "it is a text encoder; load it with Load CLIP."
     few_rows = len(names) <= 3 and all(len(shape) in (1, 2) for shape in shapes.values())
@@ -73,4 +76,4 @@ def foreign_tensors(shapes: Mapping[str, tuple[int, ...]]) -> str:
         return (
             "it is an embedding; put it in models/embeddings and write embedding:NAME in a prompt."
         )
-    return "it is a safetensors file of another program; a concept file is made by Save Concept."
+    return "it is a safetensors file of another program; Save Concept makes concept files."

@@ -53,12 +53,12 @@ def checked_names(names: Sequence[str], host: Host | None = None) -> list[str]:
     seen: dict[str, str] = {}
     for name in checked:
         if other := seen.get(name.casefold()):
-            raise HandleError(f"The handle <{name}> comes twice (also as <{other}>); rename one.")
+            raise HandleError(f"The handle <{name}> occurs twice (also as <{other}>); rename one.")
         seen[name.casefold()] = name
         if host is not None and len(host.tokenize(name)) == 1:
             log.warning(
-                "<%s> is also a word that the model knows: write it with its brackets to mean the "
-                "concept, or choose a name such as my-%s",
+                "<%s> is also an ordinary word that the model knows: write it with brackets to "
+                "mean the concept, or choose a name such as my-%s",
                 name,
                 name,
             )

@@ -58,8 +58,8 @@ class ExportReport:
         if self.errors and self.error:
             worst = max(self.errors, key=lambda name: self.errors[name])
             lines.append(
-                f"Of what was learned {self.error:.2%} is lost (relative Frobenius error); most, "
-                f"{self.errors[worst]:.2%}, at {worst}."
+                f"The export loses {self.error:.2%} of the learned change (relative Frobenius "
+                f"error); most, {self.errors[worst]:.2%}, at {worst}."
             )
         elif self.errors:
             lines.append("The weights are exact.")
@@ -93,7 +93,7 @@ def export_lora(
     if rank is not None and rank < 1:
         raise ConfigError("rank", rank, "1 or more, or None to keep whole differences")
     if not concept.weights:
-        reason = "the concept has handles only; export those as embeddings"
+        reason = "the concept has handles only; export them as embeddings"
         return ExportReport(files=(), left_out={"weights": reason})
     encoders = encoders_of(concept)
     tensors: dict[str, Tensor] = {}
@@ -125,8 +125,8 @@ def export_lora(
     notes = ()
     if whole:
         notes = (
-            "It holds whole differences (diff, diff_b), which ComfyUI reads; some other programs "
-            "pass over them or refuse the file.",
+            "It contains full-rank differences (diff, diff_b), which ComfyUI reads; some other "
+            "programs ignore them or reject the file.",
         )
     _write(path, tensors, _lora_metadata(concept, ranks), overwrite)
     error = math.sqrt(lost / learned) if learned else 0.0
@@ -200,5 +200,5 @@ def _write(
 def _refuse_existing(path: Path) -> None:
     if path.exists():
         raise ConceptFileError(
-            f"{path} is there already; choose another name, or switch overwriting on."
+            f"{path} already exists; choose another name, or switch overwriting on."
         )

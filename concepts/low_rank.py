@@ -124,6 +124,6 @@ def shaped(delta: Tensor, shape: Sequence[int]) -> Tensor:
     if delta.shape[0] != expected[0] or delta[0].numel() != math.prod(expected[1:]):
         raise ModelError(
             f"The concept changes a weight of shape {list(delta.shape)} but the model has "
-            f"{list(expected)} there; the concept was learned on another base model."
+            f"{list(expected)} there; the concept was trained on another base model."
         )
     return delta.reshape(expected)

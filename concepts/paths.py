@@ -44,17 +44,17 @@ def confined_path(folder: str | os.PathLike[str], name: str, suffix: str) -> Pat
             raise ConceptFileError(f"{name!r} is not a file name here: {_RULE}")
         if (length := len(part.encode())) > LONGEST_PART:
             raise ConceptFileError(
-                f"{name!r:.60} is too long for a file name: {part!r:.30} has {length} bytes, and "
-                f"{LONGEST_PART} are the most (a letter of Korean or Chinese takes three); {_RULE}"
+                f"{name!r:.60} is too long for a file name: {part!r:.30} has {length} bytes, the "
+                f"limit is {LONGEST_PART} (a Korean or Chinese letter takes three); {_RULE}"
             )
         if stem in _DEVICES:
             raise ConceptFileError(
-                f"{name!r}: Windows keeps the name {stem!r} for a device; {_RULE}"
+                f"{name!r}: Windows reserves the name {stem!r} for a device; {_RULE}"
             )
     root = os.path.realpath(folder)
     target = os.path.normpath(os.path.join(root, plain))
     if target == root or not _is_inside(root, target):
-        raise ConceptFileError(f"{name!r} leads out of the folder {root}; {_RULE}")
+        raise ConceptFileError(f"{name!r} is outside the folder {root}; {_RULE}")
     return Path(target)
 
 
@@ -146,10 +146,11 @@ def is_full(error: StorageError) -> bool:
 def _told(path: Path, error: OSError) -> str:
     reasons = {
         errno.ENOSPC: "the disk is full; free some space and queue again",
-        errno.EDQUOT: "your quota on this disk is used up; free some space and queue again",
-        errno.EACCES: "writing is not allowed there; choose another folder or change its rights",
+        errno.EDQUOT: "your disk quota is exceeded; free some space and queue again",
+        errno.EACCES: "writing is not allowed there; choose another folder or change its "
+        "permissions",
         errno.EROFS: "the disk is read-only; choose another folder",
-        errno.ENAMETOOLONG: "the name is too long for this disk; choose a shorter one",
+        errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter one",
     }
     reason = reasons.get(error.errno or 0, str(error))
-    return f"{path} could not be written: {reason}. A file that was there before is untouched."
+    return f"{path} could not be written: {reason}. An existing file is unchanged."

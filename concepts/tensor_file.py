@@ -68,7 +68,7 @@ def as_json(value: Any) -> Any:
         return {str(key): as_json(item) for key, item in cast(Mapping[Any, Any], value).items()}
     if isinstance(value, (list, tuple)):
         return [as_json(item) for item in cast(list[Any], value)]
-    raise TypeError(f"{type(value).__name__} has no form in JSON")
+    raise TypeError(f"JSON has no form for {type(value).__name__}")
 
 
 def _dumped(value: Any) -> str:
@@ -94,8 +94,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     text += b" " * (-len(text) % 8)
     if len(text) > HEADER_LIMIT:
         raise ConceptFileError(
-            f"{path.name} would need {len(text):,} bytes for its description, more than the "
-            f"{HEADER_LIMIT:,} that are read; shorten the prompts or the history."
+            f"{path.name} would need {len(text):,} bytes for its description, more than the limit "
+            f"of {HEADER_LIMIT:,}; shorten the prompts or the history."
         )
 
     def chunks() -> Iterator[bytes | memoryview]:
@@ -196,9 +196,9 @@ def _entry(path: Path, name: str, value: Any) -> Entry:
         dtype, shape = _DTYPES.get(value["dtype"], torch.uint8), tuple(value["shape"])
         sound = all(type(n) is int and n >= 0 for n in (begin, end, *shape)) and end >= begin
     except (KeyError, TypeError, ValueError) as error:
-        raise ConceptFileError(_damaged(path, f"its entry {name!r:.80} makes no sense")) from error
+        raise ConceptFileError(_damaged(path, f"its entry {name!r:.80} is invalid")) from error
     if not sound:
-        raise ConceptFileError(_damaged(path, f"its entry {name!r:.80} makes no sense"))
+        raise ConceptFileError(_damaged(path, f"its entry {name!r:.80} is invalid"))
     return Entry(dtype, shape, begin, end)
 
 
@@ -220,12 +220,12 @@ def read_tensors(path: Path, document: Document) -> dict[str, Tensor]:
     except (KeyError, ValueError) as error:  # a dtype that we never write, or NaN in the document
         raise ConceptFileError(_damaged(path, f"unexpected {error}")) from error
     if claimed != found:
-        raise ConceptFileError(_damaged(path, "its checksum does not fit its content"))
+        raise ConceptFileError(_damaged(path, "its checksum does not match its content"))
     return tensors
 
 
 def _damaged(path: Path, why: str) -> str:
     return (
-        f"{path.name} is damaged: {why}. It was cut off or changed while downloading or copying; "
-        "get it again from where it came from."
+        f"{path.name} is damaged: {why}. It was truncated or changed during download or copying; "
+        "download or copy it again."
     )

@@ -19,7 +19,7 @@ def batched_context(prompts: Sequence[Prompt], rows: int) -> Tensor:
     divides the repeats out (ComfyUI does the same).
     """
     if len(prompts) not in (1, rows):
-        raise PromptError(f"{len(prompts)} prompts came for {rows} latents; give one, or {rows}.")
+        raise PromptError(f"{len(prompts)} prompts came for {rows} latents; pass one, or {rows}.")
     length = lcm(*(p.context.shape[1] for p in prompts))
     context = [p.context.repeat(1, length // p.context.shape[1], 1) for p in prompts]
     return torch.cat(context) if len(context) == rows else context[0].expand(rows, -1, -1)

@@ -83,12 +83,12 @@ def _message(missed: Sequence[_Place], total: int, nothing: bool) -> str:
     names = ", ".join(dict.fromkeys(type(e).__name__ for place in missed for e in place.edits))
     cause = (
         "The UNet seems to run as a compiled or recorded graph (torch.compile, CUDA graphs, "
-        "TensorRT): take the node or call that does this away from this model."
+        "TensorRT): remove the node or call that does this from this model."
         if nothing
         else "Another pack may have replaced these blocks, or a fused kernel runs in their place: "
-        "take the nodes off this model that change its blocks or quantise it, one after the other."
+        "remove the nodes that change the model's blocks or quantise it, one after the other."
     )
     return (
         f"{len(missed)} of {total} places in the UNet did not call {names}, the first at "
-        f"{missed[0].site}, so the picture would be drawn without it. {cause}"
+        f"{missed[0].site}, so it would have no effect there. {cause}"
     )

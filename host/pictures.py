@@ -11,7 +11,7 @@ def check_picture(image: Tensor, pixels_per_latent: int) -> None:
     """ImageError unless latents [B, C, h, w] cover a picture [B, H, W, 3 or more] exactly."""
     if image.ndim != 4 or image.shape[-1] < 3:
         raise ImageError(
-            f"The picture has the shape {list(image.shape)}; give batch x height x width x 3."
+            f"The picture has the shape {list(image.shape)}; it must be batch x height x width x 3."
         )
     height, width, side = *image.shape[1:3], pixels_per_latent
     if height % side or width % side or min(height, width) < side:

@@ -69,7 +69,7 @@ def misspelt(text: str, known: Collection[str]) -> list[str]:
             advice = _nearest(name, known)
         else:
             continue  # "a < b > c" is no handle
-        found[f"{match[0]} is no learned word here and counts as plain text: {advice}."] = None
+        found[f"{match[0]} is not a learned word here and counts as plain text: {advice}."] = None
     return list(found)
 
 
@@ -107,9 +107,9 @@ def check_free(known: Mapping[str, str], added: Mapping[str, str]) -> None:
         other = spelt.get(name.casefold())
         if other is None or (other == name and known[other] == identity):
             continue
-        taken = f"<{other}>" if other == name else f"<{other}>, which differs from it in case only,"
+        taken = f"<{other}>" if other == name else f"<{other}>, which differs only in case,"
         raise HandleError(
-            f"Two concepts bring the handle <{name}>: {taken} already stands for another one. Give "
-            f"one of them a new name: in ComfyUI the input rename of Load Concept ({name}: "
-            f"{name}-2), on the command line --concept FILE:STRENGTH:NEWNAME."
+            f"Two concepts use the handle <{name}>: {taken} already stands for another one. "
+            f"Rename one of them: in ComfyUI with the input rename of Load Concept ({name}: "
+            f"{name}-2), on the command line with --concept FILE:STRENGTH:NEWNAME."
         )

@@ -87,7 +87,7 @@ def check_uncompiled(*modules: Any, compiled: bool = False) -> None:
     """
     if not _can_run_plain() and (compiled or any(is_compiled(module) for module in modules)):
         raise ModelError(
-            f"The UNet is compiled, and torch {torch.__version__} would leave out silently what "
-            "ConceptLoom adds to it. Take torch.compile (Torch Compile Model) away, or use torch "
-            "2.6 or newer."
+            f"The UNet is compiled, and torch {torch.__version__} would silently skip "
+            "ConceptLoom's edits. Remove torch.compile (Torch Compile Model), or use torch 2.6 "
+            "or newer."
         )

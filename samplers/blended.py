@@ -68,7 +68,7 @@ class BlendConfig:
             raise ConfigError(
                 "start",
                 self.start,
-                f"below the {steps} steps of the sampler, {steps - 1} at most: these are skipped",
+                f"the number of skipped steps, at most {steps - 1} of the sampler's {steps}",
             )
 
 
@@ -141,7 +141,7 @@ def sample_blended(
     if mask.shape[-2:] != source.shape[-2:]:
         raise ImageError(
             f"The mask has {mask.shape[-1]}x{mask.shape[-2]} cells and the latents "
-            f"{source.shape[-1]}x{source.shape[-2]}; make the mask on the picture that is edited."
+            f"{source.shape[-1]}x{source.shape[-2]}; make the mask on the picture to edit."
         )
     steps = len(sigmas) - 1
     config.check(steps)

@@ -53,8 +53,8 @@ def encoded_class_latents(
     """
     if tuple(images.shape[1:3]) != tuple(size_px):
         raise ImageError(
-            f"The class images are {images.shape[2]}x{images.shape[1]} px but the scene is learned "
-            f"at {size_px[1]}x{size_px[0]} px; resize them to that."
+            f"The class images are {images.shape[2]}x{images.shape[1]} px but the scene trains at "
+            f"{size_px[1]}x{size_px[0]} px; resize the class images."
         )
     latents: list[Tensor] = []
     for image in images:

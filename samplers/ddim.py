@@ -52,7 +52,7 @@ def sample_ddim(
     """
     rows = noise.shape[0]
     if len(prompts) not in (1, rows):
-        raise PromptError(f"{len(prompts)} prompts came for {rows} latents; give one, or {rows}.")
+        raise PromptError(f"{len(prompts)} prompts came for {rows} latents; pass one, or {rows}.")
     every = list(prompts) if len(prompts) == rows else [prompts[0]] * rows
     latent = noise.to(host.device, torch.float32)
     timesteps = host.noise_path.timesteps(steps)

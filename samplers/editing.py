@@ -83,7 +83,7 @@ def edit_latents(
         MaskError, PromptError, ConfigError: see `errors`.
     """
     if not regions:
-        raise PromptError("Nothing is to be drawn: give at least one mask with its prompt.")
+        raise PromptError("There is nothing to draw; add at least one mask with its prompt.")
     height, width = (n * host.pixels_per_latent for n in source.shape[-2:])
     planes = torch.cat([picture_masks(region.mask, (height, width)) for region in regions])
     masks = latent_masks(planes, (source.shape[-2], source.shape[-1])).to(host.device)

@@ -156,7 +156,7 @@ def latent_gradient(
             gradient = scaled.float() / scale
             if gradient.isfinite().all():
                 return gradient.detach()
-    log.warning("guidance: the gradient of a step is no number in this precision; left out")
+    log.warning("guidance: the gradient of a step overflows in this precision; skipping the step")
     return torch.zeros_like(latent, dtype=torch.float32)
 
 

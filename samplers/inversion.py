@@ -50,7 +50,7 @@ def invert(
         refinements: further evaluations of the UNet for every step.
     """
     if latent.shape[0] != 1:
-        raise ImageError(f"{latent.shape[0]} pictures came; a template is one. Give one at a time.")
+        raise ImageError(f"{latent.shape[0]} pictures came; a template is one. Pass one at a time.")
     levels = checked_sigmas(sigmas).tolist()
     point, path = latent.to(host.device, torch.float32), host.noise_path
     trajectory = [point]

@@ -32,9 +32,9 @@ def picture_masks(masks: Tensor, size_px: tuple[int, int]) -> Tensor:
     planes = masks.detach().float().cpu()
     planes = planes[None] if planes.ndim == 2 else planes
     if planes.ndim != 3 or 0 in planes.shape:
-        raise MaskError(f"The mask has the shape {list(masks.shape)}; connect a MASK [n, H, W].")
+        raise MaskError(f"The mask has the shape {list(masks.shape)}; it must be a MASK [n, H, W].")
     if not planes.isfinite().all():
-        raise MaskError("The mask holds values that are no numbers; make it anew.")
+        raise MaskError("The mask contains NaN or infinite values; check the node that made it.")
     planes = torch.stack(
         [_strong(plane, number, len(planes)) for number, plane in enumerate(planes, 1)]
     )
@@ -67,7 +67,7 @@ def check_aspect(mask: tuple[int, int], picture: tuple[int, int], unit: str = ""
     if not has_same_aspect(mask, picture):
         raise MaskError(
             f"The mask is {mask[1]}x{mask[0]} but the picture {picture[1]}x{picture[0]}{unit}; "
-            "they need the same aspect. Make the mask on this picture, or crop both alike."
+            "they need the same aspect. Make the mask on this picture, or crop both the same way."
         )
 
 
@@ -128,7 +128,8 @@ def composited(drawn: Tensor, source: Tensor, mask: Tensor, feather_px: int) -> 
     if drawn.shape[1:] != source.shape[1:]:
         raise ImageError(
             f"The drawn picture is {drawn.shape[2]}x{drawn.shape[1]} and the source "
-            f"{source.shape[2]}x{source.shape[1]}; both must have the same size to be composited."
+            f"{source.shape[2]}x{source.shape[1]}; both must have the same size. Resize one of "
+            "them."
         )
     weight = seam(mask, feather_px).to(drawn)[None, ..., None]
     source = source.to(drawn)

@@ -40,7 +40,7 @@ def full_strength(mask: Tensor, name: str, faint: float = FAINT) -> tuple[Tensor
     shares = class_shares(mask)
     if len(shares) > 1:
         raise MaskError(classes_message(name, shares))
-    remark = f"reached only {largest:.3f} ({round(255 * largest)} of 255) and was stretched to 1"
+    remark = f"reaches only {largest:.3f} ({round(255 * largest)} of 255); it is stretched to 1"
     return mask / largest, remark
 
 
@@ -88,9 +88,9 @@ def classes_message(name: str, shares: Mapping[int, float]) -> str:
     more = f" and {len(shares) - 6} more" if len(shares) > 6 else ""
     first = most[0]
     return (
-        f"{name} is a label picture of {len(shares)} classes: {named}{more}. Choose one: on the "
-        f"command line write FILE#{first}, in ComfyUI give Convert Image Color to Mask the color "
-        f"{first * 0x010101} (class {first})."
+        f"{name} is a label picture with {len(shares)} classes: {named}{more}. Select one: on the "
+        f"command line write FILE#{first}, in ComfyUI set Convert Image Color to Mask to the "
+        f"color {first * 65793} (class {first})."
     )
 
 
@@ -102,7 +102,7 @@ def emptiness(mask: Tensor) -> str:
     """
     if tuple(mask.shape[-2:]) == (UNPAINTED_PX, UNPAINTED_PX):
         return (
-            "nothing was painted. Load Image gives an empty mask of 64x64 px until one is painted: "
-            "right-click its picture, choose Open in MaskEditor, paint, and save."
+            "nothing is painted. Load Image outputs an empty mask of 64x64 px until you paint "
+            "one: right-click its picture, choose Open in MaskEditor, paint, and save."
         )
-    return "nothing was painted. Paint it white where it counts."
+    return "nothing is painted. Paint the concept white."

@@ -29,16 +29,17 @@ def checked_picture(index: int, image: Tensor, smallest_px: int = SMALLEST_PX) -
     """
     if image.ndim != 3 or image.shape[-1] not in (3, 4):
         raise ImageError(
-            f"Picture {index + 1} has the shape {list(image.shape)}; an image is height x width "
-            "x 3 (RGB), or x 4 with an alpha channel, which is ignored."
+            f"Picture {index + 1} has the shape {list(image.shape)}; it must be height x width x "
+            "3 (RGB), or x 4 with an alpha channel, which is ignored."
         )
     if not image.is_floating_point():
         raise ImageError(
-            f"Picture {index + 1} holds {image.dtype}; give numbers from 0 to 1 (divide by 255)."
+            f"Picture {index + 1} is {image.dtype}; it must contain numbers from 0 to 1 (divide "
+            "by 255)."
         )
     if not image.isfinite().all():
         raise ImageError(
-            f"Picture {index + 1} holds NaN or infinite values; look at the node that made it."
+            f"Picture {index + 1} contains NaN or infinite values; check the node that made it."
         )
     height, width = image.shape[:2]
     if min(height, width) < smallest_px:
@@ -85,7 +86,7 @@ def size_of_area(size: Sequence[int], resolution_px: int, multiple_px: int) -> t
     height, width = (n * multiple_px for n in sides)
     if stretched(best) > LARGEST_STRETCH:
         log.warning(
-            "Pictures of %dx%d px are learned at %dx%d px, which changes their proportions; with "
-            "a larger resolution_px they stay.", size[1], size[0], width, height,
+            "Training resizes pictures of %dx%d px to %dx%d px, which changes their proportions; "
+            "a larger resolution_px keeps them.", size[1], size[0], width, height,
         )  # fmt: skip
     return height, width

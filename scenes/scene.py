@@ -88,18 +88,18 @@ def make_scene(
     if not images:
         raise ImageError("The scene has no picture: connect at least one image.")
     if not masks:
-        raise MaskError("The scene has no mask: give one mask for every concept to learn.")
+        raise MaskError("The scene has no mask: connect one mask for each concept.")
     named = {checked_name(name): list(of_name) for name, of_name in masks.items()}
     if len(named) != len(masks):
         raise HandleError(f"Two concepts have the same name among {', '.join(masks)}; rename one.")
     known = {checked_name(name): word.strip() for name, word in words.items()}
     if lost := [name for name in known if name not in named]:
-        raise HandleError(f"There is a word for <{lost[0]}> but no mask; connect its mask.")
+        raise HandleError(f"<{lost[0]}> has a word but no mask; connect its mask.")
     for name, of_name in named.items():
         if len(of_name) != len(images):
             raise MaskError(
-                f"<{name}> has {len(of_name)} masks for {len(images)} pictures; give one for each "
-                "picture, empty where a picture does not show it."
+                f"<{name}> has {len(of_name)} masks for {len(images)} pictures; connect one for "
+                "each picture, empty if a picture does not show it."
             )
     pictures = tuple(
         _scene_image(i, image, {name: of_name[i] for name, of_name in named.items()})
@@ -140,7 +140,7 @@ def _scene_image(index: int, image: Tensor, masks: Mapping[str, Tensor | None]) 
             remarks |= {name: remark} if remark else {}
     if not shown:
         given = [mask for mask in masks.values() if mask is not None]
-        why = emptiness(given[0]) if given else "it has none. Give one, or drop the picture."
+        why = emptiness(given[0]) if given else "it has none. Add one, or remove the picture."
         raise MaskError(f"Every mask of picture {index + 1} is empty: {why}")
     _check_overlaps(index, shown)
     return SceneImage(image, shown, remarks)
@@ -152,11 +152,11 @@ def _plane(name: str, mask: Tensor) -> Tensor:
         mask = mask[0]
     if mask.ndim != 2:
         raise MaskError(
-            f"The mask of <{name}> has the shape {list(mask.shape)}; give height x width."
+            f"The mask of <{name}> has the shape {list(mask.shape)}; it must be height x width."
         )
     if not mask.isfinite().all():
         raise MaskError(
-            f"The mask of <{name}> holds NaN or infinite values; look at the node that made it."
+            f"The mask of <{name}> contains NaN or infinite values; check the node that made it."
         )
     return mask.float().clamp(0, 1)
 
@@ -168,8 +168,8 @@ def _fitted_mask(name: str, mask: Tensor, size: tuple[int, int]) -> Tensor:
     if not has_same_aspect((height, width), size):
         raise MaskError(
             f"The mask of <{name}> is {width}x{height} px but its picture is {size[1]}x{size[0]} "
-            "px, another aspect; crop or pad the mask to the picture. (Of the same aspect it would "
-            "be resized.)"
+            "px, another aspect; crop or pad the mask to the picture. (A mask with the same "
+            "aspect is resized.)"
         )
     return resize_masks(mask[None], size)[0]
 
@@ -181,7 +181,7 @@ def _check_overlaps(index: int, masks: Mapping[str, Tensor]) -> None:
         if shared > LARGEST_OVERLAP:
             raise MaskError(
                 f"The masks of <{a}> and <{b}> cover the same pixels in picture {index + 1} "
-                f"({shared:.0%} of the smaller one); the two words could not be told apart. "
+                f"({shared:.0%} of the smaller one); training could not separate the two words. "
                 "Paint them apart, or learn them as one concept."
             )
         if shared > 0.3:
@@ -196,7 +196,7 @@ def with_background(scene: ConceptScene, name: str, word: str = "") -> ConceptSc
     """
     name = checked_name(name)
     if name in scene.words:
-        raise HandleError(f"The background cannot be <{name}>: a concept has that name already.")
+        raise HandleError(f"The background cannot be <{name}>: a concept already has that name.")
     pictures = []
     for picture in scene.images:
         rest = 1 - torch.stack(list(picture.masks.values())).amax(dim=0)

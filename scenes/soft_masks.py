@@ -86,7 +86,7 @@ def shaped_mask(masks: Tensor, config: SoftMaskConfig) -> Tensor:
             why = (
                 _why_empty(masks if masks.ndim == 2 else masks[number])
                 if was_empty[number]
-                else f"has nothing left after shrinking by {-config.grow_px} px; shrink it less"
+                else f"is empty after shrinking by {-config.grow_px} px; shrink it less"
             )
             raise MaskError(f"Mask {number + 1} {why}.")
     return shaped
@@ -115,10 +115,11 @@ def checked_masks(masks: Tensor) -> Tensor:
         masks = masks[None]
     if masks.ndim != 3 or not masks.numel():
         raise MaskError(
-            f"The mask has the shape {list(masks.shape)}; give height x width, or a batch of them."
+            f"The mask has the shape {list(masks.shape)}; it must be height x width, or a batch "
+            "of them."
         )
     if not masks.isfinite().all():
-        raise MaskError("The mask holds NaN or infinite values; look at the node that made it.")
+        raise MaskError("The mask contains NaN or infinite values; check the node that made it.")
     return masks.detach().float().clamp(0, 1)
 
 

@@ -67,8 +67,8 @@ class ClipSpace:
 
     def look_at(self, images: Tensor) -> Tensor:
         raise UnsupportedModelError(
-            "Without a prior there is no image encoder to look at pictures with; load a diffusion "
-            "prior to breed concepts, or mix words instead."
+            "The text space has no image encoder for pictures; load a diffusion prior to evolve "
+            "concepts, or mix words instead."
         )
 
     def park(self) -> None:

@@ -146,8 +146,8 @@ def listed(hub: Any, source: Source) -> Listing:
     names = [name for name, _ in files]
     if source.index not in names or not any(name.endswith(".safetensors") for name in names):
         raise ModelError(
-            f"{source.repository} offers no {source.index} with weights in safetensors; files that "
-            "hold pickles are not read."
+            f"{source.repository} offers no {source.index} with weights in safetensors; pickle "
+            "files are not supported."
         )
     return Listing(str(info.sha), sorted(files, key=lambda file: file[0] == source.index))
 
@@ -168,8 +168,8 @@ def _reaching(source: Source, folder: Path) -> Iterator[None]:
         raise
     except Exception as error:
         raise ModelError(
-            f"{source.repository} could not be downloaded: {error} The same call goes on with "
-            f"what is missing; or put the files into {folder} yourself."
+            f"{source.repository} could not be downloaded: {error} Repeat the call to download "
+            f"the missing files, or put them into {folder} yourself."
         ) from error
 
 
@@ -179,8 +179,8 @@ def _check_room(listing: Listing, folder: Path) -> None:
     free = disk_usage(folder).free
     if missing > free:
         raise StorageError(
-            f"{folder} has {_megabytes(free)} MB of room, but {_megabytes(missing)} MB are to "
-            "come; make room, or name another folder."
+            f"{folder} has {_megabytes(free)} MB of free space, but the download needs "
+            f"{_megabytes(missing)} MB; free some space, or name another folder."
         )
 
 

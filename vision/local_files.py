@@ -29,9 +29,9 @@ def described_folder(
     path = folder / file
     if not path.is_file():
         raise ModelError(
-            f"{folder} holds no {file}, so it is no {what}. Put the files of {source} (Hugging "
-            "Face, safetensors) there as they are, with their subfolders. Nothing is downloaded "
-            "by itself."
+            f"{folder} contains no {file}, so it is not a {what}. Copy the files of {source} "
+            "(Hugging Face, safetensors) there unchanged, with their subfolders. ConceptLoom "
+            "downloads nothing by itself."
         )
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -55,8 +55,8 @@ def check_kind(folder: Path, what: str, source: str, model_type: str) -> None:
     found = described_folder(folder, what, source).get("model_type")
     if found != model_type:
         raise ModelError(
-            f"{folder} holds a {found!r} and no {what}; choose its own folder, with the files of "
-            f"{source}."
+            f"{folder} contains a {found!r} instead of a {what}; choose the folder with the files "
+            f"of {source}."
         )
 
 
@@ -81,7 +81,7 @@ def from_folder(kind: Any, folder: Path, dtype: torch.dtype | None = None) -> An
             return found if dtype is None or its_own else found.to(dtype)
     except Exception as error:  # a file cut off in its middle has an error of its own library
         raise ModelError(
-            f"{folder} could not be read as {kind.__name__}: {error} A file may be missing or cut "
-            "off: copy it again. Weights must be .safetensors; files that hold pickles (.bin, "
-            ".ckpt) are not read."
+            f"{folder} could not be read as {kind.__name__}: {error} A file may be missing or "
+            "truncated: copy it again. Weights must be .safetensors; pickle files (.bin, .ckpt) "
+            "are not supported."
         ) from error

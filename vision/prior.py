@@ -56,8 +56,9 @@ class DiffusionPrior:
     ) -> None:
         if scheduler.config.prediction_type != "sample":
             raise UnsupportedModelError(
-                f"The prior predicts {scheduler.config.prediction_type!r}; ConceptLoom knows "
-                "priors that predict the embedding itself ('sample'), like Kandinsky's and Karlo's."
+                f"The prior predicts {scheduler.config.prediction_type!r}; ConceptLoom supports "
+                "priors that predict the embedding itself ('sample'), like Kandinsky's and "
+                "Karlo's."
             )
         self.text, self.prior, self.scheduler = text, prior, scheduler
         self.vision, self._constraints = vision, constraints
@@ -172,8 +173,8 @@ class DiffusionPrior:
     def _side(self) -> int:
         if self.vision is None:
             raise UnsupportedModelError(
-                "This prior was loaded without its image encoder, so it cannot look at pictures; "
-                "put the folder image_encoder beside the prior, as diffusers saves it."
+                "This prior has no image encoder, so it cannot encode pictures; put the folder "
+                "image_encoder next to the prior, in diffusers format."
             )
         return int(self.vision.config.image_size)
 

@@ -58,9 +58,7 @@ def load_prior(
     index = described_folder(folder, "diffusion prior", _SOURCE, INDEX)
     kind = index.get("_class_name")
     if kind not in PRIORS:
-        raise UnsupportedModelError(
-            f"{folder} is a {kind}; priors are known from {', '.join(PRIORS)}."
-        )
+        raise UnsupportedModelError(f"{folder} is a {kind}; supported priors: {', '.join(PRIORS)}.")
     PriorTransformer, UnCLIPScheduler = _diffusers("PriorTransformer", "UnCLIPScheduler")
     from transformers import (
         CLIPTextModelWithProjection,
@@ -124,7 +122,7 @@ def load_decoder(folder: Path, dtype: torch.dtype) -> Any:
     kind = str(index.get("_class_name"))
     if kind not in DECODERS:
         raise UnsupportedModelError(
-            f"{folder} is a {kind}; decoders are known from {', '.join(DECODERS)}."
+            f"{folder} is a {kind}; supported decoders: {', '.join(DECODERS)}."
         )
     (pipeline,) = _diffusers(kind)
     return from_folder(pipeline, folder, dtype)
@@ -151,8 +149,8 @@ def painter_of(
     width = int(config.cross_attention_dim if is_21 else config.encoder_hid_dim)
     if width != prior.width:
         raise ModelError(
-            f"The decoder reads picture embeddings {width} wide, but the prior gives "
-            f"{prior.width}; take both of the same version (2.1 with 2.1, 2.2 with 2.2)."
+            f"The decoder reads picture embeddings {width} wide, but the prior makes "
+            f"{prior.width}; use the same version of both (2.1 with 2.1, 2.2 with 2.2)."
         )
     return DecoderPainter(
         prior,

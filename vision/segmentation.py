@@ -105,8 +105,8 @@ def segment_words(
             best = f"{float(found.scores[0]):.2f}" if len(found.scores) else "none"
             raise MaskError(
                 f"{word!r} finds {'nothing' if not nth else f'only {nth}'} in the picture (best "
-                f"score {best}, threshold {config.threshold:.2f}); lower the threshold, take a "
-                "plainer word, or give a box or points."
+                f"score {best}, threshold {config.threshold:.2f}); lower the threshold, use a "
+                "plainer word, or enter a box or points."
             )
         chosen = sure[nth : nth + 1] if config.take is Take.BEST else sure
         places = [Place(box=(x0, y0, x1, y1)) for x0, y0, x1, y1 in chosen.tolist()]
@@ -205,22 +205,22 @@ class OriginalSam:
         size = next((size for size in ORIGINAL_SIZES if size in path.name), None)
         if size is None:
             raise ModelError(
-                f"{path.name} does not say how large it is; original SAM checkpoints bear "
-                f"{', '.join(ORIGINAL_SIZES)} in their names. Give it back its name."
+                f"The name {path.name} does not contain the model size; original SAM checkpoints "
+                f"have {', '.join(ORIGINAL_SIZES)} in their names. Restore the original name."
             )
         try:
             library: Any = importlib.import_module("segment_anything")
         except ImportError as error:
             raise ModelError(
-                f"{path.name} is an original SAM checkpoint, which the package segment-anything "
-                "reads (pip install segment-anything). Or take a folder as Hugging Face saves it "
-                f"({SAM_SOURCE}), which needs nothing more."
+                f"{path.name} is an original SAM checkpoint, which needs the package "
+                "segment-anything (pip install segment-anything). A folder in Hugging Face "
+                f"format ({SAM_SOURCE}) needs no package."
             ) from error
         network = library.sam_model_registry[size]()
         try:
             network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         except Exception as error:  # torch raises many kinds for a damaged or hostile file
-            raise ModelError(f"{path} is no SAM checkpoint that can be read: {error}") from error
+            raise ModelError(f"{path} is not a readable SAM checkpoint: {error}") from error
         Residence([network], device, make_room).here()
         self._predictor = library.SamPredictor(network)
 
@@ -290,5 +290,7 @@ def _numbers(text: str) -> list[float]:
 
 def _size(image: Tensor) -> tuple[int, int]:
     if image.ndim != 3 or image.shape[-1] != 3:
-        raise ImageError(f"The picture has the shape {list(image.shape)}; give height x width x 3.")
+        raise ImageError(
+            f"The picture has the shape {list(image.shape)}; it must be height x width x 3."
+        )
     return image.shape[0], image.shape[1]

@@ -118,7 +118,7 @@ class ClipText:
             else:
                 body += self.tokenize(piece)
         if len(body) > self._size - 2:
-            log.warning("%r is longer than %d tokens; the rest is cut off", text, self._size - 2)
+            log.warning("%r is longer than %d tokens; the rest is ignored", text, self._size - 2)
             body = body[: self._size - 2]
         padding = [int(self.tokenizer.pad_token_id)] * (self._size - 2 - len(body))
         start, end = int(self.tokenizer.bos_token_id), int(self.tokenizer.eos_token_id)
@@ -131,7 +131,7 @@ class ClipText:
             told = ", ".join(f"{k} ({v.shape[-1]} wide)" for k, v in handles[name].items())
             raise PromptError(
                 f"<{name}> has vectors for {told or 'no text encoder'}, but this prior reads "
-                f"{self.name} ({width} wide); use the prior that it was learned with."
+                f"{self.name} ({width} wide); use the prior that the concept was trained with."
             )
         return rows.reshape(-1, width)
 

@@ -70,9 +70,7 @@ def _run_stories(context: DemoContext, tellers: Sequence[Teller]) -> Path:
             write_page(stories, page)
             write_figures(stories, seconds, context.folder / FIGURES)
     except Cancelled as cancelled:
-        rest = (
-            f"{page} has the stories before." if stories else "the same command goes on from there."
-        )
+        rest = f"{page} contains the finished parts." if stories else "the same command resumes."
         raise Stopped(
             f"Stopped after step {cancelled.step} of {cancelled.total}; {rest}"
         ) from cancelled

@@ -106,8 +106,8 @@ def _shape(weight: Weight) -> tuple[int, ...]:
 def _check_fits(name: str, delta: WeightDelta, weight: Weight | None) -> None:
     if weight is None or not reaches_the_unet(name):
         raise BaseMismatchError(
-            f"The concept changes {name}, which this base model does not have; it was learned on "
-            "another kind of model. Load the checkpoint family that it was trained on."
+            f"The concept changes {name}, which this base model does not have; it was trained on "
+            "another kind of model. Load a checkpoint of its family."
         )
     shape = _shape(weight)
     # A 1x1 convolution (SD1) and a linear layer (SD2, SDXL) hold the same numbers.
@@ -118,6 +118,7 @@ def _check_fits(name: str, delta: WeightDelta, weight: Weight | None) -> None:
     )
     if came != (shape[0], prod(shape[1:])):
         raise BaseMismatchError(
-            f"{name} is {'x'.join(map(str, shape))} in this base model, but {came[0]}x{came[1]} in "
-            "the concept; it was learned on a model of other widths."
+            f"{name} is {'x'.join(map(str, shape))} in this base model, but {came[0]}x{came[1]} "
+            "in the concept; it was trained on a model of other widths. Load a checkpoint of its "
+            "family."
         )

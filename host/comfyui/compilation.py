@@ -104,7 +104,7 @@ def noticing(executor: Any) -> tuple[Any, Callable[[], bool]]:
 def passed_by(what: str) -> MissedSitesError:
     """Where the model ran and never came to the UNet's wrappers."""
     return MissedSitesError(
-        f"The model ran without its UNet asking for {what}, so the picture would be drawn without "
-        "it. Another node probably runs the UNet as a compiled or recorded graph (TensorRT, CUDA "
-        "graphs), or calls it by a way of its own: take that node off this MODEL."
+        f"The UNet ran without calling {what}, so it would have no effect. Another node probably "
+        "runs the UNet as a compiled or recorded graph (TensorRT, CUDA graphs), or calls it in "
+        "its own way: remove that node from this MODEL."
     )

@@ -202,8 +202,8 @@ def _one_by_one(
                 waits.append(number)
                 if len(waits) == len(waiting):
                     raise PromptError(
-                        f"The sampler cannot go on: {reason}. Write the handle in the positive "
-                        "prompt, or choose another way for the negative one."
+                        f"The sampler cannot continue: {reason}. Write the handle in the positive "
+                        "prompt, or choose another setting for the negative one."
                     ) from reason
         waiting = waits
     return [found.get(number, torch.zeros_like(x)) for number in range(len(conds))]

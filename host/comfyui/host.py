@@ -41,8 +41,8 @@ def check_channels(vae: Any, expected: int) -> None:
     found = getattr(quant, "in_channels", None) or getattr(vae, "latent_channels", expected)
     if found != expected:
         raise ModelError(
-            f"The VAE makes latents of {found} channels, and the MODEL takes {expected}. Connect "
-            "the VAE that belongs to the model."
+            f"The VAE makes latents with {found} channels, but the MODEL takes {expected}. "
+            "Connect the model's own VAE."
         )
 
 
@@ -209,7 +209,9 @@ class ComfyHost:
 
     def _the_vae(self, purpose: str) -> Any:
         if self._vae is None:
-            raise ModelError(f"A picture has to be {purpose}, but no VAE came; connect one.")
+            raise ModelError(
+                f"A picture has to be {purpose}, but no VAE is connected; connect one."
+            )
         return self._vae
 
     def weight(self, name: str) -> Tensor:
@@ -261,5 +263,5 @@ class ComfyHost:
     def _unknown(self, names: Sequence[str]) -> ModelError:
         return ModelError(
             f"The base model has no weight {names[0]} ({len(names)} such names); the concept was "
-            "learned on another kind of model."
+            "trained on another kind of model. Load a checkpoint of its family."
         )

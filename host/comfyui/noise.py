@@ -25,13 +25,14 @@ def noise_path_of(sampling: Any) -> VariancePreserving:
     if sigmas is None or not _counts_timesteps(sampling, sigmas):
         raise UnsupportedModelError(
             f"This MODEL samples with {type(sampling).__name__}, which has no numbered timesteps; "
-            "ConceptLoom needs those of Stable Diffusion. Take the model as its loader gave it."
+            "ConceptLoom needs those of Stable Diffusion. Connect the model directly from its "
+            "loader."
         )
     predicts = _what_is_predicted(sampling)
     if predicts is None:
         raise UnsupportedModelError(
-            "This MODEL predicts neither noise (eps) nor velocity (v), so it cannot be learned on. "
-            "Take the model as its loader gave it, without ModelSampling nodes."
+            "This MODEL predicts neither noise (eps) nor velocity (v), so training does not "
+            "support it. Connect the model directly from its loader, without ModelSampling nodes."
         )
     alpha_bar = 1 / (sigmas.detach().double().cpu() ** 2 + 1)
     return VelocityPath(alpha_bar) if predicts == "velocity" else EpsPath(alpha_bar)

@@ -86,8 +86,8 @@ def encoder_names(clip: Any) -> list[str]:
     names = [name for name in ENCODERS if name in parts and hasattr(clip.tokenizer, name)]
     if not names or parts - set(names):
         raise UnsupportedModelError(
-            f"This CLIP is made of {', '.join(sorted(parts)) or 'nothing'}; ConceptLoom works with "
-            "the text encoders of Stable Diffusion 1.x, 2.x and XL (clip_l, clip_g, clip_h)."
+            f"This CLIP consists of {', '.join(sorted(parts)) or 'nothing'}; ConceptLoom works "
+            "with the text encoders of Stable Diffusion 1.x, 2.x and XL (clip_l, clip_g, clip_h)."
         )
     return names
 
@@ -252,8 +252,9 @@ def _check_handle(handle: str, vectors: Mapping[str, Tensor], name: str, width: 
     if name not in vectors or vectors[name].shape[-1] != width:
         has = ", ".join(f"{k} ({v.shape[-1]} wide)" for k, v in vectors.items())
         raise HandleError(
-            f"<{handle}> has vectors for {has or 'no text encoder'}, but this CLIP needs "
-            f"{name} ({width} wide); it was learned on another kind of base model."
+            f"<{handle}> has vectors for {has or 'no text encoder'}, but this CLIP needs {name} "
+            f"({width} wide); the concept was trained on another kind of base model. Load a "
+            "checkpoint of its family."
         )
 
 
@@ -278,8 +279,8 @@ def check_widths(clip: Any, context_width: int) -> None:
     width = sum(encoder_width(clip, name) for name in names)
     if width != context_width:
         raise ModelError(
-            f"This CLIP ({', '.join(names)}) gives contexts {width} wide, but the MODEL reads "
-            f"{context_width}; take MODEL and CLIP from the same checkpoint."
+            f"This CLIP ({', '.join(names)}) makes contexts {width} wide, but the MODEL reads "
+            f"{context_width}; connect MODEL and CLIP of the same checkpoint."
         )
 
 

@@ -19,7 +19,7 @@ from ..families.unet import sites_of
 from ..ports import LayerSite, Place, ResNetSite, Rows, TransformerSite, UNetSites
 from ..uncompiled import as_written
 
-SUPPORTED = "Stable Diffusion 1.x, 2.x and XL and what was trained from them"
+SUPPORTED = "Stable Diffusion 1.x, 2.x and XL and models trained from them"
 
 
 def unet_sites(unet: nn.Module) -> UNetSites:
@@ -30,18 +30,18 @@ def unet_sites(unet: nn.Module) -> UNetSites:
     """
     if not isinstance(unet, UNetModel):
         raise UnsupportedModelError(
-            f"This MODEL is a {type(unet).__name__}; ConceptLoom works inside of UNets with "
+            f"This MODEL is a {type(unet).__name__}; ConceptLoom works on UNets with "
             f"cross-attention: {SUPPORTED}. Load one of those instead."
         )
     if any(isinstance(module, SpatialVideoTransformer) for module in unet.modules()):
         raise UnsupportedModelError(
-            f"This MODEL makes video; ConceptLoom works on models for pictures: {SUPPORTED}."
+            f"This MODEL makes video; ConceptLoom works on image models: {SUPPORTED}."
         )
     sites = sites_of(_blocks(unet), _resnet_layer)
     if not sites.transformers:
         raise UnsupportedModelError(
-            "This MODEL has no cross-attention, so no word can be found in it; "
-            f"ConceptLoom works on {SUPPORTED}."
+            "This MODEL has no cross-attention, so words cannot be localised in it; ConceptLoom "
+            f"works on {SUPPORTED}."
         )
     return sites
 

@@ -34,23 +34,23 @@ def check_fits(unet: Any, vae: Any, widths: Mapping[str, int], scheduler: Any) -
     if prediction not in PREDICTS:
         raise UnsupportedModelError(
             f"The model of this {type(scheduler).__name__} predicts {prediction or 'a flow'}; "
-            "ConceptLoom knows noise (epsilon) and velocity (v_prediction)."
+            "ConceptLoom supports noise (epsilon) and velocity (v_prediction)."
         )
     takes, makes = unet.config.in_channels, vae.config.latent_channels
     if takes != makes:
         raise UnsupportedModelError(
-            f"The UNet takes {takes} channels and the VAE makes {makes}; models for inpainting and "
-            "editing take more than latents. Load the plain text-to-image model."
+            f"The UNet takes {takes} channels but the VAE makes {makes}; models for inpainting "
+            "and editing take additional channels. Load the plain text-to-image model."
         )
     reads, width = unet.config.cross_attention_dim, sum(widths.values())
     if reads != width:
         raise ModelError(
-            f"The text encoders ({', '.join(widths)}) give contexts {width} wide, but the UNet "
-            f"reads {reads}; take them from the same model."
+            f"The text encoders ({', '.join(widths)}) make contexts {width} wide, but the UNet "
+            f"reads {reads}; load both from the same model."
         )
     processors = [type(getattr(module, "processor", None)).__name__ for module in unet.modules()]
     if any(name.startswith("Fused") for name in processors):
         raise ModelError(
-            "The UNet's attention projections are fused, so keys and values cannot be told apart; "
-            "call unfuse_qkv_projections() first."
+            "The UNet's attention projections are fused, which hides keys and values; call "
+            "unfuse_qkv_projections() first."
         )

@@ -60,13 +60,14 @@ def file_facts(path: Path) -> FileFacts:
         raise ModelError(f"{path} could not be read as a base model: {error}") from error
     if f"{UNET}input_blocks.0.0.weight" not in shapes:
         raise ModelError(
-            f"{path} holds no UNet in the original layout of Stable Diffusion (no {UNET}"
-            "input_blocks.0.0.weight). Give a whole checkpoint of the families 1.x, 2.x or XL."
+            f"{path} contains no UNet in the original layout of Stable Diffusion (no "
+            f"{UNET}input_blocks.0.0.weight). Load a complete checkpoint of the families 1.x, "
+            "2.x or XL."
         )
     if lost := [marker for marker in _CONTINUOUS if marker in shapes]:
         raise UnsupportedModelError(
             f"{path} is marked {lost[0]}: its noise levels are continuous (EDM). ConceptLoom's "
-            "Python host knows discrete levels; take the plain checkpoint of the family."
+            "Python host supports discrete levels; load the plain checkpoint of the family."
         )
     prediction, source = _prediction(path, shapes, metadata)
     return FileFacts(
@@ -101,7 +102,7 @@ def _prediction(
         if word := metadata.get(key, "").strip().lower():
             if word not in _PREDICTIONS:
                 raise UnsupportedModelError(
-                    f"{path} says that it predicts {word!r} ({key}); ConceptLoom knows noise "
+                    f"{path} predicts {word!r} according to {key}; ConceptLoom supports noise "
                     "(epsilon) and velocity (v)."
                 )
             return _PREDICTIONS[word], f"its metadata {key}"
@@ -122,9 +123,9 @@ def check_layout(path: Path, layout: Path) -> FileFacts:
         theirs = of_layout.get(what)
         if theirs is not None and theirs != size:
             raise ModelError(
-                f"{path.name} and the layout {layout} disagree on the {what}: "
-                f"{_told(what, size)} in the file, {_told(what, theirs)} in the folder. Give "
-                "--layout a folder of the same family and kind as the file."
+                f"{path.name} and the layout {layout} disagree on the {what}: {_told(what, size)} "
+                f"in the file, {_told(what, theirs)} in the folder. Pass --layout a folder of "
+                "the same family and kind as the file."
             )
     return facts
 

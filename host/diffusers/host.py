@@ -211,8 +211,8 @@ class DiffusersHost:
         unknown = [name for name in weights if name not in self._weights]
         if unknown:
             raise ModelError(
-                f"The base model has no weight {unknown[0]} ({len(unknown)} such names): the "
-                "concept was learned on another kind of model."
+                f"The base model has no weight {unknown[0]} ({len(unknown)} such names); the "
+                "concept was trained on another kind of model. Load a model of its family."
             )
         for name in weights:
             self.weight(name)  # can be read

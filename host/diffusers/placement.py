@@ -71,5 +71,6 @@ def check_in_memory(name: str, weight: torch.Tensor) -> None:
     if weight.is_meta:
         raise ModelError(
             f"The weight {name} is not in memory: the pipeline is offloaded layer by layer. Open "
-            "it without enable_sequential_cpu_offload (enable_model_cpu_offload is fine to draw)."
+            "it without enable_sequential_cpu_offload (enable_model_cpu_offload works for "
+            "drawing)."
         )

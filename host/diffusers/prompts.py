@@ -79,7 +79,8 @@ class TextEncoder:
         if self.name not in handles[name]:
             raise PromptError(
                 f"<{name}> has no vectors for the text encoder {self.name} (it has "
-                f"{', '.join(handles[name])}); it was learned on another kind of base model."
+                f"{', '.join(handles[name])}); the concept was trained on another kind of base "
+                "model. Load a model of its family."
             )
         vectors = handles[name][self.name]
         return vectors.reshape(-1, vectors.shape[-1])

@@ -148,7 +148,7 @@ def with_prefix(name: str, prefixes: Mapping[str, str]) -> str:
         prefix = prefixes.get(".".join(parts[:cut]))
         if prefix is not None:
             return ".".join([prefix, *parts[cut:]])
-    raise KeyError(f"no other name is known for {name!r}")
+    raise KeyError(f"{name!r} has no other name")
 
 
 def lora_name(module: str, base: str, encoders: Collection[str]) -> str:

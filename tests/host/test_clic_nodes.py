@@ -136,7 +136,7 @@ def test_cancelling_keeps_the_work_and_queueing_again_goes_on(
 BAD = {
     "an empty mask": ({"mask": MASK * 0}, "MaskError", "Every mask of picture 1 is empty"),
     "another size": ({"mask": MASK[:, : SIDE // 2]}, "MaskError", "another aspect"),
-    "pictures to be held to": ({"prior": True}, "ImageError", "remove them (prior_images"),
+    "prior preservation": ({"prior": True}, "ImageError", "remove them (prior_images"),
     "no place for the name": (
         {"preset__prompt": "a chair"}, "ConfigError", "a text that contains {concept}"
     ),
@@ -206,7 +206,7 @@ def test_masks_are_grown_feathered_cut_and_inverted(executor: Executor):
 
 def test_a_mask_of_which_nothing_is_left_is_told(executor: Executor):
     assert "Mask 1 is empty" in build(executor, MASK * 0).error
-    assert "nothing left after shrinking by 9 px" in build(executor, MASK, grow_px=-9).error
+    assert "empty after shrinking by 9 px" in build(executor, MASK, grow_px=-9).error
     full = build(executor, torch.ones(1, SIDE, SIDE))
     assert full.error == ""
     assert "outside nothing" in full.values["told"]

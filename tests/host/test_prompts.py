@@ -150,7 +150,7 @@ def test_handles_stack_and_the_incoming_clip_stays(graph: Graph):
     assert torch.equal(encoded(clip, "a <mug> and a <hat>"), plain)
     again = clip_with_handles(both, {"mug": handle_for(clip, seed=1)})
     assert torch.equal(encoded(again, "<mug>"), encoded(both, "<mug>"))
-    with pytest.raises(HandleError, match="Two concepts bring the handle <mug>"):
+    with pytest.raises(HandleError, match="Two concepts use the handle <mug>"):
         clip_with_handles(both, {"mug": handle_for(clip, 4, seed=3)})
 
 

@@ -167,7 +167,7 @@ def test_masks_are_those_of_the_regions_own_prompt(sd1: Graph, host: Any):
 def test_a_region_without_the_handle_satisfies_no_check(sd1: Graph, way: Any):
     model, clip = lag(sd1)
     negative = conditioning(clip, PROMPT)
-    with pytest.raises(PromptError, match="No prompt holds <my-cat>"):
+    with pytest.raises(PromptError, match="No prompt contains <my-cat>"):
         drawn(*coupled(way, model, clip, "a blue cat"), negative)
 
 

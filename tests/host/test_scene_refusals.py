@@ -141,7 +141,7 @@ def test_a_name_that_the_model_knows_is_told(
     executor: Executor, sd1: Graph, caplog: pytest.LogCaptureFixture
 ):
     assert train(executor, sd1, concepts="cat: cup\nmy-toy: toy").error == ""
-    assert "<cat> is also a word that the model knows" in caplog.text
+    assert "<cat> is also an ordinary word that the model knows" in caplog.text
 
 
 def test_a_loss_that_explodes_stops_with_advice(
@@ -183,7 +183,7 @@ def test_models_without_cross_attention_are_told_from_the_rest(executor: Executo
     transformer = SimpleNamespace(model=SimpleNamespace(diffusion_model=torch.nn.Identity()))
     result = train(executor, Graph(transformer, sd1.clip, sd1.vae))
     assert result.kind == "UnsupportedModelError"
-    assert "This MODEL is a Identity; ConceptLoom works inside of UNets" in result.error
+    assert "This MODEL is a Identity; ConceptLoom works on UNets" in result.error
 
 
 def test_a_concept_of_another_base_is_refused(executor: Executor, learned: Any):
@@ -193,7 +193,7 @@ def test_a_concept_of_another_base_is_refused(executor: Executor, learned: Any):
     before = state_of(other.model)
     result = apply(executor, other, learned)
     assert result.kind == "BaseMismatchError"
-    assert "The concept <my-mug>, <my-toy> was learned on the base model" in result.error
+    assert "The concept <my-mug>, <my-toy> was trained on the base model" in result.error
     assert_same_state(other.model, before)
 
 

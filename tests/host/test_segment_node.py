@@ -78,6 +78,6 @@ def test_models_that_are_not_there_say_where_they_go(executor: Executor):
     options = {"detector": "(none found)", "segmenter": "(none found)"}
     result = segment(executor, **options)
     assert result.kind == "ModelError"
-    assert "grounding-dino-base, or let Download Segmentation Model do that" in result.error
+    assert "grounding-dino-base, or use Download Segmentation Model" in result.error
     assert "(none found)" in segment(executor, places="box 1 1 9 9", **options).error
     assert "words" in segment(executor, words=" ", **options).error

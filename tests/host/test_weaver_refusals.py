@@ -37,10 +37,10 @@ def test_bad_regions_are_refused(
 def test_concepts_of_another_kind_are_refused(executor: Executor):
     too_much = concept("sd1", "my-cup", ".attn2.to_q.weight")
     assert "that all regions share" in run(executor, values={"cup": too_much}).error
-    foreign = replace(concept("sd1", "my-cup"), base="a different model")
+    foreign = replace(concept("sd1", "my-cup"), base="another model")
     result = run(executor, values={"cup": foreign})
     assert result.kind == "BaseMismatchError"
-    assert "learned on the base model [a different model]" in result.error
+    assert "trained on the base model [another model]" in result.error
 
 
 def test_templates_of_another_model_size_or_sigmas_are_refused(executor: Executor, sd1: Graph):

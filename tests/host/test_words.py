@@ -58,8 +58,8 @@ def test_our_own_nodes_tell_of_words_that_no_concept_brings(
     with caplog.at_level(logging.WARNING):
         conditioning_of(sd1.clip, "a <my-box>")
         ComfyHost(sd1.model, sd1.clip).encode_prompt("a <my-hat>")
-    assert "<my-box> is no learned word here" in caplog.text
-    assert "<my-hat> is no learned word here" in caplog.text
+    assert "<my-box> is not a learned word here" in caplog.text
+    assert "<my-hat> is not a learned word here" in caplog.text
     assert "no concept is applied" in caplog.text
 
 

@@ -141,5 +141,5 @@ def test_a_server_that_does_not_answer_or_is_another_program_is_closed(server: S
     with pytest.raises(PlaceClosed, match="does not answer"):
         perform("http://127.0.0.1:1")
     server.lay("/queue", b"<html>Please log in</html>")
-    with pytest.raises(PlaceClosed, match=r"is no ComfyUI.*log in"):
+    with pytest.raises(PlaceClosed, match=r"is not a ComfyUI server.*log in"):
         at(server)

@@ -130,11 +130,11 @@ def test_a_workflow_runs_once_for_every_combination_of_values(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("{}", "nothing to do"),
+        ("{}", "plan is empty"),
         ("concepts: {mug: {}}", "concepts.mug: .*either a scene"),
         ("concepts: {mug: {scene: a, file: b}}", "either a scene"),
         ("concepts: {'../mug': {scene: a}}", "concepts.*pattern"),
-        ("pictures: [{prompts: [a], concepts: [mug]}]", "concept 'mug'; there is none"),
+        ("pictures: [{prompts: [a], concepts: [mug]}]", "concept 'mug'; known: none"),
         ("pictures: [{prompts: []}]", "pictures.0.prompts"),
         ("pictures: [{prompts: [a], settings: [{steps: 0}]}]", "steps"),
         ("pictures: [{promts: [a]}]", "promts"),
@@ -144,7 +144,7 @@ def test_a_workflow_runs_once_for_every_combination_of_values(tmp_path: Path) ->
             r"NAME\[:STR",
         ),
         ("model: [", "YAML"),
-        ("- 1", "is no batch"),
+        ("- 1", "is not a valid batch plan"),
     ],
 )
 def test_a_wrong_file_is_told_where(text: str, told: str, tmp_path: Path) -> None:

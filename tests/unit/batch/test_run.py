@@ -43,7 +43,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "run_jobs", stopped_after_the_first)
-        with pytest.raises(Stopped, match="the same command goes on"):
+        with pytest.raises(Stopped, match="the same command resumes"):
             run_batch(file, out)
     assert not ray.is_initialized()
     assert rows_of(out / "results.csv") == ["a red circle 1 steps 1"]
@@ -64,7 +64,7 @@ def test_a_job_that_fails_is_told_and_the_command_ends_with_1(
     file.write_text(PICTURES.replace("a red circle", "a <stranger>"))
     result = command("batch", file, "--out", tmp_path / "out")
     assert result.exit_code == 1
-    assert result.output.count("<stranger> is no learned word here") == 2
+    assert result.output.count("<stranger> is not a learned word here") == 2
     assert not ray.is_initialized()
 
 

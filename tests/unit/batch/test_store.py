@@ -35,7 +35,7 @@ def test_folders_are_readable_and_differ_by_what_was_asked(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", ["../outside", "/absolute", "a/../../b"])
 def test_a_worker_cannot_write_elsewhere(name: str, tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="leaves its folder"):
+    with pytest.raises(StorageError, match="outside its folder"):
         ResultStore(tmp_path / "batch").keep(JOB, {name: b""}, ABOUT)
 
 

@@ -37,17 +37,17 @@ def test_all_but_the_newest_state_go(command: Command, tmp_path: Path, run: Path
     before = sorted(tmp_path.rglob("*"))
     told = command("clean", tmp_path / "runs", "--dry-run")
     assert told.exit_code == 0, told.output
-    assert "would remove 3 files, 3.0 MiB, 1.0 MiB stay" in told.output
+    assert "would remove 3 files, 3.0 MiB, 1.0 MiB remain" in told.output
     assert sorted(tmp_path.rglob("*")) == before
     result = command("clean", tmp_path / "runs")
-    assert "removed 3 files, 3.0 MiB, 1.0 MiB stay" in result.output
+    assert "removed 3 files, 3.0 MiB, 1.0 MiB remain" in result.output
     assert names(run) == {"state-00000150.safetensors"}
     assert len(before) - len(list(tmp_path.rglob("*"))) == 3
 
 
 def test_all_of_them_go_when_asked_for(command: Command, tmp_path: Path, run: Path) -> None:
     result = command("clean", "--all", tmp_path / "runs")
-    assert "4.0 MiB are free again" in result.output
+    assert "4.0 MiB are freed" in result.output
     assert names(run) == set()
     kept = [file for file in tmp_path.rglob("*") if file.is_file()]
     assert all(file.read_text() == "kept" for file in kept)

@@ -194,7 +194,7 @@ def test_an_inpainting_file_on_a_plain_layout(save: Saved, folder: Path) -> None
 BAD = {
     "EDM": ({"edm_mean": torch.zeros(4)}, {}, "marked edm_mean: its noise levels are continuous"),
     "continuous v": ({"edm_vpred.sigma_max": torch.ones(1)}, {}, "noise levels are continuous"),
-    "flow": ({}, {"prediction_type": "flow"}, "says that it predicts 'flow'"),
+    "flow": ({}, {"prediction_type": "flow"}, "predicts 'flow'"),
 }
 
 
@@ -211,7 +211,7 @@ def test_a_file_of_something_else_is_told(tmp_path: Path, folder: Path) -> None:
     from safetensors.torch import save_file
 
     save_file({"transformer_blocks.0.attn.to_q.weight": torch.zeros(2)}, tmp_path / "x.safetensors")
-    with pytest.raises(ModelError, match="holds no UNet in the original layout"):
+    with pytest.raises(ModelError, match="contains no UNet in the original layout"):
         open_host(str(tmp_path / "x.safetensors"), layout=folder)
 
 

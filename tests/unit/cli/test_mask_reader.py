@@ -59,7 +59,7 @@ def test_one_region_is_read_at_full_strength(tmp_path: Path, kind: str) -> None:
 def test_what_was_made_of_a_file_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     palette_picture(DISC, VOC).save(tmp_path / "voc.png")
     read_mask(tmp_path / "voc.png")
-    assert "voc.png is a label picture; its class 1 was taken." in caplog.text
+    assert "voc.png is a label picture; its class 1 becomes the mask." in caplog.text
 
 
 SEVERAL = {
@@ -88,7 +88,7 @@ def test_a_class_of_a_grey_label_picture_can_be_named(tmp_path: Path) -> None:
     Image.fromarray((DISC + 3 * STRIPE).astype(np.uint8)).save(tmp_path / "labels.png")
     assert torch.equal(read_mask(tmp_path / "labels.png#1"), RIGHT)
     Image.new("RGB", (W, H), (120, 130, 140)).save(tmp_path / "photo.png")
-    with pytest.raises(MaskError, match="is a label picture of 2 classes"):
+    with pytest.raises(MaskError, match="is a label picture with 2 classes"):
         scene_from_options([tmp_path / "photo.png"], [f"mug={tmp_path / 'labels.png'}"])
     scene = scene_from_options(
         [tmp_path / "photo.png"],
@@ -124,7 +124,7 @@ def test_remarks_reach_the_scene(tmp_path: Path) -> None:
     palette_picture(DISC, VOC).save(tmp_path / "voc.png")
     Image.new("RGB", (W, H), (120, 130, 140)).save(tmp_path / "photo.png")
     scene = scene_from_options([tmp_path / "photo.png"], [f"mug={tmp_path / 'voc.png'}"])
-    assert scene.remarks == ["The mask of <mug> is a label picture; its class 1 was taken."]
+    assert scene.remarks == ["The mask of <mug> is a label picture; its class 1 becomes the mask."]
 
 
 def test_a_photograph_in_a_palette_is_no_mask(tmp_path: Path) -> None:
@@ -132,5 +132,5 @@ def test_a_photograph_in_a_palette_is_no_mask(tmp_path: Path) -> None:
     photo = Image.fromarray(noise).quantize(200)
     photo.putpalette([0, 0, 0, *(photo.getpalette() or [])[3:]])
     photo.save(tmp_path / "photo.png")
-    with pytest.raises(MaskError, match="picture in many colours"):
+    with pytest.raises(MaskError, match="many colours"):
         read_mask(tmp_path / "photo.png")

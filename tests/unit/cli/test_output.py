@@ -53,7 +53,7 @@ def test_a_place_below_a_file_is_refused_at_once(
     told = words(result.output)
     assert result.exit_code == 2
     assert "'--out' / '-o'" in told
-    assert "is no folder" in told
+    assert "is not a folder" in told
     assert "ensor" not in told  # no word of TensorBoard
 
 
@@ -74,8 +74,8 @@ def test_without_the_option_the_users_own_folder_counts(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     told = words(command(*FOLDERS["train"]).output)
-    assert "nothing can be written here" in told
-    assert "Name a folder with -o" in told
+    assert "this folder is not writable" in told
+    assert "Name another folder with -o" in told
 
 
 def test_a_folder_is_no_picture(command: Command, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_floats_a_little_above_one_are_clipped(tmp_path: Path) -> None:
 def test_floats_without_a_scale_are_refused(tmp_path: Path, bad: float) -> None:
     values = np.where(DISC, bad, 0.5).astype(np.float32)
     path = saved(tmp_path, Image.fromarray(values), "x.tif")
-    with pytest.raises(ImageError, match=r"x\.tif is no picture that can be read"):
+    with pytest.raises(ImageError, match=r"x\.tif is not a readable picture"):
         read_image(path)
 
 
@@ -230,7 +230,7 @@ def test_broken_and_missing_files_say_so(tmp_path: Path) -> None:
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.png").write_text("no picture")
     for name in ("cut.png", "text.png"):
-        with pytest.raises(ImageError, match=rf"{name} is no picture that can be read"):
+        with pytest.raises(ImageError, match=rf"{name} is not a readable picture"):
             read_image(tmp_path / name)
     with pytest.raises(MaskError, match=r"There is no mask .*none\.png"):
         read_mask(tmp_path / "none.png")

@@ -85,7 +85,7 @@ def test_what_is_drawn_is_kept_when_the_command_is_stopped(
 
 
 BAD_SAMPLES = {
-    "no prompt": ([], "nothing to draw"),
+    "no prompt": ([], "There is no prompt"),
     "unknown handle": (["-p", "a <my-cat>"], "<my-cat>"),
     "weight inside of the brackets": (["-p", "a <my-cat:0.8>"], "plain text"),
     "misspelt negative": (["-p", "x", "--negative", "<my-cat>"], "<my-cat>"),
@@ -147,7 +147,7 @@ def test_two_files_under_one_name_are_refused_with_a_way_out(
 def test_inspect_tells_handles_recipe_and_prompts(command: Command, learned: Path) -> None:
     result = command("inspect", learned / "concept.safetensors", "--verify")
     assert result.exit_code == 0, result.output
-    for text in ("<my-swirl>", "object", "token_phase.steps", "a photo of <my-robot>", "is whole"):
+    for text in ("<my-swirl>", "object", "token_phase.steps", "a photo of <my-robot>", "is intact"):
         assert text in result.output
 
 
@@ -242,7 +242,7 @@ def test_misspelt_and_missing_words_are_told(
         assert told in " ".join(result.output.split())
     result = command("sample", "-p", "a toy", *given, "-o", tmp_path / "x.png")
     assert result.exit_code == 0
-    assert "holds no learned word" in result.output
+    assert "contains no learned word" in result.output
     files = [tmp_path / f"{n}.png" for n in range(2)]
     for prompt, file in zip(("<my-swirl>", "\uff1cmy-swirl\uff1e"), files, strict=True):
         result = command("sample", "-p", prompt, *given, "-o", file)

@@ -186,7 +186,7 @@ BAD_INPUT = {
     "handle twice": (["kitchen.png"], ["my-a=swirl.png", "my-a=robot.png"], "2 masks for 1"),
     "handle with a space": (["kitchen.png"], ["my a=swirl.png"], "cannot be a handle"),
     "no equals sign": (["kitchen.png"], ["swirl.png"], "NAME=FILE"),
-    "picture twice": (["kitchen.png", "kitchen.png"], ["my-a=swirl.png"], "given twice"),
+    "picture twice": (["kitchen.png", "kitchen.png"], ["my-a=swirl.png"], "occurs twice"),
 }
 
 

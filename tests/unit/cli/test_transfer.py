@@ -104,4 +104,4 @@ def test_colours_under_transparency_stay_hidden(
 def test_the_help_says_what_shows_through(command: Command) -> None:
     for name in ("transfer", "train", "train-residuals", "weave"):
         told = " ".join(command(name, "--help").output.replace("\u2502", " ").split())
-        assert "Transparent parts are read as white." in told, name
+        assert "Transparent parts become white." in told, name

@@ -47,11 +47,11 @@ def test_a_picture_is_woven_and_told(folder: Path) -> None:
     result = typer_testing.CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     assert "<my-thing>: a photo of a red <my-thing>" in result.output
-    assert "the template comes back with" in result.output
+    assert "reconstruction of the template" in result.output
     assert read_image(folder / "woven.png").shape == (64, 64, 3)
 
 
 @pytest.mark.parametrize("bad", ["circle", "=a,b", "circle=a", "circle=,b"])
 def test_regions_that_do_not_read_so_are_refused(bad: str) -> None:
-    with pytest.raises(InputError, match="should read WORD=CONCEPT,MASK"):
+    with pytest.raises(InputError, match="must be WORD=CONCEPT,MASK"):
         parsed_region(bad)

@@ -73,7 +73,7 @@ def test_the_same_handle_twice_is_refused_with_advice() -> None:
     with pytest.raises(HandleError, match="rename"):
         stacked([(some_concept(), 1.0), (some_concept(seed=1), 1.0)])
     upper = renamed(some_concept(), {"my-mug": "My-Mug", "cat_2": "x"})
-    with pytest.raises(HandleError, match="differs from it in case only"):
+    with pytest.raises(HandleError, match="differs only in case"):
         stacked([(some_concept(), 1.0), (upper, 1.0)])
 
 

@@ -43,7 +43,7 @@ def test_unets_with_further_inputs() -> None:
 
 def test_text_encoders_of_another_model() -> None:
     with pytest.raises(
-        ModelError, match=r"\(clip_l\) give contexts 24 wide, but the UNet reads 16"
+        ModelError, match=r"\(clip_l\) make contexts 24 wide, but the UNet reads 16"
     ):
         host_of(encoders=[text_encoder("clip_l", 24, 0)])
 

@@ -135,7 +135,7 @@ def test_a_level_that_the_model_lacks_is_told(host: DiffusersHost) -> None:
 def test_class_images_of_another_size_are_told(host: DiffusersHost) -> None:
     given = torch.rand(1, 16, 16, 3)
     before = snapshot(host)
-    with pytest.raises(ImageError, match="are 16x16 px but the scene is learned at 32x32 px"):
+    with pytest.raises(ImageError, match="are 16x16 px but the scene trains at 32x32 px"):
         learn_scene(host, scene(), config(), class_images=given)
     assert_unchanged(before, host)
 

@@ -337,7 +337,7 @@ def test_other_models_and_sizes_are_refused(
     with pytest.raises(BaseMismatchError, match="inverted on a different model"):
         weave(tiny_host("sdxl"), template, regions)
     foreign = replace(pair[0], concept=replace(pair[0].concept, base="another"))
-    with pytest.raises(BaseMismatchError, match="learned on the base model"):
+    with pytest.raises(BaseMismatchError, match="trained on the base model"):
         weave(host, template, make_regions(SENTENCE, [foreign, pair[1]]))
     wide = make_regions("a cat", [Wish(concept=None, word="cat", mask=torch.ones(32, 64))])
     with pytest.raises(MaskError, match="64x32 px but the template is 32x32"):

@@ -189,5 +189,5 @@ def test_given_class_images_need_the_size_of_the_scene(host: DiffusersHost) -> N
     images = torch.rand(2, 16, 24, 3)
     latents = encoded_class_latents(host, images, (16, 24))
     assert torch.allclose(latents, host.encode_image(images), atol=1e-5)
-    with pytest.raises(ImageError, match="are 24x16 px but the scene is learned at 16x16 px"):
+    with pytest.raises(ImageError, match="are 24x16 px but the scene trains at 16x16 px"):
         encoded_class_latents(host, images, (16, 16))

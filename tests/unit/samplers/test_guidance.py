@@ -203,7 +203,7 @@ def test_a_gradient_that_is_no_number_is_left_out_and_told(
         sites = guided_sites(host.sites)
         found = latent_gradient(forward, latent, [wish(host, prompt)], sites)
     assert not found.any()
-    assert "no number in this precision" in caplog.text
+    assert "overflows in this precision" in caplog.text
 
 
 def test_settings():

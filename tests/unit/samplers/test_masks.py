@@ -36,7 +36,7 @@ def test_a_mask_of_the_same_aspect_is_stretched_to_its_picture():
         (torch.zeros(16, 16), "The mask is empty"),
         (torch.stack([square(), torch.zeros(16, 16)]), "Mask 2 of 2 is empty"),
         (torch.ones(16, 24), "The mask is 24x16 but the picture 16x16"),
-        (torch.full((16, 16), math.nan), "no numbers"),
+        (torch.full((16, 16), math.nan), "NaN or infinite"),
         (torch.ones(1, 1, 16, 16), "has the shape"),
     ],
 )

@@ -46,8 +46,8 @@ def test_faint_masks_come_to_full_strength_and_it_is_said(
     scene = make_scene([PICTURE], {"mug": [given]}, {})
     torch.testing.assert_close(scene.images[0].masks["mug"], right, atol=1e-6, rtol=0)
     (remark,) = scene.remarks
-    assert remark.startswith("The mask of <mug> reached only 0.")
-    assert "was stretched to 1" in remark
+    assert remark.startswith("The mask of <mug> reaches only 0.")
+    assert "is stretched to 1" in remark
     assert remark in caplog.text
 
 
@@ -66,7 +66,7 @@ def test_masks_that_are_strong_or_empty_stay_as_they_are(mask: Tensor) -> None:
 
 
 def test_noise_below_a_step_of_8_bits_is_nothing() -> None:
-    with pytest.raises(MaskError, match="is empty: nothing was painted"):
+    with pytest.raises(MaskError, match="is empty: nothing is painted"):
         make_scene([PICTURE], {"mug": [DISC * 1e-4]}, {})
 
 
@@ -80,7 +80,7 @@ def test_a_label_picture_asks_which_class() -> None:
     with pytest.raises(MaskError) as caught:
         make_scene([PICTURE], {"mug": [labels() / 255]}, {})
     told = str(caught.value)
-    assert "The mask of <mug> is a label picture of 2 classes: 1 (" in told
+    assert "The mask of <mug> is a label picture with 2 classes: 1 (" in told
     assert "FILE#1" in told
     assert f"color {0x010101} (class 1)" in told
 
@@ -127,23 +127,23 @@ def test_remarks_survive_background_and_resizing_and_are_red_in_the_preview() ->
 
 def test_of_several_pictures_the_faint_one_is_named() -> None:
     scene = make_scene([PICTURE, PICTURE], {"mug": [DISC, DISC / 255]}, {})
-    assert scene.remarks[0].startswith("The mask of <mug> in picture 2 reached only 0.004 (1 of")
+    assert scene.remarks[0].startswith("The mask of <mug> in picture 2 reaches only 0.004 (1 of")
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (1, 64, 64)])
 def test_an_unpainted_mask_of_load_image_is_called_so(shape: tuple[int, ...]) -> None:
-    with pytest.raises(MaskError, match=r"nothing was painted\. Load Image gives .* 64x64 px"):
+    with pytest.raises(MaskError, match=r"nothing is painted\. Load Image outputs .* 64x64 px"):
         make_scene([PICTURE], {"mug": [torch.zeros(shape)]}, {})
-    with pytest.raises(MaskError, match=r"nothing was painted\. Load Image"):
+    with pytest.raises(MaskError, match=r"nothing is painted\. Load Image"):
         picture_masks(torch.zeros(shape), (H, W))
-    with pytest.raises(MaskError, match=r"nothing was painted\. Load Image"):
+    with pytest.raises(MaskError, match=r"nothing is painted\. Load Image"):
         region_masks([torch.zeros(shape)], ["cup"])
-    with pytest.raises(MaskError, match=r"nothing was painted\. Load Image"):
+    with pytest.raises(MaskError, match=r"nothing is painted\. Load Image"):
         shaped_mask(torch.zeros(shape), SoftMaskConfig())
 
 
 def test_one_of_two_masks_unpainted_is_named() -> None:
-    with pytest.raises(MaskError, match="mask of <cat> is empty in every picture: nothing was"):
+    with pytest.raises(MaskError, match="mask of <cat> is empty in every picture: nothing is"):
         make_scene([PICTURE], {"mug": [DISC], "cat": [torch.zeros(64, 64)]}, {})
 
 
@@ -151,16 +151,16 @@ def test_edits_stretch_what_would_change_nothing_and_keep_grey(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     assert torch.equal(picture_masks(DISC / 255, (H, W))[0], DISC)
-    assert "The mask reached only 0.004" in caplog.text
+    assert "The mask reaches only 0.004" in caplog.text
     assert torch.equal(picture_masks(DISC * 0.5, (H, W))[0], DISC * 0.5)
-    with pytest.raises(MaskError, match="Mask 2 of 2 is a label picture of 2 classes"):
+    with pytest.raises(MaskError, match="Mask 2 of 2 is a label picture with 2 classes"):
         picture_masks(torch.stack([DISC, labels() / 255]), (H, W))
 
 
 def test_regions_stretch_them_too(caplog: pytest.LogCaptureFixture) -> None:
     masks = region_masks([DISC / 255], ["<cup>"])
     assert torch.equal(masks[0], DISC)
-    assert "The mask of <cup> reached only" in caplog.text
+    assert "The mask of <cup> reaches only" in caplog.text
 
 
 def test_the_soft_mask_builder_stretches_before_anything_else(
@@ -168,7 +168,7 @@ def test_the_soft_mask_builder_stretches_before_anything_else(
 ) -> None:
     plain = shaped_mask(torch.stack([DISC, DISC / 255]), SoftMaskConfig())
     assert torch.equal(plain[0], plain[1])
-    assert "Mask 2 reached only" in caplog.text
+    assert "Mask 2 reaches only" in caplog.text
     inverted = shaped_mask(DISC / 255, SoftMaskConfig(invert=True))
     assert torch.equal(inverted[0], 1 - DISC)
 

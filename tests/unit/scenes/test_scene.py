@@ -59,7 +59,7 @@ BAD_PICTURES = [
     ([torch.zeros(32, 48, 5)], r"\[32, 48, 5\]"),
     ([torch.zeros(2, 32, 48, 3)], r"Picture 1 has the shape \[2, 32, 48, 3\]"),
     ([torch.zeros(32, 48, 3, dtype=torch.uint8)], r"torch.uint8.*divide by 255"),
-    ([torch.full((32, 48, 3), math.nan)], r"Picture 1 holds NaN or infinite"),
+    ([torch.full((32, 48, 3), math.nan)], r"Picture 1 contains NaN or infinite"),
 ]
 
 
@@ -71,17 +71,20 @@ def test_bad_pictures_are_told(images: list[Tensor], told: str) -> None:
 
 NAN = torch.full((32, 48), math.nan)
 BAD_MASKS: list[tuple[dict[str, list[Tensor | None]], str]] = [
-    ({}, "no mask: give one mask for every concept"),
-    ({"mug": [torch.zeros(32, 48)]}, "Every mask of picture 1 is empty: nothing was painted"),
+    ({}, "no mask: connect one mask for each concept"),
+    ({"mug": [torch.zeros(32, 48)]}, "Every mask of picture 1 is empty: nothing is painted"),
     ({"mug": [None]}, "Every mask of picture 1 is empty"),
     ({"mug": [mask(4, 9)], "cat": [torch.zeros(32, 48)]}, "<cat> is empty in every picture"),
-    ({"mug": [mask(4, 9), mask(4, 9)]}, "<mug> has 2 masks for 1 pictures; give one for each"),
+    ({"mug": [mask(4, 9), mask(4, 9)]}, "<mug> has 2 masks for 1 pictures; connect one for each"),
     ({"mug": []}, "<mug> has 0 masks for 1 pictures"),
-    ({"mug": [torch.ones(2, 32, 48)]}, r"<mug> has the shape \[2, 32, 48\]; give height x width"),
+    (
+        {"mug": [torch.ones(2, 32, 48)]},
+        r"<mug> has the shape \[2, 32, 48\]; it must be height x width",
+    ),
     ({"mug": [mask(4, 9, (32, 32))]}, r"<mug> is 32x32 px but its picture is 48x32.*crop or pad"),
     ({"mug": [mask(4, 16)], "cat": [mask(4, 16)]}, r"<mug> and <cat> cover the same.*\(100%"),
     ({"mug": [mask(4, 40)], "cat": [mask(8, 16)]}, "Paint them apart, or learn them as one"),
-    ({"mug": [NAN]}, "<mug> holds NaN or infinite values"),
+    ({"mug": [NAN]}, "<mug> contains NaN or infinite values"),
 ]
 
 
@@ -95,7 +98,7 @@ BAD_NAMES = [
     ({"my mug": [mask(4, 9)]}, {}, r"'my mug' cannot be a handle.*my-mug"),
     ({"": [mask(4, 9)]}, {}, "A handle is empty"),
     ({"mug": [mask(4, 9)], "<mug>": [mask(20, 30)]}, {}, "Two concepts have the same name"),
-    ({"mug": [mask(4, 9)]}, {"cat": "cat"}, "a word for <cat> but no mask; connect its mask"),
+    ({"mug": [mask(4, 9)]}, {"cat": "cat"}, "<cat> has a word but no mask; connect its mask"),
 ]
 
 
@@ -154,7 +157,7 @@ def test_soft_masks_leave_a_soft_background() -> None:
 
 
 def test_a_background_that_cannot_be_is_told() -> None:
-    with pytest.raises(HandleError, match="cannot be <mug>: a concept has that name"):
+    with pytest.raises(HandleError, match="cannot be <mug>: a concept already has that name"):
         with_background(scene(), "<mug>")
     with pytest.raises(MaskError, match="cover every pixel"):
         with_background(scene(masks={"mug": [torch.ones(32, 48)]}), "room")
@@ -206,7 +209,7 @@ def test_a_size_too_small_for_the_aspect_is_told(caplog: pytest.LogCaptureFixtur
     assert not caplog.messages
     resized_scene(scene(), 8, 8)
     (told,) = caplog.messages
-    assert "48x32 px are learned at 16x8 px, which changes their proportions" in told
+    assert "48x32 px to 16x8 px, which changes their proportions" in told
 
 
 def test_a_scene_of_the_right_size_is_not_touched() -> None:

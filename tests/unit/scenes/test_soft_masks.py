@@ -98,10 +98,10 @@ def test_what_is_thinner_than_a_cell_does_not_vanish() -> None:
 @pytest.mark.parametrize(
     ("mask", "settings", "told"),
     [
-        (torch.zeros(8, 8), {}, "Mask 1 is empty: nothing was painted"),
+        (torch.zeros(8, 8), {}, "Mask 1 is empty: nothing is painted"),
         (torch.ones(8, 8), {"invert": True}, "is empty; .*turn invert off"),
         (torch.full((8, 8), 0.3), {"threshold": 0.5}, "is empty; .*lower the threshold"),
-        (torch.stack([square(), square(size=2)]), {"grow_px": -3}, "Mask 2 has nothing left after"),
+        (torch.stack([square(), square(size=2)]), {"grow_px": -3}, "Mask 2 is empty after"),
         (torch.full((8, 8), float("nan")), {}, "NaN or infinite"),
         (torch.zeros(1, 8, 8, 3), {}, r"has the shape \[1, 8, 8, 3\]"),
         (torch.zeros(0, 8, 8), {}, r"has the shape \[0, 8, 8\]"),

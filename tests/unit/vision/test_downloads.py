@@ -79,7 +79,7 @@ def test_weights_come_in_safetensors_and_the_index_last(
 def test_a_broken_download_is_not_offered_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ModelError, match="goes on with what is missing"):
+    with pytest.raises(ModelError, match="Repeat the call to download the missing files"):
         fetched(Hub(FILES, "tokenizer/merges.txt"), tmp_path, monkeypatch)
     folder = tmp_path / "diffusion_priors" / "kandinsky-2-1-prior"
     assert not (folder / "model_index.json").exists()
@@ -116,7 +116,7 @@ def test_a_full_disk_is_told_before_anything_comes(
 ) -> None:
     monkeypatch.setattr(downloads, "disk_usage", lambda _: SimpleNamespace(free=1_000_000))
     hub = Hub(FILES)
-    with pytest.raises(StorageError, match="4 MB are to come"):
+    with pytest.raises(StorageError, match="needs 4 MB"):
         fetched(hub, tmp_path, monkeypatch)
     assert hub.fetched == []
 
