@@ -24,8 +24,8 @@ from conceptloom.methods.clic import PAPER_LOOP, CLiC, CLiCConfig
 from conceptloom.methods.concept_weaver import (
     BankConfig,
     InversionConfig,
+    RegionSpec,
     WeaveConfig,
-    Wish,
     make_regions,
     make_template,
     weave,
@@ -36,7 +36,7 @@ from conceptloom.methods.personalized_residuals import (
     PersonalizedResidualsConfig,
     sample_lag,
 )
-from conceptloom.methods.personalized_residuals.dataset import make_lesson
+from conceptloom.methods.personalized_residuals.dataset import make_dataset
 from conceptloom.methods.personalized_residuals.recipe import RESIDUALS, PersonalizedResiduals
 from conceptloom.samplers.blended import BlendConfig
 from conceptloom.samplers.class_images import drawn_class_latents
@@ -175,7 +175,7 @@ def residuals(task: Task) -> None:
     images = list(
         torch.rand(4, task.side, task.side, 3, generator=torch.Generator().manual_seed(1))
     )
-    lesson = make_lesson(images, NAMES[0], WORDS[0], prompt=config.prompt)
+    lesson = make_dataset(images, NAMES[0], WORDS[0], prompt=config.prompt)
     with task.stages.single("preparing"):
         recipe = PersonalizedResiduals(task.host, lesson, config)
     learn(task, recipe, {RESIDUALS: planned.steps})
@@ -203,7 +203,7 @@ def weaving(task: Task) -> None:
     host, stages, steps = task.host, task.stages, task.sampling_steps
     concepts = [random_concept(host, i, Scope.CROSS_ATTENTION_KV) for i in range(2)]
     wishes = [
-        Wish(concept=concept, word=word, mask=mask)
+        RegionSpec(concept=concept, word=word, mask=mask)
         for concept, word, mask in zip(concepts, WORDS, masks, strict=True)
     ]
     with stages.single("preparing"):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from clic_plan import HANDLE, MEASURES, PAIRS, VARIANTS, WORDS, Budget, Cells, Pair, config_of
+from clic_plan import HANDLE, MEASURES, PAIRS, VARIANTS, WORDS, Cells, DetailBudget, Pair, config_of
 from numpy.typing import NDArray
 from quality_cells import is_finished
 from quality_runs import NO_PREVIEW, keep
@@ -30,7 +30,7 @@ from conceptloom.tinyworld.planes import iou
 
 
 def learned_cell(
-    host: Host, pair: Pair, budget: Budget, seed: int, variant: str
+    host: Host, pair: Pair, budget: DetailBudget, seed: int, variant: str
 ) -> dict[str, Tensor]:
     """Learn one cell and carry the ornament over: pictures, and how well the word looks."""
     taught, bare, config = pair.taught, pair.bare, config_of(pair, budget, seed, variant)
@@ -153,7 +153,7 @@ def sheet(folder: Path, key: str) -> NDArray[np.uint8]:
 
 
 def compute(
-    host: Host, budget: Budget, n_seeds: int, folder: Path, key: str, part: tuple[int, int]
+    host: Host, budget: DetailBudget, n_seeds: int, folder: Path, key: str, part: tuple[int, int]
 ) -> None:
     """Every cell that is not there yet.
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import torch
 from clic_ornaments import learned_ornament
-from clic_plan import FULL, HANDLE, PAIRS, QUICK, Budget, Pair, config_of
+from clic_plan import FULL, HANDLE, PAIRS, QUICK, DetailBudget, Pair, config_of
 from clic_sweeps import attention_under, trend_told
 from PIL import Image
 from quality_runs import asked, command_of, write_page
@@ -52,7 +52,7 @@ class Reading:
 
 
 def edited(
-    host: Host, pair: Pair, concept: Concept, seed: int, etas: Sequence[float], budget: Budget
+    host: Host, pair: Pair, concept: Concept, seed: int, etas: Sequence[float], budget: DetailBudget
 ) -> list[Reading]:
     """The target of a pair with every eta, from the same noise."""
     stack, oracle = stacked([(concept, 1.0)]), load_oracle()
@@ -118,7 +118,7 @@ def main() -> None:
 
 def page(
     rows: Sequence[Sequence[Reading]], etas: Sequence[float], pairs: Sequence[Pair],
-    budget: Budget, command: str, sheet: str,
+    budget: DetailBudget, command: str, sheet: str,
 ) -> str:  # fmt: skip
     def mean(kind: str, column: int) -> float:
         return statistics.mean(getattr(row[column], kind) for row in rows)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from clic_ornaments import learned_ornament, taught_mask
-from clic_plan import FULL, PAIRS, QUICK, Budget, Pair
+from clic_plan import FULL, PAIRS, QUICK, DetailBudget, Pair
 from PIL import Image
 from quality_runs import asked, command_of, write_page
 from quality_tables import Measure, cell_means, compared, machine_told
@@ -91,7 +91,7 @@ def targets_of(pair: Pair, count: int) -> list[Target]:
 
 
 def scores_of(
-    host: Host, pair: Pair, budget: Budget, config: MatchConfig, count: int
+    host: Host, pair: Pair, budget: DetailBudget, config: MatchConfig, count: int
 ) -> tuple[Cells, list[Match], list[Target]]:
     """Every way to find the place, on every target; and the matches of w*."""
     targets, learning = targets_of(pair, count), config.learning
@@ -185,7 +185,7 @@ def of_kind(cells: Cells, kind: int) -> Cells:
 
 
 def page(
-    cells: Cells, budget: Budget, config: MatchConfig, count: int, command: str, sheet: str
+    cells: Cells, budget: DetailBudget, config: MatchConfig, count: int, command: str, sheet: str
 ) -> str:
     """The results as Markdown."""
     lines = [

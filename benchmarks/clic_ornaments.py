@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from clic_plan import HANDLE, WORDS, Budget, Pair, config_of
+from clic_plan import HANDLE, WORDS, DetailBudget, Pair, config_of
 from quality_runs import NO_PREVIEW
 
 from conceptloom.cli.demo.judge import as_image
@@ -27,7 +27,7 @@ def taught_mask(pair: Pair) -> torch.Tensor:
     return torch.from_numpy(pair.taught.masks[1])
 
 
-def learned_ornament(host: Host, pair: Pair, budget: Budget, seed: int = 0) -> Concept:
+def learned_ornament(host: Host, pair: Pair, budget: DetailBudget, seed: int = 0) -> Concept:
     """The ornament of a pair, by the whole method; learned once, then read from `runs/`."""
     config = config_of(pair, budget, seed, "whole method")
     key = json.dumps([model_digest(host), pair.name, asdict(config)], default=str)

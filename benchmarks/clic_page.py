@@ -9,8 +9,8 @@ from clic_plan import (
     SERVES,
     VARIANTS,
     WHOLE,
-    Budget,
     Cells,
+    DetailBudget,
 )
 from quality_tables import as_gain, compared, machine_told, table_of, verdict_of
 
@@ -31,7 +31,9 @@ def summed_up(cells: Cells) -> list[str]:
     return lines
 
 
-def page(cells: Cells, budget: Budget, n_seeds: int, command: str, digest: str, sheet: str) -> str:
+def page(
+    cells: Cells, budget: DetailBudget, n_seeds: int, command: str, digest: str, sheet: str
+) -> str:
     """The results as Markdown.
 
     Args:

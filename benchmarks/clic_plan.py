@@ -63,7 +63,7 @@ WORDS = {**dict.fromkeys(("bullseye", "twotone", "swirl", "face"), "circle"), "s
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class DetailBudget:
     """How much work a cell is."""
 
     token_steps: int
@@ -77,8 +77,8 @@ class Budget:
 
 
 # No step is skipped: a quarter of them, as on photographs, leaves too much of the bare part.
-FULL = Budget(60, 300, 5e-4, 2, 4, 25, 0)
-QUICK = Budget(40, 120, 5e-4, 1, 3, 14, 0)
+FULL = DetailBudget(60, 300, 5e-4, 2, 4, 25, 0)
+QUICK = DetailBudget(40, 120, 5e-4, 1, 3, 14, 0)
 
 Change = Callable[[CLiCConfig], CLiCConfig]
 Cells = dict[tuple[str, int, str], dict[str, list[float]]]  # (pair, seed, variant) -> measures
@@ -131,7 +131,7 @@ CLAIMS = {
 }
 
 
-def config_of(pair: Pair, budget: Budget, seed: int, variant: str) -> CLiCConfig:
+def config_of(pair: Pair, budget: DetailBudget, seed: int, variant: str) -> CLiCConfig:
     """The settings of a cell."""
     whole = CLiCConfig(
         token_phase=TokenPhase(steps=budget.token_steps, learning_rate=5e-3),

@@ -17,9 +17,9 @@ from conceptlab_plan import (
     PROMPTED,
     VARIANTS,
     WISHES,
-    Budget,
     Cells,
-    Wish,
+    InventionBudget,
+    InventionTask,
     config_of,
 )
 from safetensors import safe_open
@@ -42,7 +42,12 @@ CFG = 3.0
 
 
 def drawn_cell(
-    host: Host, laboratory: Laboratory, wish: Wish, budget: Budget, seed: int, variant: str
+    host: Host,
+    laboratory: Laboratory,
+    wish: InventionTask,
+    budget: InventionBudget,
+    seed: int,
+    variant: str,
 ) -> tuple[Tensor, list[str]]:
     """Pictures [n, 64, 64, 3] as bytes, and the negatives at the end."""
     handles, left, words, negative = {}, list[str](), wish.category, ""
@@ -73,7 +78,7 @@ def drawn_cell(
         return (host.decode_latent(latent) * 255).round().byte(), left
 
 
-def judged(pictures: Tensor, wish: Wish, laboratory: Laboratory) -> dict[str, list[float]]:
+def judged(pictures: Tensor, wish: InventionTask, laboratory: Laboratory) -> dict[str, list[float]]:
     """Every measure of every picture; novelty of those that show an object."""
     space, oracle = laboratory.space, load_oracle()
     images = pictures.float() / 255
@@ -98,7 +103,7 @@ def judged(pictures: Tensor, wish: Wish, laboratory: Laboratory) -> dict[str, li
     return {measure.key: measures[measure.key] for measure in MEASURES}
 
 
-def all_cells(n_seeds: int) -> Iterator[tuple[Wish, int, str]]:
+def all_cells(n_seeds: int) -> Iterator[tuple[InventionTask, int, str]]:
     """Whole rounds first: after any number of them the variants can be compared."""
     for seed in range(n_seeds):
         for wish in WISHES:
@@ -106,7 +111,7 @@ def all_cells(n_seeds: int) -> Iterator[tuple[Wish, int, str]]:
                 yield wish, seed, variant
 
 
-def file_of(folder: Path, wish: Wish, seed: int, variant: str) -> Path:
+def file_of(folder: Path, wish: InventionTask, seed: int, variant: str) -> Path:
     """Where a cell is kept."""
     name = f"{wish.category} {seed} {variant}".replace(",", "").replace(" ", "-")
     return folder / f"{name}.safetensors"
@@ -137,7 +142,7 @@ def finished(folder: Path, n_seeds: int, laboratory: Laboratory) -> Cells:
 def compute(
     host: Host,
     laboratory: Laboratory,
-    budget: Budget,
+    budget: InventionBudget,
     n_seeds: int,
     folder: Path,
     part: tuple[int, int],

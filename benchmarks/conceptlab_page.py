@@ -18,8 +18,8 @@ from conceptlab_plan import (
     VARIANTS,
     WISHES,
     WORDS,
-    Budget,
     Cells,
+    InventionBudget,
     Key,
 )
 from quality_tables import compared, machine_told, table_of
@@ -43,7 +43,7 @@ def verdict_of(gain: float, error: float) -> str:
 def page(
     cells: Cells,
     left: Mapping[Key, Sequence[str]],
-    budget: Budget,
+    budget: InventionBudget,
     n_seeds: int,
     command: str,
     sheet: str,

@@ -14,7 +14,7 @@ NAMED = tuple(SHAPES)  # every member that has a name
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class InventionTask:
     """A category, and the pair of members that a user would think of."""
 
     category: str
@@ -22,16 +22,16 @@ class Wish:
 
 
 WISHES = (
-    Wish("object", ("circle", "square")),
-    Wish("toy", ("star", "ring")),
-    Wish("red object", ("square", "triangle")),
-    Wish("striped thing", ("circle", "cross")),
-    Wish("blue toy", ("ring", "square")),
+    InventionTask("object", ("circle", "square")),
+    InventionTask("toy", ("star", "ring")),
+    InventionTask("red object", ("square", "triangle")),
+    InventionTask("striped thing", ("circle", "cross")),
+    InventionTask("blue toy", ("ring", "square")),
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class InventionBudget:
     """How much work a cell is."""
 
     steps: int
@@ -44,8 +44,8 @@ class Budget:
     sampling_steps: int
 
 
-FULL = Budget(300, 50, 1e-2, 1.0, 5, 4.0, 16, 25)
-QUICK = Budget(60, 15, 1e-2, 1.0, 3, 4.0, 8, 16)
+FULL = InventionBudget(300, 50, 1e-2, 1.0, 5, 4.0, 16, 25)
+QUICK = InventionBudget(60, 15, 1e-2, 1.0, 3, 4.0, 8, 16)
 
 ADAPTIVE, FIXED, ALL_FIXED, NONE = "adaptive", "fixed pair", "all six fixed", "no negatives"
 IN_TEXT = "adaptive, in text space"
@@ -86,7 +86,11 @@ Cells = dict[Key, dict[str, list[float]]]
 
 
 def config_of(
-    wish: Wish, budget: Budget, seed: int, variant: str, clamps: tuple[float, float]
+    wish: InventionTask,
+    budget: InventionBudget,
+    seed: int,
+    variant: str,
+    clamps: tuple[float, float],
 ) -> ConceptLabConfig:
     """The settings of a cell in which something is learned."""
     negatives = {

@@ -14,9 +14,9 @@ from quality_plan import (
     VARIANTS,
     WORD_OF_BACKGROUND,
     WORDS,
-    Budget,
     Cells,
-    Lesson,
+    SceneBudget,
+    SceneLesson,
     config_of,
 )
 from quality_runs import NO_PREVIEW, keep
@@ -36,7 +36,7 @@ HELD_OUT_SEED = 101  # arrangement of the objects that no training picture has
 
 
 def learned_cell(
-    host: Host, lesson: Lesson, budget: Budget, seed: int, variant: str
+    host: Host, lesson: SceneLesson, budget: SceneBudget, seed: int, variant: str
 ) -> dict[str, torch.Tensor]:
     """Learn one cell and draw with it: pictures by "words/background", and where the words look."""
     scene = scene_of(lesson, surroundings=budget.surroundings)
@@ -71,7 +71,7 @@ def learned_cell(
     return kept
 
 
-def scene_of(lesson: Lesson, *, surroundings: bool) -> ConceptScene:
+def scene_of(lesson: SceneLesson, *, surroundings: bool) -> ConceptScene:
     """The scene of a lesson; the surroundings of its objects may be one more concept."""
     truth = lesson.truth
     masks = [[torch.from_numpy(mask)] for mask in truth.masks]
@@ -84,12 +84,14 @@ def scene_of(lesson: Lesson, *, surroundings: bool) -> ConceptScene:
     return with_background(scene, SURROUNDINGS, WORD_OF_BACKGROUND[lesson.background])
 
 
-def asked_of(lesson: Lesson) -> list[tuple[str, ...]]:
+def asked_of(lesson: SceneLesson) -> list[tuple[str, ...]]:
     """The handles of every prompt: each alone, then all together."""
     return [*((name,) for name in lesson.handles), tuple(lesson.handles)]
 
 
-def judged(kept: dict[str, torch.Tensor], lesson: Lesson, judge: Judge) -> dict[str, list[float]]:
+def judged(
+    kept: dict[str, torch.Tensor], lesson: SceneLesson, judge: Judge
+) -> dict[str, list[float]]:
     """What the oracle says: one number per handle, or per picture."""
     found: dict[str, list[float]] = {measure.key: [] for measure in MEASURES}
     for number, asked in enumerate(asked_of(lesson)):
@@ -107,7 +109,7 @@ def judged(kept: dict[str, torch.Tensor], lesson: Lesson, judge: Judge) -> dict[
     return found
 
 
-def all_cells(n_seeds: int) -> Iterator[tuple[Lesson, int, str]]:
+def all_cells(n_seeds: int) -> Iterator[tuple[SceneLesson, int, str]]:
     """Whole rounds first: after any number of them the variants can be compared."""
     for seed in range(n_seeds):
         for lesson in LESSONS:
@@ -115,7 +117,7 @@ def all_cells(n_seeds: int) -> Iterator[tuple[Lesson, int, str]]:
                 yield lesson, seed, variant
 
 
-def file_of(folder: Path, lesson: Lesson, seed: int, variant: str) -> Path:
+def file_of(folder: Path, lesson: SceneLesson, seed: int, variant: str) -> Path:
     """Where a cell is kept."""
     return folder / f"{lesson.name} {seed} {variant}.safetensors".replace(" ", "-")
 
@@ -141,7 +143,7 @@ def is_finished(path: Path, key: str) -> bool:
 
 
 def compute(
-    host: Host, budget: Budget, n_seeds: int, folder: Path, key: str, part: tuple[int, int]
+    host: Host, budget: SceneBudget, n_seeds: int, folder: Path, key: str, part: tuple[int, int]
 ) -> None:
     """Every cell that is not there yet; with part (k, n) only every n-th, from the k-th on."""
     folder.mkdir(parents=True, exist_ok=True)

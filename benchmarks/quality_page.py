@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from quality_plan import LESSONS, MEASURES, SERVES, VARIANTS, WHOLE, Budget, Cells
+from quality_plan import LESSONS, MEASURES, SERVES, VARIANTS, WHOLE, Cells, SceneBudget
 from quality_tables import as_gain, compared, machine_told, table_of, verdict_of
 
 
-def page(cells: Cells, budget: Budget, n_seeds: int, command: str, digest: str) -> str:
+def page(cells: Cells, budget: SceneBudget, n_seeds: int, command: str, digest: str) -> str:
     """The results as Markdown."""
     wanted = len(LESSONS) * len(VARIANTS) * n_seeds
     lines = [

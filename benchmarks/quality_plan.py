@@ -15,7 +15,7 @@ from conceptloom.training.adapters import Scope
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class SceneLesson:
     """A scene to learn, and where its objects are drawn afterwards."""
 
     objects: tuple[str, ...]
@@ -37,11 +37,11 @@ class Lesson:
 
 
 LESSONS = (
-    Lesson(("bullseye", "split"), 3, "grass", ("black", "beach")),
-    Lesson(("twotone", "pinwheel"), 4, "beach", ("gray", "sky")),
-    Lesson(("face", "split", "swirl"), 5, "bricks", ("white", "grass")),
-    Lesson(("moon", "mug"), 6, "sky", ("black", "bricks")),
-    Lesson(("twotone", "flower", "pinwheel"), 7, "gray", ("beach", "night")),
+    SceneLesson(("bullseye", "split"), 3, "grass", ("black", "beach")),
+    SceneLesson(("twotone", "pinwheel"), 4, "beach", ("gray", "sky")),
+    SceneLesson(("face", "split", "swirl"), 5, "bricks", ("white", "grass")),
+    SceneLesson(("moon", "mug"), 6, "sky", ("black", "bricks")),
+    SceneLesson(("twotone", "flower", "pinwheel"), 7, "gray", ("beach", "night")),
 )
 # What a user would start from: a word that the model knows and that comes near.
 WORDS = {
@@ -58,7 +58,7 @@ WORD_OF_BACKGROUND = {name: name for name in ("grass", "beach", "sky", "gray")} 
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class SceneBudget:
     """How much work a cell is."""
 
     token_steps: int
@@ -72,8 +72,8 @@ class Budget:
     sampling_steps: int
 
 
-FULL = Budget(60, 250, Scope.FULL.value, 6e-4, 4, 0, True, 4, 25)
-QUICK = Budget(40, 200, Scope.FULL.value, 6e-4, 3, 0, True, 1, 16)
+FULL = SceneBudget(60, 250, Scope.FULL.value, 6e-4, 4, 0, True, 4, 25)
+QUICK = SceneBudget(40, 200, Scope.FULL.value, 6e-4, 3, 0, True, 1, 16)
 
 Change = Callable[[BreakASceneConfig], BreakASceneConfig]
 Cells = dict[tuple[str, int, str], dict[str, list[float]]]  # (scene, seed, variant) -> measures
@@ -122,7 +122,7 @@ SERVES = {
 }
 
 
-def config_of(budget: Budget, seed: int, variant: str) -> BreakASceneConfig:
+def config_of(budget: SceneBudget, seed: int, variant: str) -> BreakASceneConfig:
     """The settings of a cell."""
     base = ON_TINYWORLD
     whole = replace(

@@ -25,7 +25,7 @@ from residuals_ablations_page import Trained, page
 from residuals_ablations_plan import DEFAULT, QUICK, VARIANTS, Way, cells, row_of, settings_of
 from residuals_concepts import learned
 from residuals_judge import MEASURES, Found, judge
-from residuals_plan import BASE, FULL, LESSONS, Budget
+from residuals_plan import BASE, FULL, LESSONS, ResidualsBudget
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -44,7 +44,7 @@ NUMBERS, RANKS = "numbers", "ranks"  # beside the pictures of a cell
 
 
 def made_cell(
-    host: Host, model: str, name: str, seed: int, variant: str, budget: Budget
+    host: Host, model: str, name: str, seed: int, variant: str, budget: ResidualsBudget
 ) -> dict[str, Tensor]:
     """Pictures [n, H, W, 3], 0..255, by "way/background", and what was trained for them."""
     config, word = settings_of(budget, seed, variant, name)
@@ -96,7 +96,7 @@ def trained(concept: Concept, config: object) -> dict[str, Tensor]:
     }
 
 
-def key_of(budget: Budget, name: str, seed: int, variant: str) -> str:
+def key_of(budget: ResidualsBudget, name: str, seed: int, variant: str) -> str:
     """What a cell was made with; another way of learning or drawing makes it anew."""
     config, word = settings_of(budget, seed, variant, name)
     ways = {way: asdict(how) for way, how in VARIANTS[variant].ways.items()}
@@ -107,7 +107,7 @@ def file_of(folder: Path, name: str, seed: int, variant: str) -> Path:
     return folder / f"{name} {seed} {variant}.safetensors".replace(" ", "-").replace("*", "")
 
 
-def compute(host: Host, model: str, budget: Budget, folder: Path) -> None:
+def compute(host: Host, model: str, budget: ResidualsBudget, folder: Path) -> None:
     """Every cell that is not there yet."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, seed, variant in cells(budget):
@@ -137,7 +137,7 @@ def judged(kept: Mapping[str, Tensor], name: str) -> dict[str, Found]:
 
 
 def finished(
-    budget: Budget, folder: Path
+    budget: ResidualsBudget, folder: Path
 ) -> tuple[dict[tuple[str, int, str], Found], dict[str, Trained]]:
     """Cells that are there, as the present oracle sees them, and what each variant trained."""
     found: dict[tuple[str, int, str], Found] = {}

@@ -15,7 +15,7 @@ from residuals_ablations_plan import (
     row_of,
 )
 from residuals_judge import MEASURES
-from residuals_plan import LESSONS, Budget
+from residuals_plan import LESSONS, ResidualsBudget
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Trained:
 
 
 def page(
-    found: Cells, what: Mapping[str, Trained], budget: Budget, command: str, digest: str
+    found: Cells, what: Mapping[str, Trained], budget: ResidualsBudget, command: str, digest: str
 ) -> str:
     """The results as Markdown, of the cells that are finished."""
     wanted = len(list(cells(budget)))

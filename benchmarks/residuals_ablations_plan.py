@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from quality_tables import Claim
 from residuals_concepts import Settings
-from residuals_plan import BASE, FULL, LAG, LESSONS, Budget, config_of
+from residuals_plan import BASE, FULL, LAG, LESSONS, ResidualsBudget, config_of
 
 from conceptloom.attention.lag import LagConfig, Unconditional
 from conceptloom.methods.break_a_scene import ClassImages
@@ -236,14 +236,16 @@ CLAIMS = (
 )
 
 
-def settings_of(budget: Budget, seed: int, variant: str, name: str) -> tuple[Settings, str]:
+def settings_of(
+    budget: ResidualsBudget, seed: int, variant: str, name: str
+) -> tuple[Settings, str]:
     """What an object is learned with, and its class word."""
     right, how = LESSONS[name].word, VARIANTS[variant]
     word = how.word(right)
     return how.change(config_of(budget, seed), word), word
 
 
-def cells(budget: Budget) -> Iterator[tuple[str, int, str]]:
+def cells(budget: ResidualsBudget) -> Iterator[tuple[str, int, str]]:
     """(object, seed, variant); whole rounds first, so that the variants can soon be compared."""
     for seed in range(budget.seeds):
         for variant in VARIANTS:

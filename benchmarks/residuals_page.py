@@ -16,7 +16,7 @@ from quality_tables import (
 )
 from residuals_judge import MEASURES as OF_ONE
 from residuals_judge import Found, judge, references
-from residuals_plan import BASE, LAG, OTHER, PLAIN, VARIANTS, Budget, Names
+from residuals_plan import BASE, LAG, OTHER, PLAIN, VARIANTS, Names, ResidualsBudget
 from torch import Tensor
 
 from conceptloom.tinyworld.oracle import load_oracle
@@ -67,7 +67,7 @@ def judged(names: Names, kept: Mapping[str, Tensor]) -> dict[str, Found]:
     return rows
 
 
-def page(cells: Cells, budget: Budget, wanted: int, command: str, digest: str) -> str:
+def page(cells: Cells, budget: ResidualsBudget, wanted: int, command: str, digest: str) -> str:
     """The results as Markdown, of the cells that are finished.
 
     Args:

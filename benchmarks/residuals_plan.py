@@ -13,7 +13,7 @@ Names = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class SubjectLesson:
     """One object of the world outside the vocabulary."""
 
     word: str  # class word
@@ -22,11 +22,11 @@ class Lesson:
 
 
 LESSONS = {
-    "twotone": Lesson("circle", "sky", ("black", "beach")),
-    "split": Lesson("square", "beach", ("gray", "grass")),
-    "bullseye": Lesson("circle", "grass", ("black", "beach")),
-    "pinwheel": Lesson("square", "bricks", ("white", "sky")),
-    "flower": Lesson("star", "gray", ("beach", "night")),
+    "twotone": SubjectLesson("circle", "sky", ("black", "beach")),
+    "split": SubjectLesson("square", "beach", ("gray", "grass")),
+    "bullseye": SubjectLesson("circle", "grass", ("black", "beach")),
+    "pinwheel": SubjectLesson("square", "bricks", ("white", "sky")),
+    "flower": SubjectLesson("star", "gray", ("beach", "night")),
 }
 PAIRS = (("twotone", "split"), ("bullseye", "pinwheel"), ("twotone", "flower"))
 OTHER = ("blue", "triangle")  # the plain object beside a concept
@@ -39,7 +39,7 @@ VARIANTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class ResidualsBudget:
     """How much work a cell is; a cell is a concept or a pair, and a seed."""
 
     steps: int  # of training
@@ -52,18 +52,20 @@ class Budget:
     pairs: int
 
 
-FULL = Budget(ON_TINYWORLD.steps, ON_TINYWORLD.batch_size, 3, 2, 15, 3, len(LESSONS), len(PAIRS))
+FULL = ResidualsBudget(
+    ON_TINYWORLD.steps, ON_TINYWORLD.batch_size, 3, 2, 15, 3, len(LESSONS), len(PAIRS)
+)
 QUICK = replace(FULL, steps=60, pictures=1, sampling_steps=10, seeds=1, concepts=2, pairs=1)
 
 
-def cells(budget: Budget) -> Iterator[tuple[Names, int]]:
+def cells(budget: ResidualsBudget) -> Iterator[tuple[Names, int]]:
     """Seed by seed, so that a run cut short has all concepts of some seeds."""
     for seed in range(budget.seeds):
         yield from (((name,), seed) for name in list(LESSONS)[: budget.concepts])
         yield from ((pair, seed) for pair in PAIRS[: budget.pairs])
 
 
-def config_of(budget: Budget, seed: int) -> PersonalizedResidualsConfig:
+def config_of(budget: ResidualsBudget, seed: int) -> PersonalizedResidualsConfig:
     """The settings that the bundled model learns residuals with."""
     return replace(ON_TINYWORLD, steps=budget.steps, batch_size=budget.batch_size, seed=seed)
 

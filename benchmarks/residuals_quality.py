@@ -27,8 +27,8 @@ from residuals_plan import (
     LESSONS,
     QUICK,
     VARIANTS,
-    Budget,
     Names,
+    ResidualsBudget,
     cells,
     config_of,
     prompts_of,
@@ -49,7 +49,7 @@ NAME = "residuals_quality"
 
 
 def drawn(
-    host: Host, names: Names, concepts: Sequence[Concept], seed: int, budget: Budget
+    host: Host, names: Names, concepts: Sequence[Concept], seed: int, budget: ResidualsBudget
 ) -> dict[str, Tensor]:
     """Pictures [n, H, W, 3], 0..255, by "variant/prompt/background"."""
     found: dict[str, Tensor] = {}
@@ -67,7 +67,7 @@ def drawn(
     return found
 
 
-def compute(host: Host, model: str, budget: Budget, folder: Path) -> None:
+def compute(host: Host, model: str, budget: ResidualsBudget, folder: Path) -> None:
     """Every cell that is not there yet."""
     folder.mkdir(parents=True, exist_ok=True)
     for names, seed in cells(budget):
@@ -87,7 +87,7 @@ def cell_path(folder: Path, names: Names, seed: int) -> Path:
     return folder / f"{'+'.join(names)}-{seed}.pictures.safetensors"
 
 
-def finished(budget: Budget, folder: Path) -> Cells:
+def finished(budget: ResidualsBudget, folder: Path) -> Cells:
     """Cells that are there, as the present oracle sees them."""
     found: dict[tuple[str, int, str], Found] = {}
     for names, seed in cells(budget):

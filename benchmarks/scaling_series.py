@@ -28,7 +28,7 @@ from conceptloom.methods.break_a_scene import (
 from conceptloom.methods.concept_weaver import InversionConfig, WeaveConfig, make_template
 from conceptloom.methods.concept_weaver.weave import host_injection
 from conceptloom.methods.personalized_residuals import PersonalizedResidualsConfig
-from conceptloom.methods.personalized_residuals.dataset import make_lesson
+from conceptloom.methods.personalized_residuals.dataset import make_dataset
 from conceptloom.methods.personalized_residuals.recipe import PersonalizedResiduals
 from conceptloom.samplers.blended import BlendConfig
 from conceptloom.samplers.editing import EditConfig, Region, edit_latents
@@ -124,7 +124,7 @@ def break_a_scene(host: DiffusersHost, concepts: int, latent: int) -> Steps:
 
 def residuals(host: DiffusersHost, batch: int) -> Steps:
     config = PersonalizedResidualsConfig(batch_size=batch)
-    lesson = make_lesson(pictures(host, LATENT, batch), "my-mug", "mug", prompt=config.prompt)
+    lesson = make_dataset(pictures(host, LATENT, batch), "my-mug", "mug", prompt=config.prompt)
 
     def recipe(steps: int) -> PersonalizedResiduals:
         return PersonalizedResiduals(host, lesson, replace(config, steps=steps))

@@ -32,7 +32,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from base_model import open_model, picture_side
-from similarity_cells import LAG, LORA, Lesson, files_of, lesson_of, pictures, variants_of
+from similarity_cells import LAG, LORA, SimilarityLesson, files_of, lesson_of, pictures, variants_of
 from similarity_costs import cost_lines, costs_of
 from similarity_folders import each_folder
 from similarity_measures import MaskFormer, Measures
@@ -106,7 +106,7 @@ def main() -> None:
         check_sizes(scenes, side, host.pixels_per_latent)
     budget = (quick_budget if options.quick else full_budget)(side, options.seed)
     variants = [*variants_of(method, with_ablations=options.ablations)]
-    lessons: dict[str, Lesson] = {}
+    lessons: dict[str, SimilarityLesson] = {}
     for name, scene in scenes.items():
         lessons[name] = lesson_of(host, name, scene, method, budget, options.seed, options.cells)
         for variant in variants:

@@ -12,7 +12,7 @@ from quality_plan import VARIANTS as CHANGES
 from quality_plan import WHOLE
 from quality_runs import NO_PREVIEW
 from similarity_costs import kept_concept
-from similarity_plan import BASE, BREAK_A_SCENE, RESIDUALS, Budget, Case, cases_of
+from similarity_plan import BASE, BREAK_A_SCENE, RESIDUALS, Case, SimilarityBudget, cases_of
 from similarity_runs import checkpoint_digest, decoded, kept_pictures
 from torch import Tensor
 
@@ -45,7 +45,7 @@ def variants_of(method: str, *, with_ablations: bool) -> Iterator[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class SimilarityLesson:
     """A scene, what is asked of it, and the folder where all that comes of it is kept."""
 
     scene: ConceptScene
@@ -55,9 +55,9 @@ class Lesson:
 
 
 def lesson_of(
-    host: DiffusersHost, name: str, scene: ConceptScene, method: str, budget: Budget, seed: int,
-    cells: Path,
-) -> Lesson:  # fmt: skip
+    host: DiffusersHost, name: str, scene: ConceptScene, method: str, budget: SimilarityBudget,
+    seed: int, cells: Path,
+) -> SimilarityLesson:  # fmt: skip
     """A scene with its folder: other settings, models or pictures have another one."""
     cases = tuple(cases_of(method, scene.words, budget.prompts))
     masks = [mask for picture in scene.images for mask in picture.masks.values()]
@@ -65,10 +65,10 @@ def lesson_of(
     asked = [case.prompt for case in cases]
     settings = [str(host.dtype), seed, asdict(budget), dict(scene.words), asked]
     key = content_key(checkpoint_digest(host), settings, given)[:12]
-    return Lesson(scene, method, cases, cells / method / f"{name}-{key}")
+    return SimilarityLesson(scene, method, cases, cells / method / f"{name}-{key}")
 
 
-def files_of(lesson: Lesson, variant: str) -> dict[str, Path]:
+def files_of(lesson: SimilarityLesson, variant: str) -> dict[str, Path]:
     """Name of what a variant learns -> the file of its concept."""
     if variant == BASE:
         return {}
@@ -79,7 +79,9 @@ def files_of(lesson: Lesson, variant: str) -> dict[str, Path]:
     return {name: lesson.folder / f"{stem}.concept.safetensors" for name, stem in names.items()}
 
 
-def learned(host: DiffusersHost, lesson: Lesson, variant: str, budget: Budget) -> list[Concept]:
+def learned(
+    host: DiffusersHost, lesson: SimilarityLesson, variant: str, budget: SimilarityBudget
+) -> list[Concept]:
     """What a variant learns, from the folder, or taught now; stopped runs go on."""
     scene = lesson.scene
 
@@ -102,7 +104,11 @@ def learned(host: DiffusersHost, lesson: Lesson, variant: str, budget: Budget) -
 
 
 def draws(
-    host: DiffusersHost, variant: str, concepts: Sequence[Concept], budget: Budget, seed: int
+    host: DiffusersHost,
+    variant: str,
+    concepts: Sequence[Concept],
+    budget: SimilarityBudget,
+    seed: int,
 ) -> Callable[[Case], Tensor]:
     """Draws the latents of a case, as a variant does it."""
     config, side = VARIANTS[RESIDUALS].get(variant), budget.break_a_scene.resolution_px
@@ -131,7 +137,7 @@ def draws(
 
 
 def pictures(
-    host: DiffusersHost, lesson: Lesson, variant: str, budget: Budget, seed: int
+    host: DiffusersHost, lesson: SimilarityLesson, variant: str, budget: SimilarityBudget, seed: int
 ) -> list[tuple[Case, Tensor]]:
     """[n, H, W, 3] of every case, from the folder; or drawn now, learned before if need be."""
 

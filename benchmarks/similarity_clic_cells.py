@@ -17,7 +17,7 @@ from similarity_clic_plan import (
     PASTED,
     REBUILT,
     UNTOUCHED,
-    Budget,
+    DetailSimilarityBudget,
     edit_config,
     plain_of,
     prompt_of,
@@ -48,7 +48,7 @@ class Work:
 
     host: DiffusersHost
     pair: Pair
-    budget: Budget
+    budget: DetailSimilarityBudget
     seed: int
     learned: Path
     folder: Path
@@ -139,7 +139,12 @@ def edited(work: Work, stack: Stack, config: EditConfig, count: int) -> Tensor:
 
 
 def work_of(
-    host: DiffusersHost, name: str, pair: Pair, budget: Budget, seed: int, cells: Path
+    host: DiffusersHost,
+    name: str,
+    pair: Pair,
+    budget: DetailSimilarityBudget,
+    seed: int,
+    cells: Path,
 ) -> Work:
     """A pair with its files: other settings, models or pictures have others.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from clic_sweeps import trend_told
 from quality_tables import Measure
 from similarity_clic_files import Pair
-from similarity_clic_plan import BASE, CLIC, UNTOUCHED, Budget, plain_of, variant
+from similarity_clic_plan import BASE, CLIC, UNTOUCHED, DetailSimilarityBudget, plain_of, variant
 from similarity_crops import Distance, outside, square_around
 from similarity_measures import Clip, Dino
 from similarity_tables import Row, Rows, gain_table, head, table
@@ -100,7 +100,7 @@ class Sweep:
 def page(
     rows: Rows,
     sweeps: Sequence[Sweep],
-    budget: Budget,
+    budget: DetailSimilarityBudget,
     told: Sequence[str],
     command: str,
     device: str,
@@ -155,7 +155,7 @@ def page(
     return "\n".join(lines)
 
 
-def _gains(rows: Rows, budget: Budget) -> Iterator[str]:
+def _gains(rows: Rows, budget: DetailSimilarityBudget) -> Iterator[str]:
     for number, start in enumerate(budget.starts):
         whole = variant(CLIC, start)
         against: Mapping[str, str] = {variant(BASE, start): whole, UNTOUCHED: whole}

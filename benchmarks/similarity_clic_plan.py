@@ -28,7 +28,7 @@ PAPER_TIME = "The paper (Sec. 4) tells 3 minutes for 500 steps on an RTX 3090."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Budget:
+class DetailSimilarityBudget:
     """How much a run learns and draws."""
 
     config: CLiCConfig
@@ -44,12 +44,12 @@ class Budget:
     sweep_pictures: int = 2
 
 
-def full_budget(resolution_px: int, seed: int) -> Budget:
+def full_budget(resolution_px: int, seed: int) -> DetailSimilarityBudget:
     """The official numbers."""
-    return Budget(config=replace(OFFICIAL, resolution_px=resolution_px, seed=seed))
+    return DetailSimilarityBudget(config=replace(OFFICIAL, resolution_px=resolution_px, seed=seed))
 
 
-def quick_budget(resolution_px: int, seed: int) -> Budget:
+def quick_budget(resolution_px: int, seed: int) -> DetailSimilarityBudget:
     """Enough to see that everything runs; the figures mean nothing."""
     full = full_budget(resolution_px, seed)
     phase = replace(full.config.weight_phase, steps=2)
@@ -71,7 +71,7 @@ def variant(what: str, start: int) -> str:
     return f"{what}, t_start {start}"
 
 
-def rows_of(budget: Budget) -> Iterator[str]:
+def rows_of(budget: DetailSimilarityBudget) -> Iterator[str]:
     """The rows of the table."""
     for start in budget.starts:
         yield variant(CLIC, start)
@@ -80,12 +80,12 @@ def rows_of(budget: Budget) -> Iterator[str]:
     yield from (REBUILT, UNTOUCHED)
 
 
-def taught_config(budget: Budget, side: Side) -> CLiCConfig:
+def taught_config(budget: DetailSimilarityBudget, side: Side) -> CLiCConfig:
     """The settings with the object's own word in their prompts."""
     return replace(budget.config, object_word=side.word)
 
 
-def edit_config(budget: Budget, start: int, eta: float | None = None) -> EditConfig:
+def edit_config(budget: DetailSimilarityBudget, start: int, eta: float | None = None) -> EditConfig:
     """How a target is drawn on.
 
     Args:
@@ -103,7 +103,7 @@ def edit_config(budget: Budget, start: int, eta: float | None = None) -> EditCon
     )
 
 
-def prompt_of(budget: Budget, side: Side) -> str:
+def prompt_of(budget: DetailSimilarityBudget, side: Side) -> str:
     """What CLiC draws: "a chair with <my-detail> style"."""
     return taught_config(budget, side).prompt_of(CONCEPT)
 

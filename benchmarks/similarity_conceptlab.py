@@ -36,8 +36,8 @@ from similarity_conceptlab_plan import (
     FULL,
     QUICK,
     VARIANTS,
-    Budget,
     Cell,
+    InventionSimilarityBudget,
     cells_of,
 )
 from similarity_measures import Clip
@@ -63,7 +63,7 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def networks_of(options: argparse.Namespace, budget: Budget) -> Networks:
+def networks_of(options: argparse.Namespace, budget: InventionSimilarityBudget) -> Networks:
     """All that was named, after a look at whether it belongs together.
 
     Raises:
@@ -80,7 +80,9 @@ def networks_of(options: argparse.Namespace, budget: Budget) -> Networks:
     return found
 
 
-def key_of(options: argparse.Namespace, networks: Networks, budget: Budget) -> str:
+def key_of(
+    options: argparse.Namespace, networks: Networks, budget: InventionSimilarityBudget
+) -> str:
     """Other networks or another budget have another folder; the rest is in names of files."""
     decoder = modules_digest("decoder", [networks.decoder.unet, networks.decoder.movq])
     settings = [options.dtype, networks.prior.digest, decoder, asdict(budget)]

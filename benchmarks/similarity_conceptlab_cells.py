@@ -19,8 +19,8 @@ from similarity_conceptlab_plan import (
     PROMPTED,
     SAMPLING,
     TEXT,
-    Budget,
     Cell,
+    InventionSimilarityBudget,
     config_of,
 )
 from similarity_measures import Clip
@@ -86,7 +86,9 @@ class Networks:
     decoder: Any
     questions: Questions | None = None
 
-    def painter(self, budget: Budget, negative: str = "", seed: int = 0) -> DecoderPainter:
+    def painter(
+        self, budget: InventionSimilarityBudget, negative: str = "", seed: int = 0
+    ) -> DecoderPainter:
         """Draws what the prior imagines, away from a negative prompt."""
         prior = Unwanted(self.prior, negative, seed) if negative else self.prior
         return painter_of(
@@ -128,7 +130,7 @@ class Learning:
     negatives: Sequence[str] = ()  # at the end
 
 
-def file_of(networks: Networks, cell: Cell, budget: Budget) -> str:
+def file_of(networks: Networks, cell: Cell, budget: InventionSimilarityBudget) -> str:
     """Name of a cell's files: other settings have another; other answers where it asks."""
     learned = config_of(cell, budget) if cell.variant in LEARNED else None
     asked = networks.questions if cell.variant == ADAPTIVE else None
@@ -141,7 +143,9 @@ def file_of(networks: Networks, cell: Cell, budget: Budget) -> str:
     return f"{cell.file}-{short_digest(json.dumps(settings))}"
 
 
-def made(networks: Networks, cell: Cell, budget: Budget, folder: Path) -> tuple[Tensor, Learning]:
+def made(
+    networks: Networks, cell: Cell, budget: InventionSimilarityBudget, folder: Path
+) -> tuple[Tensor, Learning]:
     """Pictures [n, H, W, 3] of a cell from its file, or made now; a stopped run goes on."""
     path = folder / f"{file_of(networks, cell, budget)}.pictures.safetensors"
     beside = path.with_suffix(".json")
@@ -162,7 +166,7 @@ def made(networks: Networks, cell: Cell, budget: Budget, folder: Path) -> tuple[
 
 
 def _learned(
-    networks: Networks, cell: Cell, budget: Budget, folder: Path
+    networks: Networks, cell: Cell, budget: InventionSimilarityBudget, folder: Path
 ) -> tuple[HandleVectors, Learning]:
     if cell.variant not in LEARNED:
         return {}, Learning()

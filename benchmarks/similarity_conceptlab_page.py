@@ -14,9 +14,9 @@ from similarity_conceptlab_plan import (
     MEASURES,
     NOTES,
     PROMPTED,
-    Budget,
     Category,
     Cell,
+    InventionSimilarityBudget,
 )
 from similarity_tables import head
 from torch import Tensor
@@ -31,7 +31,7 @@ CLAIMS = ((POSITIVE, "5 of 5"), (DISTANCE, "4 of 5"))  # of the paper, against K
 def page(
     judged: Judged,
     learnings: Mapping[Cell, Learning],
-    budget: Budget,
+    budget: InventionSimilarityBudget,
     told: Sequence[str],
     command: str,
     device: str,

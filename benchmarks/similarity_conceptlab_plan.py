@@ -107,7 +107,7 @@ MEASURES = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Budget:
+class InventionSimilarityBudget:
     """How much a cell is."""
 
     steps: int = 2500
@@ -119,8 +119,10 @@ class Budget:
     seeds: int = 5
 
 
-FULL = Budget()
-QUICK = Budget(steps=2, look_every=1, pictures=2, decoder_steps=2, side=64, pairs=1, seeds=1)
+FULL = InventionSimilarityBudget()
+QUICK = InventionSimilarityBudget(
+    steps=2, look_every=1, pictures=2, decoder_steps=2, side=64, pairs=1, seeds=1
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,7 @@ class Cell:
 
 
 def cells_of(
-    categories: tuple[Category, ...], variants: tuple[str, ...], budget: Budget
+    categories: tuple[Category, ...], variants: tuple[str, ...], budget: InventionSimilarityBudget
 ) -> list[Cell]:
     """Whole rounds first: after any number of them the variants can be compared."""
     return [
@@ -158,7 +160,7 @@ def cells_of(
     ]
 
 
-def config_of(cell: Cell, budget: Budget) -> ConceptLabConfig:
+def config_of(cell: Cell, budget: InventionSimilarityBudget) -> ConceptLabConfig:
     """The settings of a cell in which something is learned: the official ones."""
     every = budget.look_every if cell.variant == ADAPTIVE else 0
     config = ConceptLabConfig(

@@ -10,7 +10,7 @@ from quality_plan import without_phase_1
 from quality_tables import Measure
 from similarity_cells import LAG, LORA
 from similarity_measures import Measures, on_black
-from similarity_plan import BASE, BREAK_A_SCENE, PROMPTS, Budget, Case
+from similarity_plan import BASE, BREAK_A_SCENE, PROMPTS, Case, SimilarityBudget
 from similarity_tables import SPREAD, Row, Rows, gain_table, head, table
 from torch import Tensor
 
@@ -118,7 +118,7 @@ def page(
     rows: Rows,
     elsewhere: Rows,
     method: str,
-    budget: Budget,
+    budget: SimilarityBudget,
     told: Sequence[str],
     command: str,
     device: str,
@@ -176,7 +176,7 @@ def _localising(rows: Rows, elsewhere: Rows) -> list[str]:
     ]
 
 
-def _ablations(rows: Rows, budget: Budget) -> list[str]:
+def _ablations(rows: Rows, budget: SimilarityBudget) -> list[str]:
     """What each part of Break-A-Scene is good for, if it was also learned without."""
     if not set(SERVES) <= set(rows):
         return []

@@ -104,7 +104,7 @@ class Case:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Budget:
+class SimilarityBudget:
     """How much a run learns and draws."""
 
     break_a_scene: BreakASceneConfig
@@ -115,17 +115,17 @@ class Budget:
     cfg: float = 7.5
 
 
-def full_budget(resolution_px: int, seed: int) -> Budget:
+def full_budget(resolution_px: int, seed: int) -> SimilarityBudget:
     """The official numbers."""
-    return Budget(
+    return SimilarityBudget(
         break_a_scene=BreakASceneConfig(resolution_px=resolution_px, seed=seed),
         residuals=PersonalizedResidualsConfig(resolution_px=resolution_px, seed=seed),
     )
 
 
-def quick_budget(resolution_px: int, seed: int) -> Budget:
+def quick_budget(resolution_px: int, seed: int) -> SimilarityBudget:
     """Enough to see that everything runs; the figures mean nothing."""
-    return Budget(
+    return SimilarityBudget(
         break_a_scene=BreakASceneConfig(
             token_phase=TokenPhase(steps=2),
             weight_phase=WeightPhase(steps=2),

@@ -43,7 +43,7 @@ from similarity_weave_page import measured, page, sheet
 from similarity_weave_plan import (
     BASE,
     VARIANTS,
-    Budget,
+    WeaveSimilarityBudget,
     full_budget,
     quick_budget,
     regions_of,
@@ -99,7 +99,11 @@ def fitted(
 
 
 def key_of(
-    options: argparse.Namespace, host: DiffusersHost, job: WeaveJob, masks: Masks, budget: Budget
+    options: argparse.Namespace,
+    host: DiffusersHost,
+    job: WeaveJob,
+    masks: Masks,
+    budget: WeaveSimilarityBudget,
 ) -> str:
     """Other settings, models or pictures have another folder."""
     taught = [picture.image for part in job.every for picture in part.taught.images]

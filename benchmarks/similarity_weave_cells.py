@@ -14,7 +14,7 @@ from quality_runs import NO_PREVIEW
 from similarity_costs import kept_concept
 from similarity_runs import checkpoint_digest, kept_pictures
 from similarity_weave_files import Part, WeaveJob
-from similarity_weave_plan import VARIANTS, Budget, regions_of
+from similarity_weave_plan import VARIANTS, WeaveSimilarityBudget, regions_of
 from torch import Tensor
 
 from conceptloom.concepts.concept import Concept
@@ -50,7 +50,12 @@ class Weaver:
     """
 
     def __init__(
-        self, host: DiffusersHost, job: WeaveJob, masks: Masks, budget: Budget, cells: Path
+        self,
+        host: DiffusersHost,
+        job: WeaveJob,
+        masks: Masks,
+        budget: WeaveSimilarityBudget,
+        cells: Path,
     ) -> None:
         self._host, self._job, self._masks = host, job, masks
         self._budget, self._cells = budget, cells

@@ -12,7 +12,14 @@ from similarity_measures import Measures
 from similarity_tables import SPREAD, Row, Rows, head, table
 from similarity_weave_cells import Masks, Times
 from similarity_weave_files import Part, WeaveJob
-from similarity_weave_plan import BASE, NOTES, PUBLISHED, PUBLISHED_SECONDS, VARIANTS, Budget
+from similarity_weave_plan import (
+    BASE,
+    NOTES,
+    PUBLISHED,
+    PUBLISHED_SECONDS,
+    VARIANTS,
+    WeaveSimilarityBudget,
+)
 from torch import Tensor
 
 from conceptloom.methods.concept_weaver import InversionConfig
@@ -73,7 +80,7 @@ def page(
     rows: Rows,
     times: Mapping[str, Mapping[str, Times]],
     costs: Sequence[Cost],
-    budget: Budget,
+    budget: WeaveSimilarityBudget,
     told: Sequence[str],
     command: str,
     device: str,

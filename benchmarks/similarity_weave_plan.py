@@ -19,8 +19,8 @@ from conceptloom.methods.concept_weaver import (
     InversionConfig,
     Mixing,
     Regions,
+    RegionSpec,
     WeaveConfig,
-    Wish,
     make_regions,
 )
 from conceptloom.training.phases import WeightPhase
@@ -56,23 +56,23 @@ PUBLISHED_SECONDS = 60  # a whole weave on an RTX 3090, concepts learned before
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Budget:
+class WeaveSimilarityBudget:
     """How much is learned and drawn."""
 
     bank: BankConfig
     steps: int = InversionConfig().steps  # of inversion and sampler
 
 
-def full_budget(resolution_px: int, seed: int) -> Budget:
+def full_budget(resolution_px: int, seed: int) -> WeaveSimilarityBudget:
     """The paper's numbers: 500 steps a concept, 50 of the sampler."""
-    return Budget(bank=BankConfig(resolution_px=resolution_px, seed=seed))
+    return WeaveSimilarityBudget(bank=BankConfig(resolution_px=resolution_px, seed=seed))
 
 
-def quick_budget(resolution_px: int, seed: int) -> Budget:
+def quick_budget(resolution_px: int, seed: int) -> WeaveSimilarityBudget:
     """Enough to see that everything runs; the figures mean nothing."""
     full = full_budget(resolution_px, seed)
     weights = WeightPhase(steps=2, scope=full.bank.weight_phase.scope)
-    return Budget(bank=replace(full.bank, weight_phase=weights, views=1), steps=2)
+    return WeaveSimilarityBudget(bank=replace(full.bank, weight_phase=weights, views=1), steps=2)
 
 
 def regions_of(
@@ -96,13 +96,13 @@ def regions_of(
             words = {part.name: part.word for part in job.every}
             prompt = named_sentence(job.sentence, words, merged)
 
-    def wish(part: Part) -> Wish:
+    def wish(part: Part) -> RegionSpec:
         concept = own.get(part.name)
         handle = part.name if concept else ""
         mask = masks.get(part.name)
-        return Wish(concept=concept, word=part.word, handle=handle, mask=mask, prompt=prompt)
+        return RegionSpec(concept=concept, word=part.word, handle=handle, mask=mask, prompt=prompt)
 
     background = job.background and wish(job.background)
     if variant == MERGED and background is None:
-        background = Wish(concept=own[job.parts[0].name], word="", prompt=prompt)
+        background = RegionSpec(concept=own[job.parts[0].name], word="", prompt=prompt)
     return make_regions(job.sentence, [wish(part) for part in job.parts], background)

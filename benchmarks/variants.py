@@ -20,8 +20,8 @@ from conceptloom.methods.break_a_scene import (
     TokenPhase,
     WeightPhase,
 )
-from conceptloom.methods.break_a_scene.dataset import SceneMaterial
-from conceptloom.methods.break_a_scene.union_sampling import Sample
+from conceptloom.methods.break_a_scene.dataset import SceneDataset
+from conceptloom.methods.break_a_scene.union_sampling import UnionSample
 from conceptloom.training.adapters import Scope
 from conceptloom.training.loop import Events, LoopConfig, run
 from conceptloom.training.losses import masked_loss
@@ -44,7 +44,7 @@ def plain(setting: Setting) -> Iterator[Losses]:
     host = setting.host
     image, masks, class_image = make_pictures(picture_side(setting.host))
     scene = scene_of(image, masks)
-    material = SceneMaterial(host, scene, 4)
+    material = SceneDataset(host, scene, 4)
     class_latent = host.encode_image(class_image[None])
     handles = HandleParameters(initial_handles(host, scene.words))
     modules = [host.unet, *(encoder.model for encoder in host._encoders)]
@@ -55,7 +55,7 @@ def plain(setting: Setting) -> Iterator[Losses]:
     step = 0
     while True:
         draw = draw_for(step, scene, setting.latent_size, setting.device)
-        samples = [Sample(0, draw.mirrored, draw.names)]
+        samples = [UnionSample(0, draw.mirrored, draw.names)]
         noise = torch.cat([draw.noise, draw.class_noise])
         timesteps = torch.cat([draw.timestep, draw.class_timestep])
         with setting.autocast():

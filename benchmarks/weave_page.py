@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from quality_tables import claim_told, machine_told, table_with_gains
-from weave_plan import CLAIMS, MEASURES, NOTES, VARIANTS, WHOLE, Budget
+from weave_plan import CLAIMS, MEASURES, NOTES, VARIANTS, WHOLE, WeaveBudget
 
 from conceptloom.cli.demo.judge import mean
 
@@ -13,7 +13,9 @@ from conceptloom.cli.demo.judge import mean
 Cells = dict[tuple[str, int, str], dict[str, list[float]]]
 
 
-def page(cells: Cells, budget: Budget, seeds: int, taught: int, command: str, digest: str) -> str:
+def page(
+    cells: Cells, budget: WeaveBudget, seeds: int, taught: int, command: str, digest: str
+) -> str:
     """The results as Markdown.
 
     Args:

@@ -82,7 +82,7 @@ TEACHING = PersonalizedResidualsConfig(
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class WeaveBudget:
     """How much work it is."""
 
     teaching_steps: int  # of every concept's training
@@ -90,8 +90,8 @@ class Budget:
     jobs: int  # the first so many
 
 
-FULL = Budget(200, 16, len(JOBS))
-QUICK = Budget(30, 6, 2)
+FULL = WeaveBudget(200, 16, len(JOBS))
+QUICK = WeaveBudget(30, 6, 2)
 WHOLE = "whole method"
 WHOLE_LESS = "without suppression"
 PLACE_ALONE = "background reads its place alone"

@@ -34,8 +34,8 @@ from weave_plan import (
     TEACHING,
     VARIANTS,
     WORDS,
-    Budget,
     Job,
+    WeaveBudget,
 )
 
 from conceptloom.cli.demo.judge import as_image, mean
@@ -47,8 +47,8 @@ from conceptloom.host.ports import Host
 from conceptloom.methods.concept_weaver import (
     InversionConfig,
     Regions,
+    RegionSpec,
     Template,
-    Wish,
     make_regions,
     make_template,
     weave,
@@ -65,7 +65,7 @@ UNSEEN = 5  # a seed that no concept was taught with
 STANDS = 0.2  # IoU from which on an object that is found stands in a region
 
 
-def learned(host: Host, name: str, budget: Budget, folder: Path) -> Concept:
+def learned(host: Host, name: str, budget: WeaveBudget, folder: Path) -> Concept:
     """A concept of one object, learned once, from pictures of it alone."""
     path = folder / f"{name}.safetensors"
     if path.is_file():
@@ -99,13 +99,15 @@ def regions_of(job: Job, template: object, bank: dict[str, Concept], variant: st
             prompt = every if variant == MERGED else ""
         handle = concept.names[0]
         wishes.append(
-            Wish(concept=own, word=word, mask=torch.from_numpy(mask), handle=handle, prompt=prompt)
+            RegionSpec(
+                concept=own, word=word, mask=torch.from_numpy(mask), handle=handle, prompt=prompt
+            )
         )
     behind = None
     if variant == MERGED:
-        behind = Wish(concept=merged, word="", prompt=every)
+        behind = RegionSpec(concept=merged, word="", prompt=every)
     elif variant == PLACE_ALONE:
-        behind = Wish(concept=None, word="", prompt=f"a photo {job.place}")
+        behind = RegionSpec(concept=None, word="", prompt=f"a photo {job.place}")
     return make_regions(job.sentence, wishes, behind)
 
 
@@ -146,7 +148,7 @@ def judged(image: torch.Tensor, job: Job, seed: int) -> dict[str, list[float]]:
     return found
 
 
-def all_cells(budget: Budget, seeds: int) -> Iterator[tuple[Job, int, str]]:
+def all_cells(budget: WeaveBudget, seeds: int) -> Iterator[tuple[Job, int, str]]:
     """Whole rounds first: after any number of them the variants can be compared."""
     for seed in range(seeds):
         for job in JOBS[: budget.jobs]:
@@ -159,7 +161,7 @@ def file_of(folder: Path, job: Job, seed: int, variant: str) -> Path:
     return folder / name.replace(" ", "-").replace(",", "")
 
 
-def compute(host: Host, budget: Budget, seeds: int, folder: Path) -> None:
+def compute(host: Host, budget: WeaveBudget, seeds: int, folder: Path) -> None:
     """Every cell that is not there yet."""
     folder.mkdir(parents=True, exist_ok=True)
     templates: dict[tuple[str, int], Template] = {}
@@ -191,7 +193,7 @@ def compute(host: Host, budget: Budget, seeds: int, folder: Path) -> None:
         print(f"{job.name}, seed {seed}, {variant}: {told}; {cpu:.0f} s of CPU", flush=True)
 
 
-def finished(budget: Budget, seeds: int, folder: Path) -> Cells:
+def finished(budget: WeaveBudget, seeds: int, folder: Path) -> Cells:
     """Cells that are there, as the present oracle sees them."""
     cells: Cells = {}
     for job, seed, variant in all_cells(budget, seeds):

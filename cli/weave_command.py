@@ -133,7 +133,7 @@ def parsed_region(option: str, *, with_mask: bool = True) -> Any:
     """
     from ..concepts.concept_file import load_concept
     from ..errors import InputError
-    from ..methods.concept_weaver import Wish
+    from ..methods.concept_weaver import RegionSpec
     from .mask_reader import read_mask
 
     word, equals, files = option.partition("=")
@@ -144,4 +144,4 @@ def parsed_region(option: str, *, with_mask: bool = True) -> Any:
             f"The region is {option!r}; it must be {form}, such as cup=my-mug.safetensors,mug.png."
         )
     shown = read_mask(Path(mask)) if comma else None
-    return Wish(concept=load_concept(Path(concept)), word=word.strip(), mask=shown)
+    return RegionSpec(concept=load_concept(Path(concept)), word=word.strip(), mask=shown)

@@ -79,7 +79,7 @@ class GenerateWithPrior(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         sampling = PriorSampling(steps=prior_steps, guidance=prior_guidance, checkpointing=False)
         handles = {} if concept is None else concept.handles
-        wish = Wish(prior, prompt, handles, range(seed, seed + count), sampling)
+        wish = PriorRequest(prior, prompt, handles, range(seed, seed + count), sampling)
         progress = NodeProgress(cls.hidden.unique_id)
         try:
             embeddings = wish.imagined(progress)
@@ -90,7 +90,7 @@ class GenerateWithPrior(io.ComfyNode):
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class PriorRequest:
     """What Generate with Prior was asked for."""
 
     prior: LoadedPrior

@@ -15,7 +15,14 @@ from ..host.comfyui.prompts import clip_with_handles
 from ..host.comfyui.tokens import HIDDEN
 from ..host.ports import Tokens, UNetSites, find_run
 from ..host.prompt_text import HANDLE, composed
-from ..samplers.guidance import GuidanceConfig, Rule, Wish, guided_sites, latent_gradient, moved
+from ..samplers.guidance import (
+    AttentionTarget,
+    GuidanceConfig,
+    Rule,
+    guided_sites,
+    latent_gradient,
+    moved,
+)
 from ..samplers.masks import check_aspect, picture_masks
 from .blended import SAMPLING
 from .shared import host_of, listed
@@ -159,9 +166,9 @@ class _Guidance:
     def moved(self, latent: Tensor, gradient: Tensor) -> Tensor:
         return moved(latent, gradient, self._config)
 
-    def _wishes(self, tokens: Tokens) -> list[Wish]:
+    def _wishes(self, tokens: Tokens) -> list[AttentionTarget]:
         found = [(find_run(tokens, word.piece), word.target) for word in self._words]
-        return [Wish(places, len(tokens), target) for places, target in found if places]
+        return [AttentionTarget(places, len(tokens), target) for places, target in found if places]
 
 
 def wanted_words(model: Any, clip: Any, words: str, mask: Tensor | None) -> list[WantedWord]:

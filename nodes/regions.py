@@ -11,7 +11,7 @@ from torch import Tensor
 from ..attention.regions import Priority
 from ..concepts.concept import Concept
 from ..errors import ConfigError, MaskError
-from ..methods.concept_weaver import RegionConfig, Regions, Template, Wish, make_regions
+from ..methods.concept_weaver import RegionConfig, Regions, RegionSpec, Template, make_regions
 from ..scenes.scene import ConceptScene, SceneImage
 from ..viz.scene_preview import scene_preview
 from .shared import lines_of, picture, shown
@@ -145,7 +145,7 @@ def _inputs() -> list[io.Input]:
     ]  # fmt: skip
 
 
-def wishes_of(concepts: Sequence[Concept], masks: Sequence[Tensor], words: str) -> list[Wish]:
+def wishes_of(concepts: Sequence[Concept], masks: Sequence[Tensor], words: str) -> list[RegionSpec]:
     """One wish per region.
 
     Raises:
@@ -164,19 +164,19 @@ def wishes_of(concepts: Sequence[Concept], masks: Sequence[Tensor], words: str) 
         )
     pairs = [_word_and_prompt(line) for line in lines]
     return [
-        Wish(concept=concept, word=word, mask=row, prompt=prompt)
+        RegionSpec(concept=concept, word=word, mask=row, prompt=prompt)
         for concept, row, (word, prompt) in zip(concepts, rows, pairs, strict=True)
     ]
 
 
-def behind(concept: Concept | None, line: str) -> Wish | None:
+def behind(concept: Concept | None, line: str) -> RegionSpec | None:
     """The background's wish; None when nothing is wished."""
     word, prompt = _word_and_prompt(line)
     if concept is not None and not (word or prompt):
         raise ConfigError(
             "background", line, "the word of the sentence that the background concept replaces"
         )
-    return Wish(concept=concept, word=word, prompt=prompt) if word or prompt else None
+    return RegionSpec(concept=concept, word=word, prompt=prompt) if word or prompt else None
 
 
 def _word_and_prompt(line: str) -> tuple[str, str]:

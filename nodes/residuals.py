@@ -48,7 +48,7 @@ class TrainPersonalizedResiduals(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         check_new_handles(model, clip, [handle])
         folder, progress = run_folder(name), NodeProgress(cls.hidden.unique_id)
-        lesson = Lesson(images, handle, class_word, lines_of(captions))
+        lesson = SubjectInputs(images, handle, class_word, lines_of(captions))
         learned = learn(host_of(model, clip, vae), lesson, knobs, folder, progress)
         report = report_of(learned)
         progress(1, 1, report)
@@ -56,7 +56,7 @@ class TrainPersonalizedResiduals(io.ComfyNode):
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class SubjectInputs:
     """What came in through the sockets."""
 
     images: Tensor  # [P, H, W, C]
@@ -66,7 +66,7 @@ class Lesson:
 
 
 def learn(
-    host: Host, lesson: Lesson, knobs: dict[str, Any], folder: Path, progress: Progress
+    host: Host, lesson: SubjectInputs, knobs: dict[str, Any], folder: Path, progress: Progress
 ) -> Learned:
     """Learn outside of the inference mode in which nodes run, on copies made there.
 

@@ -19,7 +19,7 @@ from ..checks import require_whole
 from ..errors import ConfigError, PromptError
 from ..host.ports import Host, Progress, Prompt, WeightEdit, no_progress
 from .blended import BlendConfig, sample_blended
-from .guidance import GuidanceConfig, Wish, guided_sites, latent_gradient, moved
+from .guidance import AttentionTarget, GuidanceConfig, guided_sites, latent_gradient, moved
 from .masks import latent_masks, picture_masks, region_weights
 from .sigmas import output_at
 
@@ -129,11 +129,12 @@ def edit_latents(
         )
 
 
-def _wishes(host: Host, region: Region, mask: Tensor, config: EditConfig) -> list[Wish]:
+def _wishes(host: Host, region: Region, mask: Tensor, config: EditConfig) -> list[AttentionTarget]:
     target = mask if config.target_is_mask else None
     length = len(region.prompt.tokens)
     return [
-        Wish(word_positions(host, region.prompt, word), length, target) for word in region.words
+        AttentionTarget(word_positions(host, region.prompt, word), length, target)
+        for word in region.words
     ]
 
 
@@ -169,7 +170,7 @@ def _guided(
     latent: Tensor,
     sigma: float,
     regions: Sequence[Region],
-    wishes: Sequence[Sequence[Wish]],
+    wishes: Sequence[Sequence[AttentionTarget]],
     masks: Tensor,
     config: GuidanceConfig,
 ) -> Tensor:

@@ -63,7 +63,7 @@ class GuidanceConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class AttentionTarget:
     """Words of a prompt, and where they should look."""
 
     positions: tuple[int, ...]  # of their tokens; their probabilities are summed
@@ -71,7 +71,7 @@ class Wish:
     target: Tensor | None = None  # [h, w] mask of any size, 0..1; None for ones everywhere
 
 
-WishesIn = Callable[[Tokens], Sequence[Wish]]  # of one prompt
+TargetsIn = Callable[[Tokens], Sequence[AttentionTarget]]  # of one prompt
 
 
 def guided_sites(sites: UNetSites, level: int = 0) -> list[TransformerSite]:
@@ -90,10 +90,10 @@ def guided_sites(sites: UNetSites, level: int = 0) -> list[TransformerSite]:
 
 def attention_distance(
     capture: AttentionCapture,
-    wishes: Sequence[Wish],
+    wishes: Sequence[AttentionTarget],
     rows: int,
     size: tuple[int, int],
-    wishes_in: WishesIn | None = None,
+    wishes_in: TargetsIn | None = None,
 ) -> Tensor:
     """Sum over rows and wishes of || CA - M ||^2, float32.
 
@@ -115,7 +115,7 @@ def attention_distance(
     return (maps - targets).square().sum()
 
 
-def _target(wish: Wish, size: tuple[int, int], like: Tensor) -> Tensor:
+def _target(wish: AttentionTarget, size: tuple[int, int], like: Tensor) -> Tensor:
     if wish.target is None:
         return torch.ones(size, device=like.device, dtype=like.dtype)
     return F.interpolate(wish.target[None, None].to(like), size, mode="area")[0, 0]
@@ -124,9 +124,9 @@ def _target(wish: Wish, size: tuple[int, int], like: Tensor) -> Tensor:
 def latent_gradient(
     forward: Callable[[Tensor, AttentionCapture], object],
     latent: Tensor,
-    wishes: Sequence[Wish],
+    wishes: Sequence[AttentionTarget],
     sites: Sequence[TransformerSite],
-    wishes_in: WishesIn | None = None,
+    wishes_in: TargetsIn | None = None,
 ) -> Tensor:
     """Gradient of the distance to the latents, [B, C, h, w] float32.
 

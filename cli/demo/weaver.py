@@ -13,9 +13,9 @@ from ...concepts.concept_file import save_concept
 from ...methods.concept_weaver import (
     Mixing,
     Regions,
+    RegionSpec,
     Template,
     WeaveConfig,
-    Wish,
     make_regions,
     make_template,
     weave,
@@ -62,7 +62,7 @@ def tell(context: DemoContext) -> Story:
     sigmas = host.noise_path.levels(STEPS)
     template = make_template(host, image[None], SENTENCE, sigmas, progress=context.progress)
     wishes = [
-        Wish(concept=concept, word=word, mask=mask)
+        RegionSpec(concept=concept, word=word, mask=mask)
         for concept, (word, _), mask in zip(concepts, WOVEN.values(), masks, strict=True)
     ]
     regions = make_regions(SENTENCE, wishes)

@@ -13,7 +13,7 @@ from ...host.ports import Host, Progress, no_progress
 from ...scenes.masks import mask_on_grid
 from ...scenes.scene import ConceptScene, SceneImage
 from ...training.encoding import PictureEncoder
-from .union_sampling import Sample
+from .union_sampling import UnionSample
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class _Picture:
     at_maps: Mapping[str, Tensor]  # name -> [gh, gw]
 
 
-class SceneMaterial:
+class SceneDataset:
     """Everything about the pictures that does not change while training.
 
     Masks are resized with nearest neighbour (official train.py:1146-1151, 1187-1189); a concept
@@ -39,19 +39,19 @@ class SceneMaterial:
             for image in scene.images
         ]
 
-    def _of(self, sample: Sample) -> _Picture:
+    def _of(self, sample: UnionSample) -> _Picture:
         return self._pictures[sample.image][sample.mirrored]
 
-    def latents(self, samples: Sequence[Sample]) -> Tensor:
+    def latents(self, samples: Sequence[UnionSample]) -> Tensor:
         """[B, C, h, w] clean latents."""
         return torch.stack([self._of(s).latent for s in samples])
 
-    def unions(self, samples: Sequence[Sample]) -> Tensor:
+    def unions(self, samples: Sequence[UnionSample]) -> Tensor:
         """[B, 1, h, w] maximum over the masks of the drawn concepts."""
         masks = [torch.stack([self._of(s).at_latent[n] for n in s.names]) for s in samples]
         return torch.stack([m.amax(dim=0, keepdim=True) for m in masks])
 
-    def targets(self, samples: Sequence[Sample]) -> Tensor:
+    def targets(self, samples: Sequence[UnionSample]) -> Tensor:
         """[G, gh, gw] masks of every drawn concept on the grid of the maps, sample by sample."""
         return torch.stack([self._of(s).at_maps[n] for s in samples for n in s.names])
 

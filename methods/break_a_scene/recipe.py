@@ -17,9 +17,9 @@ from ...training.phases import WEIGHTS
 from ...training.recipe import Losses, Phase
 from ...training.scene_recipe import SceneRecipe
 from .config import BreakASceneConfig
-from .dataset import SceneMaterial
+from .dataset import SceneDataset
 from .losses import attention_loss
-from .union_sampling import Sample, draw_samples
+from .union_sampling import UnionSample, draw_samples
 
 
 class BreakAScene(SceneRecipe[BreakASceneConfig]):
@@ -50,7 +50,7 @@ class BreakAScene(SceneRecipe[BreakASceneConfig]):
         super().__init__(host, scene, config)
         self.sites = sites_to_read(host.sites, self.latent_size, config.attention_level)
         with torch.no_grad():
-            self._material = SceneMaterial(host, self.scene, self.sites[0].level, progress)
+            self._material = SceneDataset(host, self.scene, self.sites[0].level, progress)
 
     def losses(self, phase: Phase, draw: torch.Generator) -> Losses:
         """The weighted loss terms of one batch: diffusion, attention and prior.
@@ -80,7 +80,7 @@ class BreakAScene(SceneRecipe[BreakASceneConfig]):
 
     def _terms(
         self,
-        samples: Sequence[Sample],
+        samples: Sequence[UnionSample],
         prompts: Sequence[Prompt],
         predicted: Tensor,
         target: Tensor,
@@ -125,7 +125,7 @@ class BreakAScene(SceneRecipe[BreakASceneConfig]):
         return self._fixed_class_prompt
 
 
-def _queries(samples: Sequence[Sample], prompts: Sequence[Prompt]) -> list[TokenQuery]:
+def _queries(samples: Sequence[UnionSample], prompts: Sequence[Prompt]) -> list[TokenQuery]:
     return [
         TokenQuery(row, prompts[row].find_handle(name), len(prompts[row].tokens))
         for row, sample in enumerate(samples)

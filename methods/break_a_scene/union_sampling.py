@@ -13,7 +13,7 @@ from .config import BreakASceneConfig
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class UnionSample:
     """One row of a batch."""
 
     image: int  # which picture of the scene
@@ -27,15 +27,17 @@ class Sample:
 
 def draw_samples(
     scene: ConceptScene, config: BreakASceneConfig, rows: int, draw: torch.Generator
-) -> list[Sample]:
+) -> list[UnionSample]:
     """For every row a picture, how many of its concepts, which, and in which order."""
     return [_draw_sample(scene, config, draw) for _ in range(rows)]
 
 
-def _draw_sample(scene: ConceptScene, config: BreakASceneConfig, draw: torch.Generator) -> Sample:
+def _draw_sample(
+    scene: ConceptScene, config: BreakASceneConfig, draw: torch.Generator
+) -> UnionSample:
     image = below(len(scene.images), draw)
     names: Sequence[str] = list(scene.images[image].masks)
     count = 1 + below(len(names), draw) if config.union_sampling else 1
     order = torch.randperm(len(names), generator=draw)[:count].tolist()
     mirrored = happens(config.flip, draw)
-    return Sample(image, mirrored, tuple(names[i] for i in order))
+    return UnionSample(image, mirrored, tuple(names[i] for i in order))

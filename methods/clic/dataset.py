@@ -22,7 +22,7 @@ BLANK = 0.5  # what stands around the region, 0..1: zero in the VAE's -1..1 (lea
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class ViewSample:
     """One row of a batch: a view of a picture, one concept, and the prompts that go with it."""
 
     image: int
@@ -51,7 +51,7 @@ class EncodedView:
     prefix: str
 
 
-class SceneMaterial:
+class SceneViews:
     """All views of all pictures of a scene."""
 
     def __init__(
@@ -69,7 +69,7 @@ class SceneMaterial:
             for number, picture in enumerate(scene.images)
         ]
 
-    def draw(self, draw: torch.Generator) -> Sample:
+    def draw(self, draw: torch.Generator) -> ViewSample:
         """A picture, mirrored or not, one of its views, one of its concepts, and its prompts."""
         config, image = self._config, below(len(self._views), draw)
         mirrored = happens(config.flip, draw)
@@ -78,26 +78,26 @@ class SceneMaterial:
         name = list(view.masks)[below(len(view.masks), draw)]
         prompts = config.roi_prompts_of(name)
         roi_prompt = prompts[below(len(prompts), draw)]
-        return Sample(
+        return ViewSample(
             image, mirrored, number, name, view.prefix + config.prompt_of(name), roi_prompt
         )
 
-    def _of(self, sample: Sample) -> EncodedView:
+    def _of(self, sample: ViewSample) -> EncodedView:
         return self._views[sample.image][sample.mirrored][sample.view]
 
-    def latents(self, samples: Sequence[Sample]) -> Tensor:
+    def latents(self, samples: Sequence[ViewSample]) -> Tensor:
         """[B, C, h, w] clean latents of the whole pictures."""
         return torch.stack([self._of(s).latent for s in samples])
 
-    def regions(self, samples: Sequence[Sample]) -> Tensor:
+    def regions(self, samples: Sequence[ViewSample]) -> Tensor:
         """[B, C, h, w] clean latents of the regions on blank pixels."""
         return torch.stack([self._of(s).regions[s.name] for s in samples])
 
-    def masks(self, samples: Sequence[Sample]) -> Tensor:
+    def masks(self, samples: Sequence[ViewSample]) -> Tensor:
         """[B, 1, h, w] mask of each drawn concept."""
         return torch.stack([self._of(s).masks[s.name][None] for s in samples])
 
-    def valid(self, samples: Sequence[Sample]) -> Tensor:
+    def valid(self, samples: Sequence[ViewSample]) -> Tensor:
         """[B, 1, h, w] 1 where there is a picture."""
         return torch.stack([self._of(s).valid[None] for s in samples])
 

@@ -20,7 +20,7 @@ from ...training.losses import masked_loss
 from ...training.recipe import Losses, Phase
 from ...training.scene_recipe import SceneRecipe
 from .config import CLiCConfig, Form
-from .dataset import Sample, SceneMaterial
+from .dataset import SceneViews, ViewSample
 from .losses import area_loss, attention_loss, outside_weighted
 
 
@@ -48,7 +48,7 @@ class CLiC(SceneRecipe[CLiCConfig]):
         if config.attention_weight and not self.sites:
             raise ModelError("The model has no cross-attention in its up blocks to read maps from.")
         with torch.no_grad():
-            self._material = SceneMaterial(host, self.scene, config, progress)
+            self._material = SceneViews(host, self.scene, config, progress)
 
     @property
     def rows(self) -> int:
@@ -97,7 +97,7 @@ class CLiC(SceneRecipe[CLiCConfig]):
         return [StartDetached(), capture] if self.config.detach_start else [capture]
 
     def _context_terms(
-        self, samples: Sequence[Sample], predicted: Tensor, target: Tensor
+        self, samples: Sequence[ViewSample], predicted: Tensor, target: Tensor
     ) -> dict[str, Tensor]:
         """l_context = || M_soft (eps_hat - eps) ||^2, M_soft = a + (1 - a) M."""
         config = self.config
@@ -113,7 +113,7 @@ class CLiC(SceneRecipe[CLiCConfig]):
         return {"context": config.context_weight * loss}
 
     def _attention_term(
-        self, samples: Sequence[Sample], prompts: Sequence[Prompt], capture: AttentionCapture
+        self, samples: Sequence[ViewSample], prompts: Sequence[Prompt], capture: AttentionCapture
     ) -> Tensor:
         """l_att = || CA(v*, x_t) - Resize(M) ||^2."""
         queries = [
@@ -128,20 +128,20 @@ class CLiC(SceneRecipe[CLiCConfig]):
         return self.config.attention_weight * attention_loss(maps, masks[:, 0])
 
     def _noisy_regions(
-        self, samples: Sequence[Sample], noisy: Tensor, noise: Tensor, timesteps: Tensor
+        self, samples: Sequence[ViewSample], noisy: Tensor, noise: Tensor, timesteps: Tensor
     ) -> Tensor:
         """M x_t of the paper, or blank pixels with the same noise of the code."""
         if self.config.roi_form is Form.PAPER:
             return self._material.masks(samples) * noisy
         return self.host.noise_path.add_noise(self._material.regions(samples), noise, timesteps)
 
-    def _clean_regions(self, samples: Sequence[Sample], latent: Tensor) -> Tensor:
+    def _clean_regions(self, samples: Sequence[ViewSample], latent: Tensor) -> Tensor:
         """The picture that M x_t, or the blank pixels of the code, are a noisy version of."""
         if self.config.roi_form is Form.PAPER:
             return self._material.masks(samples) * latent
         return self._material.regions(samples)
 
-    def _roi_term(self, samples: Sequence[Sample], predicted: Tensor, target: Tensor) -> Tensor:
+    def _roi_term(self, samples: Sequence[ViewSample], predicted: Tensor, target: Tensor) -> Tensor:
         """l_RoI = || eps_hat(M x_t, c*, t) - eps ||^2.
 
         Models that predict something else have their own target, that of M x_0 with the whole

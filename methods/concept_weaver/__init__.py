@@ -27,7 +27,7 @@ reproduced: the user study, and the CLIP figures, for which the authors' picture
 from .config import BankConfig, InversionConfig, Keep, Mixing, RegionConfig, WeaveConfig
 from .inversion import make_template
 from .learn import learn_for_bank
-from .regions import Region, Regions, Wish, make_regions
+from .regions import Region, Regions, RegionSpec, make_regions
 from .template import Template
 from .weave import Woven, weave
 
@@ -38,10 +38,10 @@ __all__ = [
     "Mixing",
     "Region",
     "RegionConfig",
+    "RegionSpec",
     "Regions",
     "Template",
     "WeaveConfig",
-    "Wish",
     "Woven",
     "learn_for_bank",
     "make_regions",

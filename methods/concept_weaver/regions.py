@@ -19,7 +19,7 @@ from .prompts import Subject, marked_word, weave_prompts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Wish:
+class RegionSpec:
     """A concept and where it is wanted.
 
     Attributes:
@@ -75,8 +75,8 @@ class Regions:
 
 def make_regions(
     sentence: str,
-    wishes: Sequence[Wish],
-    background: Wish | None = None,
+    wishes: Sequence[RegionSpec],
+    background: RegionSpec | None = None,
     config: RegionConfig | None = None,
 ) -> Regions:
     """Regions with their prompts.
@@ -158,7 +158,7 @@ def _source(host: Host, part: Region) -> RegionSource:
     return RegionSource(context.detach(), changes)
 
 
-def _handle(wish: Wish) -> str:
+def _handle(wish: RegionSpec) -> str:
     if wish.concept is None:
         return ""
     names = wish.concept.names
@@ -169,12 +169,15 @@ def _handle(wish: Wish) -> str:
     return wish.handle or next(iter([*learned, *names]), "")
 
 
-def _name(wish: Wish, handle: str) -> str:
+def _name(wish: RegionSpec, handle: str) -> str:
     return f"<{handle}>" if handle else wish.word or "a region without a word"
 
 
 def _prompts(
-    sentence: str, wishes: Sequence[Wish], handles: Sequence[str], background: Wish | None
+    sentence: str,
+    wishes: Sequence[RegionSpec],
+    handles: Sequence[str],
+    background: RegionSpec | None,
 ) -> list[str]:
     """p_+i of all regions, and p_+bg last; those given by hand are left alone."""
     every = [wish for wish in wishes if not wish.prompt]

@@ -19,8 +19,8 @@ PLACE = "{}"  # of the concept in the prompt of the settings
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
-    """Pictures of one concept, checked; `make_lesson` makes them.
+class SubjectDataset:
+    """Pictures of one concept, checked; `make_dataset` makes them.
 
     Attributes:
         images: [H, W, 3] each, 0..1, of one size.
@@ -40,7 +40,7 @@ class Lesson:
         return f"<{self.handle}> {self.class_word}".strip()
 
 
-def make_lesson(
+def make_dataset(
     images: Sequence[Tensor],
     handle: str,
     class_word: str,
@@ -49,7 +49,7 @@ def make_lesson(
     prompt: str,
     resolution_px: int = 0,
     multiple_px: int = 8,
-) -> Lesson:
+) -> SubjectDataset:
     """A checked lesson.
 
     Args:
@@ -89,7 +89,7 @@ def make_lesson(
             f"The pictures have different sizes ({sides}); set resolution_px to crop a square "
             "from each, or crop them to one size first."
         )
-    return Lesson(tuple(fitted), name, class_word.strip(), tuple(texts))
+    return SubjectDataset(tuple(fitted), name, class_word.strip(), tuple(texts))
 
 
 def _fitted(index: int, image: Tensor, resolution_px: int, multiple_px: int) -> Tensor:

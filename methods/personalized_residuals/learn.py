@@ -19,7 +19,7 @@ from ...training.results import PathOf
 from ...training.runner import Learned, loop_for, state_folder, teach
 from ...viz.overlays import attention_overlay
 from .config import PersonalizedResidualsConfig
-from .dataset import Lesson, make_lesson
+from .dataset import SubjectDataset, make_dataset
 from .recipe import PersonalizedResiduals
 
 
@@ -55,7 +55,7 @@ def learn_residuals(
     """Learn one concept with Personalized Residuals.
 
     Args:
-        images: [H, W, 3] each, 0..1; one or many, see `make_lesson`.
+        images: [H, W, 3] each, 0..1; one or many, see `make_dataset`.
         handle: V* of the paper; `<handle>` in prompts.
         class_word: macro class, for example "cat", one word or several.
         captions: one for each picture, or none.
@@ -68,7 +68,7 @@ def learn_residuals(
         InputError, TrainingError: see `errors`; the state so far is in `folder`.
     """
     loop = loop_for(host, loop, seed=config.seed, accumulation=config.accumulation)
-    lesson = make_lesson(
+    lesson = make_dataset(
         images,
         handle,
         class_word,
@@ -86,7 +86,7 @@ def learn_residuals(
     return teach(recipe, loop, shown, kept, progress, path_of, needs)
 
 
-def _as_scene(lesson: Lesson) -> ConceptScene:
+def _as_scene(lesson: SubjectDataset) -> ConceptScene:
     """The pictures as previews and state folders know them; the concept fills all of each."""
     pictures = tuple(
         SceneImage(image, {lesson.handle: torch.ones_like(image[..., 0])})
@@ -96,7 +96,7 @@ def _as_scene(lesson: Lesson) -> ConceptScene:
 
 
 def _shown(
-    lesson: Lesson, config: PersonalizedResidualsConfig, previews: PreviewConfig | None
+    lesson: SubjectDataset, config: PersonalizedResidualsConfig, previews: PreviewConfig | None
 ) -> PreviewConfig:
     previews = previews or PreviewConfig()
     prompts = previews.prompts or (config.prompt.replace("{}", lesson.told),)

@@ -18,7 +18,7 @@ from ...training.loop import summary
 from ...training.losses import masked_loss
 from ...training.recipe import Footprint, Losses, Phase, StepDown
 from .config import PersonalizedResidualsConfig
-from .dataset import Lesson, LessonLatents
+from .dataset import LessonLatents, SubjectDataset
 
 METHOD, RESIDUALS = "personalized_residuals", "residuals"
 
@@ -36,7 +36,7 @@ class PersonalizedResiduals:
     def __init__(
         self,
         host: Host,
-        lesson: Lesson,
+        lesson: SubjectDataset,
         config: PersonalizedResidualsConfig,
         progress: Progress = no_progress,
     ) -> None:

@@ -178,7 +178,7 @@ def test_cancelling_is_heard_between_two_embeddings(
         return torch.zeros(4)
 
     prior = SimpleNamespace(space=SimpleNamespace(imagine=imagine), painter=None)
-    wish = module.Wish(prior, "a cat", {}, range(3), None)
+    wish = module.PriorRequest(prior, "a cat", {}, range(3), None)
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         wish.imagined(module.NodeProgress())
     assert len(asked) == 1

@@ -23,8 +23,8 @@ from conceptloom.host.comfyui.host import ComfyHost
 from conceptloom.host.comfyui.prompts import clip_with_handles
 from conceptloom.host.ports import Role, UNetEdit, find_run
 from conceptloom.samplers.guidance import (
+    AttentionTarget,
     GuidanceConfig,
-    Wish,
     guided_sites,
     latent_gradient,
     moved,
@@ -46,7 +46,7 @@ class Guide:
         return bool(find_run(tokens, self.piece))
 
     def gradient(self, forward, latent, sites, tokens):
-        wishes = [Wish(find_run(tokens, self.piece), len(tokens))]
+        wishes = [AttentionTarget(find_run(tokens, self.piece), len(tokens))]
         found = latent_gradient(forward, latent, wishes, guided_sites(sites))
         self.gradients.append((latent.clone(), found))
         return found
@@ -87,7 +87,7 @@ def test_the_gradient_is_the_ports_own(graph: Graph):
     host = ComfyHost(graph.model, graph.clip)
     with host.edited({}, trainable=True):
         prompt = host.encode_prompt("a red cat")
-        wishes = [Wish(prompt.find(host.tokenize("cat")), len(prompt.tokens))]
+        wishes = [AttentionTarget(prompt.find(host.tokenize("cat")), len(prompt.tokens))]
         at = torch.full((2,), 999)
         expected = latent_gradient(
             lambda moving, capture: host.predict(moving, at, [prompt], [capture]),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from conceptloom.host.diffusers.prompts import TextEncoder
 from conceptloom.host.diffusers.sites import canonical_unet_names
 from conceptloom.methods.break_a_scene import BreakAScene, BreakASceneConfig, recipe
-from conceptloom.methods.break_a_scene.union_sampling import Sample
+from conceptloom.methods.break_a_scene.union_sampling import UnionSample
 from conceptloom.scenes.scene import make_scene
 
 HANDLES = ("asset0", "asset1")  # the official names, without brackets
@@ -161,7 +161,7 @@ def recorded_recipe(
 ) -> BreakAScene:
     """Our recipe, which draws what the official program drew; nothing else of it is replaced."""
     order = tuple(HANDLES[i] for i in recording["order"].tolist())
-    sample = Sample(image=0, mirrored=bool(recording["mirrored"]), names=order)
+    sample = UnionSample(image=0, mirrored=bool(recording["mirrored"]), names=order)
     noises = [recording["instance_noise"], recording["class_noise"]]
     class_timestep, timestep = recording["timesteps"].split(1)  # the class image came first
 

@@ -21,7 +21,7 @@ from conceptloom.methods.clic import (
     dataset,
     recipe,
 )
-from conceptloom.methods.clic.dataset import Sample
+from conceptloom.methods.clic.dataset import ViewSample
 from conceptloom.methods.clic.views import View
 from conceptloom.scenes.scene import make_scene
 
@@ -94,11 +94,11 @@ def recorded_recipe(
         return [View(bright, masks, torch.ones(512, 512))]
 
     prompt = f"a bench with <{NAME}> style"
-    sample = Sample(0, True, 0, NAME, prompt, ROI_PROMPT)
+    sample = ViewSample(0, True, 0, NAME, prompt, ROI_PROMPT)
     drawn = recording["noise"], recording["timesteps"]
     patched.setattr(dataset, "views_of", views_of)
     patched.setattr(recipe, "drawn_noise", lambda *_: drawn)
-    patched.setattr(dataset.SceneMaterial, "draw", lambda *_: sample)
+    patched.setattr(dataset.SceneViews, "draw", lambda *_: sample)
     picture, mask = recorded_picture()
     scene = make_scene([picture], {NAME: [mask]}, {NAME: "ktn"})
     host = tiny_host(recording, RecordedVae(recording), WordTokenizer(WORDS, pad_token_id=2))

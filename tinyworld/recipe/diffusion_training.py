@@ -18,7 +18,7 @@ from ..checkpoint import pack, read_checkpoint, write_checkpoint
 from ..model import ModelConfig, build_scheduler, build_text_encoder, build_unet, build_vae
 from . import grounding
 from .fast import ready_for_training, record_cross_attention
-from .loop import Budget, Team, train
+from .loop import Team, TrainingBudget, train
 from .shards import SHARD, UNKNOWN_ROWS, Encode, Shards, world_token_ids
 from .vae_training import to_tensor
 
@@ -205,7 +205,7 @@ class Trainer:
 def train_diffusion(team: Team, config: ModelConfig, task: DiffusionTask) -> None:
     """Train or go on training; the result lies in `workdir`/tinyworld.safetensors."""
     trainer = Trainer(team, config, task)
-    budget = Budget(
+    budget = TrainingBudget(
         minutes=task.minutes,
         falling=task.falling,
         learning_rate=task.learning_rate,

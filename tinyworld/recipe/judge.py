@@ -33,7 +33,7 @@ from .degrade import bend, roughen, tint
 from .fast import ready_for_training
 from .judge_check import calibrate
 from .judge_scenes import FAMILY, IGNORE, SHARDS, JudgeSamples, at_finder_side, load_samples
-from .loop import Budget, Team, train
+from .loop import Team, TrainingBudget, train
 
 log = logging.getLogger("conceptloom")
 
@@ -69,7 +69,7 @@ def train_finder(samples: JudgeSamples, workdir: Path, minutes: float, seed: int
         loss = loss + 0.3 * off.sum() / (cover > 0.5).sum().clamp(min=1)
         return loss + 0.2 * functional.cross_entropy(background.float(), grounds[picked])
 
-    budget = Budget(minutes=minutes, learning_rate=4e-3, falling=0.6 * minutes, muon=True)
+    budget = TrainingBudget(minutes=minutes, learning_rate=4e-3, falling=0.6 * minutes, muon=True)
     modules, state = nn.ModuleDict({"finder": finder}), workdir / "finder_state.pt"
     train(modules, loss_of, budget, team, state, _keep(workdir / "finder.pt", finder))
     finder = VotingFinder().eval()
@@ -209,7 +209,7 @@ def train_describer(
         )
         return loss + (wrong * (known >= 0)).sum() / (known >= 0).sum().clamp(min=1)
 
-    budget = Budget(
+    budget = TrainingBudget(
         minutes=minutes, learning_rate=3e-3, falling=0.6 * minutes, weight_decay=1e-3, muon=True
     )
     modules, state = nn.ModuleDict({"describer": describer}), workdir / "describer_state.pt"

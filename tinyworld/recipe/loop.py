@@ -22,7 +22,7 @@ FALLING_DECAY = 0.99  # of the weights' average while the learning rate falls
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budget:
+class TrainingBudget:
     """How long and how hard to train."""
 
     minutes: float  # of training time, summed over all interrupted runs
@@ -99,7 +99,7 @@ Loss = Callable[[int], Tensor]  # step -> loss of this process's batch
 def train(
     modules: nn.ModuleDict,
     loss_of: Loss,
-    budget: Budget,
+    budget: TrainingBudget,
     team: Team,
     state_path: Path,
     on_save: Callable[[nn.ModuleDict, dict[str, Any]], None] | None = None,
@@ -172,7 +172,9 @@ def train(
                 log.info("step %d minute %.1f loss %.5f %.3f s/step", step + 1, minutes, mean, pace)
 
 
-def _load(path: Path, before_fall: Path, budget: Budget, team: Team) -> dict[str, Any] | None:
+def _load(
+    path: Path, before_fall: Path, budget: TrainingBudget, team: Team
+) -> dict[str, Any] | None:
     """The saved state to go on from, if there is one."""
     if not path.exists():
         return None

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..model import ModelConfig, build_vae
 from .fast import ready_for_training
-from .loop import Budget, Team, train
+from .loop import Team, TrainingBudget, train
 from .shards import pictures_for_autoencoder
 from .vae_start import LOG_VARIANCE, start_near_linear
 
@@ -138,7 +138,7 @@ def train_vae(
         weights = {k: v.float().cpu() for k, v in even.state_dict().items()}
         torch.save({"vae": weights, "figures": figures}, workdir / "vae.pt")
 
-    budget = Budget(
+    budget = TrainingBudget(
         minutes=minutes, learning_rate=RATE, falling=0.7 * minutes, save_minutes=3.0, muon=True
     )
     train(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from quality_cells import asked_of, scene_of
-from quality_plan import LESSONS, SURROUNDINGS, Lesson
+from quality_plan import LESSONS, SURROUNDINGS, SceneLesson
 
 
 @pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.name)
-def test_objects_and_surroundings_share_every_pixel_of_the_picture(lesson: Lesson) -> None:
+def test_objects_and_surroundings_share_every_pixel_of_the_picture(lesson: SceneLesson) -> None:
     scene = scene_of(lesson, surroundings=True)
     masks = scene.images[0].masks
     assert list(masks) == [*lesson.handles, SURROUNDINGS]

@@ -34,8 +34,8 @@ from similarity_plan import (  # noqa: E402
     BASE,
     BREAK_A_SCENE,
     RESIDUALS,
-    Budget,
     Case,
+    SimilarityBudget,
     cases_of,
     full_budget,
     quick_budget,
@@ -234,7 +234,7 @@ def names_of(rows: Sequence[str]) -> list[str]:
     return [row.split(" | ")[0].strip("| ") for row in rows]
 
 
-def small_budget(resolution_px: int, seed: int) -> Budget:
+def small_budget(resolution_px: int, seed: int) -> SimilarityBudget:
     """The quick one, with less to write: every weight of five learnings is much for a disk."""
     quick = quick_budget(resolution_px, seed)
     phase = WeightPhase(steps=2, scope=Scope.CROSS_ATTENTION_KV)

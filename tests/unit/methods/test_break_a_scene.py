@@ -13,9 +13,9 @@ from conceptloom.methods.break_a_scene import (
     BreakAScene,
     recipe,
 )
-from conceptloom.methods.break_a_scene.dataset import SceneMaterial
+from conceptloom.methods.break_a_scene.dataset import SceneDataset
 from conceptloom.methods.break_a_scene.losses import attention_loss
-from conceptloom.methods.break_a_scene.union_sampling import Sample, draw_samples
+from conceptloom.methods.break_a_scene.union_sampling import UnionSample, draw_samples
 from conceptloom.scenes.scene import ConceptScene, make_scene, with_background
 from conceptloom.training.loop import step_generator
 from conceptloom.training.losses import masked_loss
@@ -54,7 +54,7 @@ def test_attention_loss_by_hand() -> None:
 # Drawing
 
 
-def samples(given: ConceptScene, many: int = 3000, **more: Any) -> list[Sample]:
+def samples(given: ConceptScene, many: int = 3000, **more: Any) -> list[UnionSample]:
     draw = torch.Generator().manual_seed(0)
     return draw_samples(given, config(**more), many, draw)
 
@@ -98,7 +98,7 @@ def test_pictures_are_drawn_with_the_concepts_that_they_show() -> None:
 
 
 def test_the_prompt_is_in_the_order_of_the_draw() -> None:
-    sample = Sample(0, False, ("cat", "mug"))
+    sample = UnionSample(0, False, ("cat", "mug"))
     assert sample.prompt("a photo of ") == "a photo of <cat> and <mug>"
 
 
@@ -107,8 +107,8 @@ def test_the_prompt_is_in_the_order_of_the_draw() -> None:
 
 def test_masks_on_both_grids_follow_the_image_and_its_mirror(host: DiffusersHost) -> None:
     given = scene()
-    material = SceneMaterial(host, given, 2)
-    plain, mirrored = Sample(0, False, ("mug",)), Sample(0, True, ("mug",))
+    material = SceneDataset(host, given, 2)
+    plain, mirrored = UnionSample(0, False, ("mug",)), UnionSample(0, True, ("mug",))
     image = given.images[0].image
     latents = material.latents([plain, mirrored])
     assert torch.equal(latents[0], host.encode_image(image[None])[0])
@@ -127,21 +127,23 @@ def test_the_union_is_the_largest_of_the_drawn_masks(host: DiffusersHost) -> Non
     image = torch.rand(SIDE, SIDE, 3)
     soft = plane(0, 20, 0, 20) * 0.75
     given = make_scene([image], {"mug": [soft], "cat": [plane(10, 30, 10, 30) * 0.875]}, {})
-    material = SceneMaterial(host, given, 2)
-    both = material.unions([Sample(0, False, ("mug", "cat"))])[0, 0]
-    alone = [material.unions([Sample(0, False, (n,))])[0, 0] for n in ("mug", "cat")]
+    material = SceneDataset(host, given, 2)
+    both = material.unions([UnionSample(0, False, ("mug", "cat"))])[0, 0]
+    alone = [material.unions([UnionSample(0, False, (n,))])[0, 0] for n in ("mug", "cat")]
     assert torch.equal(both, torch.maximum(*alone))
     assert both.unique().tolist() == [0, 0.75, 0.875]
     # pairs of picture and concept, sample by sample
-    targets = material.targets([Sample(0, False, ("cat",)), Sample(0, False, ("mug", "cat"))])
+    targets = material.targets(
+        [UnionSample(0, False, ("cat",)), UnionSample(0, False, ("mug", "cat"))]
+    )
     assert [float(t.max()) for t in targets] == [0.875, 0.75, 0.875]
 
 
 def test_masks_thinner_than_a_cell_do_not_vanish(host: DiffusersHost) -> None:
     thin = plane(0, SIDE, 7, 8)  # one pixel wide, between the samples of both grids
     given = make_scene([torch.rand(SIDE, SIDE, 3)], {"rod": [thin]}, {})
-    material = SceneMaterial(host, given, 2)
-    drawn = [Sample(0, False, ("rod",)), Sample(0, True, ("rod",))]
+    material = SceneDataset(host, given, 2)
+    drawn = [UnionSample(0, False, ("rod",)), UnionSample(0, True, ("rod",))]
     for mask in (*material.unions(drawn)[:, 0], *material.targets(drawn)):
         assert mask.max() == 1
         assert int((mask.sum(0) > 0).sum()) == 1  # one column
@@ -182,7 +184,7 @@ def test_a_batch_is_the_mean_of_its_rows(host: DiffusersHost) -> None:
     drawn = draw_samples(learner.scene, learner.config, 3, draw)
     eps = torch.randn(3, 4, 16, 16, generator=draw)
     at = torch.randint(1000, (3,), generator=draw)
-    material = SceneMaterial(host, learner.scene, 2)
+    material = SceneDataset(host, learner.scene, 2)
     total = 0.0
     for row, sample in enumerate(drawn):
         noisy = host.noise_path.add_noise(material.latents([sample]), eps[[row]], at[[row]])
@@ -201,7 +203,7 @@ def test_velocity_models_learn_on_their_own_target() -> None:
     (sample,) = draw_samples(learner.scene, learner.config, 1, draw)
     eps = torch.randn(1, 4, 16, 16, generator=draw)
     at = torch.randint(1000, (1,), generator=draw)
-    material, path = SceneMaterial(host, learner.scene, 2), host.noise_path
+    material, path = SceneDataset(host, learner.scene, 2), host.noise_path
     latent = material.latents([sample])
     prompt = host.encode_prompt(sample.prompt("a photo of "), learner.handles.vectors())
     with torch.no_grad():

@@ -16,7 +16,7 @@ from conceptloom.methods.clic import (
     recipe,
 )
 from conceptloom.methods.clic.config import Form
-from conceptloom.methods.clic.dataset import SceneMaterial
+from conceptloom.methods.clic.dataset import SceneViews
 from conceptloom.scenes.scene import make_scene
 from conceptloom.scenes.soft_masks import soft_mask
 from conceptloom.training.loop import step_generator
@@ -28,7 +28,7 @@ from .clic_cases import STILL, config, plane, scene, terms_of
 def test_the_terms_by_hand(host: DiffusersHost) -> None:
     learner = CLiC(host, scene(), config(**STILL))
     draw = step_generator(0, 0)
-    material = SceneMaterial(host, learner.scene, learner.config)
+    material = SceneViews(host, learner.scene, learner.config)
     sample = material.draw(draw)
     eps = torch.randn(1, 4, 16, 16, generator=draw)
     at = torch.randint(1000, (1,), generator=draw)
@@ -49,7 +49,7 @@ def test_the_official_form_by_hand(host: DiffusersHost) -> None:
     settings = replace(OFFICIAL, **STILL, views=1, roi_prompts=("<{concept}>".strip("<>"),))
     learner = CLiC(host, scene(), settings)
     draw = step_generator(0, 0)
-    material = SceneMaterial(host, learner.scene, settings)
+    material = SceneViews(host, learner.scene, settings)
     sample = material.draw(draw)
     eps = torch.randn(1, 4, 16, 16, generator=draw)
     at = torch.randint(1000, (1,), generator=draw)

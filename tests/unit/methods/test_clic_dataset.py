@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from conceptloom.errors import MaskError
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.methods.clic import OFFICIAL_ROI_PROMPTS, Form
-from conceptloom.methods.clic.dataset import Sample, SceneMaterial
+from conceptloom.methods.clic.dataset import SceneViews, ViewSample
 from conceptloom.methods.clic.views import views_of
 from conceptloom.scenes.scene import make_scene
 from conceptloom.training.loop import step_generator
@@ -62,11 +62,11 @@ def test_larger_and_smaller_copies_say_so_and_take_their_masks_along() -> None:
 def test_latents_that_a_smaller_copy_covers_in_part_do_not_count(host: DiffusersHost) -> None:
     asked = config(views=40, brightness=0.0, flip=0.0, random_scale=True)
     picture = scene().images[0]
-    material = SceneMaterial(host, scene(), asked)
+    material = SceneViews(host, scene(), asked)
     views = views_of(picture, asked, 0, False)
     for number, view in enumerate(views):
         kept = F.avg_pool2d(view.valid[None, None], host.pixels_per_latent)[0, 0] > 0.999
-        sample = Sample(0, False, number, "mark", "", "")
+        sample = ViewSample(0, False, number, "mark", "", "")
         assert torch.equal(material.valid([sample])[0, 0], kept.float())
 
 
@@ -79,13 +79,13 @@ def test_views_that_lose_the_region_are_told(host: DiffusersHost) -> None:
         if not views_of(picture, replace(asked, seed=seed), 0, False)[0].masks["mark"].any()
     )
     with pytest.raises(MaskError, match="turn random_scale off"):
-        SceneMaterial(host, corner, lost)
+        SceneViews(host, corner, lost)
 
 
 def test_latents_masks_and_blank_regions(host: DiffusersHost) -> None:
     settings = config(**STILL, roi_form=Form.OFFICIAL, context_form=Form.OFFICIAL)
     given = scene()
-    material = SceneMaterial(host, given, settings)
+    material = SceneViews(host, given, settings)
     sample = material.draw(step_generator(0, 0))
     picture = given.images[0]
     assert torch.equal(material.latents([sample]), host.encode_image(picture.image[None]))
@@ -95,7 +95,7 @@ def test_latents_masks_and_blank_regions(host: DiffusersHost) -> None:
     assert material.masks([sample])[0, 0].sum() == 8 * 6  # 16 x 12 px, 2 px a latent
     valid = material.valid([sample])[0, 0]
     assert (valid[1:-1, 1:-1].min(), valid.sum()) == (1, 14 * 14)  # the official border
-    paper = SceneMaterial(host, given, config(**STILL))
+    paper = SceneViews(host, given, config(**STILL))
     assert paper.valid([sample]).min() == 1
 
 
@@ -105,7 +105,7 @@ def test_every_picture_concept_and_prompt_is_drawn(host: DiffusersHost) -> None:
         {"a": [plane(4, 20, 4, 16), None], "b": [plane(4, 20, 20, 30), plane(8, 24, 8, 24)]},
         {},
     )
-    material = SceneMaterial(host, given, config(roi_prompts=OFFICIAL_ROI_PROMPTS))
+    material = SceneViews(host, given, config(roi_prompts=OFFICIAL_ROI_PROMPTS))
     draw = torch.Generator().manual_seed(0)
     samples = [material.draw(draw) for _ in range(400)]
     seen = Counter((s.image, s.name) for s in samples)

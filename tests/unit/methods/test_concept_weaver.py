@@ -28,9 +28,9 @@ from conceptloom.methods.concept_weaver import (
     Mixing,
     RegionConfig,
     Regions,
+    RegionSpec,
     Template,
     WeaveConfig,
-    Wish,
     make_regions,
     make_template,
     weave,
@@ -94,16 +94,16 @@ LEFT, RIGHT, EVERYWHERE = box(slice(0, 14)), box(slice(18, 32)), torch.ones(32, 
 
 
 @pytest.fixture(scope="module")
-def pair(host: DiffusersHost) -> list[Wish]:
+def pair(host: DiffusersHost) -> list[RegionSpec]:
     kv = Scope.CROSS_ATTENTION_KV
     return [
-        Wish(concept=concept(host, "my-cat", kv), word="cat", mask=LEFT),
-        Wish(concept=concept(host, "my-dog", kv, seed=2), word="dog", mask=RIGHT),
+        RegionSpec(concept=concept(host, "my-cat", kv), word="cat", mask=LEFT),
+        RegionSpec(concept=concept(host, "my-dog", kv, seed=2), word="dog", mask=RIGHT),
     ]
 
 
 def alone(host: DiffusersHost, learned: Concept | None = None) -> Regions:
-    return make_regions("a cat", [Wish(concept=learned, word="cat", mask=EVERYWHERE)])
+    return make_regions("a cat", [RegionSpec(concept=learned, word="cat", mask=EVERYWHERE)])
 
 
 def sampled(host: DiffusersHost, template: Template, prompt: Any, cfg: float = 3.0) -> Tensor:
@@ -168,7 +168,7 @@ def test_the_template_comes_back_when_nothing_is_asked_for(host: DiffusersHost) 
 
 
 def test_kept_and_recomputed_features_weave_the_same(
-    host: DiffusersHost, template: Template, pair: list[Wish]
+    host: DiffusersHost, template: Template, pair: list[RegionSpec]
 ) -> None:
     regions = make_regions(SENTENCE, pair)
     fresh = inverted(host, keep=Keep.NOTHING)
@@ -200,7 +200,9 @@ def test_the_size_of_the_cache_is_told_before_and_met(
     ]
 
 
-def test_each_setting_arrives(host: DiffusersHost, template: Template, pair: list[Wish]) -> None:
+def test_each_setting_arrives(
+    host: DiffusersHost, template: Template, pair: list[RegionSpec]
+) -> None:
     regions = make_regions(SENTENCE, pair)
     whole = weave(host, template, regions, WeaveConfig()).latent
     for change in (
@@ -217,7 +219,7 @@ def test_each_setting_arrives(host: DiffusersHost, template: Template, pair: lis
 
 @pytest.mark.parametrize("cfg", [1.0, 3.0])
 def test_of_one_concept_everywhere_scores_and_features_mix_alike(
-    host: DiffusersHost, template: Template, pair: list[Wish], cfg: float
+    host: DiffusersHost, template: Template, pair: list[RegionSpec], cfg: float
 ) -> None:
     regions = make_regions(SENTENCE, [replace(pair[0], mask=EVERYWHERE)])
     config = replace(PLAIN, cfg=cfg)
@@ -228,7 +230,7 @@ def test_of_one_concept_everywhere_scores_and_features_mix_alike(
 
 @torch.no_grad()
 def test_score_mixing_by_the_formula(
-    host: DiffusersHost, template: Template, pair: list[Wish]
+    host: DiffusersHost, template: Template, pair: list[RegionSpec]
 ) -> None:
     """Under a concept's mask the noise is that of its own model, between them the base model's."""
     regions = make_regions(SENTENCE, pair, config=RegionConfig(dilate=0.0))
@@ -262,7 +264,7 @@ def test_concepts_that_teach_the_text_encoder_are_read_by_it(
 
 
 def test_the_model_is_what_it_was(
-    host: DiffusersHost, template: Template, pair: list[Wish]
+    host: DiffusersHost, template: Template, pair: list[RegionSpec]
 ) -> None:
     before = snapshot(host)
     weave(host, template, make_regions(SENTENCE, pair), WeaveConfig())
@@ -275,7 +277,7 @@ def test_the_model_is_what_it_was(
     assert_unchanged(before, host)
 
 
-def test_prompts_are_built_and_can_be_given(pair: list[Wish]) -> None:
+def test_prompts_are_built_and_can_be_given(pair: list[RegionSpec]) -> None:
     made = make_regions(SENTENCE, pair)
     assert [part.prompt for part in made.parts] == ["a <my-cat>", "a <my-dog>", SENTENCE]
     assert made.prompts.splitlines()[0] == f"base: {SENTENCE}"
@@ -291,18 +293,18 @@ def test_the_handle_learned_from_the_word_is_taken(host: DiffusersHost) -> None:
     both = replace(
         one, handles={**one.handles, **two.handles}, words={"first": "cat", "second": "dog"}
     )
-    made = make_regions("a dog", [Wish(concept=both, word="dog", mask=LEFT)])
+    made = make_regions("a dog", [RegionSpec(concept=both, word="dog", mask=LEFT)])
     assert made.parts[0].prompt == "a <second>"
-    made = make_regions("a dog", [Wish(concept=both, word="dog", mask=LEFT, handle="first")])
+    made = make_regions("a dog", [RegionSpec(concept=both, word="dog", mask=LEFT, handle="first")])
     assert made.parts[0].prompt == "a <first>"
     with pytest.raises(HandleError, match="no handle <third>"):
-        make_regions("a dog", [Wish(concept=both, word="dog", mask=LEFT, handle="third")])
+        make_regions("a dog", [RegionSpec(concept=both, word="dog", mask=LEFT, handle="third")])
 
 
 # What is refused
 
 
-def test_bad_regions_are_refused(host: DiffusersHost, pair: list[Wish]) -> None:
+def test_bad_regions_are_refused(host: DiffusersHost, pair: list[RegionSpec]) -> None:
     with pytest.raises(MaskError, match="<my-dog> is empty"):
         make_regions(SENTENCE, [pair[0], replace(pair[1], mask=torch.zeros(32, 32))])
     with pytest.raises(MaskError, match="<my-dog> has no mask"):
@@ -329,7 +331,7 @@ def test_concepts_that_change_what_regions_share_are_refused(
 
 
 def test_other_models_and_sizes_are_refused(
-    host: DiffusersHost, template: Template, pair: list[Wish]
+    host: DiffusersHost, template: Template, pair: list[RegionSpec]
 ) -> None:
     regions = make_regions(SENTENCE, pair)
     with pytest.raises(BaseMismatchError, match="the same family, another checkpoint"):
@@ -339,7 +341,7 @@ def test_other_models_and_sizes_are_refused(
     foreign = replace(pair[0], concept=replace(pair[0].concept, base="another"))
     with pytest.raises(BaseMismatchError, match="trained on the base model"):
         weave(host, template, make_regions(SENTENCE, [foreign, pair[1]]))
-    wide = make_regions("a cat", [Wish(concept=None, word="cat", mask=torch.ones(32, 64))])
+    wide = make_regions("a cat", [RegionSpec(concept=None, word="cat", mask=torch.ones(32, 64))])
     with pytest.raises(MaskError, match="64x32 px but the template is 32x32"):
         weave(host, template, wide)
     with pytest.raises(ImageError, match="one picture"):

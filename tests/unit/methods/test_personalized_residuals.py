@@ -24,7 +24,7 @@ from conceptloom.methods.personalized_residuals import (
     learn_residuals,
     sample_lag,
 )
-from conceptloom.methods.personalized_residuals.dataset import make_lesson
+from conceptloom.methods.personalized_residuals.dataset import make_dataset
 from conceptloom.samplers.ddim import sample_ddim, seeded_noise
 from conceptloom.training.adapters import Scope, Start, make_adapters, rank_for
 from conceptloom.training.loop import step_generator
@@ -52,7 +52,7 @@ def config(**more: Any) -> PersonalizedResidualsConfig:
 
 def learner(host: DiffusersHost, captions: tuple[str, ...] = (), **more: Any):
     settings = config(**more)
-    lesson = make_lesson(pictures(), "my-cat", "big cat", captions, prompt=settings.prompt)
+    lesson = make_dataset(pictures(), "my-cat", "big cat", captions, prompt=settings.prompt)
     return PersonalizedResiduals(host, lesson, settings)
 
 
@@ -121,18 +121,18 @@ def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
 
 
 def test_captions_name_the_concept() -> None:
-    lesson = make_lesson(pictures(), "<my-cat>", " big cat ", prompt=PROMPT)
+    lesson = make_dataset(pictures(), "<my-cat>", " big cat ", prompt=PROMPT)
     assert lesson.captions == ("a photo of a <my-cat> big cat",) * 2
-    own = make_lesson(pictures(), "my-cat", "cat", ["{} asleep", "one <my-cat>"], prompt=PROMPT)
+    own = make_dataset(pictures(), "my-cat", "cat", ["{} asleep", "one <my-cat>"], prompt=PROMPT)
     assert own.captions == ("<my-cat> cat asleep", "one <my-cat>")
 
 
 def test_pictures_are_cut_from_the_middle() -> None:
     wide = torch.zeros(20, 41, 4)
     wide[:, 18:22, 0] = 1
-    [kept] = make_lesson([wide], "a", "", prompt=PROMPT, multiple_px=4).images
+    [kept] = make_dataset([wide], "a", "", prompt=PROMPT, multiple_px=4).images
     assert kept.shape == (20, 40, 3)
-    [square] = make_lesson([wide], "a", "", prompt=PROMPT, resolution_px=40, multiple_px=4).images
+    [square] = make_dataset([wide], "a", "", prompt=PROMPT, resolution_px=40, multiple_px=4).images
     assert square.shape == (40, 40, 3)
     assert square[:, 16:24, 0].mean() > 0.8
     assert square[:, :12].max() == 0
@@ -159,7 +159,7 @@ def test_lessons_that_cannot_be_learned_are_refused(name: str) -> None:
     given, error, told = LESSONS[name]
     usual = {"images": pictures(), "handle": "my-cat", "class_word": "cat", "captions": []}
     with pytest.raises(error, match=told):
-        make_lesson(**{**usual, **given}, prompt=PROMPT)
+        make_dataset(**{**usual, **given}, prompt=PROMPT)
 
 
 # What learns

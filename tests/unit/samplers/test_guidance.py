@@ -14,9 +14,9 @@ from conceptloom.errors import ConfigError, PromptError
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.host.ports import Prompt
 from conceptloom.samplers.guidance import (
+    AttentionTarget,
     GuidanceConfig,
     Rule,
-    Wish,
     attention_distance,
     guided_sites,
     latent_gradient,
@@ -33,12 +33,18 @@ def host() -> DiffusersHost:
     return tiny_host()
 
 
-def wish(host: DiffusersHost, prompt: Prompt, target: torch.Tensor | None = None) -> Wish:
-    return Wish(word_positions(host, prompt, WORD), len(prompt.tokens), target)
+def wish(
+    host: DiffusersHost, prompt: Prompt, target: torch.Tensor | None = None
+) -> AttentionTarget:
+    return AttentionTarget(word_positions(host, prompt, WORD), len(prompt.tokens), target)
 
 
 def gradient_of(
-    host: DiffusersHost, latent: torch.Tensor, wishes: list[Wish], prompt: Prompt, level: int = 0
+    host: DiffusersHost,
+    latent: torch.Tensor,
+    wishes: list[AttentionTarget],
+    prompt: Prompt,
+    level: int = 0,
 ) -> torch.Tensor:
     at = torch.full((latent.shape[0],), AT)
 
@@ -49,7 +55,9 @@ def gradient_of(
         return latent_gradient(forward, latent, wishes, guided_sites(host.sites, level))
 
 
-def distance_at(host: DiffusersHost, latent: torch.Tensor, wanted: Wish, prompt: Prompt) -> float:
+def distance_at(
+    host: DiffusersHost, latent: torch.Tensor, wanted: AttentionTarget, prompt: Prompt
+) -> float:
     capture = AttentionCapture(guided_sites(host.sites))
     with torch.no_grad():
         host.predict(latent, torch.full((latent.shape[0],), AT), [prompt], [capture])
@@ -57,7 +65,9 @@ def distance_at(host: DiffusersHost, latent: torch.Tensor, wanted: Wish, prompt:
         return float(attention_distance(capture, [wanted], latent.shape[0], size))
 
 
-def attention_at(host: DiffusersHost, latent: torch.Tensor, wanted: Wish, prompt: Prompt) -> float:
+def attention_at(
+    host: DiffusersHost, latent: torch.Tensor, wanted: AttentionTarget, prompt: Prompt
+) -> float:
     capture = AttentionCapture(guided_sites(host.sites))
     with torch.no_grad():
         host.predict(latent, torch.tensor([AT]), [prompt], [capture])
@@ -70,7 +80,7 @@ def test_the_distance_by_hand():
         def maps(self, queries, size=None):
             return torch.tensor([[[0.5, 0.0]], [[1.0, 1.0]]])
 
-    wishes = [Wish((1,), 4), Wish((2,), 4, torch.tensor([[1.0, 0.0]]))]
+    wishes = [AttentionTarget((1,), 4), AttentionTarget((2,), 4, torch.tensor([[1.0, 0.0]]))]
     # ones: 0.25 + 1; mask: 0 + 1
     assert attention_distance(Fixed([]), wishes, 1, (1, 2)).item() == pytest.approx(2.25)
 

@@ -16,7 +16,7 @@ from conceptloom.tinyworld.model import ModelConfig, build_unet, build_vae
 from conceptloom.tinyworld.recipe import loop
 from conceptloom.tinyworld.recipe.diffusion_training import drop_words, velocity_loss
 from conceptloom.tinyworld.recipe.fast import ready_for_training
-from conceptloom.tinyworld.recipe.loop import Budget, Team, averaged, train
+from conceptloom.tinyworld.recipe.loop import Team, TrainingBudget, averaged, train
 from conceptloom.tinyworld.recipe.muon import Muon, is_matrix, orthogonal
 from conceptloom.tinyworld.recipe.shards import world_token_ids
 from conceptloom.tinyworld.recipe.train import IN_TRAINING, parser
@@ -71,15 +71,15 @@ def test_tables_and_outer_layers_are_no_matrices_for_muon() -> None:
 
 
 def test_learning_rate_rises_holds_and_falls() -> None:
-    budget = Budget(minutes=10, learning_rate=1.0, warmup_steps=10, falling=4)
+    budget = TrainingBudget(minutes=10, learning_rate=1.0, warmup_steps=10, falling=4)
     assert budget.rate(0, 0.0) == pytest.approx(0.1)
     assert budget.rate(100, 5.9) == 1.0
     assert budget.rate(100, 8) == pytest.approx(0.5)
     assert budget.rate(100, 10) == pytest.approx(0.01)
-    assert Budget(minutes=10, learning_rate=1.0).rate(100, 9.9) == 1.0
+    assert TrainingBudget(minutes=10, learning_rate=1.0).rate(100, 9.9) == 1.0
 
 
-RATE = Budget.rate
+RATE = TrainingBudget.rate
 
 
 class _Clock:
@@ -94,7 +94,7 @@ class _Clock:
 
 
 def _run(
-    path: Path, budgets: list[Budget], monkeypatch: pytest.MonkeyPatch
+    path: Path, budgets: list[TrainingBudget], monkeypatch: pytest.MonkeyPatch
 ) -> tuple[list[Tensor], list[float]]:
     """Train a small net in as many runs as there are budgets; its weights and learning rates."""
     torch.manual_seed(0)
@@ -108,18 +108,18 @@ def _run(
             x = torch.from_numpy(np.random.default_rng(step).normal(size=(4, 3))).float()
             return (net["net"](x) - x[:, :2]).square().mean()
 
-        def heard(self: Budget, steps: int, minute: float) -> float:
+        def heard(self: TrainingBudget, steps: int, minute: float) -> float:
             rates.append(RATE(self, steps, minute))
             return rates[-1]
 
         with monkeypatch.context() as patched:
-            patched.setattr(Budget, "rate", heard)
+            patched.setattr(TrainingBudget, "rate", heard)
             train(net, loss_of, budget, Team(), path)
     return [p.detach().clone() for p in net.parameters()], rates[::2]  # there are two optimizers
 
 
-def _seconds(seconds: float, falling: float = 0.0) -> Budget:
-    return Budget(
+def _seconds(seconds: float, falling: float = 0.0) -> TrainingBudget:
+    return TrainingBudget(
         minutes=seconds / 60, falling=falling / 60, learning_rate=0.1, warmup_steps=1, muon=True
     )
 
