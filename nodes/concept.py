@@ -113,7 +113,7 @@ def described(concept: Concept) -> str:
     lines += [f"Prompt: {prompt}" for prompt in concept.prompts]
     if concept.history:
         losses = ", ".join(f"{name} {value:.4g}" for name, value in concept.history.items())
-        lines.append(f"Losses at the end: {losses}")
+        lines.append(f"Final losses: {losses}")
     lines.append(f"Seeds: {json.dumps(dict(concept.seeds))}")
     lines.append(f"Recipe: {json.dumps(dict(concept.recipe), default=str, indent=1)}")
     return "\n".join(lines)

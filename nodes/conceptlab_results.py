@@ -72,7 +72,7 @@ def told(made: Invented, concept: Concept, saved: str) -> str:
         [
             *(look.told() for look in made.looks),
             *lineage_told(name, concept.recipe),
-            "Similar at the end: " + ", ".join(f"{k} {v:.3f}" for k, v in similar.items()),
+            "Final similarities: " + ", ".join(f"{k} {v:.3f}" for k, v in similar.items()),
             f"Checkpoints: {', '.join(map(str, made.album.steps))}",
             saved,
             f"Use: {concept.prompts[0]}",

@@ -65,20 +65,22 @@ class LoadLoraLocalized(io.ComfyNode):
             node_id="ConceptLoomLoadLoraLocalized",
             display_name="Load LoRA (Localized)",
             category=LORA_CATEGORY,
-            description="Loads a LoRA that works only where its subject is, so that several "
-            "characters fit in one picture without bleeding into each other. The model's own "
-            "attention to your words finds the place. Chain one node for each LoRA, in any order; "
-            "style LoRAs for the whole picture go through Load LoRA as usual.",
+            description="Loads a LoRA that works only where its subject appears, so that several "
+            "characters fit into one picture without bleeding into each other. The model's own "
+            "attention to your words locates the region. Chain one node for each LoRA, in any "
+            "order; load style LoRAs for the whole picture with Load LoRA as usual.",
             search_aliases=[
                 "regional lora", "lora mask", "lora bleeding", "multiple characters",
                 "several loras", "masked lora", "lora couple",
             ],
             inputs=[*_first_inputs(), *_advanced_inputs()],
             outputs=[
-                io.Model.Output("model", tooltip="For any sampler; the input is unchanged."),
+                io.Model.Output("model", tooltip="The patched model, for any sampler. The input "
+                "model is not modified."),
                 io.Clip.Output(
                     "clip",
-                    tooltip="For the prompts, positive and negative: it marks where the words are.",
+                    tooltip="For the positive and negative prompts: it passes the positions of "
+                    "the words to the LoRA.",
                 ),
                 io.String.Output(
                     "trigger", tooltip="Trigger phrase and most frequent tags of the file, if any."
@@ -113,7 +115,9 @@ class LoadLoraLocalized(io.ComfyNode):
 
 def _first_inputs() -> list[io.Input]:
     return [
-        io.Model.Input("model", tooltip="Of the kind that the LoRA was trained on."),
+        io.Model.Input(
+            "model", tooltip="A model of the same family as the one that the LoRA was trained on."
+        ),
         io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint."),
         io.Combo.Input(
             "lora_name",
@@ -124,23 +128,30 @@ def _first_inputs() -> list[io.Input]:
         io.String.Input(
             "words",
             default="",
-            tooltip="Words that the base model knows, exactly as in your prompt beside the "
-            "trigger, such as: girl with blue hair. They show where the LoRA belongs; a trigger "
-            "word alone shows nothing.",
+            tooltip="Words that the base model knows, exactly as in your prompt next to the "
+            "trigger, such as: girl with blue hair. Their attention locates the LoRA's region; a "
+            "trigger word alone locates nothing.",
         ),
-        _strength("strength_model", "Strength on the model, inside of its place. 0 leaves it out."),
-        _strength("strength_clip", "Strength on the text encoder; only its own place reads it."),
+        _strength(
+            "strength_model",
+            "Strength on the model, inside the LoRA's region. 0 disables "
+            "it; high values oversaturate.",
+        ),
+        _strength(
+            "strength_clip",
+            "Strength on the text encoder; only the LoRA's own region uses it. 0 disables it.",
+        ),
         io.Mask.Input(
             "mask",
             optional=True,
-            tooltip="Paint where the LoRA belongs instead of letting the words find it.",
+            tooltip="Region of the LoRA, painted by hand instead of located by the words.",
         ),
         io.Combo.Input(
             "mask_means",
             options=[choice.value for choice in MaskMeans],
             default=DEFAULT.mask_means.value,
-            tooltip="Exactly here: the mask is the place, from the first step on. Somewhere in "
-            "here: the words are looked for inside of it.",
+            tooltip="Exactly here: the mask is the region, from the first step on. Somewhere in "
+            "here: the words locate the region inside the mask.",
         ),
     ]
 
@@ -151,27 +162,28 @@ def _advanced_inputs() -> list[io.Input]:
             "found_after",
             DEFAULT.found_after,
             1.0,
-            "Share of the steps in which the base model draws alone and shows where the words go. "
-            "Low values start the LoRA early in a rough place; 1 never starts it.",
+            "Share of the steps at the start in which only the base model draws, to locate the "
+            "words. Low values start the LoRA early in a rough region; 1 never starts it.",
         ),
         _share(
             "threshold",
             DEFAULT.cut.threshold,
             1.0,
-            "How strong the attention has to be. Low values make large places, high ones small.",
+            "Threshold of the attention. Low values give large regions, high ones small.",
         ),
         _share(
             "grow",
             DEFAULT.cut.grow,
             0.5,
-            "How far the place grows to every side, as a share of the picture's shorter side.",
+            "Growth of the region on every side, as a share of the picture's shorter side. 0 "
+            "keeps it; high values reach into the surroundings.",
         ),
         _share(
             "end",
             DEFAULT.end,
             1.0,
-            "Share of the steps after which the base model draws alone again. 1 keeps the LoRA to "
-            "the end.",
+            "Share of the steps after which only the base model draws again. Low values leave "
+            "fine detail to the base model; 1 keeps the LoRA to the end.",
         ),
     ]
 

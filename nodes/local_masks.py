@@ -23,8 +23,9 @@ class LocalizedLoraMasks(io.ComfyNode):
             node_id="ConceptLoomLocalizedLoraMasks",
             display_name="Localized LoRA Masks",
             category=LORA_CATEGORY,
-            description="Shows where each LoRA of Load LoRA (Localized) worked in the latest "
-            "picture of a model. Paint over a mask and feed it back to the loader to correct it.",
+            description="Shows the region of each LoRA of Load LoRA (Localized) in the latest "
+            "picture of a model. To correct a region, paint over its mask and connect it to the "
+            "loader.",
             search_aliases=["lora mask", "regional lora", "mask preview"],
             inputs=[
                 io.Model.Input(
@@ -35,7 +36,7 @@ class LocalizedLoraMasks(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Image.Output("overlay", tooltip="The picture, dark where no LoRA works."),
+                io.Image.Output("overlay", tooltip="The picture, darkened outside the regions."),
                 io.Mask.Output(
                     "masks",
                     tooltip="The masks of the first picture, then those of the next, one per LoRA.",

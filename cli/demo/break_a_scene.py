@@ -41,16 +41,16 @@ def _story(config: DemoConfig, scene: ConceptScene, run: Run, pixels_per_latent:
         [
             Section(
                 "One picture, one mask for each object",
-                "This is all that it gets: a picture, a mask for each object, and for each a "
-                f"plain word to start from ({words}). The words to learn are {handles}. What no "
-                f"mask covers is learned as <{config.surroundings}>: nothing else tells the model "
-                "where an object ends.",
+                "The training data: one picture, a mask for each object, and a plain word to "
+                f"start from for each ({words}). The words to learn are {handles}. The area "
+                f"outside the masks becomes <{config.surroundings}>, because nothing else shows "
+                "the model where an object ends.",
                 [
                     Figure.of(
                         scene_preview(scene, latents), "The picture and its masks", is_wide=True
                     ),
                     Figure(
-                        "Before: what the model draws without the new words",
+                        "Before training: drawings without the new words",
                         [DemoSample(image) for image in run.before],
                         is_wide=True,
                     ),
@@ -58,18 +58,18 @@ def _story(config: DemoConfig, scene: ConceptScene, run: Run, pixels_per_latent:
             ),
             Section(
                 "Learning",
-                f"In the first phase ({phases.token_phase.steps} steps) only the words learn, in "
-                f"the second ({phases.weight_phase.steps} steps) the model learns with them. Each "
-                "step sees a random subset of the words, and only what lies under their masks. A "
-                "second loss pulls the attention of each word onto its own mask, and a third "
-                "holds the model to pictures that it drew before.",
+                f"The first phase ({phases.token_phase.steps} steps) trains only the words, the "
+                f"second ({phases.weight_phase.steps} steps) the words and the model. Each step "
+                "uses a random subset of the words and only the areas under their masks. A "
+                "second loss fits the attention of each word to its own mask, and a third "
+                "preserves pictures that the model drew before.",
                 [
                     Figure.of(
-                        timeline, "The same noise and prompts at every preview", is_wide=True
+                        timeline, "Previews, each with the same noise and prompts", is_wide=True
                     ),
                     Figure.of(
                         learned.overlay,
-                        "Where each word looks in the taught picture; the outline is the mask",
+                        "Attention of each word on the training picture; the outline is the mask",
                         is_wide=True,
                     ),
                     Figure.of(
@@ -81,24 +81,25 @@ def _story(config: DemoConfig, scene: ConceptScene, run: Run, pixels_per_latent:
             ),
             Section(
                 "Apart, in new places",
-                "Each word alone, on backgrounds that the taught picture did not have.",
+                "Each word alone, on backgrounds that the training picture did not have.",
                 apart,
             ),
             Section("Together", "Both words in one prompt.", together),
             Section(
-                "Beside what the model knew before",
-                f"A learned word works in a prompt like any other: here beside {config.neighbour}.",
+                "Combined with an object that the model already knows",
+                "A learned word works in a prompt like any other: here next to "
+                f"{config.neighbour}.",
                 figures[n_apart + n_together :],
             ),
             Section(
-                "Where the words look in what they drew",
-                "Attention of each word over pictures that the model drew itself, darker where it "
-                "does not look. The methods below rely on such maps: edit here and nowhere else.",
+                "Attention of the words on the new drawings",
+                "Attention of each word on the model's own drawings; dark areas get none. The "
+                "methods below use such maps to restrict edits to a region.",
                 run.maps,
             ),
             Section(
                 "The figures",
-                "Identity is judged strictly, among all 16 unseen objects of this world.",
+                "The oracle identifies each object among all 16 unseen objects of this world.",
                 table=_table(config, run),
                 meaning=_meaning(run.drawn),
                 commands=_commands(config, run.concept),
@@ -114,7 +115,7 @@ def _table(config: DemoConfig, run: Run) -> Table:
         "identity alone",
         "identity together",
         "likeness",
-        "attention, taught picture",
+        "attention, training picture",
         "attention, unseen picture",
     )
     return Table(heads, [_row(run, name) for name in config.handles])
@@ -145,12 +146,12 @@ def _meaning(drawn: Sequence[DrawnPrompt]) -> str:
     clean = sum(not verdict.leaked for _, verdict in every)
     places = sum(verdict.background == one.background for one, verdict in every)
     return (
-        f"No leak (no learned object that was not asked for): {clean} of {len(every)} pictures. "
-        f"Background as asked: {places} of {len(every)}. Likeness is the cosine of the oracle's "
-        "description with the taught object, 1 at best and 0.6 or more for the same one. Attention "
-        "is the IoU of the word's map with the object's exact mask, and in brackets the "
-        "probability that a point inside gets more attention than a point outside; the unseen "
-        "picture shows the objects in other places on another background."
+        f"No leak (no learned object without its word in the prompt): {clean} of {len(every)} "
+        f"pictures. Requested background: {places} of {len(every)}. Likeness is the cosine of "
+        "the oracle's description with the training object: 1 at best, 0.6 or more for the same "
+        "object. Attention is the IoU of the word's map with the object's exact mask and, in "
+        "brackets, the probability that a point inside gets more attention than a point outside; "
+        "the unseen picture shows the objects in other places on another background."
     )
 
 

@@ -106,7 +106,7 @@ def learn_and_draw(
 ) -> Run:
     """Everything that takes time; the concept file is left in the context's folder."""
     host = context.host
-    context.say("Break-A-Scene: drawing what the model can do before")
+    context.say("Break-A-Scene: drawing before training")
     plain = " and ".join(article(word) for word in config.words)
     before = _draw(host, {}, f"a photo of {plain} {BACKGROUNDS[config.background]}", config)
     settings = config.settings

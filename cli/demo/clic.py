@@ -58,7 +58,7 @@ def tell(context: DemoContext) -> Story:
         progress=context.progress,
     )
     save_concept(learned.concept, context.folder / f"{NAME}.safetensors")
-    context.say(f"CLiC: carrying it onto a {TARGET}")
+    context.say(f"CLiC: transferring it to a {TARGET}")
     stack = stacked([(learned.concept, 1.0)])
     latent = host.encode_image(image[None])
     with host.edited(stack.edits, trainable=False), torch.no_grad():
@@ -85,23 +85,23 @@ def tell(context: DemoContext) -> Story:
     scores = localisation(heat, mark)
     carried = [
         Figure(
-            f"Carried over, taken for: {name}",
-            [DemoSample(picture, name == ORNAMENT, f"taken for {name}")],
+            f"Transferred, recognised as: {name}",
+            [DemoSample(picture, name == ORNAMENT, f"recognised as {name}")],
         )
         for picture, (name, _) in zip(pasted, found, strict=True)
     ]
     before = Figure.of(image, f"Before: a {TARGET}")
-    source_figure = Figure.of(source, f"Taught: a {SOURCE} with <{NAME}>")
+    source_figure = Figure.of(source, f"Training picture: a {SOURCE} with <{NAME}>")
     section = Section(
         "",
-        f"<{NAME}> is no object of its own: it sits on a {SOURCE}. CLiC learns it there, in its "
+        f"<{NAME}> is not an object but an ornament on a {SOURCE}. CLiC learns it in that "
         f"context, from one picture and a mask ({config.token_phase.steps} + "
-        f"{config.weight_phase.steps} steps), and draws it under a mask on a {TARGET} that never "
-        "had one. Around the mask every step puts the picture itself back. A tick means that the "
-        f"oracle takes what stands there for the {ORNAMENT} rather than for one of the other "
-        f"{len(CONCEPTS) - 1} unseen objects or a bare {TARGET}.",
+        f"{config.weight_phase.steps} steps), and draws it under a mask on a {TARGET}. Every "
+        "step restores the picture around the mask. A tick means that the oracle recognises the "
+        f"{ORNAMENT} there, rather than one of the other {len(CONCEPTS) - 1} unseen objects or a "
+        f"bare {TARGET}.",
         [
-            Figure.of(overlay, f"Where <{NAME}> looks in the taught picture", is_wide=True),
+            Figure.of(overlay, f"Attention of <{NAME}> on the training picture", is_wide=True),
             source_figure,
             before,
             *carried,
@@ -118,13 +118,13 @@ def tell(context: DemoContext) -> Story:
                 )
             ],
         ),
-        "Likeness is the cosine of the oracle's description with the taught ornament, 1 at best. "
-        "Change outside is the largest difference of a pixel that the mask does not cover.",
+        "Likeness is the cosine of the oracle's description with the training ornament, 1 at "
+        "best. Change outside is the largest difference of a pixel outside the mask.",
         "conceptloom train --method clic -i chair.png --mask my-carving=mask.png:pattern\n"
         "conceptloom transfer -c concept.safetensors -i photo.png --mask place.png "
         "-p 'a bench with <my-carving> style'",
     )
-    title = "CLiC: a detail carried onto another object"
+    title = "CLiC: a detail transferred to another object"
     return Story("clic", title, [NAME], [section], [source_figure, before, *carried[:1]])
 
 

@@ -37,7 +37,7 @@ NEW = 0.8  # overlap below which an outline is none of the named ones
 
 def tell(context: DemoContext) -> Story:
     """Invent, draw elsewhere, and let geometry say how new it is."""
-    context.say(f"ConceptLab: inventing a {CATEGORY} that has no name")
+    context.say(f"ConceptLab: inventing a {CATEGORY} without a name")
     laboratory = on_host(context.host, TINYWORLD, TINYWORLD)
     config = laboratory.defaults.fitted(
         ConceptLabConfig(
@@ -67,26 +67,26 @@ def tell(context: DemoContext) -> Story:
     left = ", ".join(made.negatives) or "nothing"
     section = Section(
         "",
-        f"<{NAME}> began as the word {FIRST} and should become a {CATEGORY}. Every {LOOK_EVERY} "
-        "steps its picture was drawn and a model was asked what it shows; the answer became one "
-        f"more thing that it must not be. It left: {left}.",
+        f"<{NAME}> started as the word {FIRST}, with the category {CATEGORY}. Every {LOOK_EVERY} "
+        "steps the demo drew it and asked a model what the picture shows; the answer became "
+        f"another negative. It moved away from: {left}.",
         [
             Figure.of(
-                made.timeline(), "Look by look: what it was taken for leaves it", is_wide=True
+                made.timeline(), "Round by round: each answer becomes a negative", is_wide=True
             ),
             *shown,
-            Figure.of(_plot(made), "Similarity with every constraint", is_wide=True),
+            Figure.of(_plot(made), "Similarity to every constraint", is_wide=True),
         ],
         Table(
             ("", "overlap with the nearest named shape", f"pictures below {NEW}"),
             [(f"<{NAME}>", *_cells(outlines)), ("a circle, for comparison", *_cells(circles))],
         ),
         f"Overlap of the outline with the nearest of {len(SHAPES)} named silhouettes, at the same "
-        "area and the best rotation: geometry, nothing of it was trained. A named shape has 0.86 "
-        "or more.",
+        "area and the best rotation. This measure is pure geometry, without training. A named "
+        "shape has 0.86 or more.",
         f"conceptloom invent {NAME} --of '{CATEGORY}' --from {FIRST}",
     )
-    title = "ConceptLab: invent something that nobody has drawn"
+    title = "ConceptLab: invent a new object"
     return Story("conceptlab", title, [NAME], [section], shown)
 
 

@@ -29,7 +29,7 @@ LESSONS, COUNT, STEPS, CFG = 3, 3, 16, 3.0
 LOCALISED = "with LAG"
 VARIANTS = {
     LOCALISED: LagConfig(),
-    "everywhere, as a LoRA": LagConfig(localised=False),
+    "everywhere, like a LoRA": LagConfig(localised=False),
     "base model": LagConfig(strength=0.0),
 }
 
@@ -96,22 +96,22 @@ def tell(context: DemoContext) -> Story:
     }
     section = Section(
         "",
-        f"<{NAME}> is learned from {LESSONS} pictures that all lie {BACKGROUNDS[TAUGHT_ON]}: no "
-        f"masks, no pictures of the class, {numbers:,} numbers. Drawn {BACKGROUNDS[DRAWN_ON]}, a "
-        "plain LoRA brings its old background along. LAG takes the word's attention above its "
-        "median as a mask in every block and adds what was learned only there. A tick means that "
-        f"the oracle sees <{NAME}>, of {len(CONCEPTS)} unseen objects, on the background that was "
-        "asked for.",
+        f"<{NAME}> is learned from {LESSONS} pictures, all {BACKGROUNDS[TAUGHT_ON]}: no masks, no "
+        f"class pictures, {numbers:,} parameters. When a plain LoRA draws it "
+        f"{BACKGROUNDS[DRAWN_ON]}, the old background comes along. LAG uses the word's attention "
+        "above its median as a mask in every block and applies the residual only there. A tick "
+        f"means that the oracle recognises <{NAME}>, among {len(CONCEPTS)} unseen objects, on "
+        "the requested background.",
         [
             Figure.of(
                 sample_strip([*taught, mask], [*["taught"] * LESSONS, "mask, mean of blocks"]),
-                f"What <{NAME}> is learned from, and where LAG lets it work",
+                f"Training pictures of <{NAME}>, and the masks of LAG",
                 is_wide=True,
             ),
             *(figure for row in figures.values() for figure in row),
         ],
         Table(
-            ("sampling", "recognised", "likeness", "background as asked"),
+            ("sampling", "recognised", "likeness", "requested background"),
             [
                 (
                     variant,
@@ -122,12 +122,12 @@ def tell(context: DemoContext) -> Story:
                 for variant, found in seen.items()
             ],
         ),
-        "Likeness is the cosine of the oracle's description with the taught object, 1 at best. The "
-        "three share their noise, so what differs is what the residuals did.",
+        "Likeness is the cosine of the oracle's description with the training object, 1 at best. "
+        "The three variants share their noise, so the residuals cause every difference.",
         "conceptloom train-residuals -i cat1.png -i cat2.png --handle my-cat --class cat\n"
         "conceptloom sample -c runs/my-cat/concept.safetensors -p 'a <my-cat> cat on grass' --lag",
     )
-    title = "Personalized Residuals: applied only where the object is"
+    title = "Personalized Residuals: applied only where the object appears"
     cover = [Figure.of(taught[0], "Taught"), *(row[0] for row in list(figures.values())[:2])]
     return Story("personalized_residuals", title, [NAME], [section], cover)
 

@@ -66,7 +66,7 @@ def tell(context: DemoContext) -> Story:
         for concept, (word, _), mask in zip(concepts, WOVEN.values(), masks, strict=True)
     ]
     regions = make_regions(SENTENCE, wishes)
-    context.say("Concept Weaver: weaving both into it")
+    context.say("Concept Weaver: weaving both concepts into the template")
     woven = {
         way: weave(host, template, regions, config, progress=context.progress).image[0]
         for way, config in WAYS.items()
@@ -79,16 +79,16 @@ def tell(context: DemoContext) -> Story:
     template_figure = Figure.of(image, "The template")
     section = Section(
         "",
-        f"{_handles(concepts)} were learned apart, from {len(TAUGHT_ON)} pictures of each alone "
-        f"({TEACHING.steps} steps). The template shows plain objects. DDIM inversion finds the "
-        f"noise that it comes back from ({template.psnr:.1f} dB); when it is drawn again, every "
-        "region attends to its own concept in every cross-attention, and the template's features "
-        "hold the layout. A tick means that the oracle takes what stands in each region for its "
-        f"own concept, out of {len(CONCEPTS)} unseen objects.",
+        f"{_handles(concepts)} were trained separately, from {len(TAUGHT_ON)} pictures of each "
+        f"({TEACHING.steps} steps). The template shows plain objects. DDIM inversion computes "
+        f"the noise that reproduces it ({template.psnr:.1f} dB). In the new drawing, each region "
+        "attends to its own concept in every cross-attention layer, and the template's features "
+        "keep the layout. A tick means that the oracle recognises each region's concept, among "
+        f"{len(CONCEPTS)} unseen objects.",
         [
-            Figure.of(_regions_shown(regions, template), "Who goes where", is_wide=True),
+            Figure.of(_regions_shown(regions, template), "Regions of the concepts", is_wide=True),
             template_figure,
-            Figure.of(template.reconstruction, f"It comes back with {template.psnr:.1f} dB"),
+            Figure.of(template.reconstruction, f"Reconstruction: {template.psnr:.1f} dB"),
             *figures,
         ],
         Table(
@@ -98,8 +98,8 @@ def tell(context: DemoContext) -> Story:
                 for way, found in seen.items()
             ],
         ),
-        "Figures are the cosine of the oracle's description of the region with the concept that "
-        "belongs there, 1 at best.",
+        "Figures are the cosine of the oracle's description of the region with its concept, 1 at "
+        "best.",
         "conceptloom train --method concept-weaver -i mug-1.png --mask my-mug=m1.png:cup\n"
         "conceptloom weave room.png -s 'a cup and a toy' -r cup=my-mug.safetensors,cup-mask.png "
         "-r toy=my-toy.safetensors,toy-mask.png",
@@ -112,7 +112,9 @@ def tell(context: DemoContext) -> Story:
 def _sample(way: str, picture: Tensor, seen: list[tuple[str, float]]) -> DemoSample:
     """The ways besides weaving are there for comparison and are not judged."""
     is_right = _right(seen) == len(WOVEN) if way == WEAVING else None
-    return DemoSample(picture, is_right, f"taken for {' and '.join(name for name, _ in seen)}")
+    return DemoSample(
+        picture, is_right, f"recognised as {' and '.join((name for name, _ in seen))}"
+    )
 
 
 def _learned(context: DemoContext, name: str) -> Concept:
@@ -154,7 +156,7 @@ def _right(found: list[tuple[str, float]]) -> int:
 
 
 def _caption(way: str, found: list[tuple[str, float]]) -> str:
-    return f"{way}: taken for {' and '.join(nearest for nearest, _ in found)}"
+    return f"{way}: recognised as {' and '.join((nearest for nearest, _ in found))}"
 
 
 def _regions_shown(regions: Regions, template: Template) -> Tensor:
