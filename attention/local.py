@@ -41,6 +41,7 @@ from .local_stacks import FactorStack, LocalLayers
 
 log = logging.getLogger("conceptloom")
 
+MOST_CELLS = 0.8  # of a grid, beyond which picking them out costs more than it saves
 REST = ""  # key of the context that everything outside of painted masks reads
 
 
@@ -66,12 +67,14 @@ class LocalEdit(UNetEdit):
         self._loras, self._layers = tuple(loras), layers
         self._masks = RunMasks(self._loras, Schedule(times, last_t), on_masks)
         self._rows: LocalRows | None = None
+        self._active: tuple[int, ...] = ()  # LoRAs at work in this pass
         self._known: dict[object, LocalRows] = {}
         self._contexts: dict[str, Tensor] = {}  # of this pass: attention -> [B, K, width]
         self._own: dict[object, tuple[Tensor, Tensor]] = {}
-        self._owner_index: dict[object, Tensor] = {}
         self._weights: dict[object, Tensor] = {}
+        self._inside: dict[object, Tensor | None] = {}
         self._weights_of: Tensor | None = None
+        self._wanted: dict[object, list[LayerSite]] = {}
         self._watched: set[str] = set()
         self._skipped: set[str] = set()
 
@@ -82,6 +85,8 @@ class LocalEdit(UNetEdit):
         if self._masks.begin(timestep, (pictures, height, width)):  # a run of its own
             self._known.clear()
             self._own.clear()
+            self._forget_weights()
+        self._active = tuple(g for g in range(len(self._loras)) if self._masks.active(g))
         key = (info.prompts, info.pictures, info.conditional, info.context_length, info.encoded)
         if key not in self._known:
             for lora in self._loras:
@@ -91,28 +96,31 @@ class LocalEdit(UNetEdit):
             self._known[key] = LocalRows(self._loras, info)
         self._rows = self._known[key]
 
+    def _forget_weights(self) -> None:
+        self._weights.clear()
+        self._inside.clear()
+
     def end(self) -> None:
         self._masks.end()
         self._contexts.clear()
         self._rows = None
 
-    def _active(self) -> list[int]:
-        return [g for g in range(len(self._loras)) if self._masks.active(g)]
-
     def wanted_layers(self, sites: UNetSites) -> Iterable[LayerSite]:
-        if not self._active():
+        if not self._active:
             return []
-        keys = {site.key.name for site in sites.attentions if site.kind is AttentionKind.CROSS}
-        return [
-            site
-            for site in sites.layers
-            if site.name in keys or (site.rows is not Rows.TEXT and self._layers.touches(site))
-        ]
+        if id(sites) not in self._wanted:  # the same ones for as long as the edit lives
+            keys = {site.key.name for site in sites.attentions if site.kind is AttentionKind.CROSS}
+            self._wanted[id(sites)] = [
+                site
+                for site in sites.layers
+                if site.name in keys or (site.rows is not Rows.TEXT and self._layers.touches(site))
+            ]
+        return self._wanted[id(sites)]
 
     def wanted_attended(self, sites: UNetSites) -> Iterable[AttentionSite]:
         watched = finding_sites(sites) if self._masks.is_finding else []
         self._watched = {site.name for site in watched}
-        if self._active():
+        if self._active:
             return [site for site in sites.attentions if site.kind is AttentionKind.CROSS]
         return watched if self._rows is not None and self._rows.holds_words else []
 
@@ -160,21 +168,32 @@ class LocalEdit(UNetEdit):
 
     def _working(self, name: str) -> list[tuple[int, Part]]:
         """Changes that are not stacked, of LoRAs that are at work."""
-        return [(g, part) for g, part in self._layers.single(name) if self._masks.active(g)]
+        return [(g, part) for g, part in self._layers.single(name) if g in self._active]
 
     def _add_stacked(
         self, site: LayerSite, stack: FactorStack, inputs: Tensor, output: Tensor,
         grid: tuple[int, int],
     ) -> Tensor:  # fmt: skip
         up, down = usable(stack.up.to(inputs)), usable(stack.down.to(inputs))
-        owner = self._owners(stack, inputs.device)
-        weights = self._row_weights(grid, inputs)  # [B, G, h, w]
         if is_convolution(site.module):
-            narrow = convolved(site.module, inputs, down)
-            narrow = narrow * weights.index_select(1, owner)
+            weights = self._narrow_weights(stack, grid, inputs)  # [B, R, h, w]
+            narrow = convolved(site.module, inputs, down) * weights
             return output + F.conv2d(narrow, up[:, :, None, None])
-        narrow = F.linear(inputs, down) * weights.flatten(2).index_select(1, owner).transpose(1, 2)
+        weights = self._narrow_weights(stack, grid, inputs, flat=True)  # [B, N, R]
+        narrow = F.linear(inputs, down) * weights
         return torch.baddbmm(output, narrow, up.T.expand(len(output), -1, -1))
+
+    def _narrow_weights(
+        self, stack: FactorStack, grid: tuple[int, int], like: Tensor, *, flat: bool = False
+    ) -> Tensor:
+        """What each row takes of each factor, as the narrow part of a layer has it."""
+        weights = self._row_weights(grid, like)  # first: it forgets those of other masks
+        key = (self._rows, grid, like.dtype, like.device, self._active, stack.owner, flat)
+        if key not in self._weights:
+            owner = torch.tensor(stack.owner, device=like.device)
+            chosen = weights.index_select(1, owner)
+            self._weights[key] = chosen.flatten(2).transpose(1, 2).contiguous() if flat else chosen
+        return self._weights[key]
 
     def _on_whole(
         self, site: LayerSite, inputs: Tensor, output: Tensor, info: ForwardInfo
@@ -193,12 +212,6 @@ class LocalEdit(UNetEdit):
                 total = total + factor * change[..., None, None] * mask
         return total
 
-    def _owners(self, stack: FactorStack, device: torch.device) -> Tensor:
-        key = (stack.owner, device)
-        if key not in self._owner_index:
-            self._owner_index[key] = torch.tensor(stack.owner, device=device)
-        return self._owner_index[key]
-
     def _masked(self, g: int, grid: tuple[int, int]) -> Any:
         def masked(tensor: Tensor) -> Tensor:
             mask = self._row_weights(grid, tensor)[:, g]
@@ -210,14 +223,14 @@ class LocalEdit(UNetEdit):
         """What each row takes of each LoRA, [B, G, h, w] in the precision of the layer."""
         masks = self._masks.masks(like.device)
         if masks is not self._weights_of:
-            self._weights.clear()
+            self._forget_weights()
             self._weights_of = masks
         rows = self._rows
         assert rows is not None
-        key = (rows, grid, like.dtype, like.device, tuple(self._active()))
+        key = (rows, grid, like.dtype, like.device, self._active)
         if key not in self._weights:
             working = torch.zeros(masks.shape[1], device=masks.device)
-            working[self._active()] = 1
+            working[list(self._active)] = 1
             picked = on_grid(masks * working[:, None, None], grid).to(like.device, like.dtype)
             self._weights[key] = picked.index_select(0, rows.picture_of.to(like.device))
         return self._weights[key]
@@ -232,7 +245,7 @@ class LocalEdit(UNetEdit):
             return None
         if self._masks.is_finding and rows.holds_words and call.site.name in self._watched:
             self._watch(call, grid)
-        active = self._active()
+        active = self._active
         context = self._contexts.get(call.site.key.name)
         if not active or context is None:
             return None
@@ -241,9 +254,25 @@ class LocalEdit(UNetEdit):
         output = rest * self._of_rest(call, context)
         for g in active:
             hidden = rows.hidden(g, call.key.shape[2], call.query.device)
-            own = self._attend(call, context, g, hidden)
-            output = output + weights[:, g, :, None] * own
+            cells = self._cells(g, grid, weights)
+            if cells is None:
+                own = self._attend(call, call.query, context, g, hidden)
+                output = output + weights[:, g, :, None] * own
+            elif cells.numel():
+                own = self._attend(call, call.query[:, :, cells], context, g, hidden)
+                output = output.index_add(1, cells, weights[:, g, cells, None] * own)
         return output
+
+    def _cells(self, g: int, grid: tuple[int, int], weights: Tensor) -> Tensor | None:
+        """Positions where a LoRA works in some row; None for nearly all of them."""
+        if self._masks.same_pass:  # masks change from layer to layer
+            return None
+        key = (self._rows, grid, weights.device, self._active, g)
+        if key not in self._inside:
+            inside = (weights[:, g] > 0).any(dim=0)
+            cells = inside.nonzero()[:, 0]
+            self._inside[key] = cells if len(cells) < MOST_CELLS * len(inside) else None
+        return self._inside[key]
 
     def _watch(self, call: AttentionCall, grid: tuple[int, int]) -> None:
         rows = self._rows
@@ -259,12 +288,13 @@ class LocalEdit(UNetEdit):
         assert rows is not None
         if not rows.has_context(REST):
             return call.output
-        return self._attend(call, context, None, None)
+        return self._attend(call, call.query, context, None, None)
 
     def _attend(
-        self, call: AttentionCall, context: Tensor, g: int | None, hidden: Tensor | None
-    ) -> Tensor:
-        """Attention of all positions to one region's own text, [B, N, C]; None is the rest."""
+        self, call: AttentionCall, query: Tensor, context: Tensor, g: int | None,
+        hidden: Tensor | None,
+    ) -> Tensor:  # fmt: skip
+        """Attention of some positions to one region's own text, [B, N, C]; None is the rest."""
         rows = self._rows
         assert rows is not None
         key = REST if g is None else self._loras[g].key
@@ -278,7 +308,7 @@ class LocalEdit(UNetEdit):
         split = [t.unflatten(-1, (call.site.heads, -1)).transpose(1, 2) for t in self._own[place]]
         keys, values = (t.index_select(0, rows.encoded_of.to(t.device)) for t in split)
         attended = F.scaled_dot_product_attention(
-            call.query, keys.to(call.query), values.to(call.query), attn_mask=hidden
+            query, keys.to(query), values.to(query), attn_mask=hidden
         )
         return attended.transpose(1, 2).flatten(2)
 

@@ -66,6 +66,7 @@ class RunMasks:
         self._sum: Tensor | None = None  # over the layers of this pass
         self._count = 0
         self._kept: Tensor | None = None
+        self._painted_masks: Tensor | None = None  # as long as nothing was found
         self._cut_now: tuple[int, Tensor] | None = None  # of this pass: layers seen, masks
         self.same_pass = False
 
@@ -130,9 +131,9 @@ class RunMasks:
             return self._cut_now[1]
         if not self.same_pass and self._kept is not None:
             return self._kept
-        if self._cut_now is None:
-            self._cut_now = 0, self._painted_only(device)
-        return self._cut_now[1]
+        if self._painted_masks is None or self._painted_masks.device != device:
+            self._painted_masks = self._painted_only(device)
+        return self._painted_masks
 
     def _cut(self, attention: Tensor) -> Tensor:
         attention = self._inside(attention.float())

@@ -24,6 +24,7 @@ from ..scenes.masks import blur, dilate
 
 BLUR = 1 / 32  # standard deviation, of the shorter side of the grid
 SOFTNESS = 0.1  # width of a mask's edge, of the range of its attention
+FAINTEST = 0.02  # of a mask; what is less is nothing, and its positions need no text of their own
 REMEMBERED = 0.5  # share of the steps before in the attention of a step
 
 
@@ -82,7 +83,8 @@ def cut_masks(attention: Tensor, cuts: Sequence[Cut]) -> Tensor:
         dilate(((rel[:, g] - cut.threshold) / SOFTNESS).sigmoid(), reach[g])
         for g, cut in enumerate(cuts)
     ]
-    masks = torch.stack(planes, dim=1) * (attention.amax((-2, -1), keepdim=True) > 0)
+    masks = torch.stack(planes, dim=1)
+    masks = masks * (masks > FAINTEST) * (attention.amax((-2, -1), keepdim=True) > 0)
     if len(cuts) == 1:
         return masks
     # A place that is inside of one mask alone is that one's, however weak its own attention is.
