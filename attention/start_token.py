@@ -5,9 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..host.ports import ForwardInfo, LayerSite, Role, UNetEdit, UNetSites
-
-CHUNK = 77  # tokens; every chunk of a long prompt begins with a start token of its own
+from ..host.ports import ForwardInfo, LayerSite, Role, TextLayout, UNetEdit, UNetSites
 
 
 class StartDetached(UNetEdit):
@@ -18,14 +16,13 @@ class StartDetached(UNetEdit):
     change every picture.
     """
 
+    def __init__(self) -> None:
+        self._text = TextLayout()
+
     def wanted_layers(self, sites: UNetSites) -> list[LayerSite]:
+        self._text = sites.text
         return [site for site in sites.layers if Role.CROSS_KV in site.roles]
 
     def layer(self, site: LayerSite, inputs: Tensor, output: Tensor, info: ForwardInfo) -> Tensor:
-        return _start_detached(output)
-
-
-def _start_detached(projected: Tensor) -> Tensor:
-    """[B, K, C] whose rows 0, 77, 154, ... carry no gradient."""
-    is_start = torch.arange(projected.shape[1], device=projected.device) % CHUNK == 0
-    return torch.where(is_start[:, None], projected.detach(), projected)
+        is_start = self._text.is_before(output.shape[1], output.device)
+        return torch.where(is_start[:, None], output.detach(), output)

@@ -13,7 +13,6 @@ import torch
 from ..errors import ConfigError, ModelError, UnsupportedModelError
 from ..host.diffusers import DiffusersHost
 from ..host.diffusers.file_facts import check_layout, with_facts
-from ..host.diffusers.prompts import TextEncoder
 from ..host.ports import Host
 
 log = logging.getLogger("conceptloom")
@@ -78,20 +77,10 @@ def open_host(
 
 
 def _tinyworld(device: torch.device, dtype: torch.dtype) -> Host:
-    from ..tinyworld.checkpoint import load_tinyworld
-
     try:
-        world = load_tinyworld()
+        host = DiffusersHost.tinyworld(prepared=lambda network: _cast(network, device, dtype))
     except ImportError as error:
         raise ModelError(f"TinyWorld outside ComfyUI needs diffusers ({HOW}).") from error
-    text = _cast(world.text_encoder, device, dtype)
-    encoder = TextEncoder("clip_l", text, world.tokenizer)
-    host = DiffusersHost(
-        unet=_cast(world.unet, device, dtype),
-        vae=world.vae.to(device),
-        encoders=[encoder],
-        scheduler=world.scheduler,
-    )
     return cast(Host, host)
 
 

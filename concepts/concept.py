@@ -39,7 +39,7 @@ class Concept:
     """One training run's result; several handles when several things were learned together.
 
     Attributes:
-        handles: name without brackets -> encoder ("clip_l", "clip_g", "clip_h") -> [n, width].
+        handles: name without brackets -> text encoder -> [n, width].
         weights: canonical weight name (see `host.ports`) -> what is added to it.
         base: fingerprint of the base model that it was learned on.
         method: "break_a_scene" and the like.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,24 @@ from torch import Tensor
 
 from ..errors import ConceptFileError, HandleError
 from ..host.prompt_text import NAME, composed
+from ..host.roles import FIRST_NETWORKS
 from .concept import Change, Diff
 from .handles import checked_names
 from .low_rank import LowRank
 from .tensor_file import Document, Entry
 
-FORMAT, VERSION = "concept", 1
-ENCODERS = ("clip_l", "clip_g", "clip_h")
+FORMAT = "concept"
+# What the first format cannot say is written as the second; everything else stays readable for
+# those who have not updated. The second one names networks freely, the first knows a few.
+FIRST_VERSION, VERSION = 1, 2
 _TEXT_LIMIT = 10_000  # characters of one prompt
 _PROMPTS_LIMIT = 1_000
 _LARGEST_SCALE = 1e6
 
-HANDLE_KEY = re.compile(rf"handle\.({NAME.pattern})\.({'|'.join(ENCODERS)})")
+_NETWORK = "[a-z][a-z0-9_]{0,31}"  # a text encoder, or the network that draws
+HANDLE_KEY = re.compile(rf"handle\.({NAME.pattern})\.({_NETWORK})")
 ADAPTER_KEY = re.compile(
-    r"adapter\.((?:unet|clip_[lgh])(?:\.[A-Za-z0-9_]{1,64}){1,12})\.(diff|diff_b|up|down)"
+    rf"adapter\.({_NETWORK}(?:\.[A-Za-z0-9_]{{1,64}}){{1,12}})\.(diff|diff_b|up|down)"
 )
 _FIELDS: dict[str, type] = {
     "base": str,
@@ -61,7 +65,8 @@ def check_document(path: Path, document: Document) -> None:
             f"{path.name} was written by a newer ConceptLoom (format {version}, this one reads up "
             f"to {VERSION}); update ConceptLoom."
         )
-    if document.get("format") != FORMAT or type(version) is not int or version != VERSION:
+    is_known = type(version) is int and FIRST_VERSION <= version <= VERSION
+    if document.get("format") != FORMAT or not is_known:
         raise refusal(
             path, f"its format is {document.get('format')!r:.40}, version {version!r:.40}"
         )
@@ -96,10 +101,23 @@ def _is_text(value: object) -> bool:
     return True
 
 
-def check_keys(path: Path, entries: Mapping[str, Entry]) -> None:
+def version_of(keys: Iterable[str]) -> int:
+    """The oldest format that can name these tensors."""
+    return FIRST_VERSION if all(_network_of(key) in FIRST_NETWORKS for key in keys) else VERSION
+
+
+def _network_of(key: str) -> str:
+    """The text encoder of a handle, or the network of an adapter; "" for no name at all."""
+    if match := HANDLE_KEY.fullmatch(key):
+        return match[2]
+    match = ADAPTER_KEY.fullmatch(key)
+    return match[1].partition(".")[0] if match else ""
+
+
+def check_keys(path: Path, document: Document, entries: Mapping[str, Entry]) -> None:
     """Refuse tensors with unknown names or of another precision, before they are read."""
     for key, entry in entries.items():
-        if not (HANDLE_KEY.fullmatch(key) or ADAPTER_KEY.fullmatch(key)):
+        if not _network_of(key) or version_of([key]) > document["version"]:
             raise refusal(path, f"it contains the unknown tensor {key!r:.80}")
         if entry.dtype != torch.float32:
             raise refusal(path, f"{key} is {entry.dtype} instead of torch.float32")
@@ -108,7 +126,7 @@ def check_keys(path: Path, entries: Mapping[str, Entry]) -> None:
 def check_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Refuse unknown names and values that are not numbers; before writing, too."""
     for key, tensor in tensors.items():
-        if not (HANDLE_KEY.fullmatch(key) or ADAPTER_KEY.fullmatch(key)):
+        if not _network_of(key):
             raise refusal(path, f"{key!r:.120} is not a known name")
         if not bool(torch.isfinite(tensor).all()):
             raise refusal(path, f"{key} contains NaN or infinite values")

@@ -20,12 +20,12 @@ from .concept_checks import (
     ADAPTER_KEY,
     FORMAT,
     HANDLE_KEY,
-    VERSION,
     check_document,
     check_keys,
     check_tensors,
     refusal,
     sorted_out,
+    version_of,
 )
 from .low_rank import LowRank
 from .tensor_file import Document, as_json, read_header, read_tensors, write_document
@@ -58,7 +58,7 @@ def save_concept(concept: Concept, path: Path) -> Path:
             scales[module] = change.scale
     tensors = {key: tensor.detach().float() for key, tensor in tensors.items()}
     check_tensors(path, tensors)
-    write_document(path, tensors, _document(concept, scales))
+    write_document(path, tensors, _document(concept, scales, version_of(tensors)))
     return path
 
 
@@ -71,7 +71,7 @@ def _parts(module: str, kind: str, change: Change) -> dict[str, Tensor]:
     return {f"{prefix}.{'diff' if kind == 'weight' else 'diff_b'}": change.tensor}
 
 
-def _document(concept: Concept, scales: Mapping[str, float]) -> Document:
+def _document(concept: Concept, scales: Mapping[str, float], version: int) -> Document:
     return {
         "base": concept.base,
         "format": FORMAT,
@@ -82,7 +82,7 @@ def _document(concept: Concept, scales: Mapping[str, float]) -> Document:
         "scales": scales,
         "seeds": concept.seeds,
         "thumbnail": "" if concept.thumbnail is None else to_png(concept.thumbnail),
-        "version": VERSION,
+        "version": version,
         "words": concept.words,
     }
 
@@ -96,7 +96,7 @@ def load_concept(path: Path) -> Concept:
     """
     document, entries = read_header(path)
     check_document(path, document)
-    check_keys(path, entries)
+    check_keys(path, document, entries)
     tensors = read_tensors(path, document)
     check_tensors(path, tensors)
     handles, weights = sorted_out(path, tensors, document["scales"])
@@ -130,7 +130,7 @@ def read_concept_info(path: Path) -> ConceptInfo:
     """
     document, entries = read_header(path)
     check_document(path, document)
-    check_keys(path, entries)
+    check_keys(path, document, entries)
     handles: dict[str, dict[str, int]] = {}
     modules: set[tuple[str, bool]] = set()
     for key, entry in entries.items():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..host.families import foreign
+
 _PICKLE = (
     "it is a pickle (.pt, .bin, .ckpt), which can run arbitrary code, so ConceptLoom does not "
     "load it. If you trust the author, load it in the program that wrote it and save it as "
@@ -43,10 +45,6 @@ def foreign_bytes(start: bytes) -> str:
     return ""
 
 
-_LORA = (".lora_up.", ".lora_down.", "lora_A.", "lora_B.", ".lora.up.", "_lora.up", ".hada_w1")
-_EMBEDDING = {"clip_l", "clip_g", "clip_h", "emb_params", "t5xxl"}
-
-
 def foreign_tensors(shapes: Mapping[str, tuple[int, ...]]) -> str:
     """What the tensors of a safetensors file look like.
 
@@ -58,21 +56,21 @@ def foreign_tensors(shapes: Mapping[str, tuple[int, ...]]) -> str:
     def any_has(*pieces: str) -> bool:
         return any(piece in name for name in names for piece in pieces)
 
-    if any_has(*_LORA):
+    if any_has(*foreign.LORA):
         return "it is a LoRA; load it with Load LoRA."
-    if any_has("model.diffusion_model.", "first_stage_model."):
+    if any_has(*foreign.CHECKPOINT):
         return "it is a checkpoint; load it with Load Checkpoint."
-    if any_has("control_model.", "controlnet_"):
+    if any_has(*foreign.CONTROLNET):
         return "it is a ControlNet; load it with Load ControlNet Model."
-    if any_has("down_blocks.", "input_blocks.", "double_blocks.", "transformer_blocks."):
+    if any_has(*foreign.DIFFUSION_MODEL):
         return (
             "it is a diffusion model without text encoder and VAE; load it with Load Diffusion "
             "Model."
         )
-    if any_has("text_model.encoder."):
+    if any_has(*foreign.TEXT_ENCODER):
         return "it is a text encoder; load it with Load CLIP."
     few_rows = len(names) <= 3 and all(len(shape) in (1, 2) for shape in shapes.values())
-    if names and few_rows and (_EMBEDDING & set(names) or len(names) == 1):
+    if names and few_rows and (foreign.EMBEDDING & set(names) or len(names) == 1):
         return (
             "it is an embedding; put it in models/embeddings and write embedding:NAME in a prompt."
         )

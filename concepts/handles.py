@@ -104,7 +104,7 @@ def initial_vectors(
 
 def _random_vector(host: Host, encoder: str, generator: torch.Generator) -> Tensor:
     """[1, width] with the mean and standard deviation that each column of the table has."""
-    table = host.weight(f"{encoder}.text_model.embeddings.token_embedding.weight").float()
+    table = host.token_table(encoder).float()
     noise = torch.randn(1, table.shape[1], generator=generator).to(table.device)
     return (table.mean(dim=0) + table.std(dim=0) * noise).to(host.device)
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from ..errors import ConceptFileError, ConfigError
 from ..host.families.unet_names import lora_name
 from ..host.ports import Progress, no_progress
+from ..host.roles import encoders_in, text_encoder_of
 from .concept import Concept
 from .low_rank import LowRank, closest_low_rank
 from .paths import confined_path
@@ -136,8 +137,8 @@ def export_lora(
 def encoders_of(concept: Concept) -> set[str]:
     """Text encoders of the base model, as far as the concept tells."""
     known = {encoder for vectors in concept.handles.values() for encoder in vectors}
-    known |= {name.partition(".")[0] for name in concept.weights} - {"unet"}
-    return known | {name for name in ("clip_l", "clip_g", "clip_h") if name in concept.base}
+    known |= {text_encoder_of(name) for name in concept.weights} - {""}
+    return known | encoders_in(concept.base)
 
 
 def _lora_tensors(stock: str, change: LowRank) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 Token = int | str | frozenset[int | str]  # a set where text encoders read different prompts
@@ -30,10 +31,30 @@ def is_token(token: Token, wanted: Token) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class TextLayout:
+    """How the text encoders of a family lay a prompt into the rows of a context.
+
+    Attributes:
+        chunk: rows of each part of a long prompt; 0 where a prompt of any length is one part.
+        before: rows that every part begins with, whatever the prompt: a start token, a template.
+    """
+
+    chunk: int = 0
+    before: int = 0
+
+    def is_before(self, rows: int, device: torch.device) -> Tensor:
+        """[rows] bool: which rows of a context every prompt has."""
+        places = torch.arange(rows, device=device)
+        return (places % self.chunk if self.chunk else places) < self.before
+
+
+@dataclass(frozen=True, slots=True)
 class Prompt:
     """One encoded prompt.
 
     Attributes:
+        content: [K] True where a row stands for a piece of the prompt; False for start, end,
+            padding and the like.
         own_texts: how the contexts of single regions differ from that of the whole picture.
         serial: tells encoded prompts apart, also those with the same tokens.
     """
@@ -42,6 +63,7 @@ class Prompt:
     context: Tensor  # [1, K, width]
     tokens: Tokens  # K entries
     pooled: Tensor | None = None  # [1, width] for models that take one (SDXL)
+    content: tuple[bool, ...] = ()
     own_texts: OwnTexts = field(default_factory=dict[str, Tensor])
     serial: int = field(default_factory=_serial.__next__, init=False, compare=False)
 

@@ -31,6 +31,7 @@ from torch import Tensor
 from .conditioning import HandleVectors as HandleVectors
 from .conditioning import OwnTexts as OwnTexts
 from .conditioning import Prompt as Prompt
+from .conditioning import TextLayout as TextLayout
 from .conditioning import Token as Token
 from .conditioning import Tokens as Tokens
 from .conditioning import find_run as find_run
@@ -171,6 +172,10 @@ class Host(Protocol):
 
     def word_vectors(self, word: str) -> dict[str, Tensor]:
         """Token vectors [n, width] of a word per encoder, one row for each of its BPE tokens."""
+        ...
+
+    def token_table(self, encoder: str) -> Tensor:
+        """[V, width] vectors of all tokens of a text encoder; detached."""
         ...
 
     def encode_image(self, image: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .families.clip import ENCODERS
 from .families.unet import NETWORK
 from .families.unet import roles_of as roles_of
 from .sites import Role as Role
@@ -16,3 +17,12 @@ def text_encoder_of(weight: str) -> str:
     """The text encoder that a weight belongs to; "" for one of the network that draws."""
     network = weight.partition(".")[0]
     return "" if network == NETWORK else network
+
+
+def encoders_in(fingerprint: str) -> set[str]:
+    """Text encoders that the fingerprint of a base model names, of those that have a name here."""
+    return {name for name in ENCODERS if name in fingerprint}
+
+
+# Networks that concept files of the first format know.
+FIRST_NETWORKS = (NETWORK, *ENCODERS)

@@ -12,6 +12,8 @@ from typing import Any
 
 from torch import nn
 
+from .conditioning import TextLayout
+
 
 class Place(str, Enum):
     """Which arm of the UNet a block stands in."""
@@ -146,6 +148,7 @@ class UNetSites:
     Attributes:
         layers: those with weights; but not the ones that embed the time or the size of the
             picture, for they come before the grid.
+        text: how the contexts are laid out that its attentions read.
     """
 
     transformers: tuple[TransformerSite, ...]
@@ -153,6 +156,7 @@ class UNetSites:
     attentions: tuple[AttentionSite, ...] = ()
     layers: tuple[LayerSite, ...] = ()
     features: tuple[FeatureSite, ...] = ()
+    text: TextLayout = TextLayout()
 
     @property
     def cross_attentions(self) -> list[AttentionSite]:

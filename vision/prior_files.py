@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ModelError, UnsupportedModelError
+from ..host.families.clip import BY_WIDTH, CHUNK, ENCODERS
 from ..host.ports import Host
 from .generators import DecoderPainter
 from .local_files import described_folder, from_folder
@@ -30,9 +31,7 @@ PRIORS = {
     "UnCLIPPipeline": "karlo",
 }
 DECODERS = ("KandinskyPipeline", "KandinskyV22Pipeline")
-_TABLES = {768: "clip_l", 1024: "clip_h", 1280: "clip_g"}  # width of a token vector -> its name
 _SOURCE = "kandinsky-community/kandinsky-2-1-prior or kandinsky-2-2-prior"
-_LENGTH = 77  # tokens of a constraint
 
 
 def load_prior(
@@ -75,7 +74,7 @@ def load_prior(
     if (folder / "image_encoder").is_dir():
         vision = from_folder(CLIPVisionModelWithProjection, folder / "image_encoder", dtype)
     width = int(model.config.hidden_size)
-    text = ClipText(_TABLES.get(width, "clip_l"), model, tokenizer)
+    text = ClipText(BY_WIDTH.get(width, ENCODERS[0]), model, tokenizer)
     constraints, networks = None, [prior, model, *([vision] if vision is not None else [])]
     if decoder is not None and type(decoder).__name__ == "KandinskyPipeline":
         constraints = multilingual(decoder.text_encoder, decoder.tokenizer)
@@ -172,7 +171,7 @@ def multilingual(model: Any, tokenizer: Any) -> Callable[[Sequence[str]], Tensor
             list(texts),
             padding="max_length",
             truncation=True,
-            max_length=_LENGTH,
+            max_length=CHUNK,
             return_tensors="pt",
         )
         device = next(model.parameters()).device

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import PromptError
-from ..host.ports import HandleVectors, Host, Token, Tokens
+from ..host.ports import HandleVectors, Host, Tokens
 from ..host.prompt_text import split_at_handles
 
 log = logging.getLogger("conceptloom")
@@ -54,18 +54,6 @@ class TextSide(Protocol):
         ...
 
 
-def end_position(tokens: Tokens, end: Token) -> int:
-    """Position of the end token: the first one behind the start.
-
-    Raises:
-        PromptError: there is none.
-    """
-    for position, token in enumerate(tokens):
-        if position and token == end:
-            return position
-    raise PromptError("The prompt has no end token; shorten it.")
-
-
 def _mask(size: int, end: int, device: torch.device) -> Tensor:
     return (torch.arange(size, device=device) <= end)[None]
 
@@ -74,7 +62,7 @@ class ClipText:
     """transformers' CLIPTextModelWithProjection with its tokenizer.
 
     Args:
-        name: of its token table: "clip_l" (768 wide), "clip_g" (1280).
+        name: of its token table, as in `host.families.clip`.
         model, tokenizer: of one folder.
     """
 
@@ -167,7 +155,6 @@ class HostText:
 
     def __init__(self, host: Host, projection: Tensor | None = None) -> None:
         self.host, self._projection = host, projection
-        self._end: Token | None = None
 
     @property
     def encoders(self) -> Mapping[str, int]:
@@ -184,10 +171,8 @@ class HostText:
         return self.host.word_vectors(word)
 
     def encode(self, text: str, handles: HandleVectors) -> EncodedText:
-        # An empty prompt is a start, an end and padding.
-        self._end = end = self._end or self.host.encode_prompt("").tokens[1]
         prompt = self.host.encode_prompt(text, handles)
-        end = end_position(prompt.tokens, end)
+        end = prompt.content.index(False, 1)  # behind the start and what is written
         hidden = prompt.context.float()
         pooled = hidden[:, end]
         if self._projection is not None:

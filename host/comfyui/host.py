@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...errors import ModelError
 from ..contexts import batched_context, batched_pooled, info_of
+from ..families.clip import token_table
 from ..fingerprint import fingerprint_of
 from ..hooks import edits_installed
 from ..noise import VariancePreserving
@@ -190,10 +191,13 @@ class ComfyHost:
     def word_vectors(self, word: str) -> dict[str, Tensor]:
         vectors = {}
         for name in self.encoders:
-            table = self._original(f"{name}.text_model.embeddings.token_embedding.weight")
+            table = self._original(token_table(name))
             ids = torch.tensor(token_ids(self._clip, name, word), device=table.device)
             vectors[name] = table[ids].to(self.device, torch.float32, copy=True)
         return vectors
+
+    def token_table(self, encoder: str) -> Tensor:
+        return self.weight(token_table(encoder))
 
     @torch.no_grad()
     def encode_image(self, image: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ...errors import HandleError, ModelError, PromptError, UnsupportedModelError
+from ..families.clip import ENCODERS, content_of
 from ..ports import HandleVectors, Prompt, Tokens
 from ..prompt_text import HANDLE, NAME, check_free, composed, misspelt
 from ..uncompiled import as_written
@@ -24,7 +25,6 @@ from .notices import tell
 from .sites import context_width_of, unet_sites
 from .tokens import merged, telling_tokens
 
-ENCODERS = ("clip_l", "clip_g", "clip_h")  # those of SD1 and SDXL, SDXL, SD2
 MARK = "embedding:"
 # Both forms that a user may write, so that the mark is never doubled.
 MARKED = re.compile(rf"(?:{MARK})?{HANDLE.pattern}")
@@ -147,11 +147,13 @@ def encode(clip: Any, text: str, handles: HandleVectors, device: torch.device) -
             "vectors in every encoder."
         )
     context, pooled = reader.encode_from_tokens(pairs, return_pooled=True)
+    tokens = named[0][: context.shape[1]]
     return Prompt(
         text,
         context.to(device, torch.float32),
-        named[0][: context.shape[1]],
+        tokens,
         pooled.to(device, torch.float32) if pooled is not None else None,
+        content_of(tokens, getattr(reader.tokenizer, next(iter(rows))).end_token),
     )
 
 

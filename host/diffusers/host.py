@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch.nn.utils import parametrize
 
 from ...errors import ModelError, PromptError
 from ..contexts import batched_context, batched_pooled, info_of
+from ..families.clip import content_of, token_table
 from ..fingerprint import fingerprint_of
 from ..hooks import edits_installed
 from ..noise import EpsPath, VelocityPath
@@ -81,14 +82,21 @@ class DiffusersHost:
         return compute_dtype(self.unet)
 
     @classmethod
-    def tinyworld(cls, path: Path | None = None) -> DiffusersHost:
-        """The bundled tiny model, or another one in its format."""
+    def tinyworld(
+        cls, path: Path | None = None, prepared: Callable[[Any], Any] = lambda network: network
+    ) -> DiffusersHost:
+        """The bundled tiny model, or another one in its format.
+
+        Args:
+            prepared: puts UNet and text encoder where they shall be.
+        """
         from ...tinyworld.checkpoint import CHECKPOINT, load_tinyworld
 
         world = load_tinyworld(path or CHECKPOINT)
-        encoder = TextEncoder("clip_l", world.text_encoder, world.tokenizer)
-        scheduler = world.scheduler
-        return cls(unet=world.unet, vae=world.vae, encoders=[encoder], scheduler=scheduler)
+        unet, text = prepared(world.unet), prepared(world.text_encoder)
+        encoder = TextEncoder("clip_l", text, world.tokenizer)
+        world.vae.to(unet.device)
+        return cls(unet=unet, vae=world.vae, encoders=[encoder], scheduler=world.scheduler)
 
     @classmethod
     def from_pipeline(cls, pipeline: Any) -> DiffusersHost:
@@ -164,7 +172,8 @@ class DiffusersHost:
             context, encoder_pooled = encoder.encode(its_windows, handles)
             contexts.append(context)
             pooled = encoder_pooled if encoder_pooled is not None else pooled
-        return Prompt(text, torch.cat(contexts, dim=-1), tokens, pooled)
+        content = content_of(tokens, self._encoders[0].tokenizer.eos_token_id)
+        return Prompt(text, torch.cat(contexts, dim=-1), tokens, pooled, content)
 
     def word_vectors(self, word: str) -> dict[str, Tensor]:
         vectors = {}
@@ -173,6 +182,9 @@ class DiffusersHost:
             # Asked of the layer: where the encoder is offloaded, only a call finds the weight.
             vectors[encoder.name] = encoder.table(ids).detach().float().clone()
         return vectors
+
+    def token_table(self, encoder: str) -> Tensor:
+        return self.weight(token_table(encoder))
 
     @torch.no_grad()
     def encode_image(self, image: Tensor) -> Tensor:

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from ...errors import PromptError
+from ..families.clip import CHUNK
 from ..ports import HandleVectors
 from ..prompt_text import split_at_handles
 from ..prompt_weights import weighted_pieces
 from ..uncompiled import uncompiled
 from .placement import execution_device
 
-WINDOW = 77  # tokens that a CLIP text encoder takes at once, start and end among them
 KEPT_TOGETHER = 8  # runs shorter than this move to the next window as a whole
 
 Token = int | tuple[str, int]  # BPE id, or one vector of a handle: (name, row)
@@ -67,11 +67,11 @@ class TextEncoder:
                     n_rows = self.vectors(handles, piece).shape[0]
                     tokens = [(piece, row) for row in range(n_rows)]
                 runs.append([(token, weight) for token in tokens])
-        return [self._window(body) for body in _packed(runs, WINDOW - 2)]
+        return [self._window(body) for body in _packed(runs, CHUNK - 2)]
 
     def _window(self, body: Sequence[Weighted] = ()) -> list[Weighted]:
         start, end = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
-        padding = [self.tokenizer.pad_token_id] * (WINDOW - 2 - len(body))
+        padding = [self.tokenizer.pad_token_id] * (CHUNK - 2 - len(body))
         return [(start, 1.0), *body, *((token, 1.0) for token in (end, *padding))]
 
     def vectors(self, handles: HandleVectors, name: str) -> Tensor:

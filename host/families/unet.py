@@ -21,6 +21,7 @@ from ..ports import (
     TransformerSite,
     UNetSites,
 )
+from . import clip
 from .unet_names import RESNET_PARTS
 
 _KV = (Role.CROSS_KV, Role.ATTENTION, Role.LINEAR)
@@ -46,12 +47,6 @@ LAST_PARTS: dict[str, tuple[Role, ...]] = {"proj_out": (Role.PROJ_OUT, Role.LINE
 RESIDUAL_PART = "out_layers.3"  # the layer of a ResNet block whose output is its residual
 ATTENTIONS = {"attn1": AttentionKind.SELF, "attn2": AttentionKind.CROSS}
 
-# Linear layers of a CLIP text encoder's layers.
-TEXT_PARTS = (
-    *(f"self_attn.{part}_proj" for part in ("q", "k", "v", "out")),
-    "mlp.fc1",
-    "mlp.fc2",
-)
 NETWORK = "unet"  # what canonical names of its weights begin with; others' are text encoders'
 
 # A block and the original name of a part of it -> that layer, or None.
@@ -87,7 +82,8 @@ def sites_of(
             features.append(FeatureSite(Feature.RESIDUAL, block, 0, last))
         else:
             layers.append(block)
-    return UNetSites(*map(tuple, (transformers, resnets, attentions, layers, features)))
+    places = map(tuple, (transformers, resnets, attentions, layers, features))
+    return UNetSites(*places, clip.LAYOUT)
 
 
 def _transformer_layers(block: TransformerSite) -> Iterator[LayerSite]:
@@ -140,4 +136,4 @@ def roles_of(weight: str) -> frozenset[Role]:
         table = LAYER_PARTS if inner else FIRST_PARTS | LAST_PARTS
         return frozenset(table.get(part, ()))
     part = path.partition(".encoder.layers.")[2].partition(".")[2]
-    return frozenset((Role.TEXT, Role.LINEAR) if part in TEXT_PARTS else ())
+    return frozenset((Role.TEXT, Role.LINEAR) if part in clip.LINEAR_PARTS else ())

@@ -139,6 +139,10 @@ def test_both_hosts_encode_the_same_prompt(text: str):
     }
     mine, other = (host.encode_prompt(text, handles) for host in (ours, theirs))
     assert mine.tokens == other.tokens
+    assert mine.content == other.content
+    handle = mine.find_handle("mug")
+    assert all(mine.content[i] for i in handle)
+    assert not any(mine.content[::77])
     torch.testing.assert_close(mine.context, other.context, rtol=1e-4, atol=1e-5)
     for word in ("red", "photo"):
         assert torch.equal(ours.word_vectors(word)["clip_l"], theirs.word_vectors(word)["clip_l"])

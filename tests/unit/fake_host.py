@@ -47,9 +47,9 @@ class FakeHost:
 
     def word_vectors(self, word: str) -> dict[str, Tensor]:
         ids = list(self.tokenize(word))
-        return {name: self.table(name)[ids].clone() for name in self.encoders}
+        return {name: self.token_table(name)[ids].clone() for name in self.encoders}
 
-    def table(self, encoder: str) -> Tensor:
+    def token_table(self, encoder: str) -> Tensor:
         return self.weights[f"{encoder}.text_model.embeddings.token_embedding.weight"]
 
     def weight(self, name: str) -> Tensor:

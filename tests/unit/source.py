@@ -67,6 +67,13 @@ class Source:
         parts = self.name.split("/")
         return parts[:-1]
 
+    def literals(self) -> Iterator[ast.Constant]:
+        """Strings and numbers of the code; no docstrings."""
+        bare = {id(n.value) for n in ast.walk(self.tree) if isinstance(n, ast.Expr)}
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Constant) and id(node) not in bare:
+                yield node
+
     def imports(self) -> Iterator[Import]:
         yield from self._walk(self.tree, is_late=False, is_typing=False)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 
@@ -26,12 +28,10 @@ ALLOWED = {
     "batch": ("cli", "methods", "tinyworld", "host.diffusers", *BELOW_METHODS),
     "methods": (*BELOW_METHODS, "tinyworld.presets"),
     "training": BELOW_METHODS,
-    "concepts": PORT,
-    "concepts.lora_export": (*PORT, "concepts", "host.families"),
-    "concepts.lora_keys": (*PORT, "concepts", "host.families"),
+    "concepts": (*PORT, "host.families"),
     "samplers": BELOW_METHODS,
     "attention": BELOW_METHODS,
-    "vision": BELOW_METHODS,
+    "vision": (*BELOW_METHODS, "host.families"),
     "viz": ("scenes", "host.prompt_text", "errors"),
     "scenes": ("concepts", *BASICS),
     "tinyworld": ("host.ports", "host.families", "attention", "errors"),
@@ -40,6 +40,18 @@ ALLOWED = {
     "host.comfyui": ("host", "tinyworld", "errors"),
     "host.diffusers": ("host", "tinyworld", "errors"),
 }
+# Only a host, and the table of a family in it, knows how models call their parts and lay out text.
+MODEL_NAMES = re.compile(
+    r"attn[12]\b|\bto_(?:[qkv]|out)\b|transformer_blocks|(?:in|out|emb)_layers|proj_in\b|ff\.net"
+    r"|(?:input|output|middle|down|up|mid)_block|(?:text_model|self_attn|token_embedding)\b"
+    r"|clip_[lgh]\b"
+)
+CLIP_ROWS = 77
+NEW_TENSORS = ("zeros", "ones", "empty", "rand", "randn")
+PICTURE_CHANNELS = (1, 3)  # masks and pictures
+KEY_TABLES = ("concepts.lora_keys",)  # its subject is what other programs write into files
+# TinyWorld is itself a model in the original checkpoints' form: these files make and train it.
+MODEL_MAKERS = ("keys", "model", "sampling", "checkpoint", "recipe.*")
 HOST_MODULES = (
     "comfy",
     "comfy_api",
@@ -107,6 +119,39 @@ def test_only_nodes_and_the_comfyui_host_know_comfyui(source: Source) -> Iterato
     for found in source.imports():
         if not found.is_own and found.target.split(".")[0] in HOST_MODULES:
             yield where(source, found)
+
+
+@on_every_file
+def test_only_hosts_know_what_models_call_their_parts(source: Source) -> Iterator[str]:
+    is_maker = any(fnmatch(source.module, f"tinyworld.{name}") for name in MODEL_MAKERS)
+    if source.room == "host" or is_maker or source.module in KEY_TABLES:
+        return
+    for node in source.literals():
+        is_name = isinstance(node.value, str) and MODEL_NAMES.search(node.value)
+        if is_name or (type(node.value) is int and node.value == CLIP_ROWS):
+            told = f"{source.name}:{node.lineno} knows {node.value!r:.60}"
+            yield f"{told}: ask a site, a role, a layout or the host"
+
+
+@on_every_file
+def test_only_hosts_know_how_many_channels_latents_have(source: Source) -> Iterator[str]:
+    if source.room in ("host", "tinyworld"):
+        return
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.keyword) and node.arg == "latent_channels":
+            channels = node.value
+        elif isinstance(node, ast.Call) and made_by(node) in NEW_TENSORS and len(node.args) == 4:
+            channels = node.args[1]  # [B, C, h, w]; pictures are [B, H, W, 3]
+            if ast.unparse(node.args[3]) == "3":
+                continue
+        else:
+            continue
+        if isinstance(channels, ast.Constant) and channels.value not in PICTURE_CHANNELS:
+            yield f"{source.name}:{channels.lineno} knows the channels of latents: ask the host"
+
+
+def made_by(node: ast.Call) -> str:
+    return node.func.attr if isinstance(node.func, ast.Attribute) else ""
 
 
 @on_every_file

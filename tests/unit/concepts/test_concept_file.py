@@ -141,10 +141,37 @@ def test_numbers_that_are_none_are_not_saved(tmp_path: Path, value: float) -> No
 
 
 def test_odd_weight_names_are_not_saved(tmp_path: Path) -> None:
-    for name in ("unet.out.0.gamma", "vae.x.weight", "unet.a/b.weight"):
+    for name in ("unet.out.0.gamma", "Vae.x.weight", "unet.a/b.weight"):
         concept = replace(some_concept(), weights={name: Diff(torch.ones(2))})
         with pytest.raises(ConceptFileError):
             save_concept(concept, tmp_path / "x.safetensors")
+
+
+def version_of(path: Path) -> int:
+    with safe_open(path, framework="pt") as file:
+        return json.loads(file.metadata()[KEY])["version"]
+
+
+def test_networks_have_any_name_and_those_of_the_first_format_keep_it(
+    saved: Path, tmp_path: Path
+) -> None:
+    assert version_of(saved) == 1
+    handle, weight = {"qwen3_06b": torch.ones(2, 8)}, "net.blocks.3.cross_attn.k_proj.weight"
+    named = Concept(handles={"x1": handle}, base="b", method="m")
+    weights = {weight: LowRank(torch.ones(3, 2), torch.ones(2, 4), 0.5)}
+    changed = Concept(handles={}, weights=weights, base="b", method="m")
+    for concept in (named, changed):
+        path = save_concept(concept, tmp_path / "x.safetensors")
+        assert version_of(path) == 2
+        assert_same(load_concept(path), concept)
+    assert read_concept_info(save_concept(named, path)).handles == {"x1": {"qwen3_06b": 2}}
+
+
+@pytest.mark.parametrize("encoder", ["Qwen", "a.b", "x" * 33, "1x", ""])
+def test_odd_names_of_encoders_are_not_saved(tmp_path: Path, encoder: str) -> None:
+    concept = Concept(handles={"x1": {encoder: torch.ones(1, 2)}}, base="b", method="m")
+    with pytest.raises(ConceptFileError):
+        save_concept(concept, tmp_path / "x.safetensors")
 
 
 def test_a_description_that_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_hostile_documents_end_in_one_kind_of_error(tmp_path: Path, data: st.Dat
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"version": 2}, "newer ConceptLoom"),
+        ({"version": 3}, "newer ConceptLoom"),
         ({"version": 0}, "version 0"),
         ({"version": True}, "version True"),
         ({"format": "other"}, "format"),

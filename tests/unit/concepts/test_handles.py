@@ -90,7 +90,7 @@ def test_a_word_of_the_vocabulary_is_warned_of(caplog: pytest.LogCaptureFixture)
 
 def test_one_token_starts_all_the_same() -> None:
     host = FakeHost()
-    assert torch.equal(initial_vectors(host, "cat")["clip_l"][0], host.table("clip_l")[0])
+    assert torch.equal(initial_vectors(host, "cat")["clip_l"][0], host.token_table("clip_l")[0])
     assert initialiser_note(host, "cat") == ""
 
 

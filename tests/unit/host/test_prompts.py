@@ -36,6 +36,7 @@ def test_a_prompt_stands_in_one_window(host: DiffusersHost) -> None:
     prompt = host.encode_prompt("a photo of a cat")
     body = host.tokenize("a photo of a cat")
     assert prompt.tokens == (START, *body, END, *[END] * (77 - 2 - len(body)))
+    assert prompt.content == (False, *[True] * len(body), *[False] * (77 - 1 - len(body)))
     assert prompt.context.shape == (1, 77, 16)
     ids = torch.tensor([prompt.tokens])
     direct = host._encoders[0].model(input_ids=ids).last_hidden_state

@@ -9,7 +9,7 @@ from conceptloom.errors import ConfigError, PromptError, UnsupportedModelError
 from conceptloom.vision.clip_space import ClipSpace
 from conceptloom.vision.ports import PriorSampling
 from conceptloom.vision.prior import cut_square
-from conceptloom.vision.text_side import ClipText, HostText, end_position
+from conceptloom.vision.text_side import ClipText, HostText
 
 from ..tiny_models import assert_unchanged, snapshot, tiny_host
 from .tiny_prior import WIDTH, tiny_prior, tiny_text
@@ -121,12 +121,6 @@ def test_a_long_prompt_is_cut_and_keeps_its_end_token() -> None:
     encoded = tiny_text().encode("dog " * 60, {})
     assert encoded.mask.all()
     assert encoded.hidden.shape[1] == 24
-
-
-def test_the_position_behind_the_start_counts_even_if_the_start_looked_like_an_end() -> None:
-    assert end_position((9, 4, 9, 9), 9) == 2
-    with pytest.raises(PromptError):
-        end_position((1, 2), 9)
 
 
 def test_a_handle_of_another_width_is_refused() -> None:
