@@ -82,8 +82,14 @@ def sites_of(
             features.append(FeatureSite(Feature.RESIDUAL, block, 0, last))
         else:
             layers.append(block)
-    places = map(tuple, (transformers, resnets, attentions, layers, features))
-    return UNetSites(*places, clip.LAYOUT)
+    return UNetSites(
+        tuple(transformers),
+        tuple(resnets),
+        tuple(attentions),
+        tuple(layers),
+        tuple(features),
+        clip.LAYOUT,
+    )
 
 
 def _transformer_layers(block: TransformerSite) -> Iterator[LayerSite]:
