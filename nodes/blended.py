@@ -10,10 +10,11 @@ from torch import Tensor
 
 from ..errors import ImageError, MaskError
 from ..host.comfyui.sampling import SamplerCall, sampler_of
-from ..samplers.blended import BlendConfig, Inside, SourceLevel, sample_blended
+from ..samplers.blended import BlendConfig, sample_blended
 from ..samplers.masks import latent_masks, picture_masks
-from .blended_inputs import blend_inputs
+from ..training.setting import changed, settings_in
 from .shared import CATEGORY
+from .widgets import widgets_of
 
 SAMPLING = f"{CATEGORY}/Sampling"
 NOMINAL_PX = 8  # a latent cell's side where nobody knows the VAE; only the aspect counts then
@@ -34,7 +35,7 @@ class MaskedBlendedSampler(io.ComfyNode):
             "levels.",
             search_aliases=["inpaint", "blended latent diffusion", "clic transfer", "ddim eta"],
             inputs=[
-                *blend_inputs(),
+                *widgets_of(BlendConfig()),
                 io.Mask.Input(
                     "mask",
                     optional=True,
@@ -56,13 +57,9 @@ class MaskedBlendedSampler(io.ComfyNode):
 
 
 def blend_config(settings: dict[str, Any]) -> BlendConfig:
-    """What the widgets of `blend_inputs` ask for; takes them out of the settings."""
-    names = ("start", "free_steps", "eta", "source_level", "inside", "fresh_noise")
-    given: dict[str, Any] = {n: settings.pop(n) for n in names if settings.get(n) is not None}
-    for name, kind in (("source_level", SourceLevel), ("inside", Inside)):
-        if name in given:
-            given[name] = kind(given[name])
-    return BlendConfig(**given)
+    """What the widgets of `BlendConfig` ask for; takes them out of the settings."""
+    names = [one.name for one in settings_in(BlendConfig())]
+    return changed(BlendConfig(), {name: settings.pop(name, None) for name in names})
 
 
 def blended_sampler(config: BlendConfig, masks: Tensor | None, *, ends_held: bool = True) -> Any:

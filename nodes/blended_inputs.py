@@ -6,66 +6,11 @@ from collections.abc import Sequence
 
 from comfy_api.latest import io
 
-from ..samplers.blended import BlendConfig, Inside, SourceLevel
+from ..samplers.blended import MOST_STEPS
 from ..samplers.editing import EditConfig
+from .widgets import widgets_of
 
 FEATHER_PX = 4  # seam of a 512 px picture; ours
-MOST_STEPS = 10000  # of the host's samplers
-
-
-def blend_inputs() -> list[io.Input]:
-    """The knobs of `BlendConfig`."""
-    config = BlendConfig()
-    return [
-        io.Int.Input(
-            "start",
-            default=config.start,
-            min=0,
-            max=MOST_STEPS,
-            tooltip="Steps skipped at the noisy end (t_start). 0 ignores the old content, 5 to "
-            "20 of 50 are usual, more keep more of it. Must be below the number of steps.",
-        ),
-        io.Float.Input(
-            "eta",
-            default=config.eta,
-            min=0.0,
-            max=1.0,
-            step=0.05,
-            tooltip="Fresh noise in every step. 0 is plain DDIM, 1 (CLiC) blends seams best.",
-        ),
-        io.Int.Input(
-            "free_steps",
-            default=config.free_steps,
-            min=0,
-            max=MOST_STEPS,
-            advanced=True,
-            tooltip="Last steps without blending the source picture in. 0 blends in every "
-            "step, so latents outside the mask stay exact; CLiC's code frees 4 of 50.",
-        ),
-        io.Combo.Input(
-            "source_level",
-            options=[level.value for level in SourceLevel],
-            default=config.source_level.value,
-            advanced=True,
-            tooltip="Noise level of the source picture when it is blended in: the level of the "
-            "step (both papers), or one step noisier (code of Blended Latent Diffusion).",
-        ),
-        io.Combo.Input(
-            "inside",
-            options=[inside.value for inside in Inside],
-            default=config.inside.value,
-            advanced=True,
-            tooltip="Initial content under the mask: the noised picture keeps its layout, pure "
-            "noise discards it.",
-        ),
-        io.Boolean.Input(
-            "fresh_noise",
-            default=config.fresh_noise,
-            advanced=True,
-            tooltip="On: draws new noise for the source picture before every step, as both "
-            "papers' code does. Off: uses the same noise in every step, which suits eta 0.",
-        ),
-    ]
 
 
 def composite_inputs() -> list[io.Input]:
@@ -146,7 +91,7 @@ def edit_inputs(schedulers: Sequence[str]) -> list[io.Input]:
             default="ddim_uniform",
             tooltip="Spacing of the noise levels; both papers use ddim_uniform.",
         ),
-        *blend_inputs(),
+        *widgets_of(config.blend),
         io.Int.Input(
             "harmonise_steps",
             default=config.harmonise_steps,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from comfy_api.latest import io
 
 from ..methods.clic.config import CLiCConfig
 from ..methods.clic.matching import ReadConfig
 from ..training.adapters import Scope
+from .widgets import widgets_of
 
 SCOPES = (
     Scope.CROSS_ATTENTION.value,
@@ -62,26 +65,8 @@ def learning_inputs(steps: int, rate: float) -> list[io.Input]:
 def reading_inputs() -> list[io.Input]:
     """How maps become masks."""
     config = ReadConfig()
-    return [
-        io.Int.Input(
-            "read_steps",
-            default=config.steps,
-            min=1,
-            max=1000,
-            advanced=True,
-            tooltip="Number of noise levels to read each picture at. The authors use 50; 10 is "
-            "faster.",
-        ),
-        io.Float.Input(
-            "threshold",
-            default=round(config.threshold, 3),
-            min=0.0,
-            max=1.0,
-            step=0.01,
-            round=0.001,
-            tooltip="Threshold of the heat map. Low gives large masks, high small ones.",
-        ),
-    ]
+    # Saved graphs hold three digits of 100/255.
+    return list(widgets_of(replace(config, threshold=round(config.threshold, 3))))
 
 
 def seed_input() -> io.Input:

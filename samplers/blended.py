@@ -23,10 +23,14 @@ from torch import Tensor
 from ..checks import require_fraction, require_whole
 from ..errors import ConfigError, ImageError
 from ..host.ports import Progress, no_progress
+from ..training.setting import setting
 
 Denoise = Callable[[Tensor, float, int], Tensor]  # x_sigma, sigma, number of the step -> x_0
 DrawNoise = Callable[[], Tensor]  # unit noise like the latents
 InputScale = Callable[[float], float]  # noise level -> x_t / x_sigma, see `host.noise`
+
+
+MOST_STEPS = 10_000  # of the hosts' samplers
 
 
 class SourceLevel(str, Enum):
@@ -50,12 +54,46 @@ class BlendConfig:
     """How a picture is edited under a mask."""
 
     # Steps skipped at the noisy end. CLiC's paper: 5 to 15 of 50; its code's 15 and 20 skip 14, 19.
-    start: int = 15
-    free_steps: int = 0  # last steps without blending; 0 in the papers, 4 of 50 in CLiC's code
-    eta: float = 1.0  # transfer.py; 0 in Blended Latent Diffusion
-    source_level: SourceLevel = SourceLevel.SAME
-    inside: Inside = Inside.SOURCE
-    fresh_noise: bool = True  # new noise on the source before each step; False: the same all along
+    start: int = setting(
+        15,
+        help="Steps skipped at the noisy end (t_start). 0 ignores the old content, 5 to 20 of 50 "
+        "are usual, more keep more of it. Must be below the number of steps.",
+        minimum=0,
+        maximum=MOST_STEPS,
+    )
+    eta: float = setting(  # transfer.py; 0 in Blended Latent Diffusion
+        1.0,
+        help="Fresh noise in every step. 0 is plain DDIM, 1 (CLiC) blends seams best.",
+        minimum=0.0,
+        maximum=1.0,
+        step=0.05,
+    )
+    free_steps: int = setting(
+        0,
+        help="Last steps without blending the source picture in. 0 blends in every step, so "
+        "latents outside the mask stay exact; CLiC's code frees 4 of 50.",
+        minimum=0,
+        maximum=MOST_STEPS,
+        is_advanced=True,
+    )
+    source_level: SourceLevel = setting(
+        SourceLevel.SAME,
+        help="Noise level of the source picture when it is blended in: the level of the step (both "
+        "papers), or one step noisier (code of Blended Latent Diffusion).",
+        is_advanced=True,
+    )
+    inside: Inside = setting(
+        Inside.SOURCE,
+        help="Initial content under the mask: the noised picture keeps its layout, pure noise "
+        "discards it.",
+        is_advanced=True,
+    )
+    fresh_noise: bool = setting(
+        True,
+        help="On: draws new noise for the source picture before every step, as both papers' code "
+        "does. Off: uses the same noise in every step, which suits eta 0.",
+        is_advanced=True,
+    )
 
     def __post_init__(self) -> None:
         require_whole("start", self.start, least=0)

@@ -39,6 +39,7 @@ from ...training.loop import run
 from ...training.phases import TokenPhase, WeightPhase
 from ...training.recipe import Events
 from ...training.runner import loop_for, state_folder
+from ...training.setting import setting
 from .config import PAPER_LOOP, CLiCConfig
 from .recipe import CLiC
 
@@ -57,11 +58,25 @@ ROI_MATCHING = CLiCConfig(
 class ReadConfig:
     """How a map is read and cleaned; seg_diff.py and io_utils.py."""
 
-    steps: int = 50  # noise levels, from noisy to clean
+    steps: int = setting(  # noise levels, from noisy to clean
+        50,
+        name="read_steps",
+        help="Number of noise levels to read each picture at. The authors use 50; 10 is faster.",
+        minimum=1,
+        maximum=1000,
+        is_advanced=True,
+    )
     faint: float = 0.75  # below this a map, stretched to 0..1, is dimmed
     dimmed: float = 0.9  # by this factor
     opening: float = 5 / 512  # side of the square that specks are opened with, of the picture's
-    threshold: float = 100 / 255
+    threshold: float = setting(
+        100 / 255,
+        help="Threshold of the heat map. Low gives large masks, high small ones.",
+        minimum=0.0,
+        maximum=1.0,
+        step=0.01,
+        rounding=0.001,
+    )
     seed: int = 0  # of the noise that the picture is read through
 
     def __post_init__(self) -> None:
