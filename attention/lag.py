@@ -14,13 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import ConfigError
 from ..host.inference import usable
 from ..host.ports import (
     AttentionCall,
@@ -35,102 +33,11 @@ from ..host.ports import (
     find_run,
 )
 from ..samplers.masks import check_aspect
-from ..training.setting import setting
 from .context_rows import PromptRows, prompts_of_others, rows_with
+from .lag_config import LagConfig, Unconditional
 from .lag_masks import binarised, exclusive, smoothed, summed_attention
 
 OnMasks = Callable[[TransformerSite, Tensor, ForwardInfo], None]  # block, masks [P, G, h, w], info
-
-
-class Unconditional(str, Enum):
-    """Where the residual works in rows of the negative prompt, without the concept."""
-
-    SAME = "same mask"  # that of the positive prompt of the same picture
-    BASE = "nowhere"  # the base model alone
-    EVERYWHERE = "everywhere"  # as a LoRA would
-
-
-def _share(default: float, help: str) -> float:
-    return setting(default, help=help, minimum=0.0, maximum=1.0, step=0.01, is_advanced=True)
-
-
-def _width(most: float, help: str) -> float:
-    return setting(0.0, help=help, minimum=0.0, maximum=most, step=0.05, is_advanced=True)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LagConfig:
-    """How one concept is localised. The paper's values, or ours where it has none."""
-
-    strength: float = setting(  # factor of the residual
-        1.0,
-        help="Strength of the residual inside the concept's region. 0 is the base model, bit for "
-        "bit; 1 is as trained; more exaggerates.",
-        minimum=-4.0,
-        maximum=4.0,
-        step=0.05,
-    )
-    localised: bool = setting(  # False: no attention is read
-        True,
-        help="On: LAG applies the residual only where the picture attends to the name. Off: the "
-        "residual works everywhere, like a plain LoRA. Compare both: some pictures are better "
-        "without LAG.",
-    )
-    quantile: float = _share(  # of the attention that is left out
-        0.5,
-        "Share of each block's positions that stay with the base model. 0.5 is the paper's "
-        "median; 0 excludes nothing, 1 everything. Raise it for small objects.",
-    )
-    softness: float = _width(
-        4.0,
-        "Softness of the mask's edge, in standard deviations of the attention. 0 is the paper's "
-        "hard edge; 1 fades gently.",
-    )
-    smoothing: float = _width(
-        8.0,
-        "Blur of the attention before thresholding, in cells of the block's map. 0 disables it; 1 "
-        "closes holes.",
-    )
-    start: float = _share(
-        0.0,
-        "Start, as a share of the schedule; before it only the base model draws. 0 starts at once; "
-        "0.2 leaves the layout to the base model.",
-    )
-    end: float = _share(
-        1.0,
-        "End, as a share of the schedule; after it only the base model draws. 1 continues to the "
-        "end; 0.8 leaves fine detail to the base model.",
-    )
-    unconditional: Unconditional = setting(
-        Unconditional.SAME,
-        name="negative_rows",
-        help="Where the residual works in the negative prompt's pass, which does not contain the "
-        "name. Same mask: in the positive prompt's region. Nowhere: base model, stronger effect. "
-        "Everywhere: like a plain LoRA.",
-        is_advanced=True,
-    )
-
-    def __post_init__(self) -> None:
-        for name in ("quantile", "start", "end"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(name, getattr(self, name), "between 0 and 1")
-        for name in ("softness", "smoothing"):
-            if not 0 <= getattr(self, name) <= 64:
-                raise ConfigError(name, getattr(self, name), "between 0 and 64")
-        if not abs(self.strength) < 1e6:
-            raise ConfigError("strength", self.strength, "a finite number")
-        if self.start > self.end:
-            raise ConfigError("start", self.start, f"no more than end, which is {self.end}")
-
-    @property
-    def shape(self) -> tuple[float, float, float]:
-        """What a mask depends on besides the attention."""
-        return self.quantile, self.softness, self.smoothing
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether the mask itself is all that a row takes."""
-        return self.localised and self.unconditional is Unconditional.SAME
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

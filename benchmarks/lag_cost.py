@@ -22,7 +22,8 @@ import torch
 from base_model import add_model_options, latent_side, open_model
 from measuring import clock_for, processor, settle
 
-from conceptloom.attention.lag import LagConcept, LagConfig, LagEdit
+from conceptloom.attention.lag import LagConcept, LagEdit
+from conceptloom.attention.lag_config import LagConfig
 from conceptloom.host.ports import Role
 from conceptloom.training.adapters import rank_for
 

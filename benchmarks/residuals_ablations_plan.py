@@ -9,7 +9,7 @@ from quality_tables import Claim
 from residuals_concepts import Settings
 from residuals_plan import BASE, FULL, LAG, LESSONS, ResidualsBudget, config_of
 
-from conceptloom.attention.lag import LagConfig, Unconditional
+from conceptloom.attention.lag_config import LagConfig, Unconditional
 from conceptloom.methods.break_a_scene import ClassImages
 from conceptloom.methods.break_a_scene.spec import ON_TINYWORLD as BREAK_A_SCENE
 from conceptloom.methods.concept_weaver.spec import ON_TINYWORLD as BANK

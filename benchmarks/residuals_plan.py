@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from conceptloom.attention.lag import LagConfig
+from conceptloom.attention.lag_config import LagConfig
 from conceptloom.methods.personalized_residuals import PersonalizedResidualsConfig
 from conceptloom.methods.personalized_residuals.spec import ON_TINYWORLD
 

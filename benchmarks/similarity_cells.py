@@ -16,7 +16,7 @@ from similarity_plan import BASE, BREAK_A_SCENE, RESIDUALS, Case, SimilarityBudg
 from similarity_runs import checkpoint_digest, decoded, kept_pictures
 from torch import Tensor
 
-from conceptloom.attention.lag import LagConfig
+from conceptloom.attention.lag_config import LagConfig
 from conceptloom.concepts.concept import Concept, stacked
 from conceptloom.concepts.fingerprints import content_key
 from conceptloom.host.diffusers import DiffusersHost

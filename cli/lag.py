@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..attention.lag import LagConfig
+from ..attention.lag_config import LagConfig
 from ..concepts.concept import Concept, Stack
 from ..errors import InputError
 from ..host.ports import Host, UNetEdit

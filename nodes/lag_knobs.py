@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..attention.lag import LagConfig
+from ..attention.lag_config import LagConfig
 from ..concepts.concept import Concept
 from ..errors import MaskError
 from ..methods.personalized_residuals import Localised

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from ...attention.lag import LagConfig
+from ...attention.lag_config import LagConfig
 from ...attention.lag_maps import LagMaps
 from ...concepts.concept_file import save_concept
 from ...methods.personalized_residuals import Localised, learn_residuals, residuals_of, sample_lag

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from ...attention.lag import LagConcept, LagConfig, LagEdit, OnMasks
+from ...attention.lag import LagConcept, LagEdit, OnMasks
+from ...attention.lag_config import LagConfig
 from ...concepts.concept import Concept, LowRank, check_applies, identities, stacked
 from ...errors import BaseMismatchError, ConfigError, PromptError
 from ...host.ports import HandleVectors, Host, Progress, Tokens, find_run, no_progress

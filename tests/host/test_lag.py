@@ -13,7 +13,8 @@ import torch
 from nodes import KSampler
 from tiny_models import Graph, assert_same_state, graph_of, state_of
 
-from conceptloom.attention.lag import LagConfig, LagEdit, Unconditional
+from conceptloom.attention.lag import LagEdit
+from conceptloom.attention.lag_config import LagConfig, Unconditional
 from conceptloom.attention.lag_maps import LagMaps
 from conceptloom.concepts.concept import Concept, LowRank
 from conceptloom.concepts.lora_export import export_lora

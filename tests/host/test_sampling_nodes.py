@@ -13,7 +13,7 @@ from comfy_extras.nodes_model_advanced import ModelSamplingContinuousEDM, ModelS
 from test_lag import concept_of, lag, sample
 from tiny_models import Graph, graph_of
 
-from conceptloom.attention.lag import LagConfig
+from conceptloom.attention.lag_config import LagConfig
 from conceptloom.errors import BaseMismatchError, UnsupportedModelError
 from conceptloom.methods.personalized_residuals import Localised
 from conceptloom.nodes.lag import with_lag

@@ -12,7 +12,7 @@ import torch
 from test_lag import concept_of, sample
 from tiny_models import Graph
 
-from conceptloom.attention.lag import LagConfig
+from conceptloom.attention.lag_config import LagConfig
 from conceptloom.concepts.concept import Concept, renamed, stacked
 from conceptloom.concepts.concept_file import load_concept, save_concept
 from conceptloom.errors import ConfigError, HandleError

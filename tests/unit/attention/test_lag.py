@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from conceptloom.attention.lag import LagConcept, LagConfig, LagEdit, Unconditional
+from conceptloom.attention.lag import LagConcept, LagEdit
+from conceptloom.attention.lag_config import LagConfig, Unconditional
 from conceptloom.attention.maps import AttentionCapture, TokenQuery
 from conceptloom.errors import ConfigError, MaskError
 from conceptloom.host.diffusers import DiffusersHost

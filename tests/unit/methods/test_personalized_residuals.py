@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from conceptloom.attention.lag import LagConfig
+from conceptloom.attention.lag_config import LagConfig
 from conceptloom.concepts.concept import Concept, Diff, stacked
 from conceptloom.concepts.concept_file import load_concept, save_concept
 from conceptloom.errors import BaseMismatchError, ConfigError, HandleError, ImageError, PromptError
