@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from ..concepts.concept import LowRank
+from ..concepts.concept import Diff, LowRank
 from ..concepts.lora_forms import Kronecker
 from ..host.ports import LayerSite, Rows, UNetSites
 from .local_layers import Applied, down_of
@@ -72,6 +72,16 @@ class LocalLayers:
     def of(self, name: str, g: int) -> Part | None:
         """The change of one LoRA, of a weight that is not stacked."""
         return next((part for owner, part in self.single(name) if owner == g), None)
+
+    @property
+    def dense_bytes(self) -> int:
+        """What whole differences of weights take, where no narrower form is exact."""
+        return sum(
+            form.tensor.numel() * form.tensor.element_size()
+            for entries in self._single.values()
+            for _, (form, _) in entries
+            if isinstance(form, Diff) and form.tensor.ndim > 1
+        )
 
     def tensors(self) -> Iterator[Tensor]:
         """All that lie where `keep` put them."""

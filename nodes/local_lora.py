@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,14 +31,13 @@ from ..concepts.lora_words import words_of
 from ..errors import ConceptFileError, PromptError
 from ..host.comfyui.edits import SamplingRun, with_edits
 from ..host.comfyui.lora import LoadedBeside, converted, core_difference, host_key_map
+from ..host.comfyui.notices import tell
 from ..host.comfyui.own_texts import Change, clip_with_own_texts
 from ..host.comfyui.prompts import clip_with_handles, ids_of
 from ..host.comfyui.tokens import HIDDEN
 from ..host.ports import Host
 from .lag_knobs import one_mask
 from .shared import CATEGORY, host_of
-
-log = logging.getLogger("conceptloom")
 
 KEY = "conceptloom.local_lora"
 RECORD = "conceptloom.local_masks"  # attachment of a MODEL
@@ -244,11 +242,15 @@ def with_local_lora(
     parts = [parts_of(one, host.weight, core_difference) for one in loras]
     layers = LocalLayers(host.sites, parts, beside.keep)
     if layers.unplaced:
-        log.warning(
-            "%s: %d weights have no place in the picture (embeddings of time and size) and are "
-            "left out, the first is %s.", lora.name, len(layers.unplaced), layers.unplaced[0],
-        )  # fmt: skip
-
+        tell(
+            f"{lora.name}: {len(layers.unplaced)} weights have no place in the picture "
+            f"(embeddings of time and size) and are left out, the first is {layers.unplaced[0]}."
+        )
+    if layers.dense_bytes:
+        tell(
+            f"{lora.name}: its kind (DoRA, OFT, BOFT or full differences) keeps whole weights, "
+            f"{layers.dense_bytes / 2**20:.0f} MB for all localised LoRAs together."
+        )
     record = MaskRecord(tuple(one.words or one.name for one in loras))
 
     def keep(masks: Tensor) -> None:
