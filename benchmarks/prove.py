@@ -7,7 +7,7 @@
 
 Reads numbers and verdicts off the pages in `docs/results`, runs the tests that exact claims stand
 on (those of the nodes inside of ComfyUI, where there is one), and writes which claims are met,
-missed or not sure. `--measure` writes the pages anew with the commands of README's table; what a
+missed or not sure. `--measure` runs the commands of the table in docs/results first; what a
 benchmark has finished before (below `runs/`), it does not compute again.
 """
 
@@ -35,7 +35,7 @@ PAGES = ROOT / "docs" / "results"
 PAGE = PAGES / "claims.md"
 FOUND = ROOT / "runs" / "prove" / "tests.json"  # what the tests of the last run said
 IN_COMFYUI = ("beside_core", "residuals_step")  # benchmarks that need its Python
-PROGRAM = re.compile(r"\| \[.*?\]\(docs/results/(\w+)\.md\) \| `python (.+?)` \|")
+PROGRAM = re.compile(r"\| \[.*?\]\((\w+)\.md\) \| `python (.+?)` \|")
 MEANING = """\
 *met*: the number keeps what was promised, the verdict is beyond two standard errors, or every
 test passes and no case of it fails. *not sure*: the difference is within two standard errors.
@@ -51,9 +51,9 @@ def arguments() -> argparse.Namespace:
 
 
 def programs() -> dict[str, list[str]]:
-    """Name of a page -> the words of its command behind "python", from README's table."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    found = {page: shlex.split(command) for page, command in PROGRAM.findall(readme)}
+    """Name of a page -> the words of its command behind "python", from the table of the results."""
+    table = (ROOT / "docs" / "results" / "README.md").read_text(encoding="utf-8")
+    found = {page: shlex.split(command) for page, command in PROGRAM.findall(table)}
     return {page: command for page, command in found.items() if page != PAGE.stem}
 
 

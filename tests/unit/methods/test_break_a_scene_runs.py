@@ -187,7 +187,7 @@ def test_pictures_are_drawn_as_often_as_asked_for_and_every_pass_is_told(
     assert (learned.samples is None) == (learned.concept.thumbnail is None) == (every == 0)
     # three prompts, four passes each, and decoding
     assert len([m for _, m in reports.heard if m == "drawing previews"]) == drawn * 3 * 5
-    assert reports.heard[-1][1] == "reading the attention of each word"
+    assert reports.heard[-1][1] == "reading the attention"
 
 
 @pytest.mark.parametrize("patience", [1, 7, 14])
