@@ -1,4 +1,4 @@
-"""What ConceptLoom raises on purpose.
+"""The exceptions of ConceptLoom.
 
     ConceptLoomError
     |-- InputError                what came in through a socket, an argument or a widget
@@ -85,7 +85,7 @@ class TrainingError(ConceptLoomError):
 
 
 class DivergedError(TrainingError):
-    """The loss became NaN or exploded; the last good state was kept."""
+    """The loss became NaN or diverged; the last good state is saved."""
 
 
 class MemoryExhaustedError(TrainingError):

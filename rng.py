@@ -1,4 +1,4 @@
-"""What a step draws by chance, always from the generator of that step, always on the CPU."""
+"""Random sampling for a training step, always on the CPU from that step's generator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading where words look in a given picture, by noising it and denoising one step."""
+"""Attention maps of an existing picture, read from one denoising step."""
 
 from __future__ import annotations
 

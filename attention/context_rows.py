@@ -1,4 +1,4 @@
-"""Which rows and keys of a cross-attention belong to words, also where other packs add rows."""
+"""Rows and keys of a cross-attention that belong to words, even if other packs add rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plug-and-play injection: what is drawn keeps the structure of a template.
+"""Plug-and-Play injection: keeps the structure of a template.
 
 Tumanyan et al. 2023 (arXiv 2211.12572), as Concept Weaver (arXiv 2404.03913, Step 3) uses it.
 

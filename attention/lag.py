@@ -1,4 +1,4 @@
-"""LAG sampling: learned residuals only where the concept is (localized attention-guided sampling).
+"""LAG sampling (localized attention-guided): applies residuals only where the concept appears.
 
     f_i -> output     W_i x                 what the base model's output projection gives
     f'_i              W'_i x = f_i + A B x  with the residual of the concept

@@ -1,4 +1,4 @@
-"""The masks of a LAG run, kept for people to look at."""
+"""Records the masks of a LAG run for previews."""
 
 from __future__ import annotations
 

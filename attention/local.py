@@ -1,4 +1,4 @@
-"""Any LoRA only where its subject is: one pass a step, every layer gated, a text for each region.
+"""Localised LoRAs: one pass per step, every layer gated, a separate text for each region.
 
     y = W x + sum_g s_g M_g delta_g(x)                      every layer on the picture's grid
     a = (1 - sum_g M_g) Att(q, K, V) + sum_g M_g Att(q, K_g, V_g)      attention to the text

@@ -1,4 +1,4 @@
-"""The masks of one sampling run: looked for in its first steps, cut once, and kept."""
+"""The masks of one sampling run: located in its first steps, thresholded once, then fixed."""
 
 from __future__ import annotations
 

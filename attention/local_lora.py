@@ -1,4 +1,4 @@
-"""A LoRA that works where its words are, as a user asks for it and as the edit takes it."""
+"""A localised LoRA: the user's request, and its form for the edit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where localised LoRAs work: found by the base model's own attention, cut once, and kept.
+"""Regions of localised LoRAs, located by the base model's own attention.
 
     attention  A_g   how much each position looks at the words of LoRA g, which the base model knows
     rel        R_g   A_g, blurred, from 0 at its smallest to 1 at its largest value

@@ -1,4 +1,4 @@
-"""Cross-attention maps: where in the picture a word looks.
+"""Cross-attention maps: which parts of the picture a word attends to.
 
     probs -> CA     softmax(q k^T / sqrt(d)), head mean, layer mean
 

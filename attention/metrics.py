@@ -1,4 +1,4 @@
-"""How well a word looks at its object: overlap with its mask, and what leaks out of it."""
+"""Metrics of a word's attention: overlap with its object's mask, and leak."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Regions of a picture that share it out among concepts: their sum is 1 everywhere.
+"""Regions that divide a picture among concepts: their masks sum to 1 everywhere.
 
 Concept Weaver (Kwon et al. 2024, arXiv 2404.03913), Step 4: dense masks bend what is drawn under
 them, so they are dilated; where dilated masks overlap, the dense ones are kept; what no mask covers
@@ -30,7 +30,7 @@ SMALLEST = 0.5 / STEPS  # a mask that nowhere reaches this is empty
 
 
 class Priority(str, Enum):
-    """Whose a place is when several concepts' own masks cover it."""
+    """Owner of an area that several concepts' masks cover."""
 
     FIRST = "first"  # the concept that comes first
     LAST = "last"  # the one that comes last, as layers painted over each other
@@ -105,7 +105,7 @@ def _exact(masks: Tensor) -> Tensor:
 
 
 def _settled(masks: Tensor, priority: Priority) -> Tensor:
-    """Masks whose sums are at most 1."""
+    """Masks with sums of at most 1."""
     if priority is Priority.SHARED:
         return masks / masks.sum(dim=0, keepdim=True).clamp_min(1)
     order = range(len(masks)) if priority is Priority.FIRST else reversed(range(len(masks)))

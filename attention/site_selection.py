@@ -1,4 +1,4 @@
-"""At which depth of the UNet to read attention."""
+"""Selects the UNet blocks for attention maps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def grid_at(level: int, latent_size: tuple[int, ...]) -> tuple[int, int]:
 def sites_to_read(
     sites: UNetSites, latent_size: tuple[int, ...], level: int = 0
 ) -> list[TransformerSite]:
-    """Blocks of the down and up arms whose maps a loss compares with masks.
+    """Blocks of the down and up arms for the attention loss.
 
     Args:
         latent_size: (h, w).

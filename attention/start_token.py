@@ -1,4 +1,4 @@
-"""Keeping what every prompt begins with out of the learning."""
+"""Keeps the start token, which all prompts share, out of training."""
 
 from __future__ import annotations
 

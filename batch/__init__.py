@@ -1,1 +1,1 @@
-"""`conceptloom batch`: a table of concepts to learn and pictures to draw, over many workers."""
+"""`conceptloom batch`: many training and drawing jobs on many workers."""

@@ -1,4 +1,4 @@
-"""The jobs of a batch over workers: whatever happens to one of them, each job is done once."""
+"""Runs the jobs of a batch on workers; each job completes once, even if workers die."""
 
 from __future__ import annotations
 

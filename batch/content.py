@@ -1,4 +1,4 @@
-"""What files hold, as digests that a job's key can stand on."""
+"""Content hashes of files, for the keys of jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The jobs of a batch, each with a key that stands for everything that its result depends on."""
+"""The jobs of a batch. A job's key is a hash of everything that its result depends on."""
 
 from __future__ import annotations
 

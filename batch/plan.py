@@ -1,4 +1,4 @@
-"""What a batch file may hold, checked before the first worker starts.
+"""The format of a batch file, validated before the first worker starts.
 
     model: tinyworld
     concepts:

@@ -1,4 +1,4 @@
-"""Results of a batch on disk: a folder for each job, whole or not there."""
+"""Results of a batch on disk: one folder per job, complete or absent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ray actors in which jobs are done, on this machine or on a cluster."""
+"""Ray actors that run the jobs, on this machine or on a cluster."""
 
 from __future__ import annotations
 

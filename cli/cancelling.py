@@ -1,4 +1,4 @@
-"""Ending early because the user wished so."""
+"""Cancellation by the user."""
 
 from __future__ import annotations
 
@@ -12,4 +12,4 @@ class Cancelled(Exception):
 
 
 class Stopped(Exception):
-    """A command ended early; says what is kept and how to go on."""
+    """The user cancelled the command; the message says what is saved and how to resume."""

@@ -1,4 +1,4 @@
-"""`conceptloom clean`: saved states of runs take room, three times what learned."""
+"""`conceptloom clean`: deletes saved states, which take three times the size of the weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the command line speaks: results on standard output, remarks and errors beside it."""
+"""Console output: results on standard output, remarks and errors on standard error."""
 
 from __future__ import annotations
 

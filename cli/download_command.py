@@ -1,4 +1,4 @@
-"""`conceptloom download`: large models from Hugging Face, and nothing by itself."""
+"""`conceptloom download`: downloads large models from Hugging Face on request."""
 
 from __future__ import annotations
 

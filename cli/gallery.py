@@ -1,4 +1,4 @@
-"""Drawn pictures on disk, each as soon as it is there; of several also a sheet."""
+"""Saves each picture as soon as it is finished, and a contact sheet of several."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is in a concept file, for people."""
+"""The contents of a concept file, formatted for the console."""
 
 from __future__ import annotations
 

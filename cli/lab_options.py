@@ -1,4 +1,4 @@
-"""Options and doors that `invent`, `mix` and `evolve` share."""
+"""Options and helpers that `invent`, `mix` and `evolve` share."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ NONE = "none"
 
 @dataclass(frozen=True, slots=True)
 class Laboratory:
-    """Where concepts are compared, who draws them, who answers; and what that space wants."""
+    """The concept space, its image generator and VQA model, and the defaults of that space."""
 
     space: ConceptSpace
     painter: Painter | None
@@ -81,7 +81,7 @@ def from_folders(
 
 
 def questions_of(vqa: str, device: torch.device, dtype: torch.dtype) -> Questions | None:
-    """Who answers: "tinyworld" is the oracle, "none" nobody, else a folder of BLIP-2."""
+    """The VQA model: "tinyworld" is the oracle, "none" is None, else a BLIP-2 folder."""
     if vqa == NONE:
         return None
     return OracleQuestions() if vqa == TINYWORLD else load_blip2(Path(vqa), device, dtype)

@@ -1,4 +1,4 @@
-"""Base models from local files; nothing is ever downloaded."""
+"""Loads base models from local files, without downloads."""
 
 from __future__ import annotations
 

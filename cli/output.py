@@ -1,4 +1,4 @@
-"""Whether a command may write where `-o` points: looked at before any work is done."""
+"""Checks that the output path is writable before any work starts."""
 
 from __future__ import annotations
 

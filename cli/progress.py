@@ -1,4 +1,4 @@
-"""Progress in the terminal, and a Ctrl-C that stops between two steps and loses nothing."""
+"""Progress in the terminal; Ctrl-C stops after a step without losing work."""
 
 from __future__ import annotations
 

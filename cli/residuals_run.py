@@ -1,4 +1,4 @@
-"""Learning residuals from the command line: run, results in a folder, and a clean stop."""
+"""Trains residuals from the command line: run, result folder, clean stop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folder of a run's results: the concept first, whatever happens to the rest."""
+"""The result folder of a run; saves the concept first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Command-line options, made of the settings that configs declare.
+"""Command-line options, derived from the settings that configs declare.
 
 Methods import torch, so a command with such options is built when it is called; the list of
 commands shows a stub of it.

@@ -1,4 +1,4 @@
-"""Learning a scene from the command line: run, results in a folder, and a clean stop."""
+"""Trains on a scene from the command line: run, result folder, clean stop."""
 
 from __future__ import annotations
 

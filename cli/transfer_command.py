@@ -1,4 +1,4 @@
-"""`conceptloom transfer`: a learned detail onto an object in a photograph."""
+"""`conceptloom transfer`: transfers a learned detail to an object in a photograph."""
 
 from __future__ import annotations
 

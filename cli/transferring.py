@@ -1,4 +1,4 @@
-"""A learned detail drawn into a photograph, under masks."""
+"""Draws a learned detail into a photograph, under masks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A learned concept: its words, what it changes in the model, and how it came about."""
+"""A learned concept: its words, its changes to the model, and its training recipe."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Diff:
     tensor: Tensor  # shape of the weight, float32
 
     def delta(self, shape: Sequence[int]) -> Tensor:
-        """What is added to a weight of this shape."""
+        """The change to a weight of this shape."""
         return shaped(self.tensor, shape)
 
 
@@ -36,7 +36,7 @@ _SAMPLED = 256  # values of each weight that tell concepts apart
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Concept:
-    """One training run's result; several handles when several things were learned together.
+    """The result of one training run; several handles if it learned several objects.
 
     Attributes:
         handles: name without brackets -> text encoder -> [n, width].

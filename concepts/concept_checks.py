@@ -1,4 +1,4 @@
-"""What a concept file may hold. Nothing in a file is believed before it passed through here."""
+"""Validates the contents of a concept file. All data from a file passes through here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Concept files: one .safetensors with everything that a concept is.
+"""Concept files: one .safetensors with all data of a concept.
 
 Tensors `handle.<name>.<encoder>` and `adapter.<canonical module path>.<part>` with the parts diff
 (of the weight), diff_b (of the bias), up and down; the rest is the JSON document of `tensor_file`.
@@ -105,7 +105,7 @@ def load_concept(path: Path) -> Concept:
 
 @dataclass(frozen=True, slots=True)
 class ConceptInfo:
-    """What a concept file tells without its tensors being read.
+    """The header of a concept file, without its tensors.
 
     Attributes:
         concept: handles and weights are empty.

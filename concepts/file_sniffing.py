@@ -1,4 +1,4 @@
-"""What a file is when it is not ours, so that an error can say where it belongs."""
+"""Recognises files of other kinds, so that an error can say where they belong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tells runs apart, and base models: digests of what goes into them."""
+"""Fingerprints of runs and base models: digests of their inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Concepts for everybody else: a plain LoRA, and `embedding:` files.
+"""Exports concepts for other programs: a plain LoRA, and `embedding:` files.
 
     lora.safetensors    <module>.lora_up.weight, .lora_down.weight, .alpha    what is of low rank
                         <module>.diff, .diff_b                                everything else, exact
@@ -34,7 +34,7 @@ SUFFIX = ".safetensors"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExportReport:
-    """What was written, and how faithful it is.
+    """The exported files, and their error.
 
     Attributes:
         files: in the order in which they were written.

@@ -1,4 +1,4 @@
-"""LoRA files of every common kind, as what they add to each weight of a base model.
+"""Reads LoRA files of every common kind as changes to the weights of a base model.
 
 A file names modules in the way of the program that wrote it; `lora_keys` (and a host) know these
 names. What fits no weight is counted, never dropped in silence.

@@ -1,4 +1,4 @@
-"""What an entry of a LoRA file adds to one weight, in the cheapest form that is exact.
+"""The change of a LoRA entry to one weight, in the cheapest exact form.
 
     LowRank     scale * up @ down           LoRA, LoCon (its middle folded into down), narrow LoHa
     Kronecker   scale * kron(left, right)   LoKr
@@ -37,7 +37,7 @@ class Kronecker:
     scale: float = 1.0
 
     def delta(self, shape: Sequence[int]) -> Tensor:
-        """What is added to a weight of this shape."""
+        """The change to a weight of this shape."""
         left = self.left[(...,) + (None,) * (self.right.ndim - 2)]
         return (self.scale * torch.kron(left, self.right)).reshape(*shape)
 

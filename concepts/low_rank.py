@@ -50,7 +50,7 @@ class LowRank:
         return self.scale * self.up, self.down.flatten(1)
 
     def delta(self, shape: Sequence[int]) -> Tensor:
-        """What is added to a weight of this shape."""
+        """The change to a weight of this shape."""
         return shaped(self.scale * (self.up @ self.down.flatten(1)), shape)
 
     def apply(self, inputs: Tensor, masked: Callable[[Tensor], Tensor] = lambda x: x) -> Tensor:

@@ -1,4 +1,4 @@
-"""Where files may lie, and how they get there whole or not at all."""
+"""Valid file paths, and atomic writes."""
 
 from __future__ import annotations
 

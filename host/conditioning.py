@@ -1,4 +1,4 @@
-"""What a prompt becomes: vectors for the network, and where each of its words stands in them."""
+"""An encoded prompt: vectors for the network, and the positions of its words."""
 
 from __future__ import annotations
 

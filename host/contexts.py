@@ -1,4 +1,4 @@
-"""Prompts of different length in one batch."""
+"""Prompts of different lengths in one batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the UNet called every hook of a pass: an edit that is passed by must not be silent.
+"""Checks that the UNet called every hook of a pass, so that no edit is skipped silently.
 
 Hooks are passed by where a layer's own code does not run: in compiled and replayed graphs, in fused
 kernels, and in blocks that another pack has replaced. A block may also be left out on purpose, by

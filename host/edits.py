@@ -1,4 +1,4 @@
-"""What steps into one forward pass of a network, and what it may know there.
+"""Edits of a forward pass, and the information that they receive.
 
 Alphabet: B batch, h w latent grid, N = h*w of a site, K tokens of the context, C channels.
 """

@@ -1,4 +1,4 @@
-"""Puts the edits of one forward pass on a UNet, and takes them off again.
+"""Registers the edits of one forward pass on a UNet and removes them.
 
 Both hosts share this file: their UNets come from the same family, and a site names its modules the
 same way. Only ordinary module hooks are used, so weights may be offloaded, paged or quantised, and

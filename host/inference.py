@@ -1,4 +1,4 @@
-"""Tensors from outside in a pass that autograd follows."""
+"""Makes external tensors usable in a pass with autograd."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a picture must be like before a VAE gets it."""
+"""Requirements for a picture before VAE encoding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a method may ask of a host, and nothing else.
+"""The interface between methods and hosts.
 
 A method receives a `Host` (ComfyUI or diffusers, it never asks which) and talks about the UNet in
 one vocabulary: *sites* (where something can be hooked), *edits* (what steps in there for one

@@ -1,4 +1,4 @@
-"""What weights are for, by their canonical names, of every family of models."""
+"""Roles of weights by their canonical names, for every model family."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where an edit can step into a network: blocks, attentions and single layers.
+"""Sites of a network for edits: blocks, attentions and single layers.
 
 Alphabet: B batch, h w latent grid, N = h*w of a site, K tokens of the context, C channels.
 """

@@ -1,4 +1,4 @@
-"""Edited passes run as the network is written, not as a compiler has rewritten it.
+"""Runs edited passes on the original network instead of a compiled one.
 
 A compiled graph does not call module hooks, and says nothing about it. torch can go back to the
 network's own code for the time of a pass, which gives the same numbers and leaves the compiled

@@ -126,7 +126,7 @@ def edited(
     steps: int, cfg: float, scheduler: str, harmonise_steps: int, harmonise_prompt: str,
     base_model: Any = None, **settings: Any,
 ) -> dict[str, Any]:  # fmt: skip
-    """LATENT of a picture drawn anew under its masks.
+    """LATENT of a picture, redrawn under its masks.
 
     The latents are blended once more before the first harmonising step, and then no more, as in
     CLiC's official code.

@@ -112,7 +112,7 @@ class PriorRequest:
         return torch.stack(rows)
 
     def drawn(self, embeddings: Tensor, progress: NodeProgress) -> Tensor:
-        """[n, H, W, 3] pictures; one small black one where nobody draws."""
+        """[n, H, W, 3] pictures; one small black one without an image generator."""
         from ..vision.generators import DecoderPainter
 
         painter = self.prior.painter

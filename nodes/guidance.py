@@ -1,4 +1,4 @@
-"""Cross-Attention Guidance: words are pulled to where they should be, under any sampler."""
+"""Cross-Attention Guidance: moves words into their masks, under any sampler."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Apply LAG: concepts only where the picture shows them, as a patch for any sampler."""
+"""Apply LAG: applies concepts only where the picture shows them, under any sampler."""
 
 from __future__ import annotations
 

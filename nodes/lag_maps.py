@@ -1,4 +1,4 @@
-"""LAG Maps: where LAG would put concepts in a given picture, without drawing."""
+"""LAG Maps: LAG's masks for an existing picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LAG Sampler: several concepts and a sampler in one piece, with the masks shown on the way."""
+"""LAG Sampler: several concepts and a sampler in one node, with a live view of the masks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RoI Matching and Concept Discovery: masks that CLiC finds by itself."""
+"""RoI Matching and Concept Discovery: masks that CLiC locates automatically."""
 
 from __future__ import annotations
 

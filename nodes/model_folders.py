@@ -1,4 +1,4 @@
-"""Models of other makers: where they lie, as Hugging Face has them or as one file."""
+"""Third-party models: folders in Hugging Face format, or single files."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ class LoadDiffusionPrior(io.ComfyNode):
 
 
 class LoadBlip2(io.ComfyNode):
-    """Somebody who answers questions about pictures."""
+    """Loads a VQA model."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

@@ -1,4 +1,4 @@
-"""Priors and their painters from what a user chose: TinyWorld, a text space, folders of models/.
+"""Priors and image generators by the user's choice: TinyWorld, a text space, folders in models/.
 
 Their code is imported when the first of them is loaded, so that ComfyUI starts quickly.
 """
@@ -32,7 +32,7 @@ SAMPLING = PriorSampling()
 
 @dataclass(frozen=True, slots=True)
 class LoadedPrior:
-    """What travels as PRIOR: where concepts are compared, and who draws them."""
+    """The value of the PRIOR socket: the concept space and its image generator."""
 
     space: ConceptSpace
     painter: Painter | None
@@ -98,7 +98,7 @@ def prior_from_folders(
 
 
 def questions_from(model_folder: str, precision: str) -> Questions:
-    """Who answers questions: TinyWorld's oracle, or a BLIP-2 of models/vqa."""
+    """The VQA model: TinyWorld's oracle, or a BLIP-2 in models/vqa."""
     if model_folder == ORACLE:
         from ..tinyworld.questions import OracleQuestions
 

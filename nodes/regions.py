@@ -1,4 +1,4 @@
-"""Regions: which concept is drawn where, and with which prompt."""
+"""Regions: the mask and the prompt of each concept."""
 
 from __future__ import annotations
 

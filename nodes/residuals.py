@@ -1,4 +1,4 @@
-"""Train Personalized Residuals: pictures of one concept in, a small concept out."""
+"""Train Personalized Residuals: learns a small concept from a few pictures."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class TrainPersonalizedResiduals(io.ComfyNode):
 
 @dataclass(frozen=True, slots=True)
 class SubjectInputs:
-    """What came in through the sockets."""
+    """The inputs of the node."""
 
     images: Tensor  # [P, H, W, C]
     handle: str

@@ -1,4 +1,4 @@
-"""What every node that learns shares: the folder of a run, its previews, what it hands out."""
+"""Shared parts of the training nodes: the folder of a run, previews, outputs."""
 
 from __future__ import annotations
 

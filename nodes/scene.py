@@ -1,4 +1,4 @@
-"""Concept Scene: pictures, masks and words that belong together."""
+"""Concept Scene: pictures with their masks and words."""
 
 from __future__ import annotations
 

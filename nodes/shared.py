@@ -1,4 +1,4 @@
-"""What several nodes share: where concept files lie, applying them, reading lines of text."""
+"""Shared helpers of the nodes: concept files, applying concepts, parsing lines of text."""
 
 from __future__ import annotations
 

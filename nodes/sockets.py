@@ -1,4 +1,4 @@
-"""The sockets of our own; everything else on the wires is ComfyUI's."""
+"""ConceptLoom's own socket types; all others are ComfyUI's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Soft Mask Builder: the shape of a region, and the weight of what lies around it."""
+"""Soft Mask Builder: the shape of a region, and the weight of its surroundings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Invert Template: a picture becomes the noise and the features that a weave starts from."""
+"""Invert Template: computes noise and features of a picture, for weaving."""
 
 from __future__ import annotations
 

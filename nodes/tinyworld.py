@@ -1,4 +1,4 @@
-"""The bundled checkpoint, and pictures of its world to teach it from."""
+"""The bundled checkpoint, and test pictures of its world."""
 
 from __future__ import annotations
 

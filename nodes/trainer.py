@@ -1,4 +1,4 @@
-"""Cross-Attention Loss Trainer: a scene in, a concept and pictures of how it went out."""
+"""Cross-Attention Loss Trainer: learns a concept from a scene."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two-Stage Generation: the base model lays out, the concept comes in later."""
+"""Two-Stage Generation: the base model lays out, then the concept applies."""
 
 from __future__ import annotations
 

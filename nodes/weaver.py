@@ -1,4 +1,4 @@
-"""Region Feature Fuser, for any sampler, and Weave Concepts, in one piece."""
+"""Region Feature Fuser, for any sampler, and Weave Concepts, with its own sampler."""
 
 from __future__ import annotations
 

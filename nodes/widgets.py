@@ -1,4 +1,4 @@
-"""Widgets, made of the settings that configs declare."""
+"""Widgets, derived from the settings that configs declare."""
 
 from __future__ import annotations
 

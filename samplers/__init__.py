@@ -1,1 +1,1 @@
-"""Between noise and image, on any host."""
+"""Sampling between noise and image, on any host."""

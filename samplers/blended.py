@@ -1,4 +1,4 @@
-"""Blended sampling: a masked part of a picture is drawn anew, the rest is held to the picture.
+"""Blended sampling: redraws a masked part of a picture and keeps the rest.
 
 Blended Latent Diffusion (Avrahami et al. 2023, arXiv 2206.02779, Alg. 1; official code
 omriav/blended-latent-diffusion) in the form in which CLiC transfers a concept (Safaee et al.,
@@ -155,7 +155,7 @@ def sample_blended(
     before_step: Callable[[Tensor, float, int], Tensor] = lambda latent, sigma, step: latent,
     progress: Progress = no_progress,
 ) -> Tensor:
-    """Latents [B, C, h, w] whose masked part is drawn anew.
+    """Latents [B, C, h, w] with a redrawn masked part.
 
     Every step: the noised source goes around the mask, guidance may move the latents
     (`before_step`), the model denoises, DDIM steps on. Ends with the clean source around the mask,

@@ -1,4 +1,4 @@
-"""Pictures of what the base model already knows, for prior preservation."""
+"""Class images for prior preservation, drawn by the base model."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def edit_latents(
     rows: int = 1,
     progress: Progress = no_progress,
 ) -> Tensor:
-    """Latents [rows, C, h, w] of a picture that is drawn anew under the masks.
+    """Latents [rows, C, h, w] of a picture, redrawn under the masks.
 
     Args:
         source: [1, C, h, w] clean latents of the picture.

@@ -1,4 +1,4 @@
-"""Cross-attention guidance: latents are moved until words look where they should.
+"""Cross-attention guidance: moves latents so that words attend to their masks.
 
 CLiC (Safaee et al., CVPR 2024, arXiv 2311.17083, Sec. 3.4 "cross-attention guidance"; official
 transfer.py:113-142), an offspring of Attend-and-Excite (Chefer et al. 2023, arXiv 2301.13826):
@@ -75,7 +75,7 @@ TargetsIn = Callable[[Tokens], Sequence[AttentionTarget]]  # of one prompt
 
 
 def guided_sites(sites: UNetSites, level: int = 0) -> list[TransformerSite]:
-    """Blocks of the up arm whose maps guide (the official code's "cross_up" layers).
+    """Blocks of the up arm for guidance (the official code's "cross_up" layers).
 
     Raises:
         ConfigError: the model has no cross-attention at that level.

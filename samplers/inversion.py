@@ -1,4 +1,4 @@
-"""DDIM inversion: the noise from which a sampler draws a given picture again.
+"""DDIM inversion: computes the noise from which a sampler redraws a picture.
 
 Song et al. 2020 (arXiv 2010.02502, Sec. 4.3); the loop of Plug-and-Play (Tumanyan et al. 2023,
 arXiv 2211.12572, official preprocess.py:98-123, commit e9207c0), which Concept Weaver takes over.

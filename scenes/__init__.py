@@ -1,1 +1,1 @@
-"""What is learned from: pictures, their masks, and what is done to both before learning."""
+"""Training data: pictures, masks, and their preprocessing."""

@@ -1,4 +1,4 @@
-"""Masks that hold values of another scale: faint ones, label pictures, and those that are empty.
+"""Masks with unusual values: faint masks, label pictures, empty masks.
 
 Files keep masks as 0 and 1 of 255, as class numbers, or in a dark colour. Taken as they are, the
 masked loss would shrink with their square, and an edit would change next to nothing.

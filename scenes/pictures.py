@@ -1,4 +1,4 @@
-"""Pictures as they come in, checked, and brought to the size that is learned at."""
+"""Validates input pictures and resizes them to the training resolution."""
 
 from __future__ import annotations
 

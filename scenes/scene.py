@@ -1,4 +1,4 @@
-"""What a user teaches from: pictures, a mask for every concept, and a word to start from."""
+"""The training scene: pictures, a mask for each concept, and a word to start from."""
 
 from __future__ import annotations
 

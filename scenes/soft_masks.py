@@ -1,4 +1,4 @@
-"""Soft masks: the weight of what lies around a region, and the shape of the region itself."""
+"""Soft masks: the shape of a region, and the weight of its surroundings."""
 
 from __future__ import annotations
 

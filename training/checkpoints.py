@@ -1,4 +1,4 @@
-"""States of a training run on disk, so that queueing again goes on exactly where it stopped.
+"""Saved states of a training run, from which the next run resumes exactly.
 
 The folder is named by what the run learns from, so the same inputs find their own state and other
 inputs find none.

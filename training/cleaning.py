@@ -1,4 +1,4 @@
-"""Saved states that lie about: where they are, how large, and their removal."""
+"""Finds saved states of earlier runs, reports their sizes and deletes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fields that configs of several methods share: their range and their help, once."""
+"""Settings that several methods share, with their ranges and help texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Watching a loss: smooth it, see when it goes wrong, tell how long is left."""
+"""Detects divergence of a loss, and estimates the remaining time."""
 
 from __future__ import annotations
 

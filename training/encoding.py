@@ -1,4 +1,4 @@
-"""Pictures on their way to latents, one report for each."""
+"""Encodes pictures to latents, with progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run will need, told before it starts."""
+"""Estimates memory, disk space and time of a run."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def tell_needs(
     folder: Path | None,
     more_passes: int = 0,
 ) -> str:
-    """One line before the first step, told and returned.
+    """Report and return a one-line estimate before the first step.
 
     Args:
         rows: latents of the largest forward pass.

@@ -1,4 +1,4 @@
-"""The training loop that every method shares: phases, optimizer, resume, and a good end.
+"""The training loop of all methods: phases, optimizer, resuming, error handling.
 
 The loop owns the order of events and nothing of a method. Whatever a step draws comes from a
 generator made from (seed, step, pass), so a run that was stopped goes on exactly as if it had not.

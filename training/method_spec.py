@@ -1,4 +1,4 @@
-"""What a method declares of itself, once, in `methods/<name>/spec.py`.
+"""The declaration of a method, in `methods/<name>/spec.py`.
 
 Nodes, command line, batches and the demo take methods from there and name none.
 """

@@ -1,4 +1,4 @@
-"""The two phases that methods learn in, and the rates that go with what learns."""
+"""The two training phases, and the learning rate of each scope."""
 
 from __future__ import annotations
 

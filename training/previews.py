@@ -1,4 +1,4 @@
-"""What a run shows while it learns: pictures of a fixed seed, and where each word looks."""
+"""Previews during training: pictures with a fixed seed, and attention maps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the training loop and a method agree on.
+"""The interface between the training loop and a method.
 
 A method is a `Recipe`: phases, parameters and losses. The loop brings the rest: optimizer,
 resuming, watching the loss, and a good end.
@@ -177,7 +177,7 @@ class LoopState:
 
 
 class StateStore(Protocol):
-    """Where the state of a run is kept between queueing and queueing again."""
+    """Storage for the state of a run."""
 
     def save(self, state: LoopState, parameters: Mapping[str, nn.Parameter]) -> str:
         """Write everything in one atomic step; returns where, for the user."""
@@ -198,7 +198,7 @@ class StateStore(Protocol):
 
 @dataclass(slots=True)
 class Events:
-    """Who wants to hear of a run while it goes on."""
+    """Callbacks of a run."""
 
     progress: Progress = no_progress
     # The row that the history keeps: who hears of it may add columns that are no losses.

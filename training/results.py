@@ -1,4 +1,4 @@
-"""What was learned, on disk as soon as learning ends and before anything is drawn."""
+"""Saves the concept as soon as training ends, before any drawing."""
 
 from __future__ import annotations
 

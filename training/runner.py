@@ -1,4 +1,4 @@
-"""From a recipe to a concept: what methods that learn from a scene do around the loop."""
+"""Runs a recipe: the steps around the training loop that scene methods share."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ HALF_PRECISION_SCALE = 1024.0
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """All that a run leaves behind."""
+    """The result of a training run."""
 
     concept: Concept
     history: Sequence[Mapping[str, float]]  # one row a step
@@ -48,10 +48,10 @@ class Learned:
 
 
 class ConceptRecipe(Recipe, Protocol):
-    """A recipe whose end is a concept."""
+    """A recipe that produces a concept."""
 
     def concept(self, history: Sequence[Mapping[str, float]], thumbnail: Tensor | None) -> Concept:
-        """What was learned, ready to be saved."""
+        """The learned concept, ready to be saved."""
         ...
 
 
@@ -103,7 +103,7 @@ def teach(
     path_of: PathOf | None = None,
     estimate: str = "",
 ) -> Learned:
-    """Run a recipe to its end, from where a saved state left off, and look at what came of it.
+    """Run a recipe to its end, resuming from a saved state, and draw the final previews.
 
     Args:
         path_of: where the concept file belongs. It is written as soon as learning ends, and once

@@ -1,4 +1,4 @@
-"""The state of a run on disk: at its end, and when it is stopped before."""
+"""Saves the state of a run when it ends or stops."""
 
 from __future__ import annotations
 

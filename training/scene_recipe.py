@@ -1,4 +1,4 @@
-"""What recipes share that learn handles, and then weights with them, from a scene."""
+"""Base of recipes that train handles first, then handles and weights."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class SceneRecipe(ABC, Generic[Config]):
         return self._footprint.step_down()
 
     def concept(self, history: Sequence[Mapping[str, float]], thumbnail: Tensor | None) -> Concept:
-        """What was learned, ready to be saved."""
+        """The learned concept, ready to be saved."""
         return Concept(
             handles=self.handles.to_concept_handles(),
             weights=self.adapters.to_concept_weights(),

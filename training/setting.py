@@ -1,4 +1,4 @@
-"""Settings: fields of frozen dataclasses that also say what a user is told and may choose.
+"""Settings: fields of frozen dataclasses with help text and valid range.
 
     steps: int = setting(400, help="Optimizer steps.", minimum=0, maximum=100_000)
 

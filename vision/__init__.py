@@ -1,1 +1,1 @@
-"""What sees: segmentation, questions to a picture, and the prior, behind small ports."""
+"""Vision models behind small interfaces: segmentation, VQA, diffusion prior."""

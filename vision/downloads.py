@@ -1,4 +1,4 @@
-"""The one place that downloads, and only when a user asks by name: large models.
+"""Downloads large models; the only module that does, and only on request.
 
 Files come from Hugging Face into a folder of the host's `models/`, where the loaders read them.
 Weights are taken in safetensors only. The file by which the loaders recognise a folder comes last,

@@ -1,4 +1,4 @@
-"""Who draws what a handle means: the base model itself, or a decoder behind the prior."""
+"""Image generators for handles: the base model, or a decoder of the prior."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks from local folders only: nothing is downloaded, and no pickle is read."""
+"""Loads networks from local folders, without downloads or pickles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks that are on the device only while they are used."""
+"""Moves networks to the device only while they are in use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ConceptLab asks of the networks that imagine, compare, draw and answer.
+"""The interfaces of ConceptLab's networks: prior, image generator, VQA model.
 
 A *space* is where a prompt and a picture are vectors of one kind, [D], whose cosine says how much
 the one shows the other. Networks stay on the CPU until they are used; `park` sends them back.

@@ -1,4 +1,4 @@
-"""Masks from words: Grounding DINO finds boxes, SAM cuts out what lies in them.
+"""Masks from words: Grounding DINO finds boxes, SAM segments the objects in them.
 
 Liu et al. 2023 (arXiv 2303.05499), Kirillov et al. 2023 (arXiv 2304.02643); put together as in
 LangSAM (luca-medeiros/lang-segment-anything, commit 918043e), which Concept Weaver uses.

@@ -1,4 +1,4 @@
-"""From a prompt with handles to what a prior reads: hidden states, and one projected vector.
+"""Encodes a prompt with handles for a prior: hidden states, and one projected vector.
 
 That vector is read at the end token, whose position is known from the tokens themselves. Both
 libraries look for it in ways that an added token can lead astray: the highest id of the prompt (the

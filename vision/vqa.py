@@ -1,4 +1,4 @@
-"""BLIP-2 as somebody who answers questions about pictures (Li et al. 2023, arXiv 2301.12597).
+"""BLIP-2 as VQA model (Li et al. 2023, arXiv 2301.12597).
 
 The official code asks Salesforce/blip2-flan-t5-xl (coach.py:110-120, 55-76); any BLIP-2 that
 transformers reads will do. Everything comes from a local folder in safetensors.

@@ -1,1 +1,1 @@
-"""What people look at: drawing, overlays, plots."""
+"""Previews for users: drawing, overlays, plots."""

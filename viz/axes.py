@@ -1,4 +1,4 @@
-"""Axes of a plot: which range to show, where the ticks stand, and what they are called."""
+"""Axes of a plot: range, tick positions and labels."""
 
 from __future__ import annotations
 

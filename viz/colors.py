@@ -1,4 +1,4 @@
-"""The colours of all pictures: one per concept, told apart by colour-blind eyes too."""
+"""Colours of the previews: one per concept, distinguishable by colour-blind people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sheet of paper to draw on: Pillow at several times the size, reduced at the end."""
+"""A drawing canvas: Pillow at a multiple of the size, downsampled at the end."""
 
 from __future__ import annotations
 

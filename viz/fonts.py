@@ -1,4 +1,4 @@
-"""A font for every letter: Pillow's own, else one of the system that has it, else an escape.
+"""Finds a font for every letter: Pillow's own, a system font, or an escape.
 
 Pillow's own font knows the letters of English. Handles may be of any script, so what it lacks is
 looked for in the fonts that systems bring, by their usual file names; Pillow knows the folders. A

@@ -1,4 +1,4 @@
-"""What a user looks at while concepts are learned: samples, and where every word looks."""
+"""Previews of training: samples, and attention overlays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loss of a run as a picture: where it came from, whether it still falls, where it broke."""
+"""Plots the losses of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The masks of a scene outlined on its pictures, and what is left of them on the latent grid."""
+"""Preview of a scene: mask outlines on the pictures, and masks on the latent grid."""
 
 from __future__ import annotations
 

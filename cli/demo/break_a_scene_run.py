@@ -1,4 +1,4 @@
-"""What Break-A-Scene's story computes: learning a scene, drawing its words, reading their maps."""
+"""The computations of Break-A-Scene's demo: train on a scene, draw its words, read their maps."""
 
 from __future__ import annotations
 

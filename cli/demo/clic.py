@@ -1,4 +1,4 @@
-"""CLiC in the demo: an ornament of one object, carried onto another one."""
+"""CLiC in the demo: an ornament of one object, transferred to another."""
 
 from __future__ import annotations
 

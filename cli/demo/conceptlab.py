@@ -1,4 +1,4 @@
-"""ConceptLab in the demo: a new object, away from whatever its own pictures are taken for."""
+"""ConceptLab in the demo: a new object that moves away from what its pictures resemble."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo's figures as JSON: what was asked, what the oracle saw, how long it took."""
+"""The demo's figures as JSON: prompts, the oracle's verdicts, times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the oracle says of pictures with learned concepts; it knows TinyWorld's truth."""
+"""The oracle's verdicts on pictures with learned concepts; it knows TinyWorld's ground truth."""
 
 from __future__ import annotations
 

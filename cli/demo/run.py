@@ -1,4 +1,4 @@
-"""Runs the stories on TinyWorld and writes their page and figures after each of them."""
+"""Runs the parts of the demo on TinyWorld; writes page and figures after each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a story of the demo is made of. One module beside this one tells each method's story."""
+"""Building blocks of the demo's parts. Each method's part is a module in this package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A learned concept on MODEL and CLIP, by patches that every sampler of the host knows."""
+"""Applies a learned concept to MODEL and CLIP with ordinary ComfyUI patches."""
 
 from __future__ import annotations
 

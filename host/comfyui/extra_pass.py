@@ -1,4 +1,4 @@
-"""One more pass of the UNet from inside of a sampling run, for what edits want to read."""
+"""An extra UNet pass inside a sampling run, for edits that read it."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def with_steering(
     *,
     checkpointing: bool = False,
 ) -> Any:
-    """A clone of a MODEL whose latents are steered in every sampling run; stackable.
+    """A clone of a MODEL with steered latents in every sampling run; stackable.
 
     Args:
         model: stays as it is.

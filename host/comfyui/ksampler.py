@@ -1,4 +1,4 @@
-"""The host's KSampler with prompts and a callback, for nodes that are a sampler in one piece."""
+"""The host's KSampler with prompts and a callback, for nodes that include a sampler."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LoRA files in ComfyUI: its names for modules, its own merge, and its care for memory."""
+"""LoRA files in ComfyUI: its module names, its own merge, and its memory management."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Room on the GPU for networks that ComfyUI does not look after itself."""
+"""Frees GPU memory for networks that ComfyUI does not manage."""
 
 from __future__ import annotations
 

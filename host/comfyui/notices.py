@@ -1,4 +1,4 @@
-"""Sentences for the user that stop nothing: on the console, and on the node that is running.
+"""Warnings for the user: on the console, and on the running node.
 
 Whatever the pack warns of while a node runs is shown on that node, from whichever room it comes:
 people who work in the editor do not see the console.

@@ -1,4 +1,4 @@
-"""Prompts recognised by their vectors, whatever a node between did with a conditioning.
+"""Recognises prompts by their vectors, even after other nodes changed the conditioning.
 
 Nodes that build a conditioning anew drop what stood beside its vectors. So every prompt that is
 encoded leaves a print here: each vector projected on a few fixed random directions. A projection is

@@ -1,4 +1,4 @@
-"""Where the wrappers of one application on a MODEL meet while a sampling run lasts."""
+"""Shared state of the wrappers on a MODEL during a sampling run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Samplers of our own on the host's wires: as a SAMPLER, and run at once."""
+"""ConceptLoom's samplers in ComfyUI: as a SAMPLER, or run directly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where things stand in ComfyUI's UNet, whose modules bear the original checkpoint's names."""
+"""Sites of ComfyUI's UNet; its modules have the original checkpoint's names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tokens stand behind a conditioning, so that edits find a handle in any prompt.
+"""The tokens behind a conditioning, so that edits can locate a handle in any prompt.
 
 A conditioning of ComfyUI holds vectors and no text. A CLIP that knows handles writes the tokens
 beside them and remembers their vectors: by these they are found where a node dropped the tokens.

@@ -1,4 +1,4 @@
-"""What has to hold in ComfyUI while something is learned, and is put back afterwards."""
+"""Settings of ComfyUI during training, restored afterwards."""
 
 from __future__ import annotations
 

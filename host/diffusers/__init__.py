@@ -1,4 +1,4 @@
-"""The methods in plain Python: diffusers' UNet and VAE, transformers' text encoders."""
+"""The diffusers host: diffusers' UNet and VAE, transformers' text encoders."""
 
 from .host import DiffusersHost
 

@@ -1,4 +1,4 @@
-"""Whether networks and pipelines of diffusers are such as the methods work in."""
+"""Checks that the methods support a diffusers pipeline."""
 
 from __future__ import annotations
 

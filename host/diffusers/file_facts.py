@@ -1,4 +1,4 @@
-"""What a checkpoint in one file says about itself, and whether a layout folder agrees.
+"""Facts that a single-file checkpoint states, and whether a layout folder agrees.
 
 Shapes, markers and metadata belong to the weights; the layout is only a folder of JSON files that
 somebody picked. So the file wins where it speaks, and where both cannot be true nothing is loaded.

@@ -1,4 +1,4 @@
-"""Where a network computes and in which precision, also when its weights are kept in another way.
+"""The device and precision of a network's computation, also if its weights are offloaded.
 
 A pipeline may be offloaded (by diffusers in groups, by accelerate as a whole or layer by layer) or
 hold its weights in fewer bits than it computes with. Hooks of those libraries see to it; they stand

@@ -1,4 +1,4 @@
-"""Computing with edited weights, and leaving the model as it was.
+"""Computes with edited weights without modifying the model.
 
 torch's own parametrizations do it: a weight is computed from its original on every use, so
 gradients reach whatever the edit depends on, also when checkpointing recomputes a block.

@@ -1,1 +1,1 @@
-"""What only one family of models has: its names. One module a family, for both hosts."""
+"""Names that are specific to a model family: one module per family, for both hosts."""

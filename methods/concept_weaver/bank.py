@@ -69,7 +69,7 @@ class BankRecipe(SceneRecipe[BankConfig]):
         return self.config.prompt_of(name, self.scene.words.get(name, ""))
 
     def losses(self, phase: Phase, draw: torch.Generator) -> Losses:
-        """The error of the prediction where the picture lies."""
+        """The error of the prediction inside the picture's area."""
         latents, valid, texts = [], [], []
         for _ in range(self._footprint.rows):
             number = below(len(self._views), draw)

@@ -36,7 +36,7 @@ log = logging.getLogger("conceptloom")
 
 @dataclass(frozen=True, slots=True)
 class Invented:
-    """All that a run leaves behind.
+    """The result of a training run.
 
     Attributes:
         concept: as it was at the end.
@@ -58,7 +58,7 @@ class Invented:
 
     @property
     def samples(self) -> Tensor | None:
-        """[n, H, W, 3] the last gallery; None where nobody painted."""
+        """[n, H, W, 3] the last gallery; None without an image generator."""
         return self.album.pictures(self.album.steps[-1])
 
     def at(self, step: int) -> Concept:

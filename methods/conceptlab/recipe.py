@@ -31,7 +31,7 @@ class EnoughLearned(Exception):
 
 @dataclass(slots=True)
 class Studio:
-    """What a run draws and asks with, and where it keeps what came of it."""
+    """The models that a run draws and asks with, and its checkpoint gallery."""
 
     album: Album
     painter: Painter | None = None
@@ -42,7 +42,7 @@ class Studio:
     def pictures(
         self, config: ConceptLabConfig | EvolutionConfig, name: str, handles: HandleParameters
     ) -> Tensor | None:
-        """[n, H, W, 3] the gallery, the same noise every time; None where nobody paints."""
+        """[n, H, W, 3] the gallery, always from the same noise; None without an image generator."""
         if self.painter is None:
             return None
         gallery = config.pictures

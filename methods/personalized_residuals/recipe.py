@@ -99,7 +99,7 @@ class PersonalizedResiduals:
         return self._footprint.step_down()
 
     def concept(self, history: Sequence[Mapping[str, float]], thumbnail: Tensor | None) -> Concept:
-        """What was learned, ready to be saved."""
+        """The learned concept, ready to be saved."""
         prompt = self.config.prompt.replace("{}", self.lesson.told)
         return Concept(
             handles=self.handles.to_concept_handles(),
