@@ -182,7 +182,7 @@ class LagEdit(UNetEdit):
         if self._rows_of_others is None and (prompts := prompts_of_others(call)):
             n_pictures = len(plan.rows.holds)
             pictures = [row % n_pictures for row in range(len(prompts))]
-            size, device = call.key.shape[1], call.key.device
+            size, device = call.key.shape[-2], call.key.device
             rows = _rows(plan.concepts, prompts, pictures, size, device)
             # Where nobody knows their words, they start with the host's own rows.
             self._rows_of_others = rows if any(prompts) else plan.rows

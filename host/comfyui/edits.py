@@ -233,7 +233,7 @@ def _info(
         tuple(picture for _ in chunks for picture in range(each)),
         _repeated(zip(chunks, ids, strict=False), each),
         _repeated((_own_texts(run, *chunk) for chunk in zip(chunks, ids, strict=False)), each),
-        run.read_context if patches_contexts(options) else None,
+        read_context=run.read_context if patches_contexts(options) else None,
     )
 
 

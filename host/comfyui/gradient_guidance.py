@@ -177,7 +177,7 @@ def _gradient(
         info = ForwardInfo(
             tuple(x.shape), timesteps, (True,) * rows, context.shape[1], (tokens,) * rows,
             tuple(range(rows)),
-            run.read_context if patches_contexts(transformer_options or {}) else None,
+            read_context=run.read_context if patches_contexts(transformer_options or {}) else None,
         )  # fmt: skip
 
         def forward(moving: Tensor, edit: UNetEdit) -> object:
