@@ -264,7 +264,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--shards", type=int, default=SHARDS, help=f"of training pictures, at most {SHARDS}"
     )
     p.add_argument("--finder-minutes", type=float, default=3.0)
-    p.add_argument("--describer-minutes", type=float, default=8.0)
+    p.add_argument("--describer-minutes", type=float, default=40.0)
     p.add_argument("--vae", type=Path, help="vae.pt of a training run, to soften pictures with")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--output", type=Path, default=WEIGHTS)
