@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import comfy.model_management
+import comfy.utils
 import folder_paths
 import pytest
 import torch
@@ -278,23 +279,19 @@ def test_the_text_space_needs_a_base_model(executor: Executor):
     assert "connect MODEL" in executor.run(graph, {}, **outputs_of("2")).error
 
 
-def test_cancelling_keeps_the_work_and_the_negatives(executor: Executor, folders: Path):
-    from unittest.mock import patch
+def test_cancelling_keeps_the_work_and_the_negatives(
+    executor: Executor, folders: Path, monkeypatch: pytest.MonkeyPatch
+):
+    update = comfy.utils.ProgressBar.update_absolute
 
-    calls = 0
-    real = comfy.model_management.throw_exception_if_processing_interrupted
+    def watched(bar: Any, value: int, total: int | None = None, preview: Any = None) -> None:
+        update(bar, value, total, preview)
+        if (value, total) == (2, RUN["steps"]):
+            comfy.model_management.interrupt_current_processing()
 
-    def interrupt() -> None:
-        nonlocal calls
-        calls += 1
-        if calls == 6:
-            raise comfy.model_management.InterruptProcessingException
-        real()
-
-    with patch.object(
-        comfy.model_management, "throw_exception_if_processing_interrupted", interrupt
-    ):
-        stopped = train(executor, seed=5, name="stopped")
+    monkeypatch.setattr(comfy.utils.ProgressBar, "update_absolute", watched)
+    stopped = train(executor, seed=5, name="stopped")
+    monkeypatch.setattr(comfy.utils.ProgressBar, "update_absolute", update)
     assert stopped.was_cancelled
     states = list((folders / "output").rglob("state-*.safetensors"))
     assert states
