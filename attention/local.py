@@ -35,13 +35,13 @@ from .lag_masks import summed_attention
 from .local_finding import OnMasks, RunMasks, Schedule
 from .local_layers import added, added_bias, convolved, is_convolution
 from .local_lora import LocalLora, Part
-from .local_masks import finding_sites, on_grid
+from .local_masks import finding_sites
 from .local_rows import LocalRows
 from .local_stacks import FactorStack, LocalLayers
+from .local_weights import RowWeights
 
 log = logging.getLogger("conceptloom")
 
-MOST_CELLS = 0.8  # of a grid, beyond which picking them out costs more than it saves
 REST = ""  # key of the context that everything outside of painted masks reads
 
 
@@ -71,9 +71,7 @@ class LocalEdit(UNetEdit):
         self._known: dict[object, LocalRows] = {}
         self._contexts: dict[str, Tensor] = {}  # of this pass: attention -> [B, K, width]
         self._own: dict[object, tuple[Tensor, Tensor]] = {}
-        self._weights: dict[object, Tensor] = {}
-        self._inside: dict[object, Tensor | None] = {}
-        self._weights_of: Tensor | None = None
+        self._weights = RowWeights()
         self._wanted: dict[object, list[LayerSite]] = {}
         self._watched: set[str] = set()
         self._skipped: set[str] = set()
@@ -85,7 +83,7 @@ class LocalEdit(UNetEdit):
         if self._masks.begin(timestep, (pictures, height, width)):  # a run of its own
             self._known.clear()
             self._own.clear()
-            self._forget_weights()
+            self._weights.forget()
         self._active = tuple(g for g in range(len(self._loras)) if self._masks.active(g))
         key = (info.prompts, info.pictures, info.conditional, info.context_length, info.encoded)
         if key not in self._known:
@@ -95,10 +93,7 @@ class LocalEdit(UNetEdit):
                     check_aspect(size, (height, width), " latents")
             self._known[key] = LocalRows(self._loras, info)
         self._rows = self._known[key]
-
-    def _forget_weights(self) -> None:
-        self._weights.clear()
-        self._inside.clear()
+        self._weights.begin(self._rows, self._active)
 
     def end(self) -> None:
         self._masks.end()
@@ -175,25 +170,14 @@ class LocalEdit(UNetEdit):
         grid: tuple[int, int],
     ) -> Tensor:  # fmt: skip
         up, down = usable(stack.up.to(inputs)), usable(stack.down.to(inputs))
+        masks = self._masks.masks(inputs.device)
         if is_convolution(site.module):
-            weights = self._narrow_weights(stack, grid, inputs)  # [B, R, h, w]
+            weights = self._weights.by_factor(masks, grid, inputs, stack)  # [B, R, h, w]
             narrow = convolved(site.module, inputs, down) * weights
             return output + F.conv2d(narrow, up[:, :, None, None])
-        weights = self._narrow_weights(stack, grid, inputs, flat=True)  # [B, N, R]
+        weights = self._weights.by_factor(masks, grid, inputs, stack, flat=True)  # [B, N, R]
         narrow = F.linear(inputs, down) * weights
         return torch.baddbmm(output, narrow, up.T.expand(len(output), -1, -1))
-
-    def _narrow_weights(
-        self, stack: FactorStack, grid: tuple[int, int], like: Tensor, *, flat: bool = False
-    ) -> Tensor:
-        """What each row takes of each factor, as the narrow part of a layer has it."""
-        weights = self._row_weights(grid, like)  # first: it forgets those of other masks
-        key = (self._rows, grid, like.dtype, like.device, self._active, stack.owner, flat)
-        if key not in self._weights:
-            owner = torch.tensor(stack.owner, device=like.device)
-            chosen = weights.index_select(1, owner)
-            self._weights[key] = chosen.flatten(2).transpose(1, 2).contiguous() if flat else chosen
-        return self._weights[key]
 
     def _on_whole(
         self, site: LayerSite, inputs: Tensor, output: Tensor, info: ForwardInfo
@@ -221,19 +205,7 @@ class LocalEdit(UNetEdit):
 
     def _row_weights(self, grid: tuple[int, int], like: Tensor) -> Tensor:
         """What each row takes of each LoRA, [B, G, h, w] in the precision of the layer."""
-        masks = self._masks.masks(like.device)
-        if masks is not self._weights_of:
-            self._forget_weights()
-            self._weights_of = masks
-        rows = self._rows
-        assert rows is not None
-        key = (rows, grid, like.dtype, like.device, self._active)
-        if key not in self._weights:
-            working = torch.zeros(masks.shape[1], device=masks.device)
-            working[list(self._active)] = 1
-            picked = on_grid(masks * working[:, None, None], grid).to(like.device, like.dtype)
-            self._weights[key] = picked.index_select(0, rows.picture_of.to(like.device))
-        return self._weights[key]
+        return self._weights.by_lora(self._masks.masks(like.device), grid, like)
 
     # attention to the text
 
@@ -254,7 +226,8 @@ class LocalEdit(UNetEdit):
         output = rest * self._of_rest(call, context)
         for g in active:
             hidden = rows.hidden(g, call.key.shape[2], call.query.device)
-            cells = self._cells(g, grid, weights)
+            # where masks change from layer to layer, everywhere
+            cells = None if self._masks.same_pass else self._weights.cells(g, grid, weights)
             if cells is None:
                 own = self._attend(call, call.query, context, g, hidden)
                 output = output + weights[:, g, :, None] * own
@@ -262,17 +235,6 @@ class LocalEdit(UNetEdit):
                 own = self._attend(call, call.query[:, :, cells], context, g, hidden)
                 output = output.index_add(1, cells, weights[:, g, cells, None] * own)
         return output
-
-    def _cells(self, g: int, grid: tuple[int, int], weights: Tensor) -> Tensor | None:
-        """Positions where a LoRA works in some row; None for nearly all of them."""
-        if self._masks.same_pass:  # masks change from layer to layer
-            return None
-        key = (self._rows, grid, weights.device, self._active, g)
-        if key not in self._inside:
-            inside = (weights[:, g] > 0).any(dim=0)
-            cells = inside.nonzero()[:, 0]
-            self._inside[key] = cells if len(cells) < MOST_CELLS * len(inside) else None
-        return self._inside[key]
 
     def _watch(self, call: AttentionCall, grid: tuple[int, int]) -> None:
         rows = self._rows

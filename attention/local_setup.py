@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -63,7 +63,7 @@ class LocalSetup:
         pooled = prompt.pooled
         if moved and pooled is not None:  # one vector for the whole picture
             pooled = pooled + torch.stack(moved).sum(dim=0) / len(moved)
-        return Prompt(text, prompt.context, prompt.tokens, pooled, texts)
+        return replace(prompt, pooled=pooled, own_texts=texts)
 
     def edit(
         self, steps: int, prompts: Mapping[str, Tokens], on_masks: OnMasks | None = None

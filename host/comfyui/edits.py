@@ -231,10 +231,16 @@ def _info(
         context.shape[1],
         tuple(tokens for tokens in per_chunk for _ in range(each)),
         tuple(picture for _ in chunks for picture in range(each)),
-        _repeated(zip(chunks, ids, strict=False), each),
+        _repeated(_encoded(chunks, ids), each),
         _repeated((_own_texts(run, *chunk) for chunk in zip(chunks, ids, strict=False)), each),
         read_context=run.read_context if patches_contexts(options) else None,
     )
+
+
+def _encoded(chunks: Sequence[int], ids: Sequence[Any]) -> list[object]:
+    """What tells prompts apart; without an id each chunk counts as one of its own."""
+    pairs = enumerate(zip(chunks, ids, strict=False))
+    return [(number if one is None else one, chunk) for number, (chunk, one) in pairs]
 
 
 def _repeated(chunks: Iterable[Any], each: int) -> tuple[Any, ...]:
