@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, PromptError
-from ..host.ports import Host, Prompt
+from ..host.ports import Host, Progress, Prompt, no_progress
 from ..host.prompt_text import HANDLE, composed
 from .maps import AttentionCapture, TokenQuery
 from .site_selection import sites_to_read
@@ -41,6 +41,7 @@ def read_attention(
     timesteps: Sequence[int] = READ_AT,
     level: int = 0,
     seed: int = 0,
+    progress: Progress = no_progress,
 ) -> Mapping[str, Tensor]:
     """Cross-attention map of each word, mean over heads, layers and timesteps.
 
@@ -49,6 +50,7 @@ def read_attention(
         words: words, phrases or handles of the prompt.
         timesteps: noise levels to read at, 0..T-1.
         level: see `attention.site_selection.sites_to_read`.
+        progress: told before every pass; may raise to cancel.
 
     Returns:
         word -> [gh, gw] probabilities, float32 on the CPU.
@@ -61,7 +63,8 @@ def read_attention(
     capture = AttentionCapture(sites_to_read(host.sites, tuple(latent.shape[-2:]), level))
     generator = torch.Generator().manual_seed(seed)
     total = torch.zeros(())
-    for timestep in timesteps:
+    for done, timestep in enumerate(timesteps):
+        progress(done, len(timesteps))
         at = torch.tensor([timestep], device=host.device)
         noise = torch.randn(latent.shape, generator=generator).to(latent)
         host.predict(host.noise_path.add_noise(latent, noise, at), at, [prompt], [capture])

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..attention.capture import READ_AT, read_attention
 from ..attention.metrics import LocalisationScores, attention_scores
 from ..errors import ConfigError, ImageError, MaskError
+from ..host.comfyui.progress import NodeProgress
 from ..host.ports import Host
 from ..host.prompt_text import HANDLE
 from ..viz.colors import concept_colours
@@ -145,7 +146,10 @@ def read(
     first = image[:1, ..., :3]
     latent = host.encode_image(first)
     encoded = host.encode_prompt(prompt)
-    maps = read_attention(host, latent, encoded, words, timesteps=timesteps, level=level, seed=seed)
+    maps = read_attention(
+        host, latent, encoded, words, timesteps=timesteps, level=level, seed=seed,
+        progress=NodeProgress(),
+    )  # fmt: skip
     return Reading(first[0], maps)
 
 

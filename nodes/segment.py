@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import ConfigError, ImageError, ModelError
 from ..host.comfyui.memory import make_room
+from ..host.comfyui.progress import NodeProgress
 from ..scenes.scene import ConceptScene, SceneImage
 from ..vision.segmentation import (
     DINO_SOURCE,
@@ -134,7 +135,7 @@ def segmented(
     cutter = segmenter_from(
         chosen(segmenters(), segmenter, SEGMENTERS, SAM_SOURCE), device, make_room
     )
-    return segment_words(first, names, finder, cutter, config), names
+    return segment_words(first, names, finder, cutter, config, NodeProgress()), names
 
 
 def detectors() -> dict[str, Path]:

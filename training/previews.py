@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..attention.capture import read_attention
+from ..attention.capture import READ_AT, read_attention
 from ..attention.metrics import LocalisationScores, attention_scores
 from ..host.ports import HandleVectors, Host, Progress, no_progress, part_of
 from ..host.prompt_text import misspelt
@@ -151,20 +151,28 @@ class Previews:
 
     def overlay(self) -> Tensor:
         """[H, W, 3] attention of every handle over its first picture; keeps the scores."""
-        panels, waiting = [], set(self.scene.names)
+        shown, waiting = list[tuple[SceneImage, list[str]]](), set(self.scene.names)
         for picture in self.scene.images:
             if names := [name for name in picture.masks if name in waiting]:
-                panels.append(self._attention_panel(picture, names))
+                shown.append((picture, names))
                 waiting -= set(names)
-                total = len(self.scene.names)
-                self.progress(total - len(waiting), total, "reading the attention of each word")
+        panels, passes = list[Tensor](), len(READ_AT)
+        for done, (picture, names) in enumerate(shown):
+            message = "reading the attention of each word"
+            told = part_of(self.progress, done * passes, len(shown) * passes, message)
+            panels.append(self._attention_panel(picture, names, told))
+            told(passes, passes)
         return stacked(panels)
 
-    def _attention_panel(self, picture: SceneImage, names: Sequence[str]) -> Tensor:
+    def _attention_panel(
+        self, picture: SceneImage, names: Sequence[str], progress: Progress
+    ) -> Tensor:
         words = [f"<{name}>" for name in names]
         prompt = self.host.encode_prompt(self.looking(words), self.vectors())
         latent = self.host.encode_image(picture.image[None])
-        found = read_attention(self.host, latent, prompt, words, level=self.level)
+        found = read_attention(
+            self.host, latent, prompt, words, level=self.level, progress=progress
+        )
         maps = dict(zip(names, found.values(), strict=True))
         masks = {name: picture.masks[name] for name in names}
         scores = {name: attention_scores(maps[name], masks[name]) for name in names}

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import ConfigError, ImageError, MaskError, ModelError
+from ..host.ports import Progress, no_progress
 from .local_files import check_kind, from_folder
 from .offload import MakeRoom, Residence
 
@@ -86,11 +87,13 @@ def segment_words(
     detector: Detector,
     segmenter: Segmenter,
     config: SegmentationConfig | None = None,
+    progress: Progress = no_progress,
 ) -> Tensor:
     """One mask per word, [n, H, W].
 
     Args:
         image: [H, W, 3], 0..1.
+        progress: told before every word; may raise to cancel.
 
     Raises:
         MaskError: a word finds nothing.
@@ -98,6 +101,7 @@ def segment_words(
     config = config or SegmentationConfig()
     masks: list[Tensor] = []
     for i, word in enumerate(words):
+        progress(i, len(words))
         found = detector.find(image, word)
         sure = found.corners[found.scores >= config.threshold]
         nth = words[:i].count(word) if config.take is Take.BEST else 0

@@ -26,14 +26,18 @@ from .recipe import PersonalizedResiduals
 class LessonPreviews(Previews):
     """Previews of one concept without a mask, so its attention has no score."""
 
-    def _attention_panel(self, picture: SceneImage, names: Sequence[str]) -> Tensor:
+    def _attention_panel(
+        self, picture: SceneImage, names: Sequence[str], progress: Progress
+    ) -> Tensor:
         prompt = self.host.encode_prompt(self.prompts[0], self.vectors())
         words = [f"<{name}>" for name in names if prompt.find_handle(name)]
         if not words:  # a preview of one's own may show anything
             words = [f"<{name}>" for name in names]
             prompt = self.host.encode_prompt(self.looking(words), self.vectors())
         latent = self.host.encode_image(picture.image[None])
-        found = read_attention(self.host, latent, prompt, words, level=self.level)
+        found = read_attention(
+            self.host, latent, prompt, words, level=self.level, progress=progress
+        )
         maps = {word[1:-1]: map for word, map in found.items()}
         return attention_overlay(picture.image, maps, colours=self._colours)
 

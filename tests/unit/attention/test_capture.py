@@ -67,3 +67,28 @@ def test_bad_timesteps_are_told(host: DiffusersHost, timesteps: tuple[int, ...])
     prompt = host.encode_prompt("a cat")
     with pytest.raises(ConfigError, match=r"timesteps is .*between 0 and 999"):
         read_attention(host, noise(1, 4, 8, 8), prompt, ["cat"], timesteps=timesteps)
+
+
+def test_reading_stops_within_one_pass(
+    host: DiffusersHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Cancelled(Exception):
+        pass
+
+    told: list[tuple[int, int]] = []
+
+    def progress(step: int, total: int, message: str = "", preview: object = None) -> None:
+        told.append((step, total))
+        if step == 1:
+            raise Cancelled
+
+    passes, predict = list[int](), DiffusersHost.predict
+    monkeypatch.setattr(
+        DiffusersHost, "predict", lambda *a, **k: (passes.append(1), predict(*a, **k))[1]
+    )
+    with pytest.raises(Cancelled):
+        read_attention(
+            host, noise(1, 4, 8, 8), host.encode_prompt("a cat"), ["cat"], progress=progress
+        )
+    assert told == [(0, 3), (1, 3)]
+    assert len(passes) == 1
