@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import ConceptFileError, HandleError
 from ..host.prompt_text import NAME, composed
-from ..host.roles import FIRST_NETWORKS
+from ..host.roles import FIRST_NETWORKS, text_encoder_of
 from .concept import Change, Diff
 from .handles import checked_names
 from .low_rank import LowRank
@@ -109,7 +109,7 @@ def version_of(keys: Iterable[str]) -> int:
 def _network_of(key: str) -> str:
     """The text encoder of a handle, or the network of an adapter; "" for no name at all."""
     if match := HANDLE_KEY.fullmatch(key):
-        return match[2]
+        return match[2] if text_encoder_of(match[2]) else ""
     match = ADAPTER_KEY.fullmatch(key)
     return match[1].partition(".")[0] if match else ""
 

@@ -89,6 +89,7 @@ UP, DOWN = "adapter.unet.out.2.up", "adapter.unet.out.2.down"
     ("tensors", "told"),
     [
         ({"handle.x1.t5": torch.ones(1, 4)}, "unknown tensor"),
+        ({"handle.x1.unet": torch.ones(1, 4)}, "unknown tensor"),
         ({"handle.x y.clip_l": torch.ones(1, 4)}, "unknown tensor"),
         ({"handle.../../x.clip_l": torch.ones(1, 4)}, "unknown tensor"),
         ({"adapter.unet.out.2.gamma": torch.ones(1)}, "unknown tensor"),
