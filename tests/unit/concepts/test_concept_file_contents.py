@@ -113,7 +113,7 @@ UP, DOWN = "adapter.unet.out.2.up", "adapter.unet.out.2.down"
                 DOWN: torch.ones(2, 4),
                 "adapter.unet.out.2.diff": torch.ones(4),
             },
-            "twice",
+            "both diff and up",
         ),
     ],
 )
