@@ -106,7 +106,7 @@ class BlendConfig:
             raise ConfigError(
                 "start",
                 self.start,
-                f"the number of skipped steps, at most {steps - 1} of the sampler's {steps}",
+                f"below the {steps} steps of the sampler, {steps - 1} at most",
             )
 
 
