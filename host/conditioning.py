@@ -63,8 +63,8 @@ class Prompt:
     context: Tensor  # [1, K, width]
     tokens: Tokens  # K entries
     pooled: Tensor | None = None  # [1, width] for models that take one (SDXL)
-    content: tuple[bool, ...] = ()
     own_texts: OwnTexts = field(default_factory=dict[str, Tensor])
+    content: tuple[bool, ...] = ()
     serial: int = field(default_factory=_serial.__next__, init=False, compare=False)
 
     def find(self, piece: Sequence[Token]) -> tuple[int, ...]:

@@ -153,7 +153,7 @@ def encode(clip: Any, text: str, handles: HandleVectors, device: torch.device) -
         context.to(device, torch.float32),
         tokens,
         pooled.to(device, torch.float32) if pooled is not None else None,
-        content_of(tokens, getattr(reader.tokenizer, next(iter(rows))).end_token),
+        content=content_of(tokens, getattr(reader.tokenizer, next(iter(rows))).end_token),
     )
 
 

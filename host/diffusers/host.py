@@ -173,7 +173,7 @@ class DiffusersHost:
             contexts.append(context)
             pooled = encoder_pooled if encoder_pooled is not None else pooled
         content = content_of(tokens, self._encoders[0].tokenizer.eos_token_id)
-        return Prompt(text, torch.cat(contexts, dim=-1), tokens, pooled, content)
+        return Prompt(text, torch.cat(contexts, dim=-1), tokens, pooled, content=content)
 
     def word_vectors(self, word: str) -> dict[str, Tensor]:
         vectors = {}
