@@ -49,6 +49,7 @@ ON_THUMBNAIL = {
     "15-three-generations": ["First parent", "Second parent", "The child", "The grandchild"],
     "16-invention-in-a-scene": ["Save Image"],
     "17-learn-from-pictures": ["Save Image", "Where it is"],
+    "18-two-loras": ["Drawn, localised", "Masks over the picture", "Drawn, merged"],
 }
 # Help page picture -> workflow and title of the node that shows it.
 IN_HELP = {

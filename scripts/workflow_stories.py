@@ -6,6 +6,7 @@ from typing import Any
 
 from clic_stories import carry_an_ornament, learn_an_ornament, match_regions, new_objects
 from conceptlab_stories import invent, invention_in_a_scene, mix, three_generations
+from local_stories import two_loras
 from residual_stories import learn_from_pictures, residuals_and_lag, two_concepts_with_lag
 from story_parts import BLUE, DRAWING, GREEN, PX, VIOLET, show
 from weaver_stories import photograph_as_template, three_with_background, train_two_weave_two
@@ -38,6 +39,7 @@ def stories(schemas: dict[str, Any]) -> dict[str, Graph]:
         "15-three-generations": three_generations(Graph(schemas)),
         "16-invention-in-a-scene": invention_in_a_scene(Graph(schemas)),
         "17-learn-from-pictures": learn_from_pictures(Graph(schemas)),
+        "18-two-loras": two_loras(Graph(schemas)),
     }
 
 
