@@ -28,7 +28,7 @@ class BuildWithoutSetup(build_py):
 
     def find_package_modules(self, package, package_dir):
         modules = super().find_package_modules(package, package_dir)
-        return [found for found in modules if found[:2] != ("conceptloom", "setup")]
+        return [module for module in modules if module[:2] != ("conceptloom", "setup")]
 
 
 found = find_packages(".", include=[pattern for room in ROOMS for pattern in (room, f"{room}.*")])

@@ -23,12 +23,14 @@ def word_positions(host: Host, prompt: Prompt, word: str) -> tuple[int, ...]:
         PromptError: the prompt does not contain it.
     """
     handle = HANDLE.fullmatch(word.strip())
-    found = prompt.find_handle(composed(handle[1])) if handle else prompt.find(host.tokenize(word))
-    if not found:
+    positions = (
+        prompt.find_handle(composed(handle[1])) if handle else prompt.find(host.tokenize(word))
+    )
+    if not positions:
         raise PromptError(
             f"The prompt {prompt.text!r} does not contain {word!r}; add it, or choose another word."
         )
-    return found
+    return positions
 
 
 @torch.no_grad()

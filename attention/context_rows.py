@@ -45,12 +45,14 @@ def rows_with(
             chosen[r, list(positions), g] = 1
             if positions:
                 holds[pictures[row], g] = 1
-    shown = [pictures[row] for row in index]
+    picture_of_row = [pictures[row] for row in index]
     neighbours = index == list(range(index[0], index[0] + len(index))) if index else False
     return PromptRows(
         slice(index[0], index[0] + len(index)) if neighbours else index,
         chosen,
-        None if shown == list(range(len(holds))) else torch.tensor(shown, device=device),
+        None
+        if picture_of_row == list(range(len(holds)))
+        else torch.tensor(picture_of_row, device=device),
         holds,
         bool(holds.all()),
         bool(index),

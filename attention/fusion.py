@@ -136,13 +136,13 @@ class RegionFusion(UNetEdit):
 
     def _projections(self, call: AttentionCall, source: RegionSource) -> tuple[Tensor, Tensor]:
         context = source.context.to(call.key)
-        found: list[Tensor] = []
+        projections: list[Tensor] = []
         for layer in (call.site.key, call.site.value):
             output = layer.module(context)
             if layer.weight in source.changes:
                 output = output + changed(source.changes[layer.weight], context)
-            found.append(rearrange(output, "b k (a d) -> b a k d", a=call.site.heads))
-        return found[0], found[1]
+            projections.append(rearrange(output, "b k (a d) -> b a k d", a=call.site.heads))
+        return projections[0], projections[1]
 
     def layer(
         self, site: LayerSite, inputs: Tensor, output: Tensor, info: ForwardInfo

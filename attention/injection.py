@@ -83,11 +83,11 @@ def checked_blocks(blocks: InjectionBlocks, sites: UNetSites) -> InjectionBlocks
     """
     resnets = sorted({s.number for s in sites.resnets if s.place is Place.UP})
     attentions = sorted({s.number for s in sites.transformers if s.place is Place.UP})
-    for name, asked, there in (
+    for name, numbers, there in (
         ("resnet_blocks", blocks.resnets, resnets),
         ("attention_blocks", blocks.attentions, attentions),
     ):
-        if lost := [n for n in asked if n not in there]:
+        if lost := [n for n in numbers if n not in there]:
             raise ConfigError(name, lost[0], f"among {', '.join(map(str, there))} for this model")
     return blocks
 

@@ -141,8 +141,8 @@ class LagEdit(UNetEdit):
                 for c in concepts
             )
             if borrows and not any(info.conditional):
-                told = ", ".join(f"<{c.handle}>" for c in concepts)
-                raise WaitsForPrompt(f"no earlier prompt contains {told}")
+                names = ", ".join(f"<{c.handle}>" for c in concepts)
+                raise WaitsForPrompt(f"no earlier prompt contains {names}")
 
     def end(self) -> None:
         self._attention.clear()
@@ -171,11 +171,11 @@ class LagEdit(UNetEdit):
         rows = self._rows_at(plan, call)
         if not rows.exist:
             return
-        found = summed_attention(
+        maps = summed_attention(
             call.flat_query[rows.index], call.flat_key[rows.index], call.site.heads, rows.chosen
         )
         before = self._attention.get(name)
-        self._attention[name] = found if before is None else before + found
+        self._attention[name] = maps if before is None else before + maps
 
     def _rows_at(self, plan: _Plan, call: AttentionCall) -> PromptRows:
         """The plan's rows, or those that another pack has put in their place."""
@@ -231,7 +231,7 @@ class LagEdit(UNetEdit):
         if plan.is_plain:
             return masks
         weights = masks.expand(len(inputs), -1, -1).clone()
-        negative = [not shown for shown in info.conditional]
+        negative = [not is_conditional for is_conditional in info.conditional]
         for g, concept in enumerate(plan.concepts):
             config = concept.config
             if not config.localised:

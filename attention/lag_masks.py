@@ -48,8 +48,8 @@ def summed_attention(query: Tensor, key: Tensor, heads: int, chosen: Tensor) -> 
         n = part.shape[1]
         queries = part.float().view(n_rows, n, heads, -1).transpose(1, 2).flatten(0, 1)
         probs = torch.bmm(queries, keys).softmax(dim=-1)
-        told = probs.view(n_rows, heads * n, n_keys)[..., : chosen.shape[1]]
-        summed = torch.bmm(told, chosen)
+        word_probs = probs.view(n_rows, heads * n, n_keys)[..., : chosen.shape[1]]
+        summed = torch.bmm(word_probs, chosen)
         parts.append(summed.view(n_rows, heads, n, -1).mean(dim=1))
     return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)).transpose(1, 2)
 

@@ -241,8 +241,8 @@ class LocalEdit(UNetEdit):
         assert rows is not None
         flat = [t[rows.with_words].transpose(1, 2).flatten(2) for t in (call.query, call.key)]
         chosen = rows.chosen(call.key.shape[2], call.query.device)
-        found = summed_attention(flat[0], flat[1], call.site.heads, chosen)
-        self._masks.watch(rows.by_picture(found), grid)
+        attention = summed_attention(flat[0], flat[1], call.site.heads, chosen)
+        self._masks.watch(rows.by_picture(attention), grid)
 
     def _of_rest(self, call: AttentionCall, context: Tensor) -> Tensor:
         """Outside of every region: the host's own, or that of a prompt without the passages."""

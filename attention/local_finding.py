@@ -137,9 +137,9 @@ class RunMasks:
 
     def _cut(self, attention: Tensor) -> Tensor:
         attention = self._inside(attention.float())
-        found = cut_masks(attention, [lora.config.cut for lora in self._loras])
+        masks_of_words = cut_masks(attention, [lora.config.cut for lora in self._loras])
         painted = self._painted((attention.shape[-2], attention.shape[-1]), attention.device)
-        return settled(found, painted, self._is_exact)
+        return settled(masks_of_words, painted, self._is_exact)
 
     def _inside(self, attention: Tensor) -> Tensor:
         """Attention inside of the masks that say somewhere; the mask itself where it is nowhere."""

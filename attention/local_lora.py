@@ -79,10 +79,10 @@ class LocalLora:
     @property
     def key(self) -> str:
         """Tells it from other LoRAs, whatever their order; strengths do not count."""
-        told = hashlib.sha256(f"{self.file.identity} {self.tokens} {self.config}".encode())
+        digest = hashlib.sha256(f"{self.file.identity} {self.tokens} {self.config}".encode())
         if self.mask is not None:
-            told.update(self.mask.cpu().float().contiguous().numpy().tobytes())
-        return told.hexdigest()[:16]
+            digest.update(self.mask.cpu().float().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     @property
     def is_exact(self) -> bool:
@@ -97,17 +97,17 @@ def joined(loras: Sequence[LocalLora]) -> tuple[LocalLora, ...]:
     Raises:
         PromptError: two LoRAs are looked for by the same words.
     """
-    found: dict[str, LocalLora] = {}
+    joined_loras: dict[str, LocalLora] = {}
     for lora in loras:
-        before = found.get(lora.key)
+        before = joined_loras.get(lora.key)
         if before is not None:
             lora = replace(
                 before,
                 strength=before.strength + lora.strength,
                 text_strength=before.text_strength + lora.text_strength,
             )
-        found[lora.key] = lora
-    ordered = tuple(found[key] for key in sorted(found))
+        joined_loras[lora.key] = lora
+    ordered = tuple(joined_loras[key] for key in sorted(joined_loras))
     looked_for: dict[Tokens, LocalLora] = {}
     for lora in (lora for lora in ordered if not lora.is_exact):
         other = looked_for.setdefault(lora.tokens, lora)

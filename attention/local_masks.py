@@ -92,19 +92,19 @@ def cut_masks(attention: Tensor, cuts: Sequence[Cut]) -> Tensor:
     return torch.zeros_like(masks).scatter_(1, strongest, masks.gather(1, strongest))
 
 
-def settled(found: Tensor, exact: Tensor, is_exact: Sequence[bool]) -> Tensor:
+def settled(located: Tensor, exact: Tensor, is_exact: Sequence[bool]) -> Tensor:
     """Masks of all LoRAs: painted ones first, shared out where they overlap; found ones beside.
 
     Args:
-        found: [P, G, h, w] of `cut_masks`; planes of painted ones do not count.
+        located: [P, G, h, w] of `cut_masks`; planes of painted ones do not count.
         exact: [1, G, h, w] painted masks on the same grid; other planes do not count.
         is_exact: which are painted.
     """
-    painted = torch.tensor(is_exact, device=found.device)[None, :, None, None]
+    painted = torch.tensor(is_exact, device=located.device)[None, :, None, None]
     exact = torch.where(painted, exact, 0.0)
     total = exact.sum(dim=1, keepdim=True)
     exact = exact / total.clamp_min(1)
-    return torch.where(painted, exact, found * (1 - total.clamp_max(1)))
+    return torch.where(painted, exact, located * (1 - total.clamp_max(1)))
 
 
 def on_grid(masks: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -61,15 +61,15 @@ def region_masks(
     masks = _checked(dense, names)
     wide = dilate(masks, dilate_px)
     contested = (wide > SMALLEST).sum(dim=0) > 1  # where two or more dilated masks lie
-    kept = _settled(torch.where(contested, masks, wide), priority)
-    found = with_background(kept)
-    for name, mask in zip(names, found, strict=False):
+    settled = _settled(torch.where(contested, masks, wide), priority)
+    masks_and_background = with_background(settled)
+    for name, mask in zip(names, masks_and_background, strict=False):
         if float(mask.max()) == 0:
             raise MaskError(
                 f"Other regions with priority cover the region of {name} completely. Change the "
                 "order or the priority, or paint the masks apart."
             )
-    return found
+    return masks_and_background
 
 
 def at_grid(masks: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -35,6 +35,6 @@ def sites_to_read(
         ]
         level = fine[0] if fine else there[-1]
     if level not in there:
-        told = ", ".join(str(n) for n in sorted(there))
-        raise ConfigError("attention_level", level, f"one of {told} for this model, or 0")
+        allowed = ", ".join(str(n) for n in sorted(there))
+        raise ConfigError("attention_level", level, f"one of {allowed} for this model, or 0")
     return sites.at_level(level, (Place.DOWN, Place.UP))

@@ -30,7 +30,7 @@ class Outcome:
     left: list[Job] = field(default_factory=list)  # need a result that failed
 
 
-Told = Callable[[str, Job, str], None]  # "started" | "done" | "again" | "failed", job, worker
+Report = Callable[[str, Job, str], None]  # "started" | "done" | "again" | "failed", job, worker
 
 
 def run_jobs(
@@ -39,7 +39,7 @@ def run_jobs(
     workers: Sequence[Worker],
     *,
     retries: int = 2,
-    told: Told = lambda event, job, worker: None,
+    report: Report = lambda event, job, worker: None,
 ) -> Outcome:
     """Do every job whose result is not there yet; results are kept as they come.
 
@@ -49,9 +49,9 @@ def run_jobs(
 
     Args:
         retries: further tries for each job.
-        told: hears of every start and end; may raise, then nothing that is kept is lost.
+        report: hears of every start and end; may raise, then nothing that is kept is lost.
     """
-    run = _Run(jobs, store, list(workers), retries, told)
+    run = _Run(jobs, store, list(workers), retries, report)
     run.do_all()
     return run.outcome
 
@@ -61,9 +61,9 @@ class _Run:
 
     def __init__(
         self, jobs: Sequence[Job], store: ResultStore, workers: list[Worker], retries: int,
-        told: Told,
+        report: Report,
     ) -> None:  # fmt: skip
-        self._store, self._workers, self._retries, self._told = store, workers, retries, told
+        self._store, self._workers, self._retries, self._report = store, workers, retries, report
         self.outcome = Outcome(found=[job for job in jobs if store.has(job)])
         self._finished = {job.key for job in self.outcome.found}
         unique = {job.key: job for job in jobs if job.key not in self._finished}
@@ -105,7 +105,7 @@ class _Run:
                 continue
             self._waiting.remove(job)
             self._tries[job.key] += 1
-            self._told("started", job, worker.name)
+            self._report("started", job, worker.name)
             files = _contents(job, self._store)
             handed = worker.actor.perform.remote(job.kind, job.key, job.spec, files)
             self._running[handed] = job, worker
@@ -126,7 +126,7 @@ class _Run:
         self._store.keep(job, result, about)
         self._finished.add(job.key)
         self.outcome.done.append(job)
-        self._told("done", job, worker.name)
+        self._report("done", job, worker.name)
 
     def _failed(self, job: Job, worker: Worker, cause: BaseException) -> None:
         if isinstance(cause, PlaceLost):
@@ -138,10 +138,10 @@ class _Run:
             self._tries[job.key] -= 1
         if isinstance(cause, ConceptLoomError) or self._tries[job.key] > self._retries:
             self.outcome.failed.append((job, _reason(cause)))
-            self._told("failed", job, worker.name)
+            self._report("failed", job, worker.name)
         else:
             self._waiting.insert(0, job)
-            self._told("again", job, worker.name)
+            self._report("again", job, worker.name)
 
 
 def _contents(job: Job, store: ResultStore) -> dict[str, bytes]:

@@ -58,8 +58,8 @@ class ComfyUIWorker:
             if name != WORKFLOW:
                 upload = {"image": (name, data)}
                 self._asked("post", "/upload/image", files=upload, data={"overwrite": "true"})
-        asked = {"prompt": graph, "prompt_id": prompt_id}
-        answer = self._asked("post", "/prompt", refuses=True, json=asked).json()
+        request = {"prompt": graph, "prompt_id": prompt_id}
+        answer = self._asked("post", "/prompt", refuses=True, json=request).json()
         if "prompt_id" not in answer:
             raise InputError(f"ComfyUI rejects the workflow: {json.dumps(answer)[:2000]}")
 
@@ -89,27 +89,29 @@ class ComfyUIWorker:
         return entry["outputs"]
 
     def _collected(self, outputs: Mapping[str, Any]) -> dict[str, bytes]:
-        found: dict[str, bytes] = {}
-        for node, shown in sorted(outputs.items()):
-            for picture in shown.get("images", ()):
+        files: dict[str, bytes] = {}
+        for node, output in sorted(outputs.items()):
+            for picture in output.get("images", ()):
                 if picture["type"] == "output":  # and not a preview
                     content = self._asked("get", "/view", params=picture).content
-                    found[f"{node}-{picture['filename']}"] = content
-        return found
+                    files[f"{node}-{picture['filename']}"] = content
+        return files
 
     def _asked(
-        self, verb: str, route: str, *, refuses: bool = False, **given: Any
+        self, verb: str, route: str, *, refuses: bool = False, **options: Any
     ) -> requests.Response:
         """What a route answers; one that `refuses` says in its answer what it does not like."""
         try:
-            answer = requests.request(verb, self._address + route, timeout=ANSWERS_WITHIN, **given)
+            answer = requests.request(
+                verb, self._address + route, timeout=ANSWERS_WITHIN, **options
+            )
         except requests.RequestException as error:
             raise PlaceLost(f"{self._address} does not answer: {error}") from error
         if answer.status_code >= 500:
             raise PlaceLost(f"{self._address}{route} answers {answer.status_code}")
         if answer.status_code >= 400 and not refuses:
-            told = f"answers {answer.status_code}: {answer.text[:200]}"
-            raise InputError(f"{self._address}{route} {told}")
+            message = f"answers {answer.status_code}: {answer.text[:200]}"
+            raise InputError(f"{self._address}{route} {message}")
         return answer
 
 
@@ -150,8 +152,8 @@ def with_values(graph: Graph, values: Mapping[str, Any]) -> Graph:
             known = ", ".join(
                 f"{n}.{i}"
                 for n, each in graph.items()
-                for i, given in each["inputs"].items()
-                if not isinstance(given, list)
+                for i, each_value in each["inputs"].items()
+                if not isinstance(each_value, list)
             )
             raise InputError(f"The workflow has no value {place!r} to set; it has {known}.")
         inputs[name] = value

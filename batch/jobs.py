@@ -114,9 +114,9 @@ def _drawings(
     plan: Plan, model: Mapping[str, Any], lessons: Mapping[str, Job], ready: Mapping[str, Path]
 ) -> Iterator[Job]:
     for row in plan.pictures:
-        asked = [applied_concept(option) for option in row.concepts]
-        files = {f"{name}.safetensors": ready[name] for name, *_ in asked if name in ready}
-        needs = {f"{name}.safetensors": lessons[name] for name, *_ in asked if name in lessons}
+        concepts = [applied_concept(option) for option in row.concepts]
+        files = {f"{name}.safetensors": ready[name] for name, *_ in concepts if name in ready}
+        needs = {f"{name}.safetensors": lessons[name] for name, *_ in concepts if name in lessons}
         for prompt, setting, seed in product(row.prompts, row.settings, row.seeds):
             spec = {
                 **model,
@@ -124,21 +124,21 @@ def _drawings(
                 "seed": seed,
                 "concepts": [
                     [f"{name}.safetensors", strength, *filter(None, [new_name])]
-                    for name, strength, new_name in asked
+                    for name, strength, new_name in concepts
                 ],
                 **setting.model_dump(),
             }
-            given = setting.model_dump(exclude_defaults=True)
-            told = " ".join(f"{name} {value}" for name, value in given.items())
-            yield Job(Kind.DRAW, f"{prompt} {seed} {told}".strip(), spec, files, needs)
+            overrides = setting.model_dump(exclude_defaults=True)
+            summary = " ".join(f"{name} {value}" for name, value in overrides.items())
+            yield Job(Kind.DRAW, f"{prompt} {seed} {summary}".strip(), spec, files, needs)
 
 
 def _workflows(row: WorkflowRow, root: Path) -> Iterator[Job]:
     files = {WORKFLOW: root / row.file, **{n: root / path for n, path in row.images.items()}}
     for chosen in product(*row.values.values()):
         values = dict(zip(row.values, chosen, strict=True))
-        told = " ".join(f"{place} {value}" for place, value in values.items())
-        yield Job(Kind.WORKFLOW, f"{row.file.stem} {told}".strip(), {"values": values}, files)
+        summary = " ".join(f"{place} {value}" for place, value in values.items())
+        yield Job(Kind.WORKFLOW, f"{row.file.stem} {summary}".strip(), {"values": values}, files)
 
 
 def _scene_files(folder: Path) -> dict[str, Path]:

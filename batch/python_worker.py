@@ -81,15 +81,15 @@ class PythonWorker:
         return {"picture.png": file.read_bytes()}
 
     def _opened(self, spec: Mapping[str, Any]) -> Host:
-        asked = (spec["model"], spec["layout"], spec["precision"])
-        if self._host is None or self._host[0] != asked:
+        key = (spec["model"], spec["layout"], spec["precision"])
+        if self._host is None or self._host[0] != key:
             self._host = None  # the old model's memory first
-            model, layout, precision = asked
+            model, layout, precision = key
             host = open_host(
                 model,
                 layout=Path(layout) if layout else None,
                 device=self._device,
                 precision=Precision(precision),
             )
-            self._host = asked, host
+            self._host = key, host
         return self._host[1]

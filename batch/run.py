@@ -56,20 +56,20 @@ def run_batch(
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as bars:
-        wanted = {job.key for job in jobs}
+        keys = {job.key for job in jobs}
         known = {job.key for job in jobs if store.has(job)}
-        task = bars.add_task("starting", total=len(wanted), completed=len(known))
+        task = bars.add_task("starting", total=len(keys), completed=len(known))
 
         def told(event: str, job: Job, worker: str) -> None:
             bars.update(task, description=job.title[:48], advance=event in ("done", "failed"))
             if event != "started":
                 bars.console.print(f"{event}: {job.title} ({worker})", highlight=False)
 
-        if known == wanted:
+        if known == keys:
             return Outcome(found=jobs), store.write_table(jobs)  # no cluster for nothing
         try:
             at_work = start_workers(makers, address=address)
-            outcome = run_jobs(jobs, store, at_work, retries=retries, told=told)
+            outcome = run_jobs(jobs, store, at_work, retries=retries, report=told)
         except KeyboardInterrupt as stop:
             store.write_table(jobs)
             raise Stopped(

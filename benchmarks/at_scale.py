@@ -34,7 +34,7 @@ from typing import Any
 
 from at_scale_page import page
 from at_scale_plan import FAMILIES, LIMITS, SAMPLING_STEPS, is_whole, sides_of
-from base_model import DTYPES, add_model_options, model_arguments, open_model, told_model
+from base_model import DTYPES, add_model_options, describe_model, model_arguments, open_model
 from measuring import memory, processor, versions
 from models import PRESETS
 
@@ -160,7 +160,7 @@ def _make(options: argparse.Namespace, name: str, part: Part, host: Any, family:
     cell = {
         "part": name,
         "family": family,
-        "model": told_model(options, host),
+        "model": describe_model(options, host),
         "side": side,
         "sampling_steps": options.sampling_steps,
         "stages": stages.as_json(),

@@ -39,7 +39,7 @@ from conceptloom.methods.personalized_residuals import (
 from conceptloom.methods.personalized_residuals.dataset import make_dataset
 from conceptloom.methods.personalized_residuals.recipe import RESIDUALS, PersonalizedResiduals
 from conceptloom.samplers.blended import BlendConfig
-from conceptloom.samplers.class_images import drawn_class_latents
+from conceptloom.samplers.class_images import class_latents_of
 from conceptloom.samplers.ddim import seeded_noise
 from conceptloom.samplers.editing import EditConfig, Region, edit_latents
 from conceptloom.samplers.guidance import GuidanceConfig
@@ -112,7 +112,7 @@ def break_a_scene(
     with stages.single("preparing"):
         recipe = BreakAScene(task.host, scene_of(image, masks), config)
     stages.plan("class images", -(-count // CLASS_ROWS))
-    recipe.class_latents = drawn_class_latents(
+    recipe.class_latents = class_latents_of(
         task.host,
         classes.prompt,
         min(count, CLASS_ROWS * task.steps(count)),
@@ -202,12 +202,12 @@ def weaving(task: Task) -> None:
     image, masks, _ = make_pictures(task.side)
     host, stages, steps = task.host, task.stages, task.sampling_steps
     concepts = [random_concept(host, i, Scope.CROSS_ATTENTION_KV) for i in range(2)]
-    wishes = [
+    region_specs = [
         RegionSpec(concept=concept, word=word, mask=mask)
         for concept, word, mask in zip(concepts, WORDS, masks, strict=True)
     ]
     with stages.single("preparing"):
-        regions = make_regions(SENTENCE, wishes)
+        regions = make_regions(SENTENCE, region_specs)
         sigmas = host.noise_path.levels(steps)
     with stages.single(TEMPLATE):
         template = make_template(host, image[None], SENTENCE, sigmas, InversionConfig(steps=steps))
@@ -218,18 +218,18 @@ def weaving(task: Task) -> None:
 
 def random_concept(host: DiffusersHost, number: int, scope: Scope) -> Concept:
     """What a method would have learned, of its true size, by chance."""
-    draw = torch.Generator().manual_seed(number)
+    generator = torch.Generator().manual_seed(number)
     changes: dict[str, Diff | LowRank] = {}
     for name in scope_weight_names(host.weight_names(), scope):
         shape = host.weight(name).shape
         if scope in LOW_RANK_SCOPES:
             rank = rank_for(PersonalizedResidualsConfig().ratio, shape[0])
             up, down = (
-                torch.randn(s, generator=draw) for s in ((shape[0], rank), (rank, shape[1]))
+                torch.randn(s, generator=generator) for s in ((shape[0], rank), (rank, shape[1]))
             )
             changes[name] = LowRank(0.01 * up, down)
         else:
-            changes[name] = Diff(0.01 * torch.randn(shape, generator=draw))
+            changes[name] = Diff(0.01 * torch.randn(shape, generator=generator))
     name, word = NAMES[number], WORDS[number]
     return Concept(
         handles={name: {key: rows[:1].cpu() for key, rows in host.word_vectors(word).items()}},

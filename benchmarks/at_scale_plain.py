@@ -23,10 +23,10 @@ from conceptloom.methods.conceptlab import (
     ConceptLab,
     ConceptLabConfig,
     NegativesConfig,
-    Studio,
+    SamplingContext,
 )
 from conceptloom.methods.conceptlab.checkpoint_gallery import Album
-from conceptloom.rng import drawn_noise
+from conceptloom.rng import sample_noise
 from conceptloom.samplers.ddim import sample_ddim, seeded_noise
 from conceptloom.training.adapters import Scope
 from conceptloom.training.loop import run, step_generator
@@ -50,7 +50,7 @@ def plain_training(task: Task, scope: Scope, rows: int, dtype: torch.dtype) -> N
     latent = host.encode_image(image[None]).expand(rows, -1, -1, -1)
     stages.plan(STEP, PLAIN_STEPS)
     for step in range(task.steps(PLAIN_STEPS)):
-        noise, timesteps = drawn_noise(host, latent, step_generator(0, step))
+        noise, timesteps = sample_noise(host, latent, step_generator(0, step))
         casts = dtype is not torch.float32
         with torch.autocast(host.device.type, dtype) if casts else nullcontext():
             with torch.set_grad_enabled(scope is Scope.FULL):
@@ -86,7 +86,7 @@ def conceptlab(task: Task) -> None:
     stages = task.stages
     with stages.single("preparing"):
         space = kandinsky_space(task.host)
-        recipe = ConceptLab(space, "new", config, Studio(Album({}, None)), {})
+        recipe = ConceptLab(space, "new", config, SamplingContext(Album({}, None)), {})
     stages.plan(HANDLE, planned.steps)
     run(recipe, OFFICIAL_LOOP, Events(on_step=lambda row: stages.step(HANDLE)))
 
@@ -98,5 +98,5 @@ def plain_prior(task: Task) -> None:
     stages.plan(STEP, PLAIN_STEPS)
     for step in range(task.steps(PLAIN_STEPS)):
         with torch.no_grad():
-            imagine(draw=step_generator(0, step))
+            imagine(generator=step_generator(0, step))
         stages.step(STEP)

@@ -83,7 +83,7 @@ def picture_side(host: DiffusersHost) -> int:
     return latent_side(host) * host.pixels_per_latent
 
 
-def told_model(options: argparse.Namespace, host: DiffusersHost, preset: str = "") -> str:
+def describe_model(options: argparse.Namespace, host: DiffusersHost, preset: str = "") -> str:
     """What was measured, for a page."""
     name = f"Preset `{preset or options.preset}`, random weights"
     if options.checkpoint is not None:

@@ -20,7 +20,14 @@ from datetime import date
 from pathlib import Path
 
 import torch
-from base_model import add_model_options, latent_side, open_model, page_of, picture_side, told_model
+from base_model import (
+    add_model_options,
+    describe_model,
+    latent_side,
+    open_model,
+    page_of,
+    picture_side,
+)
 from measuring import clock_for, memory, processor, settle
 from official_transfer import OfficialTransfer
 
@@ -136,7 +143,7 @@ def page(
         "# Blended sampling and guidance: what they cost",
         "",
         f"Written by `{' '.join(['python benchmarks/blended_cost.py', *sys.argv[1:]])}` on "
-        f"{date.today():%d %B %Y}. {told_model(options, host)}; {options.dtype}, "
+        f"{date.today():%d %B %Y}. {describe_model(options, host)}; {options.dtype}, "
         f"{processor(options.device)}, latents {latent_side(host)}x{latent_side(host)}, cfg "
         f"{options.cfg:g}, {options.steps} steps a run, {options.rounds} rounds, torch "
         f"{torch.__version__}, load average {os.getloadavg()[0]:.1f}.",

@@ -9,7 +9,7 @@ from draws import NAMES, WORDS, make_pictures, scene_of
 from torch import Tensor
 
 from conceptloom.methods.clic import OFFICIAL
-from conceptloom.rng import below, happens
+from conceptloom.rng import bernoulli, randint
 from conceptloom.scenes.scene import ConceptScene
 from conceptloom.training.loop import step_generator
 
@@ -41,13 +41,13 @@ def detail_scene(image: Tensor, mask: Tensor) -> ConceptScene:
 
 def draw_detail(step: int, size: tuple[int, ...], device: str) -> DetailDraw:
     """What `CLiC.losses` draws in this step, in its order."""
-    draw = step_generator(0, step)
-    below(1, draw)  # which picture
-    mirrored = happens(CONFIG.flip, draw)
-    below(1, draw)  # which of its copies
-    below(1, draw)  # which concept
+    generator = step_generator(0, step)
+    randint(1, generator)  # which picture
+    mirrored = bernoulli(CONFIG.flip, generator)
+    randint(1, generator)  # which of its copies
+    randint(1, generator)  # which concept
     prompts = CONFIG.roi_prompts_of(NAME)
-    roi_prompt = prompts[below(len(prompts), draw)]
-    noise = torch.randn(1, *size, generator=draw)
-    timestep = torch.randint(1000, (1,), generator=draw)
+    roi_prompt = prompts[randint(len(prompts), generator)]
+    noise = torch.randn(1, *size, generator=generator)
+    timestep = torch.randint(1000, (1,), generator=generator)
     return DetailDraw(mirrored, roi_prompt, noise.to(device), timestep.to(device))

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import torch
 from clic_ornaments import learned_ornament
 from clic_plan import FULL, HANDLE, PAIRS, QUICK, DetailBudget, Pair, config_of
-from clic_sweeps import attention_under, trend_told
+from clic_sweeps import attention_under, describe_trend
 from PIL import Image
 from quality_runs import asked, command_of, write_page
-from quality_tables import machine_told
+from quality_tables import describe_machine
 from torch import Tensor
 
 from conceptloom.cli.demo.judge import as_image
@@ -124,14 +124,14 @@ def page(
         return statistics.mean(getattr(row[column], kind) for row in rows)
 
     def rises(kind: str) -> str:
-        return trend_told([[getattr(r, kind) for r in row] for row in rows], "eta", etas)
+        return describe_trend([[getattr(r, kind) for r in row] for row in rows], "eta", etas)
 
     lines = [
         "# Guidance: does the concept follow its eta?",
         "",
         f"    {command}",
         "",
-        f"{machine_told()}. {len(rows)} series "
+        f"{describe_machine()}. {len(rows)} series "
         f"({'; '.join(pair.name for pair in pairs)}), CLiC with {budget.token_steps} + "
         f"{budget.weight_steps} steps, {budget.sampling_steps} sampling steps of which the first "
         f"{round(GUIDED * budget.sampling_steps)} are guided, sign rule, the mask as target.",

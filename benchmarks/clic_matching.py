@@ -19,7 +19,7 @@ from clic_ornaments import learned_ornament, taught_mask
 from clic_plan import FULL, PAIRS, QUICK, DetailBudget, Pair
 from PIL import Image
 from quality_runs import asked, command_of, write_page
-from quality_tables import Measure, cell_means, compared, machine_told
+from quality_tables import Measure, cell_means, compared, describe_machine
 from torch import Tensor
 
 from conceptloom.cli.demo.judge import as_image, mean
@@ -193,7 +193,7 @@ def page(
         "",
         f"    {command}",
         "",
-        f"{machine_told()}. {len(PAIRS)} ornaments, each learned "
+        f"{describe_machine()}. {len(PAIRS)} ornaments, each learned "
         f"from one picture ({budget.token_steps} + {budget.weight_steps} steps of CLiC), w* "
         f"learned for {config.learning.token_phase.steps} steps in that picture, then read at "
         f"{config.reading.steps} noise levels in {count} unseen pictures of other objects with "

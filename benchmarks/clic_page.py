@@ -12,7 +12,7 @@ from clic_plan import (
     Cells,
     DetailBudget,
 )
-from quality_tables import as_gain, compared, machine_told, table_of, verdict_of
+from quality_tables import as_gain, compared, describe_machine, table_of, verdict_of
 
 
 def summed_up(cells: Cells) -> list[str]:
@@ -45,8 +45,8 @@ def page(
         "",
         f"    {command}",
         "",
-        f"{machine_told()}; base model {digest[:12]}. {len(cells)} of {wanted} cells are finished"
-        + ("." if len(cells) >= wanted else "; the same command goes on with the rest."),
+        f"{describe_machine()}; base model {digest[:12]}. {len(cells)} of {wanted} cells are "
+        "finished" + ("." if len(cells) >= wanted else "; the same command goes on with the rest."),
         "",
         f"{len(PAIRS)} pairs of a source and a target ({'; '.join(pair.name for pair in PAIRS)}), "
         f"{n_seeds} seeds. The ornaments are outside of the base model's vocabulary; the target is "

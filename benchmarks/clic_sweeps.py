@@ -30,7 +30,7 @@ def attention_under(
     return float((heat * inside).sum() / inside.sum())
 
 
-def trend_told(
+def describe_trend(
     series: Sequence[Sequence[float]], over: str, values: Sequence[float], *, falls: bool = False
 ) -> str:
     """Whether figures rise with what is swept, or fall, as the end of a sentence.

@@ -27,7 +27,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from conceptloom.cli.demo.judge import mean
-from conceptloom.cli.laboratory import Laboratory
+from conceptloom.cli.laboratory import ConceptLabBackend
 from conceptloom.host.ports import Host
 from conceptloom.methods.conceptlab import invent
 from conceptloom.samplers.ddim import sample_ddim, seeded_noise
@@ -35,7 +35,7 @@ from conceptloom.tinyworld.oracle import load_oracle
 from conceptloom.tinyworld.prior import SENTENCES
 from conceptloom.tinyworld.silhouettes import nearest_silhouette
 from conceptloom.vision.clip_space import ClipSpace
-from conceptloom.vision.generators import HostPainter
+from conceptloom.vision.generators import HostImageGenerator
 
 HANDLE = "new"
 CFG = 3.0
@@ -43,7 +43,7 @@ CFG = 3.0
 
 def drawn_cell(
     host: Host,
-    laboratory: Laboratory,
+    laboratory: ConceptLabBackend,
     wish: InventionTask,
     budget: InventionBudget,
     seed: int,
@@ -57,7 +57,9 @@ def drawn_cell(
             ClipSpace(host) if variant == IN_TEXT else laboratory.space,
             HANDLE,
             config_of(wish, budget, seed, variant, laboratory.defaults.clamps),
-            painter=HostPainter(host, steps=budget.sampling_steps, cfg=CFG, size=(64, 64)),
+            image_generator=HostImageGenerator(
+                host, steps=budget.sampling_steps, cfg=CFG, size=(64, 64)
+            ),
             questions=laboratory.questions,
         )
         handles, left, words = made.concept.handles, list(made.negatives), f"<{HANDLE}>"
@@ -78,7 +80,9 @@ def drawn_cell(
         return (host.decode_latent(latent) * 255).round().byte(), left
 
 
-def judged(pictures: Tensor, wish: InventionTask, laboratory: Laboratory) -> dict[str, list[float]]:
+def judged(
+    pictures: Tensor, wish: InventionTask, laboratory: ConceptLabBackend
+) -> dict[str, list[float]]:
     """Every measure of every picture; novelty of those that show an object."""
     space, oracle = laboratory.space, load_oracle()
     images = pictures.float() / 255
@@ -130,7 +134,7 @@ def kept(folder: Path, n_seeds: int) -> dict[tuple[str, int, str], tuple[Tensor,
     return found
 
 
-def finished(folder: Path, n_seeds: int, laboratory: Laboratory) -> Cells:
+def finished(folder: Path, n_seeds: int, laboratory: ConceptLabBackend) -> Cells:
     """Every cell that is there, as the present judges see it."""
     wishes = {wish.category: wish for wish in WISHES}
     return {
@@ -141,7 +145,7 @@ def finished(folder: Path, n_seeds: int, laboratory: Laboratory) -> Cells:
 
 def compute(
     host: Host,
-    laboratory: Laboratory,
+    laboratory: ConceptLabBackend,
     budget: InventionBudget,
     n_seeds: int,
     folder: Path,

@@ -22,7 +22,7 @@ from conceptlab_plan import (
     InventionBudget,
     Key,
 )
-from quality_tables import compared, machine_told, table_of
+from quality_tables import compared, describe_machine, table_of
 from torch import Tensor
 
 from conceptloom.viz.overlays import sample_strip
@@ -56,7 +56,7 @@ def page(
         "",
         f"    {command}",
         "",
-        f"{machine_told()}; prior {digest}. {len(cells)} of {wanted} cells are finished"
+        f"{describe_machine()}; prior {digest}. {len(cells)} of {wanted} cells are finished"
         + ("." if len(cells) >= wanted else "; the same command goes on with the rest."),
         "",
         f"{len(WISHES)} categories ({', '.join(wish.category for wish in WISHES)}), {n_seeds} "

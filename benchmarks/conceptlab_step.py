@@ -26,7 +26,12 @@ from measuring import clock_for, processor, settle, versions
 from random_prior import NEGATIVES, kandinsky_space
 
 from conceptloom.cli.models import TINYWORLD
-from conceptloom.methods.conceptlab import ConceptLab, ConceptLabConfig, NegativesConfig, Studio
+from conceptloom.methods.conceptlab import (
+    ConceptLab,
+    ConceptLabConfig,
+    NegativesConfig,
+    SamplingContext,
+)
 from conceptloom.methods.conceptlab.checkpoint_gallery import Album
 from conceptloom.tinyworld.prior import SENTENCES, build_prior
 from conceptloom.training.loop import step_generator
@@ -47,7 +52,7 @@ def seconds(space: DiffusionPrior, steps: int, *, cached: bool) -> float:
         templates=SENTENCES,
         sampling=PriorSampling(checkpointing=False),
     )
-    recipe = ConceptLab(space, "new", config, Studio(Album({}, None)), {})
+    recipe = ConceptLab(space, "new", config, SamplingContext(Album({}, None)), {})
     phase = recipe.phases()[0]
     with recipe.computing(phase):
         for step in range(-len(SENTENCES) * 3, steps):

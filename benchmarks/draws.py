@@ -51,15 +51,15 @@ def prompt_of(names: tuple[str, ...]) -> str:
 
 def draw_for(step: int, scene: ConceptScene, size: tuple[int, ...], device: str) -> Draw:
     """What `BreakAScene.losses` draws in this step, in its order."""
-    config, draw = BreakASceneConfig(), step_generator(0, step)
-    (sample,) = draw_samples(scene, config, 1, draw)
-    noise, timestep = _noised(size, draw)
-    torch.randint(1, (1,), generator=draw)  # which class picture
-    class_noise, class_timestep = _noised(size, draw)
+    config, generator = BreakASceneConfig(), step_generator(0, step)
+    (sample,) = draw_samples(scene, config, 1, generator)
+    noise, timestep = _noised(size, generator)
+    torch.randint(1, (1,), generator=generator)  # which class picture
+    class_noise, class_timestep = _noised(size, generator)
     tensors = (noise, timestep, class_noise, class_timestep)
     return Draw(sample.names, sample.mirrored, *(t.to(device) for t in tensors))
 
 
-def _noised(size: tuple[int, ...], draw: torch.Generator) -> tuple[Tensor, Tensor]:
-    noise = torch.randn(1, *size, generator=draw)
-    return noise, torch.randint(1000, (1,), generator=draw)
+def _noised(size: tuple[int, ...], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    noise = torch.randn(1, *size, generator=generator)
+    return noise, torch.randint(1000, (1,), generator=generator)

@@ -36,11 +36,14 @@ TARGETS = {"plain": 1.0, "LAG off": 1.05, "one concept": 1.05, "three concepts":
 
 
 def concepts_of(host: Any, count: int, **config: Any) -> list[LagConcept]:
-    draw = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
 
     def factors(width: int) -> tuple[torch.Tensor, torch.Tensor]:
         rank = rank_for(0.05, width)
-        pair = torch.randn(width, rank, generator=draw), torch.randn(rank, width, generator=draw)
+        pair = (
+            torch.randn(width, rank, generator=generator),
+            torch.randn(rank, width, generator=generator),
+        )
         return 0.01 * pair[0], pair[1]
 
     return [

@@ -42,13 +42,13 @@ USUAL = ("tinyworld",)
 
 def lora_of(host: Any, number: int, rank: int) -> LocalLora:
     """A LoRA of random numbers on every linear layer of the UNet."""
-    draw = torch.Generator().manual_seed(number)
+    generator = torch.Generator().manual_seed(number)
     changes = {}
     for site in host.sites.layers:
         if Role.LINEAR in site.roles:
             shape = host.weight(site.weight).shape
-            up = 0.01 * torch.randn(shape[0], rank, generator=draw)
-            changes[site.weight] = LowRank(up, torch.randn(rank, *shape[1:], generator=draw))
+            up = 0.01 * torch.randn(shape[0], rank, generator=generator)
+            changes[site.weight] = LowRank(up, torch.randn(rank, *shape[1:], generator=generator))
     words = WORDS[number]
     file = LoraFile(changes=changes, identity=str(number))
     return LocalLora(file=file, name=words, words=words, tokens=host.tokenize(words))

@@ -45,7 +45,7 @@ class OfficialTransfer:
             source: [1, C, h, w] clean latents of the picture.
             mask: [1, 1, h, w], 1 = drawn anew.
         """
-        unet, draw = self._host.unet, torch.Generator().manual_seed(seed)
+        unet, generator = self._host.unet, torch.Generator().manual_seed(seed)
         before = unet.attn_processors
         unet.set_attn_processor(
             {
@@ -60,7 +60,7 @@ class OfficialTransfer:
                     source,
                     mask,
                     self._host.noise_path.levels(steps).tolist(),
-                    lambda: torch.randn(source.shape, generator=draw).to(source),
+                    lambda: torch.randn(source.shape, generator=generator).to(source),
                     BlendConfig(start=0),
                     input_scale=self._host.noise_path.input_scale,
                     before_step=self._guided,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from quality_plan import LESSONS, MEASURES, SERVES, VARIANTS, WHOLE, Cells, SceneBudget
-from quality_tables import as_gain, compared, machine_told, table_of, verdict_of
+from quality_tables import as_gain, compared, describe_machine, table_of, verdict_of
 
 
 def page(cells: Cells, budget: SceneBudget, n_seeds: int, command: str, digest: str) -> str:
@@ -14,8 +14,8 @@ def page(cells: Cells, budget: SceneBudget, n_seeds: int, command: str, digest: 
         "",
         f"    {command}",
         "",
-        f"{machine_told()}; base model {digest[:12]}. {len(cells)} of {wanted} cells are finished"
-        + ("." if len(cells) >= wanted else "; the same command goes on with the rest."),
+        f"{describe_machine()}; base model {digest[:12]}. {len(cells)} of {wanted} cells are "
+        "finished" + ("." if len(cells) >= wanted else "; the same command goes on with the rest."),
         "",
         f"{len(LESSONS)} scenes ({'; '.join(lesson.name for lesson in LESSONS)}) of objects that "
         f"the base model has no words for, {n_seeds} seeds. Steps: {budget.token_steps} + "

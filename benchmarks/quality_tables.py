@@ -47,7 +47,7 @@ class Claim:
     margin: float = 0.0
 
 
-def machine_told() -> str:
+def describe_machine() -> str:
     """When and where a page was made."""
     version = torch.__version__.split("+")[0]
     return f"{date.today()}, {platform.machine()}, torch {version}, one CPU thread"
@@ -91,7 +91,7 @@ def table_of(
     for variant in variants:
         columns = [list(cell_means(cells, variant, m.key).values()) for m in measures]
         if columns[0]:
-            figures = " | ".join(spread_told(values, digits) for values in columns)
+            figures = " | ".join(describe_spread(values, digits) for values in columns)
             lines.append(f"| {variant} | {len(columns[0])} | {figures} |")
     return lines
 
@@ -119,7 +119,7 @@ def table_with_gains(
     return lines
 
 
-def spread_told(values: Sequence[float], digits: int) -> str:
+def describe_spread(values: Sequence[float], digits: int) -> str:
     if not values:
         return "-"
     spread = statistics.stdev(values) if len(values) > 1 else float("nan")
@@ -147,7 +147,7 @@ def verdict_of(gain: float, error: float) -> str:
     return "**not better** (within the spread)"
 
 
-def claim_told(cells: Cells, claim: Claim, measures: Sequence[Measure]) -> str:
+def describe_claim(cells: Cells, claim: Claim, measures: Sequence[Measure]) -> str:
     """A row: the claim, its measure, the gain, and whether it holds."""
     (measure,) = [m for m in measures if m.key == claim.measure]
     gain, error, _ = compared(cells, claim.whole, claim.against, measure)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from quality_tables import Cells, claim_told, machine_told, table_with_gains
+from quality_tables import Cells, describe_claim, describe_machine, table_with_gains
 from residuals_ablations_plan import (
     CLAIMS,
     GROUPS,
@@ -40,7 +40,7 @@ def page(
         "",
         f"    {command}",
         "",
-        f"{machine_told()}; base model {digest[:12]}. {done} of {wanted} cells are finished"
+        f"{describe_machine()}; base model {digest[:12]}. {done} of {wanted} cells are finished"
         + ("." if done == wanted else "; the same command goes on with the rest.")
         + (f" Nothing yet of: {', '.join(missing)}." if missing else ""),
         "",
@@ -63,7 +63,7 @@ def page(
         "| claim | measured by | gain | here |",
         "|---|---|--:|---|",
         *(
-            claim_told(found, claim, MEASURES)
+            describe_claim(found, claim, MEASURES)
             for claim in CLAIMS
             if there(found, claim.whole) and there(found, claim.against)
         ),

@@ -8,10 +8,10 @@ from quality_tables import (
     Cells,
     Claim,
     Measure,
-    claim_told,
     claim_verdict,
     compared,
-    machine_told,
+    describe_claim,
+    describe_machine,
     table_of,
 )
 from residuals_judge import MEASURES as OF_ONE
@@ -81,7 +81,7 @@ def page(cells: Cells, budget: ResidualsBudget, wanted: int, command: str, diges
         "",
         f"    {command}",
         "",
-        f"{machine_told()}; base model {digest[:12]}; {len(done)} of {wanted} cells: "
+        f"{describe_machine()}; base model {digest[:12]}; {len(done)} of {wanted} cells: "
         f"{len(done) - pairs} of one concept, {pairs} of two, "
         f"{len({seed for _, seed in done})} seed(s). {budget.steps} steps from {budget.images} "
         f"pictures on one background, {budget.pictures} picture(s) for every prompt on each of two "
@@ -100,7 +100,7 @@ def page(cells: Cells, budget: ResidualsBudget, wanted: int, command: str, diges
         "",
         "| claim | measured by | gain of LAG | here |",
         "|---|---|--:|---|",
-        *(claim_told(cells, claim, MEASURES) for claim in CLAIMS),
+        *(describe_claim(cells, claim, MEASURES) for claim in CLAIMS),
         "",
         told_worse([measure.title for measure in worse(cells)]),
         "",

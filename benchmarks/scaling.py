@@ -21,7 +21,7 @@ from datetime import date
 from pathlib import Path
 
 import torch
-from base_model import add_model_options, model_arguments, open_model, page_of, told_model
+from base_model import add_model_options, describe_model, model_arguments, open_model, page_of
 from measuring import memory, processor, versions
 from scaling_series import LATENT, SERIES
 from turns import Row, ask_once, kept, tell
@@ -115,7 +115,7 @@ def main() -> None:
     for name in options.series:
         found[name] = measured(options, name)
         sys.stderr.write("\n".join([name, *table(name, found[name])]) + "\n")
-    text = page(found, options, told_model(options, open_model(options)))
+    text = page(found, options, describe_model(options, open_model(options)))
     if target := page_of(options, options.out, PAGE, USUAL):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")

@@ -51,9 +51,9 @@ from similarity_runs import (
     add_encoder_options,
     add_run_options,
     check_cutter,
-    cutter_told,
+    describe_cutter,
+    describe_run,
     measures_of,
-    told_run,
     write_results,
 )
 from similarity_tables import Row
@@ -128,10 +128,10 @@ def main() -> None:
                           for path in files_of(lesson, variant).values())
         for variant in variants if variant != LORA  # which is drawn with the concepts of LAG
     }  # fmt: skip
-    networks = f"CLIP `{options.clip}`, DINO `{options.dino}`, masks by {cutter_told(options)}."
-    told = told_run(options, host, side, networks)
+    networks = f"CLIP `{options.clip}`, DINO `{options.dino}`, masks by {describe_cutter(options)}."
+    told = describe_run(options, host, side, networks)
     if method == RESIDUALS:
-        told.append(numbers_told(path for lesson in lessons.values()
+        told.append(describe_numbers(path for lesson in lessons.values()
                                  for path in files_of(lesson, LAG).values()))  # fmt: skip
     text = page(rows, elsewhere, method, budget, told, shlex.join(sys.argv), options.device)
     write_results("\n".join([text, *cost_lines(costs, PAPER_TIMES[method]), ""]), options)
@@ -168,7 +168,7 @@ def check_sizes(scenes: Mapping[str, ConceptScene], side: int, multiple: int) ->
             raise ImageError(f"{name}: {error}") from error
 
 
-def numbers_told(paths: Iterable[Path]) -> str:
+def describe_numbers(paths: Iterable[Path]) -> str:
     """How many numbers the residuals of these concepts hold, for a page."""
     counts = {
         sum(up.numel() + down.numel() for up, down in residuals_of(load_concept(path)).values())

@@ -25,7 +25,7 @@ from conceptloom.methods.break_a_scene import learn_scene
 from conceptloom.methods.personalized_residuals import Localised, learn_residuals, sample_lag
 from conceptloom.samplers.ddim import sample_ddim, seeded_noise
 from conceptloom.scenes.scene import ConceptScene
-from conceptloom.training.runner import Learned
+from conceptloom.training.runner import TrainingResult
 
 LAG, LORA = "residuals with LAG", "residuals everywhere"
 VARIANTS = {
@@ -85,7 +85,7 @@ def learned(
     """What a variant learns, from the folder, or taught now; stopped runs go on."""
     scene = lesson.scene
 
-    def taught(name: str, states: Path, progress: Progress) -> Learned:
+    def taught(name: str, states: Path, progress: Progress) -> TrainingResult:
         if lesson.method == BREAK_A_SCENE:
             config = CHANGES.get(variant, CHANGES[WHOLE])(budget.break_a_scene)
             return learn_scene(

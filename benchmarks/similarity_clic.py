@@ -32,7 +32,7 @@ from similarity_clic_plan import CLIC, PAPER_TIME, full_budget, quick_budget, ro
 from similarity_costs import cost_lines, costs_of
 from similarity_crops import Lpips
 from similarity_measures import Clip, Dino
-from similarity_runs import add_encoder_options, add_run_options, told_run, write_results
+from similarity_runs import add_encoder_options, add_run_options, describe_run, write_results
 from similarity_tables import Row
 from torch import Tensor
 
@@ -97,7 +97,7 @@ def main() -> None:
         Sweep("t_start", budget.sweep_starts, by_start, [(BEFORE, False), (DETAIL, True)]),
     ]
     networks = f"CLIP `{options.clip}`, DINO `{options.dino}`, LPIPS {options.lpips or 'left out'}."
-    told = told_run(options, host, side, networks)
+    told = describe_run(options, host, side, networks)
     text = page(rows, sweeps, budget, told, shlex.join(sys.argv), options.device)
     costs = costs_of(dict.fromkeys(work.learned for work in every))
     write_results("\n".join([text, "", *cost_lines({CLIC: costs}, PAPER_TIME), ""]), options)

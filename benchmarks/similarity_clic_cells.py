@@ -28,7 +28,7 @@ from similarity_costs import kept_concept
 from similarity_runs import checkpoint_digest, decoded, kept_pictures
 from torch import Tensor
 
-from conceptloom.concepts.concept import Stack, stacked
+from conceptloom.concepts.concept import AppliedConcepts, stacked
 from conceptloom.concepts.fingerprints import content_key
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.methods.clic import learn_detail
@@ -53,7 +53,7 @@ class Work:
     learned: Path
     folder: Path
 
-    def stack(self) -> Stack:
+    def stack(self) -> AppliedConcepts:
         """What is learned of the source; a stopped learning goes on."""
         source, config = self.pair.source, taught_config(self.budget, self.pair.source)
         concept = kept_concept(
@@ -114,7 +114,7 @@ class Work:
         return kept_pictures(self.folder / file, drawn)
 
 
-def edited(work: Work, stack: Stack, config: EditConfig, count: int) -> Tensor:
+def edited(work: Work, stack: AppliedConcepts, config: EditConfig, count: int) -> Tensor:
     """[count, H, W, 3] of the target with the concept under its mask; the base model if none.
 
     All share the noise of their number, whatever the concept and the guidance. Of another t_start

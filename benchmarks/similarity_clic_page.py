@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from clic_sweeps import trend_told
+from clic_sweeps import describe_trend
 from quality_tables import Measure
 from similarity_clic_files import Pair
 from similarity_clic_plan import BASE, CLIC, UNTOUCHED, DetailSimilarityBudget, plain_of, variant
@@ -93,7 +93,7 @@ class Sweep:
         yield ""
         for measure, falls in self.expected:
             series = list(zip(*(row[measure.key] for row in self.rows), strict=True))
-            told = trend_told(series, self.over, self.values, falls=falls)
+            told = describe_trend(series, self.over, self.values, falls=falls)
             yield f"* {measure.title} {told}."
 
 

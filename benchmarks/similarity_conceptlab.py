@@ -75,7 +75,7 @@ def networks_of(options: argparse.Namespace, budget: InventionSimilarityBudget) 
     prior = load_prior(options.prior, device, dtype, decoder=decoder)
     questions = load_blip2(options.blip2, device, dtype) if options.blip2 else None
     found = Networks(prior, decoder, questions)
-    found.painter(budget)
+    found.image_generator(budget)
     prior.blank()
     return found
 
@@ -107,14 +107,14 @@ def main() -> None:
         print(f"{number}/{len(cells)} {cell.wish}, {cell.seed}, {cell.variant}", flush=True)
     shown = options.page.with_suffix(".jpg") if options.page else None
     command, picture = shlex.join(sys.argv), shown.name if shown else ""
-    told = told_of(options, networks)
+    told = describe_template(options, networks)
     text = page(judged, learnings, budget, told, command, options.device, picture)
     write_results(text, options)
     if shown:
         Image.fromarray((sheet(firsts) * 255).round().byte().numpy()).save(shown, quality=90)
 
 
-def told_of(options: argparse.Namespace, networks: Networks) -> list[str]:
+def describe_template(options: argparse.Namespace, networks: Networks) -> list[str]:
     """Lines on the networks, for the page."""
     size = sum(weight.numel() for weight in networks.prior.prior.parameters()) / 1e6
     answers = f"BLIP-2 `{options.blip2.name}`" if options.blip2 else "nobody"

@@ -30,7 +30,7 @@ from torch import Tensor
 from conceptloom.host.ports import HandleVectors
 from conceptloom.methods.conceptlab import invent
 from conceptloom.vision.generators import DecoderPainter
-from conceptloom.vision.ports import ConceptSpace, PriorSampling, Questions
+from conceptloom.vision.ports import ConceptSpace, PriorSampling, VQAModel
 from conceptloom.vision.prior import DiffusionPrior
 from conceptloom.vision.prior_files import painter_of
 
@@ -55,7 +55,7 @@ class TextSpace(_Around):
     """
 
     def imagine(
-        self, text: str, handles: HandleVectors, draw: torch.Generator, sampling: PriorSampling
+        self, text: str, handles: HandleVectors, generator: torch.Generator, sampling: PriorSampling
     ) -> Tensor:
         return self._prior.text.encode(text, handles).pooled[0].float()
 
@@ -69,8 +69,8 @@ class Unwanted(_Around):
 
     @torch.no_grad()
     def blank(self) -> Tensor:
-        draw, alone = torch.Generator().manual_seed(self._seed), PriorSampling(guidance=1.0)
-        return self._prior.imagine(self._text, {}, draw, alone)[None]
+        generator, alone = torch.Generator().manual_seed(self._seed), PriorSampling(guidance=1.0)
+        return self._prior.imagine(self._text, {}, generator, alone)[None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +84,9 @@ class Networks:
 
     prior: DiffusionPrior
     decoder: Any
-    questions: Questions | None = None
+    questions: VQAModel | None = None
 
-    def painter(
+    def image_generator(
         self, budget: InventionSimilarityBudget, negative: str = "", seed: int = 0
     ) -> DecoderPainter:
         """Draws what the prior imagines, away from a negative prompt."""
@@ -156,10 +156,10 @@ def made(
         beside.write_text(json.dumps(asdict(learning)), encoding="utf-8")
         negative = ", ".join(cell.pair) if cell.variant == PROMPTED else ""
         first = 1000 * (cell.seed + 1)  # the same noise for every variant
-        painter = networks.painter(budget, negative, first)
+        image_generator = networks.image_generator(budget, negative, first)
         text = PROMPT.format(f"<{HANDLE}>" if handles else cell.category.word)
         for number in range(budget.pictures):
-            yield painter.paint([text], handles, first + number)
+            yield image_generator.paint([text], handles, first + number)
 
     pictures = torch.cat(kept_pictures(path, drawn))
     return pictures, Learning(**json.loads(beside.read_text(encoding="utf-8")))
@@ -177,7 +177,7 @@ def _learned(
         cast(ConceptSpace, space),
         HANDLE,
         config_of(cell, budget),
-        painter=networks.painter(budget) if looks else None,
+        image_generator=networks.image_generator(budget) if looks else None,
         questions=networks.questions if looks else None,
         folder=folder / f"{file_of(networks, cell, budget)}.state",
         progress=clock,

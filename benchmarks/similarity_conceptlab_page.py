@@ -78,8 +78,8 @@ def page(
             figures = " | ".join(as_gain(gain, error, digits=3) for gain, error in gains)
             lines.append(f"| {variant} | {figures} |")
     lines += ["", "## By category", "", *by_category(judged, categories)]
-    lines += ["", "## Seconds of a step", "", *times_told(learnings)]
-    if left := left_told(learnings):
+    lines += ["", "## Seconds of a step", "", *describe_times(learnings)]
+    if left := describe_remaining(learnings):
         lines += ["", "## What answers added to the pair, seed by seed", "", *left]
     if picture:
         lines += ["", f"![The first picture of every category and variant]({picture})"]
@@ -114,7 +114,7 @@ def by_category(judged: Judged, categories: Sequence[Category]) -> list[str]:
     return [*lines, "", f"{GIVEN.capitalize()} is ahead of {PROMPTED}s: {', '.join(told)}."]
 
 
-def times_told(learnings: Mapping[Cell, Learning]) -> list[str]:
+def describe_times(learnings: Mapping[Cell, Learning]) -> list[str]:
     """Wall seconds of each way to learn."""
     lines = ["| variant | s a step |", "|---|--:|"]
     for variant in LEARNED:
@@ -125,7 +125,7 @@ def times_told(learnings: Mapping[Cell, Learning]) -> list[str]:
     return [*lines, "", "Median of the cells, wall time; looks at pictures and answers included."]
 
 
-def left_told(learnings: Mapping[Cell, Learning]) -> list[str]:
+def describe_remaining(learnings: Mapping[Cell, Learning]) -> list[str]:
     """The negatives that were found on the way, a line for each pair."""
     found: dict[str, list[str]] = {}
     for cell, learning in learnings.items():

@@ -15,7 +15,7 @@ from measuring import memory, processor, settle
 from conceptloom.concepts.concept import Concept
 from conceptloom.concepts.concept_file import load_concept, save_concept
 from conceptloom.host.ports import Progress
-from conceptloom.training.runner import Learned
+from conceptloom.training.runner import TrainingResult
 
 GIB = 2**30
 
@@ -92,7 +92,9 @@ class LearningClock:
         )
 
 
-def kept_concept(path: Path, device: str, learn: Callable[[Path, Progress], Learned]) -> Concept:
+def kept_concept(
+    path: Path, device: str, learn: Callable[[Path, Progress], TrainingResult]
+) -> Concept:
     """The concept from the file, or learned now; what that cost lies beside it.
 
     Args:
@@ -140,7 +142,7 @@ def cost_lines(costs: Mapping[str, Sequence[Cost]], paper: str) -> list[str]:
             continue
         steps = ", ".join(map(str, sorted({cost.made for cost in whole})))
         figures = [
-            _step_told(whole),
+            _describe_step(whole),
             _spread([cost.seconds for cost in whole]),
             _spread([cost.before for cost in whole]),
             _spread([cost.peak / GIB for cost in whole]),
@@ -153,7 +155,7 @@ def cost_lines(costs: Mapping[str, Sequence[Cost]], paper: str) -> list[str]:
     return lines
 
 
-def _step_told(costs: Sequence[Cost]) -> str:
+def _describe_step(costs: Sequence[Cost]) -> str:
     """Phases, each with the milliseconds of its step."""
     phases = list(dict.fromkeys(phase for cost in costs for phase in cost.medians))
     steps = {p: [1000 * cost.medians[p] for cost in costs if p in cost.medians] for p in phases}

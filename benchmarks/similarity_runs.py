@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
-from base_model import add_model_options, told_model
+from base_model import add_model_options, describe_model
 from quality_runs import keep, write_page
 from safetensors.torch import load_file
 from similarity_measures import Clip, Cutter, Dino, MaskFormer, Measures, Words
@@ -99,7 +99,7 @@ def kept_pictures(path: Path, draw: Callable[[], Iterable[Tensor]]) -> list[Tens
     return [kept[f"{number:03d}"].float() / 255 for number in range(len(kept))]
 
 
-def told_run(
+def describe_run(
     options: argparse.Namespace, host: DiffusersHost, side: int, networks: str
 ) -> list[str]:
     """Lines on the model and the networks that compare, for a page.
@@ -108,7 +108,7 @@ def told_run(
         side: of the pictures, in pixels.
         networks: a sentence on those that compare.
     """
-    told = f"{told_model(options, host)}; {options.dtype}, {side} px. {networks}"
+    told = f"{describe_model(options, host)}; {options.dtype}, {side} px. {networks}"
     return [told, *(QUICK_TOLD if options.quick else ())]
 
 
@@ -119,7 +119,7 @@ def write_results(text: str, options: argparse.Namespace) -> None:
         write_page(text, options.page)
 
 
-def cutter_told(options: argparse.Namespace) -> str:
+def describe_cutter(options: argparse.Namespace) -> str:
     """The segmenter, for a page."""
     if options.maskformer:
         return f"MaskFormer `{options.maskformer}`"

@@ -31,9 +31,9 @@ from similarity_runs import (
     add_run_options,
     check_cutter,
     checkpoint_digest,
-    cutter_told,
+    describe_cutter,
+    describe_run,
     measures_of,
-    told_run,
     write_results,
 )
 from similarity_tables import Row
@@ -140,7 +140,7 @@ def main() -> None:
         for variant, row in measured(measures, job, masks, pictures[name]).items():
             rows[variant][name] = row
     networks = f"CLIP `{options.clip}`, DINO `{options.dino}`, regions that no mask gave by "
-    told = told_run(options, host, side, f"{networks}{cutter_told(options)}.")
+    told = describe_run(options, host, side, f"{networks}{describe_cutter(options)}.")
     shown = options.page.with_suffix(".jpg") if options.page else None
     costs, command = costs_of(sorted(concepts)), shlex.join(sys.argv)
     picture = shown.name if shown else ""

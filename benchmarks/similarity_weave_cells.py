@@ -28,7 +28,7 @@ from conceptloom.methods.concept_weaver import (
     make_template,
     weave,
 )
-from conceptloom.training.runner import Learned
+from conceptloom.training.runner import TrainingResult
 
 Masks = Mapping[str, Tensor]  # name of a concept -> its region [H, W]
 
@@ -67,7 +67,7 @@ class Weaver:
     def _learned(self, part: Part) -> Concept:
         """A concept from its file, or taught now; a stopped run goes on."""
 
-        def learn(states: Path, progress: Progress) -> Learned:
+        def learn(states: Path, progress: Progress) -> TrainingResult:
             return learn_for_bank(
                 self._host, part.taught, self._budget.bank, folder=states, progress=progress,
                 previews=NO_PREVIEW,

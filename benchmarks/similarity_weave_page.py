@@ -119,7 +119,7 @@ def page(
         "",
         "## Seconds of a weave",
         "",
-        *times_told(times),
+        *describe_times(times),
         "",
         *cost_lines({"a concept of the bank": costs}, "The paper tells of none."),
     ]
@@ -128,7 +128,7 @@ def page(
     return "\n".join(lines) + "\n"
 
 
-def times_told(times: Mapping[str, Mapping[str, Times]]) -> list[str]:
+def describe_times(times: Mapping[str, Mapping[str, Times]]) -> list[str]:
     """A row for each variant, and how well the templates come back."""
     lines = ["| variant | inversion | fusion | together |", "|---|--:|--:|--:|"]
     for variant, weaves in times.items():

@@ -96,13 +96,13 @@ def regions_of(
             words = {part.name: part.word for part in job.every}
             prompt = named_sentence(job.sentence, words, merged)
 
-    def wish(part: Part) -> RegionSpec:
+    def region_spec(part: Part) -> RegionSpec:
         concept = own.get(part.name)
         handle = part.name if concept else ""
         mask = masks.get(part.name)
         return RegionSpec(concept=concept, word=part.word, handle=handle, mask=mask, prompt=prompt)
 
-    background = job.background and wish(job.background)
+    background = job.background and region_spec(job.background)
     if variant == MERGED and background is None:
         background = RegionSpec(concept=own[job.parts[0].name], word="", prompt=prompt)
-    return make_regions(job.sentence, [wish(part) for part in job.parts], background)
+    return make_regions(job.sentence, [region_spec(part) for part in job.parts], background)

@@ -20,13 +20,13 @@ import torch
 from base_model import (
     DTYPES,
     add_model_options,
+    describe_model,
     latent_side,
     model_arguments,
     open_model,
     page_of,
     picture_side,
     remark_on,
-    told_model,
 )
 from measuring import memory, processor, settle, versions
 from step_rows import OFFICIAL, PLAIN, TIMES, Group, peak_of, ratio
@@ -125,7 +125,7 @@ def work(comparison: Comparison, options: argparse.Namespace) -> None:
     variant, dtype = comparison.variants[options.worker], DTYPES[options.dtype]
     host = open_model(options, dtype="fp32" if variant.casts else options.dtype)
     before = memory(options.device, start=True)
-    side, model = latent_side(host), told_model(options, host)
+    side, model = latent_side(host), describe_model(options, host)
     model += f"; latents {side}x{side}, pictures {picture_side(host)} px"
     steps = variant.make(Setting(host, options.device, dtype))
     for _ in sys.stdin:

@@ -18,7 +18,7 @@ from datetime import date
 from pathlib import Path
 
 import torch
-from base_model import add_model_options, open_model, page_of, picture_side, told_model
+from base_model import add_model_options, describe_model, open_model, page_of, picture_side
 from measuring import clock_for, processor, settle
 
 from conceptloom.attention.fusion import RegionFusion, RegionSource
@@ -44,9 +44,9 @@ def sources_of(host: DiffusersHost, count: int) -> list[RegionSource]:
     prompt = host.encode_prompt("a photo of a mug and a cat")
     found = []
     for i in range(count):
-        draw = torch.Generator().manual_seed(i)
+        generator = torch.Generator().manual_seed(i)
         changes = {
-            name: Diff(0.01 * torch.randn(host.weight(name).shape, generator=draw))
+            name: Diff(0.01 * torch.randn(host.weight(name).shape, generator=generator))
             for name in names
         }
         found.append(RegionSource(prompt.context, changes))
@@ -159,7 +159,7 @@ def main() -> None:
         network.eval().requires_grad_(False)
     steps, told, met = steps_of(host, picture_side(host))
     rows = timed(steps, options.rounds, options.device)
-    text = page(rows, told, met, options, told_model(options, host))
+    text = page(rows, told, met, options, describe_model(options, host))
     print(text)
     if out := page_of(options, options.out, PAGE, "35m"):
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from quality_tables import claim_told, machine_told, table_with_gains
+from quality_tables import describe_claim, describe_machine, table_with_gains
 from weave_plan import CLAIMS, MEASURES, NOTES, VARIANTS, WHOLE, WeaveBudget
 
 from conceptloom.cli.demo.judge import mean
@@ -31,7 +31,8 @@ def page(
         "",
         f"    {command}",
         "",
-        f"{machine_told()}; base model {digest[:12]}. {len(cells)} of {wanted} cells are finished.",
+        f"{describe_machine()}; base model {digest[:12]}. {len(cells)} of {wanted} cells are "
+        "finished.",
         "",
         f"{budget.jobs} templates of 2, 3 and 4 objects, {seeds} arrangement(s) each. Concepts: "
         f"personalized residuals, {budget.teaching_steps} steps from {taught} pictures, "
@@ -58,7 +59,7 @@ def page(
         "",
         "| claim | measured by | gain of the whole method | here |",
         "|---|---|--:|---|",
-        *(claim_told(cells, claim, MEASURES) for claim in CLAIMS),
+        *(describe_claim(cells, claim, MEASURES) for claim in CLAIMS),
         "",
         "Holds and fails are differences beyond two standard errors; the rest is open with so few "
         "cells. TinyWorld is a small model of coloured shapes: it tells whether the parts do what "

@@ -89,7 +89,7 @@ def regions_of(job: Job, template: object, bank: dict[str, Concept], variant: st
     merged = merged_concept(concepts)
     words = {c.names[0]: word for c, word in zip(concepts, job.words, strict=True)}
     every = named_sentence(job.sentence, words, merged)
-    wishes = []
+    region_specs = []
     for word, concept, mask in zip(job.words, concepts, template.masks, strict=True):
         prompt, own = "", concept
         if variant == "without prompts of their own":
@@ -98,7 +98,7 @@ def regions_of(job: Job, template: object, bank: dict[str, Concept], variant: st
             own = merged
             prompt = every if variant == MERGED else ""
         handle = concept.names[0]
-        wishes.append(
+        region_specs.append(
             RegionSpec(
                 concept=own, word=word, mask=torch.from_numpy(mask), handle=handle, prompt=prompt
             )
@@ -108,7 +108,7 @@ def regions_of(job: Job, template: object, bank: dict[str, Concept], variant: st
         behind = RegionSpec(concept=merged, word="", prompt=every)
     elif variant == PLACE_ALONE:
         behind = RegionSpec(concept=None, word="", prompt=f"a photo {job.place}")
-    return make_regions(job.sentence, wishes, behind)
+    return make_regions(job.sentence, region_specs, behind)
 
 
 def drawn(

@@ -92,8 +92,8 @@ LATE = {
 }
 
 
-def _tell_version(wanted: bool) -> None:
-    if wanted:
+def _tell_version(requested: bool) -> None:
+    if requested:
         say(f"conceptloom {__version__}")
         raise typer.Exit
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..concepts.concept import Concept, Stack, check_applies, renamed
+from ..concepts.concept import AppliedConcepts, Concept, check_applies, renamed
 from ..concepts.concept_file import load_concept
 from ..errors import ConfigError, HandleError, InputError, PromptError
 from ..host.ports import HandleVectors, Host, Progress, Prompt, UNetEdit, no_progress
@@ -119,7 +119,7 @@ def load_concepts(host: Host, options: Sequence[str]) -> list[tuple[Concept, flo
     return loaded
 
 
-def check_prompts(prompts: Sequence[str], stack: Stack) -> None:
+def check_prompts(prompts: Sequence[str], stack: AppliedConcepts) -> None:
     """Whether every handle of the prompts was loaded.
 
     Raises:
@@ -135,7 +135,7 @@ def check_prompts(prompts: Sequence[str], stack: Stack) -> None:
             )
 
 
-def tell_wordless(prompts: Sequence[str], stack: Stack) -> None:
+def tell_wordless(prompts: Sequence[str], stack: AppliedConcepts) -> None:
     """A line for each prompt that shows none of the concepts that were loaded."""
     known = ", ".join(f"<{name}>" for name in stack.handles)
     for prompt in dict.fromkeys(prompts):
@@ -147,7 +147,7 @@ def tell_wordless(prompts: Sequence[str], stack: Stack) -> None:
 def draw(
     host: Host,
     prompts: Sequence[str],
-    stack: Stack,
+    stack: AppliedConcepts,
     settings: Drawing,
     *,
     count: int = 1,

@@ -52,7 +52,11 @@ def evolve(
         conceptloom evolve my-child --of object --parent runs/a/concept.safetensors:2 --photos cats
     """
     from ..errors import InputError
-    from ..methods.conceptlab import drawn_parents, lineage_told, photographed_parents
+    from ..methods.conceptlab import (
+        describe_lineage,
+        parents_from_concepts,
+        parents_from_photographs,
+    )
     from ..methods.conceptlab import evolve as learn
     from ..methods.conceptlab.spec import EVOLUTION
     from .drawing import parsed_concept
@@ -66,20 +70,29 @@ def evolve(
     chosen = chosen_settings(EVOLUTION, prior, settings, first_word=first_word)
     sampling = chosen.config.sampling
     laboratory = opened(prior, decoder, "none", sampling, model, layout, device, precision)
-    drawn = [drawn_parents(laboratory.painter, [asked.load()]) for asked in concepts]
-    taken = photographed_parents({asked.file.name: photographs(asked.file) for asked in folders})
+    drawn = [
+        parents_from_concepts(laboratory.image_generator, [parent_option.load()])
+        for parent_option in concepts
+    ]
+    taken = parents_from_photographs(
+        {parent_option.file.name: photographs(parent_option.file) for parent_option in folders}
+    )
     # A file with several names is several parents of one weight.
-    weights = [asked.strength for found, asked in zip(drawn, concepts, strict=True) for _ in found]
-    weights += [asked.strength for asked in folders]
+    weights = [
+        parent_option.strength
+        for parents, parent_option in zip(drawn, concepts, strict=True)
+        for _ in parents
+    ]
+    weights += [parent_option.strength for parent_option in folders]
     config = replace(laboratory.defaults.fitted(chosen.config), weights=tuple(weights))
     out = out or Path("runs") / name
     made = run(
         lambda progress, path_of: learn(
             laboratory.space,
             name,
-            [*(one for found in drawn for one in found), *taken],
+            [*(one for parents in drawn for one in parents), *taken],
             config,
-            painter=laboratory.painter,
+            image_generator=laboratory.image_generator,
             loop=chosen.loop,
             folder=out / STATE,
             path_of=path_of,
@@ -87,7 +100,7 @@ def evolve(
         ),
         out,
     )
-    for line in lineage_told(name, made.concept.recipe):
+    for line in describe_lineage(name, made.concept.recipe):
         say(line)
     say(f"evolved <{name}>, saved {out / CONCEPT}", "bold green")
 

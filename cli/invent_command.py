@@ -84,7 +84,7 @@ def _learn(
             laboratory.space,
             name,
             laboratory.defaults.fitted(chosen.config),
-            painter=laboratory.painter,
+            image_generator=laboratory.image_generator,
             questions=laboratory.questions,
             loop=chosen.loop,
             folder=out / STATE,

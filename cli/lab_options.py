@@ -15,7 +15,7 @@ from .output import writable_folder
 if TYPE_CHECKING:
     from ..training.method_spec import MethodSpec, RunSettings
     from ..vision.ports import PriorSampling
-    from .laboratory import Laboratory
+    from .laboratory import ConceptLabBackend
 
 Name = Annotated[str, typer.Argument(help="Name of the new handle: my-pet becomes <my-pet>.")]
 Out = Annotated[
@@ -49,7 +49,7 @@ def opened(
     layout: Path | None,
     device: str,
     precision: PrecisionName,
-) -> Laboratory:
+) -> ConceptLabBackend:
     """The laboratory that the options ask for.
 
     Raises:

@@ -11,11 +11,11 @@ import torch
 from ..host.ports import Host, Progress
 from ..methods.conceptlab import SIMILARITY, Invented, SpaceDefaults
 from ..tinyworld.prior import GALLERY, SENTENCES, load_tiny_prior
-from ..tinyworld.questions import OracleQuestions
+from ..tinyworld.questions import OracleVQA
 from ..training.results import PathOf, ResultFile
 from ..vision.clip_space import ClipSpace
-from ..vision.generators import HostPainter
-from ..vision.ports import ConceptSpace, Painter, PriorSampling, Questions
+from ..vision.generators import HostImageGenerator
+from ..vision.ports import ConceptSpace, ImageGenerator, PriorSampling, VQAModel
 from ..vision.prior_files import load_decoder, load_prior, painter_of, prior_on_host
 from ..vision.vqa import load_blip2
 from ..viz.overlays import sample_strip
@@ -30,24 +30,26 @@ NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)
-class Laboratory:
+class ConceptLabBackend:
     """The concept space, its image generator and VQA model, and the defaults of that space."""
 
     space: ConceptSpace
-    painter: Painter | None
-    questions: Questions | None
+    image_generator: ImageGenerator | None
+    questions: VQAModel | None
     defaults: SpaceDefaults = field(default_factory=SpaceDefaults)
 
 
-def on_host(host: Host, prior: str, vqa: str) -> Laboratory:
+def on_host(host: Host, prior: str, vqa: str) -> ConceptLabBackend:
     """TinyWorld's prior ("tinyworld"), or the text space of a base model ("none")."""
     is_tiny = prior == TINYWORLD
-    painter = HostPainter(
+    image_generator = HostImageGenerator(
         host, steps=20 if is_tiny else 50, cfg=3.0 if is_tiny else 7.5, size=natural_size(host)
     )
     questions = questions_of(vqa, host.device, host.dtype)
     if not is_tiny:
-        return Laboratory(ClipSpace(host), painter, questions, SpaceDefaults((1.0, -1.0)))
+        return ConceptLabBackend(
+            ClipSpace(host), image_generator, questions, SpaceDefaults((1.0, -1.0))
+        )
     tiny = load_tiny_prior()
     space = prior_on_host(
         host,
@@ -56,7 +58,9 @@ def on_host(host: Host, prior: str, vqa: str) -> Laboratory:
         projection=tiny.projection,
         scheduler=tiny.scheduler,
     )
-    return Laboratory(space, painter, questions, SpaceDefaults(tiny.clamps, SENTENCES, GALLERY))
+    return ConceptLabBackend(
+        space, image_generator, questions, SpaceDefaults(tiny.clamps, SENTENCES, GALLERY)
+    )
 
 
 def from_folders(
@@ -67,24 +71,24 @@ def from_folders(
     device: torch.device,
     *,
     half: bool,
-) -> Laboratory:
+) -> ConceptLabBackend:
     """Kandinsky's or Karlo's prior, with its decoder where one is given; a CPU takes no half."""
     dtype = torch.float16 if half and device.type != "cpu" else torch.float32
     drawing = load_decoder(decoder, dtype) if decoder else None
     space = load_prior(prior, device, dtype, decoder=drawing)
-    painter = None
+    image_generator = None
     if drawing is not None:
-        painter = painter_of(
+        image_generator = painter_of(
             space, drawing, device, sampling=sampling, steps=50, cfg=7.5, size=(512, 512)
         )
-    return Laboratory(space, painter, questions_of(vqa, device, dtype))
+    return ConceptLabBackend(space, image_generator, questions_of(vqa, device, dtype))
 
 
-def questions_of(vqa: str, device: torch.device, dtype: torch.dtype) -> Questions | None:
+def questions_of(vqa: str, device: torch.device, dtype: torch.dtype) -> VQAModel | None:
     """The VQA model: "tinyworld" is the oracle, "none" is None, else a BLIP-2 folder."""
     if vqa == NONE:
         return None
-    return OracleQuestions() if vqa == TINYWORLD else load_blip2(Path(vqa), device, dtype)
+    return OracleVQA() if vqa == TINYWORLD else load_blip2(Path(vqa), device, dtype)
 
 
 def run(work: Callable[[Progress, PathOf], Invented], out: Path) -> Invented:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..attention.lag_config import LagConfig
-from ..concepts.concept import Concept, Stack
+from ..concepts.concept import AppliedConcepts, Concept
 from ..errors import InputError
 from ..host.ports import Host, UNetEdit
 from ..methods.personalized_residuals import Localised, lag_setup
@@ -13,7 +13,7 @@ from ..methods.personalized_residuals import Localised, lag_setup
 
 def localised(
     host: Host, loaded: Sequence[tuple[Concept, float]], prompts: Sequence[str], quantile: float
-) -> tuple[Stack, Sequence[UNetEdit]]:
+) -> tuple[AppliedConcepts, Sequence[UNetEdit]]:
     """Concepts and strengths as LAG applies them: their handles, and the edit with the residuals.
 
     Raises:
@@ -28,4 +28,4 @@ def localised(
     setup = lag_setup(host, requested)
     encoded = [host.encode_prompt(text, setup.handles) for text in prompts]
     tokens = {prompt.text: prompt.tokens for prompt in encoded}
-    return Stack(dict(setup.handles), {}), [setup.edit(host.noise_path.last_t, tokens)]
+    return AppliedConcepts(dict(setup.handles), {}), [setup.edit(host.noise_path.last_t, tokens)]

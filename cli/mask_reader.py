@@ -133,8 +133,8 @@ def _of_class(file: Path, picture: Image.Image, colour: np.ndarray, choice: str)
     if values.ndim == 2 and len(choice) < 6:
         mask = values == int(choice)
     else:
-        wanted = int(choice, 16) if len(choice) == 6 else int(choice) * 0x010101
-        mask = _codes(colour) == wanted
+        label = int(choice, 16) if len(choice) == 6 else int(choice) * 0x010101
+        mask = _codes(colour) == label
     if not mask.any():
         raise MaskError(
             f"{file} has no pixel of {choice}; without #{choice} the error lists its classes."

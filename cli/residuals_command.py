@@ -75,8 +75,8 @@ def train_residuals(
     file = (out or Path("runs") / handle) / CONCEPT
     say(f"learned <{learned.concept.names[0]}>", "bold green")
     say(f"saved {file}, with losses and pictures in the same folder")
-    told = f"conceptloom sample -c {file} -p '{learned.concept.prompts[0]}' --lag"
-    say(told if model == TINYWORLD else f"{told} -m {model}")
+    example = f"conceptloom sample -c {file} -p '{learned.concept.prompts[0]}' --lag"
+    say(example if model == TINYWORLD else f"{example} -m {model}")
 
 
 def _start(model: str) -> RunSettings:

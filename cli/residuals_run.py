@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..host.ports import Host
 from ..methods.personalized_residuals import PersonalizedResidualsConfig, learn_residuals
-from ..training.runner import Learned
+from ..training.runner import TrainingResult
 from ..viz.overlays import sample_strip
 from ..viz.plots import loss_plot
 from .cancelling import Cancelled, Stopped
@@ -26,7 +26,7 @@ def learn_into(
     class_word: str,
     config: PersonalizedResidualsConfig,
     **more: Any,
-) -> Learned:
+) -> TrainingResult:
     """Learn a concept and leave the results in a folder.
 
     `concept.safetensors`, `losses.csv`, `losses.png`, `samples.png`, `attention.png`, and
@@ -40,11 +40,11 @@ def learn_into(
         Stopped: the user pressed Ctrl-C.
         ConceptLoomError: see `errors`.
     """
-    results, given = ResultFolder(out), (host, images, handle, class_word, config)
+    results, inputs = ResultFolder(out), (host, images, handle, class_word, config)
     more |= {"folder": out / STATE, "path_of": results.path_of}
     try:
         with RunProgress(out / "preview.png") as progress:
-            learned = learn_residuals(*given, progress=progress, **more)
+            learned = learn_residuals(*inputs, progress=progress, **more)
     except Cancelled as cancelled:
         raise Stopped(results.stopped_note(cancelled)) from cancelled
     results.check_saved(learned.concept, learned.path, learned.trouble)

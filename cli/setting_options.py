@@ -39,8 +39,8 @@ def with_options(
     own = [late.get(p.name, p) for p in signature.parameters.values() if p.kind != p.VAR_KEYWORD]
     every = [p.replace(kind=p.KEYWORD_ONLY) for p in (*own, *_options(runs, without))]
 
-    def command(**given: Any) -> None:
-        function(**given)
+    def command(**values: Any) -> None:
+        function(**values)
 
     command.__name__, command.__doc__ = function.__name__, function.__doc__
     command.__annotations__ = {p.name: p.annotation for p in every}
@@ -60,7 +60,7 @@ def option(
     """One keyword parameter as Typer reads it; a hidden one is read and not listed."""
     # A word of Python, such as "not", cannot name a parameter; its option can.
     flags = [f"--{name}"] if iskeyword(name) else []
-    told = typer.Option(
+    declaration = typer.Option(
         *flags,
         help=help,
         rich_help_panel=panel,
@@ -71,7 +71,7 @@ def option(
         f"{name}_" if flags else name,
         inspect.Parameter.KEYWORD_ONLY,
         default=default,
-        annotation=Annotated[kind, told],
+        annotation=Annotated[kind, declaration],
     )
 
 
@@ -92,7 +92,7 @@ def changed_by_options(run: RunSettings, options: Mapping[str, Any]) -> RunSetti
     declared = list(settings_in(run))
     names = {name: one.name for one in declared for name in one.names}
     names |= {one.option: one.name for one in declared}
-    given: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for parameter, value in options.items():
         option_name = parameter.removesuffix("_")  # see `option`
         value = value.value if isinstance(value, Enum) and isinstance(value, str) else value
@@ -100,8 +100,8 @@ def changed_by_options(run: RunSettings, options: Mapping[str, Any]) -> RunSetti
             continue
         if option_name not in names:
             raise ConfigError("setting", option_name, f"a setting of {run.spec.title}")
-        given[names[option_name]] = value
-    return run.changed(given)
+        values[names[option_name]] = value
+    return run.changed(values)
 
 
 def _options(runs: Sequence[RunSettings], without: Collection[str]) -> list[inspect.Parameter]:
@@ -110,8 +110,12 @@ def _options(runs: Sequence[RunSettings], without: Collection[str]) -> list[insp
     for run in runs:
         for one in (one for one in settings_in(run) if one.name not in without):
             places.setdefault(one.option, []).append((run.spec.title, one))
-    made = [_option_of(name, found, alone=len(runs) == 1) for name, found in places.items()]
-    former = {old: found[0][1] for found in places.values() for old in found[0][1].declared.former}
+    made = [_option_of(name, declared, alone=len(runs) == 1) for name, declared in places.items()]
+    former = {
+        old: declared[0][1]
+        for declared in places.values()
+        for old in declared[0][1].declared.former
+    }
     return [
         *(parameter for _, parameter in sorted(made, key=lambda pair: pair[0])),
         *(option(old, _kind(one) | None, "", is_hidden=True) for old, one in former.items()),

@@ -133,6 +133,6 @@ def train_with_options() -> Callable[..., Any]:
 
     specs = method_specs(Takes.SCENE)
     words = names_of(method_options())
-    told = ", ".join(f"{spec.presets[0].option} {spec.summary}" for spec in specs)
-    method = option("method", words, f"{told}.", default=words(BREAK_A_SCENE))
+    methods = ", ".join(f"{spec.presets[0].option} {spec.summary}" for spec in specs)
+    method = option("method", words, f"{methods}.", default=words(BREAK_A_SCENE))
     return with_options(train, [run_settings(spec, spec.presets[0]) for spec in specs], method)

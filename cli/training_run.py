@@ -12,7 +12,7 @@ from ..concepts.paths import LONGEST_PART
 from ..host.ports import Host
 from ..scenes.scene import ConceptScene
 from ..training.method_spec import RunSettings
-from ..training.runner import Learned
+from ..training.runner import TrainingResult
 from ..viz.colors import concept_colours
 from ..viz.overlays import sample_strip
 from ..viz.plots import loss_plot
@@ -29,7 +29,7 @@ def train(
     out: Path,
     *,
     class_images: Tensor | None = None,
-) -> Learned:
+) -> TrainingResult:
     """Learn a scene and leave the results in a folder.
 
     `concept.safetensors`, `losses.csv`, `losses.png`, `timeline.png` (when previews were drawn),
@@ -70,7 +70,7 @@ def default_folder(names: Sequence[str]) -> Path:
 
 
 def pictures_of(
-    host: Host, scene: ConceptScene, learned: Learned, prompts: Sequence[str]
+    host: Host, scene: ConceptScene, learned: TrainingResult, prompts: Sequence[str]
 ) -> Mapping[str, Tensor]:
     """What a run looks like: name -> [H, W, 3], 0..1; `prompts` belong to the samples."""
     height, width = scene.images[0].image.shape[:2]

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..concepts.concept import Stack
+from ..concepts.concept import AppliedConcepts
 from ..errors import ImageError, PromptError
 from ..host.ports import Host, Progress, no_progress
 from ..host.prompt_text import HANDLE, composed, handles_in
@@ -38,7 +38,7 @@ class Transfer:
 
 
 def transferred(
-    host: Host, wish: Transfer, stack: Stack, progress: Progress = no_progress
+    host: Host, wish: Transfer, stack: AppliedConcepts, progress: Progress = no_progress
 ) -> Tensor:
     """Pictures [count, H, W, 3] with the concept under the masks.
 

@@ -90,20 +90,20 @@ def weave(
     from .picture_files import as_png, free_name, write_picture
     from .picture_reader import read_image
 
-    given: dict[str, Any] = {
+    overrides: dict[str, Any] = {
         "suppression": suppression, "negative": negative, "resnet_until": resnet_until,
         "attention_until": attention_until, "cfg": cfg,
     }  # fmt: skip
     if model == TINYWORLD and cfg is None:
-        given["cfg"] = 3.0
+        overrides["cfg"] = 3.0
     config = WeaveConfig(
-        **{name: value for name, value in given.items() if value is not None},
+        **{name: value for name, value in overrides.items() if value is not None},
         mixing=Mixing.SCORES if score_mixing else Mixing.FEATURES,
     )
     growing = RegionConfig() if dilate is None else RegionConfig(dilate=dilate)
     behind = parsed_region(background, with_mask=False) if background else None
-    wishes = [parsed_region(option) for option in region]
-    regions = make_regions(sentence, wishes, behind, growing)
+    region_specs = [parsed_region(option) for option in region]
+    regions = make_regions(sentence, region_specs, behind, growing)
     host = open_host(model, layout=layout, device=device, precision=Computed(precision.value))
     inversion = InversionConfig(
         resnet_until=config.resnet_until, attention_until=config.attention_until, keep=Keep.RAM
@@ -143,5 +143,5 @@ def parsed_region(option: str, *, with_mask: bool = True) -> Any:
         raise InputError(
             f"The region is {option!r}; it must be {form}, such as cup=my-mug.safetensors,mug.png."
         )
-    shown = read_mask(Path(mask)) if comma else None
-    return RegionSpec(concept=load_concept(Path(concept)), word=word.strip(), mask=shown)
+    region_mask = read_mask(Path(mask)) if comma else None
+    return RegionSpec(concept=load_concept(Path(concept)), word=word.strip(), mask=region_mask)

@@ -100,7 +100,7 @@ def _edit(changes: Sequence[tuple[Change, float]]) -> WeightEdit:
 
 
 @dataclass(frozen=True, slots=True)
-class Stack:
+class AppliedConcepts:
     """Several concepts at once.
 
     Attributes:
@@ -112,7 +112,7 @@ class Stack:
     edits: dict[str, WeightEdit]
 
 
-def stacked(concepts: Sequence[tuple[Concept, float]]) -> Stack:
+def stacked(concepts: Sequence[tuple[Concept, float]]) -> AppliedConcepts:
     """Several (concept, strength) applied together: differences add up, handles join.
 
     Raises:
@@ -132,7 +132,7 @@ def stacked(concepts: Sequence[tuple[Concept, float]]) -> Stack:
         if strength:
             for name, change in concept.weights.items():
                 changes.setdefault(name, []).append((change, strength))
-    return Stack(handles, {name: _edit(parts) for name, parts in changes.items()})
+    return AppliedConcepts(handles, {name: _edit(parts) for name, parts in changes.items()})
 
 
 def identities(concept: Concept) -> dict[str, str]:
@@ -149,13 +149,13 @@ def identities(concept: Concept) -> dict[str, str]:
         for part in parts:
             flat = part.detach().flatten()
             weights.update(_bytes(flat[:: max(1, len(flat) // _SAMPLED)]))
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     for name, vectors in concept.handles.items():
         digest = weights.copy()
         for encoder, rows in sorted(vectors.items()):
             digest.update(f"{encoder} {list(rows.shape)}".encode() + _bytes(rows.detach()))
-        found[name] = digest.hexdigest()
-    return found
+        digests[name] = digest.hexdigest()
+    return digests
 
 
 def _bytes(values: Tensor) -> bytes:
@@ -236,9 +236,9 @@ def check_base(concept: Concept, fingerprint: str) -> None:
         BaseMismatchError: it was learned on another kind of model.
     """
     if concept.base != fingerprint:
-        told = ", ".join(f"<{name}>" for name in concept.handles) or "(no handles)"
+        names = ", ".join(f"<{name}>" for name in concept.handles) or "(no handles)"
         raise BaseMismatchError(
-            f"The concept {told} was trained on the base model [{concept.base}] but this one is "
+            f"The concept {names} was trained on the base model [{concept.base}] but this one is "
             f"[{fingerprint}]; load a checkpoint of the same kind, or train the concept again on "
             "this one."
         )

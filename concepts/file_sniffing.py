@@ -34,9 +34,9 @@ def foreign_bytes(start: bytes) -> str:
         return "it is empty."
     if start[4:9] == b"\0\0\0\0{":  # a header below 4 GB, then JSON
         return ""
-    for magic, told in _STARTS:
+    for magic, reason in _STARTS:
         if start.startswith(magic):
-            return told
+            return reason
     text = start.lstrip()[:15].lower()
     if text.startswith((b"<!doctype", b"<html")):
         return "it is a web page instead of the file; download the file itself."

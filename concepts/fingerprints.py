@@ -31,8 +31,8 @@ def content_key(model: str, config: Any, tensors: Mapping[str, Tensor | Sequence
     settings = asdict(config) if is_dataclass(config) and not isinstance(config, type) else config
     digest = hashlib.sha256(json.dumps([model, as_json(settings)], sort_keys=True).encode())
     for name in sorted(tensors):
-        given = tensors[name]
-        for tensor in [given] if isinstance(given, Tensor) else given:
+        value = tensors[name]
+        for tensor in [value] if isinstance(value, Tensor) else value:
             digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
             flat = tensor.detach().cpu().contiguous().reshape(-1)
             digest.update(cast(Any, flat.view(torch.uint8).numpy()).data)

@@ -44,10 +44,10 @@ def difference_of(parts: Parts, weight: Tensor, strength: float) -> Tensor:
     elif "a1.weight" in parts:
         delta, scale = _glora(bare, weight).delta(weight.shape), 1.0
     else:
-        found = form_of(bare)
-        if found is None or isinstance(found[1], Computed):
+        form = form_of(bare)
+        if form is None or isinstance(form[1], Computed):
             raise ConceptFileError(f"An entry of the LoRA holds only {', '.join(sorted(parts))}.")
-        delta, scale = found[1].delta(weight.shape), 1.0
+        delta, scale = form[1].delta(weight.shape), 1.0
     if "dora_scale" in parts:
         return strength * _dora(parts["dora_scale"].float(), weight, scale * delta)
     return strength * delta

@@ -127,10 +127,10 @@ def lora_of(
     changes: dict[str, Form] = {}
     kinds: Counter[str] = Counter()
     for weight, (keys, parts) in entries.items():
-        found = _forms(weight, parts)
-        if not found:
+        forms = _forms(weight, parts)
+        if not forms:
             unmatched += keys
-        for name, kind, form in found:
+        for name, kind, form in forms:
             _check_fits(name, form, shape_of(name), what)
             changes[name] = form
             kinds[kind] += name == weight or name not in kinds
@@ -185,15 +185,15 @@ def _entries(
 
 def _forms(weight: str, parts: Mapping[str, Tensor]) -> list[tuple[str, str, Form]]:
     """Name, kind and form of what one entry changes: a weight, its bias, or both."""
-    found: list[tuple[str, str, Form]] = []
+    forms: list[tuple[str, str, Form]] = []
     of_weight = form_of({name: part for name, part in parts.items() if name not in _BIAS_PARTS})
     if of_weight is not None:
-        found.append((weight, *of_weight))
+        forms.append((weight, *of_weight))
     for part in _BIAS_PARTS:
         if part in parts:
             bias = f"{weight.removesuffix('.weight')}.bias"
-            found.append((bias, "bias", Diff(parts[part].float())))
-    return found
+            forms.append((bias, "bias", Diff(parts[part].float())))
+    return forms
 
 
 def _check_fits(name: str, form: Form, shape: tuple[int, ...], what: str) -> None:

@@ -84,7 +84,7 @@ def write_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
             os.fsync(file.fileno())
         os.replace(part, path)
     except OSError as error:
-        raise StorageError(_told(path, error)) from error
+        raise StorageError(_describe(path, error)) from error
     finally:
         with suppress(OSError):
             part.unlink()
@@ -110,7 +110,7 @@ def ensure_writable(path: Path) -> None:
         with open(part, "xb") as file:
             file.write(bytes(_PROBE_BYTES))
     except OSError as error:
-        raise StorageError(_told(path, error)) from error
+        raise StorageError(_describe(path, error)) from error
     finally:
         with suppress(OSError):
             part.unlink()
@@ -143,7 +143,7 @@ def is_full(error: StorageError) -> bool:
     return isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
-def _told(path: Path, error: OSError) -> str:
+def _describe(path: Path, error: OSError) -> str:
     reasons = {
         errno.ENOSPC: "the disk is full; free some space and queue again",
         errno.EDQUOT: "your disk quota is exceeded; free some space and queue again",

@@ -149,8 +149,8 @@ def read_header(path: Path) -> tuple[Document, dict[str, Entry]]:
         with open(path, "rb") as file:
             start = file.read(512)
             length = int.from_bytes(start[:8], "little")
-            if told := foreign_bytes(start):
-                raise ConceptFileError(f"{path.name} is not a concept file: {told}")
+            if reason := foreign_bytes(start):
+                raise ConceptFileError(f"{path.name} is not a concept file: {reason}")
             if size < 8 or length > min(size - 8, HEADER_LIMIT):
                 raise ConceptFileError(_damaged(path, f"its {size:,} bytes have no valid header"))
             file.seek(8)
@@ -216,10 +216,10 @@ def read_tensors(path: Path, document: Document) -> dict[str, Tensor]:
     claimed = document.get("sha256")
     rest = {key: value for key, value in document.items() if key != "sha256"}
     try:
-        found = _digest(rest, tensors)
+        checksum = _digest(rest, tensors)
     except (KeyError, ValueError) as error:  # a dtype that we never write, or NaN in the document
         raise ConceptFileError(_damaged(path, f"unexpected {error}")) from error
-    if claimed != found:
+    if claimed != checksum:
         raise ConceptFileError(_damaged(path, "its checksum does not match its content"))
     return tensors
 

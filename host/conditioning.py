@@ -18,16 +18,16 @@ _serial = itertools.count()
 
 def find_run(tokens: Tokens, piece: Sequence[Token]) -> tuple[int, ...]:
     """Positions of every occurrence of a run of tokens, each once; empty when there is none."""
-    piece, size, found = tuple(piece), len(piece), dict[int, None]()
+    piece, size, positions = tuple(piece), len(piece), dict[int, None]()
     for start in range(len(tokens) - size + 1 if size else 0):
         if all(is_token(tokens[start + i], piece[i]) for i in range(size)):
-            found |= dict.fromkeys(range(start, start + size))
-    return tuple(found)
+            positions |= dict.fromkeys(range(start, start + size))
+    return tuple(positions)
 
 
-def is_token(token: Token, wanted: Token) -> bool:
+def is_token(token: Token, expected: Token) -> bool:
     """Whether a position holds a token, alone or among others."""
-    return token == wanted or (isinstance(token, frozenset) and wanted in token)
+    return token == expected or (isinstance(token, frozenset) and expected in token)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,16 +42,16 @@ def info_of(
 ) -> ForwardInfo:
     """What edits are told of a forward pass whose prompts are known."""
     rows = latent.shape[0]
-    shown = tuple(conditional) if conditional is not None else (True,) * rows
+    is_conditional = tuple(conditional) if conditional is not None else (True,) * rows
     each = prompts if len(prompts) == rows else [prompts[0]] * rows
     return ForwardInfo(
         tuple(latent.shape),
         timesteps,
-        shown,
+        is_conditional,
         context.shape[1],
         tuple(p.tokens for p in each),
         # Row n of the negative prompt belongs to row n of the positive one.
-        tuple(shown[:row].count(shown[row]) for row in range(rows)),
+        tuple(is_conditional[:row].count(is_conditional[row]) for row in range(rows)),
         tuple(p.serial for p in each),
         tuple(p.own_texts for p in each),
     )

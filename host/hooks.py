@@ -192,10 +192,10 @@ def _spread_hooks(layer: nn.Module, norm: nn.Module, hook: Callable[..., Tensor]
     depth, differs = _depth.get(), list[Tensor]()
 
     def changed(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        found = hook(module, args, output)
-        if found.ndim == output.ndim:
-            return found
-        differs.append(found - output[..., None, None])
+        result = hook(module, args, output)
+        if result.ndim == output.ndim:
+            return result
+        differs.append(result - output[..., None, None])
         return output
 
     def before_norm(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Any, ...] | None:

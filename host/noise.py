@@ -115,8 +115,8 @@ class VariancePreserving(NoisePath):
     trailing: bool = False  # steps are counted from the noisy end, as the model's scheduler asks
 
     def __post_init__(self) -> None:
-        kept = self.alpha_bar.detach().double().cpu().clamp_min(ZERO_SNR)
-        object.__setattr__(self, "alpha_bar", kept)
+        alpha_bar = self.alpha_bar.detach().double().cpu().clamp_min(ZERO_SNR)
+        object.__setattr__(self, "alpha_bar", alpha_bar)
 
     def __len__(self) -> int:
         return self.alpha_bar.shape[0]

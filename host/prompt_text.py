@@ -53,7 +53,7 @@ def misspelt(text: str, known: Collection[str]) -> list[str]:
     Args:
         known: names of the handles that the prompt may hold.
     """
-    found: dict[str, None] = {}
+    words: dict[str, None] = {}
     for match in _BRACKETED.finditer(text):
         weighted = _WEIGHT.fullmatch(match[1])
         written = weighted[1] if weighted else match[1]
@@ -69,8 +69,8 @@ def misspelt(text: str, known: Collection[str]) -> list[str]:
             advice = _nearest(name, known)
         else:
             continue  # "a < b > c" is no handle
-        found[f"{match[0]} is not a learned word here and counts as plain text: {advice}."] = None
-    return list(found)
+        words[f"{match[0]} is not a learned word here and counts as plain text: {advice}."] = None
+    return list(words)
 
 
 def _nearest(name: str, known: Collection[str]) -> str:

@@ -13,8 +13,8 @@ def weighted_pieces(text: str) -> list[tuple[str, float]]:
     """
     # Escaped brackets must not nest; control characters stand in for them meanwhile.
     hidden = text.replace("\\(", "\1").replace("\\)", "\2")
-    shown = str.maketrans("\1\2", "()")
-    return [(piece.translate(shown), weight) for piece, weight in _weighted(hidden, 1.0)]
+    parentheses = str.maketrans("\1\2", "()")
+    return [(piece.translate(parentheses), weight) for piece, weight in _weighted(hidden, 1.0)]
 
 
 def _weighted(text: str, weight: float) -> list[tuple[str, float]]:
@@ -25,13 +25,13 @@ def _weighted(text: str, weight: float) -> list[tuple[str, float]]:
             continue
         inner, colon, number = part[1:-1].rpartition(":")
         try:
-            asked = float(number) if colon and inner else None
+            factor = float(number) if colon and inner else None
         except ValueError:
-            asked = None  # the colon belongs to the text
-        if asked is None:
+            factor = None  # the colon belongs to the text
+        if factor is None:
             pieces += _weighted(part[1:-1], weight * EMPHASIS)
         else:
-            pieces += _weighted(inner, asked)
+            pieces += _weighted(inner, factor)
     return pieces
 
 

@@ -165,5 +165,5 @@ class UNetSites:
 
     def at_level(self, level: int, places: Iterable[Place] = tuple(Place)) -> list[TransformerSite]:
         """Transformer blocks of one downsampling level, in the given arms."""
-        wanted = set(places)
-        return [s for s in self.transformers if s.level == level and s.place in wanted]
+        requested = set(places)
+        return [s for s in self.transformers if s.level == level and s.place in requested]

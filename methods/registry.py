@@ -26,7 +26,7 @@ _ROOM = __name__.rpartition(".")[0]
 def method_specs(takes: Takes | None = None) -> tuple[MethodSpec, ...]:
     """Every method, or those that learn from one kind of input, by the names of their folders."""
     folders = sorted(
-        found.name for found in iter_modules(import_module(_ROOM).__path__) if found.ispkg
+        module.name for module in iter_modules(import_module(_ROOM).__path__) if module.ispkg
     )
     modules = [f"{_ROOM}.{folder}.spec" for folder in folders]
     specs = [import_module(name).SPEC for name in modules if find_spec(name)]
@@ -77,9 +77,11 @@ def settings_of_method(option: str, family: str = "", *, is_strict: bool = False
     Raises:
         ConfigError: there is no such method, or it has no numbers for the family.
     """
-    found = {p.family: (spec, p) for spec, p in scene_presets() if p.option and p.option == option}
-    if not found:
+    presets = {
+        p.family: (spec, p) for spec, p in scene_presets() if p.option and p.option == option
+    }
+    if not presets:
         raise ConfigError("method", option, f"one of {', '.join(method_options())}")
-    if family not in found and is_strict:
+    if family not in presets and is_strict:
         raise ConfigError("preset", family, f"official: {option} has no numbers for {family}")
-    return run_settings(*found.get(family, found[""]))
+    return run_settings(*presets.get(family, presets[""]))

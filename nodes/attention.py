@@ -18,7 +18,7 @@ from ..host.comfyui.progress import NodeProgress
 from ..host.ports import Host
 from ..host.prompt_text import HANDLE
 from ..viz.colors import concept_colours
-from ..viz.overlays import attention_overlay, scores_told
+from ..viz.overlays import attention_overlay, describe_scores
 from .shared import CATEGORY, host_of, listed, picture, shown, whole_numbers
 
 
@@ -113,8 +113,8 @@ class AttentionMaps(io.ComfyNode):
         reading = read(host_of(model, clip, vae), image, prompt, listed(words), at, level, seed)
         scores = scored(reading.maps, masks)
         overlay = picture(overlay_of(reading, scores, masks))
-        told = scores_of(scores)
-        return io.NodeOutput(overlay, stretched(reading), told, ui=shown(cls, overlay, told))
+        summary = scores_of(scores)
+        return io.NodeOutput(overlay, stretched(reading), summary, ui=shown(cls, overlay, summary))
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +161,8 @@ def scored(maps: Mapping[str, Tensor], masks: Tensor | None) -> dict[str, Locali
     """
     if masks is None:
         return {}
-    found = named_masks(list(maps), masks)
-    return {word: attention_scores(maps[word], mask) for word, mask in found.items()}
+    named = named_masks(list(maps), masks)
+    return {word: attention_scores(maps[word], mask) for word, mask in named.items()}
 
 
 def named_masks(words: Sequence[str], masks: Tensor) -> dict[str, Tensor]:
@@ -200,4 +200,4 @@ def stretched(reading: Reading) -> Tensor:
 
 def scores_of(scores: Mapping[str, LocalisationScores]) -> str:
     """The scores as text, one word per line."""
-    return "\n".join(f"{word}: {scores_told(*pair)}" for word, pair in scores.items())
+    return "\n".join(f"{word}: {describe_scores(*pair)}" for word, pair in scores.items())

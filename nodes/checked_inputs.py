@@ -26,14 +26,14 @@ FILES = {"concept_name", "prior", "decoder", "model_folder", "detector", "segmen
 
 def with_checked_inputs(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
     """The node, its `execute` behind the checks; twice does the same as once."""
-    given = cast(Any, node.execute).__func__
-    if getattr(given, "checks_inputs", False):
+    original = cast(Any, node.execute).__func__
+    if getattr(original, "checks_inputs", False):
         return node
 
-    @functools.wraps(given)
+    @functools.wraps(original)
     def execute(cls: Any, *args: Any, **values: Any) -> Any:
         check_inputs(node.define_schema().inputs, values)
-        return given(cls, *args, **values)
+        return original(cls, *args, **values)
 
     cast(Any, execute).checks_inputs = True
     cast(Any, node).execute = classmethod(execute)

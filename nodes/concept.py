@@ -108,7 +108,7 @@ def described(concept: Concept) -> str:
         word = f", word {concept.words[name]!r}" if concept.words.get(name) else ""
         sizes = ", ".join(f"{len(rows)} x {rows.shape[1]} ({e})" for e, rows in vectors.items())
         lines.append(f"<{name}>{word}: {sizes}")
-    lines += [f"Changes: {changes_told(concept)}", f"Base model: {concept.base}"]
+    lines += [f"Changes: {describe_changes(concept)}", f"Base model: {concept.base}"]
     lines.append(f"Method: {concept.method}")
     lines += [f"Prompt: {prompt}" for prompt in concept.prompts]
     if concept.history:
@@ -119,7 +119,7 @@ def described(concept: Concept) -> str:
     return "\n".join(lines)
 
 
-def changes_told(concept: Concept) -> str:
+def describe_changes(concept: Concept) -> str:
     """How many weights a concept changes, and in which form."""
     if not concept.weights:
         return "no weights, only names"

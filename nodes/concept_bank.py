@@ -18,7 +18,7 @@ from .shared import (
     concept_names,
     concept_path,
     concept_stamps,
-    handles_told,
+    describe_handles,
     host_of,
     picture,
     shown,
@@ -91,11 +91,11 @@ class ConceptBank(io.ComfyNode):
         cls, folder: str, filter: str, pick: int, model: Any = None, clip: Any = None
     ) -> io.NodeOutput:
         base = host_of(model, clip).fingerprint if model is not None and clip is not None else ""
-        found, broken = entries(folder, filter, base)
-        told = list_told(found, broken)
-        sheet = picture(sheet_of(found))
-        concept = load_concept(concept_path(picked(found, pick, told).name))
-        return io.NodeOutput(concept, sheet, told, ui=shown(cls, sheet, told))
+        concepts, broken = entries(folder, filter, base)
+        summary = describe_list(concepts, broken)
+        sheet = picture(sheet_of(concepts))
+        concept = load_concept(concept_path(picked(concepts, pick, summary).name))
+        return io.NodeOutput(concept, sheet, summary, ui=shown(cls, sheet, summary))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +113,10 @@ class Entry:
         return " ".join([self.name, *words]).casefold()
 
 
-def entries(folder: str, wanted: str, base: str) -> tuple[list[Entry], list[str]]:
+def entries(folder: str, query: str, base: str) -> tuple[list[Entry], list[str]]:
     """Concepts of a folder that match, and what could not be read, one line each."""
     prefix = folder.strip().replace("\\", "/").strip("/")
-    found: list[Entry] = []
+    matches: list[Entry] = []
     broken: list[str] = []
     for name in sorted(concept_names()):
         plain = name.replace("\\", "/")
@@ -128,42 +128,42 @@ def entries(folder: str, wanted: str, base: str) -> tuple[list[Entry], list[str]
             broken.append(f"not readable: {error}")
             continue
         fits = not base or entry.info.concept.base == base
-        if fits and all(word in entry.searched for word in wanted.casefold().split()):
-            found.append(entry)
-    return found, broken
+        if fits and all(word in entry.searched for word in query.casefold().split()):
+            matches.append(entry)
+    return matches, broken
 
 
-def picked(found: Sequence[Entry], pick: int, told: str) -> Entry:
+def picked(concepts: Sequence[Entry], pick: int, summary: str) -> Entry:
     """The entry of a number, counted from 1.
 
     Raises:
         ConceptFileError: nothing was found.
         ConfigError: there are not so many.
     """
-    if not found:
+    if not concepts:
         raise ConceptFileError(
             f"No concept in models/{CONCEPTS} matches; change folder or filter, or save one there "
-            f"with Save Concept.{chr(10) + told if told else ''}"
+            f"with Save Concept.{chr(10) + summary if summary else ''}"
         )
-    if pick > len(found):
-        raise ConfigError("pick", pick, f"a number from 1 to {len(found)}")
-    return found[pick - 1]
+    if pick > len(concepts):
+        raise ConfigError("pick", pick, f"a number from 1 to {len(concepts)}")
+    return concepts[pick - 1]
 
 
-def sheet_of(found: Sequence[Entry]) -> Tensor:
+def sheet_of(concepts: Sequence[Entry]) -> Tensor:
     """[H, W, 3] the thumbnails, numbered."""
     blank = torch.full((NO_PICTURE_PX, NO_PICTURE_PX, 3), 0.85)
     pictures = [e.info.concept.thumbnail if e.info.concept.thumbnail is not None else blank
-                for e in found]  # fmt: skip
-    captions = [f"{i}  {handles_told(e.info.handles)}" for i, e in enumerate(found, 1)]
+                for e in concepts]  # fmt: skip
+    captions = [f"{i}  {describe_handles(e.info.handles)}" for i, e in enumerate(concepts, 1)]
     return sample_strip(pictures, captions)
 
 
-def list_told(found: Sequence[Entry], broken: Sequence[str]) -> str:
+def describe_list(concepts: Sequence[Entry], broken: Sequence[str]) -> str:
     """The list as text."""
     lines = [
-        f"{i}  {e.name}: {handles_told(e.info.handles)}, {e.info.concept.method}, "
+        f"{i}  {e.name}: {describe_handles(e.info.handles)}, {e.info.concept.method}, "
         f"{e.info.size_bytes / 2**20:.2f} MiB"
-        for i, e in enumerate(found, 1)
+        for i, e in enumerate(concepts, 1)
     ]
     return "\n".join([*lines, *broken])

@@ -20,8 +20,8 @@ from .shared import (
     concept_names,
     concept_path,
     concept_stamps,
+    describe_handles,
     first_folder,
-    handles_told,
     named_lines,
     shown,
 )
@@ -74,7 +74,7 @@ class LoadConcept(io.ComfyNode):
     @classmethod
     def execute(cls, concept_name: str, rename: str = "") -> io.NodeOutput:
         concept = renamed(load_concept(concept_path(concept_name)), named_lines(rename))
-        return io.NodeOutput(concept, handles_told(concept.names))
+        return io.NodeOutput(concept, describe_handles(concept.names))
 
 
 class SaveConcept(io.ComfyNode):

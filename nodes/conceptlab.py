@@ -16,11 +16,11 @@ from ..host.comfyui.progress import NodeProgress
 from ..host.ports import Progress
 from ..methods.conceptlab import (
     Invented,
-    drawn_parents,
     evolve,
     invent,
+    parents_from_concepts,
+    parents_from_photographs,
     parsed_number,
-    photographed_parents,
     weighted_words,
 )
 from ..methods.conceptlab.spec import EVOLUTION, SPEC
@@ -32,7 +32,7 @@ from .runs import concept_file, run_folder
 from .shared import entries, lines_of
 
 if TYPE_CHECKING:
-    from ..vision.ports import Questions
+    from ..vision.ports import VQAModel
 
 
 class AdaptiveNegativesTrainer(io.ComfyNode):
@@ -57,7 +57,7 @@ class AdaptiveNegativesTrainer(io.ComfyNode):
     @classmethod
     def execute(
         cls, prior: LoadedPrior, handle: str, category: str, name: str, checkpoint: int,
-        vqa: Questions | None = None, **knobs: Any,
+        vqa: VQAModel | None = None, **knobs: Any,
     ) -> io.NodeOutput:  # fmt: skip
         settings = lab_settings(prior, knobs, positives=(category.strip(),))
         folder, progress = run_folder(name), NodeProgress(cls.hidden.unique_id)
@@ -165,7 +165,7 @@ def invented(
     prior: LoadedPrior,
     handle: str,
     settings: RunSettings,
-    vqa: Questions | None,
+    vqa: VQAModel | None,
     folder: Path,
     progress: Progress,
 ) -> Invented:
@@ -179,7 +179,7 @@ def invented(
             prior.space,
             handle,
             settings.config,
-            painter=prior.painter,
+            image_generator=prior.image_generator,
             questions=vqa,
             loop=settings.loop,
             folder=folder,
@@ -207,9 +207,12 @@ def bred(
         return evolve(
             prior.space,
             handle,
-            [*drawn_parents(prior.painter, concepts, progress), *photographed_parents(photos)],
+            [
+                *parents_from_concepts(prior.image_generator, concepts, progress),
+                *parents_from_photographs(photos),
+            ],
             settings.config,
-            painter=prior.painter,
+            image_generator=prior.image_generator,
             loop=settings.loop,
             folder=folder,
             path_of=concept_file(folder),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..concepts.concept import Concept
 from ..host.ports import Progress
-from ..methods.conceptlab import SIMILARITY, Invented, lineage_told
+from ..methods.conceptlab import SIMILARITY, Invented, describe_lineage
 from ..training.results import ResultFile
 from ..viz.plots import loss_plot
 from .runs import concept_file, saved_line
@@ -71,7 +71,7 @@ def told(made: Invented, concept: Concept, saved: str) -> str:
     return "\n".join(
         [
             *(look.told() for look in made.looks),
-            *lineage_told(name, concept.recipe),
+            *describe_lineage(name, concept.recipe),
             "Final similarities: " + ", ".join(f"{k} {v:.3f}" for k, v in similar.items()),
             f"Checkpoints: {', '.join(map(str, made.album.steps))}",
             saved,

@@ -80,5 +80,5 @@ def fetched(cls: Any, model: str) -> io.NodeOutput:
     """The model in its folder; a string names it for the lists."""
     progress = NodeProgress(cls.hidden.unique_id)
     folder = download(model, Path(folder_paths.models_dir), progress)
-    told = f"{model} is in models/{folder.parent.name}; refresh the lists (key R)."
-    return io.NodeOutput(model, ui=ui.PreviewText(told))
+    message = f"{model} is in models/{folder.parent.name}; refresh the lists (key R)."
+    return io.NodeOutput(model, ui=ui.PreviewText(message))

@@ -79,13 +79,13 @@ class GenerateWithPrior(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         sampling = PriorSampling(steps=prior_steps, guidance=prior_guidance, checkpointing=False)
         handles = {} if concept is None else concept.handles
-        wish = PriorRequest(prior, prompt, handles, range(seed, seed + count), sampling)
+        request = PriorRequest(prior, prompt, handles, range(seed, seed + count), sampling)
         progress = NodeProgress(cls.hidden.unique_id)
         try:
-            embeddings = wish.imagined(progress)
-            images = wish.drawn(embeddings, progress)
+            embeddings = request.imagined(progress)
+            images = request.drawn(embeddings, progress)
         finally:  # cancelled, too
-            wish.park()
+            request.offload()
         return io.NodeOutput(images, vision_output(embeddings), ui=shown(cls, images))
 
 
@@ -115,25 +115,26 @@ class PriorRequest:
         """[n, H, W, 3] pictures; one small black one without an image generator."""
         from ..vision.generators import DecoderPainter
 
-        painter = self.prior.painter
-        if painter is None:
+        image_generator = self.prior.image_generator
+        if image_generator is None:
             return torch.zeros(1, 64, 64, 3)
-        if isinstance(painter, DecoderPainter):
+        if isinstance(image_generator, DecoderPainter):
             pictures = [
-                painter.decode(row[None], seed, progress)
+                image_generator.decode(row[None], seed, progress)
                 for row, seed in zip(embeddings, self.seeds, strict=True)
             ]
         else:
             pictures = [
-                painter.paint([self.prompt], self.handles, seed, progress) for seed in self.seeds
+                image_generator.paint([self.prompt], self.handles, seed, progress)
+                for seed in self.seeds
             ]
         return torch.cat(pictures)
 
-    def park(self) -> None:
+    def offload(self) -> None:
         """Send everything off the device."""
-        if self.prior.painter is not None:
-            self.prior.painter.park()
-        self.prior.space.park()
+        if self.prior.image_generator is not None:
+            self.prior.image_generator.offload()
+        self.prior.space.offload()
 
 
 def vision_output(embeddings: Tensor) -> Any:

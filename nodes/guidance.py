@@ -124,16 +124,16 @@ class CrossAttentionGuidance(io.ComfyNode):
         save_memory: bool, mask: Tensor | None = None,
     ) -> io.NodeOutput:  # fmt: skip
         config = GuidanceConfig(eta=eta, steps=steps, rule=Rule(rule), level=level)
-        wanted = wanted_words(model, clip, words, mask)
+        targets = target_words(model, clip, words, mask)
         telling = clip_with_handles(clip, {})
         guided_sites(host_of(model, clip).sites, level)
         if not config.wants(0):
             return io.NodeOutput(model, telling)
-        return io.NodeOutput(guided(model, wanted, config, save_memory), telling)
+        return io.NodeOutput(guided(model, targets, config, save_memory), telling)
 
 
 @dataclass(frozen=True, slots=True)
-class WantedWord:
+class TargetWord:
     """A word as the tokenizer cuts it, and where it should look."""
 
     text: str
@@ -144,7 +144,7 @@ class WantedWord:
 class _Guidance:
     """The guidance of one sampling run."""
 
-    def __init__(self, words: Sequence[WantedWord], config: GuidanceConfig) -> None:
+    def __init__(self, words: Sequence[TargetWord], config: GuidanceConfig) -> None:
         self._words, self._config = words, config
 
     def wants(self, step: int) -> bool:
@@ -167,11 +167,13 @@ class _Guidance:
         return moved(latent, gradient, self._config)
 
     def _wishes(self, tokens: Tokens) -> list[AttentionTarget]:
-        found = [(find_run(tokens, word.piece), word.target) for word in self._words]
-        return [AttentionTarget(places, len(tokens), target) for places, target in found if places]
+        located = [(find_run(tokens, word.piece), word.target) for word in self._words]
+        return [
+            AttentionTarget(places, len(tokens), target) for places, target in located if places
+        ]
 
 
-def wanted_words(model: Any, clip: Any, words: str, mask: Tensor | None) -> list[WantedWord]:
+def target_words(model: Any, clip: Any, words: str, mask: Tensor | None) -> list[TargetWord]:
     """The words of the widget, each with its mask.
 
     Raises:
@@ -194,11 +196,11 @@ def wanted_words(model: Any, clip: Any, words: str, mask: Tensor | None) -> list
                 "words", words, f"{len(planes)} words, one for each mask (or connect a single mask)"
             )
         targets = [planes[min(i, len(planes) - 1)] for i in range(len(texts))]
-    return [WantedWord(*parts) for parts in zip(texts, pieces, targets, strict=True)]
+    return [TargetWord(*parts) for parts in zip(texts, pieces, targets, strict=True)]
 
 
 def guided(
-    model: Any, words: Sequence[WantedWord], config: GuidanceConfig, save_memory: bool = False
+    model: Any, words: Sequence[TargetWord], config: GuidanceConfig, save_memory: bool = False
 ) -> Any:
     """A clone of a MODEL that guides these words in every sampling run."""
 

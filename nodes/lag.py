@@ -61,7 +61,7 @@ class ApplyLag(io.ComfyNode):
 
 
 def with_lag(
-    model: Any, clip: Any, given: Sequence[Localised], on_masks: OnMasks | None = None
+    model: Any, clip: Any, localised: Sequence[Localised], on_masks: OnMasks | None = None
 ) -> tuple[Any, Any]:
     """Clones of MODEL and CLIP with some concepts more; those from an earlier one stay on.
 
@@ -69,7 +69,7 @@ def with_lag(
         ConceptLoomError: a concept does not fit the model, or LAG; two bring the same handle.
     """
     earlier: tuple[LagConcept, ...] = model.get_attachment(KEY) or ()
-    setup = lag_setup(host_of(model, clip, applies_only=True), given)
+    setup = lag_setup(host_of(model, clip, applies_only=True), localised)
     knowing = clip_with_handles(clip, setup.handles, setup.identities)
     marked = model_with_identities(model.clone(), setup.identities)
     setup = setup.after(earlier)

@@ -84,8 +84,8 @@ def localised_of(concept: Concept, mask: Tensor | None, knobs: dict[str, Any]) -
         ConfigError: a value makes no sense.
         MaskError: several masks came for one concept.
     """
-    given = {one.name: knobs[one.name] for one in settings_in(LagConfig())}
-    config = changed(LagConfig(), given)
+    settings = {one.name: knobs[one.name] for one in settings_in(LagConfig())}
+    config = changed(LagConfig(), settings)
     word = (knobs["class_word"].strip() or None) if knobs["use_class_word"] else ""
     return Localised(concept=concept, config=config, class_word=word, mask=one_mask(mask))
 

@@ -64,9 +64,9 @@ class LagMapsNode(io.ComfyNode):
         cls, model: Any, clip: Any, vae: Any, image: Tensor, concepts: dict[str, Concept],
         prompt: str, timestep: int, mask: Tensor | None = None, **knobs: Any,
     ) -> io.NodeOutput:  # fmt: skip
-        given = [localised_of(concept, mask, knobs) for concept in concepts.values() if concept]
-        names = names_of(given)
-        maps = read_masks(model, clip, vae, image, given, prompt, timestep)
+        localised = [localised_of(concept, mask, knobs) for concept in concepts.values() if concept]
+        names = names_of(localised)
+        maps = read_masks(model, clip, vae, image, localised, prompt, timestep)
         masks, blocks = shown_masks(maps, names, image.shape[1:3], 1)
         overlay = picture(masks_picture(masks, names, image[0, ..., :3]))
         return io.NodeOutput(overlay, blocks, masks, ui=shown(cls, overlay))
@@ -77,7 +77,7 @@ def read_masks(
     clip: Any,
     vae: Any,
     image: Tensor,
-    given: Sequence[Localised],
+    localised: Sequence[Localised],
     prompt: str,
     timestep: int,
 ) -> LagMaps:
@@ -85,7 +85,7 @@ def read_masks(
     if image.ndim != 4 or image.shape[-1] not in (3, 4):
         raise ImageError(f"The image has the shape {list(image.shape)}; connect an RGB picture.")
     host = host_of(model, clip, vae)
-    setup = lag_setup(host, given)
+    setup = lag_setup(host, localised)
     encoded = host.encode_prompt(prompt, setup.handles)
     maps = LagMaps()
     edit = setup.edit(host.noise_path.last_t, {prompt: encoded.tokens}, maps)
@@ -96,9 +96,9 @@ def read_masks(
     return maps
 
 
-def names_of(given: Sequence[Localised]) -> list[str]:
+def names_of(localised: Sequence[Localised]) -> list[str]:
     """Handles in the order of their masks; a concept that comes twice has one."""
-    return list(dict.fromkeys(name for one in given for name in one.concept.names))
+    return list(dict.fromkeys(name for one in localised for name in one.concept.names))
 
 
 def shown_masks(

@@ -60,15 +60,17 @@ class LagSampler(io.ComfyNode):
         latent_image: dict[str, Any], seed: int, steps: int, cfg: float, sampler_name: str,
         scheduler: str, denoise: float, mask: Tensor | None = None, **knobs: Any,
     ) -> io.NodeOutput:  # fmt: skip
-        given = [localised_of(concept, mask, knobs) for concept in concepts.values() if concept]
-        maps, names = LagMaps(), names_of(given)
-        patched, knowing = with_lag(model, clip, given, maps)
+        localised_concepts = [
+            localised_of(concept, mask, knobs) for concept in concepts.values() if concept
+        ]
+        maps, names = LagMaps(), names_of(localised_concepts)
+        patched, knowing = with_lag(model, clip, localised_concepts, maps)
         call = KSamplerCall(
             positive=positive, negative=negative, seed=seed, steps=steps, cfg=cfg,
             sampler=sampler_name, scheduler=scheduler, denoise=denoise,
         )  # fmt: skip
-        told = _Live(NodeProgress(cls.hidden.unique_id), maps, names)
-        latent = sampled(patched, knowing, latent_image, call, told)
+        live = _Live(NodeProgress(cls.hidden.unique_id), maps, names)
+        latent = sampled(patched, knowing, latent_image, call, live)
         drawn = latent["samples"]
         masks, blocks = shown_masks(maps, names, drawn.shape[-2:], len(drawn))
         return io.NodeOutput(latent, masks, blocks, ui=shown(cls, blocks))

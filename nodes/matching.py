@@ -86,12 +86,12 @@ class RoIMatching(io.ComfyNode):
             token_phase=TokenPhase(steps=knobs["steps"], learning_rate=knobs["rate"]),
             **asked(knobs),
         )
-        found = matched(
+        result = matched(
             host_of(model, clip, vae), concept, source, source_mask, targets, handle,
             MatchConfig(learning=learning, reading=reading_of(knobs)),
             NodeProgress(cls.hidden.unique_id),
         )  # fmt: skip
-        return results(cls, targets, found, learning.object_word)
+        return results(cls, targets, result, learning.object_word)
 
 
 class ConceptDiscovery(io.ComfyNode):
@@ -144,8 +144,8 @@ class ConceptDiscovery(io.ComfyNode):
         learning = replace(DISCOVERY, weight_phase=phase, **asked(knobs))
         config = DiscoveryConfig(learning=learning, reading=reading_of(knobs))
         progress = NodeProgress(cls.hidden.unique_id)
-        found = discovered(host_of(model, clip, vae), images, name, word, config, progress)
-        return results(cls, images, found.matches, name, found.concept)
+        result = discovered(host_of(model, clip, vae), images, name, word, config, progress)
+        return results(cls, images, result.matches, name, result.concept)
 
 
 def asked(knobs: dict[str, Any]) -> dict[str, Any]:

@@ -22,10 +22,10 @@ def models_in(kind: str, holds: str, files: str = "") -> dict[str, Path]:
         holds: file by which a model's folder is known.
         files: pattern of models that are a file by themselves.
     """
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     known = folder_paths.folder_names_and_paths.get(kind, ([], set()))[0]
     for root in map(Path, [*known, Path(folder_paths.models_dir) / kind]):
         here = [path for path in root.glob("*") if (path / holds).is_file()]
         for path in [*here, *(root.glob(files) if files else ())]:
-            found.setdefault(path.name, path)
-    return dict(sorted(found.items()))
+            folders.setdefault(path.name, path)
+    return dict(sorted(folders.items()))

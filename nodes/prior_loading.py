@@ -13,7 +13,7 @@ import comfy.model_management
 import torch
 
 from ..errors import ModelError
-from ..host.comfyui.memory import make_room
+from ..host.comfyui.memory import free_vram
 from ..host.ports import Host
 from ..methods.conceptlab import SpaceDefaults
 from ..vision.ports import PriorSampling
@@ -21,7 +21,7 @@ from .model_folders import CONFIG, INDEX, PRIORS, VQA, models_in
 from .shared import CATEGORY, host_of
 
 if TYPE_CHECKING:
-    from ..vision.ports import ConceptSpace, Painter, Questions
+    from ..vision.ports import ConceptSpace, ImageGenerator, VQAModel
 
 LAB = f"{CATEGORY}/ConceptLab"
 TINYWORLD, TEXT_SPACE, NONE = "TinyWorld", "none (text space)", "none"
@@ -35,7 +35,7 @@ class LoadedPrior:
     """The value of the PRIOR socket: the concept space and its image generator."""
 
     space: ConceptSpace
-    painter: Painter | None
+    image_generator: ImageGenerator | None
     defaults: SpaceDefaults = field(default_factory=SpaceDefaults)
 
 
@@ -48,12 +48,12 @@ def prior_on_base_model(
         ModelError: MODEL, CLIP or VAE is not connected.
     """
     from ..vision.clip_space import ClipSpace
-    from ..vision.generators import HostPainter
+    from ..vision.generators import HostImageGenerator
 
     host = _connected(prior, model, clip, vae)
-    painter = HostPainter(host, steps=steps, cfg=cfg, size=(size, size))
+    image_generator = HostImageGenerator(host, steps=steps, cfg=cfg, size=(size, size))
     if prior == TEXT_SPACE:
-        return LoadedPrior(ClipSpace(host), painter, SpaceDefaults((1.0, -1.0)))
+        return LoadedPrior(ClipSpace(host), image_generator, SpaceDefaults((1.0, -1.0)))
     from ..tinyworld.prior import GALLERY, SENTENCES, load_tiny_prior
     from ..vision.prior_files import prior_on_host
 
@@ -66,7 +66,7 @@ def prior_on_base_model(
             projection=tiny.projection,
             scheduler=tiny.scheduler,
         )
-    return LoadedPrior(space, painter, SpaceDefaults(tiny.clamps, SENTENCES, GALLERY))
+    return LoadedPrior(space, image_generator, SpaceDefaults(tiny.clamps, SENTENCES, GALLERY))
 
 
 def prior_from_folders(
@@ -81,10 +81,10 @@ def prior_from_folders(
     if decoder != NONE:
         drawing = load_decoder(folder_of(PRIORS, INDEX, decoder), dtype)
     folder = folder_of(PRIORS, INDEX, prior)
-    space = load_prior(folder, device, dtype, decoder=drawing, make_room=make_room)
-    painter = None
+    space = load_prior(folder, device, dtype, decoder=drawing, free_vram=free_vram)
+    image_generator = None
     if drawing is not None:
-        painter = painter_of(
+        image_generator = painter_of(
             space,
             drawing,
             device,
@@ -92,33 +92,33 @@ def prior_from_folders(
             steps=steps,
             cfg=cfg,
             size=(size, size),
-            make_room=make_room,
+            free_vram=free_vram,
         )
-    return LoadedPrior(space, painter)
+    return LoadedPrior(space, image_generator)
 
 
-def questions_from(model_folder: str, precision: str) -> Questions:
+def questions_from(model_folder: str, precision: str) -> VQAModel:
     """The VQA model: TinyWorld's oracle, or a BLIP-2 in models/vqa."""
     if model_folder == ORACLE:
-        from ..tinyworld.questions import OracleQuestions
+        from ..tinyworld.questions import OracleVQA
 
-        return OracleQuestions()
+        return OracleVQA()
     from ..vision.vqa import load_blip2
 
     device = comfy.model_management.get_torch_device()
     folder = folder_of(VQA, CONFIG, model_folder)
-    return load_blip2(folder, device, _dtype(precision, device), make_room)
+    return load_blip2(folder, device, _dtype(precision, device), free_vram)
 
 
 def folder_of(kind: str, holds: str, name: str) -> Path:
     """A folder that a list offered; looked at again, for lists can be forged."""
-    found = models_in(kind, holds)
-    if name not in found:
+    folders = models_in(kind, holds)
+    if name not in folders:
         raise ModelError(
             f"There is no {name!r} in models/{kind}; copy the model's folder from Hugging Face "
             "(safetensors) there, and refresh the lists (key R)."
         )
-    return found[name]
+    return folders[name]
 
 
 def _connected(prior: str, model: Any, clip: Any, vae: Any) -> Host:

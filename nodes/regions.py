@@ -54,8 +54,10 @@ class RegionsNode(io.ComfyNode):
         template: Template | None = None,
     ) -> io.NodeOutput:  # fmt: skip
         config = RegionConfig(dilate=dilate, priority=Priority(priority))
-        wishes = wishes_of(list(concepts.values()), list(masks.values()), words)
-        regions = make_regions(sentence, wishes, behind(background_concept, background), config)
+        region_specs = wishes_of(list(concepts.values()), list(masks.values()), words)
+        regions = make_regions(
+            sentence, region_specs, behind(background_concept, background), config
+        )
         preview = picture(preview_of(regions, template))
         on_node = shown(cls, preview, regions.prompts)
         return io.NodeOutput(regions, preview, regions.prompts, ui=on_node)

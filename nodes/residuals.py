@@ -16,7 +16,7 @@ from ..host.ports import Host, Progress
 from ..methods.personalized_residuals import learn_residuals
 from ..methods.registry import settings_of_folder
 from ..training.results import size_of
-from ..training.runner import Learned
+from ..training.runner import TrainingResult
 from .residuals_inputs import residuals_inputs, residuals_outputs
 from .runs import concept_file, handed_out, run_folder, saved_line
 from .shared import CATEGORY, host_of, lines_of
@@ -48,8 +48,8 @@ class TrainPersonalizedResiduals(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         check_new_handles(model, clip, [handle])
         folder, progress = run_folder(name), NodeProgress(cls.hidden.unique_id)
-        lesson = SubjectInputs(images, handle, class_word, lines_of(captions))
-        learned = learn(host_of(model, clip, vae), lesson, knobs, folder, progress)
+        inputs_of_user = SubjectInputs(images, handle, class_word, lines_of(captions))
+        learned = learn(host_of(model, clip, vae), inputs_of_user, knobs, folder, progress)
         report = report_of(learned)
         progress(1, 1, report)
         return handed_out(cls, model, clip, learned, report)
@@ -66,8 +66,12 @@ class SubjectInputs:
 
 
 def learn(
-    host: Host, lesson: SubjectInputs, knobs: dict[str, Any], folder: Path, progress: Progress
-) -> Learned:
+    host: Host,
+    inputs_of_user: SubjectInputs,
+    knobs: dict[str, Any],
+    folder: Path,
+    progress: Progress,
+) -> TrainingResult:
     """Learn outside of the inference mode in which nodes run, on copies made there.
 
     Raises:
@@ -77,11 +81,11 @@ def learn(
     with torch.inference_mode(False):
         return learn_residuals(
             host,
-            [image.clone() for image in lesson.images],
-            lesson.handle,
-            lesson.class_word,
+            [image.clone() for image in inputs_of_user.images],
+            inputs_of_user.handle,
+            inputs_of_user.class_word,
             chosen.config,
-            captions=lesson.captions,
+            captions=inputs_of_user.captions,
             loop=chosen.loop,
             previews=chosen.previews,
             folder=folder,
@@ -90,7 +94,7 @@ def learn(
         )
 
 
-def report_of(learned: Learned) -> str:
+def report_of(learned: TrainingResult) -> str:
     """What a user wants to know of a finished run, line by line."""
     concept, losses = learned.concept, learned.concept.history
     return "\n".join(

@@ -15,7 +15,7 @@ from ..concepts.paths import confined_path, ensure_writable
 from ..training.previews import PreviewConfig
 from ..training.recipe import LoopConfig
 from ..training.results import PathOf
-from ..training.runner import Learned
+from ..training.runner import TrainingResult
 from ..viz.overlays import sample_strip
 from ..viz.plots import loss_plot
 from .concept_folders import SUFFIX
@@ -72,7 +72,9 @@ def saved_line(path: Path | None, trouble: str) -> str:
     )
 
 
-def handed_out(cls: Any, model: Any, clip: Any, learned: Learned, report: str) -> io.NodeOutput:
+def handed_out(
+    cls: Any, model: Any, clip: Any, learned: TrainingResult, report: str
+) -> io.NodeOutput:
     """CONCEPT, MODEL and CLIP that know it, samples, timeline, attention, plot, losses, report."""
     samples = learned.samples
     if samples is None:

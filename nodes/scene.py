@@ -14,7 +14,7 @@ from .shared import (
     CATEGORY,
     LATENT_PX,
     assumed_latent_size,
-    handles_told,
+    describe_handles,
     named_lines,
     picture,
     shown,
@@ -111,9 +111,9 @@ class ConceptSceneNode(io.ComfyNode):
     ) -> io.NodeOutput:
         scene = scene_of(images, list(masks.values()), concepts, background)
         preview = picture(scene_preview(scene, latent_grid(scene, vae)))
-        handles = handles_told(scene.names)
-        told = "\n".join([handles, *scene.remarks])
-        return io.NodeOutput(scene, preview, handles, ui=shown(cls, preview, told))
+        handles = describe_handles(scene.names)
+        summary = "\n".join([handles, *scene.remarks])
+        return io.NodeOutput(scene, preview, handles, ui=shown(cls, preview, summary))
 
 
 def scene_of(
@@ -170,8 +170,8 @@ def masks_by_name(
             )
     if len(batches) > len(names):
         raise MaskError(
-            f"{len(batches)} masks came but only {len(names)} names ({handles_told(names)}); write "
-            "one line per mask, or disconnect the masks that you do not want to learn."
+            f"{len(batches)} masks came but only {len(names)} names ({describe_handles(names)}); "
+            "write one line per mask, or disconnect the masks that you do not want to learn."
         )
     if len(batches) < len(names):
         raise HandleError(

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..errors import ConfigError, ImageError, ModelError
-from ..host.comfyui.memory import make_room
+from ..host.comfyui.memory import free_vram
 from ..host.comfyui.progress import NodeProgress
 from ..scenes.scene import ConceptScene, SceneImage
 from ..vision.segmentation import (
@@ -124,16 +124,16 @@ def segmented(
     by_hand = parsed_places(places)
     if by_hand:
         cutter = segmenter_from(
-            chosen(segmenters(), segmenter, SEGMENTERS, SAM_SOURCE), device, make_room
+            chosen(segmenters(), segmenter, SEGMENTERS, SAM_SOURCE), device, free_vram
         )
         return cutter.cut(first, by_hand), [f"place {i + 1}" for i in range(len(by_hand))]
     names = list(lines_of(words))
     if not names:
         raise ConfigError("words", words, "one word or phrase per line, or places")
-    found = chosen(detectors(), detector, DETECTORS, DINO_SOURCE)
-    finder = GroundingDino(found, device, make_room)
+    detector_path = chosen(detectors(), detector, DETECTORS, DINO_SOURCE)
+    finder = GroundingDino(detector_path, device, free_vram)
     cutter = segmenter_from(
-        chosen(segmenters(), segmenter, SEGMENTERS, SAM_SOURCE), device, make_room
+        chosen(segmenters(), segmenter, SEGMENTERS, SAM_SOURCE), device, free_vram
     )
     return segment_words(first, names, finder, cutter, config, NodeProgress()), names
 
@@ -148,20 +148,20 @@ def segmenters() -> dict[str, Path]:
     return models_in(SEGMENTERS, CONFIG, "sam_vit_*.pth")
 
 
-def chosen(found: dict[str, Path], name: str, kind: str, source: str) -> Path:
+def chosen(folders: dict[str, Path], name: str, kind: str, source: str) -> Path:
     """Where a listed model lies; looked at again, for lists can be forged.
 
     Raises:
         ModelError: it is not there.
     """
-    if name not in found:
+    if name not in folders:
         raise ModelError(
             f"There is no {name!r} in models/{kind}. Put the files of {source} (from Hugging "
             "Face, safetensors) into "
             f"{Path(folder_paths.models_dir) / kind / source.rpartition('/')[2]}, or use "
             "Download Segmentation Model, and press R. Masks from any other node work too."
         )
-    return found[name]
+    return folders[name]
 
 
 def preview_of(image: Tensor, masks: Tensor, names: list[str]) -> Tensor:

@@ -29,13 +29,13 @@ LATENT_PX = 8  # pixels per latent of Stable Diffusion, for previews without a V
 
 def concept_path(name: str) -> Path:
     """The file of a concept that a list offered; looked at again, for lists can be forged."""
-    found = folder_paths.get_full_path(CONCEPTS, name) if name in concept_names() else None
-    if found is None:
+    path = folder_paths.get_full_path(CONCEPTS, name) if name in concept_names() else None
+    if path is None:
         raise ConceptFileError(
             f"There is no concept {name!r} in models/{CONCEPTS}; save one there with Save Concept, "
             "or refresh the lists (key R) if the file is new."
         )
-    return Path(found)
+    return Path(path)
 
 
 def concept_names() -> list[str]:
@@ -45,8 +45,8 @@ def concept_names() -> list[str]:
 
 def concept_stamps(names: Iterable[str]) -> list[tuple[str, int, int]]:
     """Name, time and size of concept files: another list when one of them was written anew."""
-    found = [(name, concept_path(name).stat()) for name in names]
-    return [(name, file.st_mtime_ns, file.st_size) for name, file in found]
+    stats = [(name, concept_path(name).stat()) for name in names]
+    return [(name, file.st_mtime_ns, file.st_size) for name, file in stats]
 
 
 def first_folder(kind: str) -> Path:
@@ -87,14 +87,14 @@ def named_lines(text: str, separator: str = ":") -> dict[str, str]:
     Raises:
         HandleError: a name cannot be a handle, or comes twice.
     """
-    found: dict[str, str] = {}
+    entries: dict[str, str] = {}
     for line in lines_of(text):
         name, _, rest = line.partition(separator)
         name = checked_name(name.strip())
-        if name in found:
+        if name in entries:
             raise HandleError(f"Two concepts use the handle <{name}>; rename one of them.")
-        found[name] = rest.strip()
-    return found
+        entries[name] = rest.strip()
+    return entries
 
 
 def lines_of(text: str) -> tuple[str, ...]:
@@ -126,7 +126,7 @@ def whole_numbers(name: str, text: str) -> tuple[int, ...]:
         ) from None
 
 
-def handles_told(names: Iterable[str]) -> str:
+def describe_handles(names: Iterable[str]) -> str:
     """Handles as one writes them in prompts: "<my-mug>, <my-fish>"."""
     return ", ".join(f"<{name}>" for name in names)
 

@@ -15,7 +15,7 @@ from ..scenes.soft_masks import (
     soft_mask,
     strengthened,
 )
-from ..viz.soft_mask_preview import soft_mask_preview, weights_told
+from ..viz.soft_mask_preview import describe_weights, soft_mask_preview
 from .shared import CATEGORY, assumed_latent_size, picture, shown
 
 _PLAIN = SoftMaskConfig()
@@ -70,9 +70,9 @@ class SoftMaskBuilder(io.ComfyNode):
         grids = grids_of(shaped, vae, attention_level)
         remarks = [] if config.threshold else strengthened(checked_masks(mask))[1]
         preview = picture(soft_mask_preview(shaped, background_weight, grids, remarks))
-        told = "\n".join([*remarks, weights_told(shaped, background_weight, grids)])
+        summary = "\n".join([*remarks, describe_weights(shaped, background_weight, grids)])
         soft = soft_mask(shaped, background_weight)
-        return io.NodeOutput(soft, shaped, preview, told, ui=shown(cls, preview, told))
+        return io.NodeOutput(soft, shaped, preview, summary, ui=shown(cls, preview, summary))
 
 
 def _inputs() -> list[io.Input]:

@@ -75,10 +75,10 @@ class InvertTemplate(io.ComfyNode):
         )  # fmt: skip
         report = NodeProgress(cls.hidden.unique_id)
         template = make_template(host, image, prompt, levels, config, progress=report)
-        told = told_of(template)
+        summary = describe_template(template)
         latent, back = start_latent(model, template), picture(template.reconstruction)
-        on_node = shown(cls, picture(compared(template)), told)
-        return io.NodeOutput(template, template.sigmas, latent, back, told, ui=on_node)
+        on_node = shown(cls, picture(compared(template)), summary)
+        return io.NodeOutput(template, template.sigmas, latent, back, summary, ui=on_node)
 
 
 def _inputs() -> list[io.Input]:
@@ -204,14 +204,14 @@ def start_latent(model: Any, template: Template) -> dict[str, Tensor]:
 
 def compared(template: Template) -> Tensor:
     """[H, W, 3] the picture beside what comes back of it."""
-    told = f"reconstructed at {template.psnr:.1f} dB"
-    return sample_strip([template.image, template.reconstruction], ["template", told])
+    caption = f"reconstructed at {template.psnr:.1f} dB"
+    return sample_strip([template.image, template.reconstruction], ["template", caption])
 
 
-def told_of(template: Template) -> str:
+def describe_template(template: Template) -> str:
     """What a user wants to know of an inversion."""
-    kept = template.feature_bytes() / 2**20
-    features = f"stores {kept:,.1f} MiB of features of {len(template.features)} steps"
+    stored = template.feature_bytes() / 2**20
+    features = f"stores {stored:,.1f} MiB of features of {len(template.features)} steps"
     if not template.features:
         features = "stores no features; the fuser recomputes them"
     verdict = "" if template.psnr >= 30 else "; below 30 dB the layout may drift: raise refinements"

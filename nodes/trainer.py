@@ -16,8 +16,8 @@ from ..host.ports import Host, Progress
 from ..scenes.scene import ConceptScene
 from ..training.common_settings import Seeded
 from ..training.method_spec import RunSettings
-from ..training.runner import Learned
-from ..viz.overlays import scores_told
+from ..training.runner import TrainingResult
+from ..viz.overlays import describe_scores
 from .presets import preset_input, settings_of
 from .runs import (
     concept_file,
@@ -140,14 +140,16 @@ class Run:
     folder: Path
     prior_images: Tensor | None = None
 
-    def learn(self, progress: Progress) -> Learned:
+    def learn(self, progress: Progress) -> TrainingResult:
         """Learn outside of the inference mode in which nodes run, on copies made there."""
         with torch.inference_mode(False):
-            given = self.prior_images
+            class_images = self.prior_images
             return self.settings.learn(
                 self.host,
                 copied_scene(self.scene),
-                class_images=given if given is None else given[..., :3].clone(),
+                class_images=class_images
+                if class_images is None
+                else class_images[..., :3].clone(),
                 folder=self.folder,
                 path_of=concept_file(self.folder),
                 progress=progress,
@@ -163,14 +165,14 @@ def copied_scene(scene: ConceptScene) -> ConceptScene:
     return ConceptScene(pictures, scene.words)
 
 
-def report_of(run: Run, learned: Learned) -> str:
+def report_of(run: Run, learned: TrainingResult) -> str:
     """What a user wants to know of a finished run, line by line."""
     lines = list(run.scene.remarks)
-    lines += [f"<{name}>: {scores_told(*scores)}" for name, scores in learned.scores.items()]
+    lines += [f"<{name}>: {describe_scores(*scores)}" for name, scores in learned.scores.items()]
     losses = learned.concept.history
     terms = ["total", *sorted(losses.keys() - {"steps", "total"})]
-    told = ", ".join(f"{name} {losses[name]:.4g}" for name in terms)
-    lines.append(f"Loss at the end of {losses['steps']} steps: {told}")
+    terms_summary = ", ".join(f"{name} {losses[name]:.4g}" for name in terms)
+    lines.append(f"Loss at the end of {losses['steps']} steps: {terms_summary}")
     lines.append(f"Planned: {learned.estimate}")
     lines.append(saved_line(learned.path, learned.trouble))
     lines.append(f"States: {learned.states}")

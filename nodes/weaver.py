@@ -11,7 +11,7 @@ from ..attention.fusion import RegionFusion
 from ..attention.injection import Features
 from ..concepts.fingerprints import model_digest
 from ..host.comfyui.edits import SamplingRun, with_edits
-from ..host.comfyui.extra_pass import PassAgain
+from ..host.comfyui.extra_pass import ExtraForward
 from ..host.comfyui.host import ComfyHost
 from ..host.comfyui.progress import NodeProgress
 from ..host.comfyui.sampling import conditioning_of
@@ -190,7 +190,7 @@ def woven_model(
     host = host_of(model, clip)
     check_template(template, host.fingerprint, model_digest(host), regions.size)
     sources = sources_of(host, regions)
-    again = PassAgain(cast(ComfyHost, host), template.prompt, template.trajectory[:1].shape)
+    again = ExtraForward(cast(ComfyHost, host), template.prompt, template.trajectory[:1].shape)
 
     def make_edits(run: SamplingRun) -> Sequence[UNetEdit]:
         if run.sigmas is not None:

@@ -29,7 +29,7 @@ def named_widgets(
 
 def widget(one: BoundSetting, *, optional: bool = False, tooltip: str | None = None) -> io.Input:
     """The widget of a setting, at the value that it has."""
-    told, shared = one.declared, _shared(one, optional, tooltip)
+    declared, shared = one.declared, _shared(one, optional, tooltip)
     if one.choices:
         by_value = {meant: word for word, meant in one.choices.items()}
         # Numbers stay numbers, as saved graphs hold them.
@@ -37,15 +37,15 @@ def widget(one: BoundSetting, *, optional: bool = False, tooltip: str | None = N
         chosen = one.value if one.kind is int else by_value[one.value]
         return io.Combo.Input(options=words, default=chosen, **shared)
     if one.is_several or one.kind is str:
-        text = told.separators[0].join(one.value) if one.is_several else one.value
+        text = declared.separators[0].join(one.value) if one.is_several else one.value
         # Fields of a single line say nothing of it.
-        lines = {"multiline": True} if told.is_multiline else {}
+        lines = {"multiline": True} if declared.is_multiline else {}
         return io.String.Input(default=text, **lines, **shared)
     if one.kind is bool:
         return io.Boolean.Input(default=one.value, **shared)
-    limits = {"min": told.minimum, "max": told.maximum, "step": told.step}
+    limits = {"min": declared.minimum, "max": declared.maximum, "step": declared.step}
     if one.kind is float:
-        return io.Float.Input(default=one.value, round=told.rounding, **limits, **shared)
+        return io.Float.Input(default=one.value, round=declared.rounding, **limits, **shared)
     # The editor would change numbers called "seed" after every run.
     fixed = {"control_after_generate": False} if one.name.endswith("seed") else {}
     return io.Int.Input(default=one.value, **limits, **fixed, **shared)

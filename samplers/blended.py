@@ -135,8 +135,8 @@ def stochastic_step(
     eta^2 sigma'^2 (sigma^2 - sigma'^2) / sigma^2 of the variance is fresh noise.
     """
     fresh = eta * following * (1 - (following / sigma) ** 2) ** 0.5
-    kept = max(following**2 - fresh**2, 0.0) ** 0.5
-    moved = denoised + kept / sigma * (noisy - denoised)
+    deterministic = max(following**2 - fresh**2, 0.0) ** 0.5
+    moved = denoised + deterministic / sigma * (noisy - denoised)
     return moved + fresh * draw() if fresh else moved
 
 

@@ -10,7 +10,7 @@ from ..host.ports import Host, Progress, no_progress, part_of
 from .ddim import sample_ddim, seeded_noise
 
 
-def drawn_class_latents(
+def class_latents_of(
     host: Host,
     prompt: str,
     count: int,
@@ -37,8 +37,10 @@ def drawn_class_latents(
     for start in range(0, count, rows):
         part = noise[start : start + rows]
         message = f"drawing class images of '{prompt}'"
-        told = part_of(progress, start * steps, count * steps, message, each=len(part))
-        latent = sample_ddim(host, [positive], negative, part, steps=steps, cfg=cfg, progress=told)
+        report = part_of(progress, start * steps, count * steps, message, each=len(part))
+        latent = sample_ddim(
+            host, [positive], negative, part, steps=steps, cfg=cfg, progress=report
+        )
         drawn.append(latent.cpu())
     return torch.cat(drawn)
 

@@ -179,14 +179,14 @@ def _guided(
     unit = latent / scale  # x_t, as the network sees it
     at = torch.full((unit.shape[0],), timestep, device=unit.device)
     sites = guided_sites(host.sites, config.level)
-    for region, wanted, mask in zip(regions, wishes, masks, strict=True):
-        if not wanted:
+    for region, targets, mask in zip(regions, wishes, masks, strict=True):
+        if not targets:
             continue
 
         def forward(moving: Tensor, capture: object, prompt: Prompt = region.prompt) -> object:
             return host.predict(moving, at, [prompt], [capture])  # type: ignore[list-item]
 
-        gradient = latent_gradient(forward, unit, wanted, sites)
+        gradient = latent_gradient(forward, unit, targets, sites)
         if len(regions) > 1:
             gradient = torch.where(mask > 0, gradient, 0.0)
         unit = moved(unit, gradient, config)

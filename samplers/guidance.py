@@ -90,10 +90,10 @@ def guided_sites(sites: UNetSites, level: int = 0) -> list[TransformerSite]:
 
 def attention_distance(
     capture: AttentionCapture,
-    wishes: Sequence[AttentionTarget],
+    attention_targets: Sequence[AttentionTarget],
     rows: int,
     size: tuple[int, int],
-    wishes_in: TargetsIn | None = None,
+    targets_in: TargetsIn | None = None,
 ) -> Tensor:
     """Sum over rows and wishes of || CA - M ||^2, float32.
 
@@ -105,28 +105,32 @@ def attention_distance(
         size: (h, w) of the latents, to which all maps are brought (bilinear).
         wishes_in: for rows of other prompts that another pack adds to the pass.
     """
-    others = capture.prompts_of_others if wishes_in else ()
-    asked = [(row, w) for row, t in enumerate(others) for w in (wishes_in(t) if wishes_in else ())]
-    asked = asked or [(row, wish) for row in range(rows) for wish in wishes]
-    if not asked:
+    others = capture.prompts_of_others if targets_in else ()
+    pairs = [
+        (row, w) for row, t in enumerate(others) for w in (targets_in(t) if targets_in else ())
+    ]
+    pairs = pairs or [
+        (row, attention_target) for row in range(rows) for attention_target in attention_targets
+    ]
+    if not pairs:
         return torch.zeros(())
-    maps = capture.maps([TokenQuery(row, w.positions, w.length) for row, w in asked], size)
-    targets = torch.stack([_target(wish, size, maps) for _, wish in asked])
+    maps = capture.maps([TokenQuery(row, w.positions, w.length) for row, w in pairs], size)
+    targets = torch.stack([_target(attention_target, size, maps) for _, attention_target in pairs])
     return (maps - targets).square().sum()
 
 
-def _target(wish: AttentionTarget, size: tuple[int, int], like: Tensor) -> Tensor:
-    if wish.target is None:
+def _target(attention_target: AttentionTarget, size: tuple[int, int], like: Tensor) -> Tensor:
+    if attention_target.target is None:
         return torch.ones(size, device=like.device, dtype=like.dtype)
-    return F.interpolate(wish.target[None, None].to(like), size, mode="area")[0, 0]
+    return F.interpolate(attention_target.target[None, None].to(like), size, mode="area")[0, 0]
 
 
 def latent_gradient(
     forward: Callable[[Tensor, AttentionCapture], object],
     latent: Tensor,
-    wishes: Sequence[AttentionTarget],
+    attention_targets: Sequence[AttentionTarget],
     sites: Sequence[TransformerSite],
-    wishes_in: TargetsIn | None = None,
+    targets_in: TargetsIn | None = None,
 ) -> Tensor:
     """Gradient of the distance to the latents, [B, C, h, w] float32.
 
@@ -146,7 +150,11 @@ def latent_gradient(
         with contextlib.suppress(StopForward):
             forward(moving, capture)
         distance = attention_distance(
-            capture, wishes, latent.shape[0], (latent.shape[-2], latent.shape[-1]), wishes_in
+            capture,
+            attention_targets,
+            latent.shape[0],
+            (latent.shape[-2], latent.shape[-1]),
+            targets_in,
         )
         capture.clear()
         if not distance.requires_grad:  # no row of this pass holds a word

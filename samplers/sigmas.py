@@ -27,12 +27,12 @@ def checked_sigmas(sigmas: Tensor) -> Tensor:
     Raises:
         ConfigError: fewer than two, not falling, or not ending in 0.
     """
-    found = sigmas.detach().float().cpu().reshape(-1)
-    falls = len(found) > 1 and bool((found[1:] < found[:-1]).all())
-    if not falls or not found.isfinite().all() or float(found[-1]) != 0:
-        told = ", ".join(f"{float(s):.3g}" for s in found[:4])
-        raise ConfigError("sigmas", f"[{told}, ...]", "falling noise levels that end in 0")
-    return found
+    levels = sigmas.detach().float().cpu().reshape(-1)
+    falls = len(levels) > 1 and bool((levels[1:] < levels[:-1]).all())
+    if not falls or not levels.isfinite().all() or float(levels[-1]) != 0:
+        summary = ", ".join(f"{float(s):.3g}" for s in levels[:4])
+        raise ConfigError("sigmas", f"[{summary}, ...]", "falling noise levels that end in 0")
+    return levels
 
 
 def output_at(

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..checks import require_fraction
-from ..rng import below
+from ..rng import randint
 
 SMALLEST = 1 / 3  # of the picture's side
 CANVAS = 0.5  # grey, 0..1: zero in the VAE's -1..1
@@ -32,7 +32,7 @@ class Placed(NamedTuple):
 def placed_smaller(
     image: Tensor,
     masks: Mapping[str, Tensor],
-    draw: torch.Generator,
+    generator: torch.Generator,
     smallest: float = SMALLEST,
 ) -> Placed:
     """The picture at a random scale and place; with `smallest` 1 it stays as it is.
@@ -40,14 +40,14 @@ def placed_smaller(
     Args:
         image: [H, W, 3], 0..1.
         masks: name -> [H, W], 0..1.
-        draw: on the CPU.
+        generator: on the CPU.
         smallest: of the random scales, 0..1.
     """
     require_fraction("smallest", smallest)
     height, width = image.shape[:2]
-    scale = smallest + (1 - smallest) * float(torch.rand((), generator=draw))
+    scale = smallest + (1 - smallest) * float(torch.rand((), generator=generator))
     inner = max(1, round(height * scale)), max(1, round(width * scale))
-    top, left = below(height - inner[0] + 1, draw), below(width - inner[1] + 1, draw)
+    top, left = randint(height - inner[0] + 1, generator), randint(width - inner[1] + 1, generator)
     rows, columns = slice(top, top + inner[0]), slice(left, left + inner[1])
 
     def placed(planes: Tensor, ground: float) -> Tensor:  # [C, H, W]

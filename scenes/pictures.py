@@ -69,7 +69,7 @@ def size_of_area(size: Sequence[int], resolution_px: int, multiple_px: int) -> t
     short, long = sorted(size)
     aspect = long / short
     scale = resolution_px / (short * long) ** 0.5 if resolution_px else 1.0
-    wanted = short * scale / multiple_px
+    blocks = short * scale / multiple_px
 
     def stretched(sides: tuple[int, int]) -> float:
         return abs(math.log(sides[1] / sides[0] / aspect))
@@ -77,10 +77,10 @@ def size_of_area(size: Sequence[int], resolution_px: int, multiple_px: int) -> t
     best = min(
         (
             (n, m)
-            for n in {max(1, math.floor(wanted)), max(1, math.ceil(wanted))}
+            for n in {max(1, math.floor(blocks)), max(1, math.ceil(blocks))}
             for m in (math.floor(n * aspect), math.ceil(n * aspect))
         ),
-        key=lambda sides: (stretched(sides), abs(sides[0] - wanted)),
+        key=lambda sides: (stretched(sides), abs(sides[0] - blocks)),
     )
     sides = best if size[0] <= size[1] else best[::-1]
     height, width = (n * multiple_px for n in sides)

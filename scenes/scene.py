@@ -127,7 +127,7 @@ def _with_remarks(
 def _scene_image(index: int, image: Tensor, masks: Mapping[str, Tensor | None]) -> SceneImage:
     image = checked_picture(index, image)
     height, width = image.shape[:2]
-    shown, remarks = {}, {}
+    resized, remarks = {}, {}
     for name, mask in masks.items():
         if mask is None:
             continue
@@ -136,14 +136,16 @@ def _scene_image(index: int, image: Tensor, masks: Mapping[str, Tensor | None]) 
             continue
         fitted = _fitted_mask(name, plane, (height, width)).clamp(0, 1)
         if fitted.max() > 0:
-            shown[name] = fitted
+            resized[name] = fitted
             remarks |= {name: remark} if remark else {}
-    if not shown:
-        given = [mask for mask in masks.values() if mask is not None]
-        why = emptiness(given[0]) if given else "it has none. Add one, or remove the picture."
+    if not resized:
+        connected = [mask for mask in masks.values() if mask is not None]
+        why = (
+            emptiness(connected[0]) if connected else "it has none. Add one, or remove the picture."
+        )
         raise MaskError(f"Every mask of picture {index + 1} is empty: {why}")
-    _check_overlaps(index, shown)
-    return SceneImage(image, shown, remarks)
+    _check_overlaps(index, resized)
+    return SceneImage(image, resized, remarks)
 
 
 def _plane(name: str, mask: Tensor) -> Tensor:
@@ -200,8 +202,8 @@ def with_background(scene: ConceptScene, name: str, word: str = "") -> ConceptSc
     pictures = []
     for picture in scene.images:
         rest = 1 - torch.stack(list(picture.masks.values())).amax(dim=0)
-        shown = {**picture.masks, name: rest} if rest.max() > 0 else picture.masks
-        pictures.append(replace(picture, masks=shown))
+        all_masks = {**picture.masks, name: rest} if rest.max() > 0 else picture.masks
+        pictures.append(replace(picture, masks=all_masks))
     if not any(name in picture.masks for picture in pictures):
         raise MaskError("The masks cover every pixel, so there is no background to learn.")
     return ConceptScene(tuple(pictures), {**scene.words, name: word})
@@ -220,9 +222,9 @@ def resized_scene(scene: ConceptScene, resolution_px: int, multiple_px: int) -> 
     """
     sizes = {size_of_area(p.image.shape[:2], resolution_px, multiple_px) for p in scene.images}
     if len(sizes) > 1:
-        told = ", ".join(f"{w}x{h}" for h, w in sorted(sizes))
+        listed = ", ".join(f"{w}x{h}" for h, w in sorted(sizes))
         raise ImageError(
-            f"The pictures have different sizes ({told}); crop them to one size first."
+            f"The pictures have different sizes ({listed}); crop them to one size first."
         )
     size = sizes.pop()
 

@@ -104,10 +104,10 @@ def write(schemas: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--comfyui", type=Path, required=True)
-    given = parser.parse_args()
+    options = parser.parse_args()
     with (
         tempfile.TemporaryDirectory(prefix="conceptloom-blueprints-") as base,
-        HeadlessComfyUI(given.comfyui, Path(base)) as server,
+        HeadlessComfyUI(options.comfyui, Path(base)) as server,
     ):
         write(server.get("/object_info"))
 

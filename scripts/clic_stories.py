@@ -110,7 +110,7 @@ def match_regions(graph: Graph) -> Graph:
     base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 430), (240, 90))
     concept = graph.node("ConceptLoomLoadConcept", (60, 580), (300, 130), concept_name=LEARNED)
     source = _ornament(graph, 770, SOURCE)
-    targets = [_ornament(graph, 430 + 270 * i, told, 400) for i, told in enumerate(TARGETS)]
+    targets = [_ornament(graph, 430 + 270 * i, values, 400) for i, values in enumerate(TARGETS)]
     batch = batched(graph, [target[0] for target in targets], (760, 430))
     matched = graph.node(
         "ConceptLoomRoIMatching", (1060, 80), (340, 420),
@@ -186,12 +186,12 @@ def new_objects(graph: Graph) -> Graph:
     return graph
 
 
-def _ornament(graph: Graph, top: int, told: dict[str, object], left: int = 60) -> Node:
+def _ornament(graph: Graph, top: int, values: dict[str, object], left: int = 60) -> Node:
     """A TinyWorld object with an ornament, or with its part left bare."""
-    bare = told["ornament"] == "none"
+    bare = values["ornament"] == "none"
     return graph.node(
         "ConceptLoomTinyWorldOrnament", (left, top), (300, 210),
-        "Another object" if bare else "The ornament", **told,
+        "Another object" if bare else "The ornament", **values,
     )  # fmt: skip
 
 

@@ -112,8 +112,8 @@ class HeadlessComfyUI:
         """The history of a prompt, once it is over."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            if found := self.get(f"/history/{prompt_id}"):
-                return found[prompt_id]
+            if history := self.get(f"/history/{prompt_id}"):
+                return history[prompt_id]
             time.sleep(0.3)
         raise TimeoutError(f"still running after {seconds} s:\n{self.log[-2000:]}")
 
@@ -129,9 +129,9 @@ class HeadlessComfyUI:
                 raise RuntimeError(f"{data['node_type']}: {data['exception_message']}")
         return done["outputs"]
 
-    def file(self, shown: dict[str, str]) -> Path:
+    def file(self, entry: dict[str, str]) -> Path:
         """Where a picture lies that a node shows."""
-        return self.base / shown["type"] / shown["subfolder"] / shown["filename"]
+        return self.base / entry["type"] / entry["subfolder"] / entry["filename"]
 
 
 def _environment() -> dict[str, str]:

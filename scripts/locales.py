@@ -46,20 +46,20 @@ class Words:
 
 def words_of(schemas: dict[str, Any]) -> dict[str, Words]:
     """Node id -> its words, from what the server answers to /object_info."""
-    found = {}
+    nodes = {}
     for node_id in sorted(name for name in schemas if name.startswith(PREFIX)):
         schema = schemas[node_id]
-        words = found[node_id] = Words(schema["display_name"], schema["description"])
-        for path, number, told in _inputs(schema["input"]):
+        words = nodes[node_id] = Words(schema["display_name"], schema["description"])
+        for path, number, tooltip in _inputs(schema["input"]):
             # One key for all options of a combo, with dots as underscores: so the editor asks.
             key = (path + number).replace(".", "_")
             name = path.rpartition(".")[2]
-            _tell(words.inputs.setdefault(key, Socket(name, number)), told)
-        for slot, (name, told) in enumerate(
+            _tell(words.inputs.setdefault(key, Socket(name, number)), tooltip)
+        for slot, (name, tooltip) in enumerate(
             zip(schema["output_name"], schema["output_tooltips"], strict=True)
         ):
-            _tell(words.outputs.setdefault(str(slot), Socket(name)), told)
-    return found
+            _tell(words.outputs.setdefault(str(slot), Socket(name)), tooltip)
+    return nodes
 
 
 def _tell(socket: Socket, tooltip: str) -> None:
@@ -69,8 +69,8 @@ def _tell(socket: Socket, tooltip: str) -> None:
 
 def _inputs(groups: dict[str, Any], above: str = "") -> Iterator[tuple[str, str, str]]:
     """Path, number of a slot that grows, and tooltip of every input, those of options included."""
-    shown = {**groups.get("required", {}), **groups.get("optional", {})}
-    for name, spec in shown.items():
+    inputs = {**groups.get("required", {}), **groups.get("optional", {})}
+    for name, spec in inputs.items():
         options = spec[1] if len(spec) > 1 else {}
         if spec[0] == AUTOGROW:
             template = options["template"]
@@ -142,8 +142,8 @@ def translate(words: dict[str, Words], language: str) -> Translation:
     def _named(socket: Socket, place: str) -> str | None:
         if place in names["here"]:
             return look_up(names["here"], "here", place)
-        found = look_up(names["sockets"], "sockets", socket.name + "#" * bool(socket.number))
-        return found and found.replace("#", socket.number)
+        name = look_up(names["sockets"], "sockets", socket.name + "#" * bool(socket.number))
+        return name and name.replace("#", socket.number)
 
     nodes = {
         node_id: _present(
@@ -186,10 +186,10 @@ def files(schemas: dict[str, Any]) -> tuple[dict[Path, Any], list[str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--comfyui", type=Path, required=True)
-    given = parser.parse_args()
+    options = parser.parse_args()
     with (
         tempfile.TemporaryDirectory(prefix="conceptloom-locales-") as base,
-        HeadlessComfyUI(given.comfyui, Path(base)) as server,
+        HeadlessComfyUI(options.comfyui, Path(base)) as server,
     ):
         content, wrong = files(server.get("/object_info"))
     for path, data in content.items():

@@ -34,13 +34,13 @@ WHERE = """
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--comfyui", type=Path, required=True)
-    given = parser.parse_args()
+    options = parser.parse_args()
     if missing():
         raise SystemExit(f"install {' and '.join(missing())}")
     PICTURES.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix="conceptloom-nodes-") as base,
-        HeadlessComfyUI(given.comfyui, Path(base)) as server,
+        HeadlessComfyUI(options.comfyui, Path(base)) as server,
         Chromium((1600, 1500)) as chromium,
     ):
         editor = Editor(server, chromium, {"Comfy.NodeBadge.NodeSourceBadgeMode": "None"})

@@ -23,18 +23,18 @@ BESIDE = ("comfy-test.toml", "scripts/packed_hook.py")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--comfyui", type=Path, required=True)
-    given, passed_on = parser.parse_known_args()
+    options, passed_on = parser.parse_known_args()
     with tempfile.TemporaryDirectory(prefix="conceptloom-packed-") as temporary:
         base = Path(temporary)
         pack = base / "custom_nodes" / "conceptloom"
         unpack(pack)
         route = ROOT / "scripts" / "validate_route"
         shutil.copytree(route, base / "custom_nodes" / route.name)
-        with HeadlessComfyUI(given.comfyui, base) as server:
+        with HeadlessComfyUI(options.comfyui, base) as server:
             # Else the page restores the workflow before, and on a busy machine only after
             # comfy-test has loaded the next one: that would run the first twice.
             server.post("/settings/Comfy.Workflow.Persist", False)
-            done = comfy_test(pack, server, given.comfyui, passed_on)
+            done = comfy_test(pack, server, options.comfyui, passed_on)
             ran = successes(server)
     passed = {workflow["name"] for report in REPORTS.rglob("results.json")
               for workflow in json.loads(report.read_text())["workflows"]

@@ -22,20 +22,20 @@ def main() -> None:
     parser.add_argument("--comfyui", type=Path, required=True)
     parser.add_argument("only", nargs="+", help="these workflows, by the start of their names")
     parser.add_argument("--language", nargs="+", default=["en"], help="of the editor: en, ko, ...")
-    given = parser.parse_args()
+    options = parser.parse_args()
     if missing():
         raise SystemExit(f"install {' and '.join(missing())}")
     DOCS.mkdir(exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix="conceptloom-screenshots-") as base,
-        HeadlessComfyUI(given.comfyui, Path(base)) as server,
+        HeadlessComfyUI(options.comfyui, Path(base)) as server,
         Chromium() as chromium,
     ):
         editor = Editor(server, chromium)
-        for language in given.language:
+        for language in options.language:
             editor.reopen({"Comfy.Locale": language})
             for path in sorted(WORKFLOWS.glob("*.json")):
-                if path.name.startswith(tuple(given.only)):
+                if path.name.startswith(tuple(options.only)):
                     take(server, editor, path, Path(base) / "screenshot.png", language)
 
 

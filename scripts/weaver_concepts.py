@@ -39,10 +39,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="where the benchmark keeps its concepts")
     parser.add_argument("--rank", type=int, default=RANK)
-    given = parser.parse_args()
+    options = parser.parse_args()
     for name, file in BANK.items():
-        concept = load_concept(given.folder / f"{name}.safetensors")
-        weights = {key: cut(change, given.rank) for key, change in concept.weights.items()}
+        concept = load_concept(options.folder / f"{name}.safetensors")
+        weights = {key: cut(change, options.rank) for key, change in concept.weights.items()}
         taught = torch.from_numpy(concept_scene([name], 2).image.astype(np.float32) / 255)
         path = SHIPPED / file
         path.unlink(missing_ok=True)

@@ -68,15 +68,15 @@ def main() -> None:
     parser.add_argument("--json-only", action="store_true", help="the JSON files, with nothing run")
     parser.add_argument("--only", nargs="+", help="run these stories, by the start of their names")
     parser.add_argument("--base", type=Path, help="ComfyUI's folders; a stopped run goes on there")
-    given = parser.parse_args()
+    options = parser.parse_args()
     for folder in (CONCEPTS, WORKFLOWS / "api", HELP):
         folder.mkdir(parents=True, exist_ok=True)
-    base = given.base or Path(tempfile.mkdtemp(prefix="conceptloom-workflows-"))
+    base = options.base or Path(tempfile.mkdtemp(prefix="conceptloom-workflows-"))
     try:
-        with HeadlessComfyUI(given.comfyui, base) as server:
-            build(server, json_only=given.json_only, only=given.only or [""])
+        with HeadlessComfyUI(options.comfyui, base) as server:
+            build(server, json_only=options.json_only, only=options.only or [""])
     finally:
-        if not given.base:
+        if not options.base:
             shutil.rmtree(base, ignore_errors=True)
 
 
@@ -99,19 +99,21 @@ def build(server: HeadlessComfyUI, *, json_only: bool, only: Sequence[str]) -> N
             continue
         tell(f"running {name}")
         began = time.monotonic()
-        shown = server.run(graph.api(), seconds=3000)
+        outputs = server.run(graph.api(), seconds=3000)
         tell(f"{time.monotonic() - began:.0f} s")
-        for node in shown.values():
+        for node in outputs.values():
             if node.get("text"):
                 tell("\n".join(node["text"]))
         if name in SHIPPED:
             take_concept(server, graph, CONCEPTS / SHIPPED[name])
-        titles = {node.title: shown[str(node.id)] for node in graph.nodes if str(node.id) in shown}
+        titles = {
+            node.title: outputs[str(node.id)] for node in graph.nodes if str(node.id) in outputs
+        }
         images = [
             picture
             for node in graph.nodes
-            if str(node.id) in shown and node.title in ON_THUMBNAIL[name]
-            for picture in pictures(server, shown[str(node.id)])
+            if str(node.id) in outputs and node.title in ON_THUMBNAIL[name]
+            for picture in pictures(server, outputs[str(node.id)])
         ]
         thumbnail(images).save(WORKFLOWS / f"{name}.jpg", quality=88)
         for file, (story, title) in IN_HELP.items():
@@ -130,9 +132,11 @@ def take_concept(server: HeadlessComfyUI, graph: Graph, target: Path) -> None:
     shutil.copyfile(saved, target)
 
 
-def pictures(server: HeadlessComfyUI, shown: dict[str, Any]) -> list[Image.Image]:
+def pictures(server: HeadlessComfyUI, outputs: dict[str, Any]) -> list[Image.Image]:
     """The pictures that a node shows."""
-    return [Image.open(server.file(picture)).convert("RGB") for picture in shown.get("images", [])]
+    return [
+        Image.open(server.file(picture)).convert("RGB") for picture in outputs.get("images", [])
+    ]
 
 
 def thumbnail(images: Sequence[Image.Image]) -> Image.Image:

@@ -156,7 +156,7 @@ def _inputs(
     schema: dict[str, Any], widgets: dict[str, Any], links: dict[str, Output]
 ) -> list[tuple[str, Any]]:
     """Name and spec of every input that a node shows with these values, in the editor's order."""
-    found: list[tuple[str, Any]] = []
+    entries: list[tuple[str, Any]] = []
     for part in ("required", "optional"):
         for name, spec in schema["input"].get(part, {}).items():
             if spec[0] == AUTOGROW:
@@ -167,16 +167,16 @@ def _inputs(
                     for i in range(spec[1]["template"]["max"])
                 ]
                 used = sum(slot in links for slot in slots)
-                found += [(slot, template) for slot in slots[: used + 1]]
+                entries += [(slot, template) for slot in slots[: used + 1]]
                 continue
-            found.append((name, spec))
+            entries.append((name, spec))
             if spec[0] == DYNAMIC_COMBO:
                 key = widgets.get(name, spec[1]["options"][0]["key"])
                 option = next(o for o in spec[1]["options"] if o["key"] == key)
                 for kind in ("required", "optional"):
-                    given = option["inputs"].get(kind, {})
-                    found += [(f"{name}.{sub}", sub_spec) for sub, sub_spec in given.items()]
-    return found
+                    specs = option["inputs"].get(kind, {})
+                    entries += [(f"{name}.{sub}", sub_spec) for sub, sub_spec in specs.items()]
+    return entries
 
 
 def _is_autogrow_slot(name: str, node: Node) -> bool:
@@ -248,8 +248,8 @@ def _with_room(
     """Gives nodes and notes the room that the editor takes; gives the frames around them."""
     boxes = [Box(*node["pos"], *node["size"]) for node in drawn]
     for box, ui, node in zip(boxes, drawn, nodes, strict=False):  # the notes have what they need
-        shown = _inputs(node.schema, node.widgets, node.links)
-        widgets = [(_type(spec), spec[1] if len(spec) > 1 else {}) for _, spec in shown
+        entries = _inputs(node.schema, node.widgets, node.links)
+        widgets = [(_type(spec), spec[1] if len(spec) > 1 else {}) for _, spec in entries
                    if _is_widget(spec)]  # fmt: skip
         needed = height_of(len(ui["inputs"]) + 1, len(ui["outputs"]), widgets,
                            has_badge=node.kind.startswith("ConceptLoom"))  # fmt: skip

@@ -135,11 +135,11 @@ def _member_words(
     kind = KINDS[one.kind]
     nouns = [kind.category if rng.random() < AS_CATEGORY else kind.name]
     detail: list[Word] = []
-    told, adjective = rng.random() < DETAIL_TOLD, rng.random() < 0.5
-    if one.emblem in EMBLEMS and told:
+    names_detail, adjective = rng.random() < DETAIL_TOLD, rng.random() < 0.5
+    if one.emblem in EMBLEMS and names_detail:
         tint = [one.colours["mark"]] if rng.random() < 0.35 else []
         detail = _having(["a", *tint, one.emblem], number, (EMBLEM, BADGE))
-    elif one.pattern != "plain" and told:
+    elif one.pattern != "plain" and names_detail:
         if adjective:
             nouns = [one.pattern, *nouns]
         else:

@@ -41,17 +41,19 @@ def prompts_of(count: int, objects: int, seed: int) -> list[tuple[str, Objects, 
     made = []
     for _ in range(count):
         colours = [str(c) for c in rng.permutation(list(COLOURS))[:objects]]
-        wanted = [(c, str(rng.choice(list(SHAPES)))) for c in colours]
+        pairs = [(c, str(rng.choice(list(SHAPES)))) for c in colours]
         background = str(rng.choice(list(BACKGROUNDS)))
-        things = " and ".join(article(f"{c} {s}") for c, s in wanted)
-        made.append((f"a photo of {things} {BACKGROUNDS[background]}", wanted, background))
+        things = " and ".join(article(f"{c} {s}") for c, s in pairs)
+        made.append((f"a photo of {things} {BACKGROUNDS[background]}", pairs, background))
     return made
 
 
-def read(oracle: Oracle, images: list[Tensor], asked: list[tuple[str, Objects, str]]) -> Reading:
+def read(oracle: Oracle, images: list[Tensor], prompts: list[tuple[str, Objects, str]]) -> Reading:
     """What the oracle reads in the pictures, against what was asked."""
-    verdicts = [oracle.reads(i, wanted) for i, (_, wanted, _) in zip(images, asked, strict=True)]
-    grounds = [oracle.background(i) == b for i, (_, _, b) in zip(images, asked, strict=True)]
+    verdicts = [
+        oracle.reads(i, objects) for i, (_, objects, _) in zip(images, prompts, strict=True)
+    ]
+    grounds = [oracle.background(i) == b for i, (_, _, b) in zip(images, prompts, strict=True)]
     single = [v for verdict in verdicts for v in verdict]
     return Reading(
         colour=float(np.mean([c for c, _ in single])),
@@ -61,14 +63,14 @@ def read(oracle: Oracle, images: list[Tensor], asked: list[tuple[str, Objects, s
     )
 
 
-def rendered(asked: list[tuple[str, Objects, str]], size: int) -> list[Tensor]:
+def rendered(prompts: list[tuple[str, Objects, str]], size: int) -> list[Tensor]:
     """True pictures of the same prompts: what the oracle could reach at best."""
     rng = np.random.default_rng(22)
     images = []
-    for _, wanted, background in asked:
-        spots = place(len(wanted), rng)
+    for _, objects, background in prompts:
+        spots = place(len(objects), rng)
         items = [
-            vocabulary_item(c, s, "plain", p, rng) for (c, s), p in zip(wanted, spots, strict=True)
+            vocabulary_item(c, s, "plain", p, rng) for (c, s), p in zip(objects, spots, strict=True)
         ]
         images.append(torch.from_numpy(render(items, background, rng, size)[0]).float() / 255)
     return images
@@ -93,10 +95,10 @@ def word_attention(
     size = world.config.resolution_px
     scores: dict[str, list[Localisation]] = {"colour": [], "shape": []}
     for index in range(count):
-        (prompt, wanted, background), *_ = prompts_of(1, 1 + index % 2, 1000 + index)
-        spots = place(len(wanted), rng)
+        (prompt, objects, background), *_ = prompts_of(1, 1 + index % 2, 1000 + index)
+        spots = place(len(objects), rng)
         items = [
-            vocabulary_item(c, s, "plain", p, rng) for (c, s), p in zip(wanted, spots, strict=True)
+            vocabulary_item(c, s, "plain", p, rng) for (c, s), p in zip(objects, spots, strict=True)
         ]
         image, masks = render(items, background, rng, size)
         x = torch.from_numpy(image)[None].permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -105,8 +107,8 @@ def word_attention(
         ids, context = encode_prompts(world, [prompt])
         noise = torch.from_numpy(rng.standard_normal(latent.shape, np.float32))
         maps = word_maps(world, latent, context, noise, timestep)[0]
-        shapes = [shape for _, shape in wanted]
-        for (colour, shape), mask in zip(wanted, masks, strict=True):
+        shapes = [shape for _, shape in objects]
+        for (colour, shape), mask in zip(objects, masks, strict=True):
             words = {"colour": colour, "shape": shape}
             if shapes.count(shape) > 1:
                 del words["shape"]  # the same word twice: its places are not told apart here
@@ -116,11 +118,11 @@ def word_attention(
                 scores[kind].append(localisation(maps[position], mask))
     return {
         kind: Localisation(
-            iou=float(np.mean([s.iou for s in found])),
-            iou_area=float(np.mean([s.iou_area for s in found])),
-            auc=float(np.mean([s.auc for s in found])),
+            iou=float(np.mean([s.iou for s in values])),
+            iou_area=float(np.mean([s.iou_area for s in values])),
+            auc=float(np.mean([s.auc for s in values])),
         )
-        for kind, found in scores.items()
+        for kind, values in scores.items()
     }
 
 
@@ -136,8 +138,8 @@ def identity_ceiling(world: TinyWorldModules, oracle: Oracle, per_concept: int) 
     for number, name in enumerate(names):
         for repeat in range(per_concept):
             other = names[(number + 3 + repeat) % len(names)]
-            shown = [name] if repeat % 2 else [name, other]
-            scene = concept_scene(shown, 5000 + 97 * number + repeat, kinds[repeat % 8], size)
+            drawn_names = [name] if repeat % 2 else [name, other]
+            scene = concept_scene(drawn_names, 5000 + 97 * number + repeat, kinds[repeat % 8], size)
             image = reconstructed(world, torch.from_numpy(scene.image)[None].float() / 255)[0]
             right.append(oracle.identity(image, references, name).right)
     return float(np.mean(right))
@@ -154,9 +156,9 @@ def measure(world: TinyWorldModules, path: Path, count: int) -> tuple[list[Gate]
     oracle, size = load_oracle(), world.config.resolution_px
     readings = []
     for objects in (1, 2):
-        asked = prompts_of(count, objects, 0)
-        readings.append(read(oracle, drawn(world, [p for p, _, _ in asked], 100), asked))
-        readings.append(read(oracle, rendered(asked, size), asked))
+        prompts = prompts_of(count, objects, 0)
+        readings.append(read(oracle, drawn(world, [p for p, _, _ in prompts], 100), prompts))
+        readings.append(read(oracle, rendered(prompts, size), prompts))
     one, one_true, two, two_true = readings
     grounds = (one.background + two.background) / 2
     grounds_true = (one_true.background + two_true.background) / 2
@@ -172,8 +174,8 @@ def measure(world: TinyWorldModules, path: Path, count: int) -> tuple[list[Gate]
         Gate(name="background", reached=percent(grounds), asked=90, ceiling=percent(grounds_true)),
         *(
             Gate(name=f"attention of the {kind} word, IoU at t = 400",
-                 reached=round(found.iou, 3), asked=0.65, unit="")
-            for kind, found in pointing.items()
+                 reached=round(values.iou, 3), asked=0.65, unit="")
+            for kind, values in pointing.items()
         ),
         Gate(name="reconstruction", reached=round(reconstruction(world, 256), 2), asked=28,
              unit="dB"),

@@ -69,13 +69,13 @@ def sample_sheet(world: TinyWorldModules, path: Path) -> None:
     """A picture of 32 prompts with their samples."""
     from PIL import Image, ImageDraw
 
-    asked = [*prompts_of(16, 1, 7), *prompts_of(16, 2, 7)]
-    images = drawn(world, [p for p, _, _ in asked], 7)
+    prompts = [*prompts_of(16, 1, 7), *prompts_of(16, 2, 7)]
+    images = drawn(world, [p for p, _, _ in prompts], 7)
     cell, text, columns = 132, 34, 8
     rows = -(-len(images) // columns)
     sheet = Image.new("RGB", (columns * (cell + 4), rows * (cell + text)), "white")
     pen = ImageDraw.Draw(sheet)
-    for i, (image, (prompt, _, _)) in enumerate(zip(images, asked, strict=True)):
+    for i, (image, (prompt, _, _)) in enumerate(zip(images, prompts, strict=True)):
         x, y = i % columns * (cell + 4), i // columns * (cell + text)
         pixels = (image * 255).round().byte().numpy()
         sheet.paste(Image.fromarray(pixels).resize((cell, cell), Image.Resampling.NEAREST), (x, y))

@@ -59,8 +59,8 @@ def background_change(
     a, b = _unit(before), _unit(after)
     if a.shape != b.shape:
         raise ValueError(f"pictures differ in size: {a.shape} and {b.shape}; compare equals")
-    kept = np.asarray(edited, dtype=np.float32) < 0.5
-    difference = np.abs(a - b)[kept]
+    outside = np.asarray(edited, dtype=np.float32) < 0.5
+    difference = np.abs(a - b)[outside]
     error = float(np.square(difference).mean())
     return (float(-10 * np.log10(error)) if error else float("inf")), float(difference.max())
 

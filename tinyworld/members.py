@@ -118,23 +118,23 @@ def held_out(kind: str) -> tuple[Member, ...]:
     Their colours differ. The third has a pattern and an emblem, the fourth a rare part or, where
     its class has none, both again.
     """
-    found: list[Member] = []
+    members: list[Member] = []
     seed = _HELD_OUT_SEED
-    while len(found) < HELD_OUT:
+    while len(members) < HELD_OUT:
         seed += 1
         one = member(kind, seed)
         rare = any(one.options[k] == word for k, word in KINDS[kind].rare.items())
         crowded = one.pattern != "plain" and one.emblem != ""
         bare = one.pattern == "plain" and one.emblem == ""
-        wanted = (
+        counts = (
             not (rare or crowded or bare),
             not (rare or crowded or bare),
             crowded,
             (rare or (crowded and not KINDS[kind].rare)) and not bare,
-        )[len(found)]
-        if wanted and all(one.colour != other.colour for other in found):
-            found.append(one)
-    return tuple(found)
+        )[len(members)]
+        if counts and all(one.colour != other.colour for other in members):
+            members.append(one)
+    return tuple(members)
 
 
 def is_kept_away(one: Member) -> bool:

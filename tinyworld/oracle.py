@@ -121,10 +121,10 @@ class Oracle:
         self, image: ArrayLike | Tensor, references: Mapping[str, Tensor], name: str
     ) -> Identity:
         """Whether the picture shows `name`, against all references as distractors."""
-        found = self.find(image)
-        if not found:
+        objects = self.find(image)
+        if not objects:
             return Identity(similarity=0.0, nearest="", right=False, mask=None)
-        best = max(found, key=lambda f: likeness(f, references[name]))
+        best = max(objects, key=lambda f: likeness(f, references[name]))
         similarity = likeness(best, references[name])
         nearest = max(references, key=lambda r: likeness(best, references[r]))
         right = nearest == name and similarity >= SAME
@@ -134,7 +134,7 @@ class Oracle:
         self,
         image: ArrayLike | Tensor,
         references: Mapping[str, Tensor],
-        asked: Collection[str] = (),
+        expected: Collection[str] = (),
     ) -> list[str]:
         """Concepts that the picture shows though not asked, or more often than once."""
         seen: list[str] = []
@@ -142,19 +142,19 @@ class Oracle:
             name = max(references, key=lambda r: likeness(found, references[r]))
             if likeness(found, references[name]) >= SAME:
                 seen.append(name)
-        return [n for i, n in enumerate(seen) if n not in asked or n in seen[:i]]
+        return [n for i, n in enumerate(seen) if n not in expected or n in seen[:i]]
 
     def reads(
-        self, image: ArrayLike | Tensor, wanted: Sequence[tuple[str, str]]
+        self, image: ArrayLike | Tensor, expected: Sequence[tuple[str, str]]
     ) -> list[tuple[bool, bool]]:
         """For every wanted (colour, shape): is the colour there, and has it that shape?
 
         Only as many of the largest objects are looked at as are wanted.
         """
-        found = self.find(image)[: len(wanted)]
+        objects = self.find(image)[: len(expected)]
         verdicts: list[tuple[bool, bool]] = []
-        for colour, shape in wanted:
-            shapes = [f.shape for f in found if f.colour == colour]
+        for colour, shape in expected:
+            shapes = [f.shape for f in objects if f.colour == colour]
             verdicts.append((bool(shapes), shape in shapes))
         return verdicts
 

@@ -14,25 +14,25 @@ UNKNOWN = "object"
 _COLOUR, _TEXTURE, _GROUND = ("colour", "color"), ("texture", "pattern"), ("background", "where")
 
 
-class OracleQuestions:
+class OracleVQA:
     """Answers what kind, shape, colour, texture or background a picture shows, in a word."""
 
     name = "tinyworld oracle"
 
     def answer(self, image: Tensor, question: str) -> str:
         """One word; empty where there is no object to tell of."""
-        asked, oracle = question.lower(), load_oracle()
+        lowered, oracle = question.lower(), load_oracle()
         picture = image.detach().float().cpu()
-        if any(word in asked for word in _GROUND):
+        if any(word in lowered for word in _GROUND):
             return oracle.background(picture)
-        found = oracle.find(picture)
-        return _told(found[0], asked) if found else ""
+        objects = oracle.find(picture)
+        return _describe(objects[0], lowered) if objects else ""
 
-    def park(self) -> None:
+    def offload(self) -> None:
         """It lives on the CPU and is small."""
 
 
-def _told(found: Found, asked: str) -> str:
+def _describe(found: Found, asked: str) -> str:
     if any(word in asked for word in _COLOUR):
         said = found.colour
     elif any(word in asked for word in _TEXTURE):

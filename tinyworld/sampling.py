@@ -55,8 +55,8 @@ def draw(
     shape = (len(prompts), config.latent_channels, side, side)
     latent = torch.randn(shape, generator=generator)
     for timestep in scheduler.timesteps:
-        plain, asked = world.unet(torch.cat([latent, latent]), timestep, both).sample.chunk(2)
-        guided = plain + guidance * (asked - plain)
+        plain, conditional = world.unet(torch.cat([latent, latent]), timestep, both).sample.chunk(2)
+        guided = plain + guidance * (conditional - plain)
         latent = scheduler.step(guided, timestep, latent).prev_sample
     image = world.vae.decode(latent / config.scaling_factor).sample
     return (image / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)

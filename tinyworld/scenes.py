@@ -85,8 +85,8 @@ class Scene:
 
     def emblem(self, thing: int) -> Array:
         """Where the emblem and the disc below it are; [S, S], empty where there is none."""
-        found = [self.parts[thing][n] for n in (EMBLEM, BADGE) if n in self.parts[thing]]
-        return np.sum([np.zeros_like(self.masks[thing]), *found], axis=0, dtype=np.float32)
+        emblems = [self.parts[thing][n] for n in (EMBLEM, BADGE) if n in self.parts[thing]]
+        return np.sum([np.zeros_like(self.masks[thing]), *emblems], axis=0, dtype=np.float32)
 
 
 def render(

@@ -41,10 +41,10 @@ def nearest_silhouette(mask: ArrayLike) -> Nearest:
     Raises:
         ValueError: it is nowhere.
     """
-    given = np.asarray(mask, np.float32) > 0.5
-    if not given.any():
+    outline = np.asarray(mask, np.float32) > 0.5
+    if not outline.any():
         raise ValueError("the mask is empty; there is no outline to compare")
-    seen = _standing(given)
+    seen = _standing(outline)
     best = Nearest("", -1.0)
     for name, turned in _templates().items():
         overlaps = (turned & seen).sum(axis=(1, 2)) / (turned | seen).sum(axis=(1, 2))
@@ -80,11 +80,11 @@ def _templates() -> dict[str, Mask]:
     size = 128
     at = np.linspace(-1.5, 1.5, size, dtype=np.float32)
     x, y = np.meshgrid(at, at)
-    found: dict[str, Mask] = {}
+    templates: dict[str, Mask] = {}
     for name, shape in SHAPES.items():
         turns = []
         for angle in np.linspace(0, 2 * np.pi, TURNS, endpoint=False):
             cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
             turns.append(_standing(shape(cos * x + sin * y, cos * y - sin * x)))
-        found[name] = np.stack(turns)
-    return found
+        templates[name] = np.stack(turns)
+    return templates

@@ -98,7 +98,7 @@ def masked(ends: Tensor) -> Tensor:
 
 def contrast(made: TinyPrior, material: Material, steps: int, batch: int, seed: int) -> Tensor:
     """CLIP's symmetric loss; returns the projection of the text side."""
-    draw = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     projection = torch.eye(material.hidden.shape[-1]).requires_grad_()
     scale = torch.tensor(2.3).requires_grad_()  # log of 1/temperature
     parameters = [*made.vision.parameters(), projection, scale]
@@ -107,7 +107,7 @@ def contrast(made: TinyPrior, material: Material, steps: int, batch: int, seed: 
     train, began = len(material.pixels) - HELD_OUT, time.monotonic()
     made.vision.train()
     for step in range(steps):
-        rows = torch.randint(train, (batch,), generator=draw)
+        rows = torch.randint(train, (batch,), generator=generator)
         images = functional.normalize(made.vision(material.pictures(rows)).image_embeds, dim=-1)
         texts = functional.normalize(at_end(*material.texts(rows)) @ projection, dim=-1)
         logits = images @ texts.T * scale.clamp(max=4.6).exp()
@@ -137,8 +137,8 @@ def naming_loss(images: Tensor, projection: Tensor, material: Material, rows: Te
     loss, first = images.new_zeros(()), 0
     for column, count in enumerate((len(COLOURS), len(SHAPES), len(TEXTURES))):
         true = material.truth[rows, column]
-        given = scores[:, first : first + count]
-        loss = loss + functional.cross_entropy(given, true, ignore_index=NOTHING)
+        class_scores = scores[:, first : first + count]
+        loss = loss + functional.cross_entropy(class_scores, true, ignore_index=NOTHING)
         first += count
     return loss
 
@@ -146,18 +146,18 @@ def naming_loss(images: Tensor, projection: Tensor, material: Material, rows: Te
 @torch.no_grad()
 def embedded(made: TinyPrior, material: Material) -> Tensor:
     """[n, D] unit embeddings of all pictures."""
-    found = [
+    embeddings = [
         made.vision(material.pictures(rows)).image_embeds
         for rows in torch.arange(len(material.pixels)).split(256)
     ]
-    return functional.normalize(torch.cat(found), dim=-1)
+    return functional.normalize(torch.cat(embeddings), dim=-1)
 
 
 def learn_prior(
     made: TinyPrior, material: Material, seen: Tensor, steps: int, batch: int, seed: int
 ) -> None:
     """The prior predicts the standardised embedding from its noisy form and the text."""
-    draw, prior = torch.Generator().manual_seed(seed + 1), made.prior
+    generator, prior = torch.Generator().manual_seed(seed + 1), made.prior
     train, began = len(seen) - HELD_OUT, time.monotonic()
     with torch.no_grad():
         prior.clip_mean.copy_(seen[:train].mean(dim=0, keepdim=True))
@@ -167,13 +167,13 @@ def learn_prior(
     optimizer = torch.optim.AdamW(learning, lr=2e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     for step in range(steps):
-        rows = torch.randint(train, (batch,), generator=draw)
+        rows = torch.randint(train, (batch,), generator=generator)
         hidden, ends = material.texts(rows)
-        empty = torch.rand(batch, generator=draw) < DROPPED
+        empty = torch.rand(batch, generator=generator) < DROPPED
         hidden = torch.where(empty[:, None, None], material.empty, hidden)
         ends = torch.where(empty, material.empty_end, ends)
-        noise = torch.randn(clean[rows].shape, generator=draw)
-        timesteps = torch.randint(1000, (batch,), generator=draw)
+        noise = torch.randn(clean[rows].shape, generator=generator)
+        timesteps = torch.randint(1000, (batch,), generator=generator)
         noisy = made.scheduler.add_noise(clean[rows], noise, timesteps)
         predicted = prior(
             noisy,
@@ -204,9 +204,9 @@ def measured(made: TinyPrior, material: Material, seen: Tensor) -> dict[str, flo
     pooled = at_end(hidden, ends) @ made.projection
     texts = functional.normalize(pooled, dim=-1)
     near = texts @ seen[rows].T
-    scheduler, draw = made.scheduler, torch.Generator().manual_seed(0)
+    scheduler, generator = made.scheduler, torch.Generator().manual_seed(0)
     scheduler.set_timesteps(5)
-    noisy = torch.randn(seen[rows].shape, generator=draw)
+    noisy = torch.randn(seen[rows].shape, generator=generator)
     timesteps = [int(t) for t in scheduler.timesteps]
     for i, timestep in enumerate(timesteps):
         guess = made.prior(
@@ -218,7 +218,7 @@ def measured(made: TinyPrior, material: Material, seen: Tensor) -> dict[str, flo
         ).predicted_image_embedding
         following = timesteps[i + 1] if i + 1 < len(timesteps) else None
         noisy = scheduler.step(
-            guess, timestep, noisy, prev_timestep=following, generator=draw
+            guess, timestep, noisy, prev_timestep=following, generator=generator
         ).prev_sample
     imagined = functional.normalize(made.prior.post_process_latents(noisy), dim=-1)
     among = imagined @ seen[rows].T

@@ -48,10 +48,10 @@ def reduce_vocabulary(source: Path, target: Path, words: list[str]) -> None:
     lines = (source / "merges.txt").read_text().strip().split("\n")[1:]
     merges = [(first, second) for first, second in (line.split() for line in lines)]
     rank = {pair: i for i, pair in enumerate(merges)}
-    kept = set(range(COMMON_MERGES))
+    tokens = set(range(COMMON_MERGES))
     for word in words:
-        kept |= {rank[pair] for pair in applied_merges(word, rank)}
-    chosen = [merges[i] for i in sorted(kept)]
+        tokens |= {rank[pair] for pair in applied_merges(word, rank)}
+    chosen = [merges[i] for i in sorted(tokens)]
     base = [token for token in vocabulary if len(token.removesuffix("</w>")) == 1]
     names = {*base, *(a + b for a, b in chosen), *SPECIAL}
     reduced = {name: vocabulary[name] for name in sorted(names, key=vocabulary.__getitem__)}

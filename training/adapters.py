@@ -207,9 +207,9 @@ def make_adapters(
     for name in names:
         original = host.weight(name)
         if scope in LOW_RANK_SCOPES:
-            shape, draw = tuple(original.shape), generator_for(seed, name)
+            shape, generator = tuple(original.shape), generator_for(seed, name)
             r = rank_for(rank, shape[0])
-            parts[name] = LowRankWeight(shape, r, draw, alpha, start, host.device)
+            parts[name] = LowRankWeight(shape, r, generator, alpha, start, host.device)
         else:
             parts[name] = FullWeight(original, host.device)
     return Adapters(host, parts)

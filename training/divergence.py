@@ -11,7 +11,7 @@ EXPLOSION = 5.0  # moving average over the mean of the whole run; noise alone st
 SOUND = 2.0  # up to here nothing was wrong yet
 
 
-class LossWatch:
+class DivergenceDetector:
     """Moving average of a loss, and whether the next value is one to stop at.
 
     Every phase has a watch of its own: what is learned, and so what a usual loss is, changes there.
@@ -47,7 +47,7 @@ class LossWatch:
         return self._sum / self._seen if self._seen else math.nan
 
     @property
-    def has_exploded(self) -> bool:
+    def has_diverged(self) -> bool:
         if self._is_bounded:
             return False
         return self._seen >= SETTLED and self.smooth > EXPLOSION * self.usual
@@ -71,7 +71,7 @@ class LossWatch:
             return "the loss is not a number"
         if math.isinf(value):
             return "the loss is infinite"
-        if self.has_exploded:
+        if self.has_diverged:
             return (
                 f"the loss diverged, its average is {self.smooth:.3g} instead of {self.usual:.3g}"
             )

@@ -41,17 +41,17 @@ class Estimate:
         """One line for the user; a step takes `accumulation` batches."""
         total = (self.learning_bytes + self.activation_bytes) / MIB
         seconds = self.batch_seconds * steps * accumulation + self.picture_seconds
-        told = (
+        text = (
             f"{steps} steps, {self.parameters:,} trained parameters, about {total:,.0f} MiB "
             f"besides the model ({self.activation_bytes / MIB:,.0f} MiB of them activations), "
             f"about {remaining(seconds, 1, 1)}"
         )
         if self.picture_seconds:
-            told += f", including {remaining(self.picture_seconds, 1, 1)} for pictures"
-        return told
+            text += f", including {remaining(self.picture_seconds, 1, 1)} for pictures"
+        return text
 
     @property
-    def states_told(self) -> str:
+    def describe_states(self) -> str:
         """What saved states take on disk."""
         size = self.parameters * STATE_BYTES / MIB
         return f"a saved state takes {size:,.1f} MiB on disk; the run keeps the last {KEPT}"
@@ -67,11 +67,11 @@ class RecipeOfPictures(Recipe, Protocol):
     def latent_size(self) -> tuple[int, int]: ...
 
 
-def tell_needs(
+def report_estimate(
     recipe: RecipeOfPictures,
     rows: int,
     loop: LoopConfig,
-    shown: Previews,
+    preview: Previews,
     progress: Progress,
     *,
     folder: Path | None,
@@ -91,13 +91,13 @@ def tell_needs(
         recipe.latent_size,
         rows,
         checkpointing=config.checkpointing,
-        picture_passes=more_passes + loop.previews_of(total) * shown.passes,
+        picture_passes=more_passes + loop.previews_of(total) * preview.passes,
     )
-    told = estimate.told(total, config.accumulation)
+    message = estimate.told(total, config.accumulation)
     if folder is not None:
-        told += f"; {estimate.states_told}"
-    progress(0, total, told)
-    return told
+        message += f"; {estimate.describe_states}"
+    progress(0, total, message)
+    return message
 
 
 def estimate_of(
@@ -121,8 +121,8 @@ def estimate_of(
         layers = 1 if checkpointing else site.depth * KEPT_BY_LAYER
         numbers += layers * site.width * cells // site.level**2
     for block in host.sites.resnets:
-        kept = 1 if checkpointing else KEPT_BY_RESNET
-        numbers += kept * block.width * cells // block.level**2
+        stored_per_resnet = 1 if checkpointing else KEPT_BY_RESNET
+        numbers += stored_per_resnet * block.width * cells // block.level**2
     passes = rows * (PASSES_OF_STEP + checkpointing)
     seconds = _seconds_of_pass(host, latent_size)
     return Estimate(

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import DivergedError, MemoryExhaustedError
-from .divergence import LossWatch, remaining
+from .divergence import DivergenceDetector, remaining
 from .recipe import Events, LoopConfig, LoopState, Phase, Recipe, StateStore
 from .saving import saved_when_stopped
 
@@ -87,7 +87,7 @@ class _Run:
         self.recipe, self.config, self.events, self.state = recipe, config, events, state
         self.phases, self.save, self.rewind = phases, save, rewind
         self.ends = list(itertools.accumulate(phase.steps for phase in phases))
-        self.watch = LossWatch()
+        self.watch = DivergenceDetector()
         self.started, self.first = time.monotonic(), state.step
         self.overflows = 0
 
@@ -95,7 +95,7 @@ class _Run:
         """All steps of a phase; out of memory is answered once, outside of the model's context."""
         before = self.ends[index] - self.phases[index].steps
         earlier = [row["total"] for row in self.state.history[before:]]
-        self.watch = LossWatch(earlier, before, is_bounded=self.phases[index].is_bounded)
+        self.watch = DivergenceDetector(earlier, before, is_bounded=self.phases[index].is_bounded)
         while self.state.step < self.ends[index]:
             try:
                 with self.recipe.computing(self.phases[index]):
@@ -141,11 +141,11 @@ class _Run:
         """Back to the last good state, and what to tell the user."""
         stopped_at = self.state.step + 1
         # A step with a bad loss is not taken, so before one the present state is a good one.
-        exploded = self.watch.has_exploded
-        kept = self.rewind(self.watch.good_until) if exploded else self.save()
+        exploded = self.watch.has_diverged
+        saved = self.rewind(self.watch.good_until) if exploded else self.save()
         return DivergedError(
             f"Training stopped at step {stopped_at} ({phase.name}): {trouble}. It keeps the state "
-            f"after step {self.state.step} ({kept}). Lower the learning rate of this phase, now "
+            f"after step {self.state.step} ({saved}). Lower the learning rate of this phase, now "
             f"{phase.learning_rate:g}, to a third and queue again; with another rate, training "
             "starts over."
         )
@@ -157,8 +157,8 @@ class _Run:
         for part in range(passes):
             if part:  # may cancel: a step that is not whole is taken anew
                 self.events.progress(self.state.step, self.ends[-1])
-            draw = step_generator(self.config.seed, self.state.step, part)
-            terms = self.recipe.losses(phase, draw)
+            generator = step_generator(self.config.seed, self.state.step, part)
+            terms = self.recipe.losses(phase, generator)
             total = torch.stack(list(terms.values())).sum()
             (total * (self.config.loss_scale / passes)).backward()
             for name, value in terms.items():
@@ -222,9 +222,9 @@ def summary(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception of torch says that memory ran out, on a GPU, a Mac or the CPU."""
-    told = ("can't allocate memory", "MPS backend out of memory")
+    messages = ("can't allocate memory", "MPS backend out of memory")
     return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and any(text in str(error) for text in told)
+        isinstance(error, RuntimeError) and any(text in str(error) for text in messages)
     )
 
 

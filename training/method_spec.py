@@ -21,7 +21,7 @@ from .phases import RATE_OF_SCOPE
 from .previews import PreviewConfig
 from .recipe import LoopConfig
 from .results import PathOf
-from .runner import Learned
+from .runner import TrainingResult
 from .setting import changed, settings_in
 
 TINYWORLD = "tinyworld"  # a family of models with presets of its own
@@ -103,15 +103,15 @@ class RunSettings:
         Raises:
             ConfigError: a value makes no sense, or the method has no such setting.
         """
-        given = {name: value for name, value in values.items() if value is not None}
-        if "scope" in given and "weight_rate" not in given:
+        overrides = {name: value for name, value in values.items() if value is not None}
+        if "scope" in overrides and "weight_rate" not in overrides:
             declared = {one.name: one for one in settings_in(self)}
             if {"scope", "weight_rate"} <= declared.keys():
-                scope = declared["scope"].parsed(given["scope"])
+                scope = declared["scope"].parsed(overrides["scope"])
                 if scope not in self.rates:
                     raise ConfigError("scope", scope.value, f"one that {self.spec.title} trains")
-                given["weight_rate"] = self.rates[scope]
-        return changed(self, given, owner=self.spec.title)
+                overrides["weight_rate"] = self.rates[scope]
+        return changed(self, overrides, owner=self.spec.title)
 
     def learn(
         self,
@@ -122,7 +122,7 @@ class RunSettings:
         folder: Path | None = None,
         path_of: PathOf | None = None,
         progress: Progress = no_progress,
-    ) -> Learned:
+    ) -> TrainingResult:
         """Learn a scene.
 
         Raises:

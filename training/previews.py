@@ -125,7 +125,7 @@ class Previews:
         steps = self.config.steps + 1  # decoding is one more
         drawn: list[Tensor] = []
         for i, prompt in enumerate(encoded):
-            told = part_of(self.progress, i * steps, len(encoded) * steps, "drawing previews")
+            report = part_of(self.progress, i * steps, len(encoded) * steps, "drawing previews")
             latent = sample_ddim(
                 self.host,
                 [prompt],
@@ -133,10 +133,10 @@ class Previews:
                 noise[i : i + 1],
                 steps=self.config.steps,
                 cfg=self.config.cfg,
-                progress=told,
+                progress=report,
             )
             drawn.append(self.host.decode_latent(latent))
-            told(steps, steps)
+            report(steps, steps)
         return torch.cat(drawn)
 
     @property
@@ -170,10 +170,10 @@ class Previews:
         words = [f"<{name}>" for name in names]
         prompt = self.host.encode_prompt(self.looking(words), self.vectors())
         latent = self.host.encode_image(picture.image[None])
-        found = read_attention(
+        attention = read_attention(
             self.host, latent, prompt, words, level=self.level, progress=progress
         )
-        maps = dict(zip(names, found.values(), strict=True))
+        maps = dict(zip(names, attention.values(), strict=True))
         masks = {name: picture.masks[name] for name in names}
         scores = {name: attention_scores(maps[name], masks[name]) for name in names}
         self.scores.update(scores)

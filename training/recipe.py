@@ -56,8 +56,8 @@ class Recipe(Protocol):
         """The model as it computes in a phase: trained weights in place, gradients on."""
         ...
 
-    def losses(self, phase: Phase, draw: torch.Generator) -> Losses:
-        """Loss terms of one forward pass; `draw` is its only source of randomness."""
+    def losses(self, phase: Phase, generator: torch.Generator) -> Losses:
+        """Loss terms of one forward pass; `generator` is its only source of randomness."""
         ...
 
     def step_down(self) -> StepDown | None:

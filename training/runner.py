@@ -32,7 +32,7 @@ HALF_PRECISION_SCALE = 1024.0
 
 
 @dataclass(frozen=True, slots=True)
-class Learned:
+class TrainingResult:
     """The result of a training run."""
 
     concept: Concept
@@ -89,20 +89,20 @@ def state_folder(
     }
     names = [list(p.masks) for p in scene.images]
     every = [settings[0], loop.numerics, dict(scene.words), names, *settings[1:]]
-    kept = StateFolder(folder, content_key(model_digest(host), every, inputs))
-    kept.ensure_writable()
-    return kept
+    state_dir = StateFolder(folder, content_key(model_digest(host), every, inputs))
+    state_dir.ensure_writable()
+    return state_dir
 
 
-def teach(
+def run_training(
     recipe: ConceptRecipe,
     loop: LoopConfig,
-    shown: Previews,
-    kept: StateFolder | None,
+    preview: Previews,
+    state_dir: StateFolder | None,
     progress: Progress,
     path_of: PathOf | None = None,
     estimate: str = "",
-) -> Learned:
+) -> TrainingResult:
     """Run a recipe to its end, resuming from a saved state, and draw the final previews.
 
     Args:
@@ -112,23 +112,23 @@ def teach(
     Raises:
         TrainingError: see `training.loop.run`.
     """
-    shown.progress = progress
-    with _log(kept) as written:
-        events = Events(progress, written.scalars if written else _ignore, shown)
-        history = run(recipe, loop, events, kept).history  # and not its optimizer's memory
-    concept, result = recipe.concept(history, None), ResultFile(path_of, kept)
+    preview.progress = progress
+    with _log(state_dir) as written:
+        events = Events(progress, written.scalars if written else _ignore, preview)
+        history = run(recipe, loop, events, state_dir).history  # and not its optimizer's memory
+    concept, result = recipe.concept(history, None), ResultFile(path_of, state_dir)
     result.save(concept)
-    if kept:
-        write_losses(history, kept.folder / "losses.csv")
+    if state_dir:
+        write_losses(history, state_dir.folder / "losses.csv")
     with recipe.computing(recipe.phases()[-1]):
-        samples = shown.last_samples(len(history)) if loop.previews_of(len(history)) else None
-        overlay = shown.overlay()
+        samples = preview.last_samples(len(history)) if loop.previews_of(len(history)) else None
+        overlay = preview.overlay()
     if samples is not None:
         concept = replace(concept, thumbnail=samples[-1])
         result.save(concept)
-    states = kept.finish(keep=loop.keep_state or result.path is None) if kept else ""
-    found = (samples, shown.timeline(), overlay, shown.scores)
-    return Learned(concept, history, *found, result.path, result.trouble, estimate, states)
+    states = state_dir.finish(keep=loop.keep_state or result.path is None) if state_dir else ""
+    outcome = (samples, preview.timeline(), overlay, preview.scores)
+    return TrainingResult(concept, history, *outcome, result.path, result.trouble, estimate, states)
 
 
 def write_losses(history: Sequence[Mapping[str, float]], path: Path) -> None:
@@ -140,11 +140,11 @@ def write_losses(history: Sequence[Mapping[str, float]], path: Path) -> None:
 
 
 @contextmanager
-def _log(kept: StateFolder | None) -> Iterator[TensorBoardLog | None]:
-    if kept is None:
+def _log(state_dir: StateFolder | None) -> Iterator[TensorBoardLog | None]:
+    if state_dir is None:
         yield None
         return
-    with TensorBoardLog(kept.folder / "tensorboard") as log:
+    with TensorBoardLog(state_dir.folder / "tensorboard") as log:
         yield log
 
 

@@ -62,9 +62,9 @@ class Setting:
     applies: Callable[[Any], bool] = _always
 
 
-def setting(default: Value, **told: Any) -> Value:
+def setting(default: Value, **declaration: Any) -> Value:
     """A dataclass field with a default, and what `Setting` takes."""
-    return field(default=default, metadata={_KEY: Setting(**told)})
+    return field(default=default, metadata={_KEY: Setting(**declaration)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +154,11 @@ def changed(config: Config, values: Mapping[str, Any], owner: str = "this config
 
 def _replaced(config: Config, tree: Mapping[str, Any]) -> Config:
     """Everything at once, so that a config checks the values together."""
-    given = {
+    overrides = {
         name: _replaced(getattr(config, name), value) if isinstance(value, dict) else value
         for name, value in tree.items()
     }
-    return replace(cast(Any, config), **given) if given else config
+    return replace(cast(Any, config), **overrides) if overrides else config
 
 
 def _texts(value: Any, separators: str) -> tuple[Any, ...]:

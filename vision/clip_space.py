@@ -56,14 +56,14 @@ class ClipSpace:
             yield
 
     def imagine(
-        self, text: str, handles: HandleVectors, draw: torch.Generator, sampling: PriorSampling
+        self, text: str, handles: HandleVectors, generator: torch.Generator, sampling: PriorSampling
     ) -> Tensor:
         return self._text.encode(text, handles).pooled[0].float()
 
     @torch.no_grad()
     def meanings(self, texts: Sequence[str]) -> Tensor:
-        found = torch.cat([self._text.encode(text, {}).pooled for text in texts])
-        return functional.normalize(found.float(), dim=-1)
+        embeddings = torch.cat([self._text.encode(text, {}).pooled for text in texts])
+        return functional.normalize(embeddings.float(), dim=-1)
 
     def look_at(self, images: Tensor) -> Tensor:
         raise UnsupportedModelError(
@@ -71,5 +71,5 @@ class ClipSpace:
             "concepts, or mix words instead."
         )
 
-    def park(self) -> None:
+    def offload(self) -> None:
         """The host looks after its own networks."""

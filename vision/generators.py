@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from ..host.ports import HandleVectors, Host, Progress, no_progress, part_of
 from ..samplers.ddim import sample_ddim, seeded_noise
-from .offload import MakeRoom, Residence
+from .offload import FreeVRAM, Residence
 from .ports import PriorSampling
 from .prior import DiffusionPrior
 
 
-class HostPainter:
+class HostImageGenerator:
     """The base model draws: for handles that live in its own text encoder.
 
     Args:
@@ -41,7 +41,7 @@ class HostPainter:
         empty, latents = self._host.encode_prompt(""), list[Tensor]()
         total = len(prompts) * self._steps
         for number, text in enumerate(prompts):
-            told = part_of(progress, number * self._steps, total, "drawing the gallery")
+            report = part_of(progress, number * self._steps, total, "drawing the gallery")
             prompt = self._host.encode_prompt(text, handles)
             latents.append(
                 sample_ddim(
@@ -51,12 +51,12 @@ class HostPainter:
                     noise,
                     steps=self._steps,
                     cfg=self._cfg,
-                    progress=told,
+                    progress=report,
                 )
             )
         return self._host.decode_latent(torch.cat(latents))
 
-    def park(self) -> None:
+    def offload(self) -> None:
         """The host looks after its own networks."""
 
 
@@ -81,10 +81,10 @@ class DecoderPainter:
         steps: int = 50,
         cfg: float = 7.5,
         size: tuple[int, int] = (512, 512),
-        make_room: MakeRoom | None = None,
+        free_vram: FreeVRAM | None = None,
     ) -> None:
         networks = [pipeline.unet, pipeline.movq, getattr(pipeline, "text_encoder", None)]
-        self._residence = Residence([n for n in networks if n is not None], device, make_room)
+        self._residence = Residence([n for n in networks if n is not None], device, free_vram)
         self._prior, self._pipeline, self._sampling = prior, pipeline, sampling
         self._steps, self._cfg, self._size = steps, cfg, size
         self._takes_text = hasattr(pipeline, "text_encoder")
@@ -102,15 +102,15 @@ class DecoderPainter:
         imagined: list[Tensor] = []
         for text in prompts:
             progress(len(imagined), len(prompts), "imagining")
-            draw = torch.Generator().manual_seed(seed)
-            imagined.append(self._prior.imagine(text, handles, draw, self._sampling))
+            generator = torch.Generator().manual_seed(seed)
+            imagined.append(self._prior.imagine(text, handles, generator, self._sampling))
         return self.decode(torch.stack(imagined), seed, progress)
 
     @torch.no_grad()
     def decode(self, embeddings: Tensor, seed: int, progress: Progress = no_progress) -> Tensor:
         """[n, H, W, 3] pictures of embeddings [n, D], each from the same noise."""
         blank, pictures = self._prior.blank(), list[Tensor]()
-        self._residence.here()
+        self._residence.onload()
         for number, embedding in enumerate(embeddings):
             steps = number * self._steps, len(embeddings) * self._steps
             with _told_of_passes(self._pipeline.unet, progress, *steps):
@@ -132,8 +132,8 @@ class DecoderPainter:
         ).images
         return torch.from_numpy(drawn[0]).float()
 
-    def park(self) -> None:
-        self._residence.park()
+    def offload(self) -> None:
+        self._residence.offload()
 
 
 @contextmanager

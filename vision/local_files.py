@@ -34,14 +34,14 @@ def described_folder(
             "downloads nothing by itself."
         )
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        description = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ModelError(
             f"{path} cannot be read ({error}); copy it again from {source}."
         ) from error
-    if not isinstance(found, dict):
+    if not isinstance(description, dict):
         raise ModelError(f"{path} does not describe a model; copy it again from {source}.")
-    return found
+    return description
 
 
 def check_kind(folder: Path, what: str, source: str, model_type: str) -> None:
@@ -52,11 +52,11 @@ def check_kind(folder: Path, what: str, source: str, model_type: str) -> None:
     Raises:
         ModelError: it holds something else, or nothing.
     """
-    found = described_folder(folder, what, source).get("model_type")
-    if found != model_type:
+    received = described_folder(folder, what, source).get("model_type")
+    if received != model_type:
         raise ModelError(
-            f"{folder} contains a {found!r} instead of a {what}; choose the folder with the files "
-            f"of {source}."
+            f"{folder} contains a {received!r} instead of a {what}; choose the folder with the "
+            f"files of {source}."
         )
 
 
@@ -77,8 +77,8 @@ def from_folder(kind: Any, folder: Path, dtype: torch.dtype | None = None) -> An
         with fit_for_autograd():
             if its_own:  # the old name of the argument, which every version takes
                 weighty["torch_dtype"] = dtype
-            found = kind.from_pretrained(folder, local_files_only=True, **weighty)
-            return found if dtype is None or its_own else found.to(dtype)
+            model = kind.from_pretrained(folder, local_files_only=True, **weighty)
+            return model if dtype is None or its_own else model.to(dtype)
     except Exception as error:  # a file cut off in its middle has an error of its own library
         raise ModelError(
             f"{folder} could not be read as {kind.__name__}: {error} A file may be missing or "

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 # Frees so many bytes on a device: other models of the same program are sent away.
-MakeRoom = Callable[[int, torch.device], object]
+FreeVRAM = Callable[[int, torch.device], object]
 
 
 class Residence:
@@ -24,20 +24,20 @@ class Residence:
     """
 
     def __init__(
-        self, modules: Sequence[Any], device: torch.device, make_room: MakeRoom | None = None
+        self, modules: Sequence[Any], device: torch.device, free_vram: FreeVRAM | None = None
     ) -> None:
-        self.modules, self.device, self.make_room = list(modules), device, make_room
+        self.modules, self.device, self.free_vram = list(modules), device, free_vram
         for module in self.modules:
             module.requires_grad_(False).eval()
 
-    def here(self) -> None:
+    def onload(self) -> None:
         """Bring them to their device, where room is made for those that are not there yet."""
         coming = self._elsewhere(self.device)
-        if coming and self.make_room is not None:
-            self.make_room(sum(bytes_of(module) for module in coming), self.device)
+        if coming and self.free_vram is not None:
+            self.free_vram(sum(bytes_of(module) for module in coming), self.device)
         self._move(self.device)
 
-    def park(self) -> None:
+    def offload(self) -> None:
         """Send them back, and free what they took."""
         self._move(torch.device("cpu"))
         if self.device.type == "cuda":

@@ -1,7 +1,7 @@
 """The interfaces of ConceptLab's networks: prior, image generator, VQA model.
 
 A *space* is where a prompt and a picture are vectors of one kind, [D], whose cosine says how much
-the one shows the other. Networks stay on the CPU until they are used; `park` sends them back.
+the one shows the other. Networks stay on the CPU until they are used; `offload` sends them back.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class ConceptSpace(Protocol):
         ...
 
     def imagine(
-        self, text: str, handles: HandleVectors, draw: torch.Generator, sampling: PriorSampling
+        self, text: str, handles: HandleVectors, generator: torch.Generator, sampling: PriorSampling
     ) -> Tensor:
         """P(E_y(v)): the embedding [D] of a picture of a prompt, differentiable in the handles."""
         ...
@@ -113,12 +113,12 @@ class ConceptSpace(Protocol):
         """
         ...
 
-    def park(self) -> None:
+    def offload(self) -> None:
         """Free the device until the next use."""
         ...
 
 
-class Painter(Protocol):
+class ImageGenerator(Protocol):
     """Draws pictures of prompts with handles."""
 
     @property
@@ -136,12 +136,12 @@ class Painter(Protocol):
         """[n, H, W, 3] one picture for each prompt, 0..1, on the CPU; the same for a seed."""
         ...
 
-    def park(self) -> None:
+    def offload(self) -> None:
         """Free the device until the next use."""
         ...
 
 
-class Questions(Protocol):
+class VQAModel(Protocol):
     """Answers questions about a picture."""
 
     @property
@@ -153,6 +153,6 @@ class Questions(Protocol):
         """What a picture [H, W, 3], 0..1, shows, in a few words; may be empty."""
         ...
 
-    def park(self) -> None:
+    def offload(self) -> None:
         """Free the device until the next use."""
         ...

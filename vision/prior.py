@@ -91,14 +91,14 @@ class DiffusionPrior:
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        self._residence.here()
+        self._residence.onload()
         with self.text.computing(), torch.enable_grad():
             yield
 
     def imagine(
-        self, text: str, handles: HandleVectors, draw: torch.Generator, sampling: PriorSampling
+        self, text: str, handles: HandleVectors, generator: torch.Generator, sampling: PriorSampling
     ) -> Tensor:
-        self._residence.here()
+        self._residence.onload()
         rows = [self.text.encode(text, handles)]
         if sampling.guidance != 1:
             rows.append(self._fixed_text(sampling.negative))
@@ -106,12 +106,12 @@ class DiffusionPrior:
         self.scheduler.set_timesteps(sampling.steps)
         timesteps = [int(t) for t in self.scheduler.timesteps]
         # Drawn in float32 on the CPU, whatever computes: the same numbers everywhere.
-        noisy = torch.randn((1, self.width), generator=draw).to(self.device)
+        noisy = torch.randn((1, self.width), generator=generator).to(self.device)
         for i, timestep in enumerate(timesteps):
             denoised = self._denoised(noisy, timestep, conditions, sampling)
             following = timesteps[i + 1] if i + 1 < len(timesteps) else None
             noisy = self.scheduler.step(
-                denoised, timestep, noisy, prev_timestep=following, generator=draw
+                denoised, timestep, noisy, prev_timestep=following, generator=generator
             ).prev_sample
         return self.prior.post_process_latents(noisy)[0].float()
 
@@ -153,12 +153,12 @@ class DiffusionPrior:
 
     @torch.no_grad()
     def meanings(self, texts: Sequence[str]) -> Tensor:
-        self._residence.here()
+        self._residence.onload()
         if self._constraints is not None:
-            found = self._constraints(texts)
+            embeddings = self._constraints(texts)
         else:
-            found = torch.cat([self.text.encode(text, {}).pooled for text in texts])
-        return functional.normalize(found.float(), dim=-1).to(self.device)
+            embeddings = torch.cat([self.text.encode(text, {}).pooled for text in texts])
+        return functional.normalize(embeddings.float(), dim=-1).to(self.device)
 
     @torch.no_grad()
     def look_at(self, images: Tensor) -> Tensor:
@@ -179,12 +179,12 @@ class DiffusionPrior:
         return int(self.vision.config.image_size)
 
     def _seen(self, pixels: Tensor) -> Tensor:
-        self._residence.here()
-        given = pixels.to(self.device, self.vision.dtype)
-        return self.vision(pixel_values=given).image_embeds.float()
+        self._residence.onload()
+        inputs = pixels.to(self.device, self.vision.dtype)
+        return self.vision(pixel_values=inputs).image_embeds.float()
 
-    def park(self) -> None:
-        self._residence.park()
+    def offload(self) -> None:
+        self._residence.offload()
 
 
 def _side_by_side(rows: Sequence[EncodedText], prior: Any) -> tuple[Tensor, Tensor, Tensor]:

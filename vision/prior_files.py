@@ -19,7 +19,7 @@ from ..host.families.clip import BY_WIDTH, CHUNK, ENCODERS
 from ..host.ports import Host
 from .generators import DecoderPainter
 from .local_files import described_folder, from_folder
-from .offload import MakeRoom, Residence, fit_for_autograd
+from .offload import FreeVRAM, Residence, fit_for_autograd
 from .ports import PriorSampling
 from .prior import DiffusionPrior
 from .text_side import ClipText, HostText
@@ -40,7 +40,7 @@ def load_prior(
     dtype: torch.dtype,
     *,
     decoder: Any = None,
-    make_room: MakeRoom | None = None,
+    free_vram: FreeVRAM | None = None,
 ) -> DiffusionPrior:
     """A prior with its encoders.
 
@@ -86,7 +86,7 @@ def load_prior(
         vision=vision,
         constraints=constraints,
         fingerprint=f"prior {PRIORS[kind]}, {text.name} {width}",
-        residence=Residence(networks, device, make_room),
+        residence=Residence(networks, device, free_vram),
     )
 
 
@@ -136,7 +136,7 @@ def painter_of(
     steps: int,
     cfg: float,
     size: tuple[int, int],
-    make_room: MakeRoom | None = None,
+    free_vram: FreeVRAM | None = None,
 ) -> DecoderPainter:
     """A decoder behind a prior, after a look at whether they belong together.
 
@@ -159,7 +159,7 @@ def painter_of(
         steps=steps,
         cfg=cfg,
         size=size,
-        make_room=make_room,
+        free_vram=free_vram,
     )
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from ..errors import ConfigError, ImageError, MaskError, ModelError
 from ..host.ports import Progress, no_progress
 from .local_files import check_kind, from_folder
-from .offload import MakeRoom, Residence
+from .offload import FreeVRAM, Residence
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of both networks
 DINO_PX, DINO_LONGEST_PX = 800, 1333  # shorter side, and at most
@@ -102,11 +102,11 @@ def segment_words(
     masks: list[Tensor] = []
     for i, word in enumerate(words):
         progress(i, len(words))
-        found = detector.find(image, word)
-        sure = found.corners[found.scores >= config.threshold]
+        boxes = detector.find(image, word)
+        sure = boxes.corners[boxes.scores >= config.threshold]
         nth = words[:i].count(word) if config.take is Take.BEST else 0
         if len(sure) <= nth:
-            best = f"{float(found.scores[0]):.2f}" if len(found.scores) else "none"
+            best = f"{float(boxes.scores[0]):.2f}" if len(boxes.scores) else "none"
             raise MaskError(
                 f"{word!r} finds {'nothing' if not nth else f'only {nth}'} in the picture (best "
                 f"score {best}, threshold {config.threshold:.2f}); lower the threshold, use a "
@@ -122,14 +122,14 @@ class GroundingDino:
     """The detector, from a folder as Hugging Face saves it."""
 
     def __init__(
-        self, folder: Path, device: torch.device, make_room: MakeRoom | None = None
+        self, folder: Path, device: torch.device, free_vram: FreeVRAM | None = None
     ) -> None:
         from transformers import AutoTokenizer, GroundingDinoForObjectDetection
 
         check_kind(folder, "Grounding DINO", DINO_SOURCE, "grounding-dino")
         kind: Any = GroundingDinoForObjectDetection
         self._network = from_folder(kind, folder, torch.float32)
-        Residence([self._network], device, make_room).here()
+        Residence([self._network], device, free_vram).onload()
         self._tokenizer: Any = from_folder(AutoTokenizer, folder)
         self._device = device
 
@@ -161,14 +161,14 @@ class Sam:
     """The segmenter, from a folder as Hugging Face saves it."""
 
     def __init__(
-        self, folder: Path, device: torch.device, make_room: MakeRoom | None = None
+        self, folder: Path, device: torch.device, free_vram: FreeVRAM | None = None
     ) -> None:
         from transformers import SamModel
 
         check_kind(folder, "SAM", SAM_SOURCE, "sam")
         kind: Any = SamModel
         self._network = from_folder(kind, folder, torch.float32)
-        Residence([self._network], device, make_room).here()
+        Residence([self._network], device, free_vram).onload()
         self._device = device
 
     @torch.no_grad()
@@ -186,26 +186,26 @@ class Sam:
             )
             logits = output.pred_masks[0, 0].float().cpu()[None]  # [1, 1, h, w]
             whole = F.interpolate(logits, (side, side), mode="bilinear", align_corners=False)
-            shown = whole[..., : size[0], : size[1]]
-            fitted = F.interpolate(shown, (height, width), mode="bilinear", align_corners=False)
+            inside = whole[..., : size[0], : size[1]]
+            fitted = F.interpolate(inside, (height, width), mode="bilinear", align_corners=False)
             masks.append((fitted[0, 0] > 0).float())
         return torch.stack(masks)
 
     def _prompt(self, place: Place, scale: float) -> dict[str, Tensor]:
-        given: dict[str, Tensor] = {}
+        prompts: dict[str, Tensor] = {}
         if place.box is not None:
-            given["input_boxes"] = torch.tensor([[place.box]]) * scale
+            prompts["input_boxes"] = torch.tensor([[place.box]]) * scale
         if points := [*place.inside, *place.outside]:
             labels = [1] * len(place.inside) + [0] * len(place.outside)
-            given["input_points"] = torch.tensor([[points]]) * scale
-            given["input_labels"] = torch.tensor([[labels]])
-        return {name: value.to(self._device) for name, value in given.items()}
+            prompts["input_points"] = torch.tensor([[points]]) * scale
+            prompts["input_labels"] = torch.tensor([[labels]])
+        return {name: value.to(self._device) for name, value in prompts.items()}
 
 
 class OriginalSam:
     """The segmenter from an original `.pth` checkpoint, by the `segment-anything` package."""
 
-    def __init__(self, path: Path, device: torch.device, make_room: MakeRoom | None = None) -> None:
+    def __init__(self, path: Path, device: torch.device, free_vram: FreeVRAM | None = None) -> None:
         size = next((size for size in ORIGINAL_SIZES if size in path.name), None)
         if size is None:
             raise ModelError(
@@ -225,7 +225,7 @@ class OriginalSam:
             network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         except Exception as error:  # torch raises many kinds for a damaged or hostile file
             raise ModelError(f"{path} is not a readable SAM checkpoint: {error}") from error
-        Residence([network], device, make_room).here()
+        Residence([network], device, free_vram).onload()
         self._predictor = library.SamPredictor(network)
 
     def cut(self, image: Tensor, places: Sequence[Place]) -> Tensor:
@@ -235,22 +235,22 @@ class OriginalSam:
         for place in places:
             points = [*place.inside, *place.outside]
             labels = [1] * len(place.inside) + [0] * len(place.outside)
-            found, _, _ = self._predictor.predict(
+            planes, _, _ = self._predictor.predict(
                 point_coords=torch.tensor(points).float().numpy() if points else None,
                 point_labels=torch.tensor(labels).numpy() if points else None,
                 box=torch.tensor(place.box).numpy() if place.box is not None else None,
                 multimask_output=False,
             )
-            masks.append(torch.from_numpy(found[0]).float())
+            masks.append(torch.from_numpy(planes[0]).float())
         return torch.stack(masks)
 
 
 def segmenter_from(
-    path: Path, device: torch.device, make_room: MakeRoom | None = None
+    path: Path, device: torch.device, free_vram: FreeVRAM | None = None
 ) -> Segmenter:
     """A segmenter from a folder, or from an original checkpoint file."""
     kind = OriginalSam if path.suffix == ".pth" else Sam
-    return kind(path, device, make_room)
+    return kind(path, device, free_vram)
 
 
 def normalised(image: Tensor, size: tuple[int, int]) -> Tensor:

@@ -116,9 +116,9 @@ class ClipText:
         rows = handles[name].get(self.name)
         width = self.encoders[self.name]
         if rows is None or rows.shape[-1] != width:
-            told = ", ".join(f"{k} ({v.shape[-1]} wide)" for k, v in handles[name].items())
+            encoders = ", ".join(f"{k} ({v.shape[-1]} wide)" for k, v in handles[name].items())
             raise PromptError(
-                f"<{name}> has vectors for {told or 'no text encoder'}, but this prior reads "
+                f"<{name}> has vectors for {encoders or 'no text encoder'}, but this prior reads "
                 f"{self.name} ({width} wide); use the prior that the concept was trained with."
             )
         return rows.reshape(-1, width)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..concepts.fingerprints import modules_digest
 from .local_files import check_kind, from_folder
-from .offload import MakeRoom, Residence
+from .offload import FreeVRAM, Residence
 
 LONGEST_ANSWER = 20  # new tokens, as transformers' own default; a word or two is enough
 PROMPT = "Question: {} Answer:"  # what BLIP-2's language models without instruction tuning expect
@@ -35,34 +35,34 @@ class Blip2:
         model: Any,
         processor: Any,
         device: torch.device,
-        make_room: MakeRoom | None = None,
+        free_vram: FreeVRAM | None = None,
     ) -> None:
         self._model, self._processor = model, processor
-        self._residence = Residence([model], device, make_room)
+        self._residence = Residence([model], device, free_vram)
         self.name = f"blip2 {modules_digest('blip2', [model])[:16]}"
         # Flan-T5 follows a question as it is (coach.py:67); OPT completes a text.
         self._is_instructed = not bool(model.config.use_decoder_only_language_model)
 
     @torch.no_grad()
     def answer(self, image: Tensor, question: str) -> str:
-        self._residence.here()
+        self._residence.onload()
         pixels = (image[..., :3].clamp(0, 1) * 255).round().byte().cpu().numpy()
         text = question if self._is_instructed else PROMPT.format(question)
-        given = self._processor(images=pixels, text=text, return_tensors="pt")
-        given = given.to(self._residence.device)
-        given["pixel_values"] = given["pixel_values"].to(self._model.dtype)
+        inputs = self._processor(images=pixels, text=text, return_tensors="pt")
+        inputs = inputs.to(self._residence.device)
+        inputs["pixel_values"] = inputs["pixel_values"].to(self._model.dtype)
         # Greedy: the same picture has the same answer.
-        tokens = self._model.generate(**given, do_sample=False, max_new_tokens=LONGEST_ANSWER)
+        tokens = self._model.generate(**inputs, do_sample=False, max_new_tokens=LONGEST_ANSWER)
         if not self._is_instructed:
-            tokens = tokens[:, given["input_ids"].shape[1] :]
+            tokens = tokens[:, inputs["input_ids"].shape[1] :]
         return str(self._processor.batch_decode(tokens, skip_special_tokens=True)[0]).strip()
 
-    def park(self) -> None:
-        self._residence.park()
+    def offload(self) -> None:
+        self._residence.offload()
 
 
 def load_blip2(
-    folder: Path, device: torch.device, dtype: torch.dtype, make_room: MakeRoom | None = None
+    folder: Path, device: torch.device, dtype: torch.dtype, free_vram: FreeVRAM | None = None
 ) -> Blip2:
     """BLIP-2 from a folder as transformers saves it: config, *.safetensors, tokenizer, processor.
 
@@ -79,7 +79,7 @@ def load_blip2(
                 part.float()
     processor = from_folder(Blip2Processor, folder)
     _place_picture(model.config, processor)
-    return Blip2(model, processor, device, make_room)
+    return Blip2(model, processor, device, free_vram)
 
 
 def _place_picture(config: Any, processor: Any) -> None:

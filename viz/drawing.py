@@ -93,11 +93,11 @@ class Canvas:
         known = colours or {}
         x = place[0] - text_width(text, size) * {"l": 0, "m": 0.5, "r": 1}[anchor[0]]
         start = 0
-        for found in HANDLE.finditer(text):
-            if found[1] in known:
-                x = self._piece(x, place[1], text[start : found.start()], size, colour, anchor)
-                x = self._piece(x, place[1], found[0], size, as_ink(known[found[1]]), anchor)
-                start = found.end()
+        for match in HANDLE.finditer(text):
+            if match[1] in known:
+                x = self._piece(x, place[1], text[start : match.start()], size, colour, anchor)
+                x = self._piece(x, place[1], match[0], size, as_ink(known[match[1]]), anchor)
+                start = match.end()
         self._piece(x, place[1], text[start:], size, colour, anchor)
 
     def _piece(self, x: float, y: float, text: str, size: float, colour: RGB, anchor: str) -> float:

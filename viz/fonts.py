@@ -53,11 +53,11 @@ def runs(text: str, size: int) -> Iterator[tuple[str, Font]]:
     """
     piece, name = "", OWN
     for letter in text:
-        shown, wanted = _shown(letter, name if piece else None)
-        if piece and wanted != name:
+        shown, font_name = _shown(letter, name if piece else None)
+        if piece and font_name != name:
             yield piece, font_named(name, size)
             piece = ""
-        piece, name = piece + shown, wanted
+        piece, name = piece + shown, font_name
     if piece:
         yield piece, font_named(name, size)
 

@@ -86,12 +86,12 @@ def attention_overlay(
         if masks and name in masks:
             sheet.canvas.outline(masks[name], colour, box, max(1.5, box[3] / 160))
         if scores and name in scores:
-            told = scores_told(*scores[name])
-            sheet.canvas.text(sheet.line_place(i, 1), told, sheet.text_px, QUIET)
+            caption = describe_scores(*scores[name])
+            sheet.canvas.text(sheet.line_place(i, 1), caption, sheet.text_px, QUIET)
     return sheet.canvas.tensor()
 
 
-def scores_told(iou: float, leak: float) -> str:
+def describe_scores(iou: float, leak: float) -> str:
     """The two figures of a word as its caption says them."""
     if math.isnan(iou) or math.isnan(leak):
         return "IoU -  leak -"
@@ -128,13 +128,13 @@ class _Sheet:
         self._sizes = sizes
         in_a_row = min(len(sizes), n_columns or len(sizes))
         smallest = SMALLEST_PX.get(in_a_row, SMALLEST_OF_MANY_PX)
-        wanted = min(LARGEST_PX, max(smallest, *(max(size) for size in sizes)))
+        side = min(LARGEST_PX, max(smallest, *(max(size) for size in sizes)))
         if n_columns is None:  # as many as fit, then rows of nearly the same length
-            n_rows = math.ceil(len(sizes) / min(len(sizes), max(3, SHEET_PX // wanted)))
+            n_rows = math.ceil(len(sizes) / min(len(sizes), max(3, SHEET_PX // side)))
             in_a_row = math.ceil(len(sizes) / n_rows)
         n_rows = math.ceil(len(sizes) / in_a_row)
         self._n_columns = in_a_row
-        self._longest = min(wanted, int(SHEET_PX * 0.94 / in_a_row))
+        self._longest = min(side, int(SHEET_PX * 0.94 / in_a_row))
         shapes = [fitted(size, self._longest) for size in sizes]
         self.tile = (max(w for w, _ in shapes), max(h for _, h in shapes))
         self._gap = max(12.0, self._longest / 20)

@@ -104,9 +104,9 @@ class _Frame:
             self._canvas.text(place, tick_label(tick), text_px, QUIET, "mt")
         base = [(self._left, self._bottom), (self._right, self._bottom)]
         self._canvas.line(base, QUIET, self._unit)
-        told = "step" + (", losses on a log scale" if self._y.is_log else "")
+        caption = "step" + (", losses on a log scale" if self._y.is_log else "")
         place = ((self._left + self._right) / 2, self._bottom + 38 * self._unit)
-        self._canvas.text(place, told, text_px * 0.92, QUIET, "mb")
+        self._canvas.text(place, caption, text_px * 0.92, QUIET, "mb")
 
     def draw_phases(self, starts: Sequence[float], text_px: float) -> None:
         """A dashed line before the first step of every later phase, and their numbers."""
@@ -142,9 +142,10 @@ class _Frame:
         for start, end in zip([0, *bounds], [*bounds, len(steps)], strict=True):
             if start == end or not math.isfinite(values[start]):
                 continue
-            kept = [*range(start, end, max(1, (end - start) // MOST_POINTS)), end - 1]
+            indices = [*range(start, end, max(1, (end - start) // MOST_POINTS)), end - 1]
             points = [
-                (self._px(float(steps[i])), self._py(float(values[i]))) for i in dict.fromkeys(kept)
+                (self._px(float(steps[i])), self._py(float(values[i])))
+                for i in dict.fromkeys(indices)
             ]
             self._canvas.line(points, colour, (2.2 if len(points) > 1 else 3) * self._unit)
 
@@ -157,9 +158,9 @@ class _Frame:
             for slope in (-1, 1):
                 ends = [(column - arm, y - slope * arm), (column + arm, y + slope * arm)]
                 self._canvas.line(ends, ALARM, 1.8 * self._unit)
-        told = f"x  NaN or infinite at {len(steps)} step{'s' if len(steps) > 1 else ''}"
+        caption = f"x  NaN or infinite at {len(steps)} step{'s' if len(steps) > 1 else ''}"
         place = (self._right, self._bottom + 38 * self._unit)
-        self._canvas.text(place, told, text_px * 0.92, ALARM, "rb")
+        self._canvas.text(place, caption, text_px * 0.92, ALARM, "rb")
 
 
 def _in_order(history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
@@ -212,11 +213,11 @@ def _draw_legend(
     x, y = margin, margin + text_px / 2
     for name, values in smooth.items():
         sound = values[np.isfinite(values)]
-        told = f"{name} {sound[-1]:.3g}" if len(sound) else f"{name} -"
-        wide = text_px * 1.6 + text_width(told, text_px)
+        caption = f"{name} {sound[-1]:.3g}" if len(sound) else f"{name} -"
+        wide = text_px * 1.6 + text_width(caption, text_px)
         if x > margin and x + wide > canvas.size[0] - margin:
             x, y = margin, y + text_px * 1.5
         canvas.line([(x, y), (x + text_px * 1.2, y)], colours[name], text_px / 5)
-        canvas.text((x + text_px * 1.6, y), told, text_px)
+        canvas.text((x + text_px * 1.6, y), caption, text_px)
         x += wide + text_px * 1.4
     return y + text_px / 2

@@ -85,8 +85,8 @@ class _Row:
         if self._grid:
             beside = (left + self._side[0] + self._gap, top, *self._side)
             self._draw_latent_view(canvas, beside, self._grid)
-            told = f"latents {self._grid[1]} x {self._grid[0]}"
-            canvas.text((beside[0], heading), told, self._text_px, QUIET)
+            caption = f"latents {self._grid[1]} x {self._grid[0]}"
+            canvas.text((beside[0], heading), caption, self._text_px, QUIET)
         self._draw_legend(canvas, left, heading + self._line)
 
     def _draw_overlay(self, canvas: Canvas, box: Box) -> None:
@@ -118,11 +118,11 @@ class _Row:
             _draw_badge(canvas, badge, self._numbers[name], self._colours[name], size * 0.9)
             word = self._scene.words.get(name, "")
             title = f"<{name}> {word}".strip()
-            told, is_bad = self._figures(mask)
+            caption, is_bad = self._figures(mask)
             x = left + size * 2.2
             title = shortened(title, size, size * 11)
             canvas.text((x, y), title, size, colours=self._colours)
-            canvas.text((x + size * 12, y), told, size, ALARM if is_bad else INK)
+            canvas.text((x + size * 12, y), caption, size, ALARM if is_bad else INK)
             y += self._line
         for name, remark in self._picture.remarks.items():
             x = left + size * 2.2
@@ -130,21 +130,21 @@ class _Row:
             canvas.text((x, y), remark, size, ALARM)
             y += self._line
         for (a, b), share in self._overlaps.items():
-            told = f"<{a}> and <{b}> overlap by {_percent(share)} of the smaller"
+            caption = f"<{a}> and <{b}> overlap by {_percent(share)} of the smaller"
             x = left + size * 2.2
             is_bad = share > LARGE_OVERLAP
-            told = shortened(told, size, self.width - size * 2.2)
-            canvas.text((x, y), told, size, ALARM if is_bad else QUIET)
+            caption = shortened(caption, size, self.width - size * 2.2)
+            canvas.text((x, y), caption, size, ALARM if is_bad else QUIET)
             y += self._line
 
     def _figures(self, mask: Tensor) -> tuple[str, bool]:
         """Area, and latent cells; whether there is too little to learn from."""
         area = float(mask.mean())
-        told, is_bad = f"{_percent(area)} of the picture", area < SMALL_AREA
+        caption, is_bad = f"{_percent(area)} of the picture", area < SMALL_AREA
         if self._grid:
             n_cells = int((mask_on_grid(mask, self._grid) > 0).sum())
-            told += f", {n_cells} cell{'' if n_cells == 1 else 's'}"
-        return told + (": too small" if is_bad else ""), is_bad
+            caption += f", {n_cells} cell{'' if n_cells == 1 else 's'}"
+        return caption + (": too small" if is_bad else ""), is_bad
 
 
 def overlaps(masks: Mapping[str, Tensor]) -> dict[tuple[str, str], float]:

@@ -54,7 +54,7 @@ def soft_mask_preview(
             canvas.picture(gray, (left, top, width, height), smooth=False)
             name = f"{title}, {grid[1]}x{grid[0]}"
             canvas.text((left, top + height + 0.6 * LINE_PX), name, 13, INK)
-            canvas.text((left, top + height + 1.6 * LINE_PX), _told(seen), 12, QUIET)
+            canvas.text((left, top + height + 1.6 * LINE_PX), _describe(seen), 12, QUIET)
             canvas.text(
                 (left, top + height + 2.5 * LINE_PX), f"{100 * seen.share:.0f} % of it", 12, QUIET
             )
@@ -64,7 +64,7 @@ def soft_mask_preview(
     return canvas.tensor()
 
 
-def weights_told(
+def describe_weights(
     masks: Tensor, background_weight: float, grids: Mapping[str, tuple[int, int]]
 ) -> str:
     """The same in words, one line per mask and grid."""
@@ -73,13 +73,13 @@ def weights_told(
         for title, grid in grids.items():
             seen = weights_on_grid(mask, grid, background_weight)
             lines.append(
-                f"mask {number}, {title} {grid[1]}x{grid[0]}: {_told(seen)}, "
+                f"mask {number}, {title} {grid[1]}x{grid[0]}: {_describe(seen)}, "
                 f"{100 * seen.share:.0f} % of it inside"
             )
     return "\n".join(lines)
 
 
-def _told(seen: GridWeights) -> str:
+def _describe(seen: GridWeights) -> str:
     inside = "nothing" if math.isnan(seen.inside) else f"{seen.inside:.2f}"
     counts = f"{seen.outside:.2f} (counts {seen.outside**2:.2f})"
     return f"inside {inside}, outside {'nothing' if math.isnan(seen.outside) else counts}"

@@ -25,7 +25,7 @@ from ...tinyworld.shapes import BACKGROUNDS
 from ...tinyworld.world import Scene, article
 from ...training.adapters import Scope
 from ...training.method_spec import TINYWORLD, RunSettings
-from ...training.runner import Learned
+from ...training.runner import TrainingResult
 from ...viz.colors import concept_colours
 from ...viz.overlays import attention_overlay
 from .judge import ELSEWHERE_SEED, Judge, Verdict, as_image, word_localisation
@@ -93,7 +93,7 @@ class Run:
     """What learning and drawing gave."""
 
     before: Tensor  # [n, H, W, 3] of the base model
-    learned: Learned
+    learned: TrainingResult
     drawn: Sequence[DrawnPrompt]
     maps: Sequence[Figure]
     taught: Mapping[str, Localisation]  # attention in the taught picture
@@ -129,10 +129,10 @@ def learn_and_draw(
     prompts = prompts_of(config)
     drawn: list[DrawnPrompt] = []
     with host.edited(stack.edits, trainable=False), torch.no_grad():
-        for prompt, asked, background in prompts:
+        for prompt, names, background in prompts:
             images = _draw(host, stack.handles, prompt, config)
-            verdicts = [judge.look(image, asked) for image in images]
-            drawn.append(DrawnPrompt(prompt, asked, background, images, verdicts))
+            verdicts = [judge.look(image, names) for image in images]
+            drawn.append(DrawnPrompt(prompt, names, background, images, verdicts))
             context.progress(len(drawn), len(prompts), "drawing")
         maps = [_map(host, stack.handles, one) for one in drawn if len(one.asked) > 1]
         taught = word_localisation(host, stack.handles, config.handles, truth)
@@ -154,10 +154,10 @@ def taught_scene(truth: Scene, config: DemoConfig) -> ConceptScene:
 
 def prompts_of(config: DemoConfig) -> list[tuple[str, tuple[str, ...], str]]:
     """(prompt, requested handles, background): apart, together, beside a known object."""
-    asked = [(name,) for name in config.handles]
-    apart = [(names, "", place) for names in asked for place in config.alone_on]
+    subsets = [(name,) for name in config.handles]
+    apart = [(names, "", place) for names in subsets for place in config.alone_on]
     together = [(tuple(config.handles), "", place) for place in config.together_on]
-    beside = [(names, f" and {config.neighbour}", config.neighbour_on) for names in asked]
+    beside = [(names, f" and {config.neighbour}", config.neighbour_on) for names in subsets]
     return [
         (
             f"a photo of {' and '.join(f'<{name}>' for name in names)}{more} {BACKGROUNDS[place]}",

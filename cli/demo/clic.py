@@ -45,8 +45,8 @@ def tell(context: DemoContext) -> Story:
     bare = ornament_scene(TARGET, "", context.seed + 105, TARGET_ON)
     source, mark = as_image(taught.image), torch.from_numpy(taught.masks[1])
     image, place = as_image(bare.image), torch.from_numpy(bare.masks[1])
-    wanted = {"weight_steps": STEPS_OF_WEIGHTS, "object_word": SOURCE, "preview_steps": 1}
-    settings = settings_of_method("clic", TINYWORLD).changed(wanted)
+    overrides = {"weight_steps": STEPS_OF_WEIGHTS, "object_word": SOURCE, "preview_steps": 1}
+    settings = settings_of_method("clic", TINYWORLD).changed(overrides)
     assert isinstance(settings.config, CLiCConfig)
     config = replace(settings.config, seed=context.seed)
     learned = learn_detail(
@@ -78,17 +78,17 @@ def tell(context: DemoContext) -> Story:
     )
     pasted = composited(host.decode_latent(drawn), image[None], place, FEATHER_PX)
     references = _references(taught, bare)
-    found = [_seen(picture, place, references) for picture in pasted]
+    results = [_seen(picture, place, references) for picture in pasted]
     overlay = attention_overlay(source, {NAME: heat}, {NAME: mark}, None, concept_colours([NAME]))
     moved = float((pasted - image).abs()[:, place == 0].max())
-    right = sum(name == ORNAMENT for name, _ in found)
+    right = sum(name == ORNAMENT for name, _ in results)
     scores = localisation(heat, mark)
     carried = [
         Figure(
             f"Transferred, recognised as: {name}",
             [DemoSample(picture, name == ORNAMENT, f"recognised as {name}")],
         )
-        for picture, (name, _) in zip(pasted, found, strict=True)
+        for picture, (name, _) in zip(pasted, results, strict=True)
     ]
     before = Figure.of(image, f"Before: a {TARGET}")
     source_figure = Figure.of(source, f"Training picture: a {SOURCE} with <{NAME}>")
@@ -112,7 +112,7 @@ def tell(context: DemoContext) -> Story:
                 (
                     f"<{NAME}>",
                     f"{right} of {COUNT}",
-                    f"{mean([score for _, score in found]):.2f}",
+                    f"{mean([score for _, score in results]):.2f}",
                     f"{moved:g}",
                     f"{scores.iou:.2f} ({scores.auc:.2f})",
                 )

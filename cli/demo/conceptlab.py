@@ -54,7 +54,7 @@ def tell(context: DemoContext) -> Story:
         laboratory.space,
         NAME,
         config,
-        painter=laboratory.painter,
+        image_generator=laboratory.image_generator,
         questions=laboratory.questions,
         loop=OFFICIAL_LOOP,
         progress=context.progress,
@@ -62,7 +62,7 @@ def tell(context: DemoContext) -> Story:
     save_concept(made.concept, context.folder / f"{NAME}.safetensors")
     drawn = {place: _drawn(context, _prompt(place), made.concept.handles) for place in PLACES}
     outlines = [overlap for images in drawn.values() for overlap in _overlaps(images)]
-    shown = [_shown(place, images[0]) for place, images in drawn.items()]
+    samples = [_shown(place, images[0]) for place, images in drawn.items()]
     circles = _overlaps(_drawn(context, "a photo of a circle on a white background", {}))
     left = ", ".join(made.negatives) or "nothing"
     section = Section(
@@ -74,7 +74,7 @@ def tell(context: DemoContext) -> Story:
             Figure.of(
                 made.timeline(), "Round by round: each answer becomes a negative", is_wide=True
             ),
-            *shown,
+            *samples,
             Figure.of(_plot(made), "Similarity to every constraint", is_wide=True),
         ],
         Table(
@@ -87,7 +87,7 @@ def tell(context: DemoContext) -> Story:
         f"conceptloom invent {NAME} --of '{CATEGORY}' --from {FIRST}",
     )
     title = "ConceptLab: invent a new object"
-    return Story("conceptlab", title, [NAME], [section], shown)
+    return Story("conceptlab", title, [NAME], [section], samples)
 
 
 def _prompt(place: str) -> str:
@@ -113,8 +113,8 @@ def _drawn(context: DemoContext, text: str, handles: HandleVectors) -> Tensor:
 
 def _overlaps(images: Tensor) -> list[float]:
     """Of the largest object of every picture that shows one."""
-    found = [objects[0] for objects in map(load_oracle().find, images) if objects]
-    return [nearest_silhouette(one.mask).overlap for one in found]
+    objects_found = [objects[0] for objects in map(load_oracle().find, images) if objects]
+    return [nearest_silhouette(one.mask).overlap for one in objects_found]
 
 
 def _cells(overlaps: Sequence[float]) -> tuple[str, str]:

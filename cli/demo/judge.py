@@ -75,11 +75,11 @@ class Judge:
                 reference = self._oracle.reference(other.image, other.masks[0])
                 self._references[f"another: {name}"] = reference
 
-    def look(self, image: Tensor, asked: Sequence[str]) -> Verdict:
+    def look(self, image: Tensor, expected: Sequence[str]) -> Verdict:
         """Verdict on a picture [H, W, 3], 0..1."""
-        seen = self._oracle.leaked(image, self._references, asked)
+        seen = self._oracle.leaked(image, self._references, expected)
         return Verdict(
-            {name: self._oracle.identity(image, self._references, name) for name in asked},
+            {name: self._oracle.identity(image, self._references, name) for name in expected},
             [name for name in seen if name in self._handles],
             self._oracle.background(image),
         )

@@ -115,11 +115,11 @@ def tell(context: DemoContext) -> Story:
             [
                 (
                     variant,
-                    f"{sum(one.is_concept for one in found)} of {COUNT}",
-                    f"{mean([one.likeness for one in found]):.2f}",
-                    f"{sum(one.background == DRAWN_ON for one in found)} of {COUNT}",
+                    f"{sum(one.is_concept for one in samples)} of {COUNT}",
+                    f"{mean([one.likeness for one in samples]):.2f}",
+                    f"{sum(one.background == DRAWN_ON for one in samples)} of {COUNT}",
                 )
-                for variant, found in seen.items()
+                for variant, samples in seen.items()
             ],
         ),
         "Likeness is the cosine of the oracle's description with the training object, 1 at best. "
@@ -150,5 +150,5 @@ def _references() -> dict[str, Tensor]:
 
 def _seen(picture: Tensor, references: Mapping[str, Tensor]) -> _Seen:
     oracle = load_oracle()
-    found = oracle.identity(picture, references, OBJECT)
-    return _Seen(found.right, found.similarity, oracle.background(picture))
+    identity = oracle.identity(picture, references, OBJECT)
+    return _Seen(identity.right, identity.similarity, oracle.background(picture))

@@ -43,8 +43,8 @@ def run_demo(
         Stopped: the user pressed Ctrl-C.
     """
     overrides = {"token_steps": token_steps, "weight_steps": weight_steps}
-    given = {name: value for name, value in overrides.items() if value is not None}
-    config = DemoConfig(settings=demo_settings(given | {"seed": seed}))
+    values = {name: value for name, value in overrides.items() if value is not None}
+    config = DemoConfig(settings=demo_settings(values | {"seed": seed}))
     first: Teller = partial(break_a_scene.tell, config=config)
     threads, began = torch.get_num_threads(), time.monotonic()
     torch.set_num_threads(1)

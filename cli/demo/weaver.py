@@ -61,11 +61,11 @@ def tell(context: DemoContext) -> Story:
     image, masks = as_image(pixels), [torch.from_numpy(mask) for mask in drawn_masks]
     sigmas = host.noise_path.levels(STEPS)
     template = make_template(host, image[None], SENTENCE, sigmas, progress=context.progress)
-    wishes = [
+    region_specs = [
         RegionSpec(concept=concept, word=word, mask=mask)
         for concept, (word, _), mask in zip(concepts, WOVEN.values(), masks, strict=True)
     ]
-    regions = make_regions(SENTENCE, wishes)
+    regions = make_regions(SENTENCE, region_specs)
     context.say("Concept Weaver: weaving both concepts into the template")
     woven = {
         way: weave(host, template, regions, config, progress=context.progress).image[0]
@@ -94,8 +94,12 @@ def tell(context: DemoContext) -> Story:
         Table(
             ("way", *(f"<my-{name}>" for name in WOVEN), "recognised"),
             [
-                (way, *(f"{score:.2f}" for _, score in found), f"{_right(found)} of {len(WOVEN)}")
-                for way, found in seen.items()
+                (
+                    way,
+                    *(f"{score:.2f}" for _, score in nearest),
+                    f"{_right(nearest)} of {len(WOVEN)}",
+                )
+                for way, nearest in seen.items()
             ],
         ),
         "Figures are the cosine of the oracle's description of the region with its concept, 1 at "
@@ -140,29 +144,29 @@ def _seen(picture: Tensor, masks: list[Tensor]) -> list[tuple[str, float]]:
     for name in CONCEPTS:
         alone = concept_scene([name], seed=ELSEWHERE_SEED)
         references[name] = oracle.reference(alone.image, alone.masks[0])
-    found: list[tuple[str, float]] = []
+    similarities: list[tuple[str, float]] = []
     for name, mask in zip(WOVEN, masks, strict=True):
         region = mask > 0.5
         standing = max(oracle.find(picture), key=lambda one: iou(one.mask, region), default=None)
         is_there = standing is not None and iou(standing.mask, region) > STANDS
         there = standing if is_there else oracle.describe(picture, mask)
         nearest = max(references, key=lambda other: likeness(there, references[other]))
-        found.append((nearest, likeness(there, references[name])))
-    return found
+        similarities.append((nearest, likeness(there, references[name])))
+    return similarities
 
 
-def _right(found: list[tuple[str, float]]) -> int:
-    return sum(nearest == name for name, (nearest, _) in zip(WOVEN, found, strict=True))
+def _right(similarities: list[tuple[str, float]]) -> int:
+    return sum(nearest == name for name, (nearest, _) in zip(WOVEN, similarities, strict=True))
 
 
-def _caption(way: str, found: list[tuple[str, float]]) -> str:
-    return f"{way}: recognised as {' and '.join((nearest for nearest, _ in found))}"
+def _caption(way: str, nearest_concepts: list[tuple[str, float]]) -> str:
+    return f"{way}: recognised as {' and '.join((nearest for nearest, _ in nearest_concepts))}"
 
 
 def _regions_shown(regions: Regions, template: Template) -> Tensor:
     names = [part.name.strip("<>") for part in regions.parts[:-1]]
-    shown = dict(zip(names, regions.masks, strict=False))
-    scene = ConceptScene((SceneImage(template.image, shown),), dict.fromkeys(names, ""))
+    masks = dict(zip(names, regions.masks, strict=False))
+    scene = ConceptScene((SceneImage(template.image, masks),), dict.fromkeys(names, ""))
     return scene_preview(scene)
 
 

@@ -190,14 +190,14 @@ def _one_by_one(
 
     The host runs the negative prompt first when memory does not allow both at once.
     """
-    found: dict[int, Tensor] = {}
+    outputs: dict[int, Tensor] = {}
     waiting = [number for number, cond in enumerate(conds) if cond is not None]
     while waiting:
         waits: list[int] = []
         for number in waiting:
             alone = [cond if n == number else None for n, cond in enumerate(conds)]
             try:
-                found[number] = evaluate(alone)[number]
+                outputs[number] = evaluate(alone)[number]
             except WaitsForPrompt as reason:
                 waits.append(number)
                 if len(waits) == len(waiting):
@@ -206,13 +206,13 @@ def _one_by_one(
                         "prompt, or choose another setting for the negative one."
                     ) from reason
         waiting = waits
-    return [found.get(number, torch.zeros_like(x)) for number in range(len(conds))]
+    return [outputs.get(number, torch.zeros_like(x)) for number in range(len(conds))]
 
 
 def _named(prompts: Mapping[Any, tuple[int, str, Tokens]]) -> dict[str, Tokens]:
     """Tokens of every prompt that tells them, by a name that a user understands."""
-    told = [(name, tokens) for _, name, tokens in prompts.values() if tokens]
-    return {f"{name} {i + 1}": tokens for i, (name, tokens) in enumerate(told)}
+    prompts_with_tokens = [(name, tokens) for _, name, tokens in prompts.values() if tokens]
+    return {f"{name} {i + 1}": tokens for i, (name, tokens) in enumerate(prompts_with_tokens)}
 
 
 def _info(

@@ -15,7 +15,7 @@ from .edits import SamplingRun
 from .host import ComfyHost
 
 
-class PassAgain:
+class ExtraForward:
     """Runs a prompt through the network that computes at this moment; edits and patches of others
     are left out.
 

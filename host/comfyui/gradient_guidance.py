@@ -103,12 +103,16 @@ def with_steering(
         guider = executor.class_obj
         check_can_edit(guider.model_patcher)
         prompts = tokens_by_conditioning(guider)
-        told = [tokens for _, name, tokens in prompts.values() if name == "positive" and tokens]
+        positive_prompts = [
+            tokens for _, name, tokens in prompts.values() if name == "positive" and tokens
+        ]
         reader, regions = ContextReader(), dict[Any, Sequence[Tokens]]()
         for c in guider.conds.get("positive") or ():
             regions[c.get("uuid")] = found = region_prompts(guider.model_options, [c], reader)
-            told += found
-        steering = make_steering({f"positive {i + 1}": tokens for i, tokens in enumerate(told)})
+            positive_prompts += found
+        steering = make_steering(
+            {f"positive {i + 1}": tokens for i, tokens in enumerate(positive_prompts)}
+        )
         run = _Run(steering, sigmas, prompts, guider.model_patcher, regions, reader)
         steered = _steered(sampler, functools.partial(_steer, run, guider))
         with slot.filled(run):
@@ -184,9 +188,9 @@ def _gradient(
             options = dict(transformer_options or {})
             exact_attention(options)
             # A pass takes the tensors of a ControlNet off their lists: every one gets its own.
-            given = moving.to(x.dtype), timesteps, context, y, _usable(control), options
+            arguments = moving.to(x.dtype), timesteps, context, y, _usable(control), options
             with edits_installed(sites, [edit], info):
-                return executor(*given, **more)
+                return executor(*arguments, **more)
 
         return run.steering.gradient(forward, usable(x).float(), sites, tokens)
 

@@ -39,10 +39,10 @@ def check_channels(vae: Any, expected: int) -> None:
     """Raises ModelError for a VAE whose latents the MODEL does not take."""
     quant = getattr(vae.first_stage_model, "post_quant_conv", None)
     # The host's own number stays 4 for a VAE that was made of a config.
-    found = getattr(quant, "in_channels", None) or getattr(vae, "latent_channels", expected)
-    if found != expected:
+    channels = getattr(quant, "in_channels", None) or getattr(vae, "latent_channels", expected)
+    if channels != expected:
         raise ModelError(
-            f"The VAE makes latents with {found} channels, but the MODEL takes {expected}. "
+            f"The VAE makes latents with {channels} channels, but the MODEL takes {expected}. "
             "Connect the model's own VAE."
         )
 
@@ -148,27 +148,31 @@ class ComfyHost:
     def extra_inputs(self, latent: Tensor, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
         """What some UNets take beside latent and context: SDXL's sizes, a mask for inpainting."""
         height, width = (self.pixels_per_latent * n for n in latent.shape[-2:])
-        given = {"noise": latent, "device": self.device, "height": height, "width": width}
-        given["latent_image"] = latent  # without a mask, an inpainting model takes only its size
+        arguments = {"noise": latent, "device": self.device, "height": height, "width": width}
+        arguments["latent_image"] = (
+            latent  # without a mask, an inpainting model takes only its size
+        )
         pooled = batched_pooled(prompts, latent.shape[0])
         if pooled is not None:
-            given["pooled_output"] = usable(pooled).to(self.device)
-        found = self._base.extra_conds(**given)
+            arguments["pooled_output"] = usable(pooled).to(self.device)
+        conditions = self._base.extra_conds(**arguments)
         rows, dtype = latent.shape[0], self.dtype
         return {
             name: usable(condition.cond).to(self.device, dtype).expand(rows, *[-1] * (c.ndim - 1))
-            for name, condition in found.items()
+            for name, condition in conditions.items()
             if isinstance(c := condition.cond, Tensor)
         }
 
-    def _transformer_options(self, timesteps: Tensor, shown: Sequence[bool]) -> dict[str, Any]:
+    def _transformer_options(
+        self, timesteps: Tensor, is_conditional: Sequence[bool]
+    ) -> dict[str, Any]:
         """As the host's samplers fill them, so that patches of other packs find what they read."""
         options = dict(self._patcher.model_options["transformer_options"])
         for kind in ("wrappers", "callbacks"):
             options[kind] = comfy.patcher_extension.merge_nested_dicts(
                 options.get(kind, {}), getattr(self._patcher, kind)
             )
-        options["cond_or_uncond"] = [0 if row else 1 for row in shown]
+        options["cond_or_uncond"] = [0 if row else 1 for row in is_conditional]
         options["sigmas"] = self.noise_path.level_at(timesteps)
         if self._learning:
             exact_attention(options)
@@ -248,8 +252,8 @@ class ComfyHost:
                 stack.enter_context(checkpointed(self._unet))
             unet, clip = self._patcher.clone(), self._clip.clone()
             wrapped = [
-                WrappedWeights(patcher, found, weights, trainable=trainable)
-                for patcher, found in (
+                WrappedWeights(patcher, of_patcher, weights, trainable=trainable)
+                for patcher, of_patcher in (
                     (unet, self._unet_weights),
                     (clip.patcher, self._text_weights),
                 )

@@ -73,9 +73,9 @@ class LoadedBeside:
 
     def keep(self, tensor: Tensor) -> Tensor:
         """The tensor, in the precision of the UNet, which the host moves in place."""
-        kept = nn.Parameter(tensor.detach().to(self._dtype), requires_grad=False)
-        self._holder.append(kept)
-        return kept
+        parameter = nn.Parameter(tensor.detach().to(self._dtype), requires_grad=False)
+        self._holder.append(parameter)
+        return parameter
 
     def patcher(self) -> Any:
         """For `set_additional_models` of a MODEL."""

@@ -6,7 +6,7 @@ import comfy.model_management as management
 import torch
 
 
-def make_room(needed: int, device: torch.device) -> None:
+def free_vram(needed: int, device: torch.device) -> None:
     """Send models of the host away until so many bytes, and what a pass takes, are free.
 
     Args:

@@ -56,17 +56,17 @@ class PromptPrints:
         with self._lock:
             prints = [(known, tokens) for known, tokens in self._prints.values() if len(tokens)]
         rows = rows / _scale(rows[0], prints)
-        found: list[Any] = _nearest(rows, prints, written)
-        mixed = _mixed(rows, prints, written) if None in found else ()
-        for i, token in enumerate(found):
+        matches: list[Any] = _nearest(rows, prints, written)
+        mixed = _mixed(rows, prints, written) if None in matches else ()
+        for i, token in enumerate(matches):
             if is_empty[i]:
-                found[i] = UNKNOWN
+                matches[i] = UNKNOWN
             elif token is None:
                 beside = written[i] if i < len(written) else UNKNOWN
-                found[i] = mixed[i] if i < len(mixed) else beside
+                matches[i] = mixed[i] if i < len(mixed) else beside
         # Every prompt of a left-to-right encoder starts with the same vector; it tells nothing.
-        words = found[1:] or found
-        return () if all(token == UNKNOWN for token in words) else tuple(found)
+        words = matches[1:] or matches
+        return () if all(token == UNKNOWN for token in words) else tuple(matches)
 
 
 def _nearest(
@@ -81,15 +81,15 @@ def _nearest(
     distances = torch.cdist(rows, known, compute_mode=exact)
     nearest = distances.min(dim=1).values
     limit = TOLERANCE * rows.norm(dim=1)
-    found: list[Any] = []
+    matches: list[Any] = []
     for i, row in enumerate(distances):
         if nearest[i] > limit[i]:
-            found.append(None)
+            matches.append(None)
             continue
         same = (row <= nearest[i] + 1e-5 * limit[i]).nonzero().flatten().tolist()
         beside = written[i] if i < len(written) else None
-        found.append(either([names[k] for k in same], beside))
-    return found
+        matches.append(either([names[k] for k in same], beside))
+    return matches
 
 
 def _scale(first: Tensor, prints: list[tuple[Tensor, Tokens]]) -> float:

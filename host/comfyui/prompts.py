@@ -56,9 +56,9 @@ class HandleTokens:
         match = HANDLE.match(embedding_name)
         if match is None or match[1] not in self.handles:
             return super()._try_get_embedding(embedding_name)  # type: ignore[misc]
-        found = (self.handles[match[1]], embedding_name[match.end() :].strip())
+        pair = (self.handles[match[1]], embedding_name[match.end() :].strip())
         # Since 0.16 the host also wants the name, between the two.
-        return found if self._gives_two else (found[0], match[0], found[1])  # type: ignore[attr-defined]
+        return pair if self._gives_two else (pair[0], match[0], pair[1])  # type: ignore[attr-defined]
 
 
 def tell_misspelt(text: str, known: Collection[str]) -> None:

@@ -45,11 +45,11 @@ def region_prompts(
         hooks = getattr(condition.get("hooks"), "hooks", ())
         holders += [getattr(hook, "transformers_dict", None) or {} for hook in hooks]
     patches = [(options.get("patches") or {}).get(kind) for options in holders for kind in PATCHES]
-    found: dict[Tokens, None] = {}
+    prompts: dict[Tokens, None] = {}
     for tensor in _tensors_in(patches):
         if tensor.ndim == 3 and tensor.shape[-1] in widths and tensor.is_floating_point():
-            found |= dict.fromkeys(tokens for tokens in read(tensor) if tokens)
-    return list(found)
+            prompts |= dict.fromkeys(tokens for tokens in read(tensor) if tokens)
+    return list(prompts)
 
 
 def _tensors_in(root: Any) -> Iterator[Tensor]:

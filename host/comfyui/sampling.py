@@ -44,21 +44,21 @@ def sampler_of(sample: Callable[[SamplerCall], Tensor]) -> Any:
         model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None = None,
         callback: Any = None, disable: Any = None, **_: Any,
     ) -> Tensor:  # fmt: skip
-        given = dict(extra_args or {})
+        arguments = dict(extra_args or {})
         # Blending is the sampler's own business; the host would do it a second time.
-        mask, given["denoise_mask"] = given.get("denoise_mask"), None
+        mask, arguments["denoise_mask"] = arguments.get("denoise_mask"), None
         levels = sigmas.tolist()
 
         def denoise(latent: Tensor, sigma: float) -> Tensor:
-            return model(latent, torch.full((latent.shape[0],), sigma).to(latent), **given)
+            return model(latent, torch.full((latent.shape[0],), sigma).to(latent), **arguments)
 
         def report(step: int, denoised: Tensor, latent: Tensor) -> None:
             if callback is not None:
                 sigma = levels[step]
-                told = {"i": step, "denoised": denoised, "x": latent}
-                callback(told | {"sigma": sigma, "sigma_hat": sigma})
+                info = {"i": step, "denoised": denoised, "x": latent}
+                callback(info | {"sigma": sigma, "sigma_hat": sigma})
 
-        seed = given.get("seed") or 0
+        seed = arguments.get("seed") or 0
         sampling = model.inner_model.inner_model.model_sampling
         call = SamplerCall(
             denoise, levels, model.noise, model.latent_image, mask, seed, report,
@@ -129,8 +129,8 @@ def noise_for(latent: Mapping[str, Any], samples: Tensor, seed: int) -> Tensor:
 
 def with_samples(latent: Mapping[str, Any], samples: Tensor) -> dict[str, Any]:
     """The LATENT after sampling; what Empty Latent Image tells of its scale holds no longer."""
-    kept = {name: value for name, value in latent.items() if not name.startswith("downscale")}
-    return kept | {"samples": samples}
+    entries = {name: value for name, value in latent.items() if not name.startswith("downscale")}
+    return entries | {"samples": samples}
 
 
 def _check_latents(model: Any, samples: Tensor) -> None:

@@ -126,17 +126,17 @@ def _knows_dynamic(kind: Any) -> bool:
 
 def _for_encoder(state: dict[str, Tensor], width: int) -> dict[str, Tensor]:
     """State of the one encoder; SD1 has no projection, which the host writes as the identity."""
-    found = comfy.utils.state_dict_prefix_replace(
+    renamed = comfy.utils.state_dict_prefix_replace(
         state, {"clip_l.transformer.": ""}, filter_keys=True
     )
-    return {**found, "text_projection.weight": torch.eye(width)}
+    return {**renamed, "text_projection.weight": torch.eye(width)}
 
 
 def _tokenizer_of_width(width: int) -> Any:
     """The host's own tokenizer, expecting embedding files of another width."""
 
-    def inner(**given: Any) -> Any:
-        return comfy.sd1_clip.SDTokenizer(embedding_size=width, **given)
+    def inner(**arguments: Any) -> Any:
+        return comfy.sd1_clip.SDTokenizer(embedding_size=width, **arguments)
 
     def tokenizer(embedding_directory: Any = None, tokenizer_data: Any = None) -> Any:
         return comfy.sd1_clip.SD1Tokenizer(

@@ -39,11 +39,11 @@ def unet_weights(unet: nn.Module) -> dict[str, Weight]:
 
 def text_weights(cond_stage_model: Any, encoders: list[str]) -> dict[str, Weight]:
     """Canonical name -> weight, for everything in the text encoders."""
-    found: dict[str, Weight] = {}
+    weights: dict[str, Weight] = {}
     for name in encoders:
         transformer = getattr(cond_stage_model, name).transformer
-        found.update(_weights(transformer, f"{name}.", f"{name}.transformer."))
-    return found
+        weights.update(_weights(transformer, f"{name}.", f"{name}.transformer."))
+    return weights
 
 
 def reaches_the_unet(name: str) -> bool:
@@ -65,10 +65,10 @@ def _has(module: Any, attribute: str) -> bool:
 
 def original_weight(patcher: Any, weight: Weight) -> Tensor:
     """A weight as the checkpoint had it, also while LoRAs are loaded. Do not write into it."""
-    if (kept := patcher.hook_backup.get(weight.key)) is not None:
-        value = kept[0]
-    elif (kept := patcher.backup.get(weight.key)) is not None:
-        value = kept.weight
+    if (backup := patcher.hook_backup.get(weight.key)) is not None:
+        value = backup[0]
+    elif (backup := patcher.backup.get(weight.key)) is not None:
+        value = backup.weight
     else:
         value = comfy.utils.get_attr(patcher.model, weight.key)
     value = value.dequantize() if hasattr(value, "dequantize") and value.is_quantized else value
@@ -145,9 +145,9 @@ class WrappedWeights:
         # The host does this when it next loads the model; nobody should meet them before.
         for weight, wrapper in self._wrappers:
             functions = _functions(weight)
-            kept = [f for f in functions if f is not wrapper]
-            if len(kept) != len(functions):
-                setattr(weight.module, f"{weight.attribute}_function", kept)
+            others = [f for f in functions if f is not wrapper]
+            if len(others) != len(functions):
+                setattr(weight.module, f"{weight.attribute}_function", others)
 
 
 def _functions(weight: Weight) -> list[Wrapper]:

@@ -123,9 +123,9 @@ def check_layout(path: Path, layout: Path) -> FileFacts:
         theirs = of_layout.get(what)
         if theirs is not None and theirs != size:
             raise ModelError(
-                f"{path.name} and the layout {layout} disagree on the {what}: {_told(what, size)} "
-                f"in the file, {_told(what, theirs)} in the folder. Pass --layout a folder of "
-                "the same family and kind as the file."
+                f"{path.name} and the layout {layout} disagree on the {what}: "
+                f"{_describe(what, size)} in the file, {_describe(what, theirs)} in the folder. "
+                "Pass --layout a folder of the same family and kind as the file."
             )
     return facts
 
@@ -168,16 +168,16 @@ def with_facts(scheduler: Any, facts: FileFacts) -> tuple[Any, str]:
         overruled["rescale_betas_zero_snr"] = True
     if not overruled:
         return scheduler, ""
-    told = {
+    statements = {
         "prediction_type": f"it predicts {facts.prediction} ({facts.source})",
         "rescale_betas_zero_snr": "its noise levels end in pure noise (its marker ztsnr)",
     }
-    line = " and that ".join(told[name] for name in overruled)
+    line = " and that ".join(statements[name] for name in overruled)
     # DDIM's class takes every setting of noise levels; which class it is matters to nobody here.
     return DDIMScheduler.from_config(config, **overruled), f"says that {line}; its layout does not"
 
 
-def _told(what: str, size: int) -> str:
+def _describe(what: str, size: int) -> str:
     kinds = {"width of prompts": FAMILIES, "input channels": INPUTS}.get(what, {})
     return f"{size} ({kinds[size]})" if size in kinds else str(size)
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from torch import Tensor
 
 from ...host.ports import Host, Progress, no_progress
-from ...samplers.class_images import drawn_class_latents, encoded_class_latents
+from ...samplers.class_images import class_latents_of, encoded_class_latents
 from ...scenes.scene import ConceptScene
 from ...training.checkpoints import StateFolder
-from ...training.estimate import tell_needs
+from ...training.estimate import report_estimate
 from ...training.previews import PreviewConfig, Previews
 from ...training.recipe import LoopConfig
 from ...training.results import PathOf
-from ...training.runner import Learned, loop_for, state_folder, teach
+from ...training.runner import TrainingResult, loop_for, run_training, state_folder
 from .config import BreakASceneConfig
 from .recipe import BreakAScene
 
@@ -34,7 +34,7 @@ def learn_scene(
     folder: Path | None = None,
     path_of: PathOf | None = None,
     progress: Progress = no_progress,
-) -> Learned:
+) -> TrainingResult:
     """Learn the concepts of a scene with Break-A-Scene.
 
     Args:
@@ -51,12 +51,14 @@ def learn_scene(
     loop = loop_for(host, loop, seed=config.seed, accumulation=config.accumulation)
     recipe = BreakAScene(host, scene, config, progress)
     settings, level = previews or PreviewConfig(), recipe.sites[0].level
-    shown = Previews(host, recipe.scene, recipe.handles.vectors, settings, level)
+    preview = Previews(host, recipe.scene, recipe.handles.vectors, settings, level)
     rows, passes = _rows(config, class_images), _passes(config, class_images)
-    needs = tell_needs(recipe, rows, loop, shown, progress, folder=folder, more_passes=passes)
-    kept = _kept(folder, recipe, loop, class_images)
-    recipe.class_latents = _class_latents(recipe, class_images, kept, progress)
-    return teach(recipe, loop, shown, kept, progress, path_of, needs)
+    needs = report_estimate(
+        recipe, rows, loop, preview, progress, folder=folder, more_passes=passes
+    )
+    state_dir = _kept(folder, recipe, loop, class_images)
+    recipe.class_latents = _class_latents(recipe, class_images, state_dir, progress)
+    return run_training(recipe, loop, preview, state_dir, progress, path_of, needs)
 
 
 def _rows(config: BreakASceneConfig, class_images: Tensor | None) -> int:
@@ -79,24 +81,24 @@ def _preserves(config: BreakASceneConfig) -> bool:
 
 
 def _class_latents(
-    recipe: BreakAScene, given: Tensor | None, kept: StateFolder | None, progress: Progress
+    recipe: BreakAScene, images: Tensor | None, state_dir: StateFolder | None, progress: Progress
 ) -> Tensor | None:
     host, config = recipe.host, recipe.config
     if not _preserves(config):
-        if given is not None:
+        if images is not None:
             log.warning(
                 "Training ignores the class images: prior_weight is %g and the second phase has "
                 "%d steps.", config.prior_weight, config.weight_phase.steps,
             )  # fmt: skip
         return None
-    if given is not None:
-        return encoded_class_latents(host, given, recipe.size_px, progress)
+    if images is not None:
+        return encoded_class_latents(host, images, recipe.size_px, progress)
     drawing = config.class_images
     if not drawing.draw:
         return None
 
     def drawn() -> Tensor:
-        return drawn_class_latents(
+        return class_latents_of(
             host,
             drawing.prompt,
             drawing.draw,
@@ -107,7 +109,7 @@ def _class_latents(
             progress=progress,
         )
 
-    return kept.remembered("class-latents", drawn) if kept else drawn()
+    return state_dir.remembered("class-latents", drawn) if state_dir else drawn()
 
 
 def _kept(

@@ -10,7 +10,7 @@ from torch import Tensor
 from ...attention.maps import AttentionCapture, TokenQuery
 from ...attention.site_selection import sites_to_read
 from ...host.ports import Host, Progress, Prompt, no_progress
-from ...rng import drawn_noise
+from ...rng import sample_noise
 from ...scenes.scene import ConceptScene
 from ...training.losses import masked_loss
 from ...training.phases import WEIGHTS
@@ -52,21 +52,21 @@ class BreakAScene(SceneRecipe[BreakASceneConfig]):
         with torch.no_grad():
             self._material = SceneDataset(host, self.scene, self.sites[0].level, progress)
 
-    def losses(self, phase: Phase, draw: torch.Generator) -> Losses:
+    def losses(self, phase: Phase, generator: torch.Generator) -> Losses:
         """The weighted loss terms of one batch: diffusion, attention and prior.
 
         While only handles move there is no prior term: a class image's prompt holds no handle, so
         its gradient would be exactly zero. (The official program computes it all the same.)
         """
-        samples = draw_samples(self.scene, self.config, self._footprint.rows, draw)
+        samples = draw_samples(self.scene, self.config, self._footprint.rows, generator)
         latent = self._material.latents(samples)
-        noise, timesteps = drawn_noise(self.host, latent, draw)
+        noise, timesteps = sample_noise(self.host, latent, generator)
         prompts = self._encoded([s.prompt(self.config.prompt_prefix) for s in samples])
         class_latent = (
-            self._draw_class_latents(len(samples), draw) if phase.name == WEIGHTS else None
+            self._draw_class_latents(len(samples), generator) if phase.name == WEIGHTS else None
         )
         if class_latent is not None:
-            class_noise, class_timesteps = drawn_noise(self.host, class_latent, draw)
+            class_noise, class_timesteps = sample_noise(self.host, class_latent, generator)
             latent = torch.cat([latent, class_latent])
             noise = torch.cat([noise, class_noise])
             timesteps = torch.cat([timesteps, class_timesteps])
@@ -109,10 +109,10 @@ class BreakAScene(SceneRecipe[BreakASceneConfig]):
         alone = [f"{self.config.prompt_prefix}<{name}>" for name in names]
         return tuple(dict.fromkeys([*alone, together]))
 
-    def _draw_class_latents(self, rows: int, draw: torch.Generator) -> Tensor | None:
+    def _draw_class_latents(self, rows: int, generator: torch.Generator) -> Tensor | None:
         if self.class_latents is None or not self.config.prior_weight:
             return None
-        chosen = torch.randint(len(self.class_latents), (rows,), generator=draw)
+        chosen = torch.randint(len(self.class_latents), (rows,), generator=generator)
         return self.class_latents[chosen].to(self.host.device)
 
     def _class_prompt(self) -> Prompt:

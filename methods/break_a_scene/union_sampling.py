@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ...rng import below, happens
+from ...rng import bernoulli, randint
 from ...scenes.scene import ConceptScene
 from .config import BreakASceneConfig
 
@@ -26,18 +26,18 @@ class UnionSample:
 
 
 def draw_samples(
-    scene: ConceptScene, config: BreakASceneConfig, rows: int, draw: torch.Generator
+    scene: ConceptScene, config: BreakASceneConfig, rows: int, generator: torch.Generator
 ) -> list[UnionSample]:
     """For every row a picture, how many of its concepts, which, and in which order."""
-    return [_draw_sample(scene, config, draw) for _ in range(rows)]
+    return [_draw_sample(scene, config, generator) for _ in range(rows)]
 
 
 def _draw_sample(
-    scene: ConceptScene, config: BreakASceneConfig, draw: torch.Generator
+    scene: ConceptScene, config: BreakASceneConfig, generator: torch.Generator
 ) -> UnionSample:
-    image = below(len(scene.images), draw)
+    image = randint(len(scene.images), generator)
     names: Sequence[str] = list(scene.images[image].masks)
-    count = 1 + below(len(names), draw) if config.union_sampling else 1
-    order = torch.randperm(len(names), generator=draw)[:count].tolist()
-    mirrored = happens(config.flip, draw)
+    count = 1 + randint(len(names), generator) if config.union_sampling else 1
+    order = torch.randperm(len(names), generator=generator)[:count].tolist()
+    mirrored = bernoulli(config.flip, generator)
     return UnionSample(image, mirrored, tuple(names[i] for i in order))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...errors import MaskError
 from ...host.ports import Host, Progress, no_progress
-from ...rng import below, happens
+from ...rng import bernoulli, randint
 from ...scenes.masks import erode, mask_on_grid
 from ...scenes.scene import ConceptScene, SceneImage
 from ...training.encoding import PictureEncoder
@@ -69,15 +69,15 @@ class SceneViews:
             for number, picture in enumerate(scene.images)
         ]
 
-    def draw(self, draw: torch.Generator) -> ViewSample:
+    def draw(self, generator: torch.Generator) -> ViewSample:
         """A picture, mirrored or not, one of its views, one of its concepts, and its prompts."""
-        config, image = self._config, below(len(self._views), draw)
-        mirrored = happens(config.flip, draw)
-        number = below(len(self._views[image][mirrored]), draw)
+        config, image = self._config, randint(len(self._views), generator)
+        mirrored = bernoulli(config.flip, generator)
+        number = randint(len(self._views[image][mirrored]), generator)
         view = self._views[image][mirrored][number]
-        name = list(view.masks)[below(len(view.masks), draw)]
+        name = list(view.masks)[randint(len(view.masks), generator)]
         prompts = config.roi_prompts_of(name)
-        roi_prompt = prompts[below(len(prompts), draw)]
+        roi_prompt = prompts[randint(len(prompts), generator)]
         return ViewSample(
             image, mirrored, number, name, view.prefix + config.prompt_of(name), roi_prompt
         )
@@ -119,25 +119,27 @@ def _encoded(
     views = views_of(picture, config, number, mirrored)
     encoded = [_encoded_view(encode, view, config) for view in views]
     # A copy that was cut out beside the concept has nothing to teach.
-    kept = [view for view in encoded if view.masks]
-    if not kept:
+    usable = [view for view in encoded if view.masks]
+    if not usable:
         raise MaskError(
             f"The masks of picture {number + 1} are empty in all its scaled copies; turn "
             "random_scale off, or raise views."
         )
-    return kept
+    return usable
 
 
 def _encoded_view(encode: PictureEncoder, view: View, config: CLiCConfig) -> EncodedView:
     latent = encode(view.image)
     size = tuple(latent.shape[-2:])
-    shown = {name: mask for name, mask in view.masks.items() if mask.max() > 0}
+    visible_masks = {name: mask for name, mask in view.masks.items() if mask.max() > 0}
     regions = {}
     if _cuts(config):
-        for name, mask in shown.items():
+        for name, mask in visible_masks.items():
             cut = view.image * mask[..., None] + BLANK * (1 - mask[..., None])
             regions[name] = encode(cut)
-    masks = {n: mask_on_grid(m, size, "bilinear").to(latent.device) for n, m in shown.items()}
+    masks = {
+        n: mask_on_grid(m, size, "bilinear").to(latent.device) for n, m in visible_masks.items()
+    }
     valid = (mask_on_grid(view.valid, size, "bilinear") > WHOLE).float()
     if config.context_form is Form.OFFICIAL:
         # The outermost cells go (learning.py:229-231); a larger copy keeps them there, here it

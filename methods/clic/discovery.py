@@ -79,10 +79,10 @@ def discover(
     learning = config.learning
     recipe = CLiC(host, scene, learning, progress)
     loop = loop_for(host, PAPER_LOOP, seed=learning.seed, accumulation=learning.accumulation)
-    kept = state_folder(folder, host, recipe.scene, loop, [asdict(learning), "clic discovery"])
-    state = run(recipe, loop, Events(progress), kept)
-    if kept:
-        kept.finish(keep=True)
+    state_dir = state_folder(folder, host, recipe.scene, loop, [asdict(learning), "clic discovery"])
+    state = run(recipe, loop, Events(progress), state_dir)
+    if state_dir:
+        state_dir.finish(keep=True)
     concept = recipe.concept(state.history, images[0].detach().float().cpu())
     prompt_text = learning.prompt_of(name)
     with host.edited(weight_edits(concept), trainable=False), torch.no_grad():

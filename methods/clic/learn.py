@@ -7,11 +7,11 @@ from pathlib import Path
 
 from ...host.ports import Host, Progress, no_progress
 from ...scenes.scene import ConceptScene
-from ...training.estimate import tell_needs
+from ...training.estimate import report_estimate
 from ...training.previews import PreviewConfig, Previews
 from ...training.recipe import LoopConfig
 from ...training.results import PathOf
-from ...training.runner import Learned, loop_for, state_folder, teach
+from ...training.runner import TrainingResult, loop_for, run_training, state_folder
 from .config import CONCEPT, OBJECT, PAPER_LOOP, CLiCConfig
 from .recipe import CLiC
 
@@ -26,7 +26,7 @@ def learn_detail(
     folder: Path | None = None,
     path_of: PathOf | None = None,
     progress: Progress = no_progress,
-) -> Learned:
+) -> TrainingResult:
     """Learn the details that a scene's masks mark, in their context, with CLiC.
 
     Args:
@@ -39,19 +39,19 @@ def learn_detail(
     Raises:
         InputError, TrainingError: see `errors`; the state so far is in `folder`.
     """
-    given = PAPER_LOOP if loop is None else loop
-    loop = loop_for(host, given, seed=config.seed, accumulation=config.accumulation)
+    settings_of_loop = PAPER_LOOP if loop is None else loop
+    loop = loop_for(host, settings_of_loop, seed=config.seed, accumulation=config.accumulation)
     recipe = CLiC(host, scene, config, progress)
     settings = previews or PreviewConfig()
     settings = replace(settings, prompts=settings.prompts or recipe.prompts)
     frame = config.prompt.replace(OBJECT, config.object_word)
-    shown = Previews(
+    preview = Previews(
         host,
         recipe.scene,
         recipe.handles.vectors,
         settings,
         looking=lambda words: frame.replace(CONCEPT, " and ".join(words)),
     )
-    needs = tell_needs(recipe, recipe.rows, loop, shown, progress, folder=folder)
-    kept = state_folder(folder, host, recipe.scene, loop, [asdict(config), "clic"])
-    return teach(recipe, loop, shown, kept, progress, path_of, needs)
+    needs = report_estimate(recipe, recipe.rows, loop, preview, progress, folder=folder)
+    state_dir = state_folder(folder, host, recipe.scene, loop, [asdict(config), "clic"])
+    return run_training(recipe, loop, preview, state_dir, progress, path_of, needs)

@@ -149,8 +149,10 @@ def vectors_of(concept: Concept, name: str) -> dict[str, Tensor]:
         bare = concept.names[0]
     if bare not in concept.handles:
         known = ", ".join(f"<{n}>" for n in concept.handles)
-        told = f"The concept has no handle <{bare}>" if bare else "The concept has several handles"
-        raise HandleError(f"{told}; name one of {known}.")
+        problem = (
+            f"The concept has no handle <{bare}>" if bare else "The concept has several handles"
+        )
+        raise HandleError(f"{problem}; name one of {known}.")
     return dict(concept.handles[bare])
 
 
@@ -178,13 +180,15 @@ def learn_region(
     learning = config.learning
     loop = loop_for(host, PAPER_LOOP, seed=learning.seed, accumulation=learning.accumulation)
     inputs = {f"start {encoder}": [rows] for encoder, rows in start.items()}
-    told = [asdict(learning), "clic region"]
-    kept = state_folder(folder, host, recipe.scene, loop, told, inputs | _tensors(weights or {}))
-    run(recipe, loop, Events(progress), kept)
-    if kept:
-        kept.finish(keep=True)
-    found = recipe.handles.to_concept_handles()
-    return {REGION: {e: rows.to(host.device) for e, rows in found[REGION].items()}}
+    key = [asdict(learning), "clic region"]
+    state_dir = state_folder(
+        folder, host, recipe.scene, loop, key, inputs | _tensors(weights or {})
+    )
+    run(recipe, loop, Events(progress), state_dir)
+    if state_dir:
+        state_dir.finish(keep=True)
+    vectors = recipe.handles.to_concept_handles()
+    return {REGION: {e: rows.to(host.device) for e, rows in vectors[REGION].items()}}
 
 
 def _tensors(weights: Mapping[str, Change]) -> dict[str, Sequence[Tensor]]:
@@ -203,12 +207,12 @@ def read_matches(
     progress: Progress,
 ) -> list[Match]:
     """The place of a handle in every picture [H, W, 3]; every pass is reported."""
-    found: list[Match] = []
+    matches: list[Match] = []
     for number, image in enumerate(images):
         total = len(images) * config.steps
-        told = part_of(progress, number * config.steps, total, "looking for the region")
-        found.append(clean(read_heat(host, image, prompt, name, config, told), image, config))
-    return found
+        report = part_of(progress, number * config.steps, total, "looking for the region")
+        matches.append(clean(read_heat(host, image, prompt, name, config, report), image, config))
+    return matches
 
 
 @torch.no_grad()
@@ -231,12 +235,12 @@ def read_heat(
     size = (latent.shape[-2], latent.shape[-1])
     query = TokenQuery(0, prompt.find_handle(name), len(prompt.tokens))
     capture = AttentionCapture(sites, stop=True)
-    draw = torch.Generator().manual_seed(config.seed)
+    generator = torch.Generator().manual_seed(config.seed)
     total = torch.zeros(size)
     for done, timestep in enumerate(host.noise_path.timesteps(config.steps)):
         progress(done, config.steps)
         at = torch.tensor([timestep], device=latent.device)
-        noise = torch.randn(latent.shape, generator=draw).to(latent)
+        noise = torch.randn(latent.shape, generator=generator).to(latent)
         try:
             host.predict(host.noise_path.add_noise(latent, noise, at), at, [prompt], [capture])
         except StopForward:

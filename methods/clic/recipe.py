@@ -13,7 +13,7 @@ from ...attention.site_selection import grid_at
 from ...attention.start_token import StartDetached
 from ...errors import ModelError
 from ...host.ports import Host, Place, Progress, Prompt, UNetEdit, no_progress
-from ...rng import drawn_noise
+from ...rng import sample_noise
 from ...scenes.scene import ConceptScene
 from ...scenes.soft_masks import soft_mask
 from ...training.losses import masked_loss
@@ -59,14 +59,14 @@ class CLiC(SceneRecipe[CLiCConfig]):
     def _reads_context(self) -> float:
         return self.config.context_weight + self.config.attention_weight
 
-    def losses(self, phase: Phase, draw: torch.Generator) -> Losses:
+    def losses(self, phase: Phase, generator: torch.Generator) -> Losses:
         """The weighted loss terms of one batch: l_context, l_att and l_RoI.
 
         Picture and region go through the UNet side by side, with the same noise and timestep.
         """
-        samples = [self._material.draw(draw) for _ in range(self._footprint.rows)]
+        samples = [self._material.draw(generator) for _ in range(self._footprint.rows)]
         latent = self._material.latents(samples)
-        noise, timesteps = drawn_noise(self.host, latent, draw)
+        noise, timesteps = sample_noise(self.host, latent, generator)
         path = self.host.noise_path
         noisy = path.add_noise(latent, noise, timesteps)
         inputs, texts = [], []

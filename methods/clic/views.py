@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...concepts.handles import generator_for
-from ...rng import below, happens
+from ...rng import bernoulli, randint
 from ...scenes.scene import SceneImage
 from .config import FAR, NEAR, CLiCConfig
 
@@ -49,8 +49,8 @@ def views_of(picture: SceneImage, config: CLiCConfig, number: int, mirrored: boo
     whole = View(image, masks, torch.ones(image.shape[:2]))
     if not _alters(config):
         return [whole]
-    draw = generator_for(config.seed, f"views of picture {number}, mirrored {mirrored}")
-    return [_altered(whole, config, draw) for _ in range(config.views)]
+    generator = generator_for(config.seed, f"views of picture {number}, mirrored {mirrored}")
+    return [_altered(whole, config, generator) for _ in range(config.views)]
 
 
 def n_views(config: CLiCConfig) -> int:
@@ -62,19 +62,21 @@ def _alters(config: CLiCConfig) -> bool:
     return bool(config.brightness or config.random_scale)
 
 
-def _altered(view: View, config: CLiCConfig, draw: torch.Generator) -> View:
-    factor = _between(1 - config.brightness, 1 + config.brightness, draw)
+def _altered(view: View, config: CLiCConfig, generator: torch.Generator) -> View:
+    factor = _between(1 - config.brightness, 1 + config.brightness, generator)
     bright = View((view.image * factor).clamp(0, 1), view.masks, view.valid)
-    return _scaled(bright, draw) if config.random_scale else bright
+    return _scaled(bright, generator) if config.random_scale else bright
 
 
-def _scaled(view: View, draw: torch.Generator) -> View:
+def _scaled(view: View, generator: torch.Generator) -> View:
     """A smaller copy on grey, or a piece of a larger one; at a random place."""
-    is_far = happens(FAR_CHANCE, draw)
-    scale = _between(*(FAR_SCALES if is_far else NEAR_SCALES), draw)
+    is_far = bernoulli(FAR_CHANCE, generator)
+    scale = _between(*(FAR_SCALES if is_far else NEAR_SCALES), generator)
     height, width = view.image.shape[:2]
     inner = max(1, round(height * scale)), max(1, round(width * scale))
-    top, left = (below(abs(n - i) + 1, draw) for n, i in zip((height, width), inner, strict=True))
+    top, left = (
+        randint(abs(n - i) + 1, generator) for n, i in zip((height, width), inner, strict=True)
+    )
     words = FAR if scale < CALLED_FAR else NEAR if scale > 1 else ("",)
 
     def placed(plane: Tensor, ground: float) -> Tensor:  # [H, W] -> [H, W]
@@ -89,9 +91,9 @@ def _scaled(view: View, draw: torch.Generator) -> View:
         torch.stack([placed(channel, 0.5) for channel in view.image.unbind(-1)], dim=-1),
         {name: placed(mask, 0.0) for name, mask in view.masks.items()},
         placed(view.valid, 0.0),
-        words[below(len(words), draw)],
+        words[randint(len(words), generator)],
     )
 
 
-def _between(low: float, high: float, draw: torch.Generator) -> float:
-    return low + (high - low) * float(torch.rand((), generator=draw))
+def _between(low: float, high: float, generator: torch.Generator) -> float:
+    return low + (high - low) * float(torch.rand((), generator=generator))

@@ -29,7 +29,7 @@ from .inversion import make_template
 from .learn import learn_for_bank
 from .regions import Region, Regions, RegionSpec, make_regions
 from .template import Template
-from .weave import Woven, weave
+from .weave import WeaveResult, weave
 
 __all__ = [
     "BankConfig",
@@ -42,7 +42,7 @@ __all__ = [
     "Regions",
     "Template",
     "WeaveConfig",
-    "Woven",
+    "WeaveResult",
     "learn_for_bank",
     "make_regions",
     "make_template",

@@ -14,7 +14,7 @@ from torch import Tensor
 from ...attention.start_token import StartDetached
 from ...concepts.handles import generator_for
 from ...host.ports import Host, Progress, no_progress
-from ...rng import below, drawn_noise, happens
+from ...rng import bernoulli, randint, sample_noise
 from ...scenes.augment import placed_smaller
 from ...scenes.masks import erode
 from ...scenes.scene import ConceptScene
@@ -51,14 +51,14 @@ class BankRecipe(SceneRecipe[BankConfig]):
     def _views_of(self, number: int, encode: PictureEncoder) -> list[tuple[Tensor, Tensor]]:
         """Latents [C, h, w] and where they count [1, h, w], for every view of a picture."""
         image, config = self.scene.images[number].image, self.config
-        draw = generator_for(config.seed, f"views of picture {number}")
-        found: list[tuple[Tensor, Tensor]] = []
+        generator = generator_for(config.seed, f"views of picture {number}")
+        views: list[tuple[Tensor, Tensor]] = []
         for _ in range(config.views):
-            seen = image.flip(1) if happens(config.flip, draw) else image
-            placed = placed_smaller(seen, {}, draw, config.smallest)
+            seen = image.flip(1) if bernoulli(config.flip, generator) else image
+            placed = placed_smaller(seen, {}, generator, config.smallest)
             latent = encode(placed.image)
-            found.append((latent, valid_latents(placed.valid, latent).to(latent)))
-        return found
+            views.append((latent, valid_latents(placed.valid, latent).to(latent)))
+        return views
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -68,18 +68,18 @@ class BankRecipe(SceneRecipe[BankConfig]):
     def _prompt_of(self, name: str) -> str:
         return self.config.prompt_of(name, self.scene.words.get(name, ""))
 
-    def losses(self, phase: Phase, draw: torch.Generator) -> Losses:
+    def losses(self, phase: Phase, generator: torch.Generator) -> Losses:
         """The error of the prediction inside the picture's area."""
         latents, valid, texts = [], [], []
         for _ in range(self._footprint.rows):
-            number = below(len(self._views), draw)
-            latent, where = self._views[number][below(self.config.views, draw)]
+            number = randint(len(self._views), generator)
+            latent, where = self._views[number][randint(self.config.views, generator)]
             names = list(self.scene.images[number].masks)
             latents.append(latent)
             valid.append(where)
-            texts.append(self._prompt_of(names[below(len(names), draw)]))
+            texts.append(self._prompt_of(names[randint(len(names), generator)]))
         latent, mask = torch.stack(latents), torch.stack(valid)
-        noise, timesteps = drawn_noise(self.host, latent, draw)
+        noise, timesteps = sample_noise(self.host, latent, generator)
         prompts = self._encoded(texts)
         path = self.host.noise_path
         noisy = path.add_noise(latent, noise, timesteps)

@@ -95,10 +95,10 @@ class BankConfig:
         if self.token_phase.steps + self.weight_phase.steps == 0:
             raise ConfigError("steps", 0, "at least 1 in one of the two phases")
         if self.weight_phase.steps and self.weight_phase.scope is not Scope.CROSS_ATTENTION_KV:
-            told = (
+            allowed = (
                 "cross-attention K/V: Region Feature Fuser cannot separate other changes by region"
             )
-            raise ConfigError("scope", self.weight_phase.scope.value, told)
+            raise ConfigError("scope", self.weight_phase.scope.value, allowed)
         if HANDLE not in self.prompt:
             raise ConfigError("prompt", self.prompt, f"a text that contains {HANDLE}")
 

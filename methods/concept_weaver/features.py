@@ -34,10 +34,10 @@ def blocks_of(sites: UNetSites, config: InversionConfig) -> InjectionBlocks:
         ConfigError: the model has no such block.
     """
     default = default_blocks(sites)
-    wanted = InjectionBlocks(
+    requested = InjectionBlocks(
         config.resnet_blocks or default.resnets, config.attention_blocks or default.attentions
     )
-    return checked_blocks(wanted, sites)
+    return checked_blocks(requested, sites)
 
 
 def kept_steps(config: InversionConfig, steps: int) -> int:
@@ -59,7 +59,7 @@ def feature_cost(
     return numbers * _half(host.dtype).itemsize
 
 
-def size_told(
+def describe_size(
     host: Host,
     blocks: InjectionBlocks,
     latent_size: tuple[int, int],
@@ -75,22 +75,22 @@ def size_told(
 
 
 def with_features(
-    host: Host, template: Template, config: InversionConfig, kept: int, progress: Progress
+    host: Host, template: Template, config: InversionConfig, n_stored: int, progress: Progress
 ) -> Template:
-    """The template with the features of its first `kept` steps, in half precision."""
+    """The template with the features of its first `n_stored` steps, in half precision."""
     device = torch.device("cpu") if config.keep is Keep.RAM else host.device
     half, steps = _half(host.dtype), template.steps
     resnet_steps = injected_steps(config.resnet_until, steps)
     attention_steps = injected_steps(config.attention_until, steps)
-    found: list[Features] = []
-    for step in range(kept):
+    recorded: list[Features] = []
+    for step in range(n_stored):
         features = computed_features(
             host, template, step,
             resnets=step < resnet_steps, attentions=step < attention_steps,
         )  # fmt: skip
-        found.append({key: value.to(device, half) for key, value in features.items()})
-        progress(step + 1, kept, "keeping features")
-    return replace(template, features=tuple(found))
+        recorded.append({key: value.to(device, half) for key, value in features.items()})
+        progress(step + 1, n_stored, "keeping features")
+    return replace(template, features=tuple(recorded))
 
 
 @torch.no_grad()
@@ -128,13 +128,13 @@ def injection_of(
     attention_steps = injected_steps(attention_until, template.steps)
 
     def features_at(step: int) -> Features:
-        kept = template.features[step] if step < len(template.features) else {}
-        kinds = {kind for kind, _, _ in kept}
+        stored = template.features[step] if step < len(template.features) else {}
+        kinds = {kind for kind, _, _ in stored}
         resnets = step < resnet_steps and bool(template.blocks.resnets)
         attentions = step < attention_steps and bool(template.blocks.attentions)
         if (resnets and "resnet" not in kinds) or (attentions and "query" not in kinds):
             return recompute(step, resnets, attentions)
-        return kept
+        return stored
 
     def step_of(info: ForwardInfo) -> int:
         height, width = template.trajectory.shape[-2:]

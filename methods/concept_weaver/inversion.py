@@ -11,7 +11,7 @@ from ...host.ports import Host, Progress, no_progress
 from ...samplers.inversion import invert, psnr, reconstruct
 from ...samplers.sigmas import checked_sigmas
 from .config import InversionConfig, Keep
-from .features import blocks_of, kept_steps, size_told, with_features
+from .features import blocks_of, describe_size, kept_steps, with_features
 from .template import Template
 
 
@@ -43,10 +43,10 @@ def make_template(
     blocks = blocks_of(host.sites, config)
     prompt, latent = host.encode_prompt(text), host.encode_image(image[..., :3])
     size = (latent.shape[-2], latent.shape[-1])
-    kept = 0 if config.keep is Keep.NOTHING else kept_steps(config, steps)
-    told = size_told(host, blocks, size, config, steps)
-    total = 2 * steps + kept
-    progress(0, total, told)
+    n_stored = 0 if config.keep is Keep.NOTHING else kept_steps(config, steps)
+    message = describe_size(host, blocks, size, config, steps)
+    total = 2 * steps + n_stored
+    progress(0, total, message)
     trajectory = invert(
         host, latent, prompt, sigmas, refinements=config.refinements,
         progress=_from(progress, 0, total),
@@ -55,7 +55,7 @@ def make_template(
         host, trajectory[:1], prompt, sigmas, progress=_from(progress, steps, total)
     )
     with torch.no_grad():
-        shown, seen = host.decode_latent(again)[0], host.decode_latent(latent)[0]
+        reconstruction, seen = host.decode_latent(again)[0], host.decode_latent(latent)[0]
     template = Template(
         image=image[0, ..., :3].float().cpu(),
         prompt=prompt,
@@ -64,12 +64,12 @@ def make_template(
         timesteps=tuple(host.noise_path.timestep_at(s) for s in sigmas[:-1].tolist()),
         blocks=blocks,
         features=(),
-        reconstruction=shown,
-        psnr=psnr(shown, seen),
+        reconstruction=reconstruction,
+        psnr=psnr(reconstruction, seen),
         base=host.fingerprint,
         model=model_digest(host),
     )
-    return with_features(host, template, config, kept, _from(progress, 2 * steps, total))
+    return with_features(host, template, config, n_stored, _from(progress, 2 * steps, total))
 
 
 def _from(progress: Progress, offset: int, whole: int) -> Progress:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from ...host.ports import Host, Progress, no_progress
 from ...scenes.scene import ConceptScene
-from ...training.estimate import tell_needs
+from ...training.estimate import report_estimate
 from ...training.previews import PreviewConfig, Previews
 from ...training.recipe import LoopConfig
 from ...training.results import PathOf
-from ...training.runner import Learned, loop_for, state_folder, teach
+from ...training.runner import TrainingResult, loop_for, run_training, state_folder
 from .bank import BankRecipe
 from .config import BankConfig
 
@@ -26,7 +26,7 @@ def learn_for_bank(
     folder: Path | None = None,
     path_of: PathOf | None = None,
     progress: Progress = no_progress,
-) -> Learned:
+) -> TrainingResult:
     """Learn the concepts of a scene in K and V, to be woven later.
 
     Args:
@@ -43,7 +43,7 @@ def learn_for_bank(
     recipe = BankRecipe(host, scene, config, progress)
     settings = previews or PreviewConfig()
     settings = replace(settings, prompts=settings.prompts or recipe.prompts)
-    shown = Previews(host, recipe.scene, recipe.handles.vectors, settings)
-    needs = tell_needs(recipe, config.batch_size, loop, shown, progress, folder=folder)
-    kept = state_folder(folder, host, recipe.scene, loop, [asdict(config), "concept_weaver"])
-    return teach(recipe, loop, shown, kept, progress, path_of, needs)
+    preview = Previews(host, recipe.scene, recipe.handles.vectors, settings)
+    needs = report_estimate(recipe, config.batch_size, loop, preview, progress, folder=folder)
+    state_dir = state_folder(folder, host, recipe.scene, loop, [asdict(config), "concept_weaver"])
+    return run_training(recipe, loop, preview, state_dir, progress, path_of, needs)

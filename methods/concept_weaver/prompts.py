@@ -117,10 +117,10 @@ def _places(sentence: str, words: Sequence[str]) -> list[range]:
 def _phrase(sentence: str, place: range, taken: Sequence[range]) -> range:
     """A word with its adjectives, article and weight: "a big (red dog:1.2)"."""
     earlier = max((other.stop for other in taken if other.stop <= place.start), default=0)
-    found = _PHRASE_START.search(sentence[earlier : place.start])
+    match = _PHRASE_START.search(sentence[earlier : place.start])
     brackets = re.search(r"[\s(]*$", sentence[: place.start])
-    start = earlier + found.start() if found else place.start
-    if not found and brackets and "(" in brackets.group():
+    start = earlier + match.start() if match else place.start
+    if not match and brackets and "(" in brackets.group():
         start = brackets.start() + brackets.group().index("(")
     stop = place.stop
     for _ in range(sentence.count("(", start, place.start)):

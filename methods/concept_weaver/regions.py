@@ -75,7 +75,7 @@ class Regions:
 
 def make_regions(
     sentence: str,
-    wishes: Sequence[RegionSpec],
+    region_specs: Sequence[RegionSpec],
     background: RegionSpec | None = None,
     config: RegionConfig | None = None,
 ) -> Regions:
@@ -90,27 +90,30 @@ def make_regions(
             changes more of the model than can be fused.
     """
     config = config or RegionConfig()
-    if not wishes:
+    if not region_specs:
         raise InputError("No region is connected; connect at least one concept with its mask.")
-    handles = [_handle(wish) for wish in wishes]
-    names = [_name(wish, handle) for wish, handle in zip(wishes, handles, strict=True)]
+    handles = [_handle(region_spec) for region_spec in region_specs]
+    names = [
+        _name(region_spec, handle)
+        for region_spec, handle in zip(region_specs, handles, strict=True)
+    ]
     dense: list[Tensor] = []
-    for wish, name in zip(wishes, names, strict=True):
-        if wish.mask is None:
+    for region_spec, name in zip(region_specs, names, strict=True):
+        if region_spec.mask is None:
             raise MaskError(f"The region of {name} has no mask; connect one, or remove the region.")
-        dense.append(wish.mask)
+        dense.append(region_spec.mask)
     longer = max(dense[0].shape[-2:])
     masks = region_masks(
         dense, names, dilate_px=round(config.dilate * longer), priority=config.priority
     )
-    prompts = _prompts(sentence, wishes, handles, background)
+    prompts = _prompts(sentence, region_specs, handles, background)
     parts = [
-        Region(name, prompt, wish.concept)
-        for name, prompt, wish in zip(names, prompts, wishes, strict=False)
+        Region(name, prompt, region_spec.concept)
+        for name, prompt, region_spec in zip(names, prompts, region_specs, strict=False)
     ]
     last = Region("background", prompts[-1], background.concept if background else None)
-    for wish, handle, prompt in zip(wishes, handles, prompts, strict=False):
-        _check_prompt(handle, prompt, by_hand=bool(wish.prompt))
+    for region_spec, handle, prompt in zip(region_specs, handles, prompts, strict=False):
+        _check_prompt(handle, prompt, by_hand=bool(region_spec.prompt))
     if background is not None:
         _check_prompt(_handle(background), background.prompt, by_hand=bool(background.prompt))
     for part in (*parts, last):
@@ -158,50 +161,56 @@ def _source(host: Host, part: Region) -> RegionSource:
     return RegionSource(context.detach(), changes)
 
 
-def _handle(wish: RegionSpec) -> str:
-    if wish.concept is None:
+def _handle(region_spec: RegionSpec) -> str:
+    if region_spec.concept is None:
         return ""
-    names = wish.concept.names
-    if wish.handle and wish.handle not in names:
+    names = region_spec.concept.names
+    if region_spec.handle and region_spec.handle not in names:
         known = ", ".join(f"<{name}>" for name in names) or "none"
-        raise HandleError(f"The concept has no handle <{wish.handle}>; it has {known}.")
-    learned = [name for name in names if wish.concept.words.get(name, "") == wish.word.strip()]
-    return wish.handle or next(iter([*learned, *names]), "")
+        raise HandleError(f"The concept has no handle <{region_spec.handle}>; it has {known}.")
+    learned = [
+        name
+        for name in names
+        if region_spec.concept.words.get(name, "") == region_spec.word.strip()
+    ]
+    return region_spec.handle or next(iter([*learned, *names]), "")
 
 
-def _name(wish: RegionSpec, handle: str) -> str:
-    return f"<{handle}>" if handle else wish.word or "a region without a word"
+def _name(region_spec: RegionSpec, handle: str) -> str:
+    return f"<{handle}>" if handle else region_spec.word or "a region without a word"
 
 
 def _prompts(
     sentence: str,
-    wishes: Sequence[RegionSpec],
+    region_specs: Sequence[RegionSpec],
     handles: Sequence[str],
     background: RegionSpec | None,
 ) -> list[str]:
     """p_+i of all regions, and p_+bg last; those given by hand are left alone."""
-    every = [wish for wish in wishes if not wish.prompt]
+    every = [region_spec for region_spec in region_specs if not region_spec.prompt]
     subjects = [
-        Subject(wish.word, marked_word(wish.concept, handle, wish.word))
-        for wish, handle in zip(wishes, handles, strict=True)
-        if not wish.prompt
+        Subject(region_spec.word, marked_word(region_spec.concept, handle, region_spec.word))
+        for region_spec, handle in zip(region_specs, handles, strict=True)
+        if not region_spec.prompt
     ]
     behind = None
     if background is not None and background.word and not background.prompt:
         handle = _handle(background)
         behind = Subject(background.word, marked_word(background.concept, handle, background.word))
-    if any(not wish.word.strip() for wish in every):
+    if any(not region_spec.word.strip() for region_spec in every):
         raise PromptError(
             "A region has neither a word nor a prompt; write the word of the sentence that it "
             "replaces."
         )
     # Subjects whose prompt is given by hand are dropped from the others' too, where they stand.
-    named = [w for w in wishes if w.prompt and w.word and w.word.casefold() in sentence.casefold()]
-    extra = [Subject(wish.word, wish.word) for wish in named]
+    named = [
+        w for w in region_specs if w.prompt and w.word and w.word.casefold() in sentence.casefold()
+    ]
+    extra = [Subject(region_spec.word, region_spec.word) for region_spec in named]
     made = weave_prompts(sentence, [*subjects, *extra], behind)
     proposals = iter(made.regions)
-    found = [wish.prompt or next(proposals) for wish in wishes]
-    return [*found, background.prompt if background and background.prompt else made.background]
+    prompts = [region_spec.prompt or next(proposals) for region_spec in region_specs]
+    return [*prompts, background.prompt if background and background.prompt else made.background]
 
 
 def _check_prompt(handle: str, prompt: str, *, by_hand: bool) -> None:

@@ -68,15 +68,19 @@ def check_sigmas(template: Template, sigmas: Tensor) -> None:
     Raises:
         ConfigError: it has others.
     """
-    known, found = template.sigmas, sigmas.detach().float().cpu().reshape(-1)
-    tail = known[-len(found) :] if len(found) > 1 else found[:0]
-    same = len(tail) == len(found) > 1
-    same = same and torch.allclose(tail, found, rtol=SAME_SIGMA, atol=1e-4)
+    known, received = template.sigmas, sigmas.detach().float().cpu().reshape(-1)
+    tail = known[-len(received) :] if len(received) > 1 else received[:0]
+    same = len(tail) == len(received) > 1
+    same = same and torch.allclose(tail, received, rtol=SAME_SIGMA, atol=1e-4)
     if not same:
-        told = f"{len(found) - 1} steps from sigma {float(found[0]):.4g}" if len(found) else "none"
+        summary = (
+            f"{len(received) - 1} steps from sigma {float(received[0]):.4g}"
+            if len(received)
+            else "none"
+        )
         raise ConfigError(
             "sigmas",
-            told,
+            summary,
             f"those of the template ({template.steps} steps from {float(known[0]):.4g}); connect "
             "the template's sigmas to the sampler, or invert the picture again with the sampler's",
         )

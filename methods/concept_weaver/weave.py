@@ -24,7 +24,7 @@ from .template import Template, check_template
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Woven:
+class WeaveResult:
     """What a weave gives."""
 
     image: Tensor  # [1, H, W, 3], 0..1
@@ -39,7 +39,7 @@ def weave(
     config: WeaveConfig | None = None,
     *,
     progress: Progress = no_progress,
-) -> Woven:
+) -> WeaveResult:
     """Draw the template with the concepts in their regions.
 
     Raises:
@@ -72,7 +72,7 @@ def weave(
         slope = host.noise_path.slope(point, predict(point, sigma), sigma)
         point = euler_step(point, slope, sigma, levels[k + 1])
         progress(k + 1, template.steps, "weaving")
-    return Woven(host.decode_latent(point), point)
+    return WeaveResult(host.decode_latent(point), point)
 
 
 def host_injection(host: Host, template: Template, config: WeaveConfig) -> FeatureInjection:

@@ -31,10 +31,10 @@ from .config import (
     style_config,
     text_space_config,
 )
-from .evolution import LINEAGE, drawn_parents, lineage_told, photographed_parents
+from .evolution import LINEAGE, describe_lineage, parents_from_concepts, parents_from_photographs
 from .inputs import SpaceDefaults, parsed_number, weighted_words
 from .learn import Invented, evolve, invent
-from .recipe import SIMILARITY, ConceptLab, Evolution, Parent, Studio
+from .recipe import SIMILARITY, ConceptLab, Evolution, Parent, SamplingContext
 
 __all__ = [
     "LINEAGE",
@@ -49,14 +49,14 @@ __all__ = [
     "Kind",
     "NegativesConfig",
     "Parent",
+    "SamplingContext",
     "SpaceDefaults",
-    "Studio",
-    "drawn_parents",
+    "describe_lineage",
     "evolve",
     "invent",
-    "lineage_told",
+    "parents_from_concepts",
+    "parents_from_photographs",
     "parsed_number",
-    "photographed_parents",
     "style_config",
     "text_space_config",
     "weighted_words",

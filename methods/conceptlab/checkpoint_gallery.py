@@ -14,7 +14,7 @@ from ...training.checkpoints import StateFolder
 Vectors = Mapping[str, Tensor]  # encoder -> [n, width]
 
 
-class Album:
+class CheckpointGallery:
     """Vectors and pictures by step; on disk where there is a folder, so they outlive a run."""
 
     def __init__(self, notes: dict[str, Any], folder: StateFolder | None) -> None:
@@ -53,8 +53,8 @@ class Album:
             ConfigError: that step was not kept.
         """
         if step not in self.steps:
-            told = ", ".join(map(str, self.steps)) or "none"
-            raise ConfigError("checkpoint", step, f"one of the saved steps: {told}")
+            steps = ", ".join(map(str, self.steps)) or "none"
+            raise ConfigError("checkpoint", step, f"one of the saved steps: {steps}")
         return {encoder: self._get(f"{encoder}-{step:08d}") for encoder in encoders}
 
     def pictures(self, step: int) -> Tensor | None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...concepts.concept import Concept
 from ...errors import ModelError
 from ...host.ports import Progress, no_progress
-from ...vision.ports import Painter
+from ...vision.ports import ImageGenerator
 from .recipe import Parent
 from .templates import filled
 
@@ -45,7 +45,7 @@ def lineage_of(
     return {"generation": oldest + 1, "parents": shares, "ancestors": ancestors}
 
 
-def lineage_told(name: str, recipe: Mapping[str, Any]) -> list[str]:
+def describe_lineage(name: str, recipe: Mapping[str, Any]) -> list[str]:
     """The family tree as lines, the youngest first; empty for a concept without parents."""
     lineage = recipe.get(LINEAGE) or {}
     if not lineage:
@@ -59,15 +59,17 @@ def lineage_told(name: str, recipe: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def drawn_parents(
-    painter: Painter | None, concepts: Sequence[Concept], progress: Progress = no_progress
+def parents_from_concepts(
+    image_generator: ImageGenerator | None,
+    concepts: Sequence[Concept],
+    progress: Progress = no_progress,
 ) -> list[Parent]:
     """A parent for every handle of the concepts, with its family tree.
 
     Raises:
         ModelError: nobody can draw them.
     """
-    if concepts and painter is None:
+    if concepts and image_generator is None:
         raise ModelError(
             "The prior has no image generator to draw the parents; choose a decoder for it, or "
             "connect pictures instead of concepts."
@@ -76,19 +78,19 @@ def drawn_parents(
     try:
         for concept in concepts:
             for name in concept.names:
-                assert painter is not None
+                assert image_generator is not None
                 prompt = filled(_PROMPT, f"<{name}>")
                 rows = [
-                    painter.paint([prompt], concept.handles, seed, progress)
+                    image_generator.paint([prompt], concept.handles, seed, progress)
                     for seed in range(1, PICTURES + 1)
                 ]
                 parents.append(Parent(name, torch.cat(rows), concept.recipe.get(LINEAGE) or {}))
     finally:
-        if painter is not None:
-            painter.park()
+        if image_generator is not None:
+            image_generator.offload()
     return parents
 
 
-def photographed_parents(batches: Mapping[str, Tensor]) -> list[Parent]:
+def parents_from_photographs(batches: Mapping[str, Tensor]) -> list[Parent]:
     """A parent for every batch of pictures [n, H, W, 3 or more], by its name."""
     return [Parent(name, batch[..., :3].clone(), {}) for name, batch in batches.items()]

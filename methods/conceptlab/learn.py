@@ -21,14 +21,14 @@ from ...training.loop import run, summary
 from ...training.recipe import Events, LoopConfig
 from ...training.results import PathOf, ResultFile
 from ...training.runner import HALF_PRECISION_SCALE, write_losses
-from ...vision.ports import ConceptSpace, Painter, Questions
+from ...vision.ports import ConceptSpace, ImageGenerator, VQAModel
 from ...viz.overlays import sample_strip
-from .checkpoint_gallery import Album
+from .checkpoint_gallery import CheckpointGallery
 from .config import OFFICIAL_LOOP, ConceptLabConfig, EvolutionConfig
 from .evolution import LINEAGE, lineage_of
 from .losses import shares
-from .questions import Look
-from .recipe import ConceptLab, EnoughLearned, Evolution, Parent, Studio
+from .questions import Round
+from .recipe import ConceptLab, EnoughLearned, Evolution, Parent, SamplingContext
 from .templates import filled
 
 log = logging.getLogger("conceptloom")
@@ -50,9 +50,9 @@ class Invented:
 
     concept: Concept
     history: Sequence[Mapping[str, float]]
-    looks: Sequence[Look]
+    looks: Sequence[Round]
     negatives: Sequence[str]
-    album: Album
+    album: CheckpointGallery
     path: Path | None = None
     trouble: str = ""
 
@@ -81,7 +81,7 @@ class Invented:
 
     def timeline(self) -> Tensor | None:
         """[H, W, 3] the gallery of every look, a row each, with what its answer added."""
-        told = {look.step: look.told() for look in self.looks}
+        texts = {look.step: look.told() for look in self.looks}
         images: list[Tensor] = []
         captions: list[str] = []
         columns = 1
@@ -90,7 +90,7 @@ class Invented:
             if pictures is not None:
                 columns = len(pictures)
                 images += list(pictures)
-                captions += [told.get(step, f"step {step}"), *[""] * (columns - 1)]
+                captions += [texts.get(step, f"step {step}"), *[""] * (columns - 1)]
         return sample_strip(images, captions, n_columns=columns) if images else None
 
 
@@ -99,8 +99,8 @@ def invent(
     name: str,
     config: ConceptLabConfig,
     *,
-    painter: Painter | None = None,
-    questions: Questions | None = None,
+    image_generator: ImageGenerator | None = None,
+    questions: VQAModel | None = None,
     loop: LoopConfig | None = None,
     folder: Path | None = None,
     path_of: PathOf | None = None,
@@ -121,21 +121,24 @@ def invent(
     Raises:
         InputError, TrainingError: see `errors`; the state so far is in `folder`.
     """
-    asked = questions.name if questions else "", painter.name if painter else ""
+    model_names = (
+        questions.name if questions else "",
+        image_generator.name if image_generator else "",
+    )
     loop = _loop_for(space, loop, config.seed)
-    kept = _folder_of(folder, space, loop, ["invent", name, asdict(config), *asked], {})
-    notes = kept.notes if kept else {}
-    studio = Studio(Album(notes, kept), painter, questions)
-    recipe = ConceptLab(space, name, config, studio, notes)
-    result = ResultFile(path_of, kept)
+    state_dir = _folder_of(folder, space, loop, ["invent", name, asdict(config), *model_names], {})
+    notes = state_dir.notes if state_dir else {}
+    context = SamplingContext(CheckpointGallery(notes, state_dir), image_generator, questions)
+    recipe = ConceptLab(space, name, config, context, notes)
+    result = ResultFile(path_of, state_dir)
     with _parked_at_the_end(space):
-        history = _taught(recipe, loop, kept, progress)
+        history = _taught(recipe, loop, state_dir, progress)
         more = {"final_negatives": recipe.negatives.words}
         concept = _kept(recipe, _concept(recipe, config, history, more), result)
     negatives = recipe.negatives
-    _finish(kept)
-    found = (negatives.looks, negatives.words, studio.album, result.path, result.trouble)
-    return Invented(concept, history, *found)
+    _finish(state_dir)
+    outcome = (negatives.looks, negatives.words, context.album, result.path, result.trouble)
+    return Invented(concept, history, *outcome)
 
 
 def evolve(
@@ -144,7 +147,7 @@ def evolve(
     parents: Sequence[Parent],
     config: EvolutionConfig,
     *,
-    painter: Painter | None = None,
+    image_generator: ImageGenerator | None = None,
     loop: LoopConfig | None = None,
     folder: Path | None = None,
     path_of: PathOf | None = None,
@@ -157,19 +160,24 @@ def evolve(
         InputError, TrainingError: see `errors`; the state so far is in `folder`.
     """
     loop = _loop_for(space, loop, config.seed)
-    told = ["evolve", name, asdict(config), [p.name for p in parents]]
+    settings = ["evolve", name, asdict(config), [p.name for p in parents]]
     images = {f"parent {i}": parent.images for i, parent in enumerate(parents)}
-    kept = _folder_of(folder, space, loop, [*told, painter.name if painter else ""], images)
-    notes = kept.notes if kept else {}
-    studio, result = Studio(Album(notes, kept), painter), ResultFile(path_of, kept)
+    state_dir = _folder_of(
+        folder, space, loop, [*settings, image_generator.name if image_generator else ""], images
+    )
+    notes = state_dir.notes if state_dir else {}
+    context, result = (
+        SamplingContext(CheckpointGallery(notes, state_dir), image_generator),
+        ResultFile(path_of, state_dir),
+    )
     with _parked_at_the_end(space):
-        recipe = Evolution(space, name, parents, config, studio, notes)
-        history = _taught(recipe, loop, kept, progress)
+        recipe = Evolution(space, name, parents, config, context, notes)
+        history = _taught(recipe, loop, state_dir, progress)
         weights = shares(config.weights, len(parents)).tolist()
         tree = lineage_of([p.name for p in parents], weights, [p.history for p in parents])
         concept = _kept(recipe, _concept(recipe, config, history, {LINEAGE: tree}), result)
-    _finish(kept)
-    return Invented(concept, history, (), (), studio.album, result.path, result.trouble)
+    _finish(state_dir)
+    return Invented(concept, history, (), (), context.album, result.path, result.trouble)
 
 
 def _loop_for(space: ConceptSpace, loop: LoopConfig | None, seed: int) -> LoopConfig:
@@ -187,9 +195,9 @@ def _folder_of(
     """The folder of this very run: other words, settings, pictures or models have another one."""
     if folder is None:
         return None
-    kept = StateFolder(folder, content_key(space.digest, [*settings, loop.numerics], tensors))
-    kept.ensure_writable()
-    return kept
+    state_dir = StateFolder(folder, content_key(space.digest, [*settings, loop.numerics], tensors))
+    state_dir.ensure_writable()
+    return state_dir
 
 
 @contextmanager
@@ -198,11 +206,14 @@ def _parked_at_the_end(space: ConceptSpace) -> Iterator[None]:
     try:
         yield
     finally:
-        space.park()
+        space.offload()
 
 
 def _taught(
-    recipe: ConceptLab | Evolution, loop: LoopConfig, kept: StateFolder | None, progress: Progress
+    recipe: ConceptLab | Evolution,
+    loop: LoopConfig,
+    state_dir: StateFolder | None,
+    progress: Progress,
 ) -> Sequence[Mapping[str, float]]:
     """Run to the end, or to where nothing new comes."""
     rows: list[Mapping[str, float]] = []
@@ -212,34 +223,34 @@ def _taught(
         recipe.after_step(row)
         rows.append(row)
 
-    def looked(look: Look, pictures: Tensor | None) -> None:
+    def looked(look: Round, pictures: Tensor | None) -> None:
         log.info("<%s> %s", recipe.name, look.told())
-        shown = None
+        strip = None
         if pictures is not None:
-            shown = sample_strip(list(pictures), [look.told(), *[""] * (len(pictures) - 1)])
-        progress(recipe.step, total, look.told(), shown)
+            strip = sample_strip(list(pictures), [look.told(), *[""] * (len(pictures) - 1)])
+        progress(recipe.step, total, look.told(), strip)
 
-    recipe.studio.on_look, recipe.studio.progress = looked, progress
+    recipe.context.on_look, recipe.context.progress = looked, progress
     try:
-        history = run(recipe, loop, Events(progress, heard), kept).history
+        history = run(recipe, loop, Events(progress, heard), state_dir).history
     except EnoughLearned:
         log.info("<%s> stops at step %d: the answers repeat", recipe.name, recipe.step)
-        state = kept.newest() if kept else None
+        state = state_dir.newest() if state_dir else None
         history = state.history if state else rows
-    if kept:
-        write_losses(history, kept.folder / "losses.csv")
+    if state_dir:
+        write_losses(history, state_dir.folder / "losses.csv")
     return history
 
 
-def _finish(kept: StateFolder | None) -> None:
-    if kept:
-        kept.finish(keep=True)  # of a word's vectors: nobody misses the room
+def _finish(state_dir: StateFolder | None) -> None:
+    if state_dir:
+        state_dir.finish(keep=True)  # of a word's vectors: nobody misses the room
 
 
 def _kept(recipe: ConceptLab | Evolution, concept: Concept, result: ResultFile) -> Concept:
     """What was learned, saved first; then the last moment's gallery, and the concept with it."""
     result.save(concept)
-    album = recipe.studio.album
+    album = recipe.context.album
     with recipe.computing(recipe.phases()[0]):
         if not album.has(recipe.step, recipe.space.encoders):
             recipe.keep()

@@ -68,5 +68,5 @@ def mix_loss(similarities: Tensor, weights: Tensor) -> Tensor:
 
 def shares(weights: tuple[float, ...], count: int) -> Tensor:
     """[count] weights that sum to 1; none given means equal ones."""
-    given = torch.tensor(weights if weights else (1.0,) * count)
-    return given / given.sum()
+    weight = torch.tensor(weights if weights else (1.0,) * count)
+    return weight / weight.sum()

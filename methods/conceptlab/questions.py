@@ -46,7 +46,7 @@ def same_word(first: str, second: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Round:
     """What one look at the pictures brought."""
 
     step: int
@@ -91,9 +91,9 @@ class Negatives:
         return [*dict.fromkeys(self._config.negatives.locked), *self.notes.get("negatives", [])]
 
     @property
-    def looks(self) -> list[Look]:
+    def looks(self) -> list[Round]:
         """All looks so far."""
-        return [Look(**row) for row in self.notes.get("looks", [])]
+        return [Round(**row) for row in self.notes.get("looks", [])]
 
     @property
     def has_enough(self) -> bool:
@@ -108,16 +108,16 @@ class Negatives:
 
     def asks_at(self, step: int) -> bool:
         """Whether the question is put: not at the start when a list was given (coach.py:258)."""
-        given = (*self._config.negatives.start, *self._config.negatives.locked)
-        return not self._config.negatives.gradual and (step > 0 or not given)
+        initial = (*self._config.negatives.start, *self._config.negatives.locked)
+        return not self._config.negatives.gradual and (step > 0 or not initial)
 
-    def heard(self, step: int, answer: str | None) -> Look:
+    def heard(self, step: int, answer: str | None) -> Round:
         """Take an answer in, or without one (None) the next word of a gradual list."""
         if answer is None:
             look = self._next_of_pool(step)
         else:
             word, reason = self._judged(answer)
-            look = Look(step, answer, word, reason)
+            look = Round(step, answer, word, reason)
             self.notes["quiet"] = 0 if word else self.notes["quiet"] + 1
         if look.added:
             self.notes["negatives"].append(look.added)
@@ -142,12 +142,12 @@ class Negatives:
             return "", f"{word!r} is a negative already"
         return word, ""
 
-    def _next_of_pool(self, step: int) -> Look:
+    def _next_of_pool(self, step: int) -> Round:
         pool = self.notes["pool"]
         # The first word of a gradual list is there before the first look.
         if self._config.negatives.gradual and step > 0 and pool:
-            return Look(step, "", pool.pop(0), "")
-        return Look(step, "", "", "")
+            return Round(step, "", pool.pop(0), "")
+        return Round(step, "", "", "")
 
     def _drop_oldest(self) -> None:
         most, current = self._config.negatives.most, self.notes["negatives"]

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from ...concepts.handles import HandleParameters, checked_name
 from ...errors import HandleError
 from ...host.ports import Progress, no_progress
-from ...rng import below
+from ...rng import randint
 from ...training.recipe import Losses, Phase, StepDown
-from ...vision.ports import ConceptSpace, Painter, Questions
-from .checkpoint_gallery import Album
+from ...vision.ports import ConceptSpace, ImageGenerator, VQAModel
+from .checkpoint_gallery import CheckpointGallery
 from .config import ConceptLabConfig, EvolutionConfig, Initialiser, Kind, check_parents
 from .losses import cosines, mix_loss, negative_loss, positive_loss, shares
-from .questions import Look, Negatives, question_for
-from .templates import drawn_template, filled, without_style
+from .questions import Negatives, Round, question_for
+from .templates import filled, random_template, without_style
 
 SIMILARITY = "similarity "  # before the name of a constraint, in the columns of the history
 
@@ -30,29 +30,31 @@ class EnoughLearned(Exception):
 
 
 @dataclass(slots=True)
-class Studio:
+class SamplingContext:
     """The models that a run draws and asks with, and its checkpoint gallery."""
 
-    album: Album
-    painter: Painter | None = None
-    questions: Questions | None = None
-    on_look: Callable[[Look, Tensor | None], None] = lambda look, pictures: None
+    album: CheckpointGallery
+    image_generator: ImageGenerator | None = None
+    questions: VQAModel | None = None
+    on_look: Callable[[Round, Tensor | None], None] = lambda look, pictures: None
     progress: Progress = no_progress  # of drawing and asking; may raise to cancel
 
     def pictures(
         self, config: ConceptLabConfig | EvolutionConfig, name: str, handles: HandleParameters
     ) -> Tensor | None:
         """[n, H, W, 3] the gallery, always from the same noise; None without an image generator."""
-        if self.painter is None:
+        if self.image_generator is None:
             return None
         gallery = config.pictures
         prompts = [filled(text, f"<{name}>") for text in gallery]
         try:
             with torch.no_grad():
                 vectors = handles.vectors()
-                return self.painter.paint(prompts, vectors, config.gallery_seed, self.progress)
+                return self.image_generator.paint(
+                    prompts, vectors, config.gallery_seed, self.progress
+                )
         finally:
-            self.painter.park()
+            self.image_generator.offload()
 
 
 def first_vectors(space: ConceptSpace, word: str, initialiser: Initialiser) -> dict[str, Tensor]:
@@ -79,10 +81,10 @@ class _HandleRecipe:
         space: ConceptSpace,
         name: str,
         config: ConceptLabConfig | EvolutionConfig,
-        studio: Studio,
+        context: SamplingContext,
         notes: dict[str, Any],
     ) -> None:
-        self.space, self.name, self.studio, self.notes = space, checked_name(name), studio, notes
+        self.space, self.name, self.context, self.notes = space, checked_name(name), context, notes
         start = first_vectors(space, config.first_word, config.initialiser)
         self.handles = HandleParameters({self.name: start})
         self.similarities: dict[str, float] = {}
@@ -117,14 +119,14 @@ class _HandleRecipe:
 
     def keep(self) -> Tensor | None:
         """Draw the gallery of this moment, and keep it with the vectors."""
-        pictures = self.studio.pictures(self._settings, self.name, self.handles)
-        self.studio.album.keep(self.step, self.handles.vectors()[self.name], pictures)
+        pictures = self.context.pictures(self._settings, self.name, self.handles)
+        self.context.album.keep(self.step, self.handles.vectors()[self.name], pictures)
         return pictures
 
-    def imagined(self, template: str, draw: torch.Generator) -> Tensor:
+    def imagined(self, template: str, generator: torch.Generator) -> Tensor:
         """P(E_y(v)) [D]."""
         text = filled(template, f"<{self.name}>")
-        return self.space.imagine(text, self.handles.vectors(), draw, self._settings.sampling)
+        return self.space.imagine(text, self.handles.vectors(), generator, self._settings.sampling)
 
 
 class ConceptLab(_HandleRecipe):
@@ -143,15 +145,15 @@ class ConceptLab(_HandleRecipe):
         space: ConceptSpace,
         name: str,
         config: ConceptLabConfig,
-        studio: Studio,
+        context: SamplingContext,
         notes: dict[str, Any],
     ) -> None:
-        super().__init__(space, name, config, studio, notes)
+        super().__init__(space, name, config, context, notes)
         self.config, self.negatives = config, Negatives(notes, config)
         self._weights = shares(config.weights, len(config.positives)).to(space.device)
         self._known: dict[str, Tensor] = {}
 
-    def losses(self, phase: Phase, draw: torch.Generator) -> Losses:
+    def losses(self, phase: Phase, generator: torch.Generator) -> Losses:
         self.negatives.begin()
         # Before a step, not behind it: who cancels during a question is asked it again.
         if self.negatives.is_due(self.step):
@@ -159,17 +161,17 @@ class ConceptLab(_HandleRecipe):
         if self.negatives.has_enough:
             raise EnoughLearned
         config = self.config
-        template = drawn_template(config.sentences, draw)
+        template = random_template(config.sentences, generator)
         # 1. what the concept looks like in this sentence
-        imagined = self.imagined(template, draw)
+        imagined = self.imagined(template, generator)
         # 2. the same sentence about the constraints; no prior, so that they stay broad
         if config.kind is Kind.STYLE:
-            wanted = self._meanings([without_style(template)])
+            category = self._meanings([without_style(template)])
         else:
-            wanted = self._meanings([filled(template, word) for word in config.positives])
+            category = self._meanings([filled(template, word) for word in config.positives])
         unwanted = self._meanings([filled(template, word) for word in self.negatives.words])
         # 3. L = 0.5 (mean + max of the negatives) + lambda sum w (1 - positive)
-        positive, negative = cosines(wanted, imagined), cosines(unwanted, imagined)
+        positive, negative = cosines(category, imagined), cosines(unwanted, imagined)
         weights = self._weights[: positive.numel()]
         self._remember(positive, negative)
         return {
@@ -195,16 +197,16 @@ class ConceptLab(_HandleRecipe):
     def _look(self) -> None:
         """Draw, ask, and take the answer in; nothing is noted before all of it went well."""
         pictures, answer = self.keep(), None
-        asked = self.studio.questions
-        if asked is not None and pictures is not None and self.negatives.asks_at(self.step):
-            self.space.park()  # the two largest networks are never on the device together
+        vqa = self.context.questions
+        if vqa is not None and pictures is not None and self.negatives.asks_at(self.step):
+            self.space.offload()  # the two largest networks are never on the device together
             try:
-                self.studio.progress(0, 1, "asking what the picture shows")
-                answer = asked.answer(pictures[0], question_for(self.config))
-                self.studio.progress(1, 1)
+                self.context.progress(0, 1, "asking what the picture shows")
+                answer = vqa.answer(pictures[0], question_for(self.config))
+                self.context.progress(1, 1)
             finally:
-                asked.park()
-        self.studio.on_look(self.negatives.heard(self.step, answer), pictures)
+                vqa.offload()
+        self.context.on_look(self.negatives.heard(self.step, answer), pictures)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -231,21 +233,21 @@ class Evolution(_HandleRecipe):
         name: str,
         parents: Sequence[Parent],
         config: EvolutionConfig,
-        studio: Studio,
+        context: SamplingContext,
         notes: dict[str, Any],
     ) -> None:
         check_parents(config, len(parents))
-        super().__init__(space, name, config, studio, notes)
+        super().__init__(space, name, config, context, notes)
         self.config, self._names = config, [parent.name for parent in parents]
         self._weights = shares(config.weights, len(parents)).to(space.device)
         self._seen = [space.look_at(parent.images) for parent in parents]
 
-    def losses(self, phase: Phase, draw: torch.Generator) -> Losses:
+    def losses(self, phase: Phase, generator: torch.Generator) -> Losses:
         every = self.config.gallery_every
-        if every and self.step % every == 0 and self.step not in self.studio.album.steps:
-            self.studio.on_look(Look(self.step, "", "", ""), self.keep())
-        template = drawn_template(self.config.sentences, draw)
-        chosen = torch.stack([seen[below(len(seen), draw)] for seen in self._seen])
-        similarities = cosines(chosen, self.imagined(template, draw))
+        if every and self.step % every == 0 and self.step not in self.context.album.steps:
+            self.context.on_look(Round(self.step, "", "", ""), self.keep())
+        template = random_template(self.config.sentences, generator)
+        chosen = torch.stack([seen[randint(len(seen), generator)] for seen in self._seen])
+        similarities = cosines(chosen, self.imagined(template, generator))
         self.similarities = dict(zip(self._names, similarities.detach().tolist(), strict=True))
         return {"mix": mix_loss(similarities, self._weights)}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ...rng import below
+from ...rng import randint
 
 CONCEPT, ARTICLE = "{concept}", "{a}"
 ARTICLES = ("a", "the", "my")
@@ -68,10 +68,10 @@ STYLE_GALLERY = (
 )
 
 
-def drawn_template(templates: Sequence[str], draw: torch.Generator) -> str:
+def random_template(templates: Sequence[str], generator: torch.Generator) -> str:
     """One of the templates, with an article; `{concept}` is left to be filled."""
-    template = templates[below(len(templates), draw)]
-    return template.replace(ARTICLE, ARTICLES[below(len(ARTICLES), draw)])
+    template = templates[randint(len(templates), generator)]
+    return template.replace(ARTICLE, ARTICLES[randint(len(ARTICLES), generator)])
 
 
 def filled(template: str, words: str) -> str:

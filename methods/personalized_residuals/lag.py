@@ -88,26 +88,26 @@ def lag_setup(host: Host, requested: Sequence[Localised]) -> LagSetup:
     )
 
 
-def lag_concept(host: Host, given: Localised) -> LagConcept:
+def lag_concept(host: Host, localised: Localised) -> LagConcept:
     """A concept as the edit takes it.
 
     Raises:
         BaseMismatchError: it was learned on another base model.
         ConfigError: it changes more than output projections, or has several handles.
     """
-    concept = given.concept
+    concept = localised.concept
     check_applies(concept, host.fingerprint)
     if len(concept.names) != 1:
         raise ConfigError(
             "concept", ", ".join(f"<{n}>" for n in concept.names), "a concept with one handle"
         )
-    word = class_word_of(concept) if given.class_word is None else given.class_word
+    word = class_word_of(concept) if localised.class_word is None else localised.class_word
     return LagConcept(
         handle=concept.names[0],
         class_tokens=host.tokenize(word) if word.strip() else (),
         residuals=_fitting(host, concept),
-        config=given.config,
-        mask=given.mask,
+        config=localised.config,
+        mask=localised.mask,
     )
 
 
@@ -133,11 +133,11 @@ def joined(concepts: Sequence[LagConcept]) -> tuple[LagConcept, ...]:
     Raises:
         ConfigError: a concept comes again with other settings, or with a mask of its own.
     """
-    found: dict[str, LagConcept] = {}
+    joined_concepts: dict[str, LagConcept] = {}
     for concept in concepts:
-        before = found.get(concept.handle)
+        before = joined_concepts.get(concept.handle)
         if before is None:
-            found[concept.handle] = concept
+            joined_concepts[concept.handle] = concept
             continue
         strength = before.config.strength + concept.config.strength
         config = replace(before.config, strength=strength)
@@ -151,8 +151,8 @@ def joined(concepts: Sequence[LagConcept]) -> tuple[LagConcept, ...]:
                 "applied once, or with the same mask, class word and settings each time; only "
                 "strengths add up",
             )
-        found[concept.handle] = replace(before, config=config)
-    return tuple(found.values())
+        joined_concepts[concept.handle] = replace(before, config=config)
+    return tuple(joined_concepts.values())
 
 
 def _same_mask(one: LagConcept, other: LagConcept) -> bool:
@@ -172,7 +172,7 @@ def residuals_of(concept: Concept) -> dict[str, tuple[Tensor, Tensor]]:
     Raises:
         ConfigError: the concept changes anything but output projections, by low rank.
     """
-    found: dict[str, tuple[Tensor, Tensor]] = {}
+    residuals: dict[str, tuple[Tensor, Tensor]] = {}
     for name, change in concept.weights.items():
         is_projection = is_matrix(name) and Role.PROJ_OUT in roles_of(name)
         if not (is_projection and isinstance(change, LowRank)):
@@ -182,8 +182,8 @@ def residuals_of(concept: Concept) -> dict[str, tuple[Tensor, Tensor]]:
                 "a concept of Personalized Residuals, or of another method with the scope "
                 "proj_out; for this one use Apply Concept",
             )
-        found[name] = change.factors
-    return found
+        residuals[name] = change.factors
+    return residuals
 
 
 def check_prompts(concepts: Sequence[LagConcept], prompts: Mapping[str, Tokens]) -> None:
@@ -196,11 +196,11 @@ def check_prompts(concepts: Sequence[LagConcept], prompts: Mapping[str, Tokens])
         PromptError: one does not; its mask could not be told.
     """
     for concept in (c for c in concepts if c.config.localised and c.config.strength):
-        told = f"<{concept.handle}>"
+        name = f"<{concept.handle}>"
         holding = {text: t for text, t in prompts.items() if find_run(t, (concept.handle,))}
         if not holding:
             raise PromptError(
-                f"No prompt contains {told}, so LAG cannot localise the concept; write {told} in "
+                f"No prompt contains {name}, so LAG cannot localise the concept; write {name} in "
                 "the positive prompt and encode it with the CLIP that knows the name, or switch "
                 "localised off."
             )
@@ -211,7 +211,7 @@ def check_prompts(concepts: Sequence[LagConcept], prompts: Mapping[str, Tokens])
                     "The prompt %r contains %s but not its class word, so LAG uses the attention "
                     "of %s alone; the class word after it, as in training, makes the masks "
                     "steadier.",
-                    text, told, told,
+                    text, name, name,
                 )  # fmt: skip
 
 

@@ -12,18 +12,18 @@ from torch import Tensor
 from ...attention.capture import read_attention
 from ...host.ports import Host, Progress, no_progress
 from ...scenes.scene import ConceptScene, SceneImage
-from ...training.estimate import tell_needs
+from ...training.estimate import report_estimate
 from ...training.previews import PreviewConfig, Previews
 from ...training.recipe import LoopConfig
 from ...training.results import PathOf
-from ...training.runner import Learned, loop_for, state_folder, teach
+from ...training.runner import TrainingResult, loop_for, run_training, state_folder
 from ...viz.overlays import attention_overlay
 from .config import PersonalizedResidualsConfig
 from .dataset import SubjectDataset, make_dataset
 from .recipe import PersonalizedResiduals
 
 
-class LessonPreviews(Previews):
+class SubjectPreviews(Previews):
     """Previews of one concept without a mask, so its attention has no score."""
 
     def _attention_panel(
@@ -35,10 +35,10 @@ class LessonPreviews(Previews):
             words = [f"<{name}>" for name in names]
             prompt = self.host.encode_prompt(self.looking(words), self.vectors())
         latent = self.host.encode_image(picture.image[None])
-        found = read_attention(
+        attention = read_attention(
             self.host, latent, prompt, words, level=self.level, progress=progress
         )
-        maps = {word[1:-1]: map for word, map in found.items()}
+        maps = {word[1:-1]: map for word, map in attention.items()}
         return attention_overlay(picture.image, maps, colours=self._colours)
 
 
@@ -55,7 +55,7 @@ def learn_residuals(
     folder: Path | None = None,
     path_of: PathOf | None = None,
     progress: Progress = no_progress,
-) -> Learned:
+) -> TrainingResult:
     """Learn one concept with Personalized Residuals.
 
     Args:
@@ -72,7 +72,7 @@ def learn_residuals(
         InputError, TrainingError: see `errors`; the state so far is in `folder`.
     """
     loop = loop_for(host, loop, seed=config.seed, accumulation=config.accumulation)
-    lesson = make_dataset(
+    subject = make_dataset(
         images,
         handle,
         class_word,
@@ -81,27 +81,29 @@ def learn_residuals(
         resolution_px=config.resolution_px,
         multiple_px=host.pixels_per_latent,
     )
-    recipe = PersonalizedResiduals(host, lesson, config, progress)
-    scene = _as_scene(lesson)
-    settings = [asdict(config), lesson.class_word, list(lesson.captions)]
-    kept = state_folder(folder, host, scene, loop, settings)
-    shown = LessonPreviews(host, scene, recipe.handles.vectors, _shown(lesson, config, previews))
-    needs = tell_needs(recipe, config.batch_size, loop, shown, progress, folder=folder)
-    return teach(recipe, loop, shown, kept, progress, path_of, needs)
+    recipe = PersonalizedResiduals(host, subject, config, progress)
+    scene = _as_scene(subject)
+    settings = [asdict(config), subject.class_word, list(subject.captions)]
+    state_dir = state_folder(folder, host, scene, loop, settings)
+    preview = SubjectPreviews(
+        host, scene, recipe.handles.vectors, _shown(subject, config, previews)
+    )
+    needs = report_estimate(recipe, config.batch_size, loop, preview, progress, folder=folder)
+    return run_training(recipe, loop, preview, state_dir, progress, path_of, needs)
 
 
-def _as_scene(lesson: SubjectDataset) -> ConceptScene:
+def _as_scene(subject: SubjectDataset) -> ConceptScene:
     """The pictures as previews and state folders know them; the concept fills all of each."""
     pictures = tuple(
-        SceneImage(image, {lesson.handle: torch.ones_like(image[..., 0])})
-        for image in lesson.images
+        SceneImage(image, {subject.handle: torch.ones_like(image[..., 0])})
+        for image in subject.images
     )
-    return ConceptScene(pictures, {lesson.handle: lesson.class_word})
+    return ConceptScene(pictures, {subject.handle: subject.class_word})
 
 
 def _shown(
-    lesson: SubjectDataset, config: PersonalizedResidualsConfig, previews: PreviewConfig | None
+    subject: SubjectDataset, config: PersonalizedResidualsConfig, previews: PreviewConfig | None
 ) -> PreviewConfig:
     previews = previews or PreviewConfig()
-    prompts = previews.prompts or (config.prompt.replace("{}", lesson.told),)
+    prompts = previews.prompts or (config.prompt.replace("{}", subject.told),)
     return replace(previews, prompts=prompts)

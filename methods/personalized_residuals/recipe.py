@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ...concepts.concept import Concept
 from ...concepts.handles import HandleParameters, initial_handles
 from ...host.ports import Host, Progress, Prompt, latent_size, no_progress
-from ...rng import below, drawn_noise, happens
+from ...rng import bernoulli, randint, sample_noise
 from ...training.adapters import Scope, make_adapters
 from ...training.loop import summary
 from ...training.losses import masked_loss
@@ -36,12 +36,12 @@ class PersonalizedResiduals:
     def __init__(
         self,
         host: Host,
-        lesson: SubjectDataset,
+        subject: SubjectDataset,
         config: PersonalizedResidualsConfig,
         progress: Progress = no_progress,
     ) -> None:
-        self.host, self.lesson, self.config = host, lesson, config
-        start = initial_handles(host, {lesson.handle: config.rare_token}, seed=config.seed)
+        self.host, self.subject, self.config = host, subject, config
+        start = initial_handles(host, {subject.handle: config.rare_token}, seed=config.seed)
         self.handles = HandleParameters(start)
         self.adapters = make_adapters(
             host, Scope.PROJ_OUT, config.ratio, config.seed, start=config.start
@@ -50,13 +50,13 @@ class PersonalizedResiduals:
         self._encoded: dict[str, Prompt] = {}  # fixed captions, encoded once
         with torch.no_grad():
             self._latents = LessonLatents(
-                host, lesson.images, mirrored=config.flip > 0, progress=progress
+                host, subject.images, mirrored=config.flip > 0, progress=progress
             )
 
     @property
     def latent_size(self) -> tuple[int, int]:
         """(h, w) of the latents."""
-        return latent_size(self.host, self.lesson.images[0].shape[:2])
+        return latent_size(self.host, self.subject.images[0].shape[:2])
 
     def phases(self) -> Sequence[Phase]:
         handles = ()
@@ -76,18 +76,18 @@ class PersonalizedResiduals:
         ):
             yield
 
-    def losses(self, phase: Phase, draw: torch.Generator) -> Losses:
+    def losses(self, phase: Phase, generator: torch.Generator) -> Losses:
         """L_LDM = |eps - eps_theta(z_t, t, tau(y))|^2 (paper, Sec. 3.1), and nothing else; the
         model's own target stands for eps.
 
         No pictures of the class hold the model to what it knew: leaving the residual away does.
         """
         drawn = [
-            (below(len(self.lesson.images), draw), happens(self.config.flip, draw))
+            (randint(len(self.subject.images), generator), bernoulli(self.config.flip, generator))
             for _ in range(self._footprint.rows)
         ]
         latent = self._latents[drawn]
-        noise, timesteps = drawn_noise(self.host, latent, draw)
+        noise, timesteps = sample_noise(self.host, latent, generator)
         path = self.host.noise_path
         noisy = path.add_noise(latent, noise, timesteps)
         predicted = self.host.predict(noisy, timesteps, self._prompts([i for i, _ in drawn]))
@@ -100,22 +100,22 @@ class PersonalizedResiduals:
 
     def concept(self, history: Sequence[Mapping[str, float]], thumbnail: Tensor | None) -> Concept:
         """The learned concept, ready to be saved."""
-        prompt = self.config.prompt.replace("{}", self.lesson.told)
+        prompt = self.config.prompt.replace("{}", self.subject.told)
         return Concept(
             handles=self.handles.to_concept_handles(),
             weights=self.adapters.to_concept_weights(),
             base=self.host.fingerprint,
             method=METHOD,
-            recipe={**asdict(self.config), "class_word": self.lesson.class_word},
+            recipe={**asdict(self.config), "class_word": self.subject.class_word},
             seeds={"seed": self.config.seed},
             prompts=(prompt,),
-            words={self.lesson.handle: self.lesson.class_word},
+            words={self.subject.handle: self.subject.class_word},
             history=summary(history),
             thumbnail=thumbnail,
         )
 
     def _prompts(self, images: Sequence[int]) -> list[Prompt]:
-        texts = [self.lesson.captions[image] for image in images]
+        texts = [self.subject.captions[image] for image in images]
         known = {} if self.config.train_handle else self._encoded
         with torch.set_grad_enabled(self.config.train_handle):
             for text in dict.fromkeys(texts):

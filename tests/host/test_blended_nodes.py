@@ -259,7 +259,7 @@ def test_the_latents_own_noise_mask_serves_and_nothing_else_does(executor: Execu
         ({}, {"image": image(side=60)}, "60x60 px; its sides must be multiples of 8"),
     ],
 )
-def test_bad_input_is_told(executor: Executor, inputs: dict, sockets: dict, told: str):
+def test_bad_input_is_reported(executor: Executor, inputs: dict, sockets: dict, told: str):
     result = edit(executor, graph_of("sd1"), inputs, **sockets)
     assert told in result.error
 

@@ -204,7 +204,7 @@ def test_masks_are_grown_feathered_cut_and_inverted(executor: Executor):
     assert torch.equal(build(executor, MASK, invert=True).values["mask"], 1 - MASK)
 
 
-def test_a_mask_of_which_nothing_is_left_is_told(executor: Executor):
+def test_a_mask_of_which_nothing_is_left_is_reported(executor: Executor):
     assert "Mask 1 is empty" in build(executor, MASK * 0).error
     assert "empty after shrinking by 9 px" in build(executor, MASK, grow_px=-9).error
     full = build(executor, torch.ones(1, SIDE, SIDE))

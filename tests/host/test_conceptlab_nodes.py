@@ -178,7 +178,7 @@ def test_cancelling_is_heard_between_two_embeddings(
         comfy.model_management.interrupt_current_processing()
         return torch.zeros(4)
 
-    prior = SimpleNamespace(space=SimpleNamespace(imagine=imagine), painter=None)
+    prior = SimpleNamespace(space=SimpleNamespace(imagine=imagine), image_generator=None)
     wish = module.PriorRequest(prior, "a cat", {}, range(3), None)
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         wish.imagined(module.NodeProgress())
@@ -303,7 +303,7 @@ def test_cancelling_keeps_the_work_and_the_negatives(
     assert resumed.values["negatives"] == whole.values["negatives"]
 
 
-def test_widths_that_do_not_fit_are_told(executor: Executor):
+def test_widths_that_do_not_fit_are_reported(executor: Executor):
     graph = {
         "1": loader(),
         "2": loader("none (text space)", "none", size=32, **MODEL),

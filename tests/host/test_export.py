@@ -31,18 +31,20 @@ def predicted(host: ComfyHost, text: str = "a photo of a cat") -> torch.Tensor:
 
 
 def concept_of(host: ComfyHost, weights: dict[str, Change], base: str) -> Concept:
-    draw = torch.Generator().manual_seed(2)
-    vectors = {name: torch.randn(2, width, generator=draw) for name, width in host.encoders.items()}
+    generator = torch.Generator().manual_seed(2)
+    vectors = {
+        name: torch.randn(2, width, generator=generator) for name, width in host.encoders.items()
+    }
     return Concept(handles={"my-mug": vectors}, weights=weights, base=base, method="m")
 
 
 def learned(host: ComfyHost, scope: Scope) -> dict[str, Change]:
     """What training would leave behind: every weight of the scope a little off."""
     adapters = make_adapters(host, scope, rank=3, alpha=1.5, start=Start.BOTH_RANDOM)
-    draw = torch.Generator().manual_seed(5)
+    generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for parameter in adapters.parameters():
-            noise = torch.randn(parameter.shape, generator=draw)
+            noise = torch.randn(parameter.shape, generator=generator)
             parameter.add_(0.02 * noise.to(parameter.device))
     return adapters.to_concept_weights()
 

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("folders")
 FAINT = masks() / 255
 
 
-def test_a_faint_mask_learns_like_a_full_one_and_is_told(
+def test_a_faint_mask_learns_like_a_full_one_and_is_reported(
     executor: Executor, caplog: pytest.LogCaptureFixture
 ):
     caplog.set_level(logging.WARNING)

@@ -29,10 +29,10 @@ PROMPT = "a photo of a <my-cat> cat"
 
 def concept_of(graph: Graph, name: str = "my-cat", word: str = "cat", size: float = 0.3) -> Concept:
     host = ComfyHost(graph.model, graph.clip)
-    draw = torch.Generator().manual_seed(len(name) + len(word))
+    generator = torch.Generator().manual_seed(len(name) + len(word))
 
     def random(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=draw)
+        return torch.randn(shape, generator=generator)
 
     return Concept(
         handles={name: {e: random(2, width) for e, width in host.encoders.items()}},

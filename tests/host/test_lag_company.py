@@ -19,7 +19,7 @@ from tiny_models import SD1_UNET, Graph, assert_same_state, random_state, state_
 from conceptloom.concepts.concept import Concept
 from conceptloom.concepts.lora_export import export_lora
 from conceptloom.methods.personalized_residuals import Localised
-from conceptloom.nodes.guidance import guided, wanted_words
+from conceptloom.nodes.guidance import guided, target_words
 from conceptloom.nodes.lag import with_lag
 from conceptloom.samplers.guidance import GuidanceConfig
 
@@ -97,8 +97,8 @@ def with_image_prompt(model: Any, calls: list[Any]) -> Any:
 
     def attend(q: Any, k: Any, v: Any, extra: dict[str, Any]) -> torch.Tensor:
         calls.append(extra["block"])
-        draw = torch.Generator().manual_seed(len(extra["block"][0]))
-        key, value = (torch.randn(len(k), 4, k.shape[-1], generator=draw) for _ in range(2))
+        generator = torch.Generator().manual_seed(len(extra["block"][0]))
+        key, value = (torch.randn(len(k), 4, k.shape[-1], generator=generator) for _ in range(2))
         heads = extra["n_heads"]
         return optimized_attention(q, k, v, heads) + 0.5 * optimized_attention(q, key, value, heads)
 
@@ -187,7 +187,7 @@ def test_guidance_moves_what_lag_draws(sd1: Graph, guided_first: bool, soft: dic
     seen: list[torch.Tensor] = []
 
     def guidance(model: Any) -> Any:
-        words = wanted_words(sd1.model, sd1.clip, "photo", None)
+        words = target_words(sd1.model, sd1.clip, "photo", None)
         return guided(model, words, GuidanceConfig(eta=0.1, steps=2))
 
     def localised(model: Any) -> Any:

@@ -128,7 +128,7 @@ def test_tiles_of_another_size_find_their_own_place(sd1: Graph):
     assert got.isfinite().all()
 
 
-def test_merged_tokens_are_left_out_and_told(sd1: Graph, caplog: pytest.LogCaptureFixture):
+def test_merged_tokens_are_left_out_and_reported(sd1: Graph, caplog: pytest.LogCaptureFixture):
     model, clip = local(sd1, random_lora(sd1, text=False), "", mask=torch.ones(16, 16))
     patched = TomePatchModel.execute(model, 0.5).result[0]
     with caplog.at_level(logging.WARNING, "conceptloom"):

@@ -73,7 +73,7 @@ def test_what_was_discovered_is_matched(executor: Executor, family: str):
     assert_same_state(models.clip.patcher, text)
 
 
-def test_what_cannot_be_matched_or_discovered_is_told(executor: Executor):
+def test_what_cannot_be_matched_or_discovered_is_reported(executor: Executor):
     models = graph_of("sd1")
     assert "1 picture came" in discover(executor, models, images=images(1)).error
     concept = discover(executor, models).values["concept"]

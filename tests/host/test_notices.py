@@ -27,7 +27,7 @@ def as_loaded_by_the_host():
     show_warnings_on_nodes()
 
 
-def test_a_concept_of_another_parameterisation_is_told_on_its_node(
+def test_a_concept_of_another_parameterisation_is_reported_on_its_node(
     executor: Executor, sd1: Graph, learned: Any, messages: Messages
 ):
     models = Graph(velocity(sd1.model), sd1.clip, sd1.vae)
@@ -39,7 +39,9 @@ def test_a_concept_of_another_parameterisation_is_told_on_its_node(
     assert "<" not in shown_text
 
 
-def test_what_lag_lacks_is_told_on_the_sampler(executor: Executor, sd1: Graph, messages: Messages):
+def test_what_lag_lacks_is_reported_on_the_sampler(
+    executor: Executor, sd1: Graph, messages: Messages
+):
     model, clip = lag(sd1)
     empty = {"samples": torch.zeros(1, 4, 8, 8)}
     values = {

@@ -35,5 +35,5 @@ def test_an_object_comes_with_and_without_its_ornament(executor: Executor):
     ("wrong", "told"),
     [({"object": "yellow"}, "object is 'yellow'"), ({"object": "a yellow swan"}, "object is")],
 )
-def test_what_it_does_not_know_is_told(executor: Executor, wrong: dict, told: str):
+def test_what_it_does_not_know_is_reported(executor: Executor, wrong: dict, told: str):
     assert told in render(executor, **wrong).error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import comfy.model_management as management
 import torch
 
-from conceptloom.host.comfyui.memory import make_room
+from conceptloom.host.comfyui.memory import free_vram
 from conceptloom.host.comfyui.tinyworld import load_tinyworld
 
 
@@ -16,7 +16,7 @@ def test_models_of_the_host_go_for_what_comes():
     device = management.get_torch_device()
     loaded = [held.model for held in management.current_loaded_models]
     assert any(held is model for held in loaded)
-    make_room(int(management.get_total_memory(device)) * 2, device)
+    free_vram(int(management.get_total_memory(device)) * 2, device)
     assert not any(held.model is model for held in management.current_loaded_models)
 
 
@@ -24,5 +24,5 @@ def test_with_room_enough_nothing_goes():
     model = load_tinyworld()[0]
     with torch.inference_mode():
         management.load_models_gpu([model])
-    make_room(1, management.get_torch_device())
+    free_vram(1, management.get_torch_device())
     assert any(held.model is model for held in management.current_loaded_models)

@@ -78,7 +78,7 @@ def test_learning_still_asks_for_what_it_needs(sd1: Graph):
             host_of(way(sd1.model), sd1.clip)
 
 
-def test_another_parameterisation_is_told_and_another_family_refused(
+def test_another_parameterisation_is_reported_and_another_family_refused(
     sd1: Graph, caplog: pytest.LogCaptureFixture
 ):
     concept = concept_of(sd1)

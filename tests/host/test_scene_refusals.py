@@ -137,7 +137,7 @@ def test_runs_that_cannot_be_are_refused(executor: Executor, sd1: Graph, folders
     assert_same_state(sd1.clip.patcher, before[1])
 
 
-def test_a_name_that_the_model_knows_is_told(
+def test_a_name_that_the_model_knows_is_reported(
     executor: Executor, sd1: Graph, caplog: pytest.LogCaptureFixture
 ):
     assert train(executor, sd1, concepts="cat: cup\nmy-toy: toy").error == ""

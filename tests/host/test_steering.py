@@ -46,8 +46,8 @@ class Guide:
         return bool(find_run(tokens, self.piece))
 
     def gradient(self, forward, latent, sites, tokens):
-        wishes = [AttentionTarget(find_run(tokens, self.piece), len(tokens))]
-        found = latent_gradient(forward, latent, wishes, guided_sites(sites))
+        attention_targets = [AttentionTarget(find_run(tokens, self.piece), len(tokens))]
+        found = latent_gradient(forward, latent, attention_targets, guided_sites(sites))
         self.gradients.append((latent.clone(), found))
         return found
 
@@ -87,11 +87,11 @@ def test_the_gradient_is_the_ports_own(graph: Graph):
     host = ComfyHost(graph.model, graph.clip)
     with host.edited({}, trainable=True):
         prompt = host.encode_prompt("a red cat")
-        wishes = [AttentionTarget(prompt.find(host.tokenize("cat")), len(prompt.tokens))]
+        attention_targets = [AttentionTarget(prompt.find(host.tokenize("cat")), len(prompt.tokens))]
         at = torch.full((2,), 999)
         expected = latent_gradient(
             lambda moving, capture: host.predict(moving, at, [prompt], [capture]),
-            latent.clone(), wishes, guided_sites(host.sites),
+            latent.clone(), attention_targets, guided_sites(host.sites),
         )  # fmt: skip
     assert found.abs().max() > 0
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6 * float(expected.abs().max()))
@@ -296,21 +296,21 @@ def test_half_precision_is_guided_or_left_alone():
     assert all(gradient.isfinite().all() for _, gradient in guides[0].gradients)
 
 
-def test_a_word_that_the_prompt_does_not_hold_is_told(sd1: Graph):
+def test_a_word_that_the_prompt_does_not_hold_is_reported(sd1: Graph):
     load_pack()
     module = sys.modules[pack_nodes()["ConceptLoomCrossAttentionGuidance"].__module__]
     config = module.GuidanceConfig()
-    words = module.wanted_words(sd1.model, sd1.clip, "dog", None)
+    words = module.target_words(sd1.model, sd1.clip, "dog", None)
     with pytest.raises(Exception, match="does not contain 'dog'") as told:
         sample(sd1, module.guided(sd1.model, words, config))
     assert type(told.value).__name__ == PromptError.__name__
 
 
-def test_a_prompt_without_tokens_is_told():
+def test_a_prompt_without_tokens_is_reported():
     graph = graph_of("sd1")
     load_pack()
     module = sys.modules[pack_nodes()["ConceptLoomCrossAttentionGuidance"].__module__]
-    words = module.wanted_words(graph.model, graph.clip, "cat", None)
+    words = module.target_words(graph.model, graph.clip, "cat", None)
     model = module.guided(graph.model, words, module.GuidanceConfig())
     # A prompt that no other test encodes with a CLIP of ours: its vectors would be recognised.
     unknown = graph.clip.tokenize("nobody else asked for this cat")

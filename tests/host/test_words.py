@@ -42,7 +42,7 @@ def test_the_hosts_own_prompt_node_tells_misspelt_words(
     assert "<" not in shown  # the editor takes text for HTML
 
 
-def test_words_that_are_right_are_not_told(sd1: Graph, caplog: pytest.LogCaptureFixture):
+def test_words_that_are_right_are_not_reported(sd1: Graph, caplog: pytest.LogCaptureFixture):
     clip = clip_with_handles(sd1.clip, {"my-box": handle_for(sd1.clip)})
     with caplog.at_level(logging.WARNING):
         encoded(clip, "a (<my-box>:1.3), <lora:x:1>, \uff1cmy-box\uff1e, 1 < 2 > 1")

@@ -36,13 +36,15 @@ def concept(family: str, name: str, parts: str = ".attn2.to_k.weight") -> Any:
     if (family, name, parts) not in _concepts:
         host = pack("host.comfyui.host").ComfyHost(*vars(graph_of(family)).values())
         concepts = pack("concepts.concept")
-        draw = torch.Generator().manual_seed(len(name))
+        generator = torch.Generator().manual_seed(len(name))
         weights = {
-            weight: concepts.Diff(0.3 * torch.randn(host.weight(weight).shape, generator=draw))
+            weight: concepts.Diff(0.3 * torch.randn(host.weight(weight).shape, generator=generator))
             for weight in host.weight_names()
             if weight.endswith(parts)
         }
-        vectors = {e: torch.randn(1, width, generator=draw) for e, width in host.encoders.items()}
+        vectors = {
+            e: torch.randn(1, width, generator=generator) for e, width in host.encoders.items()
+        }
         _concepts[family, name, parts] = concepts.Concept(
             handles={name: vectors}, weights=weights, base=host.fingerprint, method="test"
         )

@@ -166,7 +166,7 @@ def recorded_recipe(
     class_timestep, timestep = recording["timesteps"].split(1)  # the class image came first
 
     drawn = iter(zip(noises, (timestep, class_timestep), strict=True))
-    patched.setattr(recipe, "drawn_noise", lambda *_: next(drawn))
+    patched.setattr(recipe, "sample_noise", lambda *_: next(drawn))
     patched.setattr(recipe, "draw_samples", lambda *_: [sample])
     host = tiny_host(recording, FixedVae(recording["instance_sample"]), WordTokenizer())
     learner = BreakAScene(host, recorded_scene(recording), config)

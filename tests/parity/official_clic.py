@@ -97,7 +97,7 @@ def recorded_recipe(
     sample = ViewSample(0, True, 0, NAME, prompt, ROI_PROMPT)
     drawn = recording["noise"], recording["timesteps"]
     patched.setattr(dataset, "views_of", views_of)
-    patched.setattr(recipe, "drawn_noise", lambda *_: drawn)
+    patched.setattr(recipe, "sample_noise", lambda *_: drawn)
     patched.setattr(dataset.SceneViews, "draw", lambda *_: sample)
     picture, mask = recorded_picture()
     scene = make_scene([picture], {NAME: [mask]}, {NAME: "ktn"})

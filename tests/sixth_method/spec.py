@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from ...host.ports import Host, Progress, no_progress
-from ...rng import below, drawn_noise
+from ...rng import randint, sample_noise
 from ...scenes.scene import ConceptScene
 from ...training.adapters import Scope
 from ...training.common_settings import (
@@ -25,7 +25,7 @@ from ...training.phases import TokenPhase, WeightPhase
 from ...training.previews import PreviewConfig, Previews
 from ...training.recipe import LoopConfig, Losses, Phase
 from ...training.results import PathOf
-from ...training.runner import Learned, loop_for, state_folder, teach
+from ...training.runner import TrainingResult, loop_for, run_training, state_folder
 from ...training.scene_recipe import SceneRecipe
 from ...training.setting import setting
 
@@ -75,14 +75,14 @@ class TextualInversion(SceneRecipe[TextualInversionConfig]):
     def prompts(self) -> tuple[str, ...]:
         return tuple(f"a {self.config.medium.value} of <{name}>" for name in self.scene.names)
 
-    def losses(self, phase: Phase, draw: torch.Generator) -> Losses:
+    def losses(self, phase: Phase, generator: torch.Generator) -> Losses:
         rows = range(self._footprint.rows)
-        chosen = [below(len(self.scene.images), draw) for _ in rows]
+        chosen = [randint(len(self.scene.images), generator) for _ in rows]
         with torch.no_grad():
             images = [self.scene.images[number].image[None] for number in chosen]
             latent = torch.cat([self.host.encode_image(image) for image in images])
-        noise, timesteps = drawn_noise(self.host, latent, draw)
-        prompts = self._encoded([self.prompts[below(len(self.prompts), draw)] for _ in rows])
+        noise, timesteps = sample_noise(self.host, latent, generator)
+        prompts = self._encoded([self.prompts[randint(len(self.prompts), generator)] for _ in rows])
         path = self.host.noise_path
         predicted = self.host.predict(
             path.add_noise(latent, noise, timesteps), timesteps, prompts, []
@@ -102,13 +102,13 @@ def learn(
     folder: Path | None = None,
     path_of: PathOf | None = None,
     progress: Progress = no_progress,
-) -> Learned:
+) -> TrainingResult:
     """Learn the concepts of a scene."""
     loop = loop_for(host, loop, seed=config.seed, accumulation=config.accumulation)
     recipe = TextualInversion(host, scene, config)
     shown = Previews(host, recipe.scene, recipe.handles.vectors, previews or PreviewConfig())
     kept = state_folder(folder, host, recipe.scene, loop, [asdict(config), NAME])
-    return teach(recipe, loop, shown, kept, progress, path_of)
+    return run_training(recipe, loop, shown, kept, progress, path_of)
 
 
 SPEC = MethodSpec(

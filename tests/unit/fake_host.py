@@ -17,7 +17,7 @@ class FakeHost:
     device = torch.device("cpu")
 
     def __init__(self, dtype: torch.dtype = torch.float32, encoders: tuple[str, ...] = ("clip_l",)):
-        draw = torch.Generator().manual_seed(3)
+        generator = torch.Generator().manual_seed(3)
         self.encoders = dict.fromkeys(encoders, 8)
         shapes = {
             "unet.input_blocks.1.1.proj_in.weight": (32, 32, 1, 1),
@@ -37,7 +37,8 @@ class FakeHost:
             shapes[f"{encoder}.text_model.encoder.layers.0.self_attn.q_proj.weight"] = (8, 8)
             shapes[f"{encoder}.text_model.encoder.layers.0.self_attn.q_proj.bias"] = (8,)
         self.weights = {
-            name: torch.randn(shape, generator=draw).to(dtype) for name, shape in shapes.items()
+            name: torch.randn(shape, generator=generator).to(dtype)
+            for name, shape in shapes.items()
         }
 
     def tokenize(self, text: str) -> tuple[int, ...]:
@@ -61,10 +62,10 @@ class FakeHost:
 
 def some_concept(*, seed: int = 0, names: tuple[str, ...] = ("my-mug", "cat_2")) -> Concept:
     """A concept with everything in it: two handles, whole and low-rank changes, a thumbnail."""
-    draw = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
 
     def random(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=draw)
+        return torch.randn(*shape, generator=generator)
 
     block = "unet.output_blocks.4.1"
     return Concept(

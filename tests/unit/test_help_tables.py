@@ -29,7 +29,7 @@ def test_no_table_of_settings_is_stale(tables):
     assert not stale
 
 
-def test_a_page_without_marks_is_told(tables, tmp_path: Path):
+def test_a_page_without_marks_is_reported(tables, tmp_path: Path):
     page = tmp_path / "page.md"
     page.write_text("# A node", encoding="utf-8")
     with pytest.raises(ValueError, match=r"page\.md has no place for its settings"):

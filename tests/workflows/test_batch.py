@@ -49,7 +49,7 @@ def test_a_workflow_runs_with_its_values_and_its_pictures_come_back(
     assert (picture == (200, 30, 30)).all()
 
 
-def test_a_node_that_fails_is_told_in_its_own_words(
+def test_a_node_that_fails_is_reported_in_its_own_words(
     server: HeadlessComfyUI, files: dict[str, bytes]
 ) -> None:
     worker = ComfyUIWorker(f"http://127.0.0.1:{server.port}")
@@ -65,7 +65,7 @@ def test_a_node_that_fails_is_told_in_its_own_words(
         )
 
 
-def test_a_workflow_that_comfyui_refuses_is_told(
+def test_a_workflow_that_comfyui_refuses_is_reported(
     server: HeadlessComfyUI, files: dict[str, bytes]
 ) -> None:
     worker = ComfyUIWorker(f"http://127.0.0.1:{server.port}")

@@ -64,14 +64,16 @@ class Member:
         colours: Mapping[str, str] | None = None,
     ) -> Member:
         """The same member with some parameters set; KeyError for one that its class lacks."""
-        given = {"numbers": numbers or {}, "options": options or {}, "colours": colours or {}}
-        for group, values in given.items():
+        changes = {"numbers": numbers or {}, "options": options or {}, "colours": colours or {}}
+        for group, values in changes.items():
             held = getattr(self, group)
             for name in values:
                 if name not in held:
                     known = ", ".join(held)
                     raise KeyError(f"a {self.kind} has no {name!r} among its {group}: {known}")
-        return replace(self, **{group: {**getattr(self, group), **given[group]} for group in given})
+        return replace(
+            self, **{group: {**getattr(self, group), **changes[group]} for group in changes}
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,8 +32,8 @@ def pack(name: str) -> Any:
 
 
 def image(height: int = SIDE, width: int = SIDE, channels: int = 3, count: int = 1) -> torch.Tensor:
-    draw = torch.Generator().manual_seed(0)
-    return torch.rand(count, height, width, channels, generator=draw)
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(count, height, width, channels, generator=generator)
 
 
 def mask(height: int = SIDE, width: int = SIDE, count: int = 1) -> torch.Tensor:
@@ -47,8 +47,8 @@ def mask(height: int = SIDE, width: int = SIDE, count: int = 1) -> torch.Tensor:
 def latent(
     height: int = SIDE // 8, width: int = SIDE // 8, channels: int = 4, count: int = 1
 ) -> torch.Tensor:
-    draw = torch.Generator().manual_seed(0)
-    return torch.randn(count, channels, height, width, generator=draw)
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(count, channels, height, width, generator=generator)
 
 
 def conditioning(family: str = "sd1", width: int = 0) -> Any:
@@ -72,7 +72,7 @@ def concept(family: str = "sd1", name: str = "my-cat", parts: str = ".proj_out.w
     """A concept with its handle: residuals on the output projections, or other weights."""
     host = pack("host.comfyui.host").ComfyHost(*vars(graph_of(family)).values())
     concepts = pack("concepts.concept")
-    draw = torch.Generator().manual_seed(len(name))
+    generator = torch.Generator().manual_seed(len(name))
     weights: dict[str, Any] = {}
     for weight in host.weight_names():
         if not (weight.startswith("unet.") and weight.endswith(parts)):
@@ -81,12 +81,12 @@ def concept(family: str = "sd1", name: str = "my-cat", parts: str = ".proj_out.w
         rows, columns = shape[0], shape[1:].numel()
         if parts == ".proj_out.weight":
             up, down = (
-                0.1 * torch.randn(size, generator=draw) for size in ((rows, 2), (2, columns))
+                0.1 * torch.randn(size, generator=generator) for size in ((rows, 2), (2, columns))
             )
             weights[weight] = concepts.LowRank(up=up, down=down, scale=1.0)
         else:
-            weights[weight] = concepts.Diff(0.1 * torch.randn(shape, generator=draw))
-    vectors = {e: torch.randn(1, width, generator=draw) for e, width in host.encoders.items()}
+            weights[weight] = concepts.Diff(0.1 * torch.randn(shape, generator=generator))
+    vectors = {e: torch.randn(1, width, generator=generator) for e, width in host.encoders.items()}
     return concepts.Concept(
         handles={name: vectors},
         weights=weights,

@@ -28,7 +28,7 @@ def test_words_phrases_and_handles_are_found(host: DiffusersHost) -> None:
 
 
 @pytest.mark.parametrize("word", ["cow", "<cup>", "", "red dog", "mug"])
-def test_words_that_are_not_there_are_told(host: DiffusersHost, word: str) -> None:
+def test_words_that_are_not_there_are_reported(host: DiffusersHost, word: str) -> None:
     prompt = host.encode_prompt("a red cat and a <mug>", {"mug": {"clip_l": noise(1, 16)}})
     with pytest.raises(PromptError, match=rf"does not contain '{word}'; add it"):
         word_positions(host, prompt, word)
@@ -42,11 +42,13 @@ def test_maps_are_the_mean_over_the_timesteps(host: DiffusersHost) -> None:
         "cat": (4, 6),
         "red": (4, 6),
     }
-    draw, total = torch.Generator().manual_seed(0), torch.zeros(4, 6)
+    generator, total = torch.Generator().manual_seed(0), torch.zeros(4, 6)
     for timestep in (100, 500):
         capture = AttentionCapture(host.sites.at_level(2))
         at = torch.tensor([timestep])
-        noisy = host.noise_path.add_noise(latent, torch.randn(latent.shape, generator=draw), at)
+        noisy = host.noise_path.add_noise(
+            latent, torch.randn(latent.shape, generator=generator), at
+        )
         host.predict(noisy, at, [prompt], [capture])
         total += capture.maps([TokenQuery(0, (3,), 77)])[0].detach() / 2
     assert torch.allclose(found["cat"], total, atol=1e-6)
@@ -63,7 +65,7 @@ def test_reading_repeats_and_asks_for_no_gradient(host: DiffusersHost) -> None:
 
 
 @pytest.mark.parametrize("timesteps", [(), (1000,), (-1, 5)])
-def test_bad_timesteps_are_told(host: DiffusersHost, timesteps: tuple[int, ...]) -> None:
+def test_bad_timesteps_are_reported(host: DiffusersHost, timesteps: tuple[int, ...]) -> None:
     prompt = host.encode_prompt("a cat")
     with pytest.raises(ConfigError, match=r"timesteps is .*between 0 and 999"):
         read_attention(host, noise(1, 4, 8, 8), prompt, ["cat"], timesteps=timesteps)

@@ -25,21 +25,22 @@ def host(request: pytest.FixtureRequest) -> DiffusersHost:
 
 
 def concept(host: DiffusersHost, seed: int, *scopes: Scope, low_rank: bool = False) -> Concept:
-    draw = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     weights: dict[str, Change] = {}
     for scope in scopes or (Scope.CROSS_ATTENTION_KV,):
         for name in scope_weight_names(host.weight_names(), scope):
             shape = host.weight(name).shape
             if low_rank:
                 up, down = (
-                    torch.randn(shape[0], 2, generator=draw),
-                    torch.randn(2, *shape[1:], generator=draw),
+                    torch.randn(shape[0], 2, generator=generator),
+                    torch.randn(2, *shape[1:], generator=generator),
                 )
                 weights[name] = LowRank(0.3 * up, 0.3 * down, 0.5)
             else:
-                weights[name] = Diff(0.2 * torch.randn(shape, generator=draw))
+                weights[name] = Diff(0.2 * torch.randn(shape, generator=generator))
     vectors = {
-        encoder: torch.randn(1, width, generator=draw) for encoder, width in host.encoders.items()
+        encoder: torch.randn(1, width, generator=generator)
+        for encoder, width in host.encoders.items()
     }
     return Concept(
         handles={f"c{seed}": vectors}, weights=weights, base=host.fingerprint, method="test"

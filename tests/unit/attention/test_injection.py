@@ -168,7 +168,7 @@ def test_capturing_can_end_the_pass_and_leaves_no_hook(host: DiffusersHost) -> N
     assert hooks_on(host) == before
 
 
-def test_the_size_told_is_the_size_kept(host: DiffusersHost) -> None:
+def test_the_size_reported_is_the_size_kept(host: DiffusersHost) -> None:
     blocks = everywhere(host)
     features = captured(host, blocks)
     resnets, attentions = feature_numbers(host.sites, blocks, (16, 16))

@@ -60,8 +60,8 @@ def test_priority_settles_what_the_dense_masks_share(
 def test_sums_are_exactly_one_at_every_size(
     grid: tuple[int, int], n: int, priority: Priority
 ) -> None:
-    draw = torch.Generator().manual_seed(n)
-    soft = list(torch.rand(n, 12, 16, generator=draw))
+    generator = torch.Generator().manual_seed(n)
+    soft = list(torch.rand(n, 12, 16, generator=generator))
     found = at_grid(
         region_masks(soft, [str(i) for i in range(n)], dilate_px=1, priority=priority), grid
     )

@@ -48,7 +48,7 @@ def test_a_level_may_be_chosen() -> None:
 
 
 @pytest.mark.parametrize("level", [3, 8, -1])
-def test_a_level_that_is_not_there_is_told(level: int) -> None:
+def test_a_level_that_is_not_there_is_reported(level: int) -> None:
     with pytest.raises(ConfigError, match=f"attention_level is {level}; .*one of 1, 2, 4 for this"):
         sites_to_read(SD1, (64, 64), level)
 

@@ -89,7 +89,10 @@ def numbered(count: int) -> list[Job]:
 def work(jobs: list[Job], store: ResultStore, workers: list[Worker]) -> tuple[Outcome, list[str]]:
     events: list[str] = []
     outcome = run_jobs(
-        jobs, store, workers, told=lambda event, job, worker: events.append(f"{event} {job.title}")
+        jobs,
+        store,
+        workers,
+        report=lambda event, job, worker: events.append(f"{event} {job.title}"),
     )
     return outcome, events
 
@@ -222,7 +225,9 @@ def test_a_job_that_ends_its_server_is_not_tried_for_ever(
     assert len(outcome.done) == 7
 
 
-def test_wrong_settings_are_told_once_for_every_job(tmp_path: Path, workers: list[Worker]) -> None:
+def test_wrong_settings_are_reported_once_for_every_job(
+    tmp_path: Path, workers: list[Worker]
+) -> None:
     def refuse(spec: dict) -> dict[str, bytes]:
         raise ConfigError("steps", spec["number"], "1 or more")
 

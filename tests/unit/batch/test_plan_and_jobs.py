@@ -147,7 +147,7 @@ def test_a_workflow_runs_once_for_every_combination_of_values(tmp_path: Path) ->
         ("- 1", "is not a valid batch plan"),
     ],
 )
-def test_a_wrong_file_is_told_where(text: str, told: str, tmp_path: Path) -> None:
+def test_a_wrong_file_is_reported_where(text: str, told: str, tmp_path: Path) -> None:
     file = tmp_path / "plan.yaml"
     file.write_text(text)
     with pytest.raises(InputError, match=told):
@@ -155,7 +155,7 @@ def test_a_wrong_file_is_told_where(text: str, told: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("settings", [{"scope": "all"}, {"token_stps": 1}, {"token_steps": -1}])
-def test_wrong_settings_are_told_before_anything_starts(
+def test_wrong_settings_are_reported_before_anything_starts(
     settings: dict[str, object], scene: Path
 ) -> None:
     concepts = {"mug": {"scene": "scene", "settings": settings}}
@@ -163,7 +163,7 @@ def test_wrong_settings_are_told_before_anything_starts(
         jobs_of(plan_of(concepts=concepts), scene)
 
 
-def test_missing_files_are_told_before_anything_starts(tmp_path: Path) -> None:
+def test_missing_files_are_reported_before_anything_starts(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere.*scene\.json"):
         jobs_of(plan_of(concepts={"mug": {"scene": "nowhere"}}), tmp_path)
     job = Job(Kind.WORKFLOW, "x", {}, {"workflow.json": tmp_path / "gone.json"})

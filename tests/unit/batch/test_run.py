@@ -39,7 +39,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(
             if event == "done":
                 raise KeyboardInterrupt
 
-        return run_jobs(*given, told=tell, **more)
+        return run_jobs(*given, report=tell, **more)
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "run_jobs", stopped_after_the_first)
@@ -57,7 +57,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(
     assert len(outcome.found) == 2
 
 
-def test_a_job_that_fails_is_told_and_the_command_ends_with_1(
+def test_a_job_that_fails_is_reported_and_the_command_ends_with_1(
     command: Callable[..., Result], tmp_path: Path
 ) -> None:
     file = tmp_path / "plan.yaml"

@@ -123,7 +123,7 @@ def test_a_part_is_limited_where_a_limit_was_promised_and_on_a_gpu_alone(
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", fractions.append)
     monkeypatch.setattr(at_scale, "memory", lambda *_, **more: 1)
     monkeypatch.setattr(at_scale, "processor", lambda _: "a GPU")
-    monkeypatch.setattr(at_scale, "told_model", lambda *_: "a model")
+    monkeypatch.setattr(at_scale, "describe_model", lambda *_: "a model")
 
     def too_much(task: object) -> None:
         raise torch.OutOfMemoryError("none left")

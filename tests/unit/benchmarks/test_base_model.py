@@ -10,12 +10,12 @@ import pytest
 import torch
 from base_model import (
     add_model_options,
+    describe_model,
     latent_side,
     model_arguments,
     open_model,
     page_of,
     picture_side,
-    told_model,
 )
 from draws import draw_for, make_pictures, scene_of
 from models import PRESETS
@@ -51,7 +51,7 @@ def test_a_checkpoint_takes_the_place_of_the_preset(saved_model: Path) -> None:
     assert host.fingerprint == open_host().fingerprint
     assert host.dtype is torch.bfloat16
     assert (latent_side(host), picture_side(host)) == (16, 64)
-    assert f"Checkpoint `{saved_model.name}`" in told_model(asked, host)
+    assert f"Checkpoint `{saved_model.name}`" in describe_model(asked, host)
 
 
 def test_another_process_gets_the_same_options(saved_model: Path) -> None:

@@ -69,7 +69,7 @@ def test_a_page_that_is_not_there_is_not_measured(tmp_path: Path) -> None:
     assert finding.status is Status.UNKNOWN
 
 
-def test_a_row_that_is_gone_is_told(tmp_path: Path) -> None:
+def test_a_row_that_is_gone_is_reported(tmp_path: Path) -> None:
     (tmp_path / "step.md").write_text(PAGE)
     claim = Figure(says="theirs", page="step", row="theirs", column="of plain", most=1)
     with pytest.raises(LookupError, match=r"step\.md .* theirs"):

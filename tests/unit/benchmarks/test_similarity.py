@@ -109,7 +109,7 @@ def test_prompts_that_only_change_the_background_are_told_from_the_others() -> N
     assert not {"a red mug", "a cat in a chef outfit", "a wet cat"} & {*mugs, *cats}
 
 
-def test_localising_is_told_for_all_prompts_and_for_another_background() -> None:
+def test_localising_is_reported_for_all_prompts_and_for_another_background() -> None:
     def row(clip_t: float) -> Row:
         return {CLIP_T: [clip_t], CLIP_I: [0.5], DINO: [0.5], MASKED: [], FOUND: []}
 
@@ -131,7 +131,7 @@ def test_the_numbers_of_residuals_are_those_of_both_factors(tmp_path: Path) -> N
             base="b", method="personalized_residuals",
         )  # fmt: skip
         save_concept(concept, tmp_path / f"{name}.concept.safetensors")
-    assert "concept: 4,096 numbers" in similarity.numbers_told(tmp_path.glob("*.safetensors"))
+    assert "concept: 4,096 numbers" in similarity.describe_numbers(tmp_path.glob("*.safetensors"))
 
 
 def test_the_page_of_ablations_tells_that_phase_2_makes_the_steps_of_both() -> None:
@@ -155,7 +155,7 @@ def test_a_concept_without_a_class_word_is_refused(scenes: Path, tmp_path: Path)
         similarity.scenes_of(tmp_path)
 
 
-def test_what_is_in_the_way_of_measuring_is_told_before_anything_is_learned(
+def test_what_is_in_the_way_of_measuring_is_reported_before_anything_is_learned(
     folders: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(*_: object, **more: object) -> None:
@@ -168,7 +168,7 @@ def test_what_is_in_the_way_of_measuring_is_told_before_anything_is_learned(
         similarity.main()
 
 
-def test_words_that_maskformer_does_not_know_are_told_before_anything_is_learned(
+def test_words_that_maskformer_does_not_know_are_reported_before_anything_is_learned(
     folders: Path, maskformer: Path
 ) -> None:
     def scene(word: str) -> ConceptScene:
@@ -196,14 +196,14 @@ def test_networks_are_tried_before_anything_is_learned(broken: str, folders: Pat
         similarity.check(Measures(**{**found, broken: Broken()}), {"one": scene}, RESIDUALS)
 
 
-def test_pictures_of_unequal_size_are_told_before_anything_is_learned(
+def test_pictures_of_unequal_size_are_reported_before_anything_is_learned(
     folders: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Learned(Exception):
+    class TrainingResult(Exception):
         pass
 
     def learn(*_: object) -> None:
-        raise Learned
+        raise TrainingResult
 
     shutil.copytree(scenes / "meadow", tmp_path / "meadow")
     document = json.loads((scenes / "meadow" / "scene.json").read_text())
@@ -220,7 +220,7 @@ def test_pictures_of_unequal_size_are_told_before_anything_is_learned(
     with pytest.raises(ImageError, match="meadow: The pictures have different sizes"):
         similarity.main()
     monkeypatch.setattr(sys, "argv", [*command, "--method", RESIDUALS])
-    with pytest.raises(Learned):  # which cuts a square from each
+    with pytest.raises(TrainingResult):  # which cuts a square from each
         similarity.main()
 
 

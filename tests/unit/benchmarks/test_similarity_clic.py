@@ -12,7 +12,7 @@ import similarity_clic
 import similarity_clic_cells
 import torch
 from clic_plan import PAIRS
-from clic_sweeps import trend_told
+from clic_sweeps import describe_trend
 from numpy.typing import NDArray
 from PIL import Image
 from similarity_clic_files import CONCEPT, Pair, Side, pairs_of
@@ -163,19 +163,19 @@ def side(image: Tensor, mask: Tensor) -> Side:
     return Side(make_scene([image], {CONCEPT: [mask]}, {}), "chair")
 
 
-def test_a_trend_is_told_with_how_many_series_show_it() -> None:
-    rising = trend_told([[1, 2, 3], [1, 3, 2.5]], "eta", (-1, 0, 1))
+def test_a_trend_is_reported_with_how_many_series_show_it() -> None:
+    rising = describe_trend([[1, 2, 3], [1, 3, 2.5]], "eta", (-1, 0, 1))
     assert rising.startswith("rises with eta in the mean, and in 1 of 2 series by itself")
     assert "from eta -1 to 1 by +1.7500 ± 0.2500" in rising
     falling = [[3, 2, 1]]
-    told = trend_told(falling, "t_start", (1, 2, 3))
+    told = describe_trend(falling, "t_start", (1, 2, 3))
     assert told.startswith("**does not rise** with t_start in the mean, and in 0 of 1 series")
     assert told.endswith("by -2.0000")
-    told = trend_told(falling, "t_start", (1, 2, 3), falls=True)
+    told = describe_trend(falling, "t_start", (1, 2, 3), falls=True)
     assert told.startswith("falls with t_start in the mean, and in 1 of 1 series")
 
 
-def test_what_is_in_the_way_is_told_before_anything_is_learned(
+def test_what_is_in_the_way_is_reported_before_anything_is_learned(
     encoders: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(*_: object, **more: object) -> None:

@@ -21,7 +21,7 @@ from similarity_conceptlab_cells import (
     Unwanted,
     file_of,
 )
-from similarity_conceptlab_page import by_category, left_told, times_told
+from similarity_conceptlab_page import by_category, describe_remaining, describe_times
 from similarity_conceptlab_plan import (
     ADAPTIVE,
     CATEGORIES,
@@ -202,7 +202,7 @@ def test_a_steps_seconds_are_those_of_the_steps_made_here() -> None:
     clock = StepClock([(40, 10.0), (41, 10.2), (50, 12.0)])
     assert clock.seconds == pytest.approx(0.2)
     assert StepClock([(50, 1.0)]).seconds is None
-    told = times_told({cell(GIVEN): Learning(0.25), cell(WORDS): Learning()})
+    told = describe_times({cell(GIVEN): Learning(0.25), cell(WORDS): Learning()})
     assert [line for line in told if "0.250" in line] == [f"| {GIVEN} | 0.250 |"]
     assert not any(WORDS in line for line in told)
 
@@ -213,10 +213,10 @@ def test_the_page_tells_what_answers_added_to_the_pair() -> None:
         cell(ADAPTIVE, 1): Learning(0.1, ["cat", "dog"]),
         cell(GIVEN, 0): Learning(0.1, ["cat", "dog"]),
     }
-    assert left_told(learnings) == ["* pet: cat, dog: hamster, fox; none."]
+    assert describe_remaining(learnings) == ["* pet: cat, dog: hamster, fox; none."]
 
 
-def test_networks_that_do_not_go_together_are_told_before_anything_is_learned(
+def test_networks_that_do_not_go_together_are_reported_before_anything_is_learned(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = save_decoder_22(tmp_path / "decoder", width=8)
@@ -259,7 +259,7 @@ def test_a_whole_run_writes_its_page_and_is_not_made_again(
         raise AssertionError("made again")
 
     monkeypatch.setattr(similarity_conceptlab_cells, "invent", never)
-    monkeypatch.setattr(similarity_conceptlab_cells.Networks, "painter", lambda *_: None)
+    monkeypatch.setattr(similarity_conceptlab_cells.Networks, "image_generator", lambda *_: None)
     similarity_conceptlab.main()
     assert [line for line in page.read_text().splitlines() if line.startswith("| ")] == rows
     # Who answers is nothing to those that do not ask.

@@ -12,7 +12,7 @@ from similarity_costs import Cost, LearningClock, cost_lines, costs_of, kept_con
 
 from conceptloom.concepts.concept import Concept
 from conceptloom.host.ports import Progress
-from conceptloom.training.runner import Learned
+from conceptloom.training.runner import TrainingResult
 
 CLASSES = "drawing class images of 'a photo'"
 
@@ -98,13 +98,13 @@ def test_a_concept_is_learned_once_and_keeps_what_it_cost(tmp_path: Path) -> Non
     path = tmp_path / "deep" / "it.concept.safetensors"
     asked: list[Progress] = []
 
-    def learn(states: Path, progress: Progress) -> Learned:
+    def learn(states: Path, progress: Progress) -> TrainingResult:
         asked.append(progress)
         states.mkdir(parents=True)
         (states / "state.safetensors").write_text("as large as it gets")
         for step in range(3):
             progress(step, 2, "")
-        return Learned(concept, [], None, None, None)
+        return TrainingResult(concept, [], None, None, None)
 
     for _ in range(2):
         assert kept_concept(path, "cpu", learn).names == concept.names

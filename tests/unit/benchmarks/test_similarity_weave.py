@@ -166,12 +166,14 @@ def test_every_variant_reads_its_own_prompts() -> None:
 
 def test_merged_concepts_draw_what_one_model_with_all_of_them_draws() -> None:
     host, (job, masks, bank) = tiny_host(), two_dogs()
-    draw = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     names = scope_weight_names(host.weight_names(), Scope.CROSS_ATTENTION_KV)
     for name, learned in bank.items():
-        handle = {e: torch.randn(1, width, generator=draw) for e, width in host.encoders.items()}
+        handle = {
+            e: torch.randn(1, width, generator=generator) for e, width in host.encoders.items()
+        }
         changes: dict[str, Change] = {
-            weight: Diff(0.1 * torch.randn(host.weight(weight).shape, generator=draw))
+            weight: Diff(0.1 * torch.randn(host.weight(weight).shape, generator=generator))
             for weight in names
         }
         bank[name] = replace(
@@ -242,7 +244,7 @@ def test_regions_come_from_files_or_from_a_segmenter_at_the_size_to_draw_at(weav
         (lambda d: d.update(sentence="a blue circle"), PromptError, "green square"),
     ],
 )
-def test_what_would_be_in_the_way_is_told_before_anything_is_learned(
+def test_what_would_be_in_the_way_is_reported_before_anything_is_learned(
     change: Any, error: type[Exception], told: str, weaves: Path
 ) -> None:
     rewritten(weaves, change)

@@ -9,7 +9,7 @@ from torture import last_rows, page_of
 ROW = {"area": "files/concept", "cases": 40, "failures": []}
 
 
-def test_failures_are_counted_and_told_in_words() -> None:
+def test_failures_are_counted_and_reported_in_words() -> None:
     text = page_of([ROW, {"area": "nodes/Load", "cases": 2, "failures": ["a traceback"]}], [], 1)
     assert "| files torn byte by byte | 40 | 0 |" in text
     assert "| nodes fed with bad input | 2 | 1 |" in text
@@ -17,7 +17,7 @@ def test_failures_are_counted_and_told_in_words() -> None:
     assert "Not passed" not in text
 
 
-def test_a_suite_that_did_not_pass_is_told_even_without_a_failing_case() -> None:
+def test_a_suite_that_did_not_pass_is_reported_even_without_a_failing_case() -> None:
     text = page_of([ROW], ["tests/host/torture"], 1)
     assert "**Not passed, so that cases may be missing above: tests/host/torture.**" in text
 

@@ -54,7 +54,7 @@ def test_all_of_them_go_when_asked_for(command: Command, tmp_path: Path, run: Pa
     assert len(kept) == 5
 
 
-def test_a_folder_that_is_not_there_is_told(command: Command, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_there_is_reported(command: Command, tmp_path: Path) -> None:
     result = command("clean", tmp_path / "nowhere")
     assert result.exit_code == 2
     assert "There is no folder" in " ".join(result.output.split())

@@ -207,7 +207,7 @@ def test_predictions_that_nothing_here_knows_are_refused(
         open_host(str(save(more, **metadata)), layout=folder)
 
 
-def test_a_file_of_something_else_is_told(tmp_path: Path, folder: Path) -> None:
+def test_a_file_of_something_else_is_reported(tmp_path: Path, folder: Path) -> None:
     from safetensors.torch import save_file
 
     save_file({"transformer_blocks.0.attn.to_q.weight": torch.zeros(2)}, tmp_path / "x.safetensors")

@@ -31,11 +31,11 @@ ARGUMENTS = ["--of", "pet:2", "--of", "toy", "--not", "dog", "--prior", "none", 
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "open_host", lambda *_, **__: tiny_host())
     monkeypatch.setattr(laboratory, "natural_size", lambda host: (32, 32))
-    painter = laboratory.HostPainter
+    image_generator = laboratory.HostImageGenerator
     monkeypatch.setattr(
         laboratory,
-        "HostPainter",
-        lambda host, *, steps, cfg, size: painter(host, steps=1, cfg=cfg, size=size),
+        "HostImageGenerator",
+        lambda host, *, steps, cfg, size: image_generator(host, steps=1, cfg=cfg, size=size),
     )
 
 
@@ -56,7 +56,7 @@ def test_a_concept_its_checkpoints_and_pictures_lie_in_the_folder(tmp_path: Path
 
 
 @pytest.mark.parametrize("category", ["pet:much", "pet:nan", ":2"])
-def test_a_weight_that_is_no_number_is_told(tmp_path: Path, category: str) -> None:
+def test_a_weight_that_is_no_number_is_reported(tmp_path: Path, category: str) -> None:
     result = CliRunner().invoke(app, ["invent", "my-pet", "--of", category, "-o", str(tmp_path)])
     assert result.exit_code == 2
 

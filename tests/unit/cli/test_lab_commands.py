@@ -33,11 +33,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    painter = laboratory.painter_of
+    image_generator = laboratory.painter_of
     monkeypatch.setattr(
         laboratory,
         "painter_of",
-        lambda prior, decoder, device, *, sampling, steps, cfg, size: painter(
+        lambda prior, decoder, device, *, sampling, steps, cfg, size: image_generator(
             prior, decoder, device, sampling=sampling, steps=1, cfg=cfg, size=(64, 64)
         ),
     )
@@ -65,9 +65,9 @@ def test_real_classes_invent_mix_and_breed_from_folders(models: Path, tmp_path: 
     )
     called("mix", "my-mix", "cat:2", "dog", *lab(models), "-o", str(mixed))
     photos = tmp_path / "photos"
-    draw = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     for i in range(2):
-        write_picture(torch.rand(20, 20, 3, generator=draw), photos / f"{i}.png")
+        write_picture(torch.rand(20, 20, 3, generator=generator), photos / f"{i}.png")
     told = called(
         *("evolve", "my-child", "--of", "pet", "--parent", f"{pet / 'concept.safetensors'}:3"),
         *("--parent", str(mixed / "concept.safetensors"), "--photos", str(photos)),
@@ -111,7 +111,7 @@ def test_options_count_for_a_prior_from_a_folder(
     assert told in result.output
 
 
-def test_a_child_without_parents_and_a_folder_without_pictures_are_told(
+def test_a_child_without_parents_and_a_folder_without_pictures_are_reported(
     models: Path, tmp_path: Path
 ) -> None:
     orphan = CliRunner().invoke(app, ["evolve", "my-child", "--of", "pet", "-o", str(tmp_path)])

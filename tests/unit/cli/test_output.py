@@ -84,7 +84,7 @@ def test_a_folder_is_no_picture(command: Command, tmp_path: Path) -> None:
     assert "it is a folder" in words(result.output)
 
 
-def test_a_picture_that_cannot_be_written_is_told_and_not_thrown(tmp_path: Path) -> None:
+def test_a_picture_that_cannot_be_written_is_reported_and_not_thrown(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="could not be written"):
         write_picture(torch.zeros(4, 4, 3), tmp_path / "file" / "x.png")

@@ -23,9 +23,9 @@ def test_learned_residuals_are_drawn_with_and_without_lag(
     command: Command, pictures: Path, folder: Path
 ) -> None:
     out = folder / "run"
-    teach = ("-i", pictures / "kitchen.png", "--handle", "my-toy", "--class", "circle")
+    run_training = ("-i", pictures / "kitchen.png", "--handle", "my-toy", "--class", "circle")
     more = ("--rate", 0.3, "--ratio", 2, "--start", "gaussian", "--prompt", "my {}")
-    result = command("train-residuals", *teach, *QUICK, *more, "-o", out)
+    result = command("train-residuals", *run_training, *QUICK, *more, "-o", out)
     assert result.exit_code == 0, result.output
     concept = load_concept(out / "concept.safetensors")
     assert concept.recipe["class_word"] == "circle"

@@ -171,7 +171,7 @@ def test_a_thumbnail_is_of_one_file(command: Command, learned: Path, tmp_path: P
     assert file.exists()
 
 
-def test_the_version_is_told_without_a_command(command: Command) -> None:
+def test_the_version_is_reported_without_a_command(command: Command) -> None:
     result = command("--version")
     assert result.exit_code == 0, result.output
     assert __version__ in result.output
@@ -228,7 +228,7 @@ def test_models_that_cannot_be_used_are_refused(saved_model: Path, tmp_path: Pat
         open_host(str(tmp_path))
 
 
-def test_misspelt_and_missing_words_are_told(
+def test_misspelt_and_missing_words_are_reported(
     command: Command, learned: Path, tmp_path: Path
 ) -> None:
     given = ("-c", learned / "concept.safetensors", "--steps", 1, "--size", "32x32")

@@ -151,7 +151,7 @@ def test_signal_handlers_are_put_back() -> None:
     assert set(progress_module.SIGNALS) == {signal.SIGINT, signal.SIGTERM}
 
 
-def test_a_result_that_cannot_be_written_is_told_before_the_first_step(
+def test_a_result_that_cannot_be_written_is_reported_before_the_first_step(
     command: Command, pictures: Path, tmp_path: Path
 ) -> None:
     """Without a disk that says so: names of 90 Korean letters have 270 bytes."""

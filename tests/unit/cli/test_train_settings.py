@@ -84,7 +84,7 @@ def test_a_setting_of_another_method_is_refused() -> None:
             settings_from_options({option: 1}, "some model", method=method)
 
 
-def test_a_scope_that_nothing_of_the_kind_trains_is_told() -> None:
+def test_a_scope_that_nothing_of_the_kind_trains_is_reported() -> None:
     with pytest.raises(ConfigError, match="handles, kv, cross, low-rank or full"):
         settings_from_options({"scope": "everything"}, "some model")
     with pytest.raises(ConfigError, match="no numbers for another"):

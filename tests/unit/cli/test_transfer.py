@@ -64,7 +64,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("options", "told"), BAD.values(), ids=BAD.keys())
-def test_bad_wishes_are_told(
+def test_bad_wishes_are_reported(
     command: Command,
     pictures: Path,
     tmp_path: Path,

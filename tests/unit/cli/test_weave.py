@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def test_a_picture_is_woven_and_told(folder: Path) -> None:
+def test_a_picture_is_woven_and_reported(folder: Path) -> None:
     command = ["weave", str(folder / "template.png"), "-s", SENTENCE, "--steps", "2"]
     command += ["-o", str(folder / "woven.png")]
     for word in ("circle", "square"):

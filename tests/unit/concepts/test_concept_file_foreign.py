@@ -12,7 +12,7 @@ from conceptloom.concepts.concept_file import load_concept
 from conceptloom.errors import ConceptFileError
 
 
-def test_a_missing_file_is_told(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConceptFileError, match="cannot be read"):
         load_concept(tmp_path / "nobody.safetensors")
     with pytest.raises(ConceptFileError, match="cannot be read"):

@@ -102,7 +102,7 @@ def test_no_token_of_a_word_is_dropped() -> None:
     assert "3 tokens" in initialiser_note(host, "cup")
 
 
-def test_several_tokens_are_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_several_tokens_are_reported(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="conceptloom"):
         initial_handles(FakeHost(), {"x1": "cup"})
     assert "'cup' has 3 tokens" in caplog.text

@@ -60,7 +60,7 @@ def test_low_rank_exports_exactly(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shape", [(16, 8), (8, 16), (12, 4, 3, 3), (9, 9)])
 @pytest.mark.parametrize("rank", [1, 3, 8, 100])
-def test_the_told_error_is_the_true_one_and_the_smallest(
+def test_the_reported_error_is_the_true_one_and_the_smallest(
     tmp_path: Path, shape: tuple[int, ...], rank: int
 ) -> None:
     change = Diff(random(*shape))

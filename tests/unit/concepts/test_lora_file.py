@@ -103,7 +103,7 @@ def test_old_attention_processors_are_read(tiny: DiffusersHost, names: dict[str,
     assert len(found.changes) == 1
 
 
-def test_what_fits_nothing_is_counted_and_told(
+def test_what_fits_nothing_is_counted_and_reported(
     tiny: DiffusersHost, names: dict[str, str], caplog: pytest.LogCaptureFixture
 ):
     a, b = pair(tiny, QUERY)

@@ -102,7 +102,7 @@ def test_a_place_is_tried_and_left_as_it_was(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "told"), [(errno.ENOSPC, "disk is full"), (errno.EROFS, "read-only")]
 )
-def test_a_place_that_takes_no_file_is_told(
+def test_a_place_that_takes_no_file_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, told: str
 ) -> None:
     def refused(*_: object) -> None:
@@ -114,7 +114,7 @@ def test_a_place_that_takes_no_file_is_told(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_name_that_the_disk_cannot_take_is_told(tmp_path: Path) -> None:
+def test_a_name_that_the_disk_cannot_take_is_reported(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="too long"):
         ensure_writable(tmp_path / ("\uac00" * 90))
     with pytest.raises(StorageError, match="too long"):
@@ -175,7 +175,7 @@ def test_a_full_disk_leaves_the_old_file(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_truly_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_truly_full_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = open
     monkeypatch.setattr(paths, "open", lambda path, mode: real("/dev/full", "wb"), raising=False)
     with pytest.raises(StorageError, match="disk is full"):
@@ -193,7 +193,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(StorageError, match="could not be written"):
         write_atomically(tmp_path / "file" / "x", [b""])

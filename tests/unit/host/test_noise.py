@@ -141,7 +141,7 @@ def test_training_draws_every_level_alike_and_a_flow_its_middle() -> None:
 
 
 @pytest.mark.parametrize("steps", [0, -1, 4])
-def test_impossible_numbers_of_steps_are_told(steps: int) -> None:
+def test_impossible_numbers_of_steps_are_reported(steps: int) -> None:
     with pytest.raises(ConfigError, match=f"steps is {steps}; it must be between 1 and 3"):
         PATHS["eps"].timesteps(steps)
     if steps < 1:

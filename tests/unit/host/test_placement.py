@@ -87,7 +87,7 @@ def test_an_offloaded_pipeline_draws_the_same(
     assert torch.equal(drawn(host), expected)
 
 
-def test_weights_that_cannot_be_read_are_told() -> None:
+def test_weights_that_cannot_be_read_are_reported() -> None:
     host = tiny_host()
     accelerate.cpu_offload(host.unet, execution_device=CPU)
     told = r"unet\.out\.2\.bias is not in memory.*without enable_sequential_cpu_offload"

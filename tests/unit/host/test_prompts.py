@@ -80,7 +80,7 @@ def test_both_encoders_see_their_own_rows(xl: DiffusersHost) -> None:
         assert same[rest].all()
 
 
-def test_vectors_of_a_missing_encoder_are_told(xl: DiffusersHost) -> None:
+def test_vectors_of_a_missing_encoder_are_reported(xl: DiffusersHost) -> None:
     xl.encode_prompt("")
     before = hooks_on(xl)
     with pytest.raises(PromptError, match="<mug> has no vectors for the text encoder clip_g"):
@@ -88,7 +88,7 @@ def test_vectors_of_a_missing_encoder_are_told(xl: DiffusersHost) -> None:
     assert hooks_on(xl) == before
 
 
-def test_encoders_with_different_numbers_of_vectors_are_told(xl: DiffusersHost) -> None:
+def test_encoders_with_different_numbers_of_vectors_are_reported(xl: DiffusersHost) -> None:
     uneven = {"mug": {"clip_l": noise(1, 16), "clip_g": noise(2, 24)}}
     with pytest.raises(PromptError, match="as many vectors in every encoder"):
         xl.encode_prompt("a <mug>", uneven)
@@ -209,7 +209,7 @@ MISSPELT = {
 
 
 @pytest.mark.parametrize(("text", "told"), MISSPELT.items(), ids=list(MISSPELT))
-def test_misspelt_words_are_told_with_the_nearest_name(text: str, told: str) -> None:
+def test_misspelt_words_are_reported_with_the_nearest_name(text: str, told: str) -> None:
     known = ["my-box", "\ub0b4\ucef5"]
     (sentence,) = misspelt(f"{text} and {text}", known)
     assert re.search(told, sentence)
@@ -228,7 +228,7 @@ def test_misspelt_words_are_told_with_the_nearest_name(text: str, told: str) -> 
         "<>",
     ],
 )
-def test_what_is_spelt_right_or_no_handle_is_not_told(text: str) -> None:
+def test_what_is_spelt_right_or_no_handle_is_not_reported(text: str) -> None:
     if text != "<3":
         assert misspelt(text, ["my-box"]) == []
     assert misspelt("\uff1ctasse\u0301\uff1e", ["tass\u00e9"]) == []

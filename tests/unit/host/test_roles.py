@@ -30,7 +30,7 @@ KV = {Role.CROSS_KV, Role.ATTENTION, Role.LINEAR}
         ("clip_l.text_model.embeddings.token_embedding.weight", set()),
     ],
 )
-def test_roles_are_told_by_names(weight: str, roles: set[Role]) -> None:
+def test_roles_are_reported_by_names(weight: str, roles: set[Role]) -> None:
     assert roles_of(weight) == roles
     assert is_matrix(weight) == weight.endswith("weight")
     assert text_encoder_of(weight) == ("" if weight.startswith("unet.") else weight.split(".")[0])

@@ -33,9 +33,9 @@ def plane(top: int, bottom: int, left: int, right: int) -> Tensor:
 
 
 def scene(pictures: int = 1) -> ConceptScene:
-    draw = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     return make_scene(
-        [torch.rand(SIDE, SIDE, 3, generator=draw) for _ in range(pictures)],
+        [torch.rand(SIDE, SIDE, 3, generator=generator) for _ in range(pictures)],
         {
             "mug": [plane(4, 20, 4, 16)] * pictures,
             "cat": [plane(12, 28, 20, 28)] * pictures,

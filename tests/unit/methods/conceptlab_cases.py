@@ -42,7 +42,7 @@ class Swatches:
         colour = vectors["clip_l"].detach().flatten()[:3].sigmoid()
         return colour.expand(len(prompts), 8, 8, 3).clone()
 
-    def park(self) -> None: ...
+    def offload(self) -> None: ...
 
 
 class Answers:
@@ -59,7 +59,7 @@ class Answers:
         self.asked.append(question)
         return self.answers[(len(self.asked) - 1) % len(self.answers)]
 
-    def park(self) -> None: ...
+    def offload(self) -> None: ...
 
 
 def same(a: Any, b: Any) -> bool:

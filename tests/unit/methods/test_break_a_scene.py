@@ -55,8 +55,8 @@ def test_attention_loss_by_hand() -> None:
 
 
 def samples(given: ConceptScene, many: int = 3000, **more: Any) -> list[UnionSample]:
-    draw = torch.Generator().manual_seed(0)
-    return draw_samples(given, config(**more), many, draw)
+    generator = torch.Generator().manual_seed(0)
+    return draw_samples(given, config(**more), many, generator)
 
 
 def three() -> ConceptScene:
@@ -180,10 +180,10 @@ def test_the_terms_and_their_weights(host: DiffusersHost) -> None:
 def test_a_batch_is_the_mean_of_its_rows(host: DiffusersHost) -> None:
     """Three rows by hand: their prompts, masks, noise and timesteps each."""
     learner = BreakAScene(host, three(), config(batch_size=3))
-    draw = step_generator(0, 0)
-    drawn = draw_samples(learner.scene, learner.config, 3, draw)
-    eps = torch.randn(3, 4, 16, 16, generator=draw)
-    at = torch.randint(1000, (3,), generator=draw)
+    generator = step_generator(0, 0)
+    drawn = draw_samples(learner.scene, learner.config, 3, generator)
+    eps = torch.randn(3, 4, 16, 16, generator=generator)
+    at = torch.randint(1000, (3,), generator=generator)
     material = SceneDataset(host, learner.scene, 2)
     total = 0.0
     for row, sample in enumerate(drawn):
@@ -199,10 +199,10 @@ def test_a_batch_is_the_mean_of_its_rows(host: DiffusersHost) -> None:
 def test_velocity_models_learn_on_their_own_target() -> None:
     host = tiny_host(velocity=True)
     learner = BreakAScene(host, scene(), config())
-    draw = step_generator(0, 0)
-    (sample,) = draw_samples(learner.scene, learner.config, 1, draw)
-    eps = torch.randn(1, 4, 16, 16, generator=draw)
-    at = torch.randint(1000, (1,), generator=draw)
+    generator = step_generator(0, 0)
+    (sample,) = draw_samples(learner.scene, learner.config, 1, generator)
+    eps = torch.randn(1, 4, 16, 16, generator=generator)
+    at = torch.randint(1000, (1,), generator=generator)
     material, path = SceneDataset(host, learner.scene, 2), host.noise_path
     latent = material.latents([sample])
     prompt = host.encode_prompt(sample.prompt("a photo of "), learner.handles.vectors())

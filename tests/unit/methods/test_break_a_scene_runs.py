@@ -167,7 +167,7 @@ def test_states_give_way_to_the_concept_on_a_full_disk(
 
 
 @pytest.mark.parametrize(("every", "drawn"), [(None, 1), (0, 0), (2, 2), (3, 1)])
-def test_pictures_are_drawn_as_often_as_asked_for_and_every_pass_is_told(
+def test_pictures_are_drawn_as_often_as_asked_for_and_every_pass_is_reported(
     host: DiffusersHost, monkeypatch: pytest.MonkeyPatch, every: int | None, drawn: int
 ) -> None:
     """Of three steps; a preview at the last one is not drawn twice."""

@@ -21,7 +21,7 @@ from conceptloom.methods.break_a_scene import (
     learn_scene,
 )
 from conceptloom.methods.break_a_scene import learn as learn_module
-from conceptloom.samplers.class_images import drawn_class_latents
+from conceptloom.samplers.class_images import class_latents_of
 from conceptloom.training import runner
 from conceptloom.training.adapters import Scope
 from conceptloom.training.loop import LoopConfig
@@ -117,22 +117,22 @@ BAD_SETTINGS = [
 
 
 @pytest.mark.parametrize(("kind", "name", "value", "told"), BAD_SETTINGS)
-def test_bad_settings_are_told(kind: Any, name: str, value: Any, told: str) -> None:
+def test_bad_settings_are_reported(kind: Any, name: str, value: Any, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         kind(**{name: value})
 
 
-def test_a_recipe_of_no_steps_is_told() -> None:
+def test_a_recipe_of_no_steps_is_reported() -> None:
     with pytest.raises(ConfigError, match=r"steps is 0; .*at least 1 in one of the two phases"):
         config(0, 0)
 
 
-def test_a_level_that_the_model_lacks_is_told(host: DiffusersHost) -> None:
+def test_a_level_that_the_model_lacks_is_reported(host: DiffusersHost) -> None:
     with pytest.raises(ConfigError, match=r"attention_level is 8; .*one of 1, 2 for this model"):
         BreakAScene(host, scene(), config(attention_level=8))
 
 
-def test_class_images_of_another_size_are_told(host: DiffusersHost) -> None:
+def test_class_images_of_another_size_are_reported(host: DiffusersHost) -> None:
     given = torch.rand(1, 16, 16, 3)
     before = snapshot(host)
     with pytest.raises(ImageError, match="are 16x16 px but the scene trains at 32x32 px"):
@@ -150,7 +150,7 @@ def test_class_images_that_are_given_are_used(host: DiffusersHost) -> None:
     assert learn_module._class_latents(without, None, None, lambda *_: None) is None
 
 
-def test_class_images_that_nothing_needs_are_told(
+def test_class_images_that_nothing_needs_are_reported(
     host: DiffusersHost, caplog: pytest.LogCaptureFixture
 ) -> None:
     given = torch.rand(1, SIDE, SIDE, 3)
@@ -166,10 +166,10 @@ def test_class_images_are_drawn_once_for_a_run(
     draws: list[Tensor] = []
 
     def drawn(*args: Any, **more: Any) -> Tensor:
-        draws.append(drawn_class_latents(*args, **more))
+        draws.append(class_latents_of(*args, **more))
         return draws[-1]
 
-    monkeypatch.setattr(learn_module, "drawn_class_latents", drawn)
+    monkeypatch.setattr(learn_module, "class_latents_of", drawn)
     with pytest.raises(Cancelled):
         learn_scene(host, scene(), config(1, 1), **QUICK, folder=tmp_path, progress=Reports(4))
     learn_scene(host, scene(), config(1, 1), **QUICK, folder=tmp_path)

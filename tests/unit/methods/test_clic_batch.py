@@ -27,11 +27,11 @@ from .clic_cases import STILL, config, plane, scene, terms_of
 
 def test_the_terms_by_hand(host: DiffusersHost) -> None:
     learner = CLiC(host, scene(), config(**STILL))
-    draw = step_generator(0, 0)
+    generator = step_generator(0, 0)
     material = SceneViews(host, learner.scene, learner.config)
-    sample = material.draw(draw)
-    eps = torch.randn(1, 4, 16, 16, generator=draw)
-    at = torch.randint(1000, (1,), generator=draw)
+    sample = material.draw(generator)
+    eps = torch.randn(1, 4, 16, 16, generator=generator)
+    at = torch.randint(1000, (1,), generator=generator)
     vectors, mask = learner.handles.vectors(), material.masks([sample])
     noisy = host.noise_path.add_noise(material.latents([sample]), eps, at)
     with torch.no_grad():
@@ -48,11 +48,11 @@ def test_the_terms_by_hand(host: DiffusersHost) -> None:
 def test_the_official_form_by_hand(host: DiffusersHost) -> None:
     settings = replace(OFFICIAL, **STILL, views=1, roi_prompts=("<{concept}>".strip("<>"),))
     learner = CLiC(host, scene(), settings)
-    draw = step_generator(0, 0)
+    generator = step_generator(0, 0)
     material = SceneViews(host, learner.scene, settings)
-    sample = material.draw(draw)
-    eps = torch.randn(1, 4, 16, 16, generator=draw)
-    at = torch.randint(1000, (1,), generator=draw)
+    sample = material.draw(generator)
+    eps = torch.randn(1, 4, 16, 16, generator=generator)
+    at = torch.randint(1000, (1,), generator=generator)
     vectors, mask = learner.handles.vectors(), material.masks([sample])
     whole = host.noise_path.add_noise(material.latents([sample]), eps, at)
     region = host.noise_path.add_noise(material.regions([sample]), eps, at)
@@ -88,10 +88,10 @@ def test_weights_scale_their_terms_and_zero_leaves_them_out(host: DiffusersHost)
 
 def test_custom_diffusion_is_the_plain_loss(host: DiffusersHost) -> None:
     learner = CLiC(host, scene(), as_custom_diffusion(config(**STILL)))
-    draw = step_generator(0, 0)
-    sample = learner._material.draw(draw)
-    eps = torch.randn(1, 4, 16, 16, generator=draw)
-    at = torch.randint(1000, (1,), generator=draw)
+    generator = step_generator(0, 0)
+    sample = learner._material.draw(generator)
+    eps = torch.randn(1, 4, 16, 16, generator=generator)
+    at = torch.randint(1000, (1,), generator=generator)
     noisy = host.noise_path.add_noise(learner._material.latents([sample]), eps, at)
     prompt = host.encode_prompt(sample.prompt, learner.handles.vectors())
     with torch.no_grad():
@@ -111,11 +111,11 @@ def test_break_a_scenes_loss_has_a_hard_mask_and_no_region(host: DiffusersHost) 
 
 def test_a_batch_is_the_mean_of_its_rows(host: DiffusersHost) -> None:
     learner = CLiC(host, scene(2), config(batch_size=3, attention_weight=0.0))
-    draw = step_generator(0, 0)
+    generator = step_generator(0, 0)
     material = learner._material
-    drawn = [material.draw(draw) for _ in range(3)]
-    eps = torch.randn(3, 4, 16, 16, generator=draw)
-    at = torch.randint(1000, (3,), generator=draw)
+    drawn = [material.draw(generator) for _ in range(3)]
+    eps = torch.randn(3, 4, 16, 16, generator=generator)
+    at = torch.randint(1000, (3,), generator=generator)
     total = 0.0
     for row, sample in enumerate(drawn):
         noisy = host.noise_path.add_noise(material.latents([sample]), eps[[row]], at[[row]])
@@ -130,10 +130,10 @@ def test_a_batch_is_the_mean_of_its_rows(host: DiffusersHost) -> None:
 def test_velocity_models_learn_on_their_own_target() -> None:
     host = tiny_host("sd2", velocity=True)
     learner = CLiC(host, scene(), config(**STILL, attention_weight=0.0))
-    draw = step_generator(0, 0)
-    sample = learner._material.draw(draw)
-    eps = torch.randn(1, 4, 16, 16, generator=draw)
-    at = torch.randint(1000, (1,), generator=draw)
+    generator = step_generator(0, 0)
+    sample = learner._material.draw(generator)
+    eps = torch.randn(1, 4, 16, 16, generator=generator)
+    at = torch.randint(1000, (1,), generator=generator)
     latent, path = learner._material.latents([sample]), host.noise_path
     prompt = host.encode_prompt(sample.prompt, learner.handles.vectors())
     with torch.no_grad():
@@ -148,10 +148,10 @@ def test_a_velocity_model_is_not_taught_what_lies_around_the_region() -> None:
     """The target of the region alone is v of M x_0 with the whole noise."""
     host = tiny_host("sd2", velocity=True)
     learner = CLiC(host, scene(), config(**STILL, attention_weight=0.0, roi_weight=1.0))
-    draw = step_generator(0, 0)
-    sample = learner._material.draw(draw)
-    eps = torch.randn(1, 4, 16, 16, generator=draw)
-    at = torch.randint(1000, (1,), generator=draw)
+    generator = step_generator(0, 0)
+    sample = learner._material.draw(generator)
+    eps = torch.randn(1, 4, 16, 16, generator=generator)
+    at = torch.randint(1000, (1,), generator=generator)
     mask, path = learner._material.masks([sample]), host.noise_path
     latent = learner._material.latents([sample])
     prompt = host.encode_prompt(sample.roi_prompt, learner.handles.vectors())
@@ -170,7 +170,7 @@ def test_half_covered_cells_weigh_no_more_than_others(
     """A mask that cuts through cells takes part of their noise away, at any level of noise."""
     host = tiny_host("sd2", velocity=True, zero_snr=True)
     eps = noise(1, 4, 16, 16, seed=4)
-    monkeypatch.setattr(recipe, "drawn_noise", lambda *_: (eps, torch.tensor([timestep])))
+    monkeypatch.setattr(recipe, "sample_noise", lambda *_: (eps, torch.tensor([timestep])))
     odd = make_scene([scene().images[0].image], {"mark": [plane(5, 19, 5, 15)]}, {"mark": "swirl"})
     settings = {"context_form": form, "roi_form": form, "roi_weight": 1.0, "attention_weight": 0.0}
     learner = CLiC(host, odd, config(**STILL, **settings))

@@ -70,7 +70,7 @@ def test_latents_that_a_smaller_copy_covers_in_part_do_not_count(host: Diffusers
         assert torch.equal(material.valid([sample])[0, 0], kept.float())
 
 
-def test_views_that_lose_the_region_are_told(host: DiffusersHost) -> None:
+def test_views_that_lose_the_region_are_reported(host: DiffusersHost) -> None:
     corner = make_scene([torch.rand(SIDE, SIDE, 3)], {"mark": [plane(0, 1, 0, 1)]}, {})
     picture, asked = corner.images[0], config(random_scale=True, views=1, brightness=0.0)
     lost = next(
@@ -106,8 +106,8 @@ def test_every_picture_concept_and_prompt_is_drawn(host: DiffusersHost) -> None:
         {},
     )
     material = SceneViews(host, given, config(roi_prompts=OFFICIAL_ROI_PROMPTS))
-    draw = torch.Generator().manual_seed(0)
-    samples = [material.draw(draw) for _ in range(400)]
+    generator = torch.Generator().manual_seed(0)
+    samples = [material.draw(generator) for _ in range(400)]
     seen = Counter((s.image, s.name) for s in samples)
     assert set(seen) == {(0, "a"), (0, "b"), (1, "b")}
     assert abs(seen[1, "b"] - 200) < 45

@@ -194,7 +194,7 @@ def test_a_word_is_read_in_the_picture_itself(host: DiffusersHost):
     assert float(once.mean()) == pytest.approx(float(first.mean()), rel=0.2)  # a mean, not a sum
 
 
-def test_what_cannot_be_matched_is_told(host: DiffusersHost):
+def test_what_cannot_be_matched_is_reported(host: DiffusersHost):
     two = learned(host, "mark", "dot")
     with pytest.raises(HandleError, match="several handles; name one of <mark>, <dot>"):
         match_regions(host, two, picture(), mask(), [picture(1)], QUICK)

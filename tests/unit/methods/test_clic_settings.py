@@ -84,17 +84,17 @@ BAD_SETTINGS: list[tuple[str, Any, str]] = [
 
 
 @pytest.mark.parametrize(("name", "value", "told"), BAD_SETTINGS)
-def test_bad_settings_are_told(name: str, value: Any, told: str) -> None:
+def test_bad_settings_are_reported(name: str, value: Any, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         replace(CLiCConfig(), **{name: value})
 
 
-def test_a_recipe_without_a_loss_is_told() -> None:
+def test_a_recipe_without_a_loss_is_reported() -> None:
     with pytest.raises(ConfigError, match="context_weight is 0"):
         CLiCConfig(context_weight=0.0, attention_weight=0.0, roi_weight=0.0)
 
 
-def test_a_model_without_attention_in_its_up_blocks_is_told(
+def test_a_model_without_attention_in_its_up_blocks_is_reported(
     host: DiffusersHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from conceptloom.host.ports import UNetSites

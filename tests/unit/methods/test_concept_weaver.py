@@ -69,12 +69,12 @@ def template(host: DiffusersHost) -> Template:
 
 
 def concept(host: DiffusersHost, name: str, scope: Scope, word: str = "", seed: int = 1) -> Concept:
-    draw = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     weights: dict[str, Change] = {
-        weight: Diff(0.1 * torch.randn(host.weight(weight).shape, generator=draw))
+        weight: Diff(0.1 * torch.randn(host.weight(weight).shape, generator=generator))
         for weight in scope_weight_names(host.weight_names(), scope)
     }
-    vectors = {e: torch.randn(1, width, generator=draw) for e, width in host.encoders.items()}
+    vectors = {e: torch.randn(1, width, generator=generator) for e, width in host.encoders.items()}
     return Concept(
         handles={name: vectors},
         weights=weights,
@@ -181,7 +181,7 @@ def test_kept_and_recomputed_features_weave_the_same(
     torch.testing.assert_close(found[0], found[2], rtol=0.02, atol=0.02)
 
 
-def test_the_size_of_the_cache_is_told_before_and_met(
+def test_the_size_of_the_cache_is_reported_before_and_met(
     host: DiffusersHost, template: Template
 ) -> None:
     config, told = InversionConfig(), []

@@ -17,7 +17,7 @@ from conceptloom.methods.conceptlab import (
     text_space_config,
 )
 from conceptloom.vision.clip_space import ClipSpace
-from conceptloom.vision.generators import HostPainter
+from conceptloom.vision.generators import HostImageGenerator
 
 from ..tiny_models import tiny_host
 from ..vision.tiny_prior import WIDTH, tiny_prior
@@ -26,7 +26,7 @@ from .conceptlab_cases import CONFIG, Answers, Swatches
 
 def test_answers_become_constraints_of_later_steps() -> None:
     questions = Answers("a dog", "the cat", "Dogs")
-    made = invent(tiny_prior(), "new", CONFIG, painter=Swatches(), questions=questions)
+    made = invent(tiny_prior(), "new", CONFIG, image_generator=Swatches(), questions=questions)
     assert questions.asked == ["What kind of pet is in this photo?"] * 3
     assert [look.added for look in made.looks] == ["dog", "cat", ""]
     assert made.negatives == ["dog", "cat"]
@@ -41,7 +41,7 @@ def test_answers_become_constraints_of_later_steps() -> None:
 
 
 def test_the_total_is_the_sum_of_its_terms_and_similarities_do_not_count() -> None:
-    made = invent(tiny_prior(), "new", CONFIG, painter=Swatches(), questions=Answers("dog"))
+    made = invent(tiny_prior(), "new", CONFIG, image_generator=Swatches(), questions=Answers("dog"))
     for row in made.history:
         assert row["total"] == pytest.approx(row["positive"] + row["negative"])
 
@@ -110,8 +110,10 @@ def test_a_category_of_several_words_starts_from_their_mean_or_the_first() -> No
     config = replace(
         CONFIG, positives=("musical instrument",), negatives=NegativesConfig(every=5), steps=1
     )
-    mean = invent(space, "new", config, painter=Swatches())
-    first = invent(space, "new", replace(config, initialiser=Initialiser.FIRST), painter=Swatches())
+    mean = invent(space, "new", config, image_generator=Swatches())
+    first = invent(
+        space, "new", replace(config, initialiser=Initialiser.FIRST), image_generator=Swatches()
+    )
     width = {"clip_l": WIDTH}
     torch.testing.assert_close(mean.album.vectors(0, width)["clip_l"], rows.mean(0, keepdim=True))
     torch.testing.assert_close(first.album.vectors(0, width)["clip_l"], rows[:1])
@@ -126,8 +128,10 @@ def test_a_name_that_is_no_handle_is_refused() -> None:
 def test_without_a_prior_it_learns_in_the_base_models_own_text_space(family: str) -> None:
     host = tiny_host(family)
     config = replace(text_space_config(CONFIG), steps=2)
-    painter = HostPainter(host, steps=1, cfg=2.0, size=(32, 32))
-    made = invent(ClipSpace(host), "new", config, painter=painter, questions=Answers("dog"))
+    image_generator = HostImageGenerator(host, steps=1, cfg=2.0, size=(32, 32))
+    made = invent(
+        ClipSpace(host), "new", config, image_generator=image_generator, questions=Answers("dog")
+    )
     assert made.concept.base == host.fingerprint
     assert set(made.concept.handles["new"]) == set(host.encoders)
     assert made.samples is not None

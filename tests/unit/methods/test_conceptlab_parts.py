@@ -28,8 +28,8 @@ from conceptloom.methods.conceptlab.questions import Negatives, normalised, ques
 from conceptloom.methods.conceptlab.templates import (
     OBJECTS,
     STYLES,
-    drawn_template,
     filled,
+    random_template,
     without_style,
 )
 
@@ -78,7 +78,7 @@ def test_every_template_takes_a_concept_and_objects_have_photos_as_often_as_edit
     assert len(STYLES) == 20
     assert sum("photo of {a} {concept}" in text and "close" not in text for text in OBJECTS) == 9
     assert all("{concept}" in text for text in (*OBJECTS, *STYLES))
-    drawn = {drawn_template(OBJECTS, torch.Generator().manual_seed(i)) for i in range(60)}
+    drawn = {random_template(OBJECTS, torch.Generator().manual_seed(i)) for i in range(60)}
     assert {text for text in drawn if "{a}" in text} == set()
     assert {"A photo of a {concept}", "A photo of my {concept}"} & drawn
     assert filled("a photo of {a} {concept}", "<mug>") == "a photo of a <mug>"

@@ -19,7 +19,8 @@ from .conceptlab_cases import CONFIG, Answers, Swatches, same
 
 def test_the_same_seed_gives_the_same_concept_and_another_one_another() -> None:
     runs = [
-        invent(tiny_prior(), "new", replace(CONFIG, seed=s), painter=Swatches()) for s in (1, 1, 2)
+        invent(tiny_prior(), "new", replace(CONFIG, seed=s), image_generator=Swatches())
+        for s in (1, 1, 2)
     ]
     assert same(runs[0].concept, runs[1].concept)
     assert not same(runs[0].concept, runs[2].concept)
@@ -32,14 +33,19 @@ def test_a_run_cancelled_during_a_question_goes_on_with_the_same_negatives(
     answers = ("dog", "cat", "fish")
     loop = LoopConfig(max_grad_norm=0.0, save_every=2)
     whole = invent(
-        tiny_prior(), "new", CONFIG, painter=Swatches(), questions=Answers(*answers), loop=loop
+        tiny_prior(),
+        "new",
+        CONFIG,
+        image_generator=Swatches(),
+        questions=Answers(*answers),
+        loop=loop,
     )
     with pytest.raises(KeyboardInterrupt):
         invent(
             tiny_prior(),
             "new",
             CONFIG,
-            painter=Swatches(),
+            image_generator=Swatches(),
             questions=Answers(*answers, fails_at=fails_at),
             loop=loop,
             folder=tmp_path,
@@ -49,7 +55,7 @@ def test_a_run_cancelled_during_a_question_goes_on_with_the_same_negatives(
         tiny_prior(),
         "new",
         CONFIG,
-        painter=Swatches(),
+        image_generator=Swatches(),
         questions=left,
         loop=loop,
         folder=tmp_path,
@@ -62,18 +68,22 @@ def test_a_run_cancelled_during_a_question_goes_on_with_the_same_negatives(
 
 
 def test_a_run_that_is_cancelled_leaves_the_device(tmp_path: Path) -> None:
-    space, answers, painter = tiny_prior(), Answers("a dog", fails_at=0), Swatches()
+    space, answers, image_generator = tiny_prior(), Answers("a dog", fails_at=0), Swatches()
     parked: list[str] = []
-    for name, part in (("space", space), ("answers", answers), ("painter", painter)):
-        part.park = lambda name=name: parked.append(name)  # type: ignore[method-assign]
+    for name, part in (
+        ("space", space),
+        ("answers", answers),
+        ("image_generator", image_generator),
+    ):
+        part.offload = lambda name=name: parked.append(name)  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
-        invent(space, "new", CONFIG, painter=painter, questions=answers)
-    assert parked == ["painter", "space", "answers", "space"]
+        invent(space, "new", CONFIG, image_generator=image_generator, questions=answers)
+    assert parked == ["image_generator", "space", "answers", "space"]
     parked.clear()
-    painter.paint = lambda *a, **k: answers.answer(torch.zeros(1), "")  # type: ignore[method-assign]
+    image_generator.paint = lambda *a, **k: answers.answer(torch.zeros(1), "")  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
-        invent(space, "new", CONFIG, painter=painter, questions=answers)
-    assert parked == ["painter", "space"]
+        invent(space, "new", CONFIG, image_generator=image_generator, questions=answers)
+    assert parked == ["image_generator", "space"]
 
 
 @pytest.mark.parametrize("at", ["drawing the gallery", "asking what the picture shows"])
@@ -91,17 +101,24 @@ def test_galleries_and_questions_are_reported_and_can_be_cancelled(at: str) -> N
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        invent(tiny_prior(), "new", CONFIG, painter=Telling(), questions=answers, progress=progress)
+        invent(
+            tiny_prior(),
+            "new",
+            CONFIG,
+            image_generator=Telling(),
+            questions=answers,
+            progress=progress,
+        )
     assert told[-1] == at
     assert answers.asked == []
 
 
 def test_every_checkpoint_can_be_had_afterwards_without_learning_again(tmp_path: Path) -> None:
-    arguments: dict[str, Any] = {"painter": Swatches(), "folder": tmp_path}
+    arguments: dict[str, Any] = {"image_generator": Swatches(), "folder": tmp_path}
     first = invent(tiny_prior(), "new", CONFIG, questions=Answers("dog"), **arguments)
-    painted = arguments["painter"].painted
+    painted = arguments["image_generator"].painted
     again = invent(tiny_prior(), "new", CONFIG, questions=Answers("dog"), **arguments)
-    assert arguments["painter"].painted == painted
+    assert arguments["image_generator"].painted == painted
     early = again.at(3)
     assert early.recipe["checkpoint"] == 3
     assert not same(early, again.concept)
@@ -122,7 +139,7 @@ def test_it_stops_early_when_answers_repeat_and_stays_stopped(tmp_path: Path) ->
             tiny_prior(),
             "new",
             config,
-            painter=Swatches(),
+            image_generator=Swatches(),
             questions=Answers("dog"),
             folder=tmp_path,
         )

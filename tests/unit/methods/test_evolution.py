@@ -9,19 +9,19 @@ import pytest
 import torch
 
 from conceptloom.concepts.concept_file import load_concept, save_concept
-from conceptloom.methods.conceptlab import EvolutionConfig, Parent, evolve, lineage_told
+from conceptloom.methods.conceptlab import EvolutionConfig, Parent, describe_lineage, evolve
 
 from ..vision.tiny_prior import tiny_prior
 from .conceptlab_cases import SAMPLING, Swatches
 
 
 def parents() -> list[Parent]:
-    draw = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     return [
-        Parent("left", torch.rand(3, 16, 16, 3, generator=draw), {}),
+        Parent("left", torch.rand(3, 16, 16, 3, generator=generator), {}),
         Parent(
             "right",
-            torch.rand(2, 16, 16, 3, generator=draw),
+            torch.rand(2, 16, 16, 3, generator=generator),
             {"generation": 1, "parents": {"a": 0.5, "b": 0.5}, "ancestors": {}},
         ),
     ]
@@ -40,13 +40,13 @@ EVOLUTION = EvolutionConfig(
 
 
 def test_a_child_is_near_its_parents_pictures_and_remembers_them(tmp_path: Path) -> None:
-    made = evolve(tiny_prior(), "child", parents(), EVOLUTION, painter=Swatches())
+    made = evolve(tiny_prior(), "child", parents(), EVOLUTION, image_generator=Swatches())
     row = made.history[0]
     expected = 1 - 0.75 * row["similarity left"] - 0.25 * row["similarity right"]
     assert row["total"] == pytest.approx(expected, abs=1e-6)
     assert made.album.steps == [0, 2, 4, 5]
     path = save_concept(made.concept, tmp_path / "child.safetensors")
-    told = lineage_told("child", load_concept(path).recipe)
+    told = describe_lineage("child", load_concept(path).recipe)
     assert told == [
         "child (generation 2): 75% left + 25% right",
         "right (generation 1): 50% a + 50% b",

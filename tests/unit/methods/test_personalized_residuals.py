@@ -42,8 +42,8 @@ def host() -> DiffusersHost:
 
 
 def pictures(count: int = 2, height: int = SIDE, width: int = SIDE) -> list[Tensor]:
-    draw = torch.Generator().manual_seed(0)
-    return [torch.rand(height, width, 3, generator=draw) for _ in range(count)]
+    generator = torch.Generator().manual_seed(0)
+    return [torch.rand(height, width, 3, generator=generator) for _ in range(count)]
 
 
 def config(**more: Any) -> PersonalizedResidualsConfig:
@@ -52,8 +52,8 @@ def config(**more: Any) -> PersonalizedResidualsConfig:
 
 def learner(host: DiffusersHost, captions: tuple[str, ...] = (), **more: Any):
     settings = config(**more)
-    lesson = make_dataset(pictures(), "my-cat", "big cat", captions, prompt=settings.prompt)
-    return PersonalizedResiduals(host, lesson, settings)
+    subject = make_dataset(pictures(), "my-cat", "big cat", captions, prompt=settings.prompt)
+    return PersonalizedResiduals(host, subject, settings)
 
 
 def learn(host: DiffusersHost, folder: Path | None = None, **more: Any) -> Concept:
@@ -121,8 +121,8 @@ def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
 
 
 def test_captions_name_the_concept() -> None:
-    lesson = make_dataset(pictures(), "<my-cat>", " big cat ", prompt=PROMPT)
-    assert lesson.captions == ("a photo of a <my-cat> big cat",) * 2
+    subject = make_dataset(pictures(), "<my-cat>", " big cat ", prompt=PROMPT)
+    assert subject.captions == ("a photo of a <my-cat> big cat",) * 2
     own = make_dataset(pictures(), "my-cat", "cat", ["{} asleep", "one <my-cat>"], prompt=PROMPT)
     assert own.captions == ("<my-cat> cat asleep", "one <my-cat>")
 
@@ -199,20 +199,20 @@ def test_the_loss_is_the_plain_one_by_hand(host: DiffusersHost) -> None:
     captions = ("{} asleep", "a {}")
     recipe = learner(host, captions, batch_size=3, flip=0.5)
     [phase] = recipe.phases()
-    draw = step_generator(5, 0)
+    generator = step_generator(5, 0)
     with recipe.computing(phase), torch.no_grad():
         found = float(recipe.losses(phase, step_generator(5, 0))["diffusion"])
     picked = []
     for _ in range(3):
-        image = int(torch.randint(2, (), generator=draw))
-        picked.append((image, float(torch.rand((), generator=draw)) < 0.5))
-    eps = torch.randn(3, 4, 16, 16, generator=draw)
-    at = torch.randint(1000, (3,), generator=draw)
+        image = int(torch.randint(2, (), generator=generator))
+        picked.append((image, float(torch.rand((), generator=generator)) < 0.5))
+    eps = torch.randn(3, 4, 16, 16, generator=generator)
+    at = torch.randint(1000, (3,), generator=generator)
     total = 0.0
     for row, (image, mirrored) in enumerate(picked):
-        pixels = recipe.lesson.images[image]
+        pixels = recipe.subject.images[image]
         latent = host.encode_image((pixels.flip(1) if mirrored else pixels)[None])
-        prompt = host.encode_prompt(recipe.lesson.captions[image], recipe.handles.vectors())
+        prompt = host.encode_prompt(recipe.subject.captions[image], recipe.handles.vectors())
         noisy = host.noise_path.add_noise(latent, eps[[row]], at[[row]])
         with torch.no_grad():
             total += float((host.predict(noisy, at[[row]], [prompt]) - eps[row]).square().mean())

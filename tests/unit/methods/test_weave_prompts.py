@@ -103,7 +103,7 @@ def test_without_a_background_concept_its_prompt_is_the_sentence() -> None:
     assert weave_prompts("a dog", [Subject("dog", "<c1>")]).background == "a dog"
 
 
-def test_a_word_that_the_sentence_lacks_is_told() -> None:
+def test_a_word_that_the_sentence_lacks_is_reported() -> None:
     with pytest.raises(PromptError, match="does not contain 'cat'"):
         regions("a dog in the park", "dog", "cat")
     with pytest.raises(PromptError, match="does not contain 'dog' once more"):

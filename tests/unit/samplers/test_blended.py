@@ -239,17 +239,17 @@ def test_noise_levels_may_end_above_zero():
 
 
 @pytest.mark.parametrize("start", [5, 40])
-def test_skipping_every_step_is_told(start: int):
+def test_skipping_every_step_is_reported(start: int):
     with pytest.raises(ConfigError, match=f"start is {start}; it must be .*at most 4"):
         run(BlendConfig(start=start))
 
 
 @pytest.mark.parametrize("wrong", [{"start": -1}, {"free_steps": -1}, {"eta": 1.5}])
-def test_impossible_settings_are_told(wrong: dict):
+def test_impossible_settings_are_reported(wrong: dict):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         replace(BlendConfig(), **wrong)
 
 
-def test_a_mask_of_another_size_is_told():
+def test_a_mask_of_another_size_is_reported():
     with pytest.raises(ImageError, match="8x8 cells and the latents 4x4"):
         run(BlendConfig(start=0), mask=torch.ones(1, 1, 8, 8))

@@ -9,7 +9,7 @@ from conceptloom.errors import ConfigError, ImageError, PromptError
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.host.noise import EpsPath
 from conceptloom.host.ports import ForwardInfo, UNetEdit
-from conceptloom.samplers.class_images import drawn_class_latents, encoded_class_latents
+from conceptloom.samplers.class_images import class_latents_of, encoded_class_latents
 from conceptloom.samplers.ddim import (
     ddim_step,
     guided_output,
@@ -96,7 +96,7 @@ def test_steps_are_those_of_diffusers(steps: int, velocity: bool, zero_snr: bool
 
 
 @pytest.mark.parametrize("steps", [0, -1, 1001])
-def test_impossible_numbers_of_steps_are_told(host: DiffusersHost, steps: int) -> None:
+def test_impossible_numbers_of_steps_are_reported(host: DiffusersHost, steps: int) -> None:
     with pytest.raises(ConfigError, match=f"steps is {steps}; it must be between 1 and 1000"):
         host.noise_path.timesteps(steps)
 
@@ -114,7 +114,7 @@ def test_guidance_by_hand(host: DiffusersHost) -> None:
     assert torch.allclose(off, empty, atol=1e-5)
 
 
-def test_edits_are_told_which_rows_are_conditional(host: DiffusersHost) -> None:
+def test_edits_are_reported_which_rows_are_conditional(host: DiffusersHost) -> None:
     seen = []
 
     class Look(UNetEdit):
@@ -159,7 +159,7 @@ def test_sampling_leaves_the_model_alone_and_tells_its_progress(host: DiffusersH
     assert_unchanged(before, host)
 
 
-def test_prompts_that_do_not_match_the_rows_are_told(host: DiffusersHost) -> None:
+def test_prompts_that_do_not_match_the_rows_are_reported(host: DiffusersHost) -> None:
     cat, none = host.encode_prompt("a cat"), host.encode_prompt("")
     with pytest.raises(PromptError, match="2 prompts came for 3 latents"):
         sample_ddim(host, [cat, cat], none, noise(3, 4, 8, 8), steps=1)
@@ -169,7 +169,7 @@ def test_class_images_do_not_depend_on_how_many_are_drawn_at_once(host: Diffuser
     told = []
 
     def draw(rows: int) -> torch.Tensor:
-        return drawn_class_latents(
+        return class_latents_of(
             host,
             "a beach",
             5,

@@ -122,7 +122,7 @@ def test_the_seed_decides_and_rows_differ(host: DiffusersHost):
     assert not torch.equal(first[0], first[1])
 
 
-def test_what_cannot_be_edited_is_told(host: DiffusersHost):
+def test_what_cannot_be_edited_is_reported(host: DiffusersHost):
     with pytest.raises(PromptError, match="does not contain 'dog'"):
         edit(host, GUIDED, ("a red cat", half(), ["dog"]))
     with pytest.raises(MaskError, match="empty"):

@@ -33,7 +33,7 @@ def host() -> DiffusersHost:
     return tiny_host()
 
 
-def wish(
+def attention_target(
     host: DiffusersHost, prompt: Prompt, target: torch.Tensor | None = None
 ) -> AttentionTarget:
     return AttentionTarget(word_positions(host, prompt, WORD), len(prompt.tokens), target)
@@ -42,7 +42,7 @@ def wish(
 def gradient_of(
     host: DiffusersHost,
     latent: torch.Tensor,
-    wishes: list[AttentionTarget],
+    attention_targets: list[AttentionTarget],
     prompt: Prompt,
     level: int = 0,
 ) -> torch.Tensor:
@@ -52,7 +52,7 @@ def gradient_of(
         return host.predict(moving, at, [prompt], [capture])
 
     with host.edited({}, trainable=True):
-        return latent_gradient(forward, latent, wishes, guided_sites(host.sites, level))
+        return latent_gradient(forward, latent, attention_targets, guided_sites(host.sites, level))
 
 
 def distance_at(
@@ -80,16 +80,19 @@ def test_the_distance_by_hand():
         def maps(self, queries, size=None):
             return torch.tensor([[[0.5, 0.0]], [[1.0, 1.0]]])
 
-    wishes = [AttentionTarget((1,), 4), AttentionTarget((2,), 4, torch.tensor([[1.0, 0.0]]))]
+    attention_targets = [
+        AttentionTarget((1,), 4),
+        AttentionTarget((2,), 4, torch.tensor([[1.0, 0.0]])),
+    ]
     # ones: 0.25 + 1; mask: 0 + 1
-    assert attention_distance(Fixed([]), wishes, 1, (1, 2)).item() == pytest.approx(2.25)
+    assert attention_distance(Fixed([]), attention_targets, 1, (1, 2)).item() == pytest.approx(2.25)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_gradient_is_that_of_finite_differences(family: str):
     host = tiny_host(family)
     prompt, latent = host.encode_prompt(TEXT), noise(1, 4, 8, 8)
-    wanted = wish(host, prompt)
+    wanted = attention_target(host, prompt)
     gradient = gradient_of(host, latent, [wanted], prompt)
     direction = gradient / gradient.norm()
     step = 0.05
@@ -104,7 +107,7 @@ def test_above_zero_words_are_pulled_in_and_below_they_are_driven_out(
     host: DiffusersHost, rule: Rule
 ):
     prompt = host.encode_prompt(TEXT)
-    wanted = wish(host, prompt)
+    wanted = attention_target(host, prompt)
     reached = []
     for sign in (-1, 0, 1):
         latent = noise(1, 4, 8, 8)
@@ -121,14 +124,15 @@ def test_a_mask_as_target_leaves_what_lies_outside_to_shrink(host: DiffusersHost
     target = torch.zeros(16, 16)
     target[:, :8] = 1
     masked, everywhere = (
-        gradient_of(host, latent, [wish(host, prompt, t)], prompt) for t in (target, None)
+        gradient_of(host, latent, [attention_target(host, prompt, t)], prompt)
+        for t in (target, None)
     )
     assert not torch.allclose(masked, everywhere)
 
 
 def test_rows_are_guided_each_by_itself(host: DiffusersHost):
     prompt, latent = host.encode_prompt(TEXT), noise(2, 4, 8, 8)
-    wanted = wish(host, prompt)
+    wanted = attention_target(host, prompt)
     together = gradient_of(host, latent, [wanted], prompt)
     alone = gradient_of(host, latent[1:], [wanted], prompt)
     assert torch.allclose(together[1:], alone, atol=1e-6)
@@ -150,7 +154,7 @@ def test_the_pass_ends_behind_the_last_map(host: DiffusersHost):
     try:
         prompt = host.encode_prompt(TEXT)
         coarsest = max(site.level for site in guided_sites(host.sites))
-        gradient_of(host, noise(1, 4, 8, 8), [wish(host, prompt)], prompt, coarsest)
+        gradient_of(host, noise(1, 4, 8, 8), [attention_target(host, prompt)], prompt, coarsest)
     finally:
         last.remove()
         fine.remove()
@@ -160,17 +164,17 @@ def test_the_pass_ends_behind_the_last_map(host: DiffusersHost):
 def test_the_model_is_left_as_it_was(host: DiffusersHost):
     before = snapshot(host)
     prompt = host.encode_prompt(TEXT)
-    gradient_of(host, noise(1, 4, 8, 8), [wish(host, prompt)], prompt)
+    gradient_of(host, noise(1, 4, 8, 8), [attention_target(host, prompt)], prompt)
     assert_unchanged(before, host)
 
 
 def test_activations_may_be_computed_again(host: DiffusersHost):
     prompt, latent = host.encode_prompt(TEXT), noise(1, 4, 8, 8)
-    plain = gradient_of(host, latent, [wish(host, prompt)], prompt)
+    plain = gradient_of(host, latent, [attention_target(host, prompt)], prompt)
     host.unet.train()  # diffusers recomputes only then
     try:
         with host.edited({}, trainable=True, checkpointing=True):
-            again = gradient_of(host, latent, [wish(host, prompt)], prompt)
+            again = gradient_of(host, latent, [attention_target(host, prompt)], prompt)
     finally:
         host.unet.eval()
     assert torch.allclose(plain, again, atol=1e-6)
@@ -190,18 +194,18 @@ def test_a_gradient_that_overflows_once_is_taken_at_a_smaller_scale(host: Diffus
             return torch.full_like(gradient, torch.inf) if too_large else gradient
 
     prompt, latent = host.encode_prompt(TEXT), noise(1, 4, 8, 8)
-    plain = gradient_of(host, latent, [wish(host, prompt)], prompt)
+    plain = gradient_of(host, latent, [attention_target(host, prompt)], prompt)
 
     def forward(moving: torch.Tensor, capture: AttentionCapture) -> object:
         return host.predict(Narrow.apply(moving), torch.tensor([AT]), [prompt], [capture])
 
     with host.edited({}, trainable=True):
         sites = guided_sites(host.sites)
-        found = latent_gradient(forward, latent, [wish(host, prompt)], sites)
+        found = latent_gradient(forward, latent, [attention_target(host, prompt)], sites)
     assert torch.allclose(found, plain, atol=1e-6)
 
 
-def test_a_gradient_that_is_no_number_is_left_out_and_told(
+def test_a_gradient_that_is_no_number_is_left_out_and_reported(
     host: DiffusersHost, caplog: pytest.LogCaptureFixture
 ):
     prompt, latent = host.encode_prompt(TEXT), noise(1, 4, 8, 8)
@@ -211,7 +215,7 @@ def test_a_gradient_that_is_no_number_is_left_out_and_told(
 
     with caplog.at_level(logging.WARNING), host.edited({}, trainable=True):
         sites = guided_sites(host.sites)
-        found = latent_gradient(forward, latent, [wish(host, prompt)], sites)
+        found = latent_gradient(forward, latent, [attention_target(host, prompt)], sites)
     assert not found.any()
     assert "overflows in this precision" in caplog.text
 
@@ -226,7 +230,7 @@ def test_settings():
             replace(config, **wrong)
 
 
-def test_words_and_levels_that_are_not_there_are_told(host: DiffusersHost):
+def test_words_and_levels_that_are_not_there_are_reported(host: DiffusersHost):
     with pytest.raises(PromptError, match="does not contain 'dog'"):
         word_positions(host, host.encode_prompt(TEXT), "dog")
     with pytest.raises(ConfigError, match="level is 16"):

@@ -40,7 +40,7 @@ def test_a_mask_of_the_same_aspect_is_stretched_to_its_picture():
         (torch.ones(1, 1, 16, 16), "has the shape"),
     ],
 )
-def test_masks_that_cannot_be_used_are_told(mask: torch.Tensor, told: str):
+def test_masks_that_cannot_be_used_are_reported(mask: torch.Tensor, told: str):
     with pytest.raises(MaskError, match=told):
         picture_masks(mask, (16, 16))
 

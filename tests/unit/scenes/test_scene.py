@@ -64,7 +64,7 @@ BAD_PICTURES = [
 
 
 @pytest.mark.parametrize(("images", "told"), BAD_PICTURES)
-def test_bad_pictures_are_told(images: list[Tensor], told: str) -> None:
+def test_bad_pictures_are_reported(images: list[Tensor], told: str) -> None:
     with pytest.raises(ImageError, match=told):
         scene(images=images)
 
@@ -89,7 +89,7 @@ BAD_MASKS: list[tuple[dict[str, list[Tensor | None]], str]] = [
 
 
 @pytest.mark.parametrize(("masks", "told"), BAD_MASKS)
-def test_bad_masks_are_told(masks: dict[str, list[Tensor | None]], told: str) -> None:
+def test_bad_masks_are_reported(masks: dict[str, list[Tensor | None]], told: str) -> None:
     with pytest.raises(MaskError, match=told):
         scene(masks=masks, words={})
 
@@ -103,7 +103,7 @@ BAD_NAMES = [
 
 
 @pytest.mark.parametrize(("masks", "words", "told"), BAD_NAMES)
-def test_bad_names_are_told(masks: Any, words: dict[str, str], told: str) -> None:
+def test_bad_names_are_reported(masks: Any, words: dict[str, str], told: str) -> None:
     with pytest.raises(HandleError, match=told):
         scene(masks=masks, words=words)
 
@@ -156,7 +156,7 @@ def test_soft_masks_leave_a_soft_background() -> None:
     assert made.images[0].masks["room"].unique().tolist() == [0.25, 1.0]
 
 
-def test_a_background_that_cannot_be_is_told() -> None:
+def test_a_background_that_cannot_be_is_reported() -> None:
     with pytest.raises(HandleError, match="cannot be <mug>: a concept already has that name"):
         with_background(scene(), "<mug>")
     with pytest.raises(MaskError, match="cover every pixel"):
@@ -203,7 +203,7 @@ def test_both_sides_are_within_a_latent_of_the_aspect(size: tuple[int, int], res
     assert height == width or (height > width) == (size[0] > size[1])
 
 
-def test_a_size_too_small_for_the_aspect_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_size_too_small_for_the_aspect_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("WARNING", logger="conceptloom")
     resized_scene(scene(), 64, 8)
     assert not caplog.messages
@@ -218,7 +218,7 @@ def test_a_scene_of_the_right_size_is_not_touched() -> None:
     assert torch.equal(made.images[0].masks["mug"], mask(4, 16))
 
 
-def test_pictures_of_different_sizes_are_told() -> None:
+def test_pictures_of_different_sizes_are_reported() -> None:
     wide = torch.zeros(32, 64, 3)
     two = scene(images=[IMAGE, wide], masks={"mug": [mask(4, 16), mask(4, 16, (32, 64))]})
     with pytest.raises(ImageError, match=r"different sizes \(48x32, 64x32\); crop them"):

@@ -12,7 +12,7 @@ from torch import Tensor
 from conceptloom.errors import ConfigError, MaskError
 from conceptloom.scenes.masks import mask_on_grid
 from conceptloom.scenes.soft_masks import SoftMaskConfig, shaped_mask, weights_on_grid
-from conceptloom.viz.soft_mask_preview import MOST_MASKS, soft_mask_preview, weights_told
+from conceptloom.viz.soft_mask_preview import MOST_MASKS, describe_weights, soft_mask_preview
 
 
 def square(side: int = 24, top: int = 8, size: int = 8) -> Tensor:
@@ -107,7 +107,7 @@ def test_what_is_thinner_than_a_cell_does_not_vanish() -> None:
         (torch.zeros(0, 8, 8), {}, r"has the shape \[0, 8, 8\]"),
     ],
 )
-def test_masks_that_cannot_be_shaped_are_told(
+def test_masks_that_cannot_be_shaped_are_reported(
     mask: Tensor, settings: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(MaskError, match=told):
@@ -118,7 +118,7 @@ def test_masks_that_cannot_be_shaped_are_told(
     ("name", "value"),
     [("threshold", 1.5), ("feather_px", -1.0), ("background_weight", float("nan"))],
 )
-def test_bad_settings_are_told(name: str, value: float) -> None:
+def test_bad_settings_are_reported(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=name.removesuffix("_px")):
         SoftMaskConfig(**{name: value})
 
@@ -131,12 +131,12 @@ def test_the_preview_shows_the_weights_and_tells_them() -> None:
     corner = (slice(24, 60), slice(24, 60))  # of the first panel, outside of the region
     assert float(dark[corner].mean()) < 0.02
     assert float(light[corner].mean()) == pytest.approx(0.9, abs=0.02)
-    told = weights_told(square()[None], 0.5, grids)
+    told = describe_weights(square()[None], 0.5, grids)
     assert told.splitlines()[0] == (
         "mask 1, pixels 24x24: inside 1.00, outside 0.50 (counts 0.25), 11 % of it inside"
     )
-    assert "outside nothing" in weights_told(torch.ones(1, 8, 8), 0.5, {"pixels": (8, 8)})
-    faint = weights_told(torch.full((1, 8, 8), 0.3), 0.5, {"pixels": (8, 8)})
+    assert "outside nothing" in describe_weights(torch.ones(1, 8, 8), 0.5, {"pixels": (8, 8)})
+    faint = describe_weights(torch.full((1, 8, 8), 0.3), 0.5, {"pixels": (8, 8)})
     assert "8x8: inside nothing, outside 0.65 (counts 0.42), 0 % of it inside" in faint
     many = soft_mask_preview(square().repeat(MOST_MASKS + 3, 1, 1), 0.5, grids)
     assert many.shape[0] > dark.shape[0]

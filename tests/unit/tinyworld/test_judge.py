@@ -125,9 +125,9 @@ def test_an_ornament_is_carried_when_all_its_marks_are() -> None:
 def test_leaks_are_what_was_not_asked_or_came_twice(judge: Judge) -> None:
     references = {"a": torch.eye(96)[0], "b": torch.eye(96)[1]}
     objects = [found({"kind": "mug"}, axis=axis) for axis in (0, 1, 1, 2)]
-    assert leaked(judge, objects, references, asked=["a", "b"]) == ["b"]
-    assert leaked(judge, objects, references, asked=["a"]) == ["b", "b"]
-    assert leaked(judge, objects[:1], references, asked=["a"]) == []
+    assert leaked(judge, objects, references, expected=["a", "b"]) == ["b"]
+    assert leaked(judge, objects, references, expected=["a"]) == ["b", "b"]
+    assert leaked(judge, objects[:1], references, expected=["a"]) == []
 
 
 def test_identity_wants_the_nearest_and_enough_likeness(judge: Judge) -> None:

@@ -128,8 +128,8 @@ def test_a_concept_that_was_not_asked_for_is_a_leak(oracle: Oracle) -> None:
     references = {
         n: oracle.reference(scene.image, m) for n, m in zip(names, scene.masks, strict=True)
     }
-    assert oracle.leaked(scene.image, references, asked=names) == []
-    assert oracle.leaked(scene.image, references, asked=["flower"]) == ["mug"]
+    assert oracle.leaked(scene.image, references, expected=names) == []
+    assert oracle.leaked(scene.image, references, expected=["flower"]) == ["mug"]
     assert sorted(oracle.leaked(scene.image, references)) == ["flower", "mug"]
 
 

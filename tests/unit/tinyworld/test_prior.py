@@ -15,7 +15,7 @@ from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.tinyworld import checkpoint, train_prior
 from conceptloom.tinyworld.concepts import item
 from conceptloom.tinyworld.prior import load_tiny_prior
-from conceptloom.tinyworld.questions import OracleQuestions
+from conceptloom.tinyworld.questions import OracleVQA
 from conceptloom.tinyworld.shapes import SHAPES
 from conceptloom.tinyworld.world import render
 from conceptloom.vision.ports import PriorSampling
@@ -52,9 +52,9 @@ def test_one_command_makes_a_prior_that_reads_the_worlds_own_text_encoder(made: 
         scheduler=tiny.scheduler,
     )
     vectors = {"new": {"clip_l": host.word_vectors("ring")["clip_l"].requires_grad_()}}
-    draw = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     with space.computing():
-        imagined = space.imagine("a photo of a <new>", vectors, draw, PriorSampling(steps=2))
+        imagined = space.imagine("a photo of a <new>", vectors, generator, PriorSampling(steps=2))
         imagined.sum().backward()
     gradient = vectors["new"]["clip_l"].grad
     assert gradient is not None
@@ -80,8 +80,8 @@ def test_the_shipped_prior_imagines_what_is_said() -> None:
     meanings = space.meanings([f"a photo of a {word}" for word in words])
     with torch.no_grad():
         for number, word in enumerate(words):
-            draw = torch.Generator().manual_seed(0)
-            imagined = space.imagine(f"a photo of a {word}", {}, draw, PriorSampling())
+            generator = torch.Generator().manual_seed(0)
+            imagined = space.imagine(f"a photo of a {word}", {}, generator, PriorSampling())
             assert int((meanings @ imagined).argmax()) == number, word
 
 
@@ -111,7 +111,7 @@ def picture(words: str) -> torch.Tensor:
 
 
 def test_the_oracle_answers_in_a_word() -> None:
-    asked, ring = OracleQuestions(), picture("red striped ring")
+    asked, ring = OracleVQA(), picture("red striped ring")
     assert asked.answer(ring, "What kind of object is in this photo?") == "ring"
     assert asked.answer(ring, "What colour is this?") == "red"
     assert asked.answer(ring, "What texture is this?") == "striped"

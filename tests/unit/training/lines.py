@@ -19,9 +19,9 @@ class Lines:
     """A handle in the first phase, a weight with it in the second; targets are drawn."""
 
     def __init__(self, steps: Sequence[int] = (3, 4), rate: float = 0.05) -> None:
-        draw = torch.Generator().manual_seed(1)
-        self.handle = nn.Parameter(torch.randn(4, generator=draw))
-        self.weight = nn.Parameter(torch.randn(4, generator=draw))
+        generator = torch.Generator().manual_seed(1)
+        self.handle = nn.Parameter(torch.randn(4, generator=generator))
+        self.weight = nn.Parameter(torch.randn(4, generator=generator))
         self.steps, self.rate = steps, rate
         self.seen: list[tuple[str, int]] = []
         self.rows, self.checkpointing, self.inside = 2, False, 0
@@ -45,11 +45,11 @@ class Lines:
         finally:
             self.inside -= 1
 
-    def losses(self, phase: Phase, draw: torch.Generator) -> Mapping[str, Tensor]:
+    def losses(self, phase: Phase, generator: torch.Generator) -> Mapping[str, Tensor]:
         assert self.inside == 1
         factor = self.factor(len(self.seen))
         self.seen.append((phase.name, self.rows))
-        target = torch.randn(self.rows, 4, generator=draw)
+        target = torch.randn(self.rows, 4, generator=generator)
         near = (self.handle - target).square().mean() * factor
         terms = {"diffusion": near, "prior": 0.5 * (self.weight * self.handle).square().sum()}
         return terms if len(self.seen) % 2 else dict(reversed(terms.items()))

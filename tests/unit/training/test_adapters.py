@@ -160,11 +160,14 @@ def test_low_rank_by_hand() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_factors_beside_a_linear_layer_are_those_of_the_summed_weight(dtype: torch.dtype) -> None:
-    draw = torch.Generator().manual_seed(0)
-    part = LowRankWeight((6, 5), 2, draw, alpha=0.5, start=Start.BOTH_RANDOM)
+    generator = torch.Generator().manual_seed(0)
+    part = LowRankWeight((6, 5), 2, generator, alpha=0.5, start=Start.BOTH_RANDOM)
     with torch.no_grad():
         part.up.mul_(1000)
-    weight, inputs = torch.randn(6, 5, generator=draw), torch.randn(2, 3, 5, generator=draw)
+    weight, inputs = (
+        torch.randn(6, 5, generator=generator),
+        torch.randn(2, 3, 5, generator=generator),
+    )
     edit = part.as_edit()
     assert isinstance(edit, FactoredEdit)
 
@@ -185,14 +188,14 @@ def test_factors_beside_a_linear_layer_are_those_of_the_summed_weight(dtype: tor
 
 
 def test_starts_are_as_named() -> None:
-    shape, draw = (400, 100), torch.Generator().manual_seed(0)
-    kaiming = LowRankWeight(shape, 50, draw)
+    shape, generator = (400, 100), torch.Generator().manual_seed(0)
+    kaiming = LowRankWeight(shape, 50, generator)
     assert kaiming.down.abs().max() <= 0.1
     assert kaiming.down.detach().std() == pytest.approx(0.1 / 3**0.5, rel=0.05)
-    gaussian = LowRankWeight(shape, 50, draw, start=Start.GAUSSIAN)
+    gaussian = LowRankWeight(shape, 50, generator, start=Start.GAUSSIAN)
     assert gaussian.down.detach().std() == pytest.approx(1 / 50, rel=0.05)
     assert not gaussian.up.any()
-    both = LowRankWeight(shape, 50, draw, start=Start.BOTH_RANDOM)
+    both = LowRankWeight(shape, 50, generator, start=Start.BOTH_RANDOM)
     assert both.up.detach().std() == pytest.approx(1e-3, rel=0.05)
 
 

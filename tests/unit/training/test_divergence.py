@@ -7,11 +7,11 @@ import math
 import pytest
 import torch
 
-from conceptloom.training.divergence import SETTLED, LossWatch, remaining
+from conceptloom.training.divergence import SETTLED, DivergenceDetector, remaining
 
 
 def test_the_average_by_hand() -> None:
-    watch = LossWatch()
+    watch = DivergenceDetector()
     assert math.isnan(watch.smooth)
     assert math.isnan(watch.usual)
     watch.add(1.0)
@@ -24,7 +24,7 @@ def test_the_average_by_hand() -> None:
 
 def test_a_history_is_the_same_as_its_steps() -> None:
     values = [1.0, 0.5, 3.0, 0.25]
-    watch, other = LossWatch(values), LossWatch()
+    watch, other = DivergenceDetector(values), DivergenceDetector()
     for value in values:
         other.add(value)
     assert (watch.smooth, watch.usual, watch.good_until) == (
@@ -38,33 +38,33 @@ def test_a_history_is_the_same_as_its_steps() -> None:
     ("value", "told"), [(math.nan, "not a number"), (math.inf, "infinite"), (-math.inf, "infinite")]
 )
 def test_values_that_are_no_numbers_are_trouble_at_once(value: float, told: str) -> None:
-    assert told in (LossWatch().trouble(value) or "")
+    assert told in (DivergenceDetector().trouble(value) or "")
 
 
 def test_noise_alone_is_no_explosion() -> None:
-    draw = torch.Generator().manual_seed(0)
-    watch = LossWatch()
-    for value in torch.empty(2000).log_normal_(-1, 1, generator=draw).tolist():
+    generator = torch.Generator().manual_seed(0)
+    watch = DivergenceDetector()
+    for value in torch.empty(2000).log_normal_(-1, 1, generator=generator).tolist():
         assert watch.trouble(value) is None
         watch.add(value)
 
 
 def test_a_single_outlier_is_no_explosion() -> None:
-    watch = LossWatch([1.0] * 100 + [50.0])
+    watch = DivergenceDetector([1.0] * 100 + [50.0])
     assert watch.trouble(1.0) is None
 
 
 def test_a_bounded_loss_may_rise_or_be_negative_and_is_always_sound() -> None:
     values = [-0.1] * SETTLED
-    assert LossWatch(values).has_exploded
-    watch = LossWatch(values, is_bounded=True)
+    assert DivergenceDetector(values).has_diverged
+    watch = DivergenceDetector(values, is_bounded=True)
     assert watch.trouble(0.9) is None
     assert watch.is_sound
     assert "not a number" in (watch.trouble(math.nan) or "")
 
 
 def test_an_explosion_is_seen_and_where_it_began() -> None:
-    watch = LossWatch([1.0] * 100)
+    watch = DivergenceDetector([1.0] * 100)
     assert watch.is_sound
     value, steps = 1.0, 0
     while watch.trouble(value) is None:
@@ -79,8 +79,8 @@ def test_an_explosion_is_seen_and_where_it_began() -> None:
 
 def test_the_first_steps_may_be_wild() -> None:
     wild = [1e3] * 5
-    assert LossWatch([1e-3] * (SETTLED - 6) + wild).trouble(1.0) is None
-    assert LossWatch([1e-3] * 200 + wild).trouble(1.0) is not None
+    assert DivergenceDetector([1e-3] * (SETTLED - 6) + wild).trouble(1.0) is None
+    assert DivergenceDetector([1e-3] * 200 + wild).trouble(1.0) is not None
 
 
 @pytest.mark.parametrize(
@@ -99,6 +99,6 @@ def test_the_time_left(seconds: float, done: int, left: int, told: str) -> None:
 
 def test_a_phase_is_watched_by_itself() -> None:
     """A loss that gains a term at the switch has not exploded."""
-    watch = LossWatch([1.0] * SETTLED, before=400)
+    watch = DivergenceDetector([1.0] * SETTLED, before=400)
     assert (watch.usual, watch.good_until, watch.is_sound) == (1.0, 400 + SETTLED, True)
-    assert LossWatch(before=400).good_until == 400
+    assert DivergenceDetector(before=400).good_until == 400

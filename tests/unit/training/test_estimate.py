@@ -38,10 +38,10 @@ def test_one_line_tells_memory_and_time() -> None:
     assert found.told(400, accumulation=3).endswith("about 10 min 0 s")
 
 
-def test_the_size_of_saved_states_is_told() -> None:
+def test_the_size_of_saved_states_is_reported() -> None:
     """Twelve bytes a number: for SD 1.5 learned whole two states of 11 GiB."""
     found = Estimate(983_000_000, 0, 0, batch_seconds=0.5)
-    assert found.states_told == (
+    assert found.describe_states == (
         "a saved state takes 11,249.5 MiB on disk; the run keeps the last 2"
     )
 

@@ -85,7 +85,7 @@ def test_accumulation_equals_a_bigger_batch() -> None:
             super().__init__((3, 3))
             self.parts = parts
 
-        def losses(self, phase: Phase, draw: torch.Generator) -> Mapping[str, Tensor]:
+        def losses(self, phase: Phase, generator: torch.Generator) -> Mapping[str, Tensor]:
             number, part = divmod(len(self.seen), self.parts)
             self.seen.append((phase.name, part))
             rows = torch.randn(4, 4, generator=torch.Generator().manual_seed(number))
@@ -141,9 +141,9 @@ class Overflowing(Lines):
         super().__init__(steps)
         self.bad = bad
 
-    def losses(self, phase: Phase, draw: torch.Generator) -> Mapping[str, Tensor]:
+    def losses(self, phase: Phase, generator: torch.Generator) -> Mapping[str, Tensor]:
         bad = self.bad(len(self.seen))
-        terms = dict(super().losses(phase, draw))
+        terms = dict(super().losses(phase, generator))
         if bad:
             terms["overflow"] = (self.handle - self.handle.detach()).abs().sqrt().sum() * 0 + (
                 self.handle.sum() * math.inf - self.handle.sum().detach() * math.inf
@@ -161,7 +161,7 @@ def test_an_overflow_under_loss_scaling_skips_the_step_only() -> None:
     assert {int(slot["step"]) for slot in state.optimizer.state.values()} == {29}
 
 
-def test_gradients_that_always_overflow_are_told() -> None:
+def test_gradients_that_always_overflow_are_reported() -> None:
     recipe = Overflowing(lambda n: n >= 2)
     with pytest.raises(DivergedError, match=r"step 22 .*gradients are not finite"):
         run(recipe, LoopConfig(loss_scale=1024.0))

@@ -58,10 +58,10 @@ class Stops(Lines):
         super().__init__()
         self.at_pass, self.error = at_pass, error
 
-    def losses(self, phase: Phase, draw: torch.Generator) -> Mapping[str, Tensor]:
+    def losses(self, phase: Phase, generator: torch.Generator) -> Mapping[str, Tensor]:
         if len(self.seen) == self.at_pass:
             raise self.error
-        return super().losses(phase, draw)
+        return super().losses(phase, generator)
 
 
 @pytest.mark.parametrize("at_pass", range(7))
@@ -125,7 +125,7 @@ def test_cancel_while_a_preview_is_drawn_keeps_its_step(tmp_path: Path) -> None:
     assert again.values() == straight.values()
 
 
-def test_previews_are_told_with_their_step() -> None:
+def test_previews_are_reported_with_their_step() -> None:
     told = []
 
     def progress(step: int, total: int, message: str = "", preview: Tensor | None = None) -> None:

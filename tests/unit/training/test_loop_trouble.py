@@ -92,11 +92,11 @@ class Crowded(Lines):
         super().__init__()
         self.full, self.error, self.passes, self.freed = full, error, 0, []
 
-    def losses(self, phase: Phase, draw: torch.Generator) -> Mapping[str, Tensor]:
+    def losses(self, phase: Phase, generator: torch.Generator) -> Mapping[str, Tensor]:
         self.passes += 1
         if self.full(self.passes, self.rows):
             raise self.error
-        return super().losses(phase, draw)
+        return super().losses(phase, generator)
 
     def step_down(self) -> StepDown | None:
         self.freed.append(self.inside)
@@ -141,12 +141,12 @@ def test_memory_is_given_back_when_the_failed_pass_is_gone(monkeypatch: pytest.M
     held, alive = [], []
 
     class Heavy(Lines):
-        def losses(self, phase: Phase, draw: torch.Generator) -> Mapping[str, Tensor]:
+        def losses(self, phase: Phase, generator: torch.Generator) -> Mapping[str, Tensor]:
             activations = torch.zeros(3)
             held.append(weakref.ref(activations))
             if len(held) == 1:
                 raise torch.OutOfMemoryError("CUDA out of memory.")
-            return super().losses(phase, draw)
+            return super().losses(phase, generator)
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(
@@ -205,7 +205,7 @@ def test_a_preview_without_memory_is_left_out(
     assert "no preview at step 4: out of memory" in caplog.text
 
 
-def test_a_preview_that_is_broken_is_told() -> None:
+def test_a_preview_that_is_broken_is_reported() -> None:
     def draw(step: int) -> Tensor | None:
         raise RuntimeError("mat1 and mat2 cannot be multiplied")
 
@@ -283,7 +283,7 @@ def test_a_disk_that_has_room_again_is_used(tmp_path: Path) -> None:
     assert store.files()[0].name == "state-00000007.safetensors"
 
 
-def test_cancelling_with_a_full_disk_is_told(tmp_path: Path) -> None:
+def test_cancelling_with_a_full_disk_is_reported(tmp_path: Path) -> None:
     store = FullDisk(tmp_path, "k" * 64)
     with pytest.raises(StorageError, match="disk is full") as caught:
         run(Lines(), LoopConfig(save_every=2), stop_at(5), store)

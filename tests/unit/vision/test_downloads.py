@@ -111,7 +111,7 @@ def test_a_repository_that_the_loaders_could_not_read_is_refused(
     assert hub.fetched == []
 
 
-def test_a_full_disk_is_told_before_anything_comes(
+def test_a_full_disk_is_reported_before_anything_comes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(downloads, "disk_usage", lambda _: SimpleNamespace(free=1_000_000))

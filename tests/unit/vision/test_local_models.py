@@ -42,7 +42,7 @@ def test_blip2_answers_with_the_same_words_for_the_same_picture(tmp_path: Path) 
     assert answers[0] == answers[1]
     assert isinstance(answers[0], str)
     assert asked.name.startswith("blip2 ")
-    asked.park()
+    asked.offload()
 
 
 def _language_input(asked: Blip2, image: torch.Tensor) -> torch.Tensor:
@@ -139,7 +139,7 @@ def test_weights_that_are_pickled_are_not_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.3, 0.9])
-def test_weights_that_were_cut_off_are_told(tmp_path: Path, kept: float) -> None:
+def test_weights_that_were_cut_off_are_reported(tmp_path: Path, kept: float) -> None:
     """What a download that stopped leaves behind."""
     for folder, read in (
         (save_blip2(tmp_path / "blip2"), lambda: load_blip2(tmp_path / "blip2", CPU, FLOAT)),
@@ -215,7 +215,9 @@ def test_prompts_are_encoded_as_by_their_own_pipeline(
 def test_a_decoder_stops_within_one_pass(tmp_path: Path, save: Callable[[Path], Path]) -> None:
     prior = load_prior(save_prior(tmp_path / "prior"), CPU, FLOAT)
     decoder = load_decoder(save(tmp_path / "decoder"), FLOAT)
-    painter = painter_of(prior, decoder, CPU, sampling=SAMPLING, steps=3, cfg=4.0, size=(64, 64))
+    image_generator = painter_of(
+        prior, decoder, CPU, sampling=SAMPLING, steps=3, cfg=4.0, size=(64, 64)
+    )
     told: list[tuple[int, int, str]] = []
 
     class Cancelled(Exception):
@@ -227,10 +229,10 @@ def test_a_decoder_stops_within_one_pass(tmp_path: Path, save: Callable[[Path], 
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        painter.decode(torch.randn(2, prior.width), 1, progress)
+        image_generator.decode(torch.randn(2, prior.width), 1, progress)
     assert told == [(n, 6, "decoding") for n in range(5)]
     told.clear()
-    painter.decode(torch.randn(1, prior.width), 1)
+    image_generator.decode(torch.randn(1, prior.width), 1)
     assert told == [], "nothing is left on the network"
 
 
@@ -242,10 +244,12 @@ def test_a_decoder_draws_what_the_prior_imagines(
     prior = load_prior(save_prior(tmp_path / "prior"), CPU, FLOAT)
     decoder = load_decoder(save(tmp_path / "decoder"), FLOAT)
     size = (64, 128)
-    painter = painter_of(prior, decoder, CPU, sampling=SAMPLING, steps=3, cfg=4.0, size=size)
-    pictures = painter.paint(["a dog", "a cat"], {}, seed=1)
+    image_generator = painter_of(
+        prior, decoder, CPU, sampling=SAMPLING, steps=3, cfg=4.0, size=size
+    )
+    pictures = image_generator.paint(["a dog", "a cat"], {}, seed=1)
     assert pictures.shape == (2, *size, 3)
-    assert torch.equal(painter.paint(["a cat"], {}, seed=1)[0], pictures[1])
+    assert torch.equal(image_generator.paint(["a cat"], {}, seed=1)[0], pictures[1])
     imagining = _own_pipeline(prior)
     imagined = imagining(
         "a cat",
@@ -308,9 +312,9 @@ def test_karlos_prior_imagines_and_needs_no_image_encoder(tmp_path: Path) -> Non
     (folder / "scheduler").rename(folder / "prior_scheduler")
     rmtree(folder / "image_encoder")
     prior = load_prior(folder, CPU, torch.float32)
-    draw = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        imagined = prior.imagine("a photo of a pet", {}, draw, PriorSampling(steps=2))
+        imagined = prior.imagine("a photo of a pet", {}, generator, PriorSampling(steps=2))
     assert imagined.shape == (16,)
     assert prior.fingerprint.startswith("prior karlo")
     with pytest.raises(UnsupportedModelError, match="image_encoder"):

@@ -35,22 +35,22 @@ class Traveller:
 def test_a_network_travels_only_where_it_is_not() -> None:
     network = Traveller()
     residence = Residence([network], torch.device("cuda"))
-    residence.park()
-    residence.here()
-    residence.here()
+    residence.offload()
+    residence.onload()
+    residence.onload()
     assert network.journeys == ["cuda"]
-    Residence([network], HOME).here()
+    Residence([network], HOME).onload()
     assert network.at == HOME
 
 
 def test_what_another_residence_sent_away_comes_back() -> None:
     """Kandinsky 2.1's text encoder compares constraints beside the prior, and draws."""
     shared, own = Traveller(), Traveller()
-    prior, painter = Residence([own, shared], GPU), Residence([shared], GPU)
-    prior.here()
-    painter.here()
-    painter.park()
-    prior.here()
+    prior, image_generator = Residence([own, shared], GPU), Residence([shared], GPU)
+    prior.onload()
+    image_generator.onload()
+    image_generator.offload()
+    prior.onload()
     assert (own.journeys, shared.journeys) == (["cuda"], ["cuda", "cpu", "cuda"])
 
 
@@ -59,9 +59,9 @@ def test_room_is_made_for_what_comes_and_for_nothing_else() -> None:
     asked, layer = [], torch.nn.Linear(3, 2)
     meta = torch.device("meta")
     residence = Residence([layer], meta, lambda needed, device: asked.append((needed, device)))
-    residence.here()
+    residence.onload()
     assert asked == [((3 * 2 + 2) * 4, meta)]
-    residence.here()
+    residence.onload()
     assert len(asked) == 1
 
 
@@ -74,5 +74,5 @@ def test_frozen_networks_ask_for_no_gradient() -> None:
 
 def test_a_module_without_weights_is_everywhere() -> None:
     residence = Residence([torch.nn.Identity()], HOME)
-    residence.here()
-    residence.park()
+    residence.onload()
+    residence.offload()

@@ -116,7 +116,7 @@ def test_the_surest_box_makes_the_mask_and_the_same_word_twice_takes_the_next() 
     assert torch.equal(both[0], one + two)
 
 
-def test_words_that_find_nothing_are_told_with_their_best_score() -> None:
+def test_words_that_find_nothing_are_reported_with_their_best_score() -> None:
     known = Known((0.25, LEFT))
     with pytest.raises(MaskError, match=r"'cat' finds nothing .*best score 0.25, threshold 0.30"):
         segment_words(IMAGE, ["cat"], known, known)
@@ -173,10 +173,10 @@ def test_pictures_are_looked_at_in_the_size_of_dinos_own_processor(size: tuple[i
 def test_masks_agree_with_transformers_own_processing(
     sam_folder: Path, size: tuple[int, int]
 ) -> None:
-    sam, draw = Sam(sam_folder, CPU), torch.Generator().manual_seed(1)
+    sam, generator = Sam(sam_folder, CPU), torch.Generator().manual_seed(1)
     for _, weight in sorted(sam._network.named_parameters()):
         if weight.ndim > 1:  # as drawn, all of its masks are alike
-            weight.data.normal_(std=0.3, generator=draw)
+            weight.data.normal_(std=0.3, generator=generator)
     at = torch.linspace(0, 6, size[0])[:, None], torch.linspace(0, 6, size[1])[None]
     image = torch.stack([at[0].sin() + 0 * at[1], (at[0] * at[1]).cos(), 0 * at[0] + at[1].cos()])
     image = (image.movedim(0, -1) + 1) / 2

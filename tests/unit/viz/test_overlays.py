@@ -13,8 +13,8 @@ from conceptloom.viz.colors import PAPER, as_ink, concept_colours, contrast, ser
 from conceptloom.viz.drawing import Canvas, shortened, text_width, wrapped
 from conceptloom.viz.overlays import (
     attention_overlay,
+    describe_scores,
     sample_strip,
-    scores_told,
     stacked,
 )
 from conceptloom.viz.scene_preview import deepest_point, overlaps, scene_preview
@@ -128,8 +128,8 @@ def test_scores_and_masks_may_be_missing() -> None:
     assert bare.shape == outlined.shape == scored.shape
     assert not torch.equal(bare, outlined)
     assert not torch.equal(bare, scored)
-    assert scores_told(0.812, 0.12) == "IoU 0.81  leak 0.12"
-    assert scores_told(math.nan, math.nan) == "IoU -  leak -"
+    assert describe_scores(0.812, 0.12) == "IoU 0.81  leak 0.12"
+    assert describe_scores(math.nan, math.nan) == "IoU -  leak -"
 
 
 def test_a_map_that_is_not_finite_draws_no_heat() -> None:
@@ -154,7 +154,7 @@ def two_concepts() -> dict[str, list[torch.Tensor | None]]:
     return {"mug": [mug], "bear": [bear]}
 
 
-def test_overlap_is_told_as_share_of_the_smaller_mask() -> None:
+def test_overlap_is_reported_as_share_of_the_smaller_mask() -> None:
     masks = {name: mask for name, (mask,) in two_concepts().items() if mask is not None}
     assert overlaps(masks) == {("mug", "bear"): pytest.approx(64 / 256)}
     masks["bear"] = torch.zeros(64, 64)
@@ -212,7 +212,7 @@ def test_a_scene_has_a_row_for_every_picture() -> None:
     assert two.shape[1] > one.shape[1] - 100
 
 
-def test_a_mask_too_small_is_told_in_red() -> None:
+def test_a_mask_too_small_is_reported_in_red() -> None:
     alarm = (190, 30, 45)
     masks = two_concepts()
     assert count(scene_preview(make_scene([grey()], masks, {}), (8, 8)), alarm) == 0
