@@ -251,7 +251,7 @@ def test_the_latents_own_noise_mask_serves_and_nothing_else_does(executor: Execu
 @pytest.mark.parametrize(
     ("inputs", "sockets", "told"),
     [
-        ({"start": 9}, {}, "start is 9; it must be the number of skipped steps, at most 3"),
+        ({"start": 9}, {}, "start is 9; it must be below the 4 steps"),
         ({"harmonise_steps": 3}, {}, "harmonise_steps"),
         ({"prompts": "a\nb\nc"}, {}, "3 prompts came for 1 masks"),
         ({}, {"mask": torch.zeros(1, SIDE, SIDE)}, "The mask is empty"),
