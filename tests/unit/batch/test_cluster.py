@@ -271,5 +271,5 @@ def test_a_worker_without_room_keeps_no_job_from_the_others(
 def test_more_gpus_than_there_are_and_unknown_clusters_are_refused(workers: list[Worker]) -> None:
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
     maker = Maker(PythonWorker.kinds, PythonWorker, gpus=64)
-    with pytest.raises(InputError, match="'greedy' asks for 1 core and 64 GPU"):
+    with pytest.raises(InputError, match="'greedy' needs 1 core and 64 GPU"):
         check_room({"greedy": maker})
