@@ -19,21 +19,20 @@ log = logging.getLogger("conceptloom")
 MOST_NODES = 64  # runs of nodes whose sentences are remembered
 MOST_SHOWN = 5  # on one node, the latest
 
-# Run of a node -> its sentences, in the order in which they came.
-_said: OrderedDict[tuple[Any, Any], list[str]] = OrderedDict()
-
 
 def tell(sentence: str) -> None:
     """Say something once for every run of a node: one that learns encodes a prompt in each step."""
     if sentence not in said_by_node():
+        show_warnings_on_nodes()
         log.warning("%s", sentence)
-        _note(sentence)
 
 
 def said_by_node() -> list[str]:
     """What the node that is running has said so far; empty outside of one."""
-    context = get_executing_context()
-    return [] if context is None else _said.get((context.prompt_id, context.node_id), [])
+    context, shown = get_executing_context(), _installed()
+    if context is None or shown is None:
+        return []
+    return shown.said.get((context.prompt_id, context.node_id), [])
 
 
 def with_notices(text: str) -> str:
@@ -43,28 +42,41 @@ def with_notices(text: str) -> str:
 
 def show_warnings_on_nodes() -> None:
     """From here on, what the pack warns of stands on the node that is running."""
-    for handler in list(log.handlers):
-        if type(handler).__name__ == _OnNodes.__name__:  # the pack may have been loaded before
-            log.removeHandler(handler)
-    log.addHandler(_OnNodes(logging.WARNING))
+    if _installed() is None:
+        log.addHandler(WarningsOnNodes(logging.WARNING))
 
 
-class _OnNodes(logging.Handler):
+class WarningsOnNodes(logging.Handler):
+    """Shows warnings on the node that is running.
+
+    Attributes:
+        said: run of a node -> its sentences, in the order in which they came.
+    """
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.said: OrderedDict[tuple[Any, Any], list[str]] = OrderedDict()
+
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            _note(record.getMessage())
+            self._note(record.getMessage())
         except Exception:  # a page that was closed must not end the node
             self.handleError(record)
 
+    def _note(self, sentence: str) -> None:
+        context = get_executing_context()
+        if context is None:
+            return
+        sentences = self.said.setdefault((context.prompt_id, context.node_id), [])
+        if sentence in sentences:
+            return
+        sentences.append(sentence)
+        while len(self.said) > MOST_NODES:
+            self.said.popitem(last=False)
+        show_text("\n".join(sentences[-MOST_SHOWN:]), context.node_id)
 
-def _note(sentence: str) -> None:
-    context = get_executing_context()
-    if context is None:
-        return
-    sentences = _said.setdefault((context.prompt_id, context.node_id), [])
-    if sentence in sentences:
-        return
-    sentences.append(sentence)
-    while len(_said) > MOST_NODES:
-        _said.popitem(last=False)
-    show_text("\n".join(sentences[-MOST_SHOWN:]), context.node_id)
+
+def _installed() -> WarningsOnNodes | None:
+    """The handler in use; by the name of its class, for the pack may have been loaded before."""
+    named = (h for h in log.handlers if type(h).__name__ == WarningsOnNodes.__name__)
+    return next(named, None)  # pyright: ignore[reportReturnType]

@@ -95,7 +95,7 @@ def test_other_nodes_other_packs_and_scripts_are_left_alone(messages: Messages):
 
 def test_the_pack_loaded_twice_says_everything_once(messages: Messages):
     show_warnings_on_nodes()
-    assert len([h for h in LOG.handlers if type(h).__name__ == "_OnNodes"]) == 1
+    assert len([h for h in LOG.handlers if type(h).__name__ == "WarningsOnNodes"]) == 1
     with CurrentNodeContext("queue 3", "5"):
         LOG.warning("once")
     assert messages == [("once", "5")]
