@@ -25,7 +25,7 @@ from conceptloom.methods.conceptlab import (
     NegativesConfig,
     SamplingContext,
 )
-from conceptloom.methods.conceptlab.checkpoint_gallery import Album
+from conceptloom.methods.conceptlab.checkpoint_gallery import CheckpointGallery
 from conceptloom.rng import sample_noise
 from conceptloom.samplers.ddim import sample_ddim, seeded_noise
 from conceptloom.training.adapters import Scope
@@ -86,7 +86,7 @@ def conceptlab(task: Task) -> None:
     stages = task.stages
     with stages.single("preparing"):
         space = kandinsky_space(task.host)
-        recipe = ConceptLab(space, "new", config, SamplingContext(Album({}, None)), {})
+        recipe = ConceptLab(space, "new", config, SamplingContext(CheckpointGallery({}, None)), {})
     stages.plan(HANDLE, planned.steps)
     run(recipe, OFFICIAL_LOOP, Events(on_step=lambda row: stages.step(HANDLE)))
 

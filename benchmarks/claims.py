@@ -173,7 +173,7 @@ WEAVER = (
     )),
     Exact(says="Templates come back with over 30 dB, the cache has the size that was told", tests=(
         "tests/unit/samplers/test_inversion.py::test_a_template_comes_back_on_tinyworld",
-        "tests/unit/attention/test_injection.py::test_the_size_told_is_the_size_kept",
+        "tests/unit/attention/test_injection.py::test_the_size_reported_is_the_size_kept",
     )),
 )  # fmt: skip
 

@@ -32,7 +32,7 @@ from conceptloom.methods.conceptlab import (
     NegativesConfig,
     SamplingContext,
 )
-from conceptloom.methods.conceptlab.checkpoint_gallery import Album
+from conceptloom.methods.conceptlab.checkpoint_gallery import CheckpointGallery
 from conceptloom.tinyworld.prior import SENTENCES, build_prior
 from conceptloom.training.loop import step_generator
 from conceptloom.vision.ports import PriorSampling
@@ -52,7 +52,7 @@ def seconds(space: DiffusionPrior, steps: int, *, cached: bool) -> float:
         templates=SENTENCES,
         sampling=PriorSampling(checkpointing=False),
     )
-    recipe = ConceptLab(space, "new", config, SamplingContext(Album({}, None)), {})
+    recipe = ConceptLab(space, "new", config, SamplingContext(CheckpointGallery({}, None)), {})
     phase = recipe.phases()[0]
     with recipe.computing(phase):
         for step in range(-len(SENTENCES) * 3, steps):

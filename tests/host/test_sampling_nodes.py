@@ -87,7 +87,7 @@ def test_another_parameterisation_is_reported_and_another_family_refused(
         assert not caplog.text
         applied(velocity(sd1.model), sd1.clip, concept, 1.0)
         assert (
-            "learned on a model that predicts noise (eps), and this one predicts vel" in caplog.text
+            "trained on a model that predicts noise (eps), but this one predicts vel" in caplog.text
         )
         caplog.clear()
         lag(Graph(velocity(sd1.model), sd1.clip, None), concept)
@@ -97,5 +97,5 @@ def test_another_parameterisation_is_reported_and_another_family_refused(
         with pytest.raises(BaseMismatchError):
             applied(host_like.model, host_like.clip, concept, 1.0)
     pruned = {n.replace("input_blocks.1", "input_blocks.99"): w for n, w in concept.weights.items()}
-    with pytest.raises(BaseMismatchError, match="no such block"):
+    with pytest.raises(BaseMismatchError, match="no such layer"):
         lag(sd1, replace(concept, weights=pruned))

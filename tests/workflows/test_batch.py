@@ -65,9 +65,9 @@ def test_a_node_that_fails_is_reported_in_its_own_words(
         )
 
 
-def test_a_workflow_that_comfyui_refuses_is_reported(
+def test_a_workflow_that_comfyui_rejects_is_reported(
     server: HeadlessComfyUI, files: dict[str, bytes]
 ) -> None:
     worker = ComfyUIWorker(f"http://127.0.0.1:{server.port}")
-    with pytest.raises(InputError, match="refuses"):
+    with pytest.raises(InputError, match="rejects"):
         worker.perform(Kind.WORKFLOW, KEY, {"values": {"2.width": -5}}, files)

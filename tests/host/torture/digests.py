@@ -33,7 +33,7 @@ def _feed(digest: Any, value: Any) -> None:
     elif isinstance(value, comfy.sd.VAE):
         _feed(digest, value.patcher)
     elif is_dataclass(value) and not isinstance(value, type):
-        for field in fields(value):
+        for field in (field for field in fields(value) if field.compare):
             digest.update(field.name.encode())
             _feed(digest, getattr(value, field.name))
     elif isinstance(value, Mapping):

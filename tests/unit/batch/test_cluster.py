@@ -186,7 +186,7 @@ def test_a_dead_server_leaves_its_jobs_to_the_others(
         raise PlaceClosed("does not answer")
 
     def slow(spec: dict) -> dict[str, bytes]:
-        time.sleep(0.2)
+        time.sleep(1)
         return {"made": b"here"}
 
     monkeypatch.setattr(started, "RESTS", 0.1)

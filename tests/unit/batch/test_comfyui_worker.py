@@ -133,7 +133,7 @@ def test_a_picture_that_is_refused_or_gone_is_no_result(server: Server) -> None:
 
 def test_a_workflow_that_is_refused_is_reported_in_the_servers_words(server: Server) -> None:
     server.lay("/prompt", {"error": {"message": "no such node"}}, status=400)
-    with pytest.raises(InputError, match=r"refuses the workflow.*no such node"):
+    with pytest.raises(InputError, match=r"rejects the workflow.*no such node"):
         at(server)
 
 

@@ -33,9 +33,9 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(
     file, out, run_jobs = tmp_path / "plan.yaml", tmp_path / "out", module.run_jobs
     file.write_text(PICTURES)
 
-    def stopped_after_the_first(*given: Any, told: Callable[..., None], **more: Any) -> Any:
+    def stopped_after_the_first(*given: Any, report: Callable[..., None], **more: Any) -> Any:
         def tell(event: str, *about: Any) -> None:
-            told(event, *about)
+            report(event, *about)
             if event == "done":
                 raise KeyboardInterrupt
 

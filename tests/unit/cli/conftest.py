@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import Result
 from PIL import Image
 
 torch = pytest.importorskip("torch")
@@ -18,7 +16,7 @@ testing = pytest.importorskip("typer.testing", reason="pip install 'conceptloom[
 from conceptloom.cli.app import app  # noqa: E402
 from conceptloom.tinyworld.concepts import concept_scene  # noqa: E402
 
-from .quick import QUICK, Command, masks_of  # noqa: E402
+from .quick import QUICK, masks_of  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -28,20 +26,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def command() -> Iterator[Command]:
-    """Runs `conceptloom ...` in this process; anything but a message is an exception."""
-    log = logging.getLogger("conceptloom")
-    before = (log.handlers, log.level)
-
-    def run(*arguments: object) -> Result:
-        return testing.CliRunner().invoke(app, [str(a) for a in arguments], terminal_width=200)
-
-    yield run
-    log.handlers = before[0]
-    log.setLevel(before[1])
 
 
 @pytest.fixture(scope="session")

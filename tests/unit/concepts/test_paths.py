@@ -168,7 +168,7 @@ def test_a_full_disk_leaves_the_old_file(
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(paths.os, "fsync", fail)
-    with pytest.raises(StorageError, match="untouched"):
+    with pytest.raises(StorageError, match="unchanged"):
         write_atomically(path, [b"new"])
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]

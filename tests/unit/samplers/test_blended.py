@@ -240,7 +240,7 @@ def test_noise_levels_may_end_above_zero():
 
 @pytest.mark.parametrize("start", [5, 40])
 def test_skipping_every_step_is_reported(start: int):
-    with pytest.raises(ConfigError, match=f"start is {start}; it must be .*at most 4"):
+    with pytest.raises(ConfigError, match=f"start is {start}; it must be .*4 at most"):
         run(BlendConfig(start=start))
 
 
