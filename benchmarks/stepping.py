@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,23 +52,37 @@ class Variant:
     default: bool = True
 
 
+class _Enough(Exception):
+    """Ends a loop of which nobody asks for another step."""
+
+
 def step_by_step(train: Callable[[Callable[[Losses], None]], object]) -> Iterator[Losses]:
-    """A loop that calls back after every step, turned into a generator of its steps."""
-    asked: queue.Queue[None] = queue.Queue()
-    told: queue.Queue[Losses] = queue.Queue()
+    """A loop that calls back after every step, turned into a generator of its steps.
+
+    Closing the generator ends the loop, which leaves the model as it leaves it after an error.
+    """
+    asked: queue.Queue[bool] = queue.Queue()
+    made: queue.Queue[Losses] = queue.Queue()
 
     def on_step(row: Losses) -> None:
-        told.put({name: value for name, value in row.items() if name not in NO_LOSSES})
-        asked.get()
+        made.put({name: value for name, value in row.items() if name not in NO_LOSSES})
+        if not asked.get():
+            raise _Enough
 
     def work() -> None:
-        asked.get()
-        train(on_step)
+        with suppress(_Enough):
+            if asked.get():
+                train(on_step)
 
-    threading.Thread(target=work, daemon=True).start()
-    while True:
-        asked.put(None)
-        yield told.get()
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while True:
+            asked.put(True)
+            yield made.get()
+    finally:
+        asked.put(False)
+        thread.join()
 
 
 def unfrozen(host: DiffusersHost, scope: Scope) -> list[nn.Parameter]:
