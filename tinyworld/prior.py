@@ -1,7 +1,7 @@
 """TinyWorld's diffusion prior, of Kandinsky's class, and its image encoder.
 
 An image encoder and a projection of the text encoder's end token were trained against each other as
-CLIP is, then a prior from prompt to picture embedding. `train_prior` makes the file.
+CLIP is, then a prior from prompt to picture embedding. `recipe.prior` makes the file.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WEIGHTS = Path(__file__).parent / "prior.safetensors"
 # ConceptLab's sentences in the few words that this world knows.
 SENTENCES = ("a photo of a {concept}", "a picture of a {concept}", "an image of a {concept}")
 GALLERY = ("a photo of a {concept}", "a photo of a {concept} on the grass")
-HOW = "python -m conceptloom.tinyworld.train_prior --install"
+HOW = "python -m conceptloom.tinyworld.recipe.prior --install"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,10 +12,11 @@ pytest.importorskip("diffusers")
 
 from conceptloom.errors import ModelError
 from conceptloom.host.diffusers import DiffusersHost
-from conceptloom.tinyworld import checkpoint, train_prior
+from conceptloom.tinyworld import checkpoint
 from conceptloom.tinyworld.concepts import item
 from conceptloom.tinyworld.prior import load_tiny_prior
 from conceptloom.tinyworld.questions import OracleVQA
+from conceptloom.tinyworld.recipe import prior as recipe
 from conceptloom.tinyworld.shapes import SHAPES
 from conceptloom.tinyworld.world import render
 from conceptloom.vision.ports import PriorSampling
@@ -37,8 +38,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--out",
     ]
     with pytest.MonkeyPatch.context() as patched, torch.random.fork_rng():
-        patched.setattr(train_prior, "HELD_OUT", 8)
-        train_prior.train(train_prior.parsed([*words, str(out)]))
+        patched.setattr(recipe, "HELD_OUT", 8)
+        recipe.train(recipe.parsed([*words, str(out)]))
     return out
 
 
@@ -100,7 +101,7 @@ def test_all_weights_of_the_world_together_stay_below_12_mb(made: Path) -> None:
 
 
 def test_a_missing_file_says_how_to_make_it(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="train_prior --install"):
+    with pytest.raises(ModelError, match=r"recipe\.prior --install"):
         load_tiny_prior(tmp_path / "prior.safetensors")
 
 

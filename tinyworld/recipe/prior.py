@@ -1,9 +1,8 @@
-"""TinyWorld's image encoder and diffusion prior: `python -m conceptloom.tinyworld.train_prior`.
+"""TinyWorld's image encoder and diffusion prior: `python -m conceptloom.tinyworld.recipe.prior`.
 
-About twenty minutes of one shared CPU core. Scenes are drawn; then the image encoder and a
-projection of the text encoder learn against each other, by CLIP's loss; then the prior, from text
-to picture embedding, by its own (x0 in standardised embeddings, Ramesh et al. 2022, Sec. 2.2). The
-text encoder stays as it is.
+Scenes are drawn; then the image encoder and a projection of the text encoder are trained against
+each other with CLIP's loss; then the prior, from text to picture embedding, with its own (x0 in
+standardised embeddings, Ramesh et al. 2022, Sec. 2.2). The text encoder stays as it is.
 """
 
 from __future__ import annotations
@@ -14,78 +13,20 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .checkpoint import CHECKPOINT, load_tinyworld
-from .model import TOKENS
-from .prior import WEIGHTS, PriorSizes, TinyPrior, build_prior, load_tiny_prior, write_prior
-from .prior_scenes import prior_scene
-from .shapes import COLOURS, SHAPES, TEXTURES
-from .world import Scene
+from ..checkpoint import CHECKPOINT
+from ..prior import WEIGHTS, PriorSizes, TinyPrior, build_prior, load_tiny_prior, write_prior
+from .prior_material import NO_LABEL, Material
+from .prior_scenes import LABELS
 
 log = logging.getLogger("conceptloom")
 
-MEAN = torch.tensor((0.48145466, 0.4578275, 0.40821073)).view(1, 3, 1, 1)
-STD = torch.tensor((0.26862954, 0.26130258, 0.27577711)).view(1, 3, 1, 1)
 DROPPED = 0.1  # share of rows whose text is the empty prompt, for guidance
 HELD_OUT = 256  # scenes that no step sees
-SHARP = 12.0  # of the softmax over words of a kind
-NOTHING = -100  # cross entropy's word for "no label"
-SAID = "a photo of a {}"
-WORDS = (*(f"{colour} object" for colour in COLOURS), *SHAPES, *(f"{t} object" for t in TEXTURES))
-
-
-class Material:
-    """Scenes with their captions, encoded once: pictures, hidden states, end positions."""
-
-    def __init__(self, count: int, seed: int, checkpoint: Path) -> None:
-        world, rng = load_tinyworld(checkpoint), np.random.default_rng(seed)
-        scenes = [prior_scene(rng) for _ in range(count)]
-        pixels = torch.from_numpy(np.stack([s.image for s in scenes])).permute(0, 3, 1, 2)
-        self.pixels = pixels  # uint8
-        self.truth = torch.tensor([_truth(scene) for scene in scenes])  # [n, words], or NOTHING
-        captions = ["", *(SAID.format(word) for word in WORDS), *(s.caption for s in scenes)]
-        hidden, ends = [], []
-        for start in range(0, len(captions), 256):
-            tokens = world.tokenizer(
-                captions[start : start + 256],
-                padding="max_length",
-                truncation=True,
-                max_length=TOKENS,
-                return_tensors="pt",
-            ).input_ids
-            with torch.no_grad():
-                states = world.text_encoder(tokens).last_hidden_state
-            hidden.append(states[:, : PriorSizes().tokens].half())
-            end = world.tokenizer.eos_token_id
-            ends.append((tokens == end).int().argmax(dim=1))
-        every, positions = torch.cat(hidden), torch.cat(ends)
-        first = 1 + len(WORDS)
-        self.empty, self.words, self.hidden = every[:1].float(), every[1:first], every[first:]
-        self.empty_end, self.word_ends = positions[:1], positions[1:first]
-        self.ends = positions[first:]
-
-    def pictures(self, rows: Tensor) -> Tensor:
-        return (self.pixels[rows].float() / 255 - MEAN) / STD
-
-    def texts(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Hidden states [n, K, W], as far as the prior reads, and positions of the end [n]."""
-        return self.hidden[rows].float(), self.ends[rows]
-
-
-def _truth(scene: Scene) -> tuple[int, int, int]:
-    """Number of its word among COLOURS, SHAPES and TEXTURES, for a picture of one object."""
-    item = scene.items[0] if len(scene.items) == 1 else None
-    if item is None or item.shape is None or item.colour is None:
-        return NOTHING, NOTHING, NOTHING
-    return (
-        list(COLOURS).index(item.colour),
-        list(SHAPES).index(item.shape),
-        TEXTURES.index(str(item.texture)),
-    )
+SHARPNESS = 12.0  # of the softmax over the words of a group
 
 
 def at_end(hidden: Tensor, ends: Tensor) -> Tensor:
@@ -127,19 +68,20 @@ def contrast(made: TinyPrior, material: Material, steps: int, batch: int, seed: 
 
 
 def naming_loss(images: Tensor, projection: Tensor, material: Material, rows: Tensor) -> Tensor:
-    """How far pictures are from the words for what they show, against other words of the kind.
+    """Cross entropy between a picture and the words of each group, the true one being the target.
 
-    CLIP's loss alone learns colours and places first and shapes hardly at all in so short a run;
-    and the constraints of ConceptLab are sentences about single words.
+    CLIP's loss alone learns colours and backgrounds first and forms hardly at all in so short a
+    run; and the constraints of ConceptLab are sentences about single words.
     """
-    said = at_end(material.words.float(), material.word_ends) @ projection
-    scores = SHARP * images @ functional.normalize(said, dim=-1).T
+    named = at_end(material.words.float(), material.word_ends) @ projection
+    scores = SHARPNESS * images @ functional.normalize(named, dim=-1).T
     loss, first = images.new_zeros(()), 0
-    for column, count in enumerate((len(COLOURS), len(SHAPES), len(TEXTURES))):
-        true = material.truth[rows, column]
-        class_scores = scores[:, first : first + count]
-        loss = loss + functional.cross_entropy(class_scores, true, ignore_index=NOTHING)
-        first += count
+    for column, words in enumerate(LABELS.values()):
+        true = material.labels[rows, column]
+        if (true != NO_LABEL).any():
+            group = scores[:, first : first + len(words)]
+            loss = loss + functional.cross_entropy(group, true, ignore_index=NO_LABEL)
+        first += len(words)
     return loss
 
 
@@ -241,7 +183,8 @@ def train(arguments: argparse.Namespace) -> TinyPrior:
     torch.manual_seed(arguments.seed)
     sizes = PriorSizes()
     began = time.monotonic()
-    material = Material(arguments.scenes + HELD_OUT, arguments.seed, arguments.checkpoint)
+    count = arguments.scenes + HELD_OUT
+    material = Material(count, sizes, arguments.seed, arguments.checkpoint)
     log.info(f"{arguments.scenes} scenes after {time.monotonic() - began:.0f} s")
     out = WEIGHTS if arguments.install else arguments.out
     made = build_prior(sizes)
