@@ -141,8 +141,8 @@ class RegionFusion(UNetEdit):
             output = layer.module(context)
             if layer.weight in source.changes:
                 output = output + changed(source.changes[layer.weight], context)
-            projections.append(rearrange(output, "b k (a d) -> b a k d", a=call.site.heads))
-        return projections[0], projections[1]
+            projections.append(output)
+        return call.site.keys(projections[0]), call.site.split(projections[1])
 
     def layer(
         self, site: LayerSite, inputs: Tensor, output: Tensor, info: ForwardInfo

@@ -138,7 +138,7 @@ class LocalEdit(UNetEdit):
         for g, (form, factor) in self._working(site.weight):
             masked = self._masked(g, grid)
             output = output + factor * added(form, site.module, inputs, masked)
-        for g, (form, factor) in self._working(f"unet.{site.name}.bias"):
+        for g, (form, factor) in self._working(site.bias):
             assert isinstance(form, Diff)
             output = output + factor * added_bias(form, site.module, output, self._masked(g, grid))
         return output
@@ -185,7 +185,7 @@ class LocalEdit(UNetEdit):
         """A layer with one vector for the picture gets one for each position: [B, C, h, w]."""
         grid = info.grid(site)
         total = output[..., None, None]
-        for name in (site.weight, f"unet.{site.name}.bias"):
+        for name in (site.weight, site.bias):
             for g, (form, factor) in self._working(name):
                 change = (
                     added(form, site.module, inputs)
@@ -264,11 +264,10 @@ class LocalEdit(UNetEdit):
         if place not in self._own:
             own = rows.own_context(key, context)
             self._own[place] = (
-                self._projected(call.site.key, g, own),
-                self._projected(call.site.value, g, own),
+                call.site.keys(self._projected(call.site.key, g, own)),
+                call.site.split(self._projected(call.site.value, g, own)),
             )
-        split = [t.unflatten(-1, (call.site.heads, -1)).transpose(1, 2) for t in self._own[place]]
-        keys, values = (t.index_select(0, rows.encoded_of.to(t.device)) for t in split)
+        keys, values = (t.index_select(0, rows.encoded_of.to(t.device)) for t in self._own[place])
         attended = F.scaled_dot_product_attention(
             query, keys.to(query), values.to(query), attn_mask=hidden
         )
@@ -281,7 +280,7 @@ class LocalEdit(UNetEdit):
         weight = self._layers.of(site.weight, g) if g is not None else None
         if weight is not None:
             output = output + weight[1] * added(weight[0], module, context)
-        bias = self._layers.of(f"unet.{site.name}.bias", g) if g is not None else None
+        bias = self._layers.of(site.bias, g) if g is not None else None
         if bias is not None and isinstance(bias[0], Diff):
             output = output + bias[1] * added_bias(bias[0], module, output)
         return output

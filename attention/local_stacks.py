@@ -44,7 +44,7 @@ class LocalLayers:
         self._single: dict[str, list[tuple[int, Part]]] = {}
         placed: set[str] = set()
         for site in sites.layers:
-            names = (site.weight, f"unet.{site.name}.bias")
+            names = (site.weight, site.bias)
             placed.update(names)
             for name in names:
                 there = [(g, one[name]) for g, one in enumerate(parts) if name in one]
@@ -58,7 +58,7 @@ class LocalLayers:
 
     def touches(self, site: LayerSite) -> bool:
         """Whether any LoRA changes a layer."""
-        names = (site.weight, f"unet.{site.name}.bias")
+        names = (site.weight, site.bias)
         return site.name in self._stacks or any(name in self._single for name in names)
 
     def stack(self, site: LayerSite) -> FactorStack | None:

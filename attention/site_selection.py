@@ -1,4 +1,4 @@
-"""Selects the UNet blocks for attention maps."""
+"""Selects the blocks for attention maps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def grid_at(level: int, latent_size: tuple[int, ...]) -> tuple[int, int]:
 def sites_to_read(
     sites: UNetSites, latent_size: tuple[int, ...], level: int = 0
 ) -> list[TransformerSite]:
-    """Blocks of the down and up arms for the attention loss.
+    """Blocks for the attention loss: those of the down and up arms of a UNet, or the ones of a
+    transformer that locate words best.
 
     Args:
         latent_size: (h, w).
@@ -28,6 +29,10 @@ def sites_to_read(
     Raises:
         ConfigError: the model has no cross-attention at that level.
     """
+    if sites.finders:  # one grid, so the depth in the network decides
+        if level not in (0, known := sites.finders[0].level):
+            raise ConfigError("attention_level", level, f"0 or {known} for this model")
+        return list(sites.finders)
     there = sorted({s.level for s in sites.transformers if s.place is not Place.MID}, reverse=True)
     if level == 0:
         fine = [

@@ -37,15 +37,24 @@ class TextLayout:
     Attributes:
         chunk: rows of each part of a long prompt; 0 where a prompt of any length is one part.
         before: rows that every part begins with, whatever the prompt: a start token, a template.
+        fillers: tokens that stand for no piece of a prompt: its end, and padding.
+        padded: rows of zeros stand behind a prompt, and most of the attention rests on them. They
+            have to stay; how much a position looks at a word is told among the prompt's own rows.
     """
 
     chunk: int = 0
     before: int = 0
+    fillers: frozenset[Token] = frozenset()
+    padded: bool = False
 
     def is_before(self, rows: int, device: torch.device) -> Tensor:
         """[rows] bool: which rows of a context every prompt has."""
         places = torch.arange(rows, device=device)
         return (places % self.chunk if self.chunk else places) < self.before
+
+    def is_content(self, tokens: Tokens) -> tuple[bool, ...]:
+        """Which rows stand for a piece of the prompt, by the tokens of a layout with fillers."""
+        return tuple(token not in self.fillers for token in tokens)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from ..errors import PromptError
-from .ports import ForwardInfo, Prompt
+from .ports import ForwardInfo, Prompt, TextLayout
+
+PLAIN = TextLayout()
 
 
 def batched_context(prompts: Sequence[Prompt], rows: int) -> Tensor:
@@ -39,6 +41,7 @@ def info_of(
     prompts: Sequence[Prompt],
     context: Tensor,
     conditional: Sequence[bool] | None,
+    text: TextLayout = PLAIN,
 ) -> ForwardInfo:
     """What edits are told of a forward pass whose prompts are known."""
     rows = latent.shape[0]
@@ -54,4 +57,5 @@ def info_of(
         tuple(is_conditional[:row].count(is_conditional[row]) for row in range(rows)),
         tuple(p.serial for p in each),
         tuple(p.own_texts for p in each),
+        text=text,
     )

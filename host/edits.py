@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .conditioning import OwnTexts, Tokens
+from .conditioning import OwnTexts, TextLayout, Tokens
 from .sites import AttentionSite, LayerSite, ResNetSite, TransformerSite, UNetSites
 
 
@@ -28,6 +28,7 @@ class ForwardInfo:
     own_texts: tuple[OwnTexts, ...] = ()  # per row, see `Prompt.own_texts`
     # Tokens of every row of a context [R, K, width]; None where nobody but the host makes contexts.
     read_context: Callable[[Tensor], Sequence[Tokens]] | None = None
+    text: TextLayout = TextLayout()
 
     def grid(
         self, site: TransformerSite | ResNetSite | AttentionSite | LayerSite
@@ -112,6 +113,7 @@ class UNetEdit:
         """New output of a layer, in the shape of `output`.
 
         Where `site.rows` is WHOLE the output is [B, C]; ComfyUI takes [B, C, h, w] there too.
+        Positions come in one axis, also where a network keeps time, rows and columns apart.
         Never call `site.module` from here: it would come back to this hook.
         """
         return None

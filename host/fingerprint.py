@@ -27,7 +27,7 @@ def fingerprint_of(
     target = noise_path.name if noise_path is not None else "any"
     texts = " ".join(f"{name}{width}" for name, width in sorted(encoders.items()))
     readable = (
-        f"unet{sites.transformers[0].width} context{context_width} {texts} {target} "
+        f"{sites.family}{sites.transformers[0].width} context{context_width} {texts} {target} "
         f"{latent_channels}ch"
     )
     digest = hashlib.sha256(f"{readable} {blocks}".encode()).hexdigest()[:8]

@@ -150,7 +150,8 @@ def _hooks(one: _Pass, coverage: Coverage) -> Iterator[Any]:
         edits = before.get(site, []), behind.get(site, [])
         yield from _AttentionHooks(site, *edits, one.info, coverage).installed()
     if entered:  # the ends run in every pass, also where others leave inner blocks out
-        ends = [*one.sites.resnets[:1], *one.sites.resnets[-1:]]
+        blocks: Sequence[Site] = one.sites.resnets or one.sites.transformers
+        ends = [*blocks[:1], *blocks[-1:]]
         for module, site in (entered | {end.module: end for end in ends}).items():
             yield _at(module, site, coverage)
 
@@ -175,10 +176,13 @@ def _on_layer(
         if site.attention in _editing:
             return output
         reached()
+        inputs, shape = args[0], output.shape
+        if output.ndim == 5:  # [B, T, h, w, C]
+            inputs, output = inputs.flatten(1, -2), output.flatten(1, -2)
         for edit in edits:
-            changed = edit.layer(site, args[0], output, info)
+            changed = edit.layer(site, inputs, output, info)
             output = output if changed is None else changed
-        return output
+        return output.view(shape) if len(shape) == 5 else output
 
     return hook
 
@@ -235,8 +239,13 @@ class _AttentionHooks:
 
     def installed(self) -> Iterator[Any]:
         site, depth = self._site, _depth.get()
-        for name, layer in (("query", site.query), ("key", site.key), ("value", site.value)):
-            yield _on(layer.module, self._keeping(name))
+        for name, layer, norm in (
+            ("query", site.query, site.query_norm),
+            ("key", site.key, site.key_norm),
+        ):
+            yield _on(layer.module if norm is None else norm, self._keeping(name))
+        yield _on(site.key.module, self._keep_context)
+        yield _on(site.value.module, self._keeping("value"))
         if self._before:
             yield site.out.module.register_forward_pre_hook(
                 lambda module, args: self._hand_on(args) if _depth.get() == depth else None
@@ -248,10 +257,12 @@ class _AttentionHooks:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
             if self._site.module not in _editing:
                 self._kept[name] = output
-                if name == "key":
-                    self._kept["context"] = args[0]
 
         return hook
+
+    def _keep_context(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        if self._site.module not in _editing:
+            self._kept["context"] = args[0]
 
     def _hand_on(self, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         if not self._is_called():
@@ -276,11 +287,14 @@ class _AttentionHooks:
     def _call(self, output: Tensor) -> AttentionCall:
         for reached in self._reached:
             reached()
-        q, k, v = (
-            self._kept[name].unflatten(-1, (self._site.heads, -1)).transpose(1, 2)
-            for name in ("query", "key", "value")
-        )
+        q, k, v = (self._split(self._kept[name]) for name in ("query", "key", "value"))
         return AttentionCall(self._site, self._info, q, k, v, output, self._kept["context"])
+
+    def _split(self, kept: Tensor) -> Tensor:
+        """[B, heads, N, d] of a projection, or of what a norm of each head gives."""
+        if kept.ndim == 3:
+            return self._site.split(kept)
+        return kept if self._site.heads_axis == 1 else kept.transpose(1, 2)
 
     def _run(
         self, edits: Sequence[Callable[[AttentionCall], Tensor | None]], call: AttentionCall

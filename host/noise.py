@@ -7,10 +7,12 @@
 | `EpsPath`      | 0..T-1 | sqrt(alpha_bar_t), sqrt(1 - alpha_bar_t)   | noise                     |
 | `VelocityPath` | 0..T-1 | the same                                   | alpha noise - sigma x_0   |
 | `FlowPath`     | 0..1   | 1 - t, t                                   | noise - x_0               |
+| `CosmosPath`   | 0..1   | the same                                   | the same                  |
 
 Samplers walk along noise levels s in a frame of their own, that of ComfyUI: x_s = x_0 + s noise
-with s = sigma / alpha where a path preserves the variance, and x_s = x_t with s = t on a flow. In
-both frames dx/ds = (x_s - x_0) / s, so that one Euler step (DDIM with eta = 0) serves every model.
+with s = sigma / alpha where a path preserves the variance, and on Cosmos-Predict2's flow; x_s = x_t
+with s = t on any other flow. In both frames dx/ds = (x_s - x_0) / s, so that one Euler step (DDIM
+with eta = 0) serves every model.
 
 Shapes: latents [B, C, ...]; t is [B], or one number for all rows.
 """
@@ -288,3 +290,47 @@ class FlowPath(NoisePath):
 
     def _bent(self, u: Tensor) -> Tensor:
         return self.shift * u / (1 + (self.shift - 1) * u)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CosmosPath(FlowPath):
+    """A flow that is sampled in the frame of diffusion models: s = t / (1 - t), x_s = x_t / (1 - t)
+    (Cosmos-Predict2, which was made of an EDM model).
+
+    Attributes:
+        least, most: s of the cleanest and the noisiest level.
+    """
+
+    least: float = 0.002
+    most: float = 80.0
+
+    @property
+    def last_t(self) -> float:
+        return self.most / (1 + self.most)
+
+    def timesteps(self, steps: int) -> list[float]:
+        """Levels evenly spaced in s^(1/7), from `most` to `least` (Karras et al. 2022, arXiv
+        2206.00364, Eq. 5).
+
+        Raises:
+            ConfigError: no steps.
+        """
+        if steps < 1:
+            raise ConfigError("steps", steps, "1 or more")
+        share = torch.arange(steps, dtype=torch.float64) / max(steps - 1, 1)
+        ends = (self.most ** (1 / 7), self.least ** (1 / 7))
+        levels = (ends[0] + share * (ends[1] - ends[0])) ** 7
+        return (levels / (1 + levels)).tolist()
+
+    def level_at(self, t: Tensor) -> Tensor:
+        at = t.float()
+        return at / (1 - at)
+
+    def timestep_at(self, level: float) -> float:
+        return level / (1 + level)
+
+    def input_scale(self, level: float) -> float:
+        return 1 / (1 + level)
+
+    def slope(self, noisy: Tensor, output: Tensor, level: float) -> Tensor:
+        return (noisy + output) / (1 + level)

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from .families.clip import ENCODERS
-from .families.unet import NETWORK
-from .families.unet import roles_of as roles_of
+from .families.family import TRANSFORMER
+from .families.registry import roles_in_transformers
+from .families.unet import NETWORK, roles_in_unets
 from .sites import Role as Role
+
+NETWORKS = (NETWORK, TRANSFORMER)  # that draw; all others are text encoders
+
+
+def roles_of(weight: str) -> frozenset[Role]:
+    """What the layer of a weight or bias is for, by its canonical name."""
+    if weight.startswith(f"{TRANSFORMER}."):
+        return roles_in_transformers(weight)
+    return roles_in_unets(weight)
 
 
 def is_matrix(weight: str) -> bool:
@@ -16,7 +26,7 @@ def is_matrix(weight: str) -> bool:
 def text_encoder_of(weight: str) -> str:
     """The text encoder that a weight belongs to; "" for one of the network that draws."""
     network = weight.partition(".")[0]
-    return "" if network == NETWORK else network
+    return "" if network in NETWORKS else network
 
 
 def encoders_in(fingerprint: str) -> set[str]:

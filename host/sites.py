@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from .conditioning import TextLayout
 
@@ -21,6 +21,7 @@ class Place(str, Enum):
     DOWN = "down"
     MID = "mid"
     UP = "up"
+    FLAT = "flat"  # a network without arms: all of its blocks work on one grid
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,7 +65,7 @@ class Role(str, Enum):
 class Rows(str, Enum):
     """What a layer's output has one vector for."""
 
-    GRID = "grid"  # each position of the picture: [B, C, h, w] or [B, h*w, C]
+    GRID = "grid"  # each position of the picture: [B, C, h, w] or [B, N, C]
     TEXT = "text"  # each token of the context: [B, K, C]
     WHOLE = "whole"  # the whole picture: [B, C]
 
@@ -82,11 +83,17 @@ class LayerSite:
     attention: nn.Module | None = field(default=None, repr=False)  # that it is a part of
     # The norm that reads its output after it was spread over the grid, where `rows` is WHOLE.
     read_by: nn.Module | None = field(default=None, repr=False)
+    network: str = "unet"  # what canonical names of its weights begin with
 
     @property
     def weight(self) -> str:
         """Canonical name of its weight."""
-        return f"unet.{self.name}.weight"
+        return f"{self.network}.{self.name}.weight"
+
+    @property
+    def bias(self) -> str:
+        """Canonical name of its bias, whether it has one or not."""
+        return f"{self.network}.{self.name}.bias"
 
 
 class AttentionKind(str, Enum):
@@ -111,11 +118,24 @@ class AttentionSite:
     value: LayerSite = field(repr=False)
     out: LayerSite = field(repr=False)
     module: Any = field(repr=False)
+    # Norms of each head behind the projections, and where their outputs have the heads.
+    query_norm: Any = field(default=None, repr=False)
+    key_norm: Any = field(default=None, repr=False)
+    heads_axis: int = 1
 
     @property
     def level(self) -> int:
         """Downsampling of its queries' grid against the latent."""
         return self.block.level
+
+    def split(self, projected: Tensor) -> Tensor:
+        """[B, K, C] of a projection -> [B, heads, K, d]."""
+        return projected.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def keys(self, projected: Tensor) -> Tensor:
+        """Keys [B, heads, K, d] of what the key's layer gives, as the attention compares them."""
+        split = self.split(projected)
+        return split if self.key_norm is None else self.key_norm(split)
 
 
 class Feature(str, Enum):
@@ -124,6 +144,7 @@ class Feature(str, Enum):
     RESIDUAL = "resnet"  # output of a ResNet block, before the skip connection is added
     QUERY = "query"  # of self-attention
     KEY = "key"
+    VALUE = "value"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -149,6 +170,9 @@ class UNetSites:
         layers: those with weights; but not the ones that embed the time or the size of the
             picture, for they come before the grid.
         text: how the contexts are laid out that its attentions read.
+        network: what canonical names of its weights begin with.
+        family: its name in fingerprints.
+        finders: blocks in which words are located best; empty where the level tells.
     """
 
     transformers: tuple[TransformerSite, ...]
@@ -157,6 +181,9 @@ class UNetSites:
     layers: tuple[LayerSite, ...] = ()
     features: tuple[FeatureSite, ...] = ()
     text: TextLayout = TextLayout()
+    network: str = "unet"
+    family: str = "unet"
+    finders: tuple[TransformerSite, ...] = ()
 
     @property
     def cross_attentions(self) -> list[AttentionSite]:

@@ -14,8 +14,8 @@ from ..ports import HandleVectors
 from ..prompt_text import check_free
 from ..uncompiled import as_written
 from .prompts import clip_with_handles, encoder_names, known_identities
-from .sites import unet_sites
-from .weights import Weight, reaches_the_unet, text_weights, unet_weights
+from .sites import network_sites
+from .weights import Weight, network_weights, reaches_the_unet, text_weights
 
 APPLIED = "conceptloom.applied"  # attachment of a MODEL: handle -> identity of its concept
 # Dense delta of the weight's shape, or (up [out, r], down [r, in], scale): delta = scale up @ down.
@@ -43,8 +43,8 @@ def apply_concept(
         HandleError: the handles do not fit the text encoders, or stand for another concept.
     """
     network = as_written(model.model.diffusion_model)
-    unet_sites(network)  # refuses what has no UNet, in words
-    unet = unet_weights(network)
+    sites = network_sites(network)  # refuses other families, in words
+    unet = network_weights(network, sites.network)
     text = text_weights(clip.cond_stage_model, encoder_names(clip))
     for name, delta in weight_deltas.items():
         _check_fits(name, delta, unet.get(name) or text.get(name))
@@ -82,9 +82,9 @@ def check_new_handles(model: Any, clip: Any, names: Iterable[str]) -> None:
 
     Raises:
         HandleError: a concept on MODEL or CLIP bears one of them.
-        UnsupportedModelError: the MODEL is not a UNet with cross-attention.
+        UnsupportedModelError: the MODEL is of a family that is not supported.
     """
-    unet_sites(model.model.diffusion_model)  # refuses what has no UNet, in words
+    network_sites(model.model.diffusion_model)  # refuses other families, in words
     learned = {name: "" for name in names}
     check_free(model.get_attachment(APPLIED) or {}, learned)
     check_free(known_identities(clip), learned)

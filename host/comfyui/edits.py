@@ -30,7 +30,7 @@ from .compilation import check_can_edit, edits_possible, noticing, passed_by
 from .noise import noise_path_if_any, on_a_path
 from .region_prompts import patches_contexts, region_prompts
 from .run_state import Slot
-from .sites import unet_sites
+from .sites import network_sites
 from .tokens import ContextReader, own_texts_by_conditioning, tokens_by_conditioning
 
 UNNUMBERED = 999.0  # last timestep where there are no numbered ones: as Stable Diffusion's
@@ -104,12 +104,12 @@ def with_edits(
         replace: take the place of what was applied under this key, instead of coming after it.
 
     Raises:
-        UnsupportedModelError: the MODEL is not a UNet with cross-attention.
+        UnsupportedModelError: the MODEL is of a family that is not supported.
 
     Sampling raises MissedSitesError where the model passes an edit by, and ModelError where it is
     compiled for good.
     """
-    unet_sites(as_written(model.model.diffusion_model))
+    network_sites(as_written(model.model.diffusion_model))
     outside = model.get_model_object("model_sampling")
     slot: Slot[_Run] = Slot()
 
@@ -135,7 +135,7 @@ def with_edits(
         if run.sampling is None:  # outside of a sampler
             run.samples_with(outside)
         if unet not in run.edits:
-            sites = unet_sites(unet)
+            sites = network_sites(unet)
             prompts = _named(run.prompts)
             positive = {name: t for name, t in prompts.items() if "negative" not in name}
             positive |= {f"region {i + 1}": tokens for i, tokens in enumerate(run.regions)}

@@ -27,10 +27,10 @@ from .compilation import check_can_edit, edits_possible, passed_by
 from .noise import input_scale, noise_path_of
 from .region_prompts import patches_contexts, region_prompts
 from .run_state import Slot
-from .sites import unet_sites
+from .sites import network_sites
 from .tokens import ContextReader, tokens_by_conditioning
 from .training import autograd_possible, checkpointed, exact_attention
-from .weights import kept_for_autograd, unet_weights, usable
+from .weights import kept_for_autograd, network_weights, usable
 
 Forward = Callable[[Tensor, UNetEdit], object]  # unit-variance latents, an edit: one pass
 
@@ -91,9 +91,9 @@ def with_steering(
         checkpointing: compute activations again in the backward pass instead of keeping them.
 
     Raises:
-        UnsupportedModelError: the MODEL is not a UNet with cross-attention.
+        UnsupportedModelError: the MODEL is of a family that is not supported.
     """
-    unet_sites(as_written(model.model.diffusion_model))
+    network_sites(as_written(model.model.diffusion_model))
     noise_path_of(model.get_model_object("model_sampling"))
     slot: Slot[_Run] = Slot()
 
@@ -175,8 +175,9 @@ def _gradient(
 ) -> Tensor:  # fmt: skip
     """The steering's gradient to the UNet's input; leaves the UNet as it was."""
     unet, tokens = executor.class_obj, run.asked or ()
-    sites, rows = unet_sites(unet), x.shape[0]
-    with autograd_possible(), kept_for_autograd(run.patcher, unet_weights(unet)):
+    sites, rows = network_sites(unet), x.shape[0]
+    weights = network_weights(unet, sites.network)
+    with autograd_possible(), kept_for_autograd(run.patcher, weights):
         timesteps, context, y, more = _usable((timesteps, context, y, more))
         info = ForwardInfo(
             tuple(x.shape), timesteps, (True,) * rows, context.shape[1], (tokens,) * rows,

@@ -13,24 +13,23 @@ from torch import Tensor
 
 from ...errors import ModelError
 from ..contexts import batched_context, batched_pooled, info_of
-from ..families.clip import token_table
+from ..families.registry import token_table
 from ..fingerprint import fingerprint_of
 from ..hooks import edits_installed
-from ..noise import VariancePreserving
+from ..noise import NoisePath
 from ..pictures import check_picture, planes_of
 from ..ports import HandleVectors, Prompt, UNetEdit, WeightEdit
 from ..uncompiled import as_written
 from .compilation import check_can_edit, edits_possible
-from .noise import noise_path_if_any, noise_path_of
-from .prompts import check_widths, encode, encoder_names, encoder_width, token_ids
-from .sites import context_width_of, unet_sites
+from .noise import clock_of, noise_path_if_any, noise_path_of
+from .sites import context_width_of, network_sites
+from .texts import texts_of
 from .training import autograd_possible, checkpointed, exact_attention, text_layers_keep_inputs
 from .weights import (
     WrappedWeights,
+    network_weights,
     original_weight,
     reaches_the_unet,
-    text_weights,
-    unet_weights,
     usable,
 )
 
@@ -55,7 +54,7 @@ class ComfyHost:
     in; to learn, open `edited(..., trainable=True)` first, which leaves inference mode.
 
     Args:
-        model: a MODEL with a UNet of Stable Diffusion 1.x, 2.x or XL.
+        model: a MODEL of a family that `families.registry` knows.
         clip: its CLIP.
         vae: its VAE; may be left out where no picture is encoded or decoded.
         applies_only: concepts are applied and no timestep is asked for, so any sampling will do.
@@ -69,27 +68,26 @@ class ComfyHost:
         self, model: Any, clip: Any, vae: Any = None, *, applies_only: bool = False
     ) -> None:
         self._patcher, self._clip, self._vae = model, clip, vae
-        self.sites = unet_sites(self._unet)
+        self.sites = network_sites(self._network)
         check_can_edit(model)
         sampling = model.get_model_object("model_sampling")
         known = noise_path_if_any(sampling) if applies_only else noise_path_of(sampling)
         self._noise_path = known
-        names = encoder_names(clip)
-        self.encoders = {name: encoder_width(clip, name) for name in names}
-        context_width = context_width_of(self.sites)
-        check_widths(clip, context_width)
+        self._texts = texts_of(clip, self._network, self.sites)
+        self.encoders = self._texts.encoders
         form = model.get_model_object("latent_format")
         self.latent_channels = form.latent_channels
+        self._has_time = form.latent_dimensions == 3
         if vae is not None:
             check_channels(vae, self.latent_channels)
             self.pixels_per_latent = vae.spacial_compression_encode()
         else:
             self.pixels_per_latent = getattr(form, "spacial_downscale_ratio", 8)
         self.fingerprint = fingerprint_of(
-            self.sites, context_width, self.encoders, known, self.latent_channels
+            self.sites, context_width_of(self.sites), self.encoders, known, self.latent_channels
         )
-        self._unet_weights = unet_weights(self._unet)
-        self._text_weights = text_weights(clip.cond_stage_model, names)
+        self._weights = network_weights(self._network, self.sites.network)
+        self._text_weights = self._texts.weights
         self._learning = False
         self._wrapped: list[WrappedWeights] = []
 
@@ -98,12 +96,12 @@ class ComfyHost:
         return self._patcher.model
 
     @property
-    def _unet(self) -> Any:
-        """The UNet's own code, also while the host holds a compiled one in its place."""
+    def _network(self) -> Any:
+        """The network's own code, also while the host holds a compiled one in its place."""
         return as_written(self._base.diffusion_model)
 
     @property
-    def noise_path(self) -> VariancePreserving:
+    def noise_path(self) -> NoisePath:
         if self._noise_path is None:  # says why
             return noise_path_of(self._patcher.get_model_object("model_sampling"))
         return self._noise_path
@@ -128,25 +126,28 @@ class ComfyHost:
         rows = latent.shape[0]
         latent, timesteps = usable(latent).to(self.device), usable(timesteps).to(self.device)
         context = usable(batched_context(prompts, rows)).to(self.device)
-        info = info_of(latent, timesteps, prompts, context, conditional)
-        self._load([self._patcher], self._base.memory_required([rows, *latent.shape[1:]]))
+        info = info_of(latent, timesteps, prompts, context, conditional, self.sites.text)
+        inputs = latent.unsqueeze(2) if self._has_time else latent
+        self._load([self._patcher], self._base.memory_required([rows, *inputs.shape[1:]]))
         dtype = self.dtype
         extra = self.extra_inputs(latent, prompts)
-        inputs = torch.cat([latent, extra.pop("c_concat")], 1) if "c_concat" in extra else latent
+        inputs = torch.cat([inputs, extra.pop("c_concat")], 1) if "c_concat" in extra else inputs
+        sampling = self._patcher.get_model_object("model_sampling")
         with (
             edits_possible() if edits else nullcontext(),
             edits_installed(self.sites, edits, info),
         ):
-            return self._base.diffusion_model(
+            output = self._base.diffusion_model(
                 inputs.to(dtype),
-                timesteps.float(),
+                timesteps.float() * clock_of(sampling, self.noise_path),
                 context=context.to(dtype),
                 transformer_options=self._transformer_options(timesteps, info.conditional),
                 **extra,
             ).float()
+            return output.squeeze(2) if self._has_time else output
 
     def extra_inputs(self, latent: Tensor, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
-        """What some UNets take beside latent and context: SDXL's sizes, a mask for inpainting."""
+        """What some networks take beside latent and context: SDXL's sizes, an inpainting mask."""
         height, width = (self.pixels_per_latent * n for n in latent.shape[-2:])
         arguments = {"noise": latent, "device": self.device, "height": height, "width": width}
         arguments["latent_image"] = (
@@ -186,17 +187,19 @@ class ComfyHost:
             wrapped.settle()
 
     def tokenize(self, text: str) -> tuple[int | str, ...]:
-        return tuple(token_ids(self._clip, next(iter(self.encoders)), text))
+        return tuple(self._texts.ids(self._clip, self._texts.word_encoder, text))
 
     def encode_prompt(self, text: str, handles: HandleVectors | None = None) -> Prompt:
-        self._load([self._clip.patcher])
-        return encode(self._clip, text, handles or {}, self.device)
+        network = [self._patcher] if self._texts.uses_network else []
+        self._load([self._clip.patcher, *network])
+        like = torch.empty(0, device=self.device, dtype=self.dtype)
+        return self._texts.encode(self._clip, self._network, text, handles or {}, like)
 
     def word_vectors(self, word: str) -> dict[str, Tensor]:
         vectors = {}
         for name in self.encoders:
             table = self._original(token_table(name))
-            ids = torch.tensor(token_ids(self._clip, name, word), device=table.device)
+            ids = torch.tensor(self._texts.ids(self._clip, name, word), device=table.device)
             vectors[name] = table[ids].to(self.device, torch.float32, copy=True)
         return vectors
 
@@ -207,13 +210,23 @@ class ComfyHost:
     def encode_image(self, image: Tensor) -> Tensor:
         check_picture(image, self.pixels_per_latent)
         pixels = planes_of(usable(image)).movedim(1, -1)
-        latent = self._the_vae("encoded").encode(pixels)
-        return self._base.process_latent_in(latent).to(self.device, torch.float32)
+        encode = self._the_vae("encoded").encode
+        if self._has_time:  # the host takes several pictures for a film
+            latent = torch.cat([encode(row[None]) for row in pixels])
+        else:
+            latent = encode(pixels)
+        return self._flat(self._base.process_latent_in(latent)).to(self.device, torch.float32)
 
     @torch.no_grad()
     def decode_latent(self, latent: Tensor) -> Tensor:
-        latent = self._base.process_latent_out(usable(latent).detach().float())
-        return self._the_vae("decoded").decode(latent).float().cpu()
+        latent = usable(latent).detach().float()
+        latent = latent.unsqueeze(2) if self._has_time else latent
+        pictures = self._the_vae("decoded").decode(self._base.process_latent_out(latent))
+        return pictures.flatten(0, -4).float().cpu()
+
+    def _flat(self, latent: Tensor) -> Tensor:
+        """[B, C, h, w] of latents that may have an axis for time."""
+        return latent.squeeze(2) if latent.ndim == 5 else latent
 
     def _the_vae(self, purpose: str) -> Any:
         if self._vae is None:
@@ -226,14 +239,14 @@ class ComfyHost:
         return self._original(name).to(self.device)
 
     def _original(self, name: str) -> Tensor:
-        if name in self._unet_weights:
-            return original_weight(self._patcher, self._unet_weights[name])
+        if name in self._weights:
+            return original_weight(self._patcher, self._weights[name])
         if name in self._text_weights:
             return original_weight(self._clip.patcher, self._text_weights[name])
         raise self._unknown([name])
 
     def weight_names(self) -> list[str]:
-        return [*self._unet_weights, *filter(reaches_the_unet, self._text_weights)]
+        return [*self._weights, *filter(reaches_the_unet, self._text_weights)]
 
     @contextmanager
     def edited(
@@ -249,19 +262,19 @@ class ComfyHost:
                 stack.enter_context(autograd_possible())
                 stack.enter_context(text_layers_keep_inputs(self._clip.cond_stage_model))
             if checkpointing:
-                stack.enter_context(checkpointed(self._unet))
-            unet, clip = self._patcher.clone(), self._clip.clone()
+                stack.enter_context(checkpointed(self._network))
+            network, clip = self._patcher.clone(), self._clip.clone()
             wrapped = [
                 WrappedWeights(patcher, of_patcher, weights, trainable=trainable)
                 for patcher, of_patcher in (
-                    (unet, self._unet_weights),
+                    (network, self._weights),
                     (clip.patcher, self._text_weights),
                 )
             ]
             for one in wrapped:
                 stack.enter_context(one.installed())
             try:
-                self._patcher, self._clip = unet, clip
+                self._patcher, self._clip = network, clip
                 self._learning = self._learning or trainable
                 self._wrapped = [*self._wrapped, *wrapped]
                 yield

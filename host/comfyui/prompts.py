@@ -22,7 +22,7 @@ from ..ports import HandleVectors, Prompt, Tokens
 from ..prompt_text import HANDLE, NAME, check_free, composed, misspelt
 from ..uncompiled import as_written
 from .notices import tell
-from .sites import context_width_of, unet_sites
+from .sites import context_width_of, network_sites
 from .tokens import merged, telling_tokens
 
 MARK = "embedding:"
@@ -293,7 +293,7 @@ def check_prompts_fit(model: Any, conditionings: Iterable[Any]) -> None:
         UnsupportedModelError: the MODEL is no UNet with cross-attention.
         ModelError: it reads contexts of another width.
     """
-    sites = unet_sites(as_written(model.model.diffusion_model))
+    sites = network_sites(as_written(model.model.diffusion_model))
     width = context_width_of(sites)
     for conditioning in conditionings:
         for context, *_ in conditioning:

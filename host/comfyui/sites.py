@@ -1,4 +1,4 @@
-"""Sites of ComfyUI's UNet; its modules have the original checkpoint's names."""
+"""Sites of ComfyUI's networks; their modules have the original checkpoints' names."""
 
 from __future__ import annotations
 
@@ -15,23 +15,30 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import (
 from torch import nn
 
 from ...errors import UnsupportedModelError
+from ..families import transformer
+from ..families.registry import SUPPORTED, family_of
 from ..families.unet import sites_of
 from ..ports import LayerSite, Place, ResNetSite, Rows, TransformerSite, UNetSites
 from ..uncompiled import as_written
 
-SUPPORTED = "Stable Diffusion 1.x, 2.x and XL and models trained from them"
 
-
-def unet_sites(unet: nn.Module) -> UNetSites:
-    """Every hook place of a `UNetModel`.
+def network_sites(network: nn.Module) -> UNetSites:
+    """Every hook place of a network.
 
     Raises:
-        UnsupportedModelError: the model is not a UNet for pictures with cross-attention.
+        UnsupportedModelError: it belongs to no family that is known here.
     """
+    family = family_of(network)
+    if family is not None:
+        return transformer.sites_of(family, network, in_diffusers=False)
+    return _unet_sites(network)
+
+
+def _unet_sites(unet: nn.Module) -> UNetSites:
     if not isinstance(unet, UNetModel):
         raise UnsupportedModelError(
-            f"This MODEL is a {type(unet).__name__}; ConceptLoom works on UNets with "
-            f"cross-attention: {SUPPORTED}. Load one of those instead."
+            f"This MODEL is a {type(unet).__name__}; ConceptLoom works on {SUPPORTED}. Load one of "
+            "those instead."
         )
     if any(isinstance(module, SpatialVideoTransformer) for module in unet.modules()):
         raise UnsupportedModelError(
@@ -47,7 +54,7 @@ def unet_sites(unet: nn.Module) -> UNetSites:
 
 
 def context_width_of(sites: UNetSites) -> int:
-    """Width of the contexts that a UNet reads."""
+    """Width of the contexts that a network reads."""
     key: Any = sites.cross_attentions[0].key.module
     return key.in_features
 

@@ -32,9 +32,9 @@ class Weight:
     attribute: str  # "weight" or "bias"
 
 
-def unet_weights(unet: nn.Module) -> dict[str, Weight]:
-    """Canonical name -> weight, for everything in a UNet."""
-    return dict(_weights(unet, "unet.", "diffusion_model."))
+def network_weights(network: nn.Module, name: str) -> dict[str, Weight]:
+    """Canonical name -> weight, for everything in a network of this canonical name."""
+    return dict(_weights(network, f"{name}.", "diffusion_model."))
 
 
 def text_weights(cond_stage_model: Any, encoders: list[str]) -> dict[str, Weight]:

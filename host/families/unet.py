@@ -133,7 +133,7 @@ def _resnet_layers(block: ResNetSite, find: Find) -> Iterator[LayerSite]:
             yield LayerSite(name, Rows.GRID, block.level, module, block=block)
 
 
-def roles_of(weight: str) -> frozenset[Role]:
+def roles_in_unets(weight: str) -> frozenset[Role]:
     """What the layer of a weight or bias is for, by its canonical name."""
     network, _, path = weight.rpartition(".")[0].partition(".")
     if network == NETWORK:

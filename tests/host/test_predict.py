@@ -20,7 +20,7 @@ from tiny_models import (
 from conceptloom.errors import ModelError, UnsupportedModelError
 from conceptloom.host.comfyui.host import ComfyHost
 from conceptloom.host.comfyui.noise import noise_path_of
-from conceptloom.host.comfyui.sites import unet_sites
+from conceptloom.host.comfyui.sites import network_sites
 from conceptloom.host.ports import Feature, ForwardInfo, Place, Role, StopForward, UNetEdit
 
 LATENT = torch.randn(2, 4, 12, 20, generator=torch.Generator().manual_seed(1))
@@ -87,7 +87,7 @@ def test_rows_together_and_apart_are_the_same(host: ComfyHost):
 
 def test_every_site_has_its_original_name(family: str):
     unet = graph_of(family).model.model.diffusion_model
-    sites = unet_sites(unet)
+    sites = network_sites(unet)
     for site in sites.transformers:
         assert unet.get_submodule(site.name) is site.module
         assert site.heads == site.module.transformer_blocks[0].attn2.heads
@@ -252,7 +252,7 @@ def test_pictures_become_scaled_latents_and_back(host: ComfyHost, graph: Graph):
 
 def test_what_is_no_unet_is_refused_by_name():
     with pytest.raises(UnsupportedModelError, match=r"Linear.*Stable Diffusion"):
-        unet_sites(torch.nn.Linear(2, 2))
+        network_sites(torch.nn.Linear(2, 2))
 
 
 def test_a_real_transformer_model_is_refused(sd1: Graph):

@@ -126,7 +126,7 @@ def test_both_hosts_describe_the_same_model():
     kinds = [[(s.name, s.kind, s.heads, s.layer) for s in h.sites.attentions] for h in hosts()]
     assert kinds[0] == kinds[1]
     for site in ours.sites.layers:
-        assert ours._unet.get_submodule(site.name) is site.module
+        assert ours._network.get_submodule(site.name) is site.module
 
 
 @pytest.mark.parametrize("text", [PROMPT, "a <mug>, next to the <hat>", "a blue square, " * 30])

@@ -1,0 +1,77 @@
+"""The text side of a base model in ComfyUI: which encoders a family reads prompts with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from ...errors import ModelError
+from ..families.anima import ANIMA
+from ..ports import HandleVectors, Prompt, UNetSites
+from .anima_texts import AnimaTexts
+from .prompts import check_widths, encode, encoder_names, encoder_width, token_ids
+from .sites import context_width_of
+from .weights import Weight, text_weights
+
+
+class Texts(Protocol):
+    """What `ComfyHost` asks of a CLIP; the CLIP is handed in, for learning works on a clone."""
+
+    encoders: Mapping[str, int]  # text encoder -> width of its token vectors
+    weights: Mapping[str, Weight]  # of the CLIP, by canonical name
+    word_encoder: str  # the one whose tokens stand at the rows of a context
+    uses_network: bool  # prompts pass through the MODEL, too
+
+    def ids(self, clip: Any, encoder: str, text: str) -> list[int]:
+        """Token ids of a text, without start, end and padding."""
+        ...
+
+    def encode(
+        self, clip: Any, network: Any, text: str, handles: HandleVectors, like: Tensor
+    ) -> Prompt:
+        """One prompt, on the device of `like`; differentiable in the handle vectors.
+
+        Args:
+            network: is loaded where `uses_network` says so.
+            like: has the precision in which the network computes.
+        """
+        ...
+
+
+class ClipTexts:
+    """CLIP text encoders, whose outputs stand side by side."""
+
+    uses_network = False
+
+    def __init__(self, clip: Any, context_width: int) -> None:
+        names = encoder_names(clip)
+        self.encoders = {name: encoder_width(clip, name) for name in names}
+        check_widths(clip, context_width)
+        self.weights = text_weights(clip.cond_stage_model, names)
+        self.word_encoder = names[0]
+
+    def ids(self, clip: Any, encoder: str, text: str) -> list[int]:
+        return token_ids(clip, encoder, text)
+
+    def encode(
+        self, clip: Any, network: Any, text: str, handles: HandleVectors, like: Tensor
+    ) -> Prompt:
+        return encode(clip, text, handles, like.device)
+
+
+def texts_of(clip: Any, network: Any, sites: UNetSites) -> Texts:
+    """The text side that the family of a network needs.
+
+    Raises:
+        UnsupportedModelError, ModelError: the CLIP is another family's.
+    """
+    if sites.family == ANIMA.name:
+        return AnimaTexts(clip, network)
+    if sites.family != "unet":
+        raise ModelError(
+            f"ConceptLoom cannot read prompts for {sites.family} yet. Use a model of Stable "
+            "Diffusion or Anima."
+        )
+    return ClipTexts(clip, context_width_of(sites))
