@@ -60,8 +60,8 @@ def evolve(
     from ..methods.conceptlab import evolve as learn
     from ..methods.conceptlab.spec import EVOLUTION
     from .drawing import parsed_concept
-    from .laboratory import run
-    from .results import CONCEPT, STATE
+    from .laboratory import write_results
+    from .results import CONCEPT, STATE, ResultFolder
 
     concepts = [parsed_concept(option) for option in parent or ()]
     folders = [parsed_concept(option) for option in photos or ()]
@@ -86,8 +86,9 @@ def evolve(
     weights += [parent_option.strength for parent_option in folders]
     config = replace(laboratory.defaults.fitted(chosen.config), weights=tuple(weights))
     out = out or Path("runs") / name
-    made = run(
-        lambda progress, path_of: learn(
+    results = ResultFolder(out)
+    made = results.run(
+        lambda progress, save: learn(
             laboratory.space,
             name,
             [*(one for parents in drawn for one in parents), *taken],
@@ -95,11 +96,11 @@ def evolve(
             image_generator=laboratory.image_generator,
             loop=chosen.loop,
             folder=out / STATE,
-            path_of=path_of,
+            save=save,
             progress=progress,
-        ),
-        out,
+        )
     )
+    write_results(made, results)
     for line in describe_lineage(name, made.concept.recipe):
         say(line)
     say(f"evolved <{name}>, saved {out / CONCEPT}", "bold green")

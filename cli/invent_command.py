@@ -72,15 +72,16 @@ def _learn(
     from ..methods.conceptlab import invent as learn
     from ..methods.conceptlab import weighted_words
     from ..methods.conceptlab.spec import SPEC
-    from .laboratory import run
-    from .results import CONCEPT, STATE
+    from .laboratory import write_results
+    from .results import CONCEPT, STATE, ResultFolder
 
     positives, weights = weighted_words(words)
     chosen = chosen_settings(SPEC, prior, settings, positives=positives, weights=weights)
     laboratory = opened(prior, decoder, vqa, chosen.config.sampling, *where)
     out = out or Path("runs") / name
-    made = run(
-        lambda progress, path_of: learn(
+    results = ResultFolder(out)
+    made = results.run(
+        lambda progress, save: learn(
             laboratory.space,
             name,
             laboratory.defaults.fitted(chosen.config),
@@ -88,11 +89,11 @@ def _learn(
             questions=laboratory.questions,
             loop=chosen.loop,
             folder=out / STATE,
-            path_of=path_of,
+            save=save,
             progress=progress,
-        ),
-        out,
+        )
     )
+    write_results(made, results)
     for look in made.looks:
         say(look.told())
     away = f", avoiding: {', '.join(made.negatives)}" if made.negatives else ""

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
-from ..host.ports import Host, Progress
-from ..methods.conceptlab import SIMILARITY, Invented, SpaceDefaults
+from ..concepts.concept_file import save_concept
+from ..host.ports import Host
+from ..methods.conceptlab import Invented, SpaceDefaults
 from ..tinyworld.prior import GALLERY, SENTENCES, load_tiny_prior
 from ..tinyworld.questions import OracleVQA
-from ..training.results import PathOf, ResultFile
+from ..training.results import ResultFile
 from ..vision.clip_space import ClipSpace
 from ..vision.generators import HostImageGenerator
 from ..vision.ports import ConceptSpace, ImageGenerator, PriorSampling, VQAModel
 from ..vision.prior_files import load_decoder, load_prior, painter_of, prior_on_host
 from ..vision.vqa import load_blip2
 from ..viz.overlays import sample_strip
-from ..viz.plots import loss_plot
-from .cancelling import Cancelled, Stopped
 from .drawing import natural_size
 from .models import TINYWORLD
-from .progress import RunProgress
 from .results import ResultFolder
 
 NONE = "none"
@@ -91,37 +88,15 @@ def questions_of(vqa: str, device: torch.device, dtype: torch.dtype) -> VQAModel
     return OracleVQA() if vqa == TINYWORLD else load_blip2(Path(vqa), device, dtype)
 
 
-def run(work: Callable[[Progress, PathOf], Invented], out: Path) -> Invented:
-    """Invent, mix or breed, and leave the results in a folder.
-
-    Raises:
-        Stopped: the user pressed Ctrl-C; the same command goes on.
-        ConceptLoomError: see `errors`.
-    """
-    results = ResultFolder(out)
-    try:
-        with RunProgress(out / "preview.png") as progress:
-            made = work(progress, results.path_of)
-    except Cancelled as cancelled:
-        raise Stopped(results.stopped_note(cancelled)) from cancelled
-    results.check_saved(made.concept, made.path, made.trouble)
-    write_results(made, results)
-    return made
-
-
 def write_results(made: Invented, results: ResultFolder) -> None:
     """Every checkpoint, pictures, losses and similarities; the concept itself is there already."""
     for step in made.album.steps[:-1]:
         checkpoint = results.out / "checkpoints" / f"{step:06d}.safetensors"
-        ResultFile(lambda _, file=checkpoint: file).save(made.at(step))
-    results.write_losses(made.history)
-    always = ("step", "phase")
-    similar = [
-        {k.removeprefix(SIMILARITY): v for k, v in row.items() if k in always or SIMILARITY in k}
-        for row in made.history
-    ]
-    results.write_picture("similarity", loss_plot(similar))
-    results.write_picture("timeline", made.timeline())
-    if made.samples is not None:
-        strip = sample_strip(list(made.samples), list(made.concept.prompts))
-        results.write_picture("samples", strip)
+        ResultFile(lambda concept, file=checkpoint: save_concept(concept, file)).save(made.at(step))
+    samples, (similarity, losses) = made.samples, made.plots()
+    results.write_pictures(
+        similarity=similarity,
+        losses=losses,
+        timeline=made.timeline(),
+        samples=None if samples is None else sample_strip(list(samples), made.concept.prompts),
+    )

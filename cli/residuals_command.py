@@ -53,26 +53,36 @@ def train_residuals(
 
         conceptloom sample -c runs/my-cat/concept.safetensors -p "a <my-cat> cat on grass" --lag
     """
+    from ..methods.personalized_residuals import learn_residuals
     from .models import TINYWORLD, open_host
     from .models import Precision as Computed
     from .picture_reader import read_image
-    from .residuals_run import learn_into
-    from .results import CONCEPT
+    from .results import CONCEPT, STATE, ResultFolder
     from .setting_options import changed_by_options
+    from .training_run import pictures_of
 
     chosen = changed_by_options(_start(model), settings)
-    learned = learn_into(
-        out or Path("runs") / handle,
-        open_host(model, layout=layout, device=device, precision=Computed(precision.value)),
-        [read_image(path) for path in image],
-        handle,
-        class_word,
-        chosen.config,
-        captions=caption or [],
-        loop=chosen.loop,
-        previews=chosen.previews,
+    out = out or Path("runs") / handle
+    results = ResultFolder(out)
+    host = open_host(model, layout=layout, device=device, precision=Computed(precision.value))
+    learned = results.run(
+        lambda progress, save: learn_residuals(
+            host,
+            [read_image(path) for path in image],
+            handle,
+            class_word,
+            chosen.config,
+            captions=caption or [],
+            loop=chosen.loop,
+            previews=chosen.previews,
+            folder=out / STATE,
+            save=save,
+            progress=progress,
+        )
     )
-    file = (out or Path("runs") / handle) / CONCEPT
+    prompts = chosen.previews.prompts or learned.concept.prompts
+    results.write_pictures(**pictures_of(learned, prompts))
+    file = out / CONCEPT
     say(f"learned <{learned.concept.names[0]}>", "bold green")
     say(f"saved {file}, with losses and pictures in the same folder")
     example = f"conceptloom sample -c {file} -p '{learned.concept.prompts[0]}' --lag"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from torch import Tensor
 
@@ -14,46 +15,71 @@ from ..concepts.concept import Concept
 from ..concepts.concept_file import save_concept
 from ..concepts.paths import ensure_writable
 from ..errors import StorageError
-from ..training.reports import write_csv
-from .cancelling import Cancelled
+from ..host.ports import Progress
+from ..training.results import SaveConcept
+from ..training.runner import write_losses
+from .cancelling import Cancelled, Stopped
 from .picture_files import write_picture
+from .progress import RunProgress
 
 log = logging.getLogger("conceptloom")
 
 CONCEPT, STATE = "concept.safetensors", "state"
 
 
+class _Result(Protocol):
+    """What every learning method returns."""
+
+    @property
+    def concept(self) -> Concept: ...
+    @property
+    def history(self) -> Sequence[Mapping[str, float]]: ...
+    @property
+    def path(self) -> Path | None: ...
+    @property
+    def trouble(self) -> str: ...
+
+
+Result = TypeVar("Result", bound=_Result)
+
+
 @dataclass(slots=True)
 class ResultFolder:
-    """Where a run leaves `concept.safetensors`, `losses.csv` and pictures.
+    """Where a run leaves `concept.safetensors`, `losses.csv` and pictures; its states in `state/`.
 
     Raises:
         StorageError: nothing can be written there; found out before the first step.
     """
 
     out: Path
-    has_learned: bool = False  # learning is over and the concept is, or was to be, written
+    is_trained: bool = False  # training is over; the concept is written, or could not be
 
     def __post_init__(self) -> None:
         ensure_writable(self.out / CONCEPT)
 
-    def path_of(self, concept: Concept) -> Path:
-        """Where the concept belongs, for the methods, which ask when learning is over."""
-        self.has_learned = True
-        return self.out / CONCEPT
-
-    def check_saved(self, concept: Concept, path: Path | None, trouble: str) -> None:
-        """Nobody takes the concept over when this process ends, so it has to lie somewhere.
+    def run(self, work: Callable[[Progress, SaveConcept], Result]) -> Result:
+        """Learn, save the concept and the losses; Ctrl-C stops after a step.
 
         Raises:
-            StorageError: it is not where it belongs; says where it lies instead.
+            Stopped: the user pressed Ctrl-C; the same call resumes.
+            StorageError: the concept could not be saved; the message says where it is instead.
         """
-        if path is None:
-            raise StorageError(f"{trouble} {_rescued(concept)}")
+        try:
+            with RunProgress(self.out / "preview.png") as progress:
+                result = work(progress, self._save)
+        except Cancelled as cancelled:
+            raise Stopped(self._stopped_note(cancelled)) from cancelled
+        if result.path is None:  # this process ends, and the concept in its memory with it
+            raise StorageError(f"{result.trouble} {_rescued(result.concept)}")
+        write_losses(result.history, self.out / "losses.csv")
+        return result
 
-    def stopped_note(self, cancelled: Cancelled) -> str:
-        """What a user should know of a run that was stopped."""
-        if self.has_learned:
+    def _save(self, concept: Concept) -> Path:
+        self.is_trained = True
+        return save_concept(concept, self.out / CONCEPT)
+
+    def _stopped_note(self, cancelled: Cancelled) -> str:
+        if self.is_trained:
             return (
                 "Stopped while drawing. Training is finished: the concept is in "
                 f"{self.out / CONCEPT}. The same command draws the missing pictures."
@@ -68,20 +94,14 @@ class ResultFolder:
             f"{self.out / STATE}; the same command resumes from it."
         )
 
-    def write_losses(self, history: Sequence[Mapping[str, float]]) -> None:
-        """losses.csv; a disk that will not take it is warned of."""
-        try:
-            write_csv(history, self.out / "losses.csv")
-        except StorageError as error:
-            log.warning("%s", error)
-
-    def write_picture(self, name: str, picture: Tensor | None) -> None:
-        """name.png of [H, W, 3], if there is one; a disk that will not take it is warned of."""
-        try:
-            if picture is not None:
-                write_picture(picture, self.out / f"{name}.png")
-        except StorageError as error:
-            log.warning("%s", error)
+    def write_pictures(self, **pictures: Tensor | None) -> None:
+        """name.png of [H, W, 3], without those that are None; warns if the disk is full."""
+        for name, picture in pictures.items():
+            try:
+                if picture is not None:
+                    write_picture(picture, self.out / f"{name}.png")
+            except StorageError as error:
+                log.warning("%s", error)
 
 
 def _rescued(concept: Concept) -> str:

@@ -1,4 +1,4 @@
-"""Trains on a scene from the command line: run, result folder, clean stop."""
+"""Trains on a scene from the command line and writes the pictures of the run."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ from ..host.ports import Host
 from ..scenes.scene import ConceptScene
 from ..training.method_spec import RunSettings
 from ..training.runner import TrainingResult
-from ..viz.colors import concept_colours
+from ..viz.colors import RGB, concept_colours
 from ..viz.overlays import sample_strip
 from ..viz.plots import loss_plot
 from ..viz.scene_preview import scene_preview
-from .cancelling import Cancelled, Stopped
-from .progress import RunProgress
 from .results import STATE, ResultFolder
 
 
@@ -33,31 +31,29 @@ def train(
     """Learn a scene and leave the results in a folder.
 
     `concept.safetensors`, `losses.csv`, `losses.png`, `timeline.png` (when previews were drawn),
-    `samples.png`, `attention.png` and `scene.png`. The states of the run are below `state/`; the
-    same call goes on from there.
+    `samples.png`, `attention.png` and `scene.png`.
 
     Raises:
-        Stopped: the user pressed Ctrl-C.
-        ConceptLoomError: see `errors`.
+        ConceptLoomError, Stopped: see `ResultFolder.run`.
     """
     results = ResultFolder(out)
-    try:
-        with RunProgress(out / "preview.png") as progress:
-            learned = settings.learn(
-                host,
-                scene,
-                class_images=class_images,
-                folder=out / STATE,
-                path_of=results.path_of,
-                progress=progress,
-            )
-    except Cancelled as cancelled:
-        raise Stopped(results.stopped_note(cancelled)) from cancelled
-    results.check_saved(learned.concept, learned.path, learned.trouble)
-    results.write_losses(learned.history)
+    learned = results.run(
+        lambda progress, save: settings.learn(
+            host,
+            scene,
+            class_images=class_images,
+            folder=out / STATE,
+            save=save,
+            progress=progress,
+        )
+    )
+    height, width = scene.images[0].image.shape[:2]
+    step = host.pixels_per_latent
     prompts = settings.previews.prompts or learned.concept.prompts
-    for name, picture in pictures_of(host, scene, learned, prompts).items():
-        results.write_picture(name, picture)
+    results.write_pictures(
+        scene=scene_preview(scene, (height // step, width // step)),
+        **pictures_of(learned, prompts, concept_colours(scene.names)),
+    )
     return learned
 
 
@@ -70,19 +66,13 @@ def default_folder(names: Sequence[str]) -> Path:
 
 
 def pictures_of(
-    host: Host, scene: ConceptScene, learned: TrainingResult, prompts: Sequence[str]
-) -> Mapping[str, Tensor]:
-    """What a run looks like: name -> [H, W, 3], 0..1; `prompts` belong to the samples."""
-    height, width = scene.images[0].image.shape[:2]
-    step = host.pixels_per_latent
-    pictures = {
-        "scene": scene_preview(scene, (height // step, width // step)),
+    learned: TrainingResult, prompts: Sequence[str], colours: Mapping[str, RGB] | None = None
+) -> dict[str, Tensor | None]:
+    """Name -> [H, W, 3], 0..1, of a training run; `prompts` belong to the samples."""
+    samples = learned.samples
+    return {
+        "samples": None if samples is None else sample_strip(list(samples), prompts, colours),
         "losses": loss_plot(learned.history),
         "attention": learned.overlay,
+        "timeline": learned.timeline,
     }
-    if learned.samples is not None:
-        colours = concept_colours(scene.names)
-        pictures["samples"] = sample_strip(list(learned.samples), prompts, colours)
-    if learned.timeline is not None:
-        pictures["timeline"] = learned.timeline
-    return pictures

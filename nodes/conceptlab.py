@@ -28,7 +28,7 @@ from ..training.method_spec import RunSettings, settings_for
 from .conceptlab_inputs import evolution_inputs, lab_outputs, mixing_inputs, trainer_inputs
 from .conceptlab_results import result_of
 from .prior_loading import LAB, LoadedPrior
-from .runs import concept_file, run_folder
+from .runs import concept_saver, run_folder
 from .shared import entries, lines_of
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def invented(
             questions=vqa,
             loop=settings.loop,
             folder=folder,
-            path_of=concept_file(folder),
+            save=concept_saver(folder),
             progress=progress,
         )
 
@@ -215,6 +215,6 @@ def bred(
             image_generator=prior.image_generator,
             loop=settings.loop,
             folder=folder,
-            path_of=concept_file(folder),
+            save=concept_saver(folder),
             progress=progress,
         )

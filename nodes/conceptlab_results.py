@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from comfy_api.latest import io
-from torch import Tensor
 
 from ..concepts.concept import Concept
 from ..host.ports import Progress
 from ..methods.conceptlab import SIMILARITY, Invented, describe_lineage
 from ..training.results import ResultFile
-from ..viz.plots import loss_plot
-from .runs import concept_file, saved_line
+from .runs import concept_saver, saved_line
 from .shared import picture, shown
 
 
@@ -35,7 +32,7 @@ def result_of(
     losses = {"loss": [row["total"] for row in made.history]}
     on_node = shown(cls, timeline, report)
     left = [", ".join(made.negatives)] if asks else []
-    plotted = map(picture, plots(made.history))
+    plotted = map(picture, made.plots())
     return io.NodeOutput(concept, samples, timeline, *plotted, losses, *left, report, ui=on_node)
 
 
@@ -44,20 +41,9 @@ def saved(made: Invented, checkpoint: int, folder: Path) -> tuple[Concept, Path 
     concept = made.at(checkpoint)
     if concept is made.concept:
         return concept, made.path, made.trouble
-    result = ResultFile(concept_file(folder))
+    result = ResultFile(concept_saver(folder))
     result.save(concept)
     return concept, result.path, result.trouble
-
-
-def plots(history: Sequence[Mapping[str, float]]) -> tuple[Tensor, Tensor]:
-    """Similarity with every constraint, and the losses; both over the steps."""
-    always = ("step", "phase")
-    similar = [
-        {k.removeprefix(SIMILARITY): v for k, v in row.items() if k in always or SIMILARITY in k}
-        for row in history
-    ]
-    lost = [{k: v for k, v in row.items() if SIMILARITY not in k} for row in history]
-    return loss_plot(similar), loss_plot(lost)
 
 
 def told(made: Invented, concept: Concept, saved: str) -> str:

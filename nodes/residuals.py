@@ -18,7 +18,7 @@ from ..methods.registry import settings_of_folder
 from ..training.results import size_of
 from ..training.runner import TrainingResult
 from .residuals_inputs import residuals_inputs, residuals_outputs
-from .runs import concept_file, handed_out, run_folder, saved_line
+from .runs import concept_saver, handed_out, run_folder, saved_line
 from .shared import CATEGORY, host_of, lines_of
 
 
@@ -89,7 +89,7 @@ def learn(
             loop=chosen.loop,
             previews=chosen.previews,
             folder=folder,
-            path_of=concept_file(folder),
+            save=concept_saver(folder),
             progress=progress,
         )
 

@@ -10,11 +10,12 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..concepts.concept import Concept
+from ..concepts.concept_file import save_concept
 from ..concepts.low_rank import LowRank
 from ..concepts.paths import confined_path, ensure_writable
 from ..training.previews import PreviewConfig
 from ..training.recipe import LoopConfig
-from ..training.results import PathOf
+from ..training.results import SaveConcept
 from ..training.runner import TrainingResult
 from ..viz.overlays import sample_strip
 from ..viz.plots import loss_plot
@@ -45,10 +46,10 @@ def _concept_file(folder: Path, digest: str) -> Path:
     return folder / f"{folder.name}-{digest[:_DIGITS]}{SUFFIX}"
 
 
-def concept_file(folder: Path) -> PathOf:
-    """Where a concept lies beside the states of its run; another result gets another file."""
+def concept_saver(folder: Path) -> SaveConcept:
+    """Saves a concept beside the states of its run; another result gets another file."""
 
-    def path_of(concept: Concept) -> Path:
+    def save(concept: Concept) -> Path:
         digest = hashlib.sha256()
         for name, vectors in concept.handles.items():
             digest.update(name.encode())
@@ -57,9 +58,9 @@ def concept_file(folder: Path) -> PathOf:
         for change in concept.weights.values():  # names may stay; whole weights are many
             if isinstance(change, LowRank):
                 digest.update(change.up.numpy().tobytes())
-        return _concept_file(folder, digest.hexdigest())
+        return save_concept(concept, _concept_file(folder, digest.hexdigest()))
 
-    return path_of
+    return save
 
 
 def saved_line(path: Path | None, trouble: str) -> str:

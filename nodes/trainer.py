@@ -20,7 +20,7 @@ from ..training.runner import TrainingResult
 from ..viz.overlays import describe_scores
 from .presets import preset_input, settings_of
 from .runs import (
-    concept_file,
+    concept_saver,
     handed_out,
     model_inputs,
     name_input,
@@ -151,7 +151,7 @@ class Run:
                 if class_images is None
                 else class_images[..., :3].clone(),
                 folder=self.folder,
-                path_of=concept_file(self.folder),
+                save=concept_saver(self.folder),
                 progress=progress,
             )
 

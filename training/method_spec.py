@@ -20,7 +20,7 @@ from .adapters import Scope
 from .phases import RATE_OF_SCOPE
 from .previews import PreviewConfig
 from .recipe import LoopConfig
-from .results import PathOf
+from .results import SaveConcept
 from .runner import TrainingResult
 from .setting import changed, settings_in
 
@@ -66,7 +66,7 @@ class MethodSpec:
         title: as its paper calls it.
         summary: half a sentence, for `train --method`: "learns objects".
         learn: for `Takes.SCENE` called as (host, scene, config, loop=, previews=, folder=,
-            path_of=, progress=), and class_images= where it takes some. Others have a node and a
+            save=, progress=), and class_images= where it takes some. Others have a node and a
             command of their own, which know how to call it.
     """
 
@@ -120,7 +120,7 @@ class RunSettings:
         *,
         class_images: Tensor | None = None,
         folder: Path | None = None,
-        path_of: PathOf | None = None,
+        save: SaveConcept | None = None,
         progress: Progress = no_progress,
     ) -> TrainingResult:
         """Learn a scene.
@@ -139,7 +139,7 @@ class RunSettings:
             )
         return self.spec.learn(
             host, scene, self.config, loop=self.loop, previews=self.previews, folder=folder,
-            path_of=path_of, progress=progress, **more,
+            save=save, progress=progress, **more,
         )  # fmt: skip
 
 

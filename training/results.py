@@ -7,21 +7,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..concepts.concept import Concept, Diff
-from ..concepts.concept_file import save_concept
 from ..concepts.paths import is_full
 from ..errors import ConceptFileError, StorageError
 from .checkpoints import StateFolder
 
 log = logging.getLogger("conceptloom")
 
-PathOf = Callable[[Concept], Path]  # where a concept's file belongs
+SaveConcept = Callable[[Concept], Path]  # writes the concept's file and returns its path
 
 
 class ResultFile:
     """The concept file of a run. A disk that will not take it costs the file and not the concept.
 
     Args:
-        path_of: where the file belongs; None keeps the concept in memory only.
+        write: writes the file; None keeps the concept in memory only.
         states: of this run; they give way to the concept where the disk is full.
 
     Attributes:
@@ -29,34 +28,32 @@ class ResultFile:
         trouble: why there is none, for the user.
     """
 
-    def __init__(self, path_of: PathOf | None, states: StateFolder | None = None) -> None:
-        self._path_of, self._states = path_of, states
+    def __init__(self, write: SaveConcept | None, states: StateFolder | None = None) -> None:
+        self._write, self._states = write, states
         self.path: Path | None = None
         self.trouble = ""
 
     def save(self, concept: Concept) -> None:
         """Write the concept, or warn that it is in memory only."""
-        if self._path_of is None:
+        if self._write is None:
             return
-        path = self._path_of(concept)
         try:
-            self._write(concept, path)
+            self.path = self._written(concept, self._write)
         except (StorageError, ConceptFileError) as error:
-            if self.path == path:
-                log.warning("%s has no thumbnail. %s", path.name, error)
+            if self.path is not None:
+                log.warning("%s has no thumbnail. %s", self.path.name, error)
                 return
-            self.path, self.trouble = None, str(error)
+            self.trouble = str(error)
             log.warning("The concept is in memory only. %s", error)
         else:
-            self.path, self.trouble = path, ""
+            self.trouble = ""
 
-    def _write(self, concept: Concept, path: Path) -> None:
+    def _written(self, concept: Concept, write: SaveConcept) -> Path:
         while True:
             try:
-                save_concept(concept, path)
-                return
+                return write(concept)
             except StorageError as error:
-                states = self._states if is_full(error) and self.path != path else None
+                states = self._states if is_full(error) and self.path is None else None
                 if states is None or not states.give_way(size_of(concept)):
                     raise
 

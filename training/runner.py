@@ -23,7 +23,7 @@ from .loop import run
 from .previews import Previews
 from .recipe import Events, LoopConfig, Recipe
 from .reports import TensorBoardLog, write_csv
-from .results import PathOf, ResultFile
+from .results import ResultFile, SaveConcept
 
 log = logging.getLogger("conceptloom")
 
@@ -100,14 +100,14 @@ def run_training(
     preview: Previews,
     state_dir: StateFolder | None,
     progress: Progress,
-    path_of: PathOf | None = None,
+    save: SaveConcept | None = None,
     estimate: str = "",
 ) -> TrainingResult:
     """Run a recipe to its end, resuming from a saved state, and draw the final previews.
 
     Args:
-        path_of: where the concept file belongs. It is written as soon as learning ends, and once
-            more with a picture when that is drawn: who stops the drawing loses pictures only.
+        save: writes the concept file; called as soon as learning ends, and once more with a
+            picture when that is drawn: who stops the drawing loses pictures only.
 
     Raises:
         TrainingError: see `training.loop.run`.
@@ -116,7 +116,7 @@ def run_training(
     with _log(state_dir) as written:
         events = Events(progress, written.scalars if written else _ignore, preview)
         history = run(recipe, loop, events, state_dir).history  # and not its optimizer's memory
-    concept, result = recipe.concept(history, None), ResultFile(path_of, state_dir)
+    concept, result = recipe.concept(history, None), ResultFile(save, state_dir)
     result.save(concept)
     if state_dir:
         write_losses(history, state_dir.folder / "losses.csv")

@@ -11,9 +11,7 @@ from ...concepts.concept_file import save_concept
 from ...host.ports import HandleVectors
 from ...methods.conceptlab import (
     OFFICIAL_LOOP,
-    SIMILARITY,
     ConceptLabConfig,
-    Invented,
     NegativesConfig,
     invent,
 )
@@ -23,7 +21,6 @@ from ...tinyworld.presets import PRIOR_RATE
 from ...tinyworld.shapes import BACKGROUNDS, SHAPES
 from ...tinyworld.silhouettes import nearest_silhouette
 from ...vision.ports import PriorSampling
-from ...viz.plots import loss_plot
 from ..laboratory import on_host
 from ..models import TINYWORLD
 from .story import DemoContext, DemoSample, Figure, Section, Story, Table
@@ -75,7 +72,7 @@ def tell(context: DemoContext) -> Story:
                 made.timeline(), "Round by round: each answer becomes a negative", is_wide=True
             ),
             *samples,
-            Figure.of(_plot(made), "Similarity to every constraint", is_wide=True),
+            Figure.of(made.plots()[0], "Similarity to every constraint", is_wide=True),
         ],
         Table(
             ("", "overlap with the nearest named shape", f"pictures below {NEW}"),
@@ -122,12 +119,3 @@ def _cells(overlaps: Sequence[float]) -> tuple[str, str]:
         return "no object found", "-"
     mean = sum(overlaps) / len(overlaps)
     return f"{mean:.2f}", f"{sum(o < NEW for o in overlaps)} of {len(overlaps)}"
-
-
-def _plot(made: Invented) -> Tensor:
-    always = ("step", "phase")
-    similar = [
-        {k.removeprefix(SIMILARITY): v for k, v in row.items() if k in always or SIMILARITY in k}
-        for row in made.history
-    ]
-    return loss_plot(similar)

@@ -15,7 +15,7 @@ from ...training.checkpoints import StateFolder
 from ...training.estimate import report_estimate
 from ...training.previews import PreviewConfig, Previews
 from ...training.recipe import LoopConfig
-from ...training.results import PathOf
+from ...training.results import SaveConcept
 from ...training.runner import TrainingResult, loop_for, run_training, state_folder
 from .config import BreakASceneConfig
 from .recipe import BreakAScene
@@ -32,7 +32,7 @@ def learn_scene(
     class_images: Tensor | None = None,
     previews: PreviewConfig | None = None,
     folder: Path | None = None,
-    path_of: PathOf | None = None,
+    save: SaveConcept | None = None,
     progress: Progress = no_progress,
 ) -> TrainingResult:
     """Learn the concepts of a scene with Break-A-Scene.
@@ -42,7 +42,7 @@ def learn_scene(
             draws them as `config.class_images` says.
         folder: where states, CSV and TensorBoard files go, in a folder of their own for these
             very inputs, so that the same call goes on where it was stopped. None keeps nothing.
-        path_of: where the concept file belongs; it is written before anything is drawn.
+        save: writes the concept file; called before anything is drawn.
         progress: told of every step; may raise to cancel.
 
     Raises:
@@ -58,7 +58,7 @@ def learn_scene(
     )
     state_dir = _kept(folder, recipe, loop, class_images)
     recipe.class_latents = _class_latents(recipe, class_images, state_dir, progress)
-    return run_training(recipe, loop, preview, state_dir, progress, path_of, needs)
+    return run_training(recipe, loop, preview, state_dir, progress, save, needs)
 
 
 def _rows(config: BreakASceneConfig, class_images: Tensor | None) -> int:

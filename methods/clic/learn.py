@@ -10,7 +10,7 @@ from ...scenes.scene import ConceptScene
 from ...training.estimate import report_estimate
 from ...training.previews import PreviewConfig, Previews
 from ...training.recipe import LoopConfig
-from ...training.results import PathOf
+from ...training.results import SaveConcept
 from ...training.runner import TrainingResult, loop_for, run_training, state_folder
 from .config import CONCEPT, OBJECT, PAPER_LOOP, CLiCConfig
 from .recipe import CLiC
@@ -24,7 +24,7 @@ def learn_detail(
     loop: LoopConfig | None = None,
     previews: PreviewConfig | None = None,
     folder: Path | None = None,
-    path_of: PathOf | None = None,
+    save: SaveConcept | None = None,
     progress: Progress = no_progress,
 ) -> TrainingResult:
     """Learn the details that a scene's masks mark, in their context, with CLiC.
@@ -33,7 +33,7 @@ def learn_detail(
         loop: how to optimise; None is the paper's Adam.
         folder: where states, CSV and TensorBoard files go, in a folder of their own for these
             very inputs, so that the same call goes on where it was stopped. None keeps nothing.
-        path_of: where the concept file belongs; it is written before anything is drawn.
+        save: writes the concept file; called before anything is drawn.
         progress: told of every step; may raise to cancel.
 
     Raises:
@@ -54,4 +54,4 @@ def learn_detail(
     )
     needs = report_estimate(recipe, recipe.rows, loop, preview, progress, folder=folder)
     state_dir = state_folder(folder, host, recipe.scene, loop, [asdict(config), "clic"])
-    return run_training(recipe, loop, preview, state_dir, progress, path_of, needs)
+    return run_training(recipe, loop, preview, state_dir, progress, save, needs)

@@ -10,7 +10,7 @@ from ...scenes.scene import ConceptScene
 from ...training.estimate import report_estimate
 from ...training.previews import PreviewConfig, Previews
 from ...training.recipe import LoopConfig
-from ...training.results import PathOf
+from ...training.results import SaveConcept
 from ...training.runner import TrainingResult, loop_for, run_training, state_folder
 from .bank import BankRecipe
 from .config import BankConfig
@@ -24,7 +24,7 @@ def learn_for_bank(
     loop: LoopConfig | None = None,
     previews: PreviewConfig | None = None,
     folder: Path | None = None,
-    path_of: PathOf | None = None,
+    save: SaveConcept | None = None,
     progress: Progress = no_progress,
 ) -> TrainingResult:
     """Learn the concepts of a scene in K and V, to be woven later.
@@ -32,7 +32,7 @@ def learn_for_bank(
     Args:
         folder: where states, CSV and TensorBoard files go, in a folder of their own for these
             very inputs, so that the same call goes on where it was stopped. None keeps nothing.
-        path_of: where the concept file belongs; it is written before anything is drawn.
+        save: writes the concept file; called before anything is drawn.
         progress: told of every step; may raise to cancel.
 
     Raises:
@@ -46,4 +46,4 @@ def learn_for_bank(
     preview = Previews(host, recipe.scene, recipe.handles.vectors, settings)
     needs = report_estimate(recipe, config.batch_size, loop, preview, progress, folder=folder)
     state_dir = state_folder(folder, host, recipe.scene, loop, [asdict(config), "concept_weaver"])
-    return run_training(recipe, loop, preview, state_dir, progress, path_of, needs)
+    return run_training(recipe, loop, preview, state_dir, progress, save, needs)

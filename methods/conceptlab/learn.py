@@ -19,16 +19,17 @@ from ...host.ports import Progress, no_progress
 from ...training.checkpoints import StateFolder
 from ...training.loop import run, summary
 from ...training.recipe import Events, LoopConfig
-from ...training.results import PathOf, ResultFile
+from ...training.results import ResultFile, SaveConcept
 from ...training.runner import HALF_PRECISION_SCALE, write_losses
 from ...vision.ports import ConceptSpace, ImageGenerator, VQAModel
 from ...viz.overlays import sample_strip
+from ...viz.plots import loss_plot
 from .checkpoint_gallery import CheckpointGallery
 from .config import OFFICIAL_LOOP, ConceptLabConfig, EvolutionConfig
 from .evolution import LINEAGE, lineage_of
 from .losses import shares
 from .questions import Round
-from .recipe import ConceptLab, EnoughLearned, Evolution, Parent, SamplingContext
+from .recipe import SIMILARITY, ConceptLab, EnoughLearned, Evolution, Parent, SamplingContext
 from .templates import filled
 
 log = logging.getLogger("conceptloom")
@@ -93,6 +94,22 @@ class Invented:
                 captions += [texts.get(step, f"step {step}"), *[""] * (columns - 1)]
         return sample_strip(images, captions, n_columns=columns) if images else None
 
+    def plots(self) -> tuple[Tensor, Tensor]:
+        """[H, W, 3] similarity with every constraint over the steps, and [H, W, 3] the losses."""
+        always = ("step", "phase")
+        similar = [
+            {
+                name.removeprefix(SIMILARITY): value
+                for name, value in row.items()
+                if name in always or name.startswith(SIMILARITY)
+            }
+            for row in self.history
+        ]
+        lost = [
+            {k: v for k, v in row.items() if not k.startswith(SIMILARITY)} for row in self.history
+        ]
+        return loss_plot(similar), loss_plot(lost)
+
 
 def invent(
     space: ConceptSpace,
@@ -103,7 +120,7 @@ def invent(
     questions: VQAModel | None = None,
     loop: LoopConfig | None = None,
     folder: Path | None = None,
-    path_of: PathOf | None = None,
+    save: SaveConcept | None = None,
     progress: Progress = no_progress,
 ) -> Invented:
     """Invent a member of a category, or mix several, as a new handle.
@@ -115,7 +132,7 @@ def invent(
         loop: how to optimise; None is the official AdamW.
         folder: where states, vectors and pictures go, in a folder of their own for these very
             inputs, so that the same call goes on where it was stopped. None keeps nothing.
-        path_of: where the concept file belongs; it is written before the last gallery is drawn.
+        save: writes the concept file; called before the last gallery is drawn.
         progress: told of every step; may raise to cancel.
 
     Raises:
@@ -130,7 +147,7 @@ def invent(
     notes = state_dir.notes if state_dir else {}
     context = SamplingContext(CheckpointGallery(notes, state_dir), image_generator, questions)
     recipe = ConceptLab(space, name, config, context, notes)
-    result = ResultFile(path_of, state_dir)
+    result = ResultFile(save, state_dir)
     with _parked_at_the_end(space):
         history = _taught(recipe, loop, state_dir, progress)
         more = {"final_negatives": recipe.negatives.words}
@@ -150,7 +167,7 @@ def evolve(
     image_generator: ImageGenerator | None = None,
     loop: LoopConfig | None = None,
     folder: Path | None = None,
-    path_of: PathOf | None = None,
+    save: SaveConcept | None = None,
     progress: Progress = no_progress,
 ) -> Invented:
     """Breed a child of several parents, which are given by pictures, as a new handle.
@@ -168,7 +185,7 @@ def evolve(
     notes = state_dir.notes if state_dir else {}
     context, result = (
         SamplingContext(CheckpointGallery(notes, state_dir), image_generator),
-        ResultFile(path_of, state_dir),
+        ResultFile(save, state_dir),
     )
     with _parked_at_the_end(space):
         recipe = Evolution(space, name, parents, config, context, notes)

@@ -15,7 +15,7 @@ from ...scenes.scene import ConceptScene, SceneImage
 from ...training.estimate import report_estimate
 from ...training.previews import PreviewConfig, Previews
 from ...training.recipe import LoopConfig
-from ...training.results import PathOf
+from ...training.results import SaveConcept
 from ...training.runner import TrainingResult, loop_for, run_training, state_folder
 from ...viz.overlays import attention_overlay
 from .config import PersonalizedResidualsConfig
@@ -53,7 +53,7 @@ def learn_residuals(
     loop: LoopConfig | None = None,
     previews: PreviewConfig | None = None,
     folder: Path | None = None,
-    path_of: PathOf | None = None,
+    save: SaveConcept | None = None,
     progress: Progress = no_progress,
 ) -> TrainingResult:
     """Learn one concept with Personalized Residuals.
@@ -65,7 +65,7 @@ def learn_residuals(
         captions: one for each picture, or none.
         folder: where states, CSV and TensorBoard files go, in a folder of their own for these
             very inputs, so that the same call goes on where it was stopped. None keeps nothing.
-        path_of: where the concept file belongs; it is written before anything is drawn.
+        save: writes the concept file; called before anything is drawn.
         progress: told of every step; may raise to cancel.
 
     Raises:
@@ -89,7 +89,7 @@ def learn_residuals(
         host, scene, recipe.handles.vectors, _shown(subject, config, previews)
     )
     needs = report_estimate(recipe, config.batch_size, loop, preview, progress, folder=folder)
-    return run_training(recipe, loop, preview, state_dir, progress, path_of, needs)
+    return run_training(recipe, loop, preview, state_dir, progress, save, needs)
 
 
 def _as_scene(subject: SubjectDataset) -> ConceptScene:

@@ -24,7 +24,7 @@ from ...training.method_spec import MethodPreset, MethodSpec, Takes
 from ...training.phases import TokenPhase, WeightPhase
 from ...training.previews import PreviewConfig, Previews
 from ...training.recipe import LoopConfig, Losses, Phase
-from ...training.results import PathOf
+from ...training.results import SaveConcept
 from ...training.runner import TrainingResult, loop_for, run_training, state_folder
 from ...training.scene_recipe import SceneRecipe
 from ...training.setting import setting
@@ -100,7 +100,7 @@ def learn(
     loop: LoopConfig | None = None,
     previews: PreviewConfig | None = None,
     folder: Path | None = None,
-    path_of: PathOf | None = None,
+    save: SaveConcept | None = None,
     progress: Progress = no_progress,
 ) -> TrainingResult:
     """Learn the concepts of a scene."""
@@ -108,7 +108,7 @@ def learn(
     recipe = TextualInversion(host, scene, config)
     shown = Previews(host, recipe.scene, recipe.handles.vectors, previews or PreviewConfig())
     kept = state_folder(folder, host, recipe.scene, loop, [asdict(config), NAME])
-    return run_training(recipe, loop, shown, kept, progress, path_of)
+    return run_training(recipe, loop, shown, kept, progress, save)
 
 
 SPEC = MethodSpec(

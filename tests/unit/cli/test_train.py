@@ -66,7 +66,7 @@ def test_ctrl_c_keeps_the_work_and_the_same_command_goes_on(
     arguments = ("train", "-i", pictures / "kitchen.png", *masks_of(pictures), *QUICK)
     arguments = (*arguments, "--preview-every", 1, "--out", tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("conceptloom.cli.training_run.RunProgress", PressedAfterOne)
+        patch.setattr("conceptloom.cli.results.RunProgress", PressedAfterOne)
         stopped = command(*arguments)
     assert stopped.exit_code == 130
     assert "Stopped after step 1 of 2" in stopped.output
@@ -96,7 +96,7 @@ def test_sigterm_while_the_last_pictures_are_drawn_leaves_the_concept(
             super().__call__(step, total, message, preview)  # pyright: ignore
 
     arguments = ("train", "-i", pictures / "kitchen.png", *masks_of(pictures), *QUICK)
-    monkeypatch.setattr("conceptloom.cli.training_run.RunProgress", PressedWhileDrawing)
+    monkeypatch.setattr("conceptloom.cli.results.RunProgress", PressedWhileDrawing)
     stopped = command(*arguments, "--out", tmp_path)
     assert stopped.exit_code == 130
     assert "Stopped while drawing" in stopped.output

@@ -110,10 +110,10 @@ def test_the_concept_is_written_before_anything_is_drawn(
     path, settings = tmp_path / "concept.safetensors", config(1, 1)
     monkeypatch.setattr(Previews, "samples", crash)
     with pytest.raises(KeyboardInterrupt):
-        learn_scene(host, scene(), settings, **QUICK, path_of=lambda _: path)
+        learn_scene(host, scene(), settings, **QUICK, save=lambda one: save_concept(one, path))
     drawn_never = load_concept(path)
     monkeypatch.undo()
-    whole = learn_scene(host, scene(), settings, **QUICK, path_of=lambda _: path)
+    whole = learn_scene(host, scene(), settings, **QUICK, save=lambda one: save_concept(one, path))
     assert whole.path == path
     for name, vectors in whole.concept.handles.items():
         assert torch.equal(drawn_never.handles[name]["clip_l"], vectors["clip_l"])
@@ -130,7 +130,11 @@ def test_a_concept_that_cannot_be_written_is_handed_on(
 ) -> None:
     monkeypatch.setattr(paths.os, "fsync", full_disk)
     learned = learn_scene(
-        host, scene(), config(1, 1), **QUICK, path_of=lambda _: tmp_path / "concept.safetensors"
+        host,
+        scene(),
+        config(1, 1),
+        **QUICK,
+        save=lambda one: save_concept(one, tmp_path / "concept.safetensors"),
     )
     assert learned.path is None
     assert "disk is full" in learned.trouble
@@ -155,13 +159,17 @@ def test_states_give_way_to_the_concept_on_a_full_disk(
     monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
     settings = config(3, 2, scope=Scope.HANDLES, class_images=ClassImages(draw=0))
     more = {"loop": LoopConfig(save_every=1), "folder": states}
-    learned = learn_scene(host, scene(), settings, **(QUICK | more), path_of=lambda _: path)
+    learned = learn_scene(
+        host, scene(), settings, **(QUICK | more), save=lambda one: save_concept(one, path)
+    )
     assert learned.path == path
     assert load_concept(path).handles.keys() == {"mug", "cat"}
     assert [file.name for file in states.rglob("state-*")] == ["state-00000005.safetensors"]
     room[0] = 1  # not even one state beside the concept
     path.unlink()
-    learned = learn_scene(host, scene(), settings, **(QUICK | more), path_of=lambda _: path)
+    learned = learn_scene(
+        host, scene(), settings, **(QUICK | more), save=lambda one: save_concept(one, path)
+    )
     assert learned.path == path
     assert list(states.rglob("state-*")) == []
 
@@ -208,7 +216,7 @@ def test_the_pictures_at_the_end_stop_within_a_pass_and_the_concept_is_there(
     stopped: list[int] = []
     monkeypatch.setattr(DiffusersHost, "predict", predict)
     more: dict[str, Any] = {"previews": PreviewConfig(steps=4, cfg=1.0)}
-    more |= {"folder": tmp_path, "path_of": lambda _: path, "progress": progress}
+    more |= {"folder": tmp_path, "save": lambda one: save_concept(one, path), "progress": progress}
     with pytest.raises(Cancelled):
         learn_scene(host, scene(), config(1, 1, class_images=ClassImages(draw=0)), **more)
     assert stopped == [passes[0]]
@@ -222,13 +230,18 @@ def test_a_finished_run_keeps_one_state_or_none(
     settings = config(3, 2, scope=Scope.HANDLES, class_images=ClassImages(draw=0))
     path, states = tmp_path / "concept.safetensors", tmp_path / "states"
     loop = LoopConfig(save_every=1, keep_state=keep)
-    more: dict[str, Any] = {**QUICK, "loop": loop, "folder": states, "path_of": lambda _: path}
+    more: dict[str, Any] = {
+        **QUICK,
+        "loop": loop,
+        "folder": states,
+        "save": lambda one: save_concept(one, path),
+    }
     learned = learn_scene(host, scene(), settings, **more)
     assert [file.name for file in states.rglob("state-*")] == left
     assert learned.states.startswith("1 saved state, " if keep else "no saved state left")
     assert "a saved state takes" in learned.estimate
     # with a concept that is in memory only, the state stays whatever was asked for
-    more |= {"folder": tmp_path / "other", "path_of": None}
+    more |= {"folder": tmp_path / "other", "save": None}
     learn_scene(host, scene(), settings, **more)
     assert len(list((tmp_path / "other").rglob("state-*"))) == 1
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from conceptloom.concepts.concept import Concept
+from conceptloom.concepts.concept_file import save_concept
 from conceptloom.methods.break_a_scene import learn_scene
 from conceptloom.training.adapters import Scope
 from conceptloom.training.loop import LoopConfig
@@ -28,7 +29,7 @@ def learned_in(folder: Path) -> dict[str, object]:
         **QUICK,
         loop=LoopConfig(save_every=1),
         folder=folder / "states",
-        path_of=lambda _: folder / "concept.safetensors",
+        save=lambda concept: save_concept(concept, folder / "concept.safetensors"),
     )
     return {
         "digest": digest_of(learned.concept),
