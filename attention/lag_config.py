@@ -17,12 +17,14 @@ class Unconditional(str, Enum):
     EVERYWHERE = "everywhere"  # as a LoRA would
 
 
-def _share(default: float, help: str) -> float:
-    return setting(default, help=help, minimum=0.0, maximum=1.0, step=0.01, is_advanced=True)
+def _share(option: str, default: float, help: str) -> float:
+    limits: dict[str, float] = {"minimum": 0.0, "maximum": 1.0, "step": 0.01}
+    return setting(default, option=option, help=help, is_advanced=True, **limits)
 
 
-def _width(most: float, help: str) -> float:
-    return setting(0.0, help=help, minimum=0.0, maximum=most, step=0.05, is_advanced=True)
+def _width(option: str, most: float, help: str) -> float:
+    limits: dict[str, float] = {"minimum": 0.0, "maximum": most, "step": 0.05}
+    return setting(0.0, option=option, help=help, is_advanced=True, **limits)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,26 +46,31 @@ class LagConfig:
         "without LAG.",
     )
     quantile: float = _share(  # of the attention that is left out
+        "quantile",
         0.5,
         "Share of each block's positions that stay with the base model. 0.5 is the paper's "
         "median; 0 excludes nothing, 1 everything. Raise it for small objects.",
     )
     softness: float = _width(
+        "lag_softness",
         4.0,
         "Softness of the mask's edge, in standard deviations of the attention. 0 is the paper's "
         "hard edge; 1 fades gently.",
     )
     smoothing: float = _width(
+        "lag_smoothing",
         8.0,
         "Blur of the attention before thresholding, in cells of the block's map. 0 disables it; 1 "
         "closes holes.",
     )
     start: float = _share(
+        "lag_start",
         0.0,
         "Start, as a share of the schedule; before it only the base model draws. 0 starts at once; "
         "0.2 leaves the layout to the base model.",
     )
     end: float = _share(
+        "lag_end",
         1.0,
         "End, as a share of the schedule; after it only the base model draws. 1 continues to the "
         "end; 0.8 leaves fine detail to the base model.",
@@ -71,6 +78,7 @@ class LagConfig:
     unconditional: Unconditional = setting(
         Unconditional.SAME,
         name="negative_rows",
+        option="lag_negative_rows",
         help="Where the residual works in the negative prompt's pass, which does not contain the "
         "name. Same mask: in the positive prompt's region. Nowhere: base model, stronger effect. "
         "Everywhere: like a plain LoRA.",

@@ -99,6 +99,7 @@ def lab_command(
     Args:
         without: names of settings that do nothing in it.
     """
+    from ..training.common_settings import LEARNING
     from ..training.method_spec import settings_for
     from ..training.previews import PreviewConfig
     from ..training.setting import settings_in
@@ -107,4 +108,4 @@ def lab_command(
     # Looks take the place of previews.
     previews = (one.name for one in settings_in(PreviewConfig()))
     hidden = {"preview_every", *previews, *without}
-    return with_options(function, [settings_for(spec)], without=hidden)
+    return with_options(function, {LEARNING: settings_for(spec)}, without=hidden)

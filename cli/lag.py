@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ..attention.lag_config import LagConfig
 from ..concepts.concept import AppliedConcepts, Concept
@@ -12,7 +13,7 @@ from ..methods.personalized_residuals import Localised, lag_setup
 
 
 def localised(
-    host: Host, loaded: Sequence[tuple[Concept, float]], prompts: Sequence[str], quantile: float
+    host: Host, loaded: Sequence[tuple[Concept, float]], prompts: Sequence[str], config: LagConfig
 ) -> tuple[AppliedConcepts, Sequence[UNetEdit]]:
     """Concepts and strengths as LAG applies them: their handles, and the edit with the residuals.
 
@@ -22,7 +23,7 @@ def localised(
     if not loaded:
         raise InputError("--lag localises concepts; load one with --concept.")
     requested = [
-        Localised(concept=concept, config=LagConfig(strength=strength, quantile=quantile))
+        Localised(concept=concept, config=replace(config, strength=strength))
         for concept, strength in loaded
     ]
     setup = lag_setup(host, requested)

@@ -99,6 +99,7 @@ def _start(model: str) -> RunSettings:
 
 def residuals_with_options() -> Callable[..., Any]:
     """`train_residuals` with an option for each setting of the method."""
+    from ..training.common_settings import LEARNING
     from .setting_options import with_options
 
-    return with_options(train_residuals, [_start("")])
+    return with_options(train_residuals, {LEARNING: _start("")})

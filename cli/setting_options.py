@@ -10,34 +10,35 @@ import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from enum import Enum
 from keyword import iskeyword
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
-from ..errors import ConfigError
 from ..training.common_settings import LEARNING
 from ..training.method_spec import RunSettings
-from ..training.setting import BoundSetting, settings_in
+from ..training.setting import BoundSetting, changed, settings_in
 
-Place = tuple[str, BoundSetting]  # title of a method, and a setting of it
+Declared = tuple[str, BoundSetting]  # heading of a config, and a setting of it
+Config = TypeVar("Config")
 
 
 def with_options(
     function: Callable[..., Any],
-    runs: Sequence[RunSettings],
+    configs: Mapping[str, Any],
     *more: inspect.Parameter,
     without: Collection[str] = (),
 ) -> Callable[..., Any]:
-    """A function that takes `**settings`, with an option for every setting of some methods.
+    """A function that takes `**settings`, with an option for every setting of some configs.
 
     Args:
+        configs: heading in the command's help -> a config, or the settings of a run.
         more: parameters of the function whose choices are known only now.
         without: names of settings that do nothing in this command.
     """
     signature = inspect.signature(function, eval_str=True)
     late = {p.name: p for p in more}
     own = [late.get(p.name, p) for p in signature.parameters.values() if p.kind != p.VAR_KEYWORD]
-    every = [p.replace(kind=p.KEYWORD_ONLY) for p in (*own, *_options(runs, without))]
+    every = [p.replace(kind=p.KEYWORD_ONLY) for p in (*own, *_options(configs, without))]
 
     def command(**values: Any) -> None:
         function(**values)
@@ -55,16 +56,22 @@ def option(
     panel: str | None = None,
     default: Any = None,
     *,
+    shown: str = "",
     is_hidden: bool = False,
 ) -> Any:
-    """One keyword parameter as Typer reads it; a hidden one is read and not listed."""
+    """One keyword parameter as Typer reads it.
+
+    Args:
+        shown: in the help as the default, where None stands for it.
+        is_hidden: read, but not listed.
+    """
     # A word of Python, such as "not", cannot name a parameter; its option can.
     flags = [f"--{name}"] if iskeyword(name) else []
     declaration = typer.Option(
         *flags,
         help=help,
         rich_help_panel=panel,
-        show_default=default is not None,
+        show_default=shown or default is not None,
         hidden=is_hidden,
     )
     return inspect.Parameter(
@@ -80,37 +87,27 @@ def names_of(words: Iterable[str]) -> Any:
     return Enum("Words", {word: word for word in words}, type=str)
 
 
-def changed_by_options(run: RunSettings, options: Mapping[str, Any]) -> RunSettings:
-    """Settings with what options say; None and an empty list leave one as it is.
-
-    Args:
-        options: by the names of options, with _ for -, or of settings.
+def changed_by_options(config: Config, options: Mapping[str, Any]) -> Config:
+    """A config, or the settings of a run, with what options say; None and [] leave one as it is.
 
     Raises:
-        ConfigError: a value makes no sense, or the method has no such setting.
+        ConfigError: a value makes no sense, or there is no such setting.
     """
-    declared = list(settings_in(run))
-    names = {name: one.name for one in declared for name in one.names}
-    names |= {one.option: one.name for one in declared}
     values: dict[str, Any] = {}
     for parameter, value in options.items():
-        option_name = parameter.removesuffix("_")  # see `option`
         value = value.value if isinstance(value, Enum) and isinstance(value, str) else value
-        if value is None or value == []:
-            continue
-        if option_name not in names:
-            raise ConfigError("setting", option_name, f"a setting of {run.spec.title}")
-        values[names[option_name]] = value
-    return run.changed(values)
+        if value is not None and value != []:
+            values[parameter.removesuffix("_")] = value  # see `option`
+    return config.changed(values) if isinstance(config, RunSettings) else changed(config, values)
 
 
-def _options(runs: Sequence[RunSettings], without: Collection[str]) -> list[inspect.Parameter]:
+def _options(configs: Mapping[str, Any], without: Collection[str]) -> list[inspect.Parameter]:
     """Every setting once, those that several methods share before those of one."""
-    places: dict[str, list[Place]] = {}
-    for run in runs:
-        for one in (one for one in settings_in(run) if one.name not in without):
-            places.setdefault(one.option, []).append((run.spec.title, one))
-    made = [_option_of(name, declared, alone=len(runs) == 1) for name, declared in places.items()]
+    places: dict[str, list[Declared]] = {}
+    for title, config in configs.items():
+        for one in (one for one in settings_in(config) if one.name not in without):
+            places.setdefault(one.option, []).append((title, one))
+    made = [_option_of(name, declared, configs) for name, declared in places.items()]
     former = {
         old: declared[0][1]
         for declared in places.values()
@@ -123,16 +120,25 @@ def _options(runs: Sequence[RunSettings], without: Collection[str]) -> list[insp
 
 
 def _option_of(
-    name: str, places: Sequence[Place], *, alone: bool
+    name: str, places: Sequence[Declared], configs: Mapping[str, Any]
 ) -> tuple[bool, inspect.Parameter]:
-    """Whether a setting is of one method among several, and its option."""
+    """Whether a setting is of one method among several, and its option.
+
+    A preset decides the defaults of a run, so only other configs show theirs.
+    """
     title, first = places[0]
+    alone = len(configs) == 1
     is_own = len(places) == 1 and not alone and not first.declared.panel
-    panel = title if is_own else first.declared.panel or LEARNING
-    return is_own, option(name, _kind(first) | None, _help(places), panel)
+    panel = first.declared.panel or (title if is_own or alone else LEARNING)
+    shown = "" if isinstance(configs[title], RunSettings) else _shown(first.value)
+    return is_own, option(name, _kind(first) | None, _help(places), panel, shown=shown)
 
 
-def _help(places: Sequence[Place]) -> str:
+def _shown(value: Any) -> str:
+    return str(getattr(value, "value", value))
+
+
+def _help(places: Sequence[Declared]) -> str:
     """The one sentence, or each method's own."""
     helps = {one.declared.help: title for title, one in reversed(places)}
     if len(helps) == 1:

@@ -135,4 +135,5 @@ def train_with_options() -> Callable[..., Any]:
     words = names_of(method_options())
     methods = ", ".join(f"{spec.presets[0].option} {spec.summary}" for spec in specs)
     method = option("method", words, f"{methods}.", default=words(BREAK_A_SCENE))
-    return with_options(train, [run_settings(spec, spec.presets[0]) for spec in specs], method)
+    runs = {spec.title: run_settings(spec, spec.presets[0]) for spec in specs}
+    return with_options(train, runs, method)

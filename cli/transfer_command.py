@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import Progress
 
 from .console import console, say
 from .options import ON_WHITE, Device, Layout, Model, PictureOut, Precision, PrecisionName
+
+if TYPE_CHECKING:
+    from ..samplers.editing import EditConfig
 
 _WHAT, _HOW, _GUIDE, _END = "What", "Sampling", "Guidance", "Finish"
 START_SHARE = 0.3  # of the steps: CLiC skips 15 of 50
@@ -58,10 +63,6 @@ def transfer(
     negative: Annotated[str, typer.Option(help="What to avoid.")] = "",
     seed: Annotated[int, typer.Option(help="The same seed gives the same picture.")] = 0,
     count: Annotated[int, typer.Option(min=1, help="Number of pictures.")] = 1,
-    steps: Annotated[
-        int,
-        typer.Option(min=1, help="DDIM steps, including the skipped ones.", rich_help_panel=_HOW),
-    ] = 50,
     cfg: Annotated[
         float | None,
         typer.Option(help="Guidance scale; default 7.5, on tinyworld 3.", rich_help_panel=_HOW),
@@ -74,13 +75,6 @@ def transfer(
             rich_help_panel=_HOW,
         ),
     ] = None,
-    ddim_eta: Annotated[
-        float,
-        typer.Option(help="Fresh noise per step: 0 is none, 1 as in CLiC.", rich_help_panel=_HOW),
-    ] = 1.0,
-    free_steps: Annotated[
-        int, typer.Option(help="Last steps without blending.", rich_help_panel=_HOW)
-    ] = 0,
     guide: Annotated[
         list[str] | None,
         typer.Option(
@@ -88,25 +82,16 @@ def transfer(
             rich_help_panel=_GUIDE,
         ),
     ] = None,
-    guide_eta: Annotated[
-        float,
-        typer.Option(
-            help="Guidance strength; negative values move the word out.", rich_help_panel=_GUIDE
-        ),
-    ] = 0.01,
-    guide_steps: Annotated[
-        int,
-        typer.Option(min=0, help="Number of guided steps at the start.", rich_help_panel=_GUIDE),
-    ] = 30,
     guide_everywhere: Annotated[
         bool,
         typer.Option(help="Target the whole picture instead of the mask.", rich_help_panel=_GUIDE),
     ] = False,
-    harmonise_steps: Annotated[
-        int, typer.Option(help="Last steps with the base model.", rich_help_panel=_END)
-    ] = 0,
     plain: Annotated[
-        str, typer.Option(help="Prompt of those steps: 'a chair'.", rich_help_panel=_END)
+        str,
+        typer.Option(
+            help="Prompt of the --harmonise-steps: 'a chair'. Default: your own.",
+            rich_help_panel=_END,
+        ),
     ] = "",
     composite: Annotated[
         bool, typer.Option(help="Keep every pixel outside the mask exact.", rich_help_panel=_END)
@@ -118,6 +103,7 @@ def transfer(
     layout: Layout = None,
     device: Device = "auto",
     precision: Precision = PrecisionName.FP32,
+    **settings: Any,
 ) -> None:
     """Transfer a learned detail to an object in a photograph (CLiC).
 
@@ -125,29 +111,24 @@ def transfer(
             -p 'a chair with <ornament> style' --guide '<ornament>'
     """
     from ..concepts.concept import stacked
-    from ..samplers.blended import BlendConfig
-    from ..samplers.editing import EditConfig
-    from ..samplers.guidance import GuidanceConfig
     from .drawing import load_concepts
     from .models import TINYWORLD, open_host
     from .models import Precision as Computed
     from .picture_files import as_png, free_name, numbered, write_picture
+    from .setting_options import changed_by_options
     from .transferring import Transfer, transferred
 
-    # What is under the mask shows through TinyWorld's coarse latents wherever steps are skipped.
-    usual = 0 if model == TINYWORLD else int(START_SHARE * steps)
-    skipped = usual if start is None else start
-    config = EditConfig(
-        steps=steps,
-        cfg=cfg if cfg is not None else (3.0 if model == TINYWORLD else 7.5),
-        blend=BlendConfig(start=skipped, eta=ddim_eta, free_steps=free_steps),
-        guidance=GuidanceConfig(eta=guide_eta if guide else 0.0, steps=guide_steps),
-        target_is_mask=not guide_everywhere,
-        harmonise_steps=harmonise_steps,
-    )
-    wish = Transfer(
+    if start is None:
+        # With skipped steps, the old content shows through TinyWorld's coarse latents.
+        steps = settings["steps"] or _edit_config().steps
+        start = 0 if model == TINYWORLD else int(START_SHARE * steps)
+    if cfg is None and model == TINYWORLD:
+        cfg = 3.0
+    config = changed_by_options(_edit_config(), {**settings, "start": start, "cfg": cfg})
+    request = Transfer(
         image=image, masks=mask, prompts=prompt, words=guide or (), negative=negative, plain=plain,
-        seed=seed, count=count, composite=composite, feather_px=feather, config=config,
+        seed=seed, count=count, composite=composite, feather_px=feather,
+        config=replace(config, target_is_mask=not guide_everywhere),
     )  # fmt: skip
     host = open_host(model, layout=layout, device=device, precision=Computed(precision.value))
     stack = stacked(load_concepts(host, concept or []))
@@ -155,12 +136,26 @@ def transfer(
         task = bars.add_task("drawing", total=None)
         drawn = transferred(
             host,
-            wish,
+            request,
             stack,
             lambda done, total, *_: bars.update(task, completed=done, total=total),
         )
     file = as_png(out) if out else free_name(Path("transfer.png"))
-    notes = {"prompt": " | ".join(prompt), "seed": str(seed), "steps": str(steps)}
+    notes = {"prompt": " | ".join(prompt), "seed": str(seed), "steps": str(config.steps)}
     for number, picture in enumerate(drawn, 1):
         path = file if len(drawn) == 1 else numbered(file, number)
         say(f"wrote {write_picture(picture, path, notes)}")
+
+
+def _edit_config() -> EditConfig:
+    from ..samplers.editing import EditConfig
+    from ..samplers.guidance import GuidanceConfig
+
+    return EditConfig(guidance=GuidanceConfig())
+
+
+def transfer_with_options() -> Callable[..., Any]:
+    """`transfer` with an option for each setting of an edit."""
+    from .setting_options import with_options
+
+    return with_options(transfer, {_HOW: _edit_config()}, without=("start", "cfg"))

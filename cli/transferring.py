@@ -38,36 +38,36 @@ class Transfer:
 
 
 def transferred(
-    host: Host, wish: Transfer, stack: AppliedConcepts, progress: Progress = no_progress
+    host: Host, request: Transfer, stack: AppliedConcepts, progress: Progress = no_progress
 ) -> Tensor:
     """Pictures [count, H, W, 3] with the concept under the masks.
 
     Raises:
         ImageError, MaskError, PromptError: see `errors`.
     """
-    image, masks = _picture(host, wish.image), [read_mask(path) for path in wish.masks]
-    texts = _prompts(wish)
-    check_prompts([*texts, wish.plain, wish.negative], stack)
+    image, masks = _picture(host, request.image), [read_mask(path) for path in request.masks]
+    texts = _prompts(request)
+    check_prompts([*texts, request.plain, request.negative], stack)
     tell_wordless([" ".join(texts)], stack)
     planes = [picture_masks(mask, (image.shape[0], image.shape[1]))[0] for mask in masks]
     with host.edited(stack.edits, trainable=False), torch.no_grad():
         prompts = [host.encode_prompt(text, stack.handles) for text in texts]
-        negative = host.encode_prompt(wish.negative, stack.handles)
+        negative = host.encode_prompt(request.negative, stack.handles)
         source = host.encode_image(image[None])
-    plain = host.encode_prompt(wish.plain) if wish.plain else None
-    words = [tuple(word for word in wish.words if _holds(text, word)) for text in texts]
-    if lost := [word for word in wish.words if not any(_holds(text, word) for text in texts)]:
+    plain = host.encode_prompt(request.plain) if request.plain else None
+    words = [tuple(word for word in request.words if _holds(text, word)) for text in texts]
+    if lost := [word for word in request.words if not any(_holds(text, word) for text in texts)]:
         raise PromptError(f"No prompt contains {lost[0]!r}; add it, or guide another word.")
     regions = [Region(*parts) for parts in zip(prompts, planes, words, strict=True)]
     latents = edit_latents(
-        host, source, regions, negative, wish.config,
-        weights=stack.edits, plain=plain, seed=wish.seed, rows=wish.count, progress=progress,
+        host, source, regions, negative, request.config,
+        weights=stack.edits, plain=plain, seed=request.seed, rows=request.count, progress=progress,
     )  # fmt: skip
     drawn = host.decode_latent(latents)
-    if not wish.composite:
+    if not request.composite:
         return drawn
     union = torch.stack(planes).amax(dim=0)
-    return composited(drawn, image[None], union, wish.feather_px)
+    return composited(drawn, image[None], union, request.feather_px)
 
 
 def _holds(text: str, word: str) -> bool:
@@ -75,14 +75,14 @@ def _holds(text: str, word: str) -> bool:
     return composed(handle[1]) in handles_in(text) if handle else word in text
 
 
-def _prompts(wish: Transfer) -> list[str]:
-    prompts = list(wish.prompts)
-    if len(prompts) not in (1, len(wish.masks)):
+def _prompts(request: Transfer) -> list[str]:
+    prompts = list(request.prompts)
+    if len(prompts) not in (1, len(request.masks)):
         raise PromptError(
-            f"{len(prompts)} prompts came for {len(wish.masks)} masks; pass one for each mask in "
-            "order, or a single one."
+            f"{len(prompts)} prompts came for {len(request.masks)} masks; pass one for each "
+            "mask in order, or a single one."
         )
-    return prompts * len(wish.masks) if len(prompts) == 1 else prompts
+    return prompts * len(request.masks) if len(prompts) == 1 else prompts
 
 
 def _picture(host: Host, path: Path) -> Tensor:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import Progress
 
 from .console import console, say
 from .options import ON_WHITE, Device, Layout, Model, PictureOut, Precision, PrecisionName
+
+if TYPE_CHECKING:
+    from ..concepts.concept import Concept
+
+_OF_REGIONS = ("dilate", "priority")
 
 
 def weave(
@@ -41,27 +48,6 @@ def weave(
     cfg: Annotated[
         float | None, typer.Option(help="Guidance scale; default: the paper's 7.5, on tinyworld 3.")
     ] = None,
-    suppression: Annotated[
-        float | None,
-        typer.Option(
-            help="Concept suppression: pushes away from the plain sentence; 0 only mixes."
-        ),
-    ] = None,
-    negative: Annotated[str | None, typer.Option(help="What to avoid.")] = None,
-    resnet_until: Annotated[
-        float | None,
-        typer.Option(help="Share of the steps with injected ResNet features (shapes); 0.8."),
-    ] = None,
-    attention_until: Annotated[
-        float | None,
-        typer.Option(
-            help="Share of the steps with injected queries and keys (what belongs together); 0.5."
-        ),
-    ] = None,
-    dilate: Annotated[
-        float | None,
-        typer.Option(help="Growth of the regions as a share of the longer side; 0.02."),
-    ] = None,
     score_mixing: Annotated[
         bool, typer.Option(help="Use the paper's naive baseline: one pass per concept.")
     ] = False,
@@ -69,12 +55,14 @@ def weave(
     layout: Layout = None,
     device: Device = "auto",
     precision: Precision = PrecisionName.FP32,
+    **settings: Any,
 ) -> None:
     """Redraw a template with a learned concept in each region (Concept Weaver).
 
         conceptloom weave room.png -s "a cup and a toy" -r cup=my-mug.safetensors,cup-mask.png \\
             -r toy=my-toy.safetensors,toy-mask.png
     """  # fmt: skip
+    from ..concepts.concept_file import load_concept
     from ..methods.concept_weaver import (
         InversionConfig,
         Keep,
@@ -89,20 +77,16 @@ def weave(
     from .models import Precision as Computed
     from .picture_files import as_png, free_name, write_picture
     from .picture_reader import read_image
+    from .setting_options import changed_by_options
 
-    overrides: dict[str, Any] = {
-        "suppression": suppression, "negative": negative, "resnet_until": resnet_until,
-        "attention_until": attention_until, "cfg": cfg,
-    }  # fmt: skip
-    if model == TINYWORLD and cfg is None:
-        overrides["cfg"] = 3.0
-    config = WeaveConfig(
-        **{name: value for name, value in overrides.items() if value is not None},
-        mixing=Mixing.SCORES if score_mixing else Mixing.FEATURES,
-    )
-    growing = RegionConfig() if dilate is None else RegionConfig(dilate=dilate)
-    behind = parsed_region(background, with_mask=False) if background else None
-    region_specs = [parsed_region(option) for option in region]
+    growing = changed_by_options(RegionConfig(), {n: settings.pop(n) for n in _OF_REGIONS})
+    if cfg is None and model == TINYWORLD:
+        cfg = 3.0
+    mixing = Mixing.SCORES if score_mixing else Mixing.FEATURES
+    config = changed_by_options(WeaveConfig(mixing=mixing), {**settings, "cfg": cfg})
+    load = cache(load_concept)  # one file may be in several regions
+    behind = parsed_region(background, load, with_mask=False) if background else None
+    region_specs = [parsed_region(option, load) for option in region]
     regions = make_regions(sentence, region_specs, behind, growing)
     host = open_host(model, layout=layout, device=device, precision=Computed(precision.value))
     inversion = InversionConfig(
@@ -125,13 +109,24 @@ def weave(
     say(f"wrote {write_picture(woven.image[0], file, notes)}", "bold green")
 
 
-def parsed_region(option: str, *, with_mask: bool = True) -> Any:
-    """The wish of WORD=CONCEPT,MASK, or of WORD=CONCEPT.
+def weave_with_options() -> Callable[..., Any]:
+    """`weave` with an option for each setting of regions and weaving."""
+    from ..methods.concept_weaver import RegionConfig, WeaveConfig
+    from .setting_options import with_options
+
+    configs = {"Weaving": WeaveConfig(), "Regions": RegionConfig()}
+    return with_options(weave, configs, without=("cfg", "mixing"))
+
+
+def parsed_region(option: str, load: Callable[[Path], Concept], *, with_mask: bool = True) -> Any:
+    """The `RegionSpec` of WORD=CONCEPT,MASK, or of WORD=CONCEPT.
+
+    Args:
+        load: reads a concept file.
 
     Raises:
         InputError: the option does not read so, or a file cannot be read.
     """
-    from ..concepts.concept_file import load_concept
     from ..errors import InputError
     from ..methods.concept_weaver import RegionSpec
     from .mask_reader import read_mask
@@ -144,4 +139,4 @@ def parsed_region(option: str, *, with_mask: bool = True) -> Any:
             f"The region is {option!r}; it must be {form}, such as cup=my-mug.safetensors,mug.png."
         )
     region_mask = read_mask(Path(mask)) if comma else None
-    return RegionSpec(concept=load_concept(Path(concept)), word=word.strip(), mask=region_mask)
+    return RegionSpec(concept=load(Path(concept)), word=word.strip(), mask=region_mask)

@@ -20,15 +20,15 @@ from ..training.method_spec import (
     settings_for,
 )
 
-_ROOM = __name__.rpartition(".")[0]
+_PACKAGE = __name__.rpartition(".")[0]
 
 
 def method_specs(takes: Takes | None = None) -> tuple[MethodSpec, ...]:
     """Every method, or those that learn from one kind of input, by the names of their folders."""
     folders = sorted(
-        module.name for module in iter_modules(import_module(_ROOM).__path__) if module.ispkg
+        module.name for module in iter_modules(import_module(_PACKAGE).__path__) if module.ispkg
     )
-    modules = [f"{_ROOM}.{folder}.spec" for folder in folders]
+    modules = [f"{_PACKAGE}.{folder}.spec" for folder in folders]
     specs = [import_module(name).SPEC for name in modules if find_spec(name)]
     return tuple(spec for spec in specs if takes in (None, spec.takes))
 

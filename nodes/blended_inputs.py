@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 from comfy_api.latest import io
 
-from ..samplers.blended import MOST_STEPS
 from ..samplers.editing import EditConfig
-from .widgets import widgets_of
+from .widgets import named_widgets, widgets_of
 
 FEATHER_PX = 4  # seam of a 512 px picture; ours
 
@@ -69,22 +68,7 @@ def edit_inputs(schedulers: Sequence[str]) -> list[io.Input]:
             control_after_generate=True,
             tooltip="Seed of all noise; the same seed gives the same picture.",
         ),
-        io.Int.Input(
-            "steps",
-            default=config.steps,
-            min=1,
-            max=MOST_STEPS,
-            tooltip="Steps of the whole schedule, including the skipped ones: 20 is fast, 50 fine.",
-        ),
-        io.Float.Input(
-            "cfg",
-            default=config.cfg,
-            min=1.0,
-            max=100.0,
-            step=0.5,
-            tooltip="Guidance scale. 1 uses the prompt alone, 7.5 is usual; higher follows the "
-            "prompt more closely and oversaturates.",
-        ),
+        *named_widgets(config, "steps", "cfg"),
         io.Combo.Input(
             "scheduler",
             options=list(schedulers),
@@ -92,15 +76,7 @@ def edit_inputs(schedulers: Sequence[str]) -> list[io.Input]:
             tooltip="Spacing of the noise levels; both papers use ddim_uniform.",
         ),
         *widgets_of(config.blend),
-        io.Int.Input(
-            "harmonise_steps",
-            default=config.harmonise_steps,
-            min=0,
-            max=MOST_STEPS,
-            advanced=True,
-            tooltip="Last steps with the base model, the plain prompt and no blending, which "
-            "harmonise old and new content: 0 is none, CLiC's code uses 5 of 50.",
-        ),
+        *named_widgets(config, "harmonise_steps"),
         io.String.Input(
             "harmonise_prompt",
             default="",

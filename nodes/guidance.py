@@ -18,14 +18,15 @@ from ..host.prompt_text import HANDLE, composed
 from ..samplers.guidance import (
     AttentionTarget,
     GuidanceConfig,
-    Rule,
     guided_sites,
     latent_gradient,
     moved,
 )
 from ..samplers.masks import check_aspect, picture_masks
+from ..training.setting import changed
 from .blended import SAMPLING
 from .shared import host_of, listed
+from .widgets import widgets_of
 
 KEY = "conceptloom.guidance"
 
@@ -35,7 +36,6 @@ class CrossAttentionGuidance(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        config = GuidanceConfig()
         return io.Schema(
             node_id="ConceptLoomCrossAttentionGuidance",
             display_name="Cross-Attention Guidance",
@@ -55,42 +55,7 @@ class CrossAttentionGuidance(io.ComfyNode):
                     tooltip="Words, phrases or names such as <my-mug>, separated by commas. "
                     "The positive prompt must contain them.",
                 ),
-                io.Float.Input(
-                    "eta",
-                    default=config.eta,
-                    min=-1000.0,
-                    max=1000.0,
-                    step=0.001,
-                    round=0.00001,
-                    tooltip="Guidance strength. Positive values attract the words to the mask, "
-                    "negative values repel them, 0 changes nothing. With rule sign, 0.01 is "
-                    "gentle and 0.05 strong; with gradient try 0.1 to 10.",
-                ),
-                io.Int.Input(
-                    "steps",
-                    default=config.steps,
-                    min=0,
-                    max=10000,
-                    tooltip="Number of guided steps at the start of the schedule. Few set the "
-                    "layout; guiding all takes up to three times as long.",
-                ),
-                io.Combo.Input(
-                    "rule",
-                    options=[rule.value for rule in Rule],
-                    default=config.rule.value,
-                    advanced=True,
-                    tooltip="sign moves every latent by eta (the authors' code); gradient "
-                    "moves it by eta times the gradient (the paper).",
-                ),
-                io.Combo.Input(
-                    "level",
-                    options=[0, 1, 2, 4, 8],
-                    default=config.level,
-                    advanced=True,
-                    tooltip="Downsampling factor of the guiding attention maps, relative to "
-                    "the latents. 0 uses all maps as the authors do; 4 alone is cheaper and "
-                    "coarser.",
-                ),
+                *widgets_of(GuidanceConfig()),
                 io.Boolean.Input(
                     "save_memory",
                     default=False,
@@ -120,13 +85,13 @@ class CrossAttentionGuidance(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: Any, clip: Any, words: str, eta: float, steps: int, rule: str, level: int,
-        save_memory: bool, mask: Tensor | None = None,
+        cls, model: Any, clip: Any, words: str, save_memory: bool, mask: Tensor | None = None,
+        **settings: Any,
     ) -> io.NodeOutput:  # fmt: skip
-        config = GuidanceConfig(eta=eta, steps=steps, rule=Rule(rule), level=level)
+        config = changed(GuidanceConfig(), settings)
         targets = target_words(model, clip, words, mask)
         telling = clip_with_handles(clip, {})
-        guided_sites(host_of(model, clip).sites, level)
+        guided_sites(host_of(model, clip).sites, config.level)
         if not config.wants(0):
             return io.NodeOutput(model, telling)
         return io.NodeOutput(guided(model, targets, config, save_memory), telling)

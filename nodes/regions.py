@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..attention.regions import Priority
 from ..concepts.concept import Concept
 from ..errors import ConfigError, MaskError
 from ..methods.concept_weaver import RegionConfig, Regions, RegionSpec, Template, make_regions
 from ..scenes.scene import ConceptScene, SceneImage
+from ..training.setting import changed
 from ..viz.scene_preview import scene_preview
 from .shared import lines_of, picture, shown
 from .sockets import LearnedConcept, RegionsSocket, TemplateSocket
 from .template import WEAVER
+from .widgets import widgets_of
 
 MOST_REGIONS = 16
 
@@ -50,10 +52,10 @@ class RegionsNode(io.ComfyNode):
     @classmethod
     def execute(
         cls, concepts: dict[str, Concept], masks: dict[str, Tensor], sentence: str, words: str,
-        background: str, dilate: float, priority: str, background_concept: Concept | None = None,
-        template: Template | None = None,
+        background: str, background_concept: Concept | None = None,
+        template: Template | None = None, **settings: Any,
     ) -> io.NodeOutput:  # fmt: skip
-        config = RegionConfig(dilate=dilate, priority=Priority(priority))
+        config = changed(RegionConfig(), settings)
         region_specs = wishes_of(list(concepts.values()), list(masks.values()), words)
         regions = make_regions(
             sentence, region_specs, behind(background_concept, background), config
@@ -64,7 +66,6 @@ class RegionsNode(io.ComfyNode):
 
 
 def _inputs() -> list[io.Input]:
-    config = RegionConfig()
     return [
         io.Autogrow.Input(
             "concepts",
@@ -122,29 +123,13 @@ def _inputs() -> list[io.Input]:
             tooltip="The background's word, optionally followed by a colon and a prompt, as "
             "above. Empty draws the background with the whole sentence.",
         ),
-        io.Float.Input(
-            "dilate",
-            default=config.dilate,
-            min=0.0,
-            max=0.5,
-            step=0.005,
-            tooltip="Growth of the regions as a share of the longer side. 0 keeps the masks as "
-            "they are, which distorts concepts; high values let concepts spread into the "
-            "background.",
-        ),
-        io.Combo.Input(
-            "priority",
-            options=[priority.value for priority in Priority],
-            default=config.priority.value,
-            tooltip="Owner of an area under two masks: the first region, the last one as with "
-            "layers of paint, or both.",
-        ),
+        *widgets_of(RegionConfig()),
         TemplateSocket.Input(
             "template",
             optional=True,
             tooltip="Only for the preview and for checking the sizes.",
         ),
-    ]  # fmt: skip
+    ]
 
 
 def wishes_of(concepts: Sequence[Concept], masks: Sequence[Tensor], words: str) -> list[RegionSpec]:

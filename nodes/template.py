@@ -17,9 +17,11 @@ from ..host.comfyui.sampling import scheduler_names, sigmas_of
 from ..host.ports import Host, latent_size
 from ..methods.concept_weaver import InversionConfig, Keep, Template, make_template
 from ..methods.concept_weaver.features import blocks_of, feature_cost
+from ..training.setting import changed
 from ..viz.overlays import sample_strip
 from .shared import CATEGORY, host_of, picture, shown, whole_numbers
 from .sockets import TemplateSocket
+from .widgets import named_widgets
 
 WEAVER = f"{CATEGORY}/Concept Weaver"
 AUTO = "auto"
@@ -62,17 +64,19 @@ class InvertTemplate(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: Any, clip: Any, vae: Any, image: Tensor, prompt: str, steps: int,
-        scheduler: str, refinements: int, keep: str, resnet_until: float, attention_until: float,
-        resnet_blocks: str, attention_blocks: str, sigmas: Tensor | None = None,
+        cls, model: Any, clip: Any, vae: Any, image: Tensor, prompt: str, scheduler: str, keep: str,
+        resnet_blocks: str, attention_blocks: str, sigmas: Tensor | None = None, **settings: Any,
     ) -> io.NodeOutput:  # fmt: skip
-        host = host_of(model, clip, vae)
-        levels = sigmas if sigmas is not None else sigmas_of(model, scheduler, steps)
-        config = inversion_of(
-            host, image, len(levels) - 1, keep, refinements, resnet_until, attention_until,
-            whole_numbers("resnet_blocks", resnet_blocks),
-            whole_numbers("attention_blocks", attention_blocks),
-        )  # fmt: skip
+        host, blocks = (
+            host_of(model, clip, vae),
+            InversionConfig(
+                resnet_blocks=whole_numbers("resnet_blocks", resnet_blocks),
+                attention_blocks=whole_numbers("attention_blocks", attention_blocks),
+            ),
+        )
+        config = changed(blocks, settings)
+        levels = sigmas if sigmas is not None else sigmas_of(model, scheduler, config.steps)
+        config = keeping(host, image, config, len(levels) - 1, keep)
         report = NodeProgress(cls.hidden.unique_id)
         template = make_template(host, image, prompt, levels, config, progress=report)
         summary = describe_template(template)
@@ -104,28 +108,14 @@ def _inputs() -> list[io.Input]:
             optional=True,
             tooltip="Noise levels of the sampler, down to 0. They replace steps and scheduler.",
         ),
-        io.Int.Input(
-            "steps",
-            default=config.steps,
-            min=1,
-            max=1000,
-            tooltip="Steps of the sampler: 20 is fast, Plug-and-Play uses 50. Few steps "
-            "reconstruct the picture less exactly.",
-        ),
+        *named_widgets(config, "steps"),
         io.Combo.Input(
             "scheduler",
             options=scheduler_names(),
             default="ddim_uniform",
             tooltip="Spacing of the noise levels; Plug-and-Play uses ddim_uniform.",
         ),
-        io.Int.Input(
-            "refinements",
-            default=config.refinements,
-            min=0,
-            max=50,
-            tooltip="Fixed-point iterations per step. 0 is plain DDIM inversion, 2 "
-            "reconstructs nearly every picture, more take longer and change little.",
-        ),
+        *named_widgets(config, "refinements"),
         io.Combo.Input(
             "keep",
             options=[AUTO, *(keep.value for keep in Keep)],
@@ -134,25 +124,10 @@ def _inputs() -> list[io.Input]:
             "recomputes them in each step. auto uses RAM if they fit into a quarter of the "
             "free memory.",
         ),
-        _share("resnet_until", config.resnet_until, "ResNet features (layout)"),
-        _share("attention_until", config.attention_until, "queries and keys (which parts belong "
-        "together)"),
+        *named_widgets(config, "resnet_until", "attention_until"),
         _blocks("resnet_blocks", "ResNet output", "4"),
         _blocks("attention_blocks", "self-attention", "4, 7, 9"),
-    ]  # fmt: skip
-
-
-def _share(name: str, default: float, what: str) -> io.Input:
-    return io.Float.Input(
-        name,
-        default=default,
-        min=0.0,
-        max=1.0,
-        step=0.05,
-        advanced=True,
-        tooltip=f"Share of the steps with stored {what}. 0 stores none, 1 all. The fuser "
-        "recomputes features beyond it.",
-    )
+    ]
 
 
 def _blocks(name: str, what: str, on_sd: str) -> io.Input:
@@ -165,36 +140,26 @@ def _blocks(name: str, what: str, on_sd: str) -> io.Input:
     )
 
 
-def inversion_of(
-    host: Host, image: Tensor, steps: int, keep: str, refinements: int, resnet_until: float,
-    attention_until: float, resnet_blocks: tuple[int, ...], attention_blocks: tuple[int, ...],
-) -> InversionConfig:  # fmt: skip
-    """The settings; `auto` looks at the free memory.
+def keeping(
+    host: Host, image: Tensor, config: InversionConfig, steps: int, keep: str
+) -> InversionConfig:
+    """The settings with the place that stores features; `auto` looks at the free memory.
 
     Raises:
-        InputError: the image is no single picture, or a number is out of its range.
+        ImageError: the image is no single picture.
     """
     if image.ndim != 4 or len(image) != 1:
         raise ImageError(
             f"The image has the shape {list(image.shape)}; a template is one picture. Select one "
             "of the batch with Image From Batch."
         )
-    config = InversionConfig(
-        steps=steps,
-        refinements=refinements,
-        resnet_until=resnet_until,
-        attention_until=attention_until,
-        resnet_blocks=resnet_blocks,
-        attention_blocks=attention_blocks,
-        keep=Keep.RAM if keep == AUTO else Keep(keep),
-    )
     if keep != AUTO:
-        return config
+        return replace(config, keep=Keep(keep))
     blocks: InjectionBlocks = blocks_of(host.sites, config)
     size = latent_size(host, image.shape[1:3])
     free = comfy.model_management.get_free_memory(torch.device("cpu"))
     fits = feature_cost(host, blocks, size, config, steps) <= SHARE_OF_FREE_RAM * free
-    return config if fits else replace(config, keep=Keep.NOTHING)
+    return replace(config, keep=Keep.RAM if fits else Keep.NOTHING)
 
 
 def start_latent(model: Any, template: Template) -> dict[str, Tensor]:

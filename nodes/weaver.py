@@ -16,13 +16,15 @@ from ..host.comfyui.host import ComfyHost
 from ..host.comfyui.progress import NodeProgress
 from ..host.comfyui.sampling import conditioning_of
 from ..host.ports import UNetEdit
-from ..methods.concept_weaver import Mixing, Regions, Template, WeaveConfig, weave
+from ..methods.concept_weaver import Regions, Template, WeaveConfig, weave
 from ..methods.concept_weaver.features import capture_for, injection_of
 from ..methods.concept_weaver.regions import sources_of
 from ..methods.concept_weaver.template import check_sigmas, check_template
+from ..training.setting import changed
 from .shared import host_of, shown
 from .sockets import RegionsSocket, TemplateSocket
 from .template import WEAVER, start_latent
+from .widgets import named_widgets, widgets_of
 
 APPLICATION = "conceptloom.weaver"
 
@@ -61,17 +63,11 @@ class RegionFeatureFuser(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: Any, clip: Any, template: Template, regions: Regions, suppression: float,
-        negative: str, resnet_until: float, attention_until: float,
-    ) -> io.NodeOutput:  # fmt: skip
-        config = WeaveConfig(
-            suppression=suppression,
-            negative=negative,
-            resnet_until=resnet_until,
-            attention_until=attention_until,
-        )
+        cls, model: Any, clip: Any, template: Template, regions: Regions, **settings: Any
+    ) -> io.NodeOutput:
+        config = changed(WeaveConfig(), settings)
         woven = woven_model(model, clip, template, regions, config)
-        prompts = (conditioning_of(clip, text) for text in (regions.sentence, negative))
+        prompts = (conditioning_of(clip, text) for text in (regions.sentence, config.negative))
         return io.NodeOutput(woven, *prompts, start_latent(model, template), template.sigmas)
 
 
@@ -80,7 +76,6 @@ class WeaveConcepts(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        config = WeaveConfig()
         return io.Schema(
             node_id="ConceptLoomWeaveConcepts",
             display_name="Weave Concepts",
@@ -92,23 +87,7 @@ class WeaveConcepts(io.ComfyNode):
             hidden=[io.Hidden.unique_id],
             inputs=[
                 *_inputs(vae=True),
-                io.Float.Input(
-                    "cfg",
-                    default=config.cfg,
-                    min=1.0,
-                    max=30.0,
-                    step=0.5,
-                    tooltip="Guidance scale, omega in the paper. 1 disables guidance, 7.5 is "
-                    "usual; high values oversaturate.",
-                ),
-                io.Combo.Input(
-                    "mixing",
-                    options=[mixing.value for mixing in Mixing],
-                    default=config.mixing.value,
-                    tooltip="features: one pass for all concepts, mixed inside the model. "
-                    "scores: a separate pass for each, mixed outside the model, without "
-                    "suppression; slow, and edges do not blend.",
-                ),
+                *named_widgets(WeaveConfig(), "cfg", "mixing"),
             ],
             outputs=[
                 io.Image.Output("image", tooltip="The template with your concepts in it."),
@@ -120,10 +99,9 @@ class WeaveConcepts(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: Any, clip: Any, vae: Any, template: Template, regions: Regions, mixing: str,
-        **settings: Any,
-    ) -> io.NodeOutput:  # fmt: skip
-        config = WeaveConfig(mixing=Mixing(mixing), **settings)
+        cls, model: Any, clip: Any, vae: Any, template: Template, regions: Regions, **settings: Any
+    ) -> io.NodeOutput:
+        config = changed(WeaveConfig(), settings)
         progress = NodeProgress(cls.hidden.unique_id)
         woven = weave(host_of(model, clip, vae), template, regions, config, progress=progress)
         latent = {"samples": model.model.process_latent_out(woven.latent.cpu())}
@@ -131,52 +109,14 @@ class WeaveConcepts(io.ComfyNode):
 
 
 def _inputs(*, vae: bool = False) -> list[io.Input]:
-    config = WeaveConfig()
     return [
         io.Model.Input("model", tooltip="The model used to invert the template."),
         io.Clip.Input("clip", tooltip="Its CLIP, without concepts applied; the regions add them."),
         *([io.Vae.Input("vae", tooltip="The VAE of the same checkpoint.")] if vae else []),
         TemplateSocket.Input("template", tooltip="The inverted picture, from Invert Template."),
         RegionsSocket.Input("regions", tooltip="Concepts and their regions, from Regions."),
-        io.Float.Input(
-            "suppression",
-            default=config.suppression,
-            min=0.0,
-            max=2.0,
-            step=0.05,
-            tooltip="Concept suppression (lambda): pushes away from the plain sentence. 0 only "
-            "mixes, 0.2 sharpens the concepts, high values oversaturate.",
-        ),
-        io.String.Input(
-            "negative",
-            default=config.negative,
-            multiline=True,
-            dynamic_prompts=True,
-            tooltip="What to avoid. The template's features are injected into this pass too.",
-        ),
-        _share(
-            "resnet_until",
-            config.resnet_until,
-            "ResNet features, which hold shapes and layout",
-        ),
-        _share(
-            "attention_until",
-            config.attention_until,
-            "queries and keys, which hold what belongs together",
-        ),
+        *widgets_of(WeaveConfig(), without=("cfg", "mixing")),
     ]
-
-
-def _share(name: str, default: float, what: str) -> io.Input:
-    return io.Float.Input(
-        name,
-        default=default,
-        min=0.0,
-        max=1.0,
-        step=0.05,
-        tooltip=f"Share of the steps that inject the template's {what}. 0 releases the layout; 1 "
-        "copies it to the end and leaves concepts little of their own shape.",
-    )
 
 
 def woven_model(

@@ -23,7 +23,7 @@ def named_widgets(
     config: Any, *names: str, optional: bool = False, **tooltips: str | None
 ) -> list[io.Input]:
     """Widgets of some settings, in this order; a node may have a tooltip of its own for one."""
-    known = {one.name: one for one in settings_in(config)}
+    known = {one.name: one for one in [*settings_in(config)][::-1]}  # the first of a name
     return [widget(known[name], optional=optional, tooltip=tooltips.get(name)) for name in names]
 
 
@@ -39,7 +39,8 @@ def widget(one: BoundSetting, *, optional: bool = False, tooltip: str | None = N
     if one.is_several or one.kind is str:
         text = declared.separators[0].join(one.value) if one.is_several else one.value
         # Fields of a single line say nothing of it.
-        lines = {"multiline": True} if declared.is_multiline else {}
+        lines = {"multiline": True} if declared.is_multiline or declared.is_prompt else {}
+        lines |= {"dynamic_prompts": True} if declared.is_prompt else {}
         return io.String.Input(default=text, **lines, **shared)
     if one.kind is bool:
         return io.Boolean.Input(default=one.value, **shared)

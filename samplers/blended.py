@@ -63,6 +63,7 @@ class BlendConfig:
     )
     eta: float = setting(  # transfer.py; 0 in Blended Latent Diffusion
         1.0,
+        option="ddim_eta",
         help="Fresh noise in every step. 0 is plain DDIM, 1 (CLiC) blends seams best.",
         minimum=0.0,
         maximum=1.0,

@@ -18,7 +18,8 @@ from ..attention.capture import word_positions
 from ..checks import require_whole
 from ..errors import ConfigError, PromptError
 from ..host.ports import Host, Progress, Prompt, WeightEdit, no_progress
-from .blended import BlendConfig, sample_blended
+from ..training.setting import setting
+from .blended import MOST_STEPS, BlendConfig, sample_blended
 from .guidance import AttentionTarget, GuidanceConfig, guided_sites, latent_gradient, moved
 from .masks import latent_masks, picture_masks, region_weights
 from .sigmas import output_at
@@ -41,12 +42,31 @@ class Region:
 class EditConfig:
     """One edit."""
 
-    steps: int = 50  # DDIM, transfer.py
-    cfg: float = 7.5
+    steps: int = setting(  # DDIM, transfer.py
+        50,
+        help="Steps of the whole schedule, including the skipped ones: 20 is fast, 50 fine.",
+        minimum=1,
+        maximum=MOST_STEPS,
+    )
+    cfg: float = setting(
+        7.5,
+        help="Guidance scale. 1 uses the prompt alone, 7.5 is usual; higher follows the prompt "
+        "more closely and oversaturates.",
+        minimum=1.0,
+        maximum=100.0,
+        step=0.5,
+    )
     blend: BlendConfig = field(default_factory=BlendConfig)
     guidance: GuidanceConfig = field(default_factory=lambda: GuidanceConfig(eta=0.0))
     target_is_mask: bool = True  # paper: M is the region; False: ones everywhere, transfer.py
-    harmonise_steps: int = 0  # last steps of base model and plain prompt; transfer.py knows 5
+    harmonise_steps: int = setting(
+        0,
+        help="Last steps with the base model, the plain prompt and no blending, which harmonise "
+        "old and new content: 0 is none, CLiC's code uses 5 of 50.",
+        minimum=0,
+        maximum=MOST_STEPS,
+        is_advanced=True,
+    )
 
     def __post_init__(self) -> None:
         if not self.cfg >= 1 or self.cfg == float("inf"):

@@ -28,8 +28,11 @@ from ..attention.maps import AttentionCapture, TokenQuery
 from ..checks import require_whole
 from ..errors import ConfigError
 from ..host.ports import Place, StopForward, Tokens, TransformerSite, UNetSites
+from ..training.setting import setting
 
 log = logging.getLogger("conceptloom")
+
+GUIDANCE = "Guidance"  # panel of the command line's help
 
 # Tried until the gradient is finite. Half precision loses what is below 6e-8 or above 65504 on its
 # way back through the UNet; in float32 powers of two change no digit.
@@ -47,10 +50,44 @@ class Rule(str, Enum):
 class GuidanceConfig:
     """How words are pulled in or driven out."""
 
-    eta: float = 0.01  # transfer.py: 0.001 * att_opt, the authors' 10; below 0 removes
-    steps: int = 30  # first steps of the schedule that are guided, transfer.py:113 (of 50)
-    rule: Rule = Rule.SIGN
-    level: int = 0  # downsampling of the maps against the latent; 0 takes all, as the authors do
+    eta: float = setting(  # transfer.py: 0.001 * att_opt, the authors' 10
+        0.01,
+        option="guide_eta",
+        help="Guidance strength. Positive values attract the words to the mask, negative values "
+        "repel them, 0 changes nothing. With rule sign, 0.01 is gentle and 0.05 strong; with "
+        "gradient try 0.1 to 10.",
+        minimum=-1000.0,
+        maximum=1000.0,
+        step=0.001,
+        rounding=0.00001,
+        panel=GUIDANCE,
+    )
+    steps: int = setting(  # transfer.py:113 (of 50)
+        30,
+        option="guide_steps",
+        help="Number of guided steps at the start of the schedule. Few set the layout; guiding "
+        "all takes up to three times as long.",
+        minimum=0,
+        maximum=10_000,
+        panel=GUIDANCE,
+    )
+    rule: Rule = setting(
+        Rule.SIGN,
+        option="guide_rule",
+        help="sign moves every latent by eta (the authors' code); gradient moves it by eta times "
+        "the gradient (the paper).",
+        is_advanced=True,
+        panel=GUIDANCE,
+    )
+    level: int = setting(
+        0,
+        option="guide_downsample",
+        help="Downsampling factor of the guiding attention maps, relative to the latents. 0 uses "
+        "all maps as the authors do; 4 alone is cheaper and coarser.",
+        choices={str(factor): factor for factor in (0, 1, 2, 4, 8)},
+        is_advanced=True,
+        panel=GUIDANCE,
+    )
 
     def __post_init__(self) -> None:
         if not -1e6 <= self.eta <= 1e6:

@@ -39,6 +39,7 @@ class Setting:
         rounding: of the widget's number; False leaves every digit, None is the step.
         choices: word -> value, where only some values are possible; enums bring their own.
         separators: characters between several texts typed as one.
+        is_prompt: a text for the model; on nodes of several lines, with dynamic prompts.
         is_advanced: hidden until a user asks for all widgets.
         is_widget: False keeps it off the nodes, whose presets decide it.
         panel: heading in the command's help; "" is that of the method.
@@ -56,6 +57,7 @@ class Setting:
     choices: Mapping[str, Any] = field(default_factory=dict[str, Any])
     separators: str = "\n"
     is_multiline: bool = False
+    is_prompt: bool = False
     is_advanced: bool = False
     is_widget: bool = True
     panel: str = ""
@@ -132,12 +134,17 @@ def settings_in(config: Any) -> Iterator[BoundSetting]:
 
 
 def changed(config: Config, values: Mapping[str, Any], owner: str = "this config") -> Config:
-    """A config with other values, by today's names of settings or earlier ones; None changes none.
+    """A config with other values; None changes none.
+
+    Args:
+        values: by today's names of settings, by earlier ones, or by those of options.
 
     Raises:
         ConfigError: a value makes no sense, or `owner` has no such setting.
     """
-    known = {name: one for one in settings_in(config) for name in one.names}
+    declared = list(settings_in(config))[::-1]  # the first of a name counts
+    known = {one.option: one for one in declared}
+    known |= {name: one for one in declared for name in one.names}
     tree: dict[str, Any] = {}
     for name, value in values.items():
         if value is None:

@@ -47,6 +47,29 @@ class Keep(str, Enum):
 HANDLE, WORD = "{handle}", "{word}"  # what stands in a prompt for a concept and its word
 
 
+def _stored(default: float, what: str) -> float:
+    return setting(
+        default,
+        help=f"Share of the steps with stored {what}. 0 stores none, 1 all. The fuser recomputes "
+        "features beyond it.",
+        minimum=0.0,
+        maximum=1.0,
+        step=0.05,
+        is_advanced=True,
+    )
+
+
+def _injected(default: float, what: str) -> float:
+    return setting(
+        default,
+        help=f"Share of the steps that inject the template's {what}. 0 releases the layout; 1 "
+        "copies it to the end and leaves concepts little of their own shape.",
+        minimum=0.0,
+        maximum=1.0,
+        step=0.05,
+    )
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BankConfig:
     """Step 1: how a concept of the bank is learned."""
@@ -111,10 +134,22 @@ class BankConfig:
 class InversionConfig:
     """Step 3: from a picture to its noise and its features."""
 
-    steps: int = 50  # of the sampler (Plug-and-Play, config_pnp.yaml)
-    refinements: int = REFINEMENTS  # ours; Plug-and-Play makes 999 steps without any
-    resnet_until: float = 0.8  # share of the steps whose ResNet features are kept
-    attention_until: float = 0.5  # share of the steps whose queries and keys are kept
+    steps: int = setting(  # Plug-and-Play, config_pnp.yaml
+        50,
+        help="Steps of the sampler: 20 is fast, Plug-and-Play uses 50. Few steps reconstruct the "
+        "picture less exactly.",
+        minimum=1,
+        maximum=1000,
+    )
+    refinements: int = setting(  # ours; Plug-and-Play makes 999 steps without any
+        REFINEMENTS,
+        help="Fixed-point iterations per step. 0 is plain DDIM inversion, 2 reconstructs nearly "
+        "every picture, more take longer and change little.",
+        minimum=0,
+        maximum=50,
+    )
+    resnet_until: float = _stored(0.8, "ResNet features (layout)")
+    attention_until: float = _stored(0.5, "queries and keys (which parts belong together)")
     resnet_blocks: tuple[int, ...] = ()  # decoder blocks; () takes 4, or as deep on other models
     attention_blocks: tuple[int, ...] = ()  # decoder blocks; () takes 4, 7, 9, or as deep
     keep: Keep = Keep.RAM
@@ -132,8 +167,19 @@ class InversionConfig:
 class RegionConfig:
     """Step 4: who has which part of the picture."""
 
-    dilate: float = 0.02  # of the longer side; ours, 16 px of 768
-    priority: Priority = Priority.FIRST  # where the masks themselves overlap; ours
+    dilate: float = setting(  # ours, 16 px of 768
+        0.02,
+        help="Growth of the regions as a share of the longer side. 0 keeps the masks as they are, "
+        "which distorts concepts; high values let concepts spread into the background.",
+        minimum=0.0,
+        maximum=0.5,
+        step=0.005,
+    )
+    priority: Priority = setting(  # ours
+        Priority.FIRST,
+        help="Owner of an area under two masks: the first region, the last one as with layers of "
+        "paint, or both.",
+    )
 
     def __post_init__(self) -> None:
         require_fraction("dilate", self.dilate)
@@ -143,12 +189,37 @@ class RegionConfig:
 class WeaveConfig:
     """Step 5: drawing the template again with the concepts in it."""
 
-    suppression: float = 0.2  # lambda, ours; 0 mixes only
-    cfg: float = 7.5  # omega (Plug-and-Play, config_pnp.yaml)
-    negative: str = "ugly, blurry, black, low res, unrealistic"  # p_neg (the same file)
-    resnet_until: float = 0.8  # share of the steps (pnp_f_t of the same file)
-    attention_until: float = 0.5  # share of the steps (pnp_attn_t of the same file)
-    mixing: Mixing = Mixing.FEATURES
+    suppression: float = setting(  # lambda, ours
+        0.2,
+        help="Concept suppression (lambda): pushes away from the plain sentence. 0 only mixes, "
+        "0.2 sharpens the concepts, high values oversaturate.",
+        minimum=0.0,
+        maximum=2.0,
+        step=0.05,
+    )
+    cfg: float = setting(  # omega (Plug-and-Play, config_pnp.yaml)
+        7.5,
+        help="Guidance scale, omega in the paper. 1 disables guidance, 7.5 is usual; high values "
+        "oversaturate.",
+        minimum=1.0,
+        maximum=30.0,
+        step=0.5,
+    )
+    negative: str = setting(  # p_neg (the same file)
+        "ugly, blurry, black, low res, unrealistic",
+        help="What to avoid. The template's features are injected into this pass too.",
+        is_prompt=True,
+    )
+    resnet_until: float = _injected(0.8, "ResNet features, which hold shapes and layout")  # pnp_f_t
+    attention_until: float = _injected(  # pnp_attn_t
+        0.5, "queries and keys, which hold what belongs together"
+    )
+    mixing: Mixing = setting(
+        Mixing.FEATURES,
+        help="features: one pass for all concepts, mixed inside the model. scores: a separate "
+        "pass for each, mixed outside the model, without suppression; slow, and edges do not "
+        "blend.",
+    )
 
     def __post_init__(self) -> None:
         require_positive("suppression", self.suppression, zero=True)

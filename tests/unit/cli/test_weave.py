@@ -10,7 +10,7 @@ import torch
 from conceptloom.cli.picture_files import write_picture
 from conceptloom.cli.picture_reader import read_image
 from conceptloom.concepts.concept import Concept
-from conceptloom.concepts.concept_file import save_concept
+from conceptloom.concepts.concept_file import load_concept, save_concept
 from conceptloom.errors import InputError
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.tinyworld.concepts import concept_scene
@@ -54,4 +54,4 @@ def test_a_picture_is_woven_and_reported(folder: Path) -> None:
 @pytest.mark.parametrize("bad", ["circle", "=a,b", "circle=a", "circle=,b"])
 def test_regions_that_do_not_read_so_are_refused(bad: str) -> None:
     with pytest.raises(InputError, match="must be WORD=CONCEPT,MASK"):
-        parsed_region(bad)
+        parsed_region(bad, load_concept)

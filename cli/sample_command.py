@@ -1,0 +1,112 @@
+"""`conceptloom sample`: pictures of prompts with learned concepts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import Progress
+
+from .console import console, say
+from .options import Device, Layout, Model, PictureOut, Precision, PrecisionName
+
+
+def sample(
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option("--prompt", "-p", help="Repeat for several; default: the training prompts."),
+    ] = None,
+    concept: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--concept", "-c", metavar="FILE[:STRENGTH[:NEWNAME]]", help="Repeat for several."
+        ),
+    ] = None,
+    out: PictureOut = None,
+    negative: Annotated[str, typer.Option(help="What to avoid.")] = "",
+    seed: Annotated[int, typer.Option(help="The same seed gives the same picture.")] = 0,
+    count: Annotated[int, typer.Option(min=1, help="Pictures per prompt.")] = 1,
+    steps: Annotated[int, typer.Option(min=1, help="DDIM steps: 20 is fast, 50 fine.")] = 50,
+    cfg: Annotated[
+        float | None,
+        typer.Option(help="Guidance scale: 1 is loose, 7.5 usual; default 7.5, on tinyworld 3."),
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="WIDTHxHEIGHT", help="Default: the model's native size.")
+    ] = None,
+    lag: Annotated[
+        bool,
+        typer.Option(
+            "--lag", help="Apply residuals only where each concept appears; see train-residuals."
+        ),
+    ] = False,
+    local_lora: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar='FILE[:STRENGTH]="WORDS"[,MASK]',
+            help="A LoRA file only where these words of the prompt are. Repeat for several.",
+        ),
+    ] = None,
+    masks: Annotated[
+        bool, typer.Option("--masks", help="With --local-lora: write where each LoRA worked.")
+    ] = False,
+    model: Model = "tinyworld",
+    layout: Layout = None,
+    device: Device = "auto",
+    precision: Precision = PrecisionName.FP32,
+    **settings: Any,
+) -> None:
+    """Draw pictures with learned concepts; saves each picture as soon as it is finished."""
+    from ..attention.lag_config import LagConfig
+    from ..concepts.concept import stacked
+    from .drawing import Drawing, draw, load_concepts, natural_size, parsed_size
+    from .gallery import Gallery
+    from .lag import localised
+    from .local_loras import local_run
+    from .models import TINYWORLD, open_host
+    from .models import Precision as Computed
+    from .picture_files import free_name
+    from .setting_options import changed_by_options
+
+    is_tiny = model == TINYWORLD
+    host = open_host(model, layout=layout, device=device, precision=Computed(precision.value))
+    loaded = load_concepts(host, concept or [])
+    stack, edits, config = stacked(loaded), [], changed_by_options(LagConfig(), settings)
+    prompts = prompt or [text for one, _ in loaded for text in one.prompts]
+    if lag:
+        stack, edits = localised(host, loaded, prompts, config)
+    local = local_run(host, local_lora or [], prompts, stack.handles, steps)
+    drawing = Drawing(
+        negative=negative,
+        seed=seed,
+        steps=steps,
+        cfg=cfg if cfg is not None else (3.0 if is_tiny else 7.5),
+        size_px=parsed_size(size) if size else natural_size(host),
+    )
+    gallery = Gallery(out or free_name(Path("picture.png")), count * len(prompts), drawing)
+    with Progress(console=console, transient=True) as bars:
+        task = bars.add_task("drawing", total=None)
+        draw(
+            host,
+            prompts,
+            stack,
+            drawing,
+            count=count,
+            edits=[*edits, *local.edits],
+            encode=local.encode,
+            keep=lambda picture, prompt: gallery.keep(local.kept(picture), prompt),
+            progress=lambda done, total, *_: bars.update(task, completed=done, total=total),
+        )
+    files = gallery.finished()
+    for path in [*files, *(local.write_masks(files) if masks else [])]:
+        say(f"wrote {path}")
+
+
+def sample_with_options() -> Callable[..., Any]:
+    """`sample` with an option for each setting of LAG; the strength is part of --concept."""
+    from ..attention.lag_config import LagConfig
+    from .setting_options import with_options
+
+    return with_options(sample, {"With --lag": LagConfig()}, without=("strength", "localised"))
