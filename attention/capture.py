@@ -41,7 +41,7 @@ def read_attention(
     words: Sequence[str],
     *,
     timesteps: Sequence[int] = READ_AT,
-    level: int = 0,
+    downsample: int = 0,
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> Mapping[str, Tensor]:
@@ -51,7 +51,7 @@ def read_attention(
         latent: [1, C, h, w] clean latents of the picture.
         words: words, phrases or handles of the prompt.
         timesteps: noise levels to read at, 0..T-1.
-        level: see `attention.site_selection.sites_to_read`.
+        downsample: see `attention.site_selection.sites_to_read`.
         progress: told before every pass; may raise to cancel.
 
     Returns:
@@ -62,7 +62,7 @@ def read_attention(
     queries = [
         TokenQuery(0, word_positions(host, prompt, word), len(prompt.tokens)) for word in words
     ]
-    capture = AttentionCapture(sites_to_read(host.sites, tuple(latent.shape[-2:]), level))
+    capture = AttentionCapture(sites_to_read(host.sites, tuple(latent.shape[-2:]), downsample))
     generator = torch.Generator().manual_seed(seed)
     total = torch.zeros(())
     for done, timestep in enumerate(timesteps):

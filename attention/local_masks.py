@@ -49,15 +49,15 @@ class Cut:
 
 
 def finding_sites(sites: UNetSites) -> list[AttentionSite]:
-    """Cross-attentions that words are found in: those on the way up at the finest level, or of the
+    """Cross-attentions that words are found in: those on the way up with the finest maps, or of the
     blocks that locate words best.
     """
     cross = [site for site in sites.attentions if site.kind is AttentionKind.CROSS]
     if sites.finders:
         return [site for site in cross if site.block in sites.finders]
     rising = [site for site in cross if site.block.place is Place.UP] or cross
-    finest = min((site.level for site in rising), default=0)
-    return [site for site in rising if site.level == finest]
+    finest = min((site.downsample for site in rising), default=0)
+    return [site for site in rising if site.downsample == finest]
 
 
 def levelled(attention: Tensor) -> Tensor:

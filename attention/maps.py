@@ -96,7 +96,7 @@ class AttentionCapture(UNetEdit):
         Args:
             queries: rows and tokens; G of them.
             size: grid to which every block's map is resized (bilinear) before the mean. May be
-                left out when all captured blocks stand at the same level.
+                left out when all captured blocks have the same downsampling factor.
 
         Returns:
             [G, h, w] probabilities 0..1, float32.

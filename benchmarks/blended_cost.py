@@ -93,8 +93,8 @@ def runs_of(host: DiffusersHost, options: argparse.Namespace) -> dict[str, Calla
         return lambda: edit_latents(host, source, [region], negative, config)
 
     runs = {"plain": plain, "blended": edit(None), "guided": edit(guidance)}
-    if host.sites.at_level(4, [Place.UP]):
-        runs["guided at level 4"] = edit(replace(guidance, level=4))
+    if host.sites.at_downsample(4, [Place.UP]):
+        runs["guided at level 4"] = edit(replace(guidance, downsample=4))
     token, *_ = word_positions(host, prompt, WORD)
     official = OfficialTransfer(host, prompt, negative, token, options.cfg)
     on_grid = latent_masks(mask[None], (source.shape[-2], source.shape[-1])).to(host.device)

@@ -25,7 +25,7 @@ def attention_under(
         mask: [H, W], 1 = where the word should look.
         level: see `attention.site_selection.sites_to_read`.
     """
-    heat = read_attention(host, latent, prompt, [word], level=level, seed=ATTENTION_SEED)[word]
+    heat = read_attention(host, latent, prompt, [word], downsample=level, seed=ATTENTION_SEED)[word]
     inside = F.interpolate(mask[None, None], heat.shape, mode="area")[0, 0]
     return float((heat * inside).sum() / inside.sum())
 

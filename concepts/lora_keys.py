@@ -46,9 +46,9 @@ def key_map(
 def layout_of(sites: UNetSites) -> Layout:
     """What the names of a UNet depend on."""
     down = [site for site in sites.resnets if site.place is Place.DOWN]
-    levels = sorted({site.level for site in down})
-    attention = tuple(bool(sites.at_level(level, [Place.DOWN])) for level in levels)
-    return Layout(attention, sum(site.level == levels[0] for site in down))
+    factors = sorted({site.downsample for site in down})
+    attention = tuple(bool(sites.at_downsample(factor, [Place.DOWN])) for factor in factors)
+    return Layout(attention, sum(site.downsample == factors[0] for site in down))
 
 
 def _unet_names(path: str, prefixes: object) -> Iterator[str]:

@@ -35,7 +35,7 @@ class ForwardInfo:
     ) -> tuple[int, int]:
         """Rows and columns of the feature map at a site (strided convolutions round up)."""
         height, width = self.latent_shape[-2:]
-        return -(-height // site.level), -(-width // site.level)
+        return -(-height // site.downsample), -(-width // site.downsample)
 
 
 @dataclass(slots=True)

@@ -31,7 +31,7 @@ class TransformerSite:
     name: str  # canonical, without "unet.": "output_blocks.4.1"
     place: Place
     number: int  # block number within its arm as in the checkpoint; output_blocks.4.1 -> 4
-    level: int  # downsampling against the latent: 1, 2, 4, 8
+    downsample: int  # downsampling against the latent: 1, 2, 4, 8
     width: int  # channels
     heads: int
     depth: int
@@ -45,7 +45,7 @@ class ResNetSite:
     name: str  # canonical, without "unet.": "output_blocks.4.0"
     place: Place
     number: int
-    level: int
+    downsample: int
     width: int
     module: nn.Module = field(repr=False)
 
@@ -76,7 +76,7 @@ class LayerSite:
 
     name: str  # canonical, without "unet.": "output_blocks.4.1.transformer_blocks.0.attn2.to_k"
     rows: Rows
-    level: int  # downsampling of its output against the latent: 1, 2, 4, 8
+    downsample: int  # downsampling of its output against the latent: 1, 2, 4, 8
     module: nn.Module = field(repr=False)
     roles: frozenset[Role] = frozenset()
     block: TransformerSite | ResNetSite | None = field(default=None, repr=False)
@@ -124,9 +124,9 @@ class AttentionSite:
     heads_axis: int = 1
 
     @property
-    def level(self) -> int:
+    def downsample(self) -> int:
         """Downsampling of its queries' grid against the latent."""
-        return self.block.level
+        return self.block.downsample
 
     def split(self, projected: Tensor) -> Tensor:
         """[B, K, C] of a projection -> [B, heads, K, d]."""
@@ -172,7 +172,7 @@ class UNetSites:
         text: how the contexts are laid out that its attentions read.
         network: what canonical names of its weights begin with.
         family: its name in fingerprints.
-        finders: blocks in which words are located best; empty where the level tells.
+        finders: blocks in which words are located best; empty where the downsampling factor decides.
     """
 
     transformers: tuple[TransformerSite, ...]
@@ -190,7 +190,9 @@ class UNetSites:
         """Attentions that read the text."""
         return [site for site in self.attentions if site.kind is not AttentionKind.SELF]
 
-    def at_level(self, level: int, places: Iterable[Place] = tuple(Place)) -> list[TransformerSite]:
-        """Transformer blocks of one downsampling level, in the given arms."""
+    def at_downsample(
+        self, downsample: int, places: Iterable[Place] = tuple(Place)
+    ) -> list[TransformerSite]:
+        """Transformer blocks with one downsampling factor, in the given arms."""
         requested = set(places)
-        return [s for s in self.transformers if s.level == level and s.place in requested]
+        return [s for s in self.transformers if s.downsample == downsample and s.place in requested]

@@ -147,7 +147,7 @@ def read(
     latent = host.encode_image(first)
     encoded = host.encode_prompt(prompt)
     maps = read_attention(
-        host, latent, encoded, words, timesteps=timesteps, level=level, seed=seed,
+        host, latent, encoded, words, timesteps=timesteps, downsample=level, seed=seed,
         progress=NodeProgress(),
     )  # fmt: skip
     return Reading(first[0], maps)

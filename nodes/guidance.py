@@ -91,7 +91,7 @@ class CrossAttentionGuidance(io.ComfyNode):
         config = changed(GuidanceConfig(), settings)
         targets = target_words(model, clip, words, mask)
         telling = clip_with_handles(clip, {})
-        guided_sites(host_of(model, clip).sites, config.level)
+        guided_sites(host_of(model, clip).sites, config.downsample)
         if not config.wants(0):
             return io.NodeOutput(model, telling)
         return io.NodeOutput(guided(model, targets, config, save_memory), telling)
@@ -121,7 +121,7 @@ class _Guidance:
     def gradient(
         self, forward: Forward, latent: Tensor, sites: UNetSites, tokens: Tokens
     ) -> Tensor:
-        chosen = guided_sites(sites, self._config.level)
+        chosen = guided_sites(sites, self._config.downsample)
         for word in self._words:
             if word.target is not None:
                 size = word.target.shape[-2], word.target.shape[-1]

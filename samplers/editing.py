@@ -198,7 +198,7 @@ def _guided(
     scale, timestep = 1 / host.noise_path.input_scale(sigma), host.noise_path.timestep_at(sigma)
     unit = latent / scale  # x_t, as the network sees it
     at = torch.full((unit.shape[0],), timestep, device=unit.device)
-    sites = guided_sites(host.sites, config.level)
+    sites = guided_sites(host.sites, config.downsample)
     for region, targets, mask in zip(regions, wishes, masks, strict=True):
         if not targets:
             continue

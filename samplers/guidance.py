@@ -79,8 +79,9 @@ class GuidanceConfig:
         is_advanced=True,
         panel=GUIDANCE,
     )
-    level: int = setting(
+    downsample: int = setting(
         0,
+        name="level",
         option="guide_downsample",
         help="Downsampling factor of the guiding attention maps, relative to the latents. 0 uses "
         "all maps as the authors do; 4 alone is cheaper and coarser.",
@@ -111,17 +112,17 @@ class AttentionTarget:
 TargetsIn = Callable[[Tokens], Sequence[AttentionTarget]]  # of one prompt
 
 
-def guided_sites(sites: UNetSites, level: int = 0) -> list[TransformerSite]:
+def guided_sites(sites: UNetSites, downsample: int = 0) -> list[TransformerSite]:
     """Blocks of the up arm for guidance (the official code's "cross_up" layers).
 
     Raises:
-        ConfigError: the model has no cross-attention at that level.
+        ConfigError: the model has no cross-attention with that downsampling factor.
     """
     up = [site for site in sites.transformers if site.place is Place.UP]
-    chosen = [site for site in up if level in (0, site.level)]
+    chosen = [site for site in up if downsample in (0, site.downsample)]
     if not chosen:
-        there = ", ".join(str(n) for n in sorted({site.level for site in up}))
-        raise ConfigError("level", level, f"one of {there} for this model, or 0 for all")
+        there = ", ".join(str(n) for n in sorted({site.downsample for site in up}))
+        raise ConfigError("level", downsample, f"one of {there} for this model, or 0 for all")
     return chosen
 
 

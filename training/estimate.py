@@ -119,10 +119,10 @@ def estimate_of(
     numbers = 0
     for site in host.sites.transformers:
         layers = 1 if checkpointing else site.depth * KEPT_BY_LAYER
-        numbers += layers * site.width * cells // site.level**2
+        numbers += layers * site.width * cells // site.downsample**2
     for block in host.sites.resnets:
         stored_per_resnet = 1 if checkpointing else KEPT_BY_RESNET
-        numbers += stored_per_resnet * block.width * cells // block.level**2
+        numbers += stored_per_resnet * block.width * cells // block.downsample**2
     passes = rows * (PASSES_OF_STEP + checkpointing)
     seconds = _seconds_of_pass(host, latent_size)
     return Estimate(

@@ -77,7 +77,7 @@ class Previews:
 
     Attributes:
         vectors: gives the handles as they are now.
-        level: depth at which attention is shown; the one that the loss reads.
+        downsample: factor of the attention maps shown; the one that the loss reads.
         looking: the prompt with which words (`<mug>`) are looked for in a picture.
         strips: rows of pictures drawn so far, one tensor [n, H, W, 3] per preview.
         scores: of every handle at the last look.
@@ -88,7 +88,7 @@ class Previews:
     scene: ConceptScene
     vectors: Callable[[], HandleVectors]
     config: PreviewConfig = field(default_factory=PreviewConfig)
-    level: int = 0  # see `attention.site_selection.sites_to_read`
+    downsample: int = 0  # see `attention.site_selection.sites_to_read`
     looking: Callable[[Sequence[str]], str] = _photo_of
     strips: list[Tensor] = field(default_factory=list)
     captions: list[str] = field(default_factory=list)
@@ -171,7 +171,7 @@ class Previews:
         prompt = self.host.encode_prompt(self.looking(words), self.vectors())
         latent = self.host.encode_image(picture.image[None])
         attention = read_attention(
-            self.host, latent, prompt, words, level=self.level, progress=progress
+            self.host, latent, prompt, words, downsample=self.downsample, progress=progress
         )
         maps = dict(zip(names, attention.values(), strict=True))
         masks = {name: picture.masks[name] for name in names}

@@ -66,7 +66,7 @@ def _resnet_layer(block: nn.Module, part: str) -> nn.Module | None:
 
 def _blocks(unet: Any) -> Iterator[TransformerSite | ResNetSite | LayerSite]:
     """Each block in the order of a forward pass, and the convolutions and norms between them."""
-    level = 1
+    downsample = 1
     for arm, place, sequences in (
         ("input_blocks", Place.DOWN, unet.input_blocks),
         ("middle_block", Place.MID, [unet.middle_block] if unet.middle_block is not None else []),
@@ -74,45 +74,45 @@ def _blocks(unet: Any) -> Iterator[TransformerSite | ResNetSite | LayerSite]:
     ):
         for number, sequence in enumerate(map(as_written, sequences)):
             prefix = arm if place is Place.MID else f"{arm}.{number}"
-            behind = _level_after(level, sequence)
+            behind = _downsample_after(downsample, sequence)
             for index, module in enumerate(map(as_written, sequence)):
                 name = f"{prefix}.{index}"
                 if isinstance(module, (SpatialTransformer, ResBlock)):
-                    yield _block(name, place, number, level, module)
+                    yield _block(name, place, number, downsample, module)
                 else:
                     yield from _outer_layer(name, behind, module)
-            level = behind
+            downsample = behind
     for index in (0, 2):
         yield LayerSite(f"out.{index}", Rows.GRID, 1, unet.out[index])
 
 
 def _block(
-    name: str, place: Place, number: int, level: int, module: Any
+    name: str, place: Place, number: int, downsample: int, module: Any
 ) -> TransformerSite | ResNetSite:
     if isinstance(module, SpatialTransformer):
         layers, width = module.transformer_blocks, _channels(module.proj_out)
         heads = layers[0].attn2.heads
-        return TransformerSite(name, place, number, level, width, heads, len(layers), module)
-    return ResNetSite(name, place, number, level, module.out_channels, module)
+        return TransformerSite(name, place, number, downsample, width, heads, len(layers), module)
+    return ResNetSite(name, place, number, downsample, module.out_channels, module)
 
 
-def _outer_layer(name: str, level: int, module: Any) -> Iterator[LayerSite]:
+def _outer_layer(name: str, downsample: int, module: Any) -> Iterator[LayerSite]:
     """The first convolution, or that of a change of size; pooling has no weights."""
     part = {Downsample: "op", Upsample: "conv"}.get(type(module))
     layer = getattr(module, part, None) if part else module
     if isinstance(layer, nn.Module) and hasattr(layer, "weight"):
-        yield LayerSite(f"{name}.{part}" if part else name, Rows.GRID, level, layer)
+        yield LayerSite(f"{name}.{part}" if part else name, Rows.GRID, downsample, layer)
 
 
-def _level_after(level: int, sequence: Iterable[nn.Module]) -> int:
+def _downsample_after(downsample: int, sequence: Iterable[nn.Module]) -> int:
     """Downsampling factor behind a block that may end in a change of size."""
     for module in sequence:
         halves = isinstance(module, Downsample)
         doubles = isinstance(module, Upsample)
         if isinstance(module, ResBlock) and module.updown:
             halves, doubles = (isinstance(module.h_upd, kind) for kind in (Downsample, Upsample))
-        level = level * 2 if halves else level // 2 if doubles else level
-    return level
+        downsample = downsample * 2 if halves else downsample // 2 if doubles else downsample
+    return downsample
 
 
 def _channels(projection: Any) -> int:

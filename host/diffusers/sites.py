@@ -43,13 +43,13 @@ def _blocks(unet: Any) -> Iterator[TransformerSite | ResNetSite | LayerSite]:
 
 
 def _block(block: Block, module: Any) -> TransformerSite | ResNetSite | LayerSite:
-    at = (block.name, block.place, block.number, block.level)
+    at = (block.name, block.place, block.number, block.downsample)
     if block.kind is Kind.TRANSFORMER:
         layers, width = module.transformer_blocks, module.proj_out.weight.shape[0]
         return TransformerSite(*at, width, layers[0].attn2.heads, len(layers), module)
     if block.kind is Kind.RESNET:
         return ResNetSite(*at, module.conv2.weight.shape[0], module)
-    return LayerSite(block.name, Rows.GRID, block.level_behind, module)
+    return LayerSite(block.name, Rows.GRID, block.downsample_behind, module)
 
 
 def _resnet_layer(block: nn.Module, part: str) -> nn.Module | None:

@@ -64,8 +64,8 @@ class _View:
         attention = next(iter(self._family.attentions.values()))
         heads = self._heads(self._owner(f"{name}.{attention.query}"))
         width = self._module(f"{name}.{attention.out}").out_features
-        level = self._family.patch
-        return TransformerSite(name, Place.FLAT, number, level, width, heads, 1, module)
+        downsample = self._family.patch
+        return TransformerSite(name, Place.FLAT, number, downsample, width, heads, 1, module)
 
     def layers(self, block: TransformerSite) -> Iterator[LayerSite]:
         owned = {
@@ -87,8 +87,8 @@ class _View:
     def _site(
         self, path: str, rows: Rows, roles: Any, block: TransformerSite | None, owner: Any
     ) -> LayerSite:
-        level, module = self._family.patch, self._module(path)
-        return LayerSite(path, rows, level, module, roles, block, owner, network=TRANSFORMER)
+        downsample, module = self._family.patch, self._module(path)
+        return LayerSite(path, rows, downsample, module, roles, block, owner, network=TRANSFORMER)
 
     def attentions(
         self, block: TransformerSite, layers: dict[str, LayerSite]

@@ -102,7 +102,7 @@ def _transformer_layers(block: TransformerSite) -> Iterator[LayerSite]:
         owner = block.module.get_submodule(outer) if attention else None
         rows = Rows.TEXT if Role.CROSS_KV in roles else Rows.GRID
         name = f"{block.name}.{part}"
-        yield LayerSite(name, rows, block.level, module, frozenset(roles), block, owner)
+        yield LayerSite(name, rows, block.downsample, module, frozenset(roles), block, owner)
 
 
 def _attentions(block: TransformerSite, layers: dict[str, LayerSite]) -> Iterator[AttentionSite]:
@@ -128,9 +128,9 @@ def _resnet_layers(block: ResNetSite, find: Find) -> Iterator[LayerSite]:
             continue
         name, whole = f"{block.name}.{part}", part.startswith("emb_layers")
         if whole:
-            yield LayerSite(name, Rows.WHOLE, block.level, module, block=block, read_by=norm)
+            yield LayerSite(name, Rows.WHOLE, block.downsample, module, block=block, read_by=norm)
         else:
-            yield LayerSite(name, Rows.GRID, block.level, module, block=block)
+            yield LayerSite(name, Rows.GRID, block.downsample, module, block=block)
 
 
 def roles_in_unets(weight: str) -> frozenset[Role]:

@@ -70,14 +70,14 @@ class Block:
     kind: Kind
     place: Place
     number: int  # within its arm, as in the original name
-    level: int  # downsampling against the latent: 1, 2, 4, 8
+    downsample: int  # downsampling against the latent: 1, 2, 4, 8
 
     @property
-    def level_behind(self) -> int:
+    def downsample_behind(self) -> int:
         """That of what comes out of it."""
         if self.kind is not Kind.RESAMPLER:
-            return self.level
-        return self.level * 2 if self.place is Place.DOWN else self.level // 2
+            return self.downsample
+        return self.downsample * 2 if self.place is Place.DOWN else self.downsample // 2
 
 
 def blocks(layout: Layout) -> Iterator[Block]:
@@ -98,16 +98,16 @@ def blocks(layout: Layout) -> Iterator[Block]:
     yield Block("mid_block.resnets.1", "middle_block.2", Kind.RESNET, *at)
     number = 0
     for i, has_attention in enumerate(reversed(layout.attention)):
-        level = 2 ** (levels - 1 - i)
+        downsample = 2 ** (levels - 1 - i)
         for j in range(layout.resnets + 1):
-            at = (Place.UP, number, level)
+            at = (Place.UP, number, downsample)
             yield from _pair(f"up_blocks.{i}", f"output_blocks.{number}", j, has_attention, at)
             number += 1
         if i < levels - 1:
             slot = 2 if has_attention else 1
             path = f"up_blocks.{i}.upsamplers.0.conv"
             name = f"output_blocks.{number - 1}.{slot}.conv"
-            yield Block(path, name, Kind.RESAMPLER, Place.UP, number - 1, level)
+            yield Block(path, name, Kind.RESAMPLER, Place.UP, number - 1, downsample)
 
 
 def _pair(

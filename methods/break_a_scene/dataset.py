@@ -31,11 +31,11 @@ class SceneDataset:
     """
 
     def __init__(
-        self, host: Host, scene: ConceptScene, level: int, progress: Progress = no_progress
+        self, host: Host, scene: ConceptScene, downsample: int, progress: Progress = no_progress
     ) -> None:
         encode = PictureEncoder(host, 2 * len(scene.images), progress)
         self._pictures = [
-            {mirrored: _picture(encode, image, level, mirrored) for mirrored in (False, True)}
+            {mirrored: _picture(encode, image, downsample, mirrored) for mirrored in (False, True)}
             for image in scene.images
         ]
 
@@ -56,13 +56,15 @@ class SceneDataset:
         return torch.stack([self._of(s).at_maps[n] for s in samples for n in s.names])
 
 
-def _picture(encode: PictureEncoder, picture: SceneImage, level: int, mirrored: bool) -> _Picture:
+def _picture(
+    encode: PictureEncoder, picture: SceneImage, downsample: int, mirrored: bool
+) -> _Picture:
     def turned(pixels: Tensor, dim: int) -> Tensor:
         return pixels.flip(dim) if mirrored else pixels
 
     latent = encode(turned(picture.image, 1))
     size = tuple(latent.shape[-2:])
-    grid = grid_at(level, size)
+    grid = grid_at(downsample, size)
     masks = {name: turned(mask, 1) for name, mask in picture.masks.items()}
     return _Picture(
         latent,

@@ -50,8 +50,8 @@ def learn_scene(
     """
     loop = loop_for(host, loop, seed=config.seed, accumulation=config.accumulation)
     recipe = BreakAScene(host, scene, config, progress)
-    settings, level = previews or PreviewConfig(), recipe.sites[0].level
-    preview = Previews(host, recipe.scene, recipe.handles.vectors, settings, level)
+    settings, downsample = previews or PreviewConfig(), recipe.sites[0].downsample
+    preview = Previews(host, recipe.scene, recipe.handles.vectors, settings, downsample)
     rows, passes = _rows(config, class_images), _passes(config, class_images)
     needs = report_estimate(
         recipe, rows, loop, preview, progress, folder=folder, more_passes=passes

@@ -50,7 +50,7 @@ class BreakAScene(SceneRecipe[BreakASceneConfig]):
         super().__init__(host, scene, config)
         self.sites = sites_to_read(host.sites, self.latent_size, config.attention_level)
         with torch.no_grad():
-            self._material = SceneDataset(host, self.scene, self.sites[0].level, progress)
+            self._material = SceneDataset(host, self.scene, self.sites[0].downsample, progress)
 
     def losses(self, phase: Phase, generator: torch.Generator) -> Losses:
         """The weighted loss terms of one batch: diffusion, attention and prior.

@@ -36,7 +36,7 @@ class SubjectPreviews(Previews):
             prompt = self.host.encode_prompt(self.looking(words), self.vectors())
         latent = self.host.encode_image(picture.image[None])
         attention = read_attention(
-            self.host, latent, prompt, words, level=self.level, progress=progress
+            self.host, latent, prompt, words, downsample=self.downsample, progress=progress
         )
         maps = {word[1:-1]: map for word, map in attention.items()}
         return attention_overlay(picture.image, maps, colours=self._colours)

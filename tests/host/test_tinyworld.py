@@ -110,18 +110,19 @@ def test_both_hosts_describe_the_same_model():
         ours.noise_path.alpha_bar, theirs.noise_path.alpha_bar, rtol=2e-6, atol=1e-9
     )
     places = [
-        [(s.name, s.place, s.number, s.level, s.width) for s in h.sites.resnets] for h in hosts()
+        [(s.name, s.place, s.number, s.downsample, s.width) for s in h.sites.resnets]
+        for h in hosts()
     ]
     assert places[0] == places[1]
     layers = [
         [
-            (s.name, s.place, s.number, s.level, s.width, s.heads, s.depth)
+            (s.name, s.place, s.number, s.downsample, s.width, s.heads, s.depth)
             for s in h.sites.transformers
         ]
         for h in hosts()
     ]
     assert layers[0] == layers[1]
-    sites = [[(s.name, s.rows, s.level, s.roles) for s in h.sites.layers] for h in hosts()]
+    sites = [[(s.name, s.rows, s.downsample, s.roles) for s in h.sites.layers] for h in hosts()]
     assert sites[0] == sites[1]
     kinds = [[(s.name, s.kind, s.heads, s.layer) for s in h.sites.attentions] for h in hosts()]
     assert kinds[0] == kinds[1]

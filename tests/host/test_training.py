@@ -100,7 +100,7 @@ class Captured(UNetEdit):
         self.queries: list[torch.Tensor] = []
 
     def wanted_attentions(self, sites):
-        return [site for site in sites.cross_attentions if site.level == 4]
+        return [site for site in sites.cross_attentions if site.downsample == 4]
 
     def attention(self, call) -> None:
         self.queries.append(call.query)

@@ -37,14 +37,14 @@ def test_words_that_are_not_there_are_reported(host: DiffusersHost, word: str) -
 def test_maps_are_the_mean_over_the_timesteps(host: DiffusersHost) -> None:
     before = snapshot(host)
     prompt, latent = host.encode_prompt("a red cat"), noise(1, 4, 8, 12, seed=3)
-    found = read_attention(host, latent, prompt, ["cat", "red"], timesteps=(100, 500), level=2)
+    found = read_attention(host, latent, prompt, ["cat", "red"], timesteps=(100, 500), downsample=2)
     assert {word: tuple(heat.shape) for word, heat in found.items()} == {
         "cat": (4, 6),
         "red": (4, 6),
     }
     generator, total = torch.Generator().manual_seed(0), torch.zeros(4, 6)
     for timestep in (100, 500):
-        capture = AttentionCapture(host.sites.at_level(2))
+        capture = AttentionCapture(host.sites.at_downsample(2))
         at = torch.tensor([timestep])
         noisy = host.noise_path.add_noise(
             latent, torch.randn(latent.shape, generator=generator), at

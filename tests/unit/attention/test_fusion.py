@@ -147,7 +147,7 @@ def test_every_layer_mixes_by_the_papers_formula(host: DiffusersHost, suppressio
     fusion = RegionFusion(sources, masks, suppression)
     predict(host, "a cat and a dog", before, fusion, after)
     for (call, base), (_, found) in zip(before.calls, after.calls, strict=True):
-        side = 16 // call.site.level
+        side = 16 // call.site.downsample
         with torch.no_grad():
             parts = [attended(host, call, own) for own in sources]
         shares = F.adaptive_avg_pool2d(masks[None], side)[0].flatten(1)[:, None, :, None]

@@ -108,13 +108,13 @@ def test_every_block_has_the_mask_of_its_own_attention(host: DiffusersHost) -> N
     assert list(seen) == [site.name for site in host.sites.transformers]
     for site in host.sites.transformers:
         mask = seen[site.name]
-        grid = (12 // site.level, 16 // site.level)
+        grid = (12 // site.downsample, 16 // site.downsample)
         assert mask.shape == (1, 1, *grid)
         assert abs(float(mask.mean()) - 0.5) <= 1 / (grid[0] * grid[1])
     # The first block sees the base model's features, so its map can be read from outside.
     places = learned.positions(encoded.tokens)
     first = host.sites.transformers[0]
-    level = first.level
+    level = first.downsample
     [map_] = capture.maps([TokenQuery(0, places, len(encoded.tokens))])
     expected = (map_ > map_.flatten().median()).float()
     assert torch.equal(seen[first.name][0, 0], expected)

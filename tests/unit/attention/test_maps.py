@@ -37,7 +37,7 @@ def captured(
     for where, query, key in layers:
         length = context_length or key.shape[1]
         info = ForwardInfo((query.shape[0], 4, 2, 4), torch.zeros(1), (True,), length)
-        part = LayerSite("to", Rows.GRID, where.level, torch.nn.Identity())
+        part = LayerSite("to", Rows.GRID, where.downsample, torch.nn.Identity())
         kind, parts = AttentionKind.CROSS, (part, part, part, part)
         attention = AttentionSite("attn", kind, where, 0, where.heads, *parts, None)
         split = [t.unflatten(-1, (where.heads, -1)).transpose(1, 2) for t in (query, key, key)]

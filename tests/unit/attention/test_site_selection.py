@@ -9,13 +9,13 @@ from conceptloom.errors import ConfigError
 from conceptloom.host.ports import Place, TransformerSite, UNetSites
 
 
-def sites(*levels: int) -> UNetSites:
+def sites(*factors: int) -> UNetSites:
     made = [
-        TransformerSite(f"{place.value}{level}", place, 1, level, 8, 1, 1, None)
+        TransformerSite(f"{place.value}{downsample}", place, 1, downsample, 8, 1, 1, None)
         for place in (Place.DOWN, Place.UP)
-        for level in levels
+        for downsample in factors
     ]
-    middle = TransformerSite("middle", Place.MID, 0, 2 * max(levels), 8, 1, 1, None)
+    middle = TransformerSite("middle", Place.MID, 0, 2 * max(factors), 8, 1, 1, None)
     return UNetSites((*made, middle), ())
 
 
@@ -23,13 +23,13 @@ SD1, SDXL = sites(1, 2, 4), sites(2, 4)
 
 
 @pytest.mark.parametrize(
-    ("model", "size", "level"),
+    ("model", "size", "downsample"),
     [
         (SD1, (64, 64), 4),  # 16x16 at 512 px: the paper's
         (SD1, (96, 96), 4),  # 24x24 at 768 px
         (SDXL, (128, 128), 4),  # 32x32 at 1024 px
         (SD1, (64, 45), 4),  # 16x12
-        (SD1, (64, 44), 2),  # 11 columns at level 4 are too few
+        (SD1, (64, 44), 2),  # 11 columns with factor 4 are too few
         (SD1, (32, 32), 2),
         (SD1, (16, 16), 1),
         (SD1, (8, 8), 1),  # nothing is fine enough: the finest there is
@@ -37,9 +37,9 @@ SD1, SDXL = sites(1, 2, 4), sites(2, 4)
         (sites(8, 16), (64, 64), 8),  # nothing at the paper's depth: the nearest
     ],
 )
-def test_the_level_that_is_picked(model: UNetSites, size: tuple[int, int], level: int) -> None:
+def test_the_level_that_is_picked(model: UNetSites, size: tuple[int, int], downsample: int) -> None:
     read = sites_to_read(model, size)
-    assert {site.level for site in read} == {level}
+    assert {site.downsample for site in read} == {downsample}
     assert {site.place for site in read} == {Place.DOWN, Place.UP}
 
 
@@ -47,10 +47,12 @@ def test_a_level_may_be_chosen() -> None:
     assert [s.name for s in sites_to_read(SD1, (64, 64), 1)] == ["down1", "up1"]
 
 
-@pytest.mark.parametrize("level", [3, 8, -1])
-def test_a_level_that_is_not_there_is_reported(level: int) -> None:
-    with pytest.raises(ConfigError, match=f"attention_level is {level}; .*one of 1, 2, 4 for this"):
-        sites_to_read(SD1, (64, 64), level)
+@pytest.mark.parametrize("downsample", [3, 8, -1])
+def test_a_level_that_is_not_there_is_reported(downsample: int) -> None:
+    with pytest.raises(
+        ConfigError, match=f"attention_level is {downsample}; .*one of 1, 2, 4 for this"
+    ):
+        sites_to_read(SD1, (64, 64), downsample)
 
 
 def test_grids_round_up_like_the_features() -> None:

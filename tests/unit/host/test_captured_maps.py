@@ -21,7 +21,7 @@ from .edit_cases import Everywhere, predict
 
 
 def test_captured_maps_equal_a_handwritten_softmax(host: DiffusersHost) -> None:
-    blocks = [s for s in host.sites.transformers if s.level == 2 and s.place is not Place.MID]
+    blocks = [s for s in host.sites.transformers if s.downsample == 2 and s.place is not Place.MID]
     calls: list[AttentionCall] = []
 
     class Keep(UNetEdit):
@@ -50,7 +50,7 @@ def test_captured_maps_equal_a_handwritten_softmax(host: DiffusersHost) -> None:
 
 def test_a_capture_changes_nothing_and_lets_gradients_through(host: DiffusersHost) -> None:
     prompt = host.encode_prompt("a photo of a cat")
-    sites = [s for s in host.sites.transformers if s.level == 2]
+    sites = [s for s in host.sites.transformers if s.downsample == 2]
     capture = AttentionCapture(sites)
     latent = noise(1, 4, 16, 16).requires_grad_()
     output = host.predict(latent, torch.tensor([300]), [prompt], [capture])

@@ -95,7 +95,7 @@ def test_projection_is_a_convolution_or_a_linear_layer() -> None:
                 info: ForwardInfo,
                 seen: list = seen,
             ) -> None:
-                seen.append((site.level, tuple(inputs.shape), tuple(output.shape)))
+                seen.append((site.downsample, tuple(inputs.shape), tuple(output.shape)))
 
         predict(host, Look(), rows=2)
         shapes[family] = seen[0]

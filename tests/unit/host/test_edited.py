@@ -122,7 +122,7 @@ def gradients(host: DiffusersHost, checkpointing: bool) -> list[Tensor]:
     learned = {name: nn.Parameter(torch.zeros_like(host.weight(name))) for name in NAMES}
     vector = nn.Parameter(noise(1, 16, seed=9))
     edits = {name: lambda w, p=p: w + p for name, p in learned.items()}
-    capture = AttentionCapture([s for s in host.sites.transformers if s.level == 2])
+    capture = AttentionCapture([s for s in host.sites.transformers if s.downsample == 2])
     with host.edited(edits, trainable=True, checkpointing=checkpointing):
         assert host.unet.is_gradient_checkpointing == checkpointing
         prompt = host.encode_prompt("a photo of <mug>", {"mug": {"clip_l": vector}})

@@ -14,7 +14,7 @@ def test_grids_round_up(level: int, grid: tuple[int, int]) -> None:
         pass
 
     site = Site()
-    site.level = level  # type: ignore[attr-defined]
+    site.downsample = level  # type: ignore[attr-defined]
     assert ForwardInfo((1, 4, 13, 18), torch.zeros(1), (True,), 77).grid(site) == grid
 
 

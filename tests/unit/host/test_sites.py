@@ -135,7 +135,7 @@ def test_every_canonical_weight_is_its_own_tensor(family: str) -> None:
 
 def test_sites_of_sd15(real: dict[str, Any]) -> None:
     sites = unet_sites(real["sd15"])
-    told = [(s.name, s.place.value, s.level, s.width, s.heads) for s in sites.transformers]
+    told = [(s.name, s.place.value, s.downsample, s.width, s.heads) for s in sites.transformers]
     assert told == [
         ("input_blocks.1.1", "down", 1, 320, 8),
         ("input_blocks.2.1", "down", 1, 320, 8),
@@ -155,8 +155,8 @@ def test_sites_of_sd15(real: dict[str, Any]) -> None:
         ("output_blocks.11.1", "up", 1, 320, 8),
     ]
     # the five layers that Break-A-Scene reads: 16x16 maps at 512 px
-    assert len(sites.at_level(4, (Place.DOWN, Place.UP))) == 5
-    resnets = {s.name: (s.number, s.level, s.width) for s in sites.resnets}
+    assert len(sites.at_downsample(4, (Place.DOWN, Place.UP))) == 5
+    resnets = {s.name: (s.number, s.downsample, s.width) for s in sites.resnets}
     assert len(resnets) == 22
     assert resnets["output_blocks.4.0"] == (4, 4, 1280)  # where plug-and-play injects
     assert resnets["middle_block.2"] == (0, 8, 1280)
@@ -165,7 +165,7 @@ def test_sites_of_sd15(real: dict[str, Any]) -> None:
 def test_sites_of_sd2_and_sdxl(real: dict[str, Any]) -> None:
     heads = [s.heads for s in unet_sites(real["sd2"]).transformers]
     assert heads == [5, 5, 10, 10, 20, 20, 20, 20, 20, 20, 10, 10, 10, 5, 5, 5]
-    told = [(s.name, s.level, s.depth, s.heads) for s in unet_sites(real["sdxl"]).transformers]
+    told = [(s.name, s.downsample, s.depth, s.heads) for s in unet_sites(real["sdxl"]).transformers]
     assert told == [
         ("input_blocks.4.1", 2, 2, 10),
         ("input_blocks.5.1", 2, 2, 10),
@@ -208,7 +208,7 @@ def test_layers_of_sd15_and_their_grids(real: dict[str, Any]) -> None:
         "output_blocks.11.1.proj_out": 1,
         "out.2": 1,
     }
-    assert {name: layers[name].level for name in levels} == levels
+    assert {name: layers[name].downsample for name in levels} == levels
     text = {site.name.rpartition(".")[2] for site in sites.layers if site.rows is Rows.TEXT}
     assert text == {"to_k", "to_v"}
     assert sum(site.rows is Rows.TEXT for site in sites.layers) == 2 * 16

@@ -294,13 +294,13 @@ def test_the_overlay_shows_the_level_that_the_loss_reads(
 ) -> None:
     from conceptloom.training import previews
 
-    levels = []
+    factors = []
     real = previews.read_attention
 
-    def read(*args: Any, level: int, **more: Any) -> Any:
-        levels.append(level)
-        return real(*args, level=level, **more)
+    def read(*args: Any, downsample: int, **more: Any) -> Any:
+        factors.append(downsample)
+        return real(*args, downsample=downsample, **more)
 
     monkeypatch.setattr(previews, "read_attention", read)
     learn_scene(host, scene(), config(1, 0, attention_level=2), **QUICK)
-    assert levels == [2]
+    assert factors == [2]

@@ -153,7 +153,7 @@ def test_the_pass_ends_behind_the_last_map(host: DiffusersHost):
     fine = host.unet.up_blocks[-1].register_forward_hook(lambda *_: ran.append("last up block"))
     try:
         prompt = host.encode_prompt(TEXT)
-        coarsest = max(site.level for site in guided_sites(host.sites))
+        coarsest = max(site.downsample for site in guided_sites(host.sites))
         gradient_of(host, noise(1, 4, 8, 8), [attention_target(host, prompt)], prompt, coarsest)
     finally:
         last.remove()
