@@ -52,7 +52,7 @@ def read_attention(
         words: words, phrases or handles of the prompt.
         timesteps: noise levels to read at, 0..T-1.
         downsample: see `attention.site_selection.sites_to_read`.
-        progress: told before every pass; may raise to cancel.
+        progress: called before every pass; may raise to cancel.
 
     Returns:
         word -> [gh, gw] probabilities, float32 on the CPU.

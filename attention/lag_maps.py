@@ -12,7 +12,7 @@ from ..host.ports import ForwardInfo, TransformerSite
 
 
 class LagMaps:
-    """Collects masks; give it to `LagEdit` as `on_masks`.
+    """Collects masks; pass it to `LagEdit` as `on_masks`.
 
     Of every block it keeps the newest mask and the mean over all passes, nothing else.
     """

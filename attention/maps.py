@@ -113,7 +113,7 @@ class AttentionCapture(UNetEdit):
         return total / len(self._kept)
 
     def clear(self) -> None:
-        """Let go of the captured tensors."""
+        """Release the captured tensors."""
         self._kept.clear()
 
 

@@ -81,7 +81,7 @@ def jobs_of(plan: Plan, root: Path) -> list[Job]:
 
     Raises:
         InputError: a file that the plan names is not there.
-        ConfigError: a setting of a concept makes no sense.
+        ConfigError: a setting of a concept is invalid.
         ModelError: the base model's file and its layout disagree.
     """
     check_files(plan.model, plan.layout)

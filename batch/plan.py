@@ -128,7 +128,7 @@ def applied_concept(option: str) -> tuple[str, float, str]:
     """(name, strength, new name or "") of NAME[:STRENGTH[:NEWNAME]].
 
     Raises:
-        ValueError: the strength is no number.
+        ValueError: the strength is not a number.
     """
     name, colon, rest = option.partition(":")
     strength, _, new_name = rest.partition(":")
@@ -142,7 +142,8 @@ def read_plan(path: Path) -> Plan:
     """A batch file in YAML (or JSON, which is YAML).
 
     Raises:
-        InputError: there is no such file, or it does not contain what the top of this module shows.
+        InputError: the file does not exist, or does not have the format shown at the top of this
+            module.
     """
     try:
         held = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -46,7 +46,7 @@ class ResultStore:
         """Write a result; `about` is told beside it.
 
         Raises:
-            StorageError: the disk would not take it, or a worker named a file outside its folder.
+            StorageError: the file cannot be written, or a worker named a file outside its folder.
         """
         folder = self.folder(job)
         for name, data in files.items():

@@ -1,4 +1,4 @@
 """The command line: `conceptloom demo | train | sample | inspect`.
 
-Commands are thin. What they do stands in plain functions, which notebooks may call as well.
+Commands are thin. Their work is in plain functions, which notebooks can call too.
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Cancelled(Exception):
-    """A run was stopped: `step` of `total` were learned, or of its stage where nothing was yet."""
+    """A run was stopped after `step` of `total` steps of training, or of the stage before it."""
 
     def __init__(self, step: int, total: int, learning: bool) -> None:
         super().__init__(f"stopped after step {step} of {total}")

@@ -12,12 +12,12 @@ remarks = Console(stderr=True, highlight=False)
 
 
 def say(text: str, style: str = "") -> None:
-    """One line for the user; brackets in it are text and not markup."""
+    """Print one line; brackets in it are text, not markup."""
     console.print(escape(text), style=style or None, soft_wrap=True)
 
 
 def complain(text: str) -> None:
-    """Why a command did not do what it was asked for."""
+    """Print an error."""
     remarks.print(f"[bold red]Error:[/] {escape(text)}", soft_wrap=True)
 
 

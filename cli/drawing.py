@@ -51,7 +51,7 @@ class ConceptOption:
     name: str = ""  # in place of the file's own; "old=new, old=new" where it has several
 
     def load(self) -> Concept:
-        """The concept under the name that was asked for; its file stays as it is.
+        """The concept under the requested name; the file is not modified.
 
         Raises:
             ConceptFileError, HandleError: see `errors`.
@@ -64,7 +64,7 @@ def parsed_concept(option: str) -> ConceptOption:
     """FILE, FILE:STRENGTH or FILE:STRENGTH:NEWNAME.
 
     Raises:
-        ConfigError: the strength is infinite, or no number.
+        ConfigError: the strength is infinite or not a number.
     """
     match = _OPTION.fullmatch(option)
     if match is None:
@@ -83,7 +83,7 @@ def new_names(concept: Concept, text: str) -> dict[str, str]:
     """Old -> new name of "new", or of "old=new, old=new".
 
     Raises:
-        HandleError: the concept has several names and it is not said which one is meant.
+        HandleError: the concept has several names and the text does not say which one to replace.
     """
     if "=" in text:
         return dict(part.strip().split("=", 1) for part in text.split(",") if "=" in part)
@@ -120,10 +120,10 @@ def load_concepts(host: Host, options: Sequence[str]) -> list[tuple[Concept, flo
 
 
 def check_prompts(prompts: Sequence[str], stack: AppliedConcepts) -> None:
-    """Whether every handle of the prompts was loaded.
+    """Check that every handle of the prompts was loaded.
 
     Raises:
-        PromptError: a prompt asks for one that no concept brings, or writes it in another way.
+        PromptError: a prompt contains an unknown or misspelt handle.
         InputError: there is nothing to draw.
     """
     if not prompts:
@@ -136,7 +136,7 @@ def check_prompts(prompts: Sequence[str], stack: AppliedConcepts) -> None:
 
 
 def tell_wordless(prompts: Sequence[str], stack: AppliedConcepts) -> None:
-    """A line for each prompt that shows none of the concepts that were loaded."""
+    """Warn about each prompt that contains none of the loaded concepts."""
     known = ", ".join(f"<{name}>" for name in stack.handles)
     for prompt in dict.fromkeys(prompts):
         if known and not stack.handles.keys() & set(handles_in(prompt)):
@@ -157,13 +157,13 @@ def draw(
     keep: Callable[[Tensor, str], None] = lambda picture, prompt: None,
     progress: Progress = no_progress,
 ) -> list[Tensor]:
-    """`count` pictures [count, H, W, 3] for each prompt; picture i has the same noise in all.
+    """`count` pictures [count, H, W, 3] for each prompt; picture i has the same noise in each.
 
     Args:
-        edits: take part in every forward pass.
-        encode: prompts and handle vectors; by default the host's own way.
-        rows: pictures that are drawn at once.
-        keep: hears of every picture [H, W, 3] and its prompt as soon as it is there.
+        edits: active in every forward pass.
+        encode: encodes a prompt with handle vectors; default: the host's `encode_prompt`.
+        rows: batch size of the sampler.
+        keep: called with every finished picture [H, W, 3] and its prompt.
     """
     check_prompts(prompts, stack)
     check_prompts([settings.negative], stack)
@@ -209,7 +209,7 @@ def _check_size(host: Host, size_px: tuple[int, int]) -> None:
 
 
 def natural_size(host: Host) -> tuple[int, int]:
-    """(H, W) that a model draws best: 16 latent cells for TinyWorld, 64 for SD 1, more for XL."""
+    """Native size (H, W) of a model: 16 latent cells for TinyWorld, 64 for SD 1, 128 for XL."""
     tiny, medium, large = 16, 64, 128
     channels = host.sites.transformers[0].width
     cells = tiny if channels < 320 else large if len(host.encoders) > 1 else medium

@@ -13,11 +13,12 @@ from .picture_files import as_png, numbered, write_picture
 
 
 class Gallery:
-    """Takes pictures one by one; prompt, seed and settings are kept inside of the files.
+    """Takes pictures one by one; the files contain prompt, seed and settings.
 
     Args:
-        out: the file of a single picture; of several that of the sheet, and they are numbered.
-        total: how many there will be.
+        out: file of a single picture; for several, file of the contact sheet, and the pictures
+            are numbered.
+        total: number of pictures.
     """
 
     def __init__(self, out: Path, total: int, settings: Drawing) -> None:

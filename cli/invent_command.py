@@ -109,7 +109,7 @@ def invent_with_options() -> Callable[..., Any]:
 
 
 def mix_with_options() -> Callable[..., Any]:
-    """`mix` with an option for each setting; nothing is asked, and nothing is left."""
+    """`mix` with an option for each setting, without those of the VQA model and of negatives."""
     from ..methods.conceptlab.config import NegativesConfig
     from ..methods.conceptlab.spec import SPEC
     from ..training.setting import settings_in

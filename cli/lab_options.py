@@ -50,7 +50,7 @@ def opened(
     device: str,
     precision: PrecisionName,
 ) -> ConceptLabBackend:
-    """The laboratory that the options ask for.
+    """The backend that the options select.
 
     Raises:
         ModelError: see `errors`.
@@ -76,10 +76,10 @@ def chosen_settings(
     """The settings of a run: those of its prior, with what options say.
 
     Args:
-        words: fields of the config that are no settings, such as positives and weights.
+        words: fields of the config without an option, such as positives and weights.
 
     Raises:
-        ConfigError: a value makes no sense.
+        ConfigError: a value is invalid.
     """
     from ..training.method_spec import TINYWORLD as TINYWORLD_FAMILY
     from ..training.method_spec import settings_for
@@ -97,7 +97,7 @@ def lab_command(
     """A command with an option for each setting of ConceptLab.
 
     Args:
-        without: names of settings that do nothing in it.
+        without: names of settings without effect in it.
     """
     from ..training.common_settings import LEARNING
     from ..training.method_spec import settings_for

@@ -69,7 +69,7 @@ def from_folders(
     *,
     half: bool,
 ) -> ConceptLabBackend:
-    """Kandinsky's or Karlo's prior, with its decoder where one is given; a CPU takes no half."""
+    """Kandinsky's or Karlo's prior, with its decoder if given; on a CPU always float32."""
     dtype = torch.float16 if half and device.type != "cpu" else torch.float32
     drawing = load_decoder(decoder, dtype) if decoder else None
     space = load_prior(prior, device, dtype, decoder=drawing)

@@ -36,10 +36,10 @@ class LocalOption:
 
 
 def parsed_local(option: str) -> LocalOption:
-    """FILE=WORDS, FILE:STRENGTH=WORDS, with ,MASK behind where there is one.
+    """FILE=WORDS or FILE:STRENGTH=WORDS, optionally followed by ,MASK.
 
     Raises:
-        ConfigError: it says no words, or the strength is no number.
+        ConfigError: it says no words, or the strength is not a number.
     """
     match = _OPTION.fullmatch(option)
     if match is None:

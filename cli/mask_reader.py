@@ -28,17 +28,17 @@ _CHOICE = re.compile(r"(.+)#([0-9]{1,5}|[0-9a-fA-F]{6})")
 
 @dataclass(frozen=True, slots=True)
 class MaskFile:
-    """A mask as read: [H, W], 0..1, and what was made of the file's values, "" for nothing."""
+    """A mask: [H, W], 0..1, and how its values were converted, "" if they were not."""
 
     mask: Tensor
     remark: str = ""
 
 
 def read_mask(path: Path) -> Tensor:
-    """[H, W], 0..1: white belongs to the concept; in a picture with transparency, what is opaque.
+    """[H, W], 0..1: white belongs to the concept; in a picture with transparency, the opaque part.
 
     Raises:
-        MaskError: there is no such file, it is no picture, or it holds several classes.
+        MaskError: the file does not exist, is not a picture, or contains several classes.
     """
     read = mask_of(path)
     if read.remark:
@@ -47,7 +47,7 @@ def read_mask(path: Path) -> Tensor:
 
 
 def mask_of(path: Path) -> MaskFile:
-    """The same, with the remark handed on instead of logged."""
+    """The same, but returns the remark instead of logging it."""
     file, choice = mask_file(path)
     picture = opened(file, MaskError, "mask")
     with refused_as(MaskError, file, "mask"):
@@ -64,7 +64,7 @@ def mask_of(path: Path) -> MaskFile:
 
 
 def mask_file(path: Path) -> tuple[Path, str]:
-    """The file of a mask, and the class or colour that is named behind it."""
+    """The file of a mask, and the class or colour after its #."""
     chosen = None if path.is_file() else _CHOICE.fullmatch(path.name)
     return (path.with_name(chosen[1]), chosen[2].lower()) if chosen else (path, "")
 

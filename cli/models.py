@@ -24,7 +24,7 @@ HOW = "pip install 'conceptloom[diffusers]'"
 
 
 class Precision(str, Enum):
-    """What UNet and text encoders compute in; the VAE and what learns stay float32."""
+    """Precision of UNet and text encoders; the VAE and trained parameters stay float32."""
 
     FP32 = "fp32"
     BF16 = "bf16"
@@ -45,18 +45,18 @@ def open_host(
     device: str = "auto",
     precision: Precision = Precision.FP32,
 ) -> Host:
-    """A base model, ready to learn on and to draw with.
+    """A base model, ready for training and sampling.
 
     Args:
-        model: "tinyworld" (comes with the pack), a folder as diffusers saves it, or a single
+        model: "tinyworld" (comes with the pack), a folder in diffusers format, or a single
             .safetensors file in the original layout.
-        layout: for a single file, a folder of the same family as diffusers saves it; only its
-            small JSON files and its tokenizer are read. What the file says about itself (shapes,
-            markers, metadata) counts more.
-        device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1", "mps", ...
+        layout: for a single file, a folder of the same family in diffusers format; only its
+            small JSON files and its tokenizer are read. Shapes, markers and metadata of the file
+            take precedence.
+        device: "auto" (CUDA if available), "cpu", "cuda", "cuda:1", "mps", ...
 
     Raises:
-        ModelError: the files are not there, not a base model that the pack knows, or a file and
+        ModelError: the files do not exist, are not a supported base model, or a file and
             its layout disagree.
     """
     where, dtype = device_of(device), _DTYPES[precision]
@@ -92,10 +92,10 @@ def _cast(network: Any, device: torch.device, dtype: torch.dtype) -> Any:
 
 
 def device_of(name: str) -> torch.device:
-    """ "auto" is CUDA where there is one.
+    """ "auto" is CUDA if available.
 
     Raises:
-        ConfigError: torch does not find it here.
+        ConfigError: torch has no such device.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -135,7 +135,7 @@ def _pipeline(path: Path, layout: Path | None) -> Any:
 
 
 def check_files(model: str, layout: Path | None) -> None:
-    """Look at the headers of a base model's files, where they lie here, before any work begins.
+    """Check the headers of a base model's local files before any work begins.
 
     Raises:
         ModelError: a single file and its layout disagree.

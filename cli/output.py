@@ -11,7 +11,7 @@ HERE = Path()
 
 
 def writable_folder(out: Path | None) -> Path | None:
-    """Callback of an option that names a folder; None stands for one below where the user is.
+    """Callback of an option that names a folder; None is a folder below the current one.
 
     Raises:
         typer.BadParameter: nothing can be written there.
@@ -41,7 +41,7 @@ def writable_file(out: Path | None) -> Path | None:
 
 
 def _refusal(folder: Path) -> str:
-    """Why nothing can be written into a folder, which need not be there yet; "" if it can."""
+    """Why a folder, which may not exist yet, is not writable; "" if it is."""
     whole = folder.absolute()
     nearest = next(path for path in (whole, *whole.parents) if os.path.lexists(path))
     if not nearest.is_dir():

@@ -14,20 +14,20 @@ from ..concepts.paths import write_atomically
 
 
 def write_picture(image: Tensor, path: Path, notes: Mapping[str, str] | None = None) -> Path:
-    """Write [H, W, 3], 0..1, as PNG, whole or not at all.
+    """Write [H, W, 3], 0..1, as PNG, atomically.
 
     Args:
         notes: prompt, seed and the like, kept inside of the file.
 
     Raises:
-        StorageError: the disk would not take it.
+        StorageError: the file cannot be written.
     """
     write_atomically(path, [png_bytes(image, notes)])
     return path
 
 
 def free_name(path: Path) -> Path:
-    """A name under which no picture lies yet, nor the first of several: x.png, else x-2.png, ..."""
+    """The first unused name, also for numbered pictures: x.png, x-2.png, ..."""
     tries = chain([path], (path.with_name(f"{path.stem}-{n}{path.suffix}") for n in count(2)))
     return next(file for file in tries if not file.exists() and not numbered(file, 1).exists())
 
@@ -38,7 +38,7 @@ def numbered(path: Path, number: int) -> Path:
 
 
 def as_png(path: Path) -> Path:
-    """The name with the ending of what is written."""
+    """The name with the suffix .png."""
     return path if path.suffix.lower() == ".png" else path.with_name(path.name + ".png")
 
 

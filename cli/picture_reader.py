@@ -1,7 +1,7 @@
 """Pictures from files of any kind that Pillow opens, for every command.
 
 Integers of 8, 16 and 32 bits and floating point come out as 0..1, CMYK, LAB and palettes as RGB,
-and EXIF orientation is applied. Of an animation the first frame counts.
+and EXIF orientation is applied. Animations give their first frame.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def read_image(path: Path) -> Tensor:
     """[H, W, 3], 0..1; transparent pixels show white, not the colour that they hide.
 
     Raises:
-        ImageError: there is no such file, or it is no picture.
+        ImageError: the file does not exist or is not a picture.
     """
     picture = opened(path, ImageError, "picture")
     with refused_as(ImageError, path, "picture"):
@@ -79,7 +79,7 @@ def opened(path: Path, kind: type[InputError], what: str) -> Image.Image:
     """A file as Pillow reads it: its first frame, upright.
 
     Raises:
-        InputError: of the given kind; there is no such file, or Pillow cannot read it.
+        InputError: of the given kind; the file does not exist, or Pillow cannot read it.
     """
     if not path.is_file():
         raise kind(f"There is no {what} {path}; check the name, relative to the current folder.")
@@ -95,7 +95,7 @@ def opened(path: Path, kind: type[InputError], what: str) -> Image.Image:
 
 @contextmanager
 def refused_as(kind: type[InputError], path: Path, what: str) -> Iterator[None]:
-    """What Pillow raises over a file, as a sentence about it."""
+    """Convert Pillow's exceptions about a file into our own."""
     try:
         yield
     except _REFUSED as error:
@@ -131,7 +131,7 @@ def _deep_planes(picture: Image.Image) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _largest_value(picture: Image.Image, values: np.ndarray) -> float:
-    """What stands for white. 32 bits may hold numbers of any range: the smallest that fits."""
+    """The value of white. 32-bit files have any range: the smallest known one that fits."""
     if picture.mode.startswith("I;16") or picture.format in ("PNG", "PPM"):
         return 65535.0
     largest = float(values.max())

@@ -45,10 +45,10 @@ Result = TypeVar("Result", bound=_Result)
 
 @dataclass(slots=True)
 class ResultFolder:
-    """Where a run leaves `concept.safetensors`, `losses.csv` and pictures; its states in `state/`.
+    """Folder with `concept.safetensors`, `losses.csv` and pictures of a run; states in `state/`.
 
     Raises:
-        StorageError: nothing can be written there; found out before the first step.
+        StorageError: the folder is not writable; raised before the first step.
     """
 
     out: Path

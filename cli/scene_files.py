@@ -8,7 +8,7 @@
       "background": "my-kitchen"
     }
 
-Files are named relative to the folder and lie inside of it; "labels.png#3" is class 3 of a label
+File names are relative to the folder and must be inside it; "labels.png#3" is class 3 of a label
 picture. `words` and `background` may be left out; a background given as a pair
 ["my-kitchen", "room"] starts from that word.
 """
@@ -61,7 +61,7 @@ def scene_from_options(
         masks: "NAME=FILE:WORD", or "NAME=FILE#3:WORD" for class 3 of a label picture. With several
             pictures a name comes once for each of them, in their order, "NAME=-" where one does not
             show it.
-        background: "NAME" or "NAME:WORD"; a concept of its own from all that no mask covers.
+        background: "NAME" or "NAME:WORD"; another concept, from the area outside all masks.
     """
     if len(set(images)) < len(images):
         raise InputError("The same picture occurs twice; remove one --image.")
@@ -97,7 +97,7 @@ def scene_from_folder(path: Path) -> ConceptScene:
     """The scene of a `scene.json`, or of a folder that holds one.
 
     Raises:
-        InputError: the file is not as the top of this module shows it.
+        InputError: the file does not have the format shown at the top of this module.
     """
     file = path / SCENE_FILE if path.is_dir() else path
     document = _document(file)
@@ -115,10 +115,10 @@ def scene_from_folder(path: Path) -> ConceptScene:
 
 
 def files_of_scene(folder: Path) -> list[Path]:
-    """The `scene.json` of a folder, and every picture and mask that it names.
+    """The `scene.json` of a folder, and all pictures and masks in it.
 
     Raises:
-        InputError: the file is not as the top of this module shows it.
+        InputError: the file does not have the format shown at the top of this module.
     """
     file = folder / SCENE_FILE
     entries = _entries(_document(file), file)

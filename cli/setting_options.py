@@ -32,8 +32,8 @@ def with_options(
 
     Args:
         configs: heading in the command's help -> a config, or the settings of a run.
-        more: parameters of the function whose choices are known only now.
-        without: names of settings that do nothing in this command.
+        more: parameters of the function with choices that depend on the methods.
+        without: names of settings without effect in this command.
     """
     signature = inspect.signature(function, eval_str=True)
     late = {p.name: p for p in more}
@@ -91,7 +91,7 @@ def changed_by_options(config: Config, options: Mapping[str, Any]) -> Config:
     """A config, or the settings of a run, with what options say; None and [] leave one as it is.
 
     Raises:
-        ConfigError: a value makes no sense, or there is no such setting.
+        ConfigError: a value is invalid, or there is no such setting.
     """
     values: dict[str, Any] = {}
     for parameter, value in options.items():

@@ -125,7 +125,7 @@ def train(
 
 
 def train_with_options() -> Callable[..., Any]:
-    """`train` with the methods that are there, and an option for each of their settings."""
+    """`train` with the installed methods and an option for each of their settings."""
     from ..methods.registry import method_options, method_specs
     from ..training.method_spec import Takes, run_settings
     from .setting_options import names_of, option, with_options

@@ -29,7 +29,7 @@ def settings_from_options(
         model: the base model; `PresetName.AUTO` goes by it.
 
     Raises:
-        ConfigError: a value makes no sense, or there is no such option or method.
+        ConfigError: a value is invalid, or there is no such option or method.
     """
     is_asked = preset is PresetName.TINYWORLD
     is_tiny = is_asked or (preset is PresetName.AUTO and model == TINYWORLD)

@@ -28,7 +28,7 @@ def train(
     *,
     class_images: Tensor | None = None,
 ) -> TrainingResult:
-    """Learn a scene and leave the results in a folder.
+    """Learn a scene and write the results into a folder.
 
     `concept.safetensors`, `losses.csv`, `losses.png`, `timeline.png` (when previews were drawn),
     `samples.png`, `attention.png` and `scene.png`.

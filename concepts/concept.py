@@ -40,14 +40,14 @@ class Concept:
 
     Attributes:
         handles: name without brackets -> text encoder -> [n, width].
-        weights: canonical weight name (see `host.ports`) -> what is added to it.
+        weights: canonical weight name (see `host.ports`) -> its change.
         base: fingerprint of the base model that it was learned on.
         method: "break_a_scene" and the like.
-        recipe: every hyperparameter, as JSON has it.
+        recipe: every hyperparameter, as JSON values.
         seeds: what was seeded -> seed.
-        prompts: prompts that trained it; also the ones to use it with.
-        words: handle -> the word that it began from or is written before, "" for none.
-        history: summary of the losses, as JSON has it.
+        prompts: training prompts, also recommended for use.
+        words: handle -> its initialiser or class word, "" for none.
+        history: summary of the losses, as JSON values.
         thumbnail: [H, W, 3], 0..1, or None.
     """
 
@@ -82,7 +82,7 @@ def weight_edits(concept: Concept, strength: float = 1.0) -> dict[str, WeightEdi
     """Edits that apply the concept's weights; none at strength 0, so the model stays bit-equal.
 
     Args:
-        strength: factor of every difference; 1 is as learned. Handle vectors are not scaled.
+        strength: factor of every difference; 1 is as trained. Handle vectors are not scaled.
     """
     if strength == 0:
         return {}
@@ -116,8 +116,8 @@ def stacked(concepts: Sequence[tuple[Concept, float]]) -> AppliedConcepts:
     """Several (concept, strength) applied together: differences add up, handles join.
 
     Raises:
-        HandleError: two different concepts bring the same handle.
-        BaseMismatchError: they were learned on different base models.
+        HandleError: two different concepts have the same handle.
+        BaseMismatchError: they were trained on different base models.
     """
     handles: dict[str, Mapping[str, Tensor]] = {}
     changes: dict[str, list[tuple[Change, float]]] = {}
@@ -138,8 +138,8 @@ def stacked(concepts: Sequence[tuple[Concept, float]]) -> AppliedConcepts:
 def identities(concept: Concept) -> dict[str, str]:
     """Handle -> digest of its vectors and of the concept's weights; a new name changes nothing.
 
-    Vectors count whole. Of each weight evenly spaced values do: what was learned apart differs
-    almost everywhere, and weights may be gigabytes.
+    It covers vectors completely and evenly spaced values of each weight: separately trained
+    weights differ almost everywhere, and may be gigabytes.
     """
     weights = hashlib.sha256()
     for name, change in sorted(concept.weights.items()):
@@ -163,10 +163,10 @@ def _bytes(values: Tensor) -> bytes:
 
 
 def renamed(concept: Concept, names: Mapping[str, str]) -> Concept:
-    """The concept with other handles (old -> new name); prompts that show them follow.
+    """The concept with other handles (old -> new name), also in its prompts.
 
     Raises:
-        HandleError: there is no such handle, or a new name is taken or not a handle.
+        HandleError: no such handle, or a new name is in use or not a valid handle.
     """
     new = {checked_name(old): checked_name(name) for old, name in names.items()}
     if lost := [old for old in new if old not in concept.handles]:
@@ -198,11 +198,11 @@ TARGETS = {"eps": "noise (eps)", "v": "velocity (v)", "any": "something else"}
 def check_applies(concept: Concept, fingerprint: str) -> None:
     """Whether a base model has the shapes of the one that the concept was learned on.
 
-    What the model predicts does not matter to shapes: concepts cross between tunes of a family, as
-    LoRAs do. Where it differs that is told.
+    Shapes do not depend on the prediction type, so concepts transfer between fine-tunes of a
+    family, like LoRAs; a different prediction type causes a warning.
 
     Raises:
-        BaseMismatchError: it was learned on a model of another kind.
+        BaseMismatchError: it was trained on another kind of model.
     """
     if not _crosses(concept.base, fingerprint):
         check_base(concept, fingerprint)
@@ -233,7 +233,7 @@ def check_base(concept: Concept, fingerprint: str) -> None:
     """Whether the concept fits a base model.
 
     Raises:
-        BaseMismatchError: it was learned on another kind of model.
+        BaseMismatchError: it was trained on another kind of model.
     """
     if concept.base != fingerprint:
         names = ", ".join(f"<{name}>" for name in concept.handles) or "(no handles)"

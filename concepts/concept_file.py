@@ -2,7 +2,7 @@
 
 Tensors `handle.<name>.<encoder>` and `adapter.<canonical module path>.<part>` with the parts diff
 (of the weight), diff_b (of the bias), up and down; the rest is the JSON document of `tensor_file`.
-A file is read with no pickle, and nothing in it is believed before it was checked.
+Files are read without pickle, and all contents are checked first.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ def recipe_of(config: Any, **more: Any) -> dict[str, Any]:
 
 
 def save_concept(concept: Concept, path: Path) -> Path:
-    """Write a concept file, whole or not at all. The same concept gives the same bytes.
+    """Write a concept file, atomically. The same concept gives the same bytes.
 
     Raises:
-        StorageError: the disk would not take it; what was there before is untouched.
+        StorageError: the file cannot be written; the previous file is unchanged.
         ConceptFileError: a weight has a name, or a tensor a value, that could not be read again.
     """
     tensors: dict[str, Tensor] = {}
@@ -91,8 +91,8 @@ def load_concept(path: Path) -> Concept:
     """Read a concept file; tensors are float32 on the CPU.
 
     Raises:
-        ConceptFileError: truncated, damaged, hostile, of a newer version, or something else than
-            a concept: then the message says what.
+        ConceptFileError: truncated, damaged, malicious, of a newer version, or of another
+            kind, which the message names.
     """
     document, entries = read_header(path)
     check_document(path, document)

@@ -29,7 +29,7 @@ _STARTS = (
 
 
 def foreign_bytes(start: bytes) -> str:
-    """What a file's first bytes give away; "" when it may be a safetensors file."""
+    """The file type by its first bytes; "" if it may be a safetensors file."""
     if not start:
         return "it is empty."
     if start[4:9] == b"\0\0\0\0{":  # a header below 4 GB, then JSON
@@ -46,7 +46,7 @@ def foreign_bytes(start: bytes) -> str:
 
 
 def foreign_tensors(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """What the tensors of a safetensors file look like.
+    """The kind of a safetensors file, by its tensors.
 
     Args:
         shapes: name -> shape of every tensor.

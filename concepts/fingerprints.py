@@ -20,11 +20,11 @@ _HOST_SAMPLE, _MODULE_SAMPLE = (64, 256), (48, 128)
 
 
 def content_key(model: str, config: Any, tensors: Mapping[str, Tensor | Sequence[Tensor]]) -> str:
-    """What a run learns from, as 64 hex digits: the same inputs give the same key.
+    """Hash of the inputs of a run, 64 hex digits.
 
     Args:
-        model: the base model, from `model_digest`. (A fingerprint is too coarse: it is the same
-            for two checkpoints of one family, and a state of one must not go on with the other.)
+        model: the base model, from `model_digest`. (A fingerprint is too coarse: two checkpoints of
+            one family share it, but not their states.)
         config: dataclass or JSON-able settings, words and prompts included.
         tensors: name -> pictures, masks, prior images; any shape and number.
     """
@@ -40,7 +40,7 @@ def content_key(model: str, config: Any, tensors: Mapping[str, Tensor | Sequence
 
 
 def model_digest(host: Host) -> str:
-    """Tells two base models apart by a sample of their weights, as 64 hex digits. Quick."""
+    """Hash of a sample of a base model's weights, 64 hex digits; fast."""
     names = sorted(host.weight_names())
     return _sampled_digest(host.fingerprint, [(names, host.weight)], _HOST_SAMPLE)
 
@@ -49,7 +49,7 @@ def modules_digest(title: str, modules: Sequence[torch.nn.Module]) -> str:
     """The same for networks that are no base model: priors, decoders, question answerers.
 
     Args:
-        title: what they are; it counts, too.
+        title: what they are; part of the hash.
     """
     weights = [dict(module.named_parameters()) for module in modules]
     return _sampled_digest(title, [(list(of), of.__getitem__) for of in weights], _MODULE_SAMPLE)

@@ -1,6 +1,6 @@
 """Handles: the names of learned concepts, and the token vectors behind them.
 
-A handle is written `<mug>` in prompts; everywhere else its name goes without the brackets.
+A handle is written `<mug>` in prompts; elsewhere its name has no brackets.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ def checked_names(names: Sequence[str], host: Host | None = None) -> list[str]:
     """Names without brackets, in the same order.
 
     Args:
-        host: warn of words in its vocabulary too. In a prompt `<mug>` is told from `mug` by its
-            brackets, but only by them.
+        host: also warn about words in its vocabulary. In a prompt, only the brackets distinguish
+            `<mug>` from `mug`.
 
     Raises:
-        HandleError: a name is not a handle, or comes twice (upper and lower case count as the
-            same, for they share a file name).
+        HandleError: a name is not a valid handle, or occurs twice (upper and lower case count
+            as the same, because they share a file name).
     """
     checked = [checked_name(name) for name in names]
     seen: dict[str, str] = {}
@@ -66,7 +66,7 @@ def checked_names(names: Sequence[str], host: Host | None = None) -> list[str]:
 
 
 def initialiser_note(host: Host, word: str) -> str:
-    """What a user should know of how a word is used; "" when there is nothing to tell."""
+    """Note for the user about the use of a word; "" if there is none."""
     count = len(host.tokenize(word)) if word else 1
     if count == 1:
         return ""
@@ -76,15 +76,15 @@ def initialiser_note(host: Host, word: str) -> str:
 def initial_vectors(
     host: Host, word: str, *, generator: torch.Generator | None = None
 ) -> dict[str, Tensor]:
-    """Vectors to start learning from, encoder -> [n, width], float32 on the host's device.
+    """Initial vectors, encoder -> [n, width], float32 on the host's device.
 
     Source: Break-A-Scene's code (train.py:782-798) takes the first token of the word.
-    Differs from it: the mean of all of them counts, and without a word the vector is drawn like a
-    row of the table instead of copied from its last rows.
+    Here it is the mean of all tokens, and without a word a random vector with the statistics of
+    the table instead of a copy of its last rows.
 
     Args:
-        word: any text; "" draws one vector from the mean and spread of the token table.
-        generator: on the CPU; needed when there is no word.
+        word: any text; "" samples one vector with mean and deviation of the token table.
+        generator: on the CPU; required without a word.
 
     Raises:
         HandleError: the word has no token.
@@ -114,7 +114,7 @@ def initial_handles(
 ) -> dict[str, dict[str, Tensor]]:
     """Starting vectors of several handles, name -> encoder -> [n, width].
 
-    What is drawn depends on the seed and the handle's name, not on the order of handles.
+    Random vectors depend on the seed and the handle's name, not on the order of handles.
 
     Args:
         words: handle -> initialiser word, "" for none.
@@ -131,7 +131,7 @@ def initial_handles(
 
 
 def generator_for(seed: int, name: str) -> torch.Generator:
-    """A generator on the CPU of its own for everything that has a name."""
+    """A CPU generator for one purpose, identified by name."""
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
@@ -173,7 +173,7 @@ class HandleParameters:
 
     @torch.no_grad()
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Put values back; every parameter has to be there."""
+        """Restore values; all parameters must be present."""
         for name, rows in self.named().items():
             rows.copy_(state[name])
 

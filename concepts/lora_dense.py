@@ -1,7 +1,7 @@
 """Entries of LoRA files whose difference depends on the weight: GLoRA, DoRA, OFT, BOFT.
 
-They follow what core ComfyUI makes of them, which files are tuned with, also where that is not the
-papers': OFT's strength counts twice, and DoRA along outputs takes the norm of the original weight.
+They follow core ComfyUI, for which users tune files, also where it differs from the
+papers: OFT's strength counts twice, and DoRA along outputs takes the norm of the original weight.
 """
 
 from __future__ import annotations

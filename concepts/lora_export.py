@@ -5,7 +5,7 @@
     mug.safetensors     clip_l, clip_g, clip_h [n, width]                     one file a handle
 
 Low-rank concepts export exactly. Whole differences (K/V and full training) become low-rank by a
-truncated singular value decomposition, whose error is told, or stay whole with `rank=None`.
+truncated singular value decomposition, with a reported error, or stay whole with `rank=None`.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class ExportReport:
         ranks: canonical weight name -> rank; whole differences have none.
         errors: canonical weight name -> |exported - learned| / |learned|, Frobenius norms.
         error: the same over all weights together.
-        left_out: what is not in the files -> why.
-        notes: what a user should know, as sentences.
+        left_out: omitted contents -> reason.
+        notes: sentences for the user.
     """
 
     files: tuple[Path, ...]
@@ -81,15 +81,15 @@ def export_lora(
     Strength 1 in Load LoRA, for model and clip, is the concept at strength 1.
 
     Args:
-        rank: of whole differences; one that needs no cut stays exact. None keeps them whole: no
-            error, large files, and only ComfyUI and A1111 read those.
-        overwrite: replace a file that is there.
-        progress: told of every weight; may raise to cancel, and then nothing is written.
+        rank: of whole differences; those of lower rank stay exact. None keeps them whole: no
+            error, but large files that only ComfyUI and A1111 read.
+        overwrite: replace an existing file.
+        progress: called for every weight; may raise to cancel, and then nothing is written.
 
     Raises:
         ConfigError: the rank is below 1.
-        ConceptFileError: the file is there already.
-        StorageError: the disk would not take it.
+        ConceptFileError: the file already exists.
+        StorageError: the file cannot be written.
     """
     if rank is not None and rank < 1:
         raise ConfigError("rank", rank, "1 or more, or None to keep whole differences")
@@ -135,7 +135,7 @@ def export_lora(
 
 
 def encoders_of(concept: Concept) -> set[str]:
-    """Text encoders of the base model, as far as the concept tells."""
+    """Text encoders of the base model, as far as the concept contains them."""
     known = {encoder for vectors in concept.handles.values() for encoder in vectors}
     known |= {text_encoder_of(name) for name in concept.weights} - {""}
     return known | encoders_in(concept.base)
@@ -151,7 +151,7 @@ def _lora_tensors(stock: str, change: LowRank) -> dict[str, Tensor]:
 
 
 def _lora_metadata(concept: Concept, ranks: Mapping[str, int]) -> dict[str, str]:
-    """What kohya's tools and model managers show; the words to use above all."""
+    """Metadata for kohya's tools and model managers, mainly the trigger words."""
     words = ", ".join(f"embedding:{name}" for name in concept.handles)
     dimensions = set(ranks.values())
     return {
@@ -172,11 +172,11 @@ def export_embeddings(concept: Concept, folder: Path, *, overwrite: bool = False
 
     Args:
         folder: models/embeddings, or a folder in it.
-        overwrite: replace files that are there.
+        overwrite: replace existing files.
 
     Raises:
-        ConceptFileError: a file is there already, or the handle cannot be a file name.
-        StorageError: the disk would not take it.
+        ConceptFileError: a file already exists, or the handle cannot be a file name.
+        StorageError: the file cannot be written.
     """
     planned = {name: confined_path(folder, name, SUFFIX) for name in concept.handles}
     if not overwrite:

@@ -1,7 +1,7 @@
 """Reads LoRA files of every common kind as changes to the weights of a base model.
 
-A file names modules in the way of the program that wrote it; `lora_keys` (and a host) know these
-names. What fits no weight is counted, never dropped in silence.
+Each program has its own names for modules; `lora_keys` (and a host) map
+them. Keys without a matching weight are counted, never silently dropped.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class LoraFile:
         changes: canonical weight name -> form.
         kinds: "LoRA", "LoKr", ... -> number of weights.
         unmatched: keys of the file that fit no weight of the base model.
-        identity: of the contents; the same file under two names has one.
+        identity: hash of the contents; independent of the file name.
     """
 
     changes: Mapping[str, Form]
@@ -90,7 +90,7 @@ def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a LoRA in a .safetensors file.
 
     Raises:
-        ConceptFileError: there is no such file, or it is none of the kind.
+        ConceptFileError: the file does not exist or is of another kind.
     """
     if path.suffix.lower() != ".safetensors":
         raise ConceptFileError(
@@ -155,7 +155,7 @@ def lora_of(
 
 
 def identity_of(tensors: Mapping[str, Tensor]) -> str:
-    """What tells files apart: names, shapes, and some values of every tensor."""
+    """Hash of names, shapes, and some values of every tensor."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         flat = tensor.detach().flatten()

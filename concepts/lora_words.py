@@ -1,4 +1,4 @@
-"""Words to use a LoRA with, as its file tells them."""
+"""Trigger words of a LoRA, from the metadata of its file."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ MOST_TAGS = 12
 
 @dataclass(frozen=True, slots=True)
 class LoraWords:
-    """What a file's metadata says about itself.
+    """Words in a file's metadata.
 
     Attributes:
-        trigger: the phrase that its maker names; "" where there is none.
-        tags: what its training pictures were captioned with, the most frequent first.
-        title: what it is called; "" where it is not.
+        trigger: the trigger phrase; "" if there is none.
+        tags: tags of its training captions, the most frequent first.
+        title: its title; "" if there is none.
     """
 
     trigger: str = ""
@@ -33,7 +33,7 @@ class LoraWords:
 
 
 def words_of(metadata: Mapping[str, str]) -> LoraWords:
-    """Trigger phrase, tags and title; metadata that is damaged tells nothing and stops nothing."""
+    """Trigger phrase, tags and title; damaged metadata is ignored."""
     trigger = _first(
         metadata, "modelspec.trigger_phrase", "trigger_words", "ss_trigger_words", "activation text"
     )

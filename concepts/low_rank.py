@@ -1,7 +1,7 @@
-"""A change of low rank to the weight of a layer, in the one form that everything here takes.
+"""A change of low rank to the weight of a layer, the common form of low-rank changes.
 
     W' = W + scale * up @ down         [o, i] or [o, i, kernel height, kernel width]
-    W' x = W x + scale * up (down x)   where the layer looks at single points
+    W' x = W x + scale * up (down x)   for layers without spatial extent
 
 Training makes them, LAG and the region fuser apply them to outputs, concept files and LoRA files
 hold them. Alphabet: o output, i input channels, r rank.
@@ -83,7 +83,7 @@ class LowRank:
         return merged.view_as(output)
 
     def as_edit(self) -> WeightEdit:
-        """The weight with the change, or where a layer looks at single points, its output."""
+        """The weight with the change, or, for a pointwise layer, its output."""
         if self.is_pointwise:
             return FactoredEdit(self.added_to, self.added_to_output)
         return self.added_to

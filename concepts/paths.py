@@ -23,7 +23,7 @@ _DEVICES = _PORTS | {"con", "prn", "aux", "nul", "conin$", "conout$", "clock$"}
 def confined_path(folder: str | os.PathLike[str], name: str, suffix: str) -> Path:
     """Path of a file that a user named, always inside of `folder`.
 
-    A subfolder may be a symbolic link: whoever made it put it there, and no name can make one.
+    A subfolder may be a symbolic link: its creator chose it, and no name can create one.
 
     Args:
         name: "mug" or "kitchen/mug", with or without the suffix.
@@ -69,10 +69,10 @@ _RULE = "use a plain name such as my-mug, or kitchen/my-mug for a subfolder."
 
 
 def write_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
-    """Write a file that appears whole or not at all; one that was there stays until then.
+    """Write a file atomically; an existing file stays until then.
 
     Raises:
-        StorageError: the disk would not take it. Nothing is left behind.
+        StorageError: the file cannot be written. No partial file remains.
     """
     part = path.with_name(_part_name())
     try:
@@ -92,9 +92,9 @@ def write_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
 
 
 def ensure_writable(path: Path) -> None:
-    """Whether a file of this name could be written here, found out before long work begins.
+    """Check before long work that a file of this name could be written.
 
-    Nothing stays behind, and a file that is there is not touched.
+    Leaves nothing behind and does not modify an existing file.
 
     Raises:
         StorageError: the name or the path is too long for the file system, the disk is full or
@@ -128,7 +128,7 @@ def _part_name() -> str:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the new name last through a power cut, where folders can be synced."""
+    """Make the new name survive a power failure, if folders can be synced."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -138,7 +138,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def is_full(error: StorageError) -> bool:
-    """Whether more room would have helped."""
+    """Whether the disk or quota is full."""
     cause = error.__cause__
     return isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
 

@@ -1,8 +1,8 @@
 """Tensors and one JSON document in a .safetensors file: same content, same bytes.
 
-Any safetensors reader opens these files. They are written here, and not by the library, so that
-nothing depends on its version: keys are sorted, nothing is dated, and tensors are streamed, which
-needs no second copy of a large model in memory.
+Any safetensors reader opens these files. We write them ourselves, not with the library, so that
+the bytes do not depend on its version: keys are sorted, there are no dates, and tensors are
+streamed, without a second copy of a large model in memory.
 
 Layout: 8 bytes length of the header, header as JSON, tensor data without gaps. The document is the
 header's `__metadata__["conceptloom"]`; its "sha256" covers itself, names, shapes and data.
@@ -57,7 +57,7 @@ class Entry:
 
 
 def as_json(value: Any) -> Any:
-    """A value as JSON has it: enums by value, tuples as lists, numbers that are none as null."""
+    """A value as JSON values: enums by value, tuples as lists, numbers that are none as null."""
     if isinstance(value, Enum):
         return as_json(value.value)
     if isinstance(value, float):
@@ -84,7 +84,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     """A plain safetensors file, written atomically.
 
     Raises:
-        StorageError: the disk would not take it.
+        StorageError: the file cannot be written.
         ConceptFileError: the header grew too large to be read again.
     """
     header, order = _header(tensors)
@@ -139,10 +139,10 @@ def _digest(document: Document, tensors: Mapping[str, Tensor]) -> str:
 
 
 def read_header(path: Path) -> tuple[Document, dict[str, Entry]]:
-    """The document and what tensors there are, without reading them.
+    """The document and the list of tensors, without reading them.
 
     Raises:
-        ConceptFileError: not a file of ConceptLoom (and what it is instead), or a damaged one.
+        ConceptFileError: not a file of ConceptLoom (the message says of which kind), or damaged.
     """
     try:
         size = path.stat().st_size
@@ -203,7 +203,7 @@ def _entry(path: Path, name: str, value: Any) -> Entry:
 
 
 def read_tensors(path: Path, document: Document) -> dict[str, Tensor]:
-    """Every tensor, once the file was found to be as it was written; in memory, not mapped.
+    """Every tensor, after a check of the hash; in memory, not mapped.
 
     Raises:
         ConceptFileError: the file is damaged.

@@ -81,7 +81,7 @@ def localised_of(concept: Concept, mask: Tensor | None, knobs: dict[str, Any]) -
     """A concept with what the widgets say; `knobs` are those of `lag_inputs` but the mask.
 
     Raises:
-        ConfigError: a value makes no sense.
+        ConfigError: a value is invalid.
         MaskError: several masks came for one concept.
     """
     settings = {one.name: knobs[one.name] for one in settings_in(LagConfig())}

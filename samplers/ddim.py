@@ -96,7 +96,7 @@ def guided(
     """Classifier-free guidance (Ho & Salimans 2022, Eq. 6), both predictions in one pass.
 
     Args:
-        predict: rows, a prompt for each, which of them are conditional -> what the network says.
+        predict: rows, a prompt for each, which of them are conditional -> output of the network.
             Noise, v and a flow's direction are affine in each other at a given x_t: mixing any of
             them is mixing all.
         prompts: one per row of `latent`.

@@ -165,7 +165,7 @@ class Adapters:
 
     @torch.no_grad()
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Put values back; every parameter has to be there."""
+        """Restore values; all parameters must be present."""
         for name, parameter in self.named().items():
             parameter.copy_(state[name])
 

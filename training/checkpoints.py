@@ -29,14 +29,14 @@ STATE_FILE = re.compile(r"state-(\d{8})\.safetensors")
 
 
 class StateFolder:
-    """The saved states of one run; give it to `training.loop.run` as its store.
+    """The saved states of one run; pass it to `training.loop.run` as its store.
 
     Args:
         folder: where all runs keep their states.
         key: of this run, see `content_key`; it names the run's own subfolder.
 
     Attributes:
-        notes: what a method wants back beside its parameters, as JSON has it. Saved with every
+        notes: what a method wants back beside its parameters, as JSON values. Saved with every
             state, and filled again by `load`.
     """
 

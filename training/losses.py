@@ -13,8 +13,8 @@ def masked_loss(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     outside of a hard mask count as zero: a small object pulls less.
 
     Args:
-        predicted: [B, C, h, w] what the network says.
-        target: [B, C, h, w] what it should say, `NoisePath.target`.
+        predicted: [B, C, h, w] output of the network.
+        target: [B, C, h, w] its target, `NoisePath.target`.
         mask: [B, 1, h, w] factor of the error before it is squared, 0..1.
 
     Returns:

@@ -101,7 +101,7 @@ class RunSettings:
             values: by the names of `settings_in`; a scope without weight_rate gets its own rate.
 
         Raises:
-            ConfigError: a value makes no sense, or the method has no such setting.
+            ConfigError: a value is invalid, or the method has no such setting.
         """
         overrides = {name: value for name, value in values.items() if value is not None}
         if "scope" in overrides and "weight_rate" not in overrides:

@@ -81,7 +81,7 @@ class Previews:
         looking: the prompt with which words (`<mug>`) are looked for in a picture.
         strips: rows of pictures drawn so far, one tensor [n, H, W, 3] per preview.
         scores: of every handle at the last look.
-        progress: told of every pass of the model; may raise to cancel.
+        progress: called after every forward pass; may raise to cancel.
     """
 
     host: Host

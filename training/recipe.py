@@ -152,7 +152,7 @@ class LoopConfig:
 
     @property
     def numerics(self) -> dict[str, Any]:
-        """What decides the numbers that are learned, as JSON has it."""
+        """What decides the numbers that are learned, as JSON values."""
         outside = ("save_every", "preview_every", "keep_state")
         return {name: value for name, value in asdict(self).items() if name not in outside}
 

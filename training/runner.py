@@ -74,7 +74,7 @@ def state_folder(
     Args:
         folder: below which it lies; None keeps nothing.
         scene: at the size at which it is learned.
-        settings: all else that decides the result, as JSON has it.
+        settings: all else that decides the result, as JSON values.
         more: tensors that do so too, by a stable name.
 
     Raises:

@@ -46,7 +46,7 @@ class SceneRecipe(ABC, Generic[Config]):
     """Learns the concepts of a scene; a method adds its losses.
 
     Args:
-        host: the base model; it is given back as it was.
+        host: the base model; it is not modified.
         scene: pictures, masks and words.
         config: the settings.
     """

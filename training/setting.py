@@ -140,7 +140,7 @@ def changed(config: Config, values: Mapping[str, Any], owner: str = "this config
         values: by today's names of settings, by earlier ones, or by those of options.
 
     Raises:
-        ConfigError: a value makes no sense, or `owner` has no such setting.
+        ConfigError: a value is invalid, or `owner` has no such setting.
     """
     declared = list(settings_in(config))[::-1]  # the first of a name counts
     known = {one.option: one for one in declared}

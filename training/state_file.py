@@ -30,7 +30,7 @@ class TrainingState:
         optimizer: `state_dict()` of a torch optimizer, or None.
         generators: name -> `get_state()` of a torch.Generator.
         history: rows of losses.
-        more: what else the run wants back, as JSON has it.
+        more: what else the run wants back, as JSON values.
     """
 
     step: int
@@ -42,13 +42,13 @@ class TrainingState:
 
 
 def save_state(state: TrainingState, path: Path, key: str) -> None:
-    """Write a state, whole or not at all.
+    """Write a state, atomically.
 
     Args:
         key: of the run, see `content_key`; a state is only read back with the same one.
 
     Raises:
-        StorageError: the disk would not take it.
+        StorageError: the file cannot be written.
     """
     tensors = {f"parameter.{name}": values for name, values in state.parameters.items()}
     tensors |= {f"generator.{name}": values for name, values in state.generators.items()}

@@ -23,7 +23,7 @@ _WHITE = (255, 255, 255)
 
 
 def write_page(stories: Sequence[Story], path: Path) -> Path:
-    """Write the page, whole or not at all. The same stories give the same bytes.
+    """Write the page, atomically. The same stories give the same bytes.
 
     Raises:
         StorageError: the file cannot be written.

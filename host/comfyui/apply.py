@@ -30,7 +30,7 @@ def apply_concept(
     strength: float = 1.0,
     identities: Mapping[str, str] | None = None,
 ) -> tuple[Any, Any]:
-    """Clones of MODEL and CLIP that know a concept; the ones that came in stay as they are.
+    """Clones of MODEL and CLIP that know a concept; the inputs are not modified.
 
     Args:
         weight_deltas: canonical weight name -> what learning added to it.
@@ -63,7 +63,7 @@ def apply_concept(
 
 
 def model_with_identities(model: Any, added: Mapping[str, str]) -> Any:
-    """A MODEL, which nobody else holds, that knows the concepts applied to it.
+    """A MODEL, that has no other owner, that knows the concepts applied to it.
 
     Its CLIP knows them too, but not every graph takes both through the same nodes.
 

@@ -97,7 +97,7 @@ def with_edits(
     """A clone of a MODEL that takes these edits through every forward pass; stackable.
 
     Args:
-        model: stays as it is.
+        model: is not modified.
         key: names the application among the wrappers of the host, for example "conceptloom.lag".
         make_edits: called once at the start of every sampling run (and of every forward pass that
             runs outside of a sampler), so that edits may keep state for as long as a run lasts.

@@ -83,7 +83,7 @@ def with_steering(
     """A clone of a MODEL with steered latents in every sampling run; stackable.
 
     Args:
-        model: stays as it is.
+        model: is not modified.
         key: names the application among the wrappers of the host.
         make_steering: called at the start of a run with the tokens of all positive prompts that
             tell them, by "positive 1" and so on; may raise. Prompts of regions that other packs

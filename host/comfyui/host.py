@@ -56,7 +56,7 @@ class ComfyHost:
     Args:
         model: a MODEL of a family that `families.registry` knows.
         clip: its CLIP.
-        vae: its VAE; may be left out where no picture is encoded or decoded.
+        vae: its VAE; optional if no picture is encoded or decoded.
         applies_only: concepts are applied and no timestep is asked for, so any sampling will do.
 
     Raises:

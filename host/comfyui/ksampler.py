@@ -39,7 +39,7 @@ def sampled(
     """A LATENT from a LATENT, the same that the host's KSampler gives.
 
     Args:
-        on_step: told of every step; the rough picture is None where previews are switched off.
+        on_step: called after every step; the rough picture is None if previews are disabled.
     """
     positive, negative = (conditioning_of(clip, text) for text in (call.positive, call.negative))
     samples = samples_of(model, latent)

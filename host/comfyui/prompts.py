@@ -98,7 +98,7 @@ def clip_with_handles(
     """A clone of a CLIP in which `<name>` stands for the vectors of handle `name`.
 
     Every prompt node downstream understands them, with weights and in prompts of any length. The
-    CLIP that came in is untouched; applied twice, both sets of handles are known.
+    input CLIP is not modified; applied twice, both sets of handles are known.
 
     Args:
         identities: handle -> identity of its concept; without one its vectors tell.

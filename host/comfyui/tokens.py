@@ -27,7 +27,7 @@ HIDDEN = (
 
 
 def telling_tokens(clip: Any, named_tokens: Callable[[Mapping[str, Any]], Tokens]) -> None:
-    """Let a CLIP, which nobody else holds, write the tokens of each prompt into its conditioning.
+    """Let a CLIP, that has no other owner, write the tokens of each prompt into its conditioning.
 
     Args:
         named_tokens: the host's tokens of all encoders -> `Tokens`.

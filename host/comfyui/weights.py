@@ -76,7 +76,7 @@ def original_weight(patcher: Any, weight: Weight) -> Tensor:
 
 
 class WrappedWeights:
-    """Wrappers for a patcher that nobody else holds.
+    """Wrappers for a patcher that has no other owner.
 
     Args:
         patcher: a clone made for this.

@@ -112,7 +112,7 @@ def _prediction(
 
 
 def check_layout(path: Path, layout: Path) -> FileFacts:
-    """Facts of a file, whose shapes a folder as diffusers saves it has to share.
+    """Facts of a file, whose shapes a folder in diffusers format has to share.
 
     Raises:
         ModelError: they disagree, or see `file_facts`.

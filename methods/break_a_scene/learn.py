@@ -40,13 +40,13 @@ def learn_scene(
     Args:
         class_images: [P, H, W, 3] of 0..1, at the size of the scene, for prior preservation; None
             draws them as `config.class_images` says.
-        folder: where states, CSV and TensorBoard files go, in a folder of their own for these
-            very inputs, so that the same call goes on where it was stopped. None keeps nothing.
+        folder: where states, CSV and TensorBoard files go, in a subfolder for exactly
+            these inputs, so that the same call resumes. None saves nothing.
         save: writes the concept file; called before anything is drawn.
-        progress: told of every step; may raise to cancel.
+        progress: called after every step; may raise to cancel.
 
     Raises:
-        InputError, TrainingError: see `errors`; the state so far is in `folder`.
+        InputError, TrainingError: see `errors`; `folder` contains the state so far.
     """
     loop = loop_for(host, loop, seed=config.seed, accumulation=config.accumulation)
     recipe = BreakAScene(host, scene, config, progress)
@@ -115,6 +115,6 @@ def _class_latents(
 def _kept(
     folder: Path | None, recipe: BreakAScene, loop: LoopConfig, class_images: Tensor | None
 ) -> StateFolder | None:
-    """The folder of this very run."""
+    """The state folder of this run."""
     pictures = {"class images": class_images if class_images is not None else []}
     return state_folder(folder, recipe.host, recipe.scene, loop, [asdict(recipe.config)], pictures)

@@ -23,13 +23,13 @@ from .union_sampling import UnionSample, draw_samples
 
 
 class BreakAScene(SceneRecipe[BreakASceneConfig]):
-    """Learns the concepts of a scene; give it to `training.loop.run`.
+    """Learns the concepts of a scene; pass it to `training.loop.run`.
 
     Args:
-        host: the base model; it is given back as it was.
+        host: the base model; it is not modified.
         scene: pictures, masks and words.
         config: the settings.
-        progress: told of every picture that is encoded.
+        progress: called after each encoded picture.
 
     Attributes:
         class_latents: [P, C, h, w] latents of `config.class_images` for prior preservation, of the

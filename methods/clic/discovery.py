@@ -61,8 +61,8 @@ def discover(
         images: two or more pictures [H, W, 3] of one size, 0..1.
         name: handle of the concept.
         word: what its vector starts from; "" draws one.
-        folder: where states go, in a folder of their own for these very inputs, so that the same
-            call goes on where it was stopped. None keeps nothing.
+        folder: where states go, in a subfolder for exactly these inputs, so that the same
+            call resumes. None saves nothing.
 
     Raises:
         ImageError: there are too few pictures, or of different sizes.

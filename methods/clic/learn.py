@@ -31,13 +31,13 @@ def learn_detail(
 
     Args:
         loop: how to optimise; None is the paper's Adam.
-        folder: where states, CSV and TensorBoard files go, in a folder of their own for these
-            very inputs, so that the same call goes on where it was stopped. None keeps nothing.
+        folder: where states, CSV and TensorBoard files go, in a subfolder for exactly
+            these inputs, so that the same call resumes. None saves nothing.
         save: writes the concept file; called before anything is drawn.
-        progress: told of every step; may raise to cancel.
+        progress: called after every step; may raise to cancel.
 
     Raises:
-        InputError, TrainingError: see `errors`; the state so far is in `folder`.
+        InputError, TrainingError: see `errors`; `folder` contains the state so far.
     """
     settings_of_loop = PAPER_LOOP if loop is None else loop
     loop = loop_for(host, settings_of_loop, seed=config.seed, accumulation=config.accumulation)

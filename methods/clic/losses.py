@@ -30,8 +30,8 @@ def area_loss(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     the value is four times the mean error.
 
     Args:
-        predicted: [B, C, h, w] what the network says.
-        target: [B, C, h, w] what it should say, `NoisePath.target`.
+        predicted: [B, C, h, w] output of the network.
+        target: [B, C, h, w] its target, `NoisePath.target`.
         mask: [B, 1, h, w] weight of each latent, 0..1.
 
     Returns:

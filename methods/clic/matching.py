@@ -121,9 +121,9 @@ def match_regions(
         source: [H, W, 3] a picture that carries the detail, 0..1.
         mask: [H, W] the detail in it.
         targets: [H, W, 3] pictures of objects of the same kind.
-        name: which handle of the concept; may be left out where there is only one.
-        folder: where states of w* go, in a folder of their own for these very inputs, so that the
-            same call goes on where it was stopped. None keeps nothing.
+        name: which handle of the concept; optional if there is only one.
+        folder: where states of w* go, in a subfolder for exactly these inputs, so that the
+            same call resumes. None saves nothing.
 
     Raises:
         HandleError: the concept has no such handle, or several and none was named.

@@ -25,13 +25,13 @@ from .losses import area_loss, attention_loss, outside_weighted
 
 
 class CLiC(SceneRecipe[CLiCConfig]):
-    """Learns details in their context; give it to `training.loop.run`.
+    """Learns details in their context; pass it to `training.loop.run`.
 
     Args:
-        host: the base model; it is given back as it was.
+        host: the base model; it is not modified.
         scene: pictures, masks and words; every step learns one of its concepts.
         config: the settings.
-        progress: told of every picture that is encoded.
+        progress: called after each encoded picture.
     """
 
     method = "clic"

@@ -25,12 +25,12 @@ from .config import BankConfig
 
 
 class BankRecipe(SceneRecipe[BankConfig]):
-    """Learns the concepts of a scene; give it to `training.loop.run`.
+    """Learns the concepts of a scene; pass it to `training.loop.run`.
 
     Args:
-        host: the base model; it is given back as it was.
+        host: the base model; it is not modified.
         scene: pictures and words; masks say which concepts a picture shows.
-        progress: told of every picture that is encoded.
+        progress: called after each encoded picture.
     """
 
     method = "concept_weaver"

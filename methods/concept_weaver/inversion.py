@@ -30,7 +30,7 @@ def make_template(
         image: [1, H, W, 3], 0..1.
         text: p_src, what the picture shows; the paper takes the base prompt.
         sigmas: [S + 1] of the sampler to come; `config.steps` is not looked at.
-        progress: told of every step, first with the size of what will be kept; may raise.
+        progress: called after every step, first with the size of the stored features; may raise.
     """
     config = config or InversionConfig()
     if image.ndim != 4 or image.shape[0] != 1:

@@ -143,7 +143,7 @@ def sources_of(host: Host, regions: Regions) -> list[RegionSource]:
     """What each region reads and changes, encoded with its own concept alone.
 
     Raises:
-        BaseMismatchError: a concept was learned on another kind of model.
+        BaseMismatchError: a concept was trained on another kind of model.
     """
     return [_source(host, part) for part in regions.parts]
 

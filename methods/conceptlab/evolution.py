@@ -33,7 +33,7 @@ def lineage_of(
 
     Returns:
         generation (1 for the children of parents without parents), parents (name -> weight) and
-        ancestors (name -> the same two), as JSON has it.
+        ancestors (name -> the same two), as JSON values.
     """
     ancestors: dict[str, Any] = {}
     for name, history in zip(parents, histories, strict=True):

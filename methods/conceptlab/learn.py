@@ -133,10 +133,10 @@ def invent(
         folder: where states, vectors and pictures go, in a folder of their own for these very
             inputs, so that the same call goes on where it was stopped. None keeps nothing.
         save: writes the concept file; called before the last gallery is drawn.
-        progress: told of every step; may raise to cancel.
+        progress: called after every step; may raise to cancel.
 
     Raises:
-        InputError, TrainingError: see `errors`; the state so far is in `folder`.
+        InputError, TrainingError: see `errors`; `folder` contains the state so far.
     """
     model_names = (
         questions.name if questions else "",
@@ -174,7 +174,7 @@ def evolve(
 
     Raises:
         UnsupportedModelError: the space has no image encoder.
-        InputError, TrainingError: see `errors`; the state so far is in `folder`.
+        InputError, TrainingError: see `errors`; `folder` contains the state so far.
     """
     loop = _loop_for(space, loop, config.seed)
     settings = ["evolve", name, asdict(config), [p.name for p in parents]]

@@ -74,8 +74,8 @@ def lag_setup(host: Host, requested: Sequence[Localised]) -> LagSetup:
     """Check concepts against the model and each other, and prepare them for LAG.
 
     Raises:
-        HandleError: two different concepts bring the same handle.
-        BaseMismatchError: a concept was learned on another base model.
+        HandleError: two different concepts have the same handle.
+        BaseMismatchError: a concept was trained on another base model.
         ConfigError: there is no concept; one changes more than output projections or has several
             handles; or one comes twice with different settings.
     """
@@ -92,7 +92,7 @@ def lag_concept(host: Host, localised: Localised) -> LagConcept:
     """A concept as the edit takes it.
 
     Raises:
-        BaseMismatchError: it was learned on another base model.
+        BaseMismatchError: it was trained on another base model.
         ConfigError: it changes more than output projections, or has several handles.
     """
     concept = localised.concept

@@ -63,13 +63,13 @@ def learn_residuals(
         handle: V* of the paper; `<handle>` in prompts.
         class_word: macro class, for example "cat", one word or several.
         captions: one for each picture, or none.
-        folder: where states, CSV and TensorBoard files go, in a folder of their own for these
-            very inputs, so that the same call goes on where it was stopped. None keeps nothing.
+        folder: where states, CSV and TensorBoard files go, in a subfolder for exactly
+            these inputs, so that the same call resumes. None saves nothing.
         save: writes the concept file; called before anything is drawn.
-        progress: told of every step; may raise to cancel.
+        progress: called after every step; may raise to cancel.
 
     Raises:
-        InputError, TrainingError: see `errors`; the state so far is in `folder`.
+        InputError, TrainingError: see `errors`; `folder` contains the state so far.
     """
     loop = loop_for(host, loop, seed=config.seed, accumulation=config.accumulation)
     subject = make_dataset(

@@ -24,13 +24,13 @@ METHOD, RESIDUALS = "personalized_residuals", "residuals"
 
 
 class PersonalizedResiduals:
-    """Learns A_i and B_i of every output projection; give it to `training.loop.run`.
+    """Learns A_i and B_i of every output projection; pass it to `training.loop.run`.
 
     Args:
-        host: the base model; it is given back as it was.
+        host: the base model; it is not modified.
         lesson: pictures and captions at the size to learn at.
         config: the settings.
-        progress: told of every picture that is encoded.
+        progress: called after each encoded picture.
     """
 
     def __init__(
