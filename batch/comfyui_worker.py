@@ -11,7 +11,7 @@ from typing import Any
 import requests
 
 from ..errors import InputError
-from .jobs import WORKFLOW, Kind, PlaceClosed, PlaceLost
+from .jobs import WORKFLOW, JobKind, PlaceClosed, PlaceLost
 
 LOOKS_EVERY = 0.5  # seconds
 ANSWERS_WITHIN = 60  # seconds, for one request; a workflow itself may take as long as it needs
@@ -25,13 +25,13 @@ class ComfyUIWorker:
         address: such as http://127.0.0.1:8188.
     """
 
-    kinds = (Kind.WORKFLOW,)
+    kinds = (JobKind.WORKFLOW,)
 
     def __init__(self, address: str) -> None:
         self._address = address.rstrip("/")
 
     def perform(
-        self, kind: Kind, key: str, spec: Mapping[str, Any], files: Mapping[str, bytes]
+        self, kind: JobKind, key: str, spec: Mapping[str, Any], files: Mapping[str, bytes]
     ) -> dict[str, bytes]:
         """Run a workflow; gives every picture that it saves, by name.
 

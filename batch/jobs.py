@@ -32,7 +32,7 @@ class PlaceClosed(PlaceLost):
     """It did not answer before the job began, so that the job is not to blame."""
 
 
-class Kind(str, Enum):
+class JobKind(str, Enum):
     """What a job does."""
 
     LEARN = "learn"
@@ -44,7 +44,7 @@ class Kind(str, Enum):
 class Job:
     """One piece of work, small enough to be done again when its worker is lost."""
 
-    kind: Kind
+    kind: JobKind
     title: str
     spec: Mapping[str, Any]  # JSON: what to do
     files: Mapping[str, Path] = field(default_factory=dict)  # name for the worker -> file here
@@ -102,7 +102,7 @@ def jobs_of(plan: Plan, root: Path) -> list[Job]:
         settings_from_options(row.settings, plan.model, method=row.method)  # wrong ones stop here
         spec = {**model, "method": row.method, "settings": row.settings}
         files = _scene_files(root / row.scene)
-        lessons[name] = Job(Kind.LEARN, f"learn {name}", spec, files)
+        lessons[name] = Job(JobKind.LEARN, f"learn {name}", spec, files)
     every = [*lessons.values()]
     every += _drawings(plan, model, lessons, ready)
     for row in plan.workflows:
@@ -130,7 +130,7 @@ def _drawings(
             }
             overrides = setting.model_dump(exclude_defaults=True)
             summary = " ".join(f"{name} {value}" for name, value in overrides.items())
-            yield Job(Kind.DRAW, f"{prompt} {seed} {summary}".strip(), spec, files, needs)
+            yield Job(JobKind.DRAW, f"{prompt} {seed} {summary}".strip(), spec, files, needs)
 
 
 def _workflows(row: WorkflowRow, root: Path) -> Iterator[Job]:
@@ -138,7 +138,7 @@ def _workflows(row: WorkflowRow, root: Path) -> Iterator[Job]:
     for chosen in product(*row.values.values()):
         values = dict(zip(row.values, chosen, strict=True))
         summary = " ".join(f"{place} {value}" for place, value in values.items())
-        yield Job(Kind.WORKFLOW, f"{row.file.stem} {summary}".strip(), {"values": values}, files)
+        yield Job(JobKind.WORKFLOW, f"{row.file.stem} {summary}".strip(), {"values": values}, files)
 
 
 def _scene_files(folder: Path) -> dict[str, Path]:

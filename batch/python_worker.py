@@ -19,7 +19,7 @@ from ..cli.training_run import train
 from ..concepts.concept import stacked
 from ..concepts.paths import write_atomically
 from ..host.ports import Host
-from .jobs import Kind
+from .jobs import JobKind
 
 CFG, TINYWORLD_CFG = 7.5, 3.0  # as `conceptloom sample` draws
 KEPT = (CONCEPT, "losses.csv", "losses.png", "samples.png", "attention.png", "scene.png")
@@ -33,14 +33,14 @@ def workplace(key: str) -> Path:
 class PythonWorker:
     """Keeps its model between jobs; half-learned concepts stay on its machine's disk."""
 
-    kinds = (Kind.LEARN, Kind.DRAW)
+    kinds = (JobKind.LEARN, JobKind.DRAW)
 
     def __init__(self, device: str = "auto") -> None:
         self._device = device
         self._host: tuple[tuple[Any, ...], Host] | None = None
 
     def perform(
-        self, kind: Kind, key: str, spec: Mapping[str, Any], files: Mapping[str, bytes]
+        self, kind: JobKind, key: str, spec: Mapping[str, Any], files: Mapping[str, bytes]
     ) -> dict[str, bytes]:
         """Do a job; gives its result's files by name.
 
@@ -50,7 +50,7 @@ class PythonWorker:
         place = workplace(key)
         for name, data in files.items():
             write_atomically(place / "given" / name, [data])
-        made = (self._learn if kind is Kind.LEARN else self._draw)(spec, place)
+        made = (self._learn if kind is JobKind.LEARN else self._draw)(spec, place)
         shutil.rmtree(place, ignore_errors=True)
         return made
 

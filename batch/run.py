@@ -13,7 +13,7 @@ from ..cli.console import console
 from ..errors import InputError
 from .cluster import Outcome, run_jobs
 from .comfyui_worker import ComfyUIWorker
-from .jobs import Job, Kind, jobs_of
+from .jobs import Job, JobKind, jobs_of
 from .plan import Plan, read_plan
 from .python_worker import PythonWorker
 from .store import ResultStore
@@ -93,7 +93,7 @@ def _makers(plan: Plan, workers: int, gpus: float, servers: Sequence[str]) -> di
 def _check(jobs: Sequence[Job], makers: Mapping[str, Maker]) -> None:
     for kind in sorted({job.kind for job in jobs}, key=lambda kind: kind.value):
         if not any(kind in maker.kinds for maker in makers.values()):
-            need = "--server ADDRESS" if kind is Kind.WORKFLOW else "--workers 1 or more"
+            need = "--server ADDRESS" if kind is JobKind.WORKFLOW else "--workers 1 or more"
             raise InputError(
                 f"The batch has jobs to {kind.value}, but no worker for them; pass {need}."
             )

@@ -14,7 +14,7 @@ import ray
 from ray.exceptions import RayError
 
 from ..errors import InputError
-from .jobs import Kind
+from .jobs import JobKind
 
 RESTS = 15.0  # seconds for a worker whose place was lost; twice as long every further time
 
@@ -23,7 +23,7 @@ class Performer(Protocol):
     """What does jobs in a worker's process: see `python_worker` and `comfyui_worker`."""
 
     def perform(
-        self, kind: Kind, key: str, spec: Mapping[str, Any], files: Mapping[str, bytes]
+        self, kind: JobKind, key: str, spec: Mapping[str, Any], files: Mapping[str, bytes]
     ) -> dict[str, bytes]: ...
 
 
@@ -36,7 +36,7 @@ class Maker:
         gpus: that it has for itself; a share below 1 lets several use one.
     """
 
-    kinds: Sequence[Kind]
+    kinds: Sequence[JobKind]
     make: Callable[[], Performer]
     gpus: float = 0.0
 
@@ -65,7 +65,7 @@ class Worker:
     """
 
     name: str
-    kinds: Sequence[Kind]
+    kinds: Sequence[JobKind]
     start: Callable[[], Any]
     lost: int = 0
 

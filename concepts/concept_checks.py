@@ -16,7 +16,7 @@ from ..host.roles import FIRST_NETWORKS, text_encoder_of
 from .concept import Change, Diff
 from .handles import checked_names
 from .low_rank import LowRank
-from .tensor_file import Document, Entry
+from .tensor_file import Document, TensorEntry
 
 FORMAT = "concept"
 # What the first format cannot say is written as the second; everything else stays readable for
@@ -114,7 +114,7 @@ def _network_of(key: str) -> str:
     return match[1].partition(".")[0] if match else ""
 
 
-def check_keys(path: Path, document: Document, entries: Mapping[str, Entry]) -> None:
+def check_keys(path: Path, document: Document, entries: Mapping[str, TensorEntry]) -> None:
     """Refuse tensors with unknown names or of another precision, before they are read."""
     for key, entry in entries.items():
         if not _network_of(key) or version_of([key]) > document["version"]:

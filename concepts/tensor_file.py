@@ -47,7 +47,7 @@ Document = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TensorEntry:
     """One tensor of a file, before it is read."""
 
     dtype: torch.dtype
@@ -138,7 +138,7 @@ def _digest(document: Document, tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def read_header(path: Path) -> tuple[Document, dict[str, Entry]]:
+def read_header(path: Path) -> tuple[Document, dict[str, TensorEntry]]:
     """The document and the list of tensors, without reading them.
 
     Raises:
@@ -190,7 +190,7 @@ def _is_plain(value: Any, depth: int) -> bool:
     return depth > 0 and all(_is_plain(item, depth - 1) for item in cast(list[Any], value))
 
 
-def _entry(path: Path, name: str, value: Any) -> Entry:
+def _entry(path: Path, name: str, value: Any) -> TensorEntry:
     try:
         begin, end = value["data_offsets"]
         dtype, shape = _DTYPES.get(value["dtype"], torch.uint8), tuple(value["shape"])
@@ -199,7 +199,7 @@ def _entry(path: Path, name: str, value: Any) -> Entry:
         raise ConceptFileError(_damaged(path, f"its entry {name!r:.80} is invalid")) from error
     if not sound:
         raise ConceptFileError(_damaged(path, f"its entry {name!r:.80} is invalid"))
-    return Entry(dtype, shape, begin, end)
+    return TensorEntry(dtype, shape, begin, end)
 
 
 def read_tensors(path: Path, document: Document) -> dict[str, Tensor]:

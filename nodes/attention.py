@@ -118,7 +118,7 @@ class AttentionMaps(io.ComfyNode):
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class AttentionReading:
     """What was read in one picture."""
 
     image: Tensor  # [H, W, 3]
@@ -133,7 +133,7 @@ def read(
     timesteps: Sequence[int],
     level: int,
     seed: int,
-) -> Reading:
+) -> AttentionReading:
     """Maps of words in the first picture of a batch.
 
     Raises:
@@ -150,7 +150,7 @@ def read(
         host, latent, encoded, words, timesteps=timesteps, downsample=level, seed=seed,
         progress=NodeProgress(),
     )  # fmt: skip
-    return Reading(first[0], maps)
+    return AttentionReading(first[0], maps)
 
 
 def scored(maps: Mapping[str, Tensor], masks: Tensor | None) -> dict[str, LocalisationScores]:
@@ -177,7 +177,7 @@ def named_masks(words: Sequence[str], masks: Tensor) -> dict[str, Tensor]:
 
 
 def overlay_of(
-    reading: Reading, scores: Mapping[str, LocalisationScores], masks: Tensor | None
+    reading: AttentionReading, scores: Mapping[str, LocalisationScores], masks: Tensor | None
 ) -> Tensor:
     """[H, W, 3] one panel per word; names without their brackets, which the panels draw."""
     bare = {word: HANDLE.sub(r"\1", word) for word in reading.maps}
@@ -191,7 +191,7 @@ def overlay_of(
     )
 
 
-def stretched(reading: Reading) -> Tensor:
+def stretched(reading: AttentionReading) -> Tensor:
     """MASK [n, H, W]: every map from 0 to 1, as large as the picture."""
     size = reading.image.shape[:2]
     rows = torch.stack([map / map.max().clamp_min(1e-12) for map in reading.maps.values()])

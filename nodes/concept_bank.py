@@ -99,7 +99,7 @@ class ConceptBank(io.ComfyNode):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class BankEntry:
     """A concept file that can be read."""
 
     name: str  # as the list of files has it
@@ -113,17 +113,17 @@ class Entry:
         return " ".join([self.name, *words]).casefold()
 
 
-def entries(folder: str, query: str, base: str) -> tuple[list[Entry], list[str]]:
+def entries(folder: str, query: str, base: str) -> tuple[list[BankEntry], list[str]]:
     """Concepts of a folder that match, and what could not be read, one line each."""
     prefix = folder.strip().replace("\\", "/").strip("/")
-    matches: list[Entry] = []
+    matches: list[BankEntry] = []
     broken: list[str] = []
     for name in sorted(concept_names()):
         plain = name.replace("\\", "/")
         if prefix and not plain.startswith(f"{prefix}/"):
             continue
         try:
-            entry = Entry(name, read_concept_info(concept_path(name)))
+            entry = BankEntry(name, read_concept_info(concept_path(name)))
         except ConceptFileError as error:
             broken.append(f"not readable: {error}")
             continue
@@ -133,7 +133,7 @@ def entries(folder: str, query: str, base: str) -> tuple[list[Entry], list[str]]
     return matches, broken
 
 
-def picked(concepts: Sequence[Entry], pick: int, summary: str) -> Entry:
+def picked(concepts: Sequence[BankEntry], pick: int, summary: str) -> BankEntry:
     """The entry of a number, counted from 1.
 
     Raises:
@@ -150,7 +150,7 @@ def picked(concepts: Sequence[Entry], pick: int, summary: str) -> Entry:
     return concepts[pick - 1]
 
 
-def sheet_of(concepts: Sequence[Entry]) -> Tensor:
+def sheet_of(concepts: Sequence[BankEntry]) -> Tensor:
     """[H, W, 3] the thumbnails, numbered."""
     blank = torch.full((NO_PICTURE_PX, NO_PICTURE_PX, 3), 0.85)
     pictures = [e.info.concept.thumbnail if e.info.concept.thumbnail is not None else blank
@@ -159,7 +159,7 @@ def sheet_of(concepts: Sequence[Entry]) -> Tensor:
     return sample_strip(pictures, captions)
 
 
-def describe_list(concepts: Sequence[Entry], broken: Sequence[str]) -> str:
+def describe_list(concepts: Sequence[BankEntry], broken: Sequence[str]) -> str:
     """The list as text."""
     lines = [
         f"{i}  {e.name}: {describe_handles(e.info.handles)}, {e.info.concept.method}, "

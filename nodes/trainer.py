@@ -72,7 +72,7 @@ class CrossAttentionLossTrainer(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         check_new_handles(model, clip, scene.names)
         settings, folder = settings_of(preset, **of_the_node), run_folder(name)
-        run = Run(host_of(model, clip, vae), scene, settings, folder, prior_images)
+        run = TrainingRun(host_of(model, clip, vae), scene, settings, folder, prior_images)
         progress = NodeProgress(cls.hidden.unique_id)
         learned = run.learn(progress)
         report = report_of(run, learned)
@@ -131,7 +131,7 @@ def _outputs() -> list[io.Output]:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class TrainingRun:
     """One training run of the node."""
 
     host: Host
@@ -165,7 +165,7 @@ def copied_scene(scene: ConceptScene) -> ConceptScene:
     return ConceptScene(pictures, scene.words)
 
 
-def report_of(run: Run, learned: TrainingResult) -> str:
+def report_of(run: TrainingRun, learned: TrainingResult) -> str:
     """What a user wants to know of a finished run, line by line."""
     lines = list(run.scene.remarks)
     lines += [f"<{name}>: {describe_scores(*scores)}" for name, scores in learned.scores.items()]

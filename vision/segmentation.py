@@ -50,7 +50,7 @@ class SegmentationConfig:
             raise ConfigError("threshold", self.threshold, "between 0 and 1")
 
 
-class Place(NamedTuple):
+class SamPrompt(NamedTuple):
     """Where to cut, in pixels: a box, or points inside and outside."""
 
     box: tuple[float, float, float, float] | None = None  # left, top, right, bottom
@@ -76,7 +76,7 @@ class Detector(Protocol):
 class Segmenter(Protocol):
     """Cuts out what lies at a place."""
 
-    def cut(self, image: Tensor, places: Sequence[Place]) -> Tensor:
+    def cut(self, image: Tensor, places: Sequence[SamPrompt]) -> Tensor:
         """Masks [n, H, W], 0 or 1, of a picture [H, W, 3], 0..1."""
         ...
 
@@ -113,7 +113,7 @@ def segment_words(
                 "plainer word, or enter a box or points."
             )
         chosen = sure[nth : nth + 1] if config.take is Take.BEST else sure
-        places = [Place(box=(x0, y0, x1, y1)) for x0, y0, x1, y1 in chosen.tolist()]
+        places = [SamPrompt(box=(x0, y0, x1, y1)) for x0, y0, x1, y1 in chosen.tolist()]
         masks.append(segmenter.cut(image, places).amax(dim=0))
     return torch.stack(masks)
 
@@ -172,7 +172,7 @@ class Sam:
         self._device = device
 
     @torch.no_grad()
-    def cut(self, image: Tensor, places: Sequence[Place]) -> Tensor:
+    def cut(self, image: Tensor, places: Sequence[SamPrompt]) -> Tensor:
         height, width = _size(image)
         side = self._network.config.vision_config.image_size
         scale = side / max(height, width)
@@ -191,7 +191,7 @@ class Sam:
             masks.append((fitted[0, 0] > 0).float())
         return torch.stack(masks)
 
-    def _prompt(self, place: Place, scale: float) -> dict[str, Tensor]:
+    def _prompt(self, place: SamPrompt, scale: float) -> dict[str, Tensor]:
         prompts: dict[str, Tensor] = {}
         if place.box is not None:
             prompts["input_boxes"] = torch.tensor([[place.box]]) * scale
@@ -228,7 +228,7 @@ class OriginalSam:
         Residence([network], device, free_vram).onload()
         self._predictor = library.SamPredictor(network)
 
-    def cut(self, image: Tensor, places: Sequence[Place]) -> Tensor:
+    def cut(self, image: Tensor, places: Sequence[SamPrompt]) -> Tensor:
         _size(image)
         self._predictor.set_image((image * 255).round().byte().cpu().numpy())
         masks: list[Tensor] = []
@@ -261,7 +261,7 @@ def normalised(image: Tensor, size: tuple[int, int]) -> Tensor:
     return (resized - mean) / std
 
 
-def parsed_places(text: str) -> list[Place]:
+def parsed_places(text: str) -> list[SamPrompt]:
     """One place a line: `box 10 20 90 80`, or `30 40; 50 60; not 5 5` for points.
 
     Raises:
@@ -270,18 +270,18 @@ def parsed_places(text: str) -> list[Place]:
     return [_place(line.strip()) for line in text.splitlines() if line.strip()]
 
 
-def _place(line: str) -> Place:
+def _place(line: str) -> SamPrompt:
     try:
         if line.startswith("box"):
             left, top, right, bottom = _numbers(line[3:])
             if right <= left or bottom <= top:
                 raise ValueError
-            return Place(box=(left, top, right, bottom))
+            return SamPrompt(box=(left, top, right, bottom))
         points: Mapping[bool, list[tuple[float, float]]] = {True: [], False: []}
         for part in filter(None, map(str.strip, line.split(";"))):
             x, y = _numbers(part.removeprefix("not"))
             points[not part.startswith("not")].append((x, y))
-        return Place(inside=tuple(points[True]), outside=tuple(points[False]))
+        return SamPrompt(inside=tuple(points[True]), outside=tuple(points[False]))
     except ValueError:
         raise ConfigError(
             "places", line, "`box left top right bottom`, or points such as `30 40; not 5 5`"

@@ -9,7 +9,7 @@ from ...scenes.scene import ConceptScene
 from ...tinyworld.concepts import concept_scene
 from ...viz.plots import loss_plot
 from ...viz.scene_preview import scene_preview
-from .break_a_scene_run import DemoConfig, DrawnPrompt, Run, learn_and_draw, taught_scene
+from .break_a_scene_run import DemoConfig, DemoRun, DrawnPrompt, learn_and_draw, taught_scene
 from .judge import mean
 from .story import DemoContext, DemoSample, Figure, Section, Story, Table
 
@@ -22,7 +22,7 @@ def tell(context: DemoContext, config: DemoConfig) -> Story:
     return _story(config, scene, run, context.host.pixels_per_latent)
 
 
-def _story(config: DemoConfig, scene: ConceptScene, run: Run, pixels_per_latent: int) -> Story:
+def _story(config: DemoConfig, scene: ConceptScene, run: DemoRun, pixels_per_latent: int) -> Story:
     learned, phases = run.learned, config.settings.config
     handles = " and ".join(f"<{name}>" for name in config.handles)
     words = " and ".join(dict.fromkeys(config.words))
@@ -109,7 +109,7 @@ def _story(config: DemoConfig, scene: ConceptScene, run: Run, pixels_per_latent:
     )
 
 
-def _table(config: DemoConfig, run: Run) -> Table:
+def _table(config: DemoConfig, run: DemoRun) -> Table:
     heads = (
         "word",
         "identity alone",
@@ -121,7 +121,7 @@ def _table(config: DemoConfig, run: Run) -> Table:
     return Table(heads, [_row(run, name) for name in config.handles])
 
 
-def _row(run: Run, name: str) -> list[str]:
+def _row(run: DemoRun, name: str) -> list[str]:
     of_name = [
         (len(one.asked), verdict.identities[name])
         for one in run.drawn

@@ -89,7 +89,7 @@ class DrawnPrompt:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class DemoRun:
     """What learning and drawing gave."""
 
     before: Tensor  # [n, H, W, 3] of the base model
@@ -103,7 +103,7 @@ class Run:
 
 def learn_and_draw(
     context: DemoContext, config: DemoConfig, truth: Scene, scene: ConceptScene
-) -> Run:
+) -> DemoRun:
     """Everything that takes time; the concept file is left in the context's folder."""
     host = context.host
     context.say("Break-A-Scene: drawing before training")
@@ -138,7 +138,7 @@ def learn_and_draw(
         taught = word_localisation(host, stack.handles, config.handles, truth)
         unseen = word_localisation(host, stack.handles, config.handles, elsewhere)
     shutil.rmtree(state, ignore_errors=True)  # the concept is safe; the next run starts afresh
-    return Run(before, learned, drawn, maps, taught, unseen, concept)
+    return DemoRun(before, learned, drawn, maps, taught, unseen, concept)
 
 
 def taught_scene(truth: Scene, config: DemoConfig) -> ConceptScene:

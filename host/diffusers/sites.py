@@ -12,7 +12,7 @@ from ..families.unet import sites_of
 from ..families.unet_names import (
     DIFFUSERS_RESNET_PARTS,
     Block,
-    Kind,
+    BlockKind,
     Layout,
     blocks,
     original_prefixes,
@@ -44,10 +44,10 @@ def _blocks(unet: Any) -> Iterator[TransformerSite | ResNetSite | LayerSite]:
 
 def _block(block: Block, module: Any) -> TransformerSite | ResNetSite | LayerSite:
     at = (block.name, block.place, block.number, block.downsample)
-    if block.kind is Kind.TRANSFORMER:
+    if block.kind is BlockKind.TRANSFORMER:
         layers, width = module.transformer_blocks, module.proj_out.weight.shape[0]
         return TransformerSite(*at, width, layers[0].attn2.heads, len(layers), module)
-    if block.kind is Kind.RESNET:
+    if block.kind is BlockKind.RESNET:
         return ResNetSite(*at, module.conv2.weight.shape[0], module)
     return LayerSite(block.name, Rows.GRID, block.downsample_behind, module)
 
@@ -68,7 +68,7 @@ def _layout(unet: Any) -> Layout:
         layout = Layout(attention, len(downs[0].resnets))
         for block in blocks(layout):
             module = unet.get_submodule(block.path)
-            if block.kind is Kind.TRANSFORMER and not hasattr(module, "transformer_blocks"):
+            if block.kind is BlockKind.TRANSFORMER and not hasattr(module, "transformer_blocks"):
                 raise _unsupported(unet)  # bare self-attention, as in an unconditional UNet
     except (AttributeError, TypeError, IndexError) as error:
         raise _unsupported(unet) from error

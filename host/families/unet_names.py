@@ -42,7 +42,7 @@ _ENCODER_LAYER = re.compile(
 )
 
 
-class Kind(str, Enum):
+class BlockKind(str, Enum):
     """What a block of a UNet is."""
 
     RESNET = "resnet"
@@ -67,7 +67,7 @@ class Block:
 
     path: str  # diffusers
     name: str  # original
-    kind: Kind
+    kind: BlockKind
     place: Place
     number: int  # within its arm, as in the original name
     downsample: int  # downsampling against the latent: 1, 2, 4, 8
@@ -75,7 +75,7 @@ class Block:
     @property
     def downsample_behind(self) -> int:
         """That of what comes out of it."""
-        if self.kind is not Kind.RESAMPLER:
+        if self.kind is not BlockKind.RESAMPLER:
             return self.downsample
         return self.downsample * 2 if self.place is Place.DOWN else self.downsample // 2
 
@@ -90,12 +90,12 @@ def blocks(layout: Layout) -> Iterator[Block]:
             number += 1
         if i < levels - 1:
             path, name = f"down_blocks.{i}.downsamplers.0.conv", f"input_blocks.{number}.0.op"
-            yield Block(path, name, Kind.RESAMPLER, Place.DOWN, number, 2**i)
+            yield Block(path, name, BlockKind.RESAMPLER, Place.DOWN, number, 2**i)
             number += 1
     at = (Place.MID, 0, 2 ** (levels - 1))
-    yield Block("mid_block.resnets.0", "middle_block.0", Kind.RESNET, *at)
-    yield Block("mid_block.attentions.0", "middle_block.1", Kind.TRANSFORMER, *at)
-    yield Block("mid_block.resnets.1", "middle_block.2", Kind.RESNET, *at)
+    yield Block("mid_block.resnets.0", "middle_block.0", BlockKind.RESNET, *at)
+    yield Block("mid_block.attentions.0", "middle_block.1", BlockKind.TRANSFORMER, *at)
+    yield Block("mid_block.resnets.1", "middle_block.2", BlockKind.RESNET, *at)
     number = 0
     for i, has_attention in enumerate(reversed(layout.attention)):
         downsample = 2 ** (levels - 1 - i)
@@ -107,16 +107,16 @@ def blocks(layout: Layout) -> Iterator[Block]:
             slot = 2 if has_attention else 1
             path = f"up_blocks.{i}.upsamplers.0.conv"
             name = f"output_blocks.{number - 1}.{slot}.conv"
-            yield Block(path, name, Kind.RESAMPLER, Place.UP, number - 1, downsample)
+            yield Block(path, name, BlockKind.RESAMPLER, Place.UP, number - 1, downsample)
 
 
 def _pair(
     path: str, name: str, index: int, has_attention: bool, at: tuple[Place, int, int]
 ) -> Iterator[Block]:
     """A ResNet block, and the transformer block behind it where the level has one."""
-    yield Block(f"{path}.resnets.{index}", f"{name}.0", Kind.RESNET, *at)
+    yield Block(f"{path}.resnets.{index}", f"{name}.0", BlockKind.RESNET, *at)
     if has_attention:
-        yield Block(f"{path}.attentions.{index}", f"{name}.1", Kind.TRANSFORMER, *at)
+        yield Block(f"{path}.attentions.{index}", f"{name}.1", BlockKind.TRANSFORMER, *at)
 
 
 @cache
@@ -124,7 +124,7 @@ def original_prefixes(layout: Layout) -> Mapping[str, str]:
     """diffusers' prefix of every part of a UNet -> the original one."""
     prefixes = dict(OUTER_PARTS)
     for block in blocks(layout):
-        parts = RESNET_PARTS.items() if block.kind is Kind.RESNET else [("", "")]
+        parts = RESNET_PARTS.items() if block.kind is BlockKind.RESNET else [("", "")]
         for part, original in parts:
             dot = "." if part else ""
             prefixes[f"{block.path}{dot}{part}"] = f"{block.name}{dot}{original}"

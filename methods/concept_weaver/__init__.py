@@ -11,7 +11,7 @@ hold the layout, while in every cross-attention each region listens to its own c
     make_template          DDIM inversion  inversion.py                         Step 3
     Features               f_t^l           features.py, attention/injection.py  Step 3
     Regions.masks          M_i, M_bg       attention/regions.py                 Step 4
-    Region.prompt          p_+i, p_+bg     prompts.py                           Step 5
+    WeaveRegion.prompt     p_+i, p_+bg     prompts.py                           Step 5
     Regions.sentence       p_base          prompts.py
     RegionFusion           h_fuse          attention/fusion.py                  Step 5
     suppression            lambda          config.py
@@ -27,7 +27,7 @@ reproduced: the user study, and the CLIP figures, for which the authors' picture
 from .config import BankConfig, InversionConfig, Keep, Mixing, RegionConfig, WeaveConfig
 from .inversion import make_template
 from .learn import learn_for_bank
-from .regions import Region, Regions, RegionSpec, make_regions
+from .regions import Regions, RegionSpec, WeaveRegion, make_regions
 from .template import Template
 from .weave import WeaveResult, weave
 
@@ -36,12 +36,12 @@ __all__ = [
     "InversionConfig",
     "Keep",
     "Mixing",
-    "Region",
     "RegionConfig",
     "RegionSpec",
     "Regions",
     "Template",
     "WeaveConfig",
+    "WeaveRegion",
     "WeaveResult",
     "learn_for_bank",
     "make_regions",

@@ -38,7 +38,7 @@ class RegionSpec:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Region:
+class WeaveRegion:
     """One part of the picture."""
 
     name: str  # for people: "<my-mug>", "a circle", "background"
@@ -56,7 +56,7 @@ class Regions:
         sentence: p_base.
     """
 
-    parts: tuple[Region, ...]
+    parts: tuple[WeaveRegion, ...]
     masks: Tensor
     sentence: str
 
@@ -108,10 +108,10 @@ def make_regions(
     )
     prompts = _prompts(sentence, region_specs, handles, background)
     parts = [
-        Region(name, prompt, region_spec.concept)
+        WeaveRegion(name, prompt, region_spec.concept)
         for name, prompt, region_spec in zip(names, prompts, region_specs, strict=False)
     ]
-    last = Region("background", prompts[-1], background.concept if background else None)
+    last = WeaveRegion("background", prompts[-1], background.concept if background else None)
     for region_spec, handle, prompt in zip(region_specs, handles, prompts, strict=False):
         _check_prompt(handle, prompt, by_hand=bool(region_spec.prompt))
     if background is not None:
@@ -148,7 +148,7 @@ def sources_of(host: Host, regions: Regions) -> list[RegionSource]:
     return [_source(host, part) for part in regions.parts]
 
 
-def _source(host: Host, part: Region) -> RegionSource:
+def _source(host: Host, part: WeaveRegion) -> RegionSource:
     if part.concept is None:
         return RegionSource(host.encode_prompt(part.prompt).context)
     check_base(part.concept, host.fingerprint)

@@ -14,7 +14,7 @@ from ...vision.ports import PriorSampling
 from .templates import CONCEPT, OBJECT_GALLERY, OBJECTS, STYLE_GALLERY, STYLES
 
 
-class Kind(str, Enum):
+class ConceptKind(str, Enum):
     """What is invented."""
 
     OBJECT = "object"
@@ -194,8 +194,8 @@ class ConceptLabConfig(LabConfig):
 
     positives: tuple[str, ...] = ("pet",)  # the category; several are mixed
     weights: tuple[float, ...] = ()  # of the positives; () is 1/n each
-    kind: Kind = setting(
-        Kind.OBJECT,
+    kind: ConceptKind = setting(
+        ConceptKind.OBJECT,
         name="object_or_style",
         option="kind",
         help="Object or style: selects the training sentences and the question. For styles set "
@@ -234,7 +234,7 @@ class ConceptLabConfig(LabConfig):
         _check_weights("weights", self.weights, len(self.positives))
         if not self.positives or not all(word.strip() for word in self.positives):
             raise ConfigError("positives", self.positives, "one word or more, such as pet")
-        if self.kind is Kind.STYLE and len(self.positives) > 1:
+        if self.kind is ConceptKind.STYLE and len(self.positives) > 1:
             raise ConfigError("positives", self.positives, "a single word where a style is sought")
         both = {word.casefold() for word in self.positives}
         named = (*self.negatives.start, *self.negatives.locked)
@@ -244,12 +244,12 @@ class ConceptLabConfig(LabConfig):
     @property
     def sentences(self) -> tuple[str, ...]:
         """Templates that steps choose from."""
-        return self.templates or (STYLES if self.kind is Kind.STYLE else OBJECTS)
+        return self.templates or (STYLES if self.kind is ConceptKind.STYLE else OBJECTS)
 
     @property
     def pictures(self) -> tuple[str, ...]:
         """Prompts of a gallery."""
-        return self.gallery or (STYLE_GALLERY if self.kind is Kind.STYLE else OBJECT_GALLERY)
+        return self.gallery or (STYLE_GALLERY if self.kind is ConceptKind.STYLE else OBJECT_GALLERY)
 
     @property
     def first_word(self) -> str:
@@ -286,7 +286,7 @@ def _check_weights(name: str, weights: tuple[float, ...], count: int) -> None:
 
 def style_config(config: ConceptLabConfig) -> ConceptLabConfig:
     """The same run for a style, with the official floor of styles."""
-    return replace(config, kind=Kind.STYLE, negative_floor=0.15)
+    return replace(config, kind=ConceptKind.STYLE, negative_floor=0.15)
 
 
 def check_parents(config: EvolutionConfig, count: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from .config import ConceptLabConfig, Kind
+from .config import ConceptKind, ConceptLabConfig
 
 _LEADING = re.compile(r"^(?:(?:a|an|the|it is|it's|this is|there is)\s+)+")
 _STYLE_QUESTION = "What art style was used in this photo of a horse and a barn?"
@@ -23,7 +23,7 @@ def question_for(config: ConceptLabConfig) -> str:
     """The user's question, or the paper's for the kind of concept."""
     if config.negatives.question.strip():
         return config.negatives.question.strip()
-    if config.kind is Kind.STYLE:
+    if config.kind is ConceptKind.STYLE:
         return _STYLE_QUESTION
     return f"What kind of {config.positives[0]} is in this photo?"
 

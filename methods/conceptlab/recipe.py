@@ -17,7 +17,7 @@ from ...rng import randint
 from ...training.recipe import Losses, Phase, StepDown
 from ...vision.ports import ConceptSpace, ImageGenerator, VQAModel
 from .checkpoint_gallery import CheckpointGallery
-from .config import ConceptLabConfig, EvolutionConfig, Initialiser, Kind, check_parents
+from .config import ConceptKind, ConceptLabConfig, EvolutionConfig, Initialiser, check_parents
 from .losses import cosines, mix_loss, negative_loss, positive_loss, shares
 from .questions import Negatives, Round, question_for
 from .templates import filled, random_template, without_style
@@ -165,7 +165,7 @@ class ConceptLab(_HandleRecipe):
         # 1. what the concept looks like in this sentence
         imagined = self.imagined(template, generator)
         # 2. the same sentence about the constraints; no prior, so that they stay broad
-        if config.kind is Kind.STYLE:
+        if config.kind is ConceptKind.STYLE:
             category = self._meanings([without_style(template)])
         else:
             category = self._meanings([filled(template, word) for word in config.positives])

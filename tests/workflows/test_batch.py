@@ -12,7 +12,7 @@ from headless import HeadlessComfyUI
 from PIL import Image
 
 from conceptloom.batch.comfyui_worker import ComfyUIWorker
-from conceptloom.batch.jobs import WORKFLOW, Kind
+from conceptloom.batch.jobs import WORKFLOW, JobKind
 from conceptloom.errors import InputError
 
 KEY = 64 * "0"
@@ -41,7 +41,7 @@ def test_a_workflow_runs_with_its_values_and_its_pictures_come_back(
     server: HeadlessComfyUI, files: dict[str, bytes]
 ) -> None:
     worker = ComfyUIWorker(f"http://127.0.0.1:{server.port}")
-    made = worker.perform(Kind.WORKFLOW, KEY, {"values": {"2.width": 24}}, files)
+    made = worker.perform(JobKind.WORKFLOW, KEY, {"values": {"2.width": 24}}, files)
     ((name, data),) = made.items()
     assert name.startswith("3-a_")
     picture = np.asarray(Image.open(io.BytesIO(data)))
@@ -61,7 +61,7 @@ def test_a_node_that_fails_is_reported_in_its_own_words(
     }  # fmt: skip
     with pytest.raises(InputError, match=r"TinyWorldScene.*no such thing"):
         worker.perform(
-            Kind.WORKFLOW, KEY, {"values": {}}, {**files, WORKFLOW: json.dumps(graph).encode()}
+            JobKind.WORKFLOW, KEY, {"values": {}}, {**files, WORKFLOW: json.dumps(graph).encode()}
         )
 
 
@@ -70,4 +70,4 @@ def test_a_workflow_that_comfyui_rejects_is_reported(
 ) -> None:
     worker = ComfyUIWorker(f"http://127.0.0.1:{server.port}")
     with pytest.raises(InputError, match="rejects"):
-        worker.perform(Kind.WORKFLOW, KEY, {"values": {"2.width": -5}}, files)
+        worker.perform(JobKind.WORKFLOW, KEY, {"values": {"2.width": -5}}, files)

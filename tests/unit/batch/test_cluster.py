@@ -18,7 +18,7 @@ import torch
 
 from conceptloom.batch import workers as started
 from conceptloom.batch.cluster import Outcome, run_jobs
-from conceptloom.batch.jobs import CONCEPT, Job, Kind, PlaceClosed, PlaceLost, jobs_of
+from conceptloom.batch.jobs import CONCEPT, Job, JobKind, PlaceClosed, PlaceLost, jobs_of
 from conceptloom.batch.plan import Plan
 from conceptloom.batch.python_worker import PythonWorker, workplace
 from conceptloom.batch.store import ResultStore
@@ -73,7 +73,7 @@ def acting(name: str, act: Callable[[dict], dict[str, bytes]], **needs: float) -
     """A worker for workflows whose jobs are calls of a function with what they ask for."""
 
     class Performer:
-        kinds = (Kind.WORKFLOW,)
+        kinds = (JobKind.WORKFLOW,)
 
         def perform(self, kind: object, key: object, spec: dict, files: object) -> dict:
             return act(spec)
@@ -83,7 +83,7 @@ def acting(name: str, act: Callable[[dict], dict[str, bytes]], **needs: float) -
 
 
 def numbered(count: int) -> list[Job]:
-    return [Job(Kind.WORKFLOW, "a job", {"number": n}) for n in range(count)]
+    return [Job(JobKind.WORKFLOW, "a job", {"number": n}) for n in range(count)]
 
 
 def work(jobs: list[Job], store: ResultStore, workers: list[Worker]) -> tuple[Outcome, list[str]]:
@@ -176,7 +176,7 @@ def test_a_job_that_cannot_be_done_fails_once_and_the_rest_goes_on(
               for seed in (1, 2)]  # fmt: skip
     assert [job.title for job in outcome.left] == titles[:2]
     assert sorted(job.title for job in outcome.done) == titles[2:]
-    assert jobs[0].kind is Kind.LEARN
+    assert jobs[0].kind is JobKind.LEARN
 
 
 def test_a_dead_server_leaves_its_jobs_to_the_others(

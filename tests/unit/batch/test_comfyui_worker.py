@@ -12,7 +12,7 @@ import pytest
 
 from conceptloom.batch import comfyui_worker
 from conceptloom.batch.comfyui_worker import ComfyUIWorker, parsed_graph, with_values
-from conceptloom.batch.jobs import Kind, PlaceClosed, PlaceLost
+from conceptloom.batch.jobs import JobKind, PlaceClosed, PlaceLost
 from conceptloom.errors import InputError
 
 GRAPH = {
@@ -96,7 +96,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 def perform(address: str, **images: bytes) -> dict[str, bytes]:
     files = {"workflow.json": json.dumps(GRAPH).encode(), **images}
-    return ComfyUIWorker(address).perform(Kind.WORKFLOW, KEY, {"values": {}}, files)
+    return ComfyUIWorker(address).perform(JobKind.WORKFLOW, KEY, {"values": {}}, files)
 
 
 def at(server: Server, **images: bytes) -> dict[str, bytes]:

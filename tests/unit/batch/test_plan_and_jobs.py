@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from conceptloom.batch.jobs import Job, Kind, jobs_of
+from conceptloom.batch.jobs import Job, JobKind, jobs_of
 from conceptloom.batch.plan import Plan, read_plan
 from conceptloom.cli.picture_files import write_picture
 from conceptloom.errors import ConfigError, InputError
@@ -57,7 +57,7 @@ def test_the_plan_that_the_help_shows_is_one(tmp_path: Path) -> None:
 
 def test_every_combination_is_a_job_and_needs_its_concept(scene: Path) -> None:
     jobs = jobs_of(plan_of(concepts=MUG, pictures=PICTURES), scene)
-    assert [job.kind for job in jobs] == [Kind.LEARN] + [Kind.DRAW] * 12
+    assert [job.kind for job in jobs] == [JobKind.LEARN] + [JobKind.DRAW] * 12
     assert len({job.key for job in jobs}) == len({job.folder for job in jobs}) == 13
     assert all(job.needs["mug.safetensors"] is jobs[0] for job in jobs[1:])
     assert jobs[1].spec["concepts"] == [["mug.safetensors", 0.5]]
@@ -166,6 +166,6 @@ def test_wrong_settings_are_reported_before_anything_starts(
 def test_missing_files_are_reported_before_anything_starts(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere.*scene\.json"):
         jobs_of(plan_of(concepts={"mug": {"scene": "nowhere"}}), tmp_path)
-    job = Job(Kind.WORKFLOW, "x", {}, {"workflow.json": tmp_path / "gone.json"})
+    job = Job(JobKind.WORKFLOW, "x", {}, {"workflow.json": tmp_path / "gone.json"})
     with pytest.raises(InputError, match=r"gone\.json"):
         _ = job.key

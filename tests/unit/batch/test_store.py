@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from conceptloom.batch.jobs import Job, Kind
+from conceptloom.batch.jobs import Job, JobKind
 from conceptloom.batch.store import DONE, ResultStore
 from conceptloom.errors import StorageError
 
-JOB = Job(Kind.DRAW, "A <my-mug>, on the grass! 7", {"seed": 7})
+JOB = Job(JobKind.DRAW, "A <my-mug>, on the grass! 7", {"seed": 7})
 ABOUT = {"attempts": 1, "seconds": 0.5}
 
 
@@ -28,7 +28,7 @@ def test_a_result_counts_only_when_all_of_it_is_there(tmp_path: Path) -> None:
 
 
 def test_folders_are_readable_and_differ_by_what_was_asked(tmp_path: Path) -> None:
-    other = Job(Kind.DRAW, JOB.title, {"seed": 8})
+    other = Job(JobKind.DRAW, JOB.title, {"seed": 8})
     assert JOB.folder.startswith("a-my-mug-on-the-grass-7-")
     assert other.folder != JOB.folder
 
@@ -41,11 +41,11 @@ def test_a_worker_cannot_write_elsewhere(name: str, tmp_path: Path) -> None:
 
 def test_the_table_lists_what_is_done_in_the_order_of_the_plan(tmp_path: Path) -> None:
     store = ResultStore(tmp_path)
-    second = Job(Kind.DRAW, "second", {})
+    second = Job(JobKind.DRAW, "second", {})
     for job in (second, JOB):
         store.keep(job, {}, ABOUT)
     lines = (
-        store.write_table([JOB, Job(Kind.DRAW, "not done", {}), second]).read_text().splitlines()
+        store.write_table([JOB, Job(JobKind.DRAW, "not done", {}), second]).read_text().splitlines()
     )
     assert lines[0] == "title,kind,folder,attempts,seconds,key"
     assert [line.rsplit(",", 5)[0].strip('"') for line in lines[1:]] == [JOB.title, "second"]

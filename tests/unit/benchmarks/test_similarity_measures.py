@@ -29,7 +29,7 @@ from similarity_tables import Row  # noqa: E402
 
 from conceptloom.errors import ConfigError, ModelError  # noqa: E402
 from conceptloom.scenes.scene import ConceptScene, make_scene  # noqa: E402
-from conceptloom.vision.segmentation import Boxes, Place  # noqa: E402
+from conceptloom.vision.segmentation import Boxes, SamPrompt  # noqa: E402
 
 from .tiny_encoders import SIDE, half, picture  # noqa: E402
 
@@ -178,7 +178,7 @@ def test_grounding_dino_and_sam_give_a_word_that_comes_again_its_next_object() -
             corners = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
             return Boxes(corners, torch.tensor([0.9, 0.8][: len(boxes)]))
 
-        def cut(self, image: Tensor, places: Sequence[Place]) -> Tensor:
+        def cut(self, image: Tensor, places: Sequence[SamPrompt]) -> Tensor:
             (place,) = places
             assert place.box is not None
             return (1 - half() if place.box[0] else half())[None]

@@ -10,8 +10,8 @@ import torch
 
 from conceptloom.errors import HandleError
 from conceptloom.methods.conceptlab import (
+    ConceptKind,
     Initialiser,
-    Kind,
     NegativesConfig,
     invent,
     text_space_config,
@@ -89,7 +89,7 @@ def test_constraints_are_encoded_once_for_each_sentence() -> None:
 def test_a_style_is_held_to_its_sentence_without_the_style() -> None:
     config = replace(
         CONFIG,
-        kind=Kind.STYLE,
+        kind=ConceptKind.STYLE,
         positives=("art",),
         templates=("a painting of a dog in the style of {concept}",),
         negatives=NegativesConfig(every=0),

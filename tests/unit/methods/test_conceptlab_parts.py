@@ -10,9 +10,9 @@ import torch
 
 from conceptloom.errors import ConfigError
 from conceptloom.methods.conceptlab.config import (
+    ConceptKind,
     ConceptLabConfig,
     EvolutionConfig,
-    Kind,
     NegativesConfig,
     check_parents,
     style_config,
@@ -181,7 +181,7 @@ def test_the_question_is_the_papers_or_the_users() -> None:
     asked = replace(config, negatives=NegativesConfig(question="What is it?"))
     assert question_for(asked) == "What is it?"
     assert style_config(config).negative_floor == 0.15
-    assert style_config(config).kind is Kind.STYLE
+    assert style_config(config).kind is ConceptKind.STYLE
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from conceptloom.vision.segmentation import (
     Boxes,
     GroundingDino,
     OriginalSam,
-    Place,
     Sam,
+    SamPrompt,
     SegmentationConfig,
     Take,
     dino_size,
@@ -186,7 +186,10 @@ def test_masks_agree_with_transformers_own_processing(
     bytes_ = (image * 255).round().byte().numpy()
     pixels = processing(bytes_, return_tensors="pt")
     scale = 64 / max(size)
-    for place in (Place(box=(5, 8, 30, 35)), Place(inside=((20, 12), (30, 30)), outside=((3, 3),))):
+    for place in (
+        SamPrompt(box=(5, 8, 30, 35)),
+        SamPrompt(inside=((20, 12), (30, 30)), outside=((3, 3),)),
+    ):
         with torch.no_grad():
             logits = sam._network(
                 pixel_values=pixels["pixel_values"],
@@ -204,10 +207,10 @@ def test_masks_agree_with_transformers_own_processing(
 def test_boxes_and_points_move_sams_masks(sam_folder: Path) -> None:
     sam = Sam(sam_folder, CPU)
     places = [
-        Place(box=(2, 2, 20, 20)),
-        Place(inside=((30, 20),)),
-        Place(inside=((30, 20),), outside=((1, 1), (59, 39))),
-        Place(box=(2, 2, 20, 20), inside=((5, 5),)),
+        SamPrompt(box=(2, 2, 20, 20)),
+        SamPrompt(inside=((30, 20),)),
+        SamPrompt(inside=((30, 20),), outside=((1, 1), (59, 39))),
+        SamPrompt(box=(2, 2, 20, 20), inside=((5, 5),)),
     ]
     prompts = [sam._prompt(place, 2.0) for place in places]
     assert prompts[0]["input_boxes"].tolist() == [[[4, 4, 40, 40]]]
@@ -247,7 +250,7 @@ def test_original_checkpoints_are_read_without_running_what_they_hold(
     weights = {"weight": torch.tensor([[3.0, 4.0]]), "bias": torch.zeros(1)}
     torch.save(weights, tmp_path / "sam_vit_b_01ec64.pth")
     sam = segmenter_from(tmp_path / "sam_vit_b_01ec64.pth", CPU)
-    places = [Place(box=(2, 2, 20, 20)), Place(inside=((30, 20),), outside=((1, 1),))]
+    places = [SamPrompt(box=(2, 2, 20, 20)), SamPrompt(inside=((30, 20),), outside=((1, 1),))]
     assert sam.cut(IMAGE, places).shape == (2, 40, 60)
     predictor: Any = sam._predictor  # type: ignore[attr-defined]
     assert predictor.network.weight.tolist() == [[3.0, 4.0]]
@@ -276,8 +279,8 @@ def test_pictures_are_normalised_as_imagenets() -> None:
 
 def test_places_are_read_from_lines() -> None:
     assert parsed_places("box 1 2 30, 40\n\n5 6; not 7 8; 9 10.5") == [
-        Place(box=(1, 2, 30, 40)),
-        Place(inside=((5, 6), (9, 10.5)), outside=((7, 8),)),
+        SamPrompt(box=(1, 2, 30, 40)),
+        SamPrompt(inside=((5, 6), (9, 10.5)), outside=((7, 8),)),
     ]
     for bad in ("box 1 2 3", "box 30 2 1 40", "here", "1 2 3"):
         with pytest.raises(ConfigError, match="places"):
