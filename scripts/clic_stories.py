@@ -21,14 +21,16 @@ TRAINER = {"name": "ornament", "preview_every": 0, "preview_steps": 20, "preview
 def carry_an_ornament(graph: Graph) -> Graph:
     """One object with an ornament -> a word; the word -> another object's part."""
     graph.note(
-        "## Carry a detail from one object to another\n\n"
-        "Press **Run**. The trainer learns the marked ornament of one object in its context "
-        "(preset *TinyWorld CLiC quick*, a minute on a laptop's CPU). Then it is drawn on the bare "
-        "part of another object: everything outside of the mask stays, pixel by pixel. "
-        "*Cross-Attention Guidance* pulls the word in; its `eta` below 0 drives it out.\n\n"
-        "**Your own pictures:** replace the two *TinyWorld Ornament* by *Load Image* with masks, "
-        "*TinyWorld Checkpoint* by *Load Checkpoint*, and choose the preset *CLiC* (SD 1.5, 12 GB) "
-        "or *CLiC low-rank* (SDXL); 50 steps and start 15 to 20 suit them.",
+        "## Transfer a detail from one object to another\n\n"
+        "Press **Run**. The trainer learns the masked ornament of one object in its "
+        "context (preset *TinyWorld CLiC quick*, one minute on a laptop's CPU). Then "
+        "the ornament is drawn on the bare part of another object; every pixel "
+        "outside the mask stays exact. *Cross-Attention Guidance* moves the word "
+        "into the mask; a negative `eta` moves it out.\n\n"
+        "**Your own pictures:** replace the two *TinyWorld Ornament* nodes with "
+        "*Load Image* and masks, and *TinyWorld Checkpoint* with *Load Checkpoint*. "
+        "Choose the preset *CLiC* (SD 1.5, 12 GB) or *CLiC low-rank* (SDXL), with 50 "
+        "steps and a start of 15 to 20.",
         (40, 40), (520, 330),
     )  # fmt: skip
     base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 430), (240, 90))
@@ -48,9 +50,9 @@ def carry_an_ornament(graph: Graph) -> Graph:
     show(graph, "Taught", source[0], (1310, 600), (300, 360))
     show(graph, "Before", target[0], (1650, 600), (300, 360))
     show(graph, "Carried over", edit[0], (2050, 80), (360, 380))
-    graph.group("1. An ornament, and where it should go", 40, 360, 720, 740, GREEN)
+    graph.group("1. The ornament and its target", 40, 360, 720, 740, GREEN)
     graph.group("2. Learn", 780, 10, 480, 1090, VIOLET)
-    graph.group("3. Carry it over", 1290, 10, 1140, 980, BLUE)
+    graph.group("3. Transfer it", 1290, 10, 1140, 980, BLUE)
     return graph
 
 
@@ -58,13 +60,15 @@ def learn_an_ornament(graph: Graph) -> Graph:
     """One object with an ornament -> a small concept file, and a look at what the loss saw."""
     graph.note(
         "## Learn an ornament in its context\n\n"
-        "Press **Run**. A mask marks a detail of an object. *Soft Mask Builder* shows what the "
-        "losses see of it: the detail in full, its object a quarter. The trainer learns a word "
-        "for it (preset *CLiC low-rank*, with larger steps for the bundled model), and *Save "
-        "Concept* keeps it for the next two workflows, which come with such a file.\n\n"
-        "**Your own picture:** replace *TinyWorld Ornament* by *Load Image* and a mask, *TinyWorld "
-        "Checkpoint* by *Load Checkpoint*, choose the preset anew, and say in `object_word` what "
-        "carries the detail.",
+        "Press **Run**. A mask marks a detail of an object. *Soft Mask Builder* "
+        "shows the weights of the loss: full weight on the detail, a quarter on the "
+        "rest of the object. The trainer learns a name for the detail (preset *CLiC "
+        "low-rank*, with higher learning rates for the bundled model), and *Save "
+        "Concept* saves it. The next two workflows load such a file.\n\n"
+        "**Your own picture:** replace *TinyWorld Ornament* with *Load Image* and a "
+        "mask, replace *TinyWorld Checkpoint* with *Load Checkpoint*, select the "
+        "preset again, and write the object that carries the detail into "
+        "`object_word`.",
         (40, 40), (520, 330),
     )  # fmt: skip
     base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 430), (240, 90))
@@ -88,23 +92,24 @@ def learn_an_ornament(graph: Graph) -> Graph:
     show(graph, "Samples", trainer[3], (1310, 590), (320, 420))
     show(graph, "Attention of the word", trainer[5], (1690, 80), (420, 420))
     show(graph, "Loss", trainer[6], (1690, 560), (420, 420))
-    graph.group("1. A detail, and what the losses see", 40, 360, 720, 900, GREEN)
+    graph.group("1. A detail and the weights of the loss", 40, 360, 720, 900, GREEN)
     graph.group("2. Learn", 780, 10, 480, 1090, VIOLET)
-    graph.group("3. What came out", 1290, 10, 840, 1090, BLUE)
+    graph.group("3. Results", 1290, 10, 840, 1090, BLUE)
     return graph
 
 
 def match_regions(graph: Graph) -> Graph:
     """A concept and its picture -> masks on other pictures, and the ornament drawn under one."""
     graph.note(
-        "## Find where the ornament belongs\n\n"
-        "*RoI Matching* takes the learned word, teaches a second one where it sits on its own "
-        "object, and looks for that place on pictures that never had it: a MASK and a heat-map for "
-        "each. The first mask goes straight into *Masked Blended Edit*, so nothing is drawn by "
-        "hand.\n\n"
-        "**Your own:** load a concept that you taught with *CLiC*, its picture with the mask, and "
-        "connect a batch of photographs of the same kind of object. 500 steps find the place "
-        "better than the few of this example; `threshold` makes masks larger or smaller.",
+        "## Find the place for the ornament\n\n"
+        "*RoI Matching* takes the learned name, trains a second one on the detail's "
+        "place on its own object, and looks for that place on pictures without the "
+        "detail. It outputs a MASK and a heat map for each picture. The first mask "
+        "goes straight into *Masked Blended Edit*, so you paint nothing by hand.\n\n"
+        "**Your own:** load a concept trained with *CLiC* and its picture with the "
+        "mask, and connect a batch of photographs of the same kind of object. 500 "
+        "steps find the place more reliably than the few steps of this example; "
+        "`threshold` sets the size of the masks.",
         (40, 40), (520, 330),
     )  # fmt: skip
     base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 430), (240, 90))
@@ -118,7 +123,7 @@ def match_regions(graph: Graph) -> Graph:
         source_mask=source[1], targets=batch, object_word=SOURCE["object"], steps=80, rate=5e-3,
         read_steps=10,
     )  # fmt: skip
-    show(graph, "The places that were found", matched[2], (1440, 80), (420, 420))
+    show(graph, "Attention of the place", matched[2], (1440, 80), (420, 420))
     masks = graph.node("MaskToImage", (1900, 80), (220, 60), mask=matched[0])
     show(graph, "Their masks", masks[0], (1900, 200), (340, 300))
     known = graph.node(
@@ -144,13 +149,15 @@ def match_regions(graph: Graph) -> Graph:
 def new_objects(graph: Graph) -> Graph:
     """A concept -> new objects that carry it, laid out by the base model first."""
     graph.note(
-        "## New objects that carry the ornament\n\n"
-        "*Two-Stage Generation* lets the base model lay an object out for the first steps and "
-        "brings the concept in afterwards, so that the object keeps a shape of its own. First the "
-        "concept from the first step on (`base_steps` 0), then after 4 steps of the base model, "
-        "last the base model alone. The same noise in all.\n\n"
-        "**Your own:** load your concept and its checkpoint, and write what should carry it in "
-        "both prompts. 5 base steps of 50 are the paper's; more leave the concept less room.",
+        "## Draw new objects with the ornament\n\n"
+        "*Two-Stage Generation* draws the first steps with the base model and the "
+        "later ones with the concept, so that the object keeps its own shape. First "
+        "row: the concept from the first step on (`base_steps` 0). Second row: the "
+        "concept after 4 steps of the base model. Third row: the base model alone. "
+        "All rows use the same noise.\n\n"
+        "**Your own:** load your concept and its checkpoint, and name the object in "
+        "both prompts. The paper uses 5 base steps of 50; more base steps weaken the "
+        "concept.",
         (40, 40), (520, 290),
     )  # fmt: skip
     base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 430), (240, 90))

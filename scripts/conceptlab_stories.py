@@ -17,17 +17,19 @@ ON_WHITE = "a photo of a {concept}\na photo of a {concept} on a white background
 def invent(graph: Graph) -> Graph:
     """A category -> something that is of it and none of its named members."""
     graph.note(
-        "## Invent something that nobody has drawn\n\n"
-        "Press **Run**. The name begins as the word *square* and shall become a red object. Every "
-        "20 steps its picture is drawn and somebody is asked what kind of object that is; the "
-        "answer joins the list of what it must not become, so it leaves one known shape after "
-        "another. *object* is what is said of shapes without a name, so it is *forbidden* as an "
-        "answer: that is where it wants to be. It takes half a minute on a laptop's CPU.\n\n"
-        "**Choose afterwards:** type a step of the report into *checkpoint* and run again; nothing "
-        "is learned anew.\n\n"
-        "**Photographs:** get a prior with its decoder and a BLIP-2 with *Download ConceptLab "
-        "Model*, choose them in the two loaders, and put *steps*, *learning_rate* and *look_every* "
-        "back to 2500, 0.0001 and 250.",
+        "## Invent a new object\n\n"
+        "Press **Run**. The name starts as the word *square* and moves towards the "
+        "category *red object*. Every 20 steps, the workflow draws the name and asks "
+        "a VQA model what kind of object the picture shows. The answer becomes "
+        "another negative, so the name moves away from one known shape after "
+        "another. The VQA model answers *object* for a shape without a name. That is "
+        "the goal, so *object* is *forbidden* as a negative. This takes half a "
+        "minute on a laptop's CPU.\n\n"
+        "**Choose a checkpoint:** type a step from the report into *checkpoint* and "
+        "run again; training does not repeat.\n\n"
+        "**Photographs:** download a prior with its decoder and a BLIP-2 with "
+        "*Download ConceptLab Model*, choose them in the two loaders, and set "
+        "*steps*, *learning_rate* and *look_every* to 2500, 0.0001 and 250.",
         (40, 40), (520, 410),
     )  # fmt: skip
     prior = laboratory(graph, 490)
@@ -48,23 +50,24 @@ def invent(graph: Graph) -> Graph:
         concept=trainer[0], prompt=f"a photo of a <{HANDLE}> at the beach", seed=11, count=4,
     )  # fmt: skip
     show(graph, "At the beach", drawn[0], (1120, 1020), (320, 160))
-    show(graph, "What it left, look by look", trainer[2], (1500, 80), (420, 640))
+    show(graph, "Timeline: a row per checkpoint", trainer[2], (1500, 80), (420, 640))
     show(graph, "The invention", trainer[1], (1500, 780), (420, 380))
     show(graph, "Similarity with every constraint", trainer[3], (1980, 80), (420, 320))
     show(graph, "Loss", trainer[4], (1980, 460), (420, 320))
-    graph.group("1. A prior, who draws, who answers", 40, 420, 540, 760, GREEN)
+    graph.group("1. Prior, image generator, VQA model", 40, 420, 540, 760, GREEN)
     graph.group("2. Invent", 620, 10, 460, 1190, VIOLET)
-    graph.group("3. What came out", 1100, 10, 1320, 1190, BLUE)
+    graph.group("3. Results", 1100, 10, 1320, 1190, BLUE)
     return graph
 
 
 def mix(graph: Graph) -> Graph:
     """Two words -> one thing that is both, by weight."""
     graph.note(
-        "## Mix two things into one\n\n"
-        "Press **Run**. A name learns to be near both words at once; the weights say how much of "
-        "each. Nobody is asked and nothing is left behind: positives only.\n\n"
-        "**Your own:** one word a line, with a colon and its weight.",
+        "## Mix two objects into one\n\n"
+        "Press **Run**. A name learns to be similar to both words at once, in "
+        "proportion to their weights. Mixing uses positives only: no VQA model and "
+        "no negatives.\n\n"
+        "**Your own:** write one word per line, followed by a colon and its weight.",
         (40, 40), (520, 230),
     )  # fmt: skip
     prior = laboratory(graph, 350)
@@ -80,21 +83,22 @@ def mix(graph: Graph) -> Graph:
         show(graph, f"{title}: timeline", mixed[2], (1120, top), (420, 560))
         show(graph, f"{title}: samples", mixed[1], (1600, top), (420, 320))
         show(graph, f"{title}: similarity", mixed[3], (1600, top + 380), (420, 320))
-    graph.group("1. A prior, and who draws", 40, 280, 540, 590, GREEN)
+    graph.group("1. Prior and image generator", 40, 280, 540, 590, GREEN)
     graph.group("2. Mix", 620, 10, 460, 1740, VIOLET)
-    graph.group("3. What came out", 1100, 10, 940, 1740, BLUE)
+    graph.group("3. Results", 1100, 10, 940, 1740, BLUE)
     return graph
 
 
 def three_generations(graph: Graph) -> Graph:
     """Two inventions -> their child -> a grandchild with a photograph as the other parent."""
     graph.note(
-        "## Breed three generations\n\n"
-        "Press **Run**. Two things are invented, each of another category. Pictures of both are "
-        "the parents of a child, and that child and an object from a photograph are the parents "
-        "of a grandchild. The family tree is in the report and in the concept file.\n\n"
-        "**Your own:** connect *Load Concept* or a batch of photographs instead of any parent. "
-        "*weights* says how much of each, concepts first.",
+        "## Evolve three generations\n\n"
+        "Press **Run**. The workflow invents two objects of different categories. "
+        "Their pictures are the parents of a child. The child and an object from a "
+        "photograph are the parents of a grandchild. The report and the concept file "
+        "contain the family tree.\n\n"
+        "**Your own:** connect *Load Concept* or a batch of photographs in place of "
+        "any parent. *weights* sets the share of each parent, concepts first.",
         (40, 40), (520, 270),
     )  # fmt: skip
     prior = laboratory(graph, 390)
@@ -128,7 +132,7 @@ def three_generations(graph: Graph) -> Graph:
     show(graph, "The child", child[1], (1600, 950), (200, 320))
     show(graph, "The grandchild", grandchild[1], (1820, 950), (200, 320))
     graph.node("PreviewAny", (1120, 1340), (420, 300), "Family tree", source=grandchild[6])
-    graph.group("1. A prior, who draws, who answers, a photograph", 40, 320, 540, 960, GREEN)
+    graph.group("1. Prior, image generator, VQA model, photograph", 40, 320, 540, 960, GREEN)
     graph.group("2. Parents", 620, 10, 460, 2260, VIOLET)
     graph.group("3. Child and grandchild", 1100, 10, 940, 1660, BLUE)
     return graph
@@ -138,12 +142,13 @@ def invention_in_a_scene(graph: Graph) -> Graph:
     """An invented concept -> prompts of the base model, through stock nodes; and an embedding."""
     graph.note(
         "## Use an invention in any scene\n\n"
-        "*Load Concept* takes the thing that the workflow *13-invent* made. *Apply Concept* "
-        "makes the base model know its name, and from there everything is stock ComfyUI. *Export "
-        "Concept* writes the same vector as an embedding: `embedding:my-thing` works in any "
-        "program that reads embeddings, without this pack.\n\n"
-        "**Kandinsky:** names that were learned with its prior are drawn by *Generate with Prior*; "
-        "its embeddings also go into *unCLIPConditioning*.",
+        "*Load Concept* loads the object that the workflow *13-invent* invented. "
+        "*Apply Concept* adds its name to the base model; everything after it is "
+        "stock ComfyUI. *Export Concept* writes the same vector as an embedding: "
+        "`embedding:my-thing` works in any program that reads embeddings, without "
+        "this pack.\n\n"
+        "**Kandinsky:** *Generate with Prior* draws names trained with its prior; "
+        "its embeddings also fit *unCLIPConditioning*.",
         (40, 40), (520, 290),
     )  # fmt: skip
     base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 430), (240, 90))

@@ -29,14 +29,15 @@ def residuals_and_lag(graph: Graph) -> Graph:
     """A few pictures in the sky -> the object elsewhere, with LAG, as a plain LoRA, and without."""
     graph.note(
         "## Learn residuals, and apply them only where the object is\n\n"
-        "Press **Run**. *Train Personalized Residuals* learns one ball from three pictures that "
-        "were all taken in the sky: no masks, no pictures of the class. Then the same prompt and "
-        "seed, at the beach, are drawn three times: with **LAG**, which adds the residuals only "
-        "where the word looks, with the residuals **everywhere** as a plain LoRA would, which "
-        "brings the old background along, and by the **base model** alone.\n\n"
-        "**Your own:** connect a batch of 3 to 5 pictures and any SD 1.5, SD 2 or SDXL "
-        "checkpoint, and put *learning_rate* and *ratio* back to 0.001 and 0.05, *train_handle* "
-        "off and *rare_token* to ktn.",
+        "Press **Run**. *Train Personalized Residuals* learns one ball from three "
+        "pictures, all with the sky behind it, without masks and without class "
+        "pictures. Then the workflow draws the same prompt and seed, at the beach, "
+        "three times: with **LAG**, which applies the residuals only where the name "
+        "has attention; with the residuals **everywhere**, like a plain LoRA, which "
+        "also reproduces the old background; and with the **base model** alone.\n\n"
+        "**Your own:** connect a batch of 3 to 5 pictures and any SD 1.5, SD 2 or "
+        "SDXL checkpoint. Set *learning_rate* and *ratio* to 0.001 and 0.05, "
+        "*train_handle* off, and *rare_token* to ktn.",
         (40, 40), (520, 330),
     )  # fmt: skip
     base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 450), (240, 90))
@@ -79,9 +80,10 @@ def two_concepts_with_lag(graph: Graph) -> Graph:
     """Two concepts, learned apart -> one picture, each only where it is."""
     graph.note(
         "## Two concepts in one picture\n\n"
-        "A box and a flower are learned apart, from pictures at the beach and on gray. *LAG "
-        "Sampler* draws both at once: every word has a mask of its own in every block, and where "
-        "two are looked for the stronger attention stays. The masks show while it draws.",
+        "The workflow learns a box and a flower separately, from pictures at the "
+        "beach and on gray. *LAG Sampler* draws both at once: each name has its own "
+        "mask in each block, and where two overlap, the one with the stronger "
+        "attention wins. The node shows the masks during sampling.",
         (40, 40), (520, 230),
     )  # fmt: skip
     base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 340), (240, 90))
@@ -106,7 +108,7 @@ def two_concepts_with_lag(graph: Graph) -> Graph:
     show(graph, "Mask of every block", drawn[2], (1600, 620), (520, 380))
     as_image = graph.node("MaskToImage", (2020, 80), (200, 60), mask=drawn[1])
     show(graph, "Masks, averaged", as_image[0], (2020, 190), (320, 380))
-    graph.group("1. Learn two objects apart", 40, 280, 1120, 1720, GREEN)
+    graph.group("1. Learn two objects separately", 40, 280, 1120, 1720, GREEN)
     graph.group("2. Both in one picture", 1180, 10, 1180, 1080, VIOLET)
     return graph
 
@@ -115,16 +117,19 @@ def learn_from_pictures(graph: Graph) -> Graph:
     """Several pictures with captions -> a saved concept, and a first picture with it."""
     name, word, _ = BALL
     graph.note(
-        "## Learn one thing from your pictures\n\n"
-        "Press **Run**. *Train Personalized Residuals* learns one ball from four pictures, shows "
-        "what it can draw every 50 steps, and *Save Concept* writes a small file. *Inspect "
-        "Concept* tells what is in it and how to ask for it; that prompt, with a place behind it, "
-        "goes into *LAG Sampler*, which shows where the ball is while it draws.\n\n"
-        "**Your own:** a *Load Image* for each of 3 to 5 pictures in place of *TinyWorld Scene*, "
-        "any SD 1.5, SD 2 or SDXL checkpoint, a name and a class word. **Captions** are optional: "
-        "one line for each picture, with {} for the thing, says what else is in it and so is not "
-        "learned. Set *learning_rate* and *ratio* to 0.001 and 0.05, *train_handle* off, "
-        "*rare_token* to ktn, *resolution_px* to 512. **Cancel** any time; Run goes on from there.",
+        "## Learn one object from your pictures\n\n"
+        "Press **Run**. *Train Personalized Residuals* learns one ball from four "
+        "pictures and draws a preview every 50 steps. *Save Concept* writes a small "
+        "file. *Inspect Concept* shows its contents and its prompt; that prompt, "
+        "followed by a place, goes into *LAG Sampler*, which shows the mask of the "
+        "ball during sampling.\n\n"
+        "**Your own:** replace each *TinyWorld Scene* with *Load Image* (3 to 5 "
+        "pictures), use any SD 1.5, SD 2 or SDXL checkpoint, and choose a name and a "
+        "class word. **Captions** are optional: one line per picture, with {} for "
+        "the object. They describe the rest of the picture, so that the concept does "
+        "not learn it. Set *learning_rate* and *ratio* to 0.001 and 0.05, "
+        "*train_handle* off, *rare_token* to ktn, and *resolution_px* to 512. "
+        "**Cancel** at any time; Run resumes.",
         (40, 40), (620, 370),
     )  # fmt: skip
     base = graph.node("ConceptLoomTinyWorldCheckpoint", (400, 1020), (240, 90))
@@ -136,7 +141,7 @@ def learn_from_pictures(graph: Graph) -> Graph:
     )  # fmt: skip
     for title, output, top, height in (
         ("Timeline: a row per preview", 4, 80, 420),
-        ("Where the name looks", 5, 550, 260),
+        ("Attention of the name", 5, 550, 260),
         ("Loss", 6, 860, 240),
     ):
         show(graph, title, trained[output], (1200, top), (420, height))
@@ -163,10 +168,10 @@ def learn_from_pictures(graph: Graph) -> Graph:
     )  # fmt: skip
     as_image = graph.node("MaskToImage", (2460, 620), (200, 60), mask=drawn[1])
     show(graph, "Where it is", as_image[0], (2460, 730), (380, 240))
-    graph.group("1. Pictures of one thing", 40, 430, 620, 800, GREEN)
+    graph.group("1. Pictures of one object", 40, 430, 620, 800, GREEN)
     graph.group("2. Learn", 700, 10, 940, 1220, VIOLET)
     graph.group("3. A small file", 1660, 10, 360, 1220, GREEN)
-    graph.group("4. Draw, only where the thing is", 2040, 10, 820, 1220, BLUE)
+    graph.group("4. Sample with LAG", 2040, 10, 820, 1220, BLUE)
     return graph
 
 

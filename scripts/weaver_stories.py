@@ -27,13 +27,15 @@ def train_two_weave_two(graph: Graph) -> Graph:
     """Two objects, learned apart -> both in one picture, each in its place."""
     graph.note(
         "## Train two concepts, weave two\n\n"
-        "Press **Run**. Two objects are learned apart, from pictures of their own. *Invert "
-        "Template* finds the noise from which a template picture comes back; *Regions* says which "
-        "part of it becomes which concept, and *Region Feature Fuser* draws it again with both of "
-        "them, in one run of ComfyUI's own sampler.\n\n"
-        "**Your own:** learn each concept by *Cross-Attention Loss Trainer* with the preset "
-        "*Concept Weaver*, save it, and take any picture as template: drawn by any model, or a "
-        "photograph. Masks come from *Segment by Text*, SAM3 or your brush.",
+        "Press **Run**. The workflow learns two objects separately, from their own "
+        "pictures. *Invert Template* computes the noise that reproduces a template "
+        "picture. *Regions* assigns a concept to each part of it, and *Region "
+        "Feature Fuser* redraws it with both concepts in one run of ComfyUI's own "
+        "sampler.\n\n"
+        "**Your own:** train each concept with *Cross-Attention Loss Trainer* and "
+        "the preset *Concept Weaver*, save it, and use any picture as the template: "
+        "a generated one or a photograph. Masks come from *Segment by Text*, SAM3 or "
+        "your brush.",
         (40, 40), (520, 330),
     )  # fmt: skip
     base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 400), (240, 90))
@@ -63,8 +65,8 @@ def train_two_weave_two(graph: Graph) -> Graph:
     )  # fmt: skip
     decoded = graph.node("VAEDecode", (2440, 80), (160, 60), samples=drawn[0], vae=base[2])
     _saved(graph, decoded[0], 2440, 190, "two")
-    graph.group("1. Learn two objects apart", 40, 330, 1120, 1740, GREEN)
-    graph.group("2. A template, and who goes where", 1180, 10, 860, 1000, VIOLET)
+    graph.group("1. Learn two objects separately", 40, 330, 1120, 1740, GREEN)
+    graph.group("2. A template and its regions", 1180, 10, 860, 1000, VIOLET)
     graph.group("3. Both in one picture", 2060, 10, 780, 1000, BLUE)
     return graph
 
@@ -72,12 +74,13 @@ def train_two_weave_two(graph: Graph) -> Graph:
 def three_with_background(graph: Graph) -> Graph:
     """Three learned concepts and another background -> one picture."""
     graph.note(
-        "## Weave three, with a background of its own\n\n"
-        "Three concepts that come with this pack, learned one by one. The **background** is a "
-        "region, too: what no mask covers. Its prompt, after a colon, names none of the things, so "
-        "that none of them is drawn there; a concept can go there as well "
-        "(`background_concept`).\n\n"
-        "*Concept Bank* shows what lies in `models/concepts`: filter, and pick by number.",
+        "## Weave three concepts and change the background\n\n"
+        "Three concepts that ship with this pack, trained separately. The "
+        "**background** is a region too: the area outside all masks. Its prompt, "
+        "after the colon, names none of the objects, so that none appears there. A "
+        "concept can also fill the background (`background_concept`).\n\n"
+        "*Concept Bank* lists the files in `models/concepts`: filter them, and "
+        "select by number.",
         (40, 40), (520, 240),
     )  # fmt: skip
     base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 330), (240, 90))
@@ -96,7 +99,7 @@ def three_with_background(graph: Graph) -> Graph:
     )  # fmt: skip
     _woven(graph, base, inverted, regions, 1440, "three")
     graph.group("1. A bank of concepts", 40, 260, 480, 1210, GREEN)
-    graph.group("2. A template, and who goes where", 540, 10, 860, 1240, VIOLET)
+    graph.group("2. A template and its regions", 540, 10, 860, 1240, VIOLET)
     graph.group("3. All of them in one picture", 1420, 10, 780, 1000, BLUE)
     return graph
 
@@ -104,13 +107,15 @@ def three_with_background(graph: Graph) -> Graph:
 def photograph_as_template(graph: Graph) -> Graph:
     """A picture without masks -> where its things are, by attention -> concepts in their place."""
     graph.note(
-        "## A photograph as template\n\n"
-        "Press **Run**. A rendered scene, larger than the model draws and with grain, plays the "
-        "photograph. Nobody painted masks: *Attention Maps* reads where the model sees each word, "
-        "and *Threshold Mask* makes regions of that.\n\n"
-        "**Your own photograph:** connect *Load Image* to *To the size that the model draws*, and "
-        "say in the prompts what it shows. With Stable Diffusion, *Segment by Text* (Grounding "
-        "DINO and SAM) gives sharper masks than attention.",
+        "## A photograph as the template\n\n"
+        "Press **Run**. A rendered scene with grain, larger than the model's native "
+        "size, stands in for a photograph. There are no painted masks: *Attention "
+        "Maps* reads the attention of each word, and *Threshold Mask* turns it into "
+        "regions.\n\n"
+        "**Your own photograph:** connect *Load Image* to *To the size that the "
+        "model draws*, and describe the picture in the prompts. With Stable "
+        "Diffusion, *Segment by Text* (Grounding DINO and SAM) gives sharper masks "
+        "than attention.",
         (40, 40), (520, 290),
     )  # fmt: skip
     base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 400), (240, 90))
@@ -141,7 +146,7 @@ def photograph_as_template(graph: Graph) -> Graph:
     )  # fmt: skip
     _woven(graph, base, inverted, regions, 1840, "photograph")
     graph.group("1. Two learned concepts", 40, 330, 480, 620, GREEN)
-    graph.group("2. A photograph, and who goes where", 540, 10, 1260, 1310, VIOLET)
+    graph.group("2. A photograph and its regions", 540, 10, 1260, 1310, VIOLET)
     graph.group("3. Woven", 1820, 10, 780, 1000, BLUE)
     return graph
 

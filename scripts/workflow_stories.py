@@ -47,19 +47,21 @@ def learn_a_scene(graph: Graph) -> Graph:
     """One picture with two unknown objects -> two words."""
     graph.note(
         "## Learn two objects from one picture\n\n"
-        "Press **Run**. The trainer learns a word for each masked object of one picture, shows "
-        "samples while it does, and saves the concept. It takes one or two minutes on a laptop's "
-        "CPU, with nothing to download.\n\n"
-        "**Your own picture:** put *Load Image* in the place of *TinyWorld Scene*. Right-click it, "
-        "*Open in MaskEditor*, paint one object, save, and connect IMAGE and MASK. For the next "
-        "object load the picture itself once more, paint that one, and connect this MASK too. "
-        "*Load Image (as Mask)* and SAM3 give masks as well. Then write the names in *Concept "
-        "Scene*, in the order of the masks. TinyWorld sees 64 px and knows no more than shapes "
-        "(circle, square, triangle, cross, star, ring): take one of these as the word to start "
-        "from.\n\n"
-        "**Your own model:** *Load Checkpoint* with any SD 1.5, SD 2 or SDXL model in the place of "
-        "*TinyWorld Checkpoint*, and another preset in the trainer.\n\n"
-        "**Cancel** any time: the work so far is kept, and Run goes on from there.",
+        "Press **Run**. The trainer learns a name for each masked object of one "
+        "picture, shows samples during training, and saves the concept. This takes "
+        "one or two minutes on a laptop's CPU and downloads nothing.\n\n"
+        "**Your own picture:** replace *TinyWorld Scene* with *Load Image*. "
+        "Right-click it, select *Open in MaskEditor*, paint one object, save, and "
+        "connect IMAGE and MASK. For each further object, load the same picture "
+        "again, paint that object, and connect its MASK too. *Load Image (as Mask)* "
+        "and SAM3 also provide masks. Then write the names in *Concept Scene*, in "
+        "the order of the masks. TinyWorld works at 64 px and knows only shapes "
+        "(circle, square, triangle, cross, star, ring): use one of these as the "
+        "initial word.\n\n"
+        "**Your own model:** replace *TinyWorld Checkpoint* with *Load Checkpoint* "
+        "and any SD 1.5, SD 2 or SDXL model, and choose another preset in the "
+        "trainer.\n\n"
+        "**Cancel** at any time: the state is saved, and Run resumes from it.",
         (40, 40), (520, 330),
     )  # fmt: skip
     base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 470), (240, 90))
@@ -84,22 +86,23 @@ def learn_a_scene(graph: Graph) -> Graph:
     show(graph, "Timeline: a row per preview", trainer[4], (1690, 80), (420, 600))
     show(graph, "Attention of each word", trainer[5], (2150, 80), (420, 300))
     show(graph, "Loss", trainer[6], (2150, 440), (420, 300))
-    graph.group("1. What to learn", 40, 400, 710, 650, GREEN)
+    graph.group("1. The training scene", 40, 400, 710, 650, GREEN)
     graph.group("2. Learn", 780, 10, 480, 1040, VIOLET)
-    graph.group("3. What came out", 1290, 10, 1300, 1040, BLUE)
+    graph.group("3. Results", 1290, 10, 1300, 1040, BLUE)
     return graph
 
 
 def use_the_words(graph: Graph) -> Graph:
     """A learned concept -> its words in new prompts, through stock nodes."""
     graph.note(
-        "## Use learned words in any prompt\n\n"
-        "*Load Concept* takes a file that comes with this pack: the two objects of the first "
-        "workflow. *Apply Concept* makes MODEL and CLIP know their words, and from there on "
-        "everything is stock ComfyUI: write `<my-box>` and `<my-target>` in any prompt, with "
-        "weights such as `(<my-target>:1.2)` too.\n\n"
-        "**Your own:** choose the file that *Save Concept* wrote, and load the checkpoint that it "
-        "was learned on. Chain several *Apply Concept* for several concepts.",
+        "## Use learned names in any prompt\n\n"
+        "*Load Concept* loads a file that ships with this pack: the two objects of "
+        "the first workflow. *Apply Concept* adds their names to MODEL and CLIP; "
+        "everything after it is stock ComfyUI. Write `<my-box>` and `<my-target>` in "
+        "any prompt, also with weights such as `(<my-target>:1.2)`.\n\n"
+        "**Your own:** choose the file that *Save Concept* wrote, and load the "
+        "checkpoint that it was trained on. For several concepts, chain several "
+        "*Apply Concept* nodes.",
         (40, 40), (520, 290),
     )  # fmt: skip
     base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 430), (240, 90))
@@ -137,19 +140,20 @@ def use_the_words(graph: Graph) -> Graph:
             images=decoded[0], filename_prefix=f"conceptloom/{prefix}",
         )  # fmt: skip
     graph.group("1. A learned concept", 40, 360, 690, 760, GREEN)
-    graph.group("2. Its words in new prompts, through stock nodes", 760, 10, 1330, 1190, BLUE)
+    graph.group("2. New prompts, with stock nodes", 760, 10, 1330, 1190, BLUE)
     return graph
 
 
 def look_at_attention(graph: Graph) -> Graph:
     """Where plain words and learned words look."""
     graph.note(
-        "## See where each word looks\n\n"
-        "*Attention Maps* noises a picture, denoises it by one step, and draws for every word how "
-        "strongly each place listens to it. With masks it tells how well that fits: **IoU** (1 is "
-        "best) and **leak** (0 is best, 1 means that the mask is ignored).\n\n"
-        "Above: plain words that the model knows. Below: learned words, through the CLIP that "
-        "*Apply Concept* gives. The maps are MASKs, so other nodes can use them.",
+        "## See the attention of each word\n\n"
+        "*Attention Maps* adds noise to a picture, runs one denoising step, and "
+        "draws the cross-attention of each word. With masks connected, it also "
+        "measures the overlap: **IoU** (1 is best) and **leak** (0 is best; 1 means "
+        "that the attention ignores the mask).\n\n"
+        "Above: words that the model already knows. Below: learned names, with the "
+        "CLIP from *Apply Concept*. The maps are MASKs, so other nodes can use them.",
         (40, 40), (520, 270),
     )  # fmt: skip
     base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 420), (240, 90))
@@ -163,7 +167,7 @@ def look_at_attention(graph: Graph) -> Graph:
         objects="red square, blue circle", seed=4,
     )  # fmt: skip
     taught = graph.node(
-        "ConceptLoomTinyWorldScene", (720, 760), (290, 150), "The picture that was learned from",
+        "ConceptLoomTinyWorldScene", (720, 760), (290, 150), "The training picture",
         objects=OBJECTS, seed=SCENE_SEED,
     )  # fmt: skip
     first, second = HANDLES

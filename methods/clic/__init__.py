@@ -7,7 +7,7 @@ region alone is denoised beside it, so that the word holds what it looks like an
 
     ours                      theirs          where
     handle                    v*              concepts/handles.py
-    mask                      M_s             material.py    on the grid of the latents, soft
+    mask                      M_s             dataset.py     on the grid of the latents, soft
     soft_mask                 M_soft          scenes/soft_masks.py   a + (1 - a) M, a = 0.5
     context                   l_context       recipe.py, training/losses.py   paper Sec. 3.1
     attention_loss            l_att           losses.py      on CA(v*, x_t) of the up blocks

@@ -7,7 +7,7 @@ drawing, localized attention-guided (LAG) sampling adds the residual only where 
 of the same block looks for the concept; the rest of the picture comes from the base model.
 
     ours                    theirs            where
-    handle, class_word      V*, macro class   material.py      "a photo of a V* [macro class]"
+    handle, class_word      V*, macro class   dataset.py       "a photo of a V* [macro class]"
     up, down                A_i, B_i          training/adapters.py   Delta W_i = A_i B_i, Sec. 3.1
     ratio                   r_i / m_i         config.py        0.05: 16, 32 and 64 on SD 1
     masked_loss             L_LDM             training/losses.py     with a mask of ones
