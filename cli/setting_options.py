@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from enum import Enum
 from keyword import iskeyword
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 import typer
 
@@ -98,7 +98,9 @@ def changed_by_options(config: Config, options: Mapping[str, Any]) -> Config:
         value = value.value if isinstance(value, Enum) and isinstance(value, str) else value
         if value is not None and value != []:
             values[parameter.removesuffix("_")] = value  # see `option`
-    return config.changed(values) if isinstance(config, RunSettings) else changed(config, values)
+    if isinstance(config, RunSettings):
+        return cast(Any, config.changed(values))
+    return changed(config, values)
 
 
 def _options(configs: Mapping[str, Any], without: Collection[str]) -> list[inspect.Parameter]:
