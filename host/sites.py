@@ -172,7 +172,7 @@ class UNetSites:
         text: how the contexts are laid out that its attentions read.
         network: what canonical names of its weights begin with.
         family: its name in fingerprints.
-        finders: blocks in which words are located best; empty where the downsampling factor decides.
+        finders: blocks that locate words best; empty if the downsampling factor decides.
     """
 
     transformers: tuple[TransformerSite, ...]

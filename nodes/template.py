@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -67,14 +68,8 @@ class InvertTemplate(io.ComfyNode):
         cls, model: Any, clip: Any, vae: Any, image: Tensor, prompt: str, scheduler: str, keep: str,
         resnet_blocks: str, attention_blocks: str, sigmas: Tensor | None = None, **settings: Any,
     ) -> io.NodeOutput:  # fmt: skip
-        host, blocks = (
-            host_of(model, clip, vae),
-            InversionConfig(
-                resnet_blocks=whole_numbers("resnet_blocks", resnet_blocks),
-                attention_blocks=whole_numbers("attention_blocks", attention_blocks),
-            ),
-        )
-        config = changed(blocks, settings)
+        host = host_of(model, clip, vae)
+        config = config_of(settings, resnet_blocks=resnet_blocks, attention_blocks=attention_blocks)
         levels = sigmas if sigmas is not None else sigmas_of(model, scheduler, config.steps)
         config = keeping(host, image, config, len(levels) - 1, keep)
         report = NodeProgress(cls.hidden.unique_id)
@@ -138,6 +133,16 @@ def _blocks(name: str, what: str, on_sd: str) -> io.Input:
         tooltip=f"Indices of the decoder blocks with {what} injection. Empty: {on_sd} on SD 1 and "
         "2 as in the paper, the same depth on other models.",
     )
+
+
+def config_of(settings: Mapping[str, Any], **blocks: str) -> InversionConfig:
+    """The settings, with block numbers typed as lists.
+
+    Raises:
+        ConfigError: a value is invalid.
+    """
+    numbers = {name: whole_numbers(name, text) for name, text in blocks.items()}
+    return replace(changed(InversionConfig(), settings), **numbers)
 
 
 def keeping(
