@@ -9,7 +9,9 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..host.comfyui.tinyworld import load_tinyworld
+from ..host.comfyui.tinyworld_dit import load_tinyworld_dit
 from ..tinyworld.concepts import CONCEPTS, concept_scene
+from ..tinyworld.dit.sizes import FAMILIES
 from ..tinyworld.shapes import BACKGROUNDS
 from ..tinyworld.world import SIZE
 from .shared import CATEGORY, listed
@@ -44,7 +46,17 @@ class TinyWorldCheckpoint(io.ComfyNode):
             f"pack: {SIZE} px pictures of coloured shapes. Every workflow runs on it without a "
             "download or a GPU.",
             search_aliases=["tiny model", "demo checkpoint", "load checkpoint"],
-            inputs=[],
+            inputs=[
+                io.Combo.Input(
+                    "family",
+                    options=["sd1", *FAMILIES],
+                    default="sd1",
+                    optional=True,
+                    tooltip="Structure of the model. sd1: a UNet like Stable Diffusion 1's. anima "
+                    "and zimage: small transformers like Anima and Z-Image, for 128 px, where "
+                    "their weights come with this version.",
+                )
+            ],
             outputs=[
                 io.Model.Output("model", tooltip="Its UNet, for any sampler."),
                 io.Clip.Output(
@@ -59,7 +71,9 @@ class TinyWorldCheckpoint(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls) -> io.NodeOutput:
+    def execute(cls, family: str = "sd1") -> io.NodeOutput:
+        if family in FAMILIES:
+            return io.NodeOutput(*load_tinyworld_dit(family))
         return io.NodeOutput(*load_tinyworld())
 
 

@@ -62,9 +62,15 @@ def reduce_vocabulary(source: Path, target: Path, words: list[str]) -> None:
     (target / "merges.txt").write_text(text + "\n")
 
 
-def applied_merges(word: str, rank: dict[tuple[str, str], int]) -> list[tuple[str, str]]:
-    """The pairs that byte-pair encoding joins, in order, to encode one word."""
-    parts = [*word[:-1], word[-1] + "</w>"]
+def applied_merges(
+    word: str, rank: dict[tuple[str, str], int], ending: str = "</w>"
+) -> list[tuple[str, str]]:
+    """The pairs that byte-pair encoding joins, in order, to encode one word.
+
+    Args:
+        ending: what the vocabulary hangs on a word's last letter; "" for byte-level encoding.
+    """
+    parts = [*word[:-1], word[-1] + ending]
     applied: list[tuple[str, str]] = []
     while len(parts) > 1:
         best = min(pairwise(parts), key=lambda pair: rank.get(pair, len(rank)))

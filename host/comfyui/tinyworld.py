@@ -24,6 +24,7 @@ from comfy.model_base import ModelType
 from torch import Tensor, nn
 
 from ...tinyworld.checkpoint import CHECKPOINT, TinyWorldFile, read_checkpoint
+from ...tinyworld.model import ModelConfig
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 Sizes = dict[str, Any]  # of the networks, in the words of the original code
@@ -149,16 +150,19 @@ def _tokenizer_of_width(width: int) -> Any:
 
 
 def _vae(file: TinyWorldFile, weights: dict[str, Tensor]) -> Any:
-    state = comfy.utils.state_dict_prefix_replace(
-        {k: v.float() for k, v in weights.items() if k.startswith(VAE)}, {VAE: ""}, filter_keys=True
-    )
-    sizes = copy.deepcopy(file.config.ldm_dict()["vae"])
+    state = {k.removeprefix(VAE): v.float() for k, v in weights.items() if k.startswith(VAE)}
+    return first_stage(state, file.config)
+
+
+def first_stage(state: dict[str, Tensor], config: ModelConfig) -> Any:
+    """A VAE of TinyWorld's sizes; `state` has the original code's names without a prefix."""
+    sizes = copy.deepcopy(config.ldm_dict()["vae"])
     sizes.pop("norm_groups", None)
     sizes["ddconfig"].pop("norm_groups", None)
     vae = comfy.sd.VAE(sd=state, config={"params": sizes}, dtype=torch.float32)
-    _set_groups(vae.first_stage_model, file.config.vae_norm_groups)
-    vae.downscale_ratio = vae.upscale_ratio = file.config.downscale
-    vae.latent_channels = file.config.latent_channels
+    _set_groups(vae.first_stage_model, config.vae_norm_groups)
+    vae.downscale_ratio = vae.upscale_ratio = config.downscale
+    vae.latent_channels = config.latent_channels
     return vae
 
 

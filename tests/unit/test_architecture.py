@@ -51,7 +51,7 @@ NEW_TENSORS = ("zeros", "ones", "empty", "rand", "randn")
 PICTURE_CHANNELS = (1, 3)  # masks and pictures
 KEY_TABLES = ("concepts.lora_keys",)  # its subject is what other programs write into files
 # TinyWorld is itself a model in the original checkpoints' form: these files make and train it.
-MODEL_MAKERS = ("keys", "model", "sampling", "checkpoint", "recipe.*")
+MODEL_MAKERS = ("keys", "model", "sampling", "checkpoint", "dit.*", "recipe.*")
 HOST_MODULES = (
     "comfy",
     "comfy_api",

@@ -16,12 +16,17 @@ from torch import Tensor, nn
 QUINTIC = (3.4445, -4.7750, 2.0315)  # coefficients of the Newton-Schulz iteration
 ITERATIONS = 5
 UPDATE_RMS = 0.2
+# Pieces of the names of input and output layers, of tables and of learned tokens.
+OUTER = (
+    *("conv_in.", "conv_out.", "embedding"),
+    *("patch_embed.", "transformer.proj_out.", "x_embedder.", "final_layer."),
+    *("embed_tokens.", "adapter.embed.", "pad_token"),
+)
 
 
 def is_matrix(name: str, parameter: nn.Parameter) -> bool:
     """Whether Muon should move it: hidden weights, but no table, input or output layer."""
-    outer = ("conv_in.", "conv_out.", "embedding")
-    return parameter.ndim >= 2 and not any(part in name for part in outer)
+    return parameter.ndim >= 2 and not any(part in name for part in OUTER)
 
 
 def orthogonal(matrices: Tensor) -> Tensor:

@@ -8,20 +8,28 @@ hold what training has reached so far, and `--start FILE` with those of another 
 On a GPU at hand for nine minutes, at several times the size:
 
     python -m conceptloom.tinyworld.recipe.train --minutes 9 --device cuda
+
+With `--family anima` or `--family zimage` it trains that transformer instead, on latents of the
+bundled autoencoder. Shards of the UNet's training with that autoencoder and the same seed serve it
+too: copy or link them into the `shards` of its own working folder.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from ..autoencoder import read_autoencoder
+from ..dit.sizes import FAMILIES, SIZES
 from ..model import ModelConfig
 from .diffusion_training import DiffusionTask, save_autoencoder, train_diffusion
 from .loop import Team, train_in_processes
+from .transformer_training import train_transformer
 from .vae_training import train_vae
 
 log = logging.getLogger("conceptloom")
@@ -76,7 +84,10 @@ def parser() -> argparse.ArgumentParser:
         description=(__doc__ or "").split("\n")[0],
     )
     add = p.add_argument
-    add("--workdir", type=Path, default=Path("runs/tinyworld2"), help="resumable working folder")
+    add("--family", choices=("sd1", *FAMILIES), default="sd1", help="what to train")
+    add(
+        "--workdir", type=Path, help="resumable working folder; default: runs/tinyworld2 or tiny..."
+    )
     add("--device", default="cpu", choices=list(DEFAULTS))
     add("--minutes", type=float, help="of both trainings, all runs together")
     add("--vae-minutes", type=float, help="of them for the autoencoder")
@@ -108,7 +119,7 @@ def main(arguments: list[str] | None = None) -> None:
     for name, value in vars(DEFAULTS[args.device]).items():
         if getattr(args, name) is None:
             setattr(args, name, value)
-    workdir: Path = args.workdir
+    workdir: Path = args.workdir or Path("runs") / WORKDIRS[args.family]
     workdir.mkdir(parents=True, exist_ok=True)
 
     if args.device == "cpu":
@@ -121,6 +132,12 @@ def main(arguments: list[str] | None = None) -> None:
         def run(stage, *rest):
             stage(Team(device=args.device), *rest)
 
+    if args.family in FAMILIES:
+        if args.start is not None:
+            raise SystemExit("--start is for the UNet; a transformer goes on from its own folder")
+        config = replace(SIZES[args.family], scaling=read_autoencoder().config.scaling_factor)
+        run(train_transformer, config, DiffusionTask(workdir=workdir, **_common(args)))
+        return
     if args.start is not None:
         config = save_autoencoder(args.start, workdir)
         args.vae_minutes = 0.0
@@ -139,19 +156,21 @@ def main(arguments: list[str] | None = None) -> None:
             run(train_vae, config, workdir, args.vae_minutes, batch, args.seed, args.workers)
     task = DiffusionTask(
         workdir=workdir,
-        minutes=args.minutes - args.vae_minutes,
-        falling=args.falling,
-        batch=args.batch,
-        learning_rate=args.learning_rate,
-        seed=args.seed,
-        workers=args.workers,
         start=args.start,
+        **{**_common(args), "minutes": args.minutes - args.vae_minutes},
     )
     run(train_diffusion, config, task)
     log.info("finished: %s", workdir / "tinyworld.safetensors")
 
 
+def _common(args: argparse.Namespace) -> dict[str, Any]:
+    """What both tasks are told."""
+    names = ("minutes", "falling", "batch", "learning_rate", "seed", "workers")
+    return {name: getattr(args, name) for name in names}
+
+
 VAE_BATCH = {"cpu": 8, "cuda": 64}
+WORKDIRS = {"sd1": "tinyworld2", "anima": "tinyanima", "zimage": "tinyzimage"}
 
 if __name__ == "__main__":
     main()
