@@ -14,10 +14,13 @@ from ..errors import ConfigError, ModelError, UnsupportedModelError
 from ..host.diffusers import DiffusersHost
 from ..host.diffusers.file_facts import check_layout, with_facts
 from ..host.ports import Host
+from ..tinyworld.dit.checkpoint import TITLES, load_dit
+from ..tinyworld.dit.sizes import FAMILIES
 
 log = logging.getLogger("conceptloom")
 
 TINYWORLD = "tinyworld"
+TRANSFORMERS = {f"{TINYWORLD}-{family}": family for family in FAMILIES}
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 INDEX = "model_index.json"
 HOW = "pip install 'conceptloom[diffusers]'"
@@ -48,8 +51,8 @@ def open_host(
     """A base model, ready for training and sampling.
 
     Args:
-        model: "tinyworld" (comes with the pack), a folder in diffusers format, or a single
-            .safetensors file in the original layout.
+        model: "tinyworld" (comes with the pack), "tinyworld-anima", "tinyworld-zimage", a folder
+            in diffusers format, or a single .safetensors file in the original layout.
         layout: for a single file, a folder of the same family in diffusers format; only its
             small JSON files and its tokenizer are read. Shapes, markers and metadata of the file
             take precedence.
@@ -62,6 +65,8 @@ def open_host(
     where, dtype = device_of(device), _DTYPES[precision]
     if model == TINYWORLD:
         return _tinyworld(where, dtype)
+    if model in TRANSFORMERS:
+        return _tiny_transformer(TRANSFORMERS[model], where, dtype)
     path = Path(model)
     try:
         pipeline = _pipeline(path, layout)
@@ -82,6 +87,16 @@ def _tinyworld(device: torch.device, dtype: torch.dtype) -> Host:
     except ImportError as error:
         raise ModelError(f"TinyWorld outside ComfyUI needs diffusers ({HOW}).") from error
     return cast(Host, host)
+
+
+def _tiny_transformer(family: str, device: torch.device, dtype: torch.dtype) -> Host:
+    try:
+        load_dit(family)
+    except ImportError as error:
+        raise ModelError(f"TinyWorld outside ComfyUI needs diffusers ({HOW}).") from error
+    raise UnsupportedModelError(
+        f"{TITLES[family]} works in ComfyUI so far, not on the command line; use {TINYWORLD}."
+    )
 
 
 def _cast(network: Any, device: torch.device, dtype: torch.dtype) -> Any:

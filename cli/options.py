@@ -28,8 +28,8 @@ Model = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="Base model: tinyworld (ships with the pack), a folder in diffusers format, or a "
-        ".safetensors file. Nothing is downloaded.",
+        help="Base model: tinyworld (ships with the pack), tinyworld-anima, tinyworld-zimage, "
+        "a folder in diffusers format, or a .safetensors file. Nothing is downloaded.",
     ),
 ]
 Layout = Annotated[

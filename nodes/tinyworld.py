@@ -52,13 +52,13 @@ class TinyWorldCheckpoint(io.ComfyNode):
                     options=["sd1", *FAMILIES],
                     default="sd1",
                     optional=True,
-                    tooltip="Structure of the model. sd1: a UNet like Stable Diffusion 1's. anima "
-                    "and zimage: small transformers like Anima and Z-Image, for 128 px, where "
-                    "their weights come with this version.",
+                    tooltip="Structure of the model. sd1: a UNet like Stable Diffusion 1's. "
+                    "anima and zimage: small transformers like Anima and Z-Image, for 128 px, "
+                    "where their weights come with this version.",
                 )
             ],
             outputs=[
-                io.Model.Output("model", tooltip="Its UNet, for any sampler."),
+                io.Model.Output("model", tooltip="Its UNet or transformer, for any sampler."),
                 io.Clip.Output(
                     "clip",
                     tooltip="Its text encoder. It knows words such as a red striped circle, a "

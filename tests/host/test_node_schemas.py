@@ -185,7 +185,7 @@ SURFACE = {
          "attention_until", "cfg", "mixing"],
         ["IMAGE", "LATENT"],
     ),
-    "TinyWorldCheckpoint": ([], ["MODEL", "CLIP", "VAE"]),
+    "TinyWorldCheckpoint": (["family"], ["MODEL", "CLIP", "VAE"]),
     "TinyWorldOrnament": (
         ["object", "ornament", "part", "background", "seed", "size"], ["IMAGE", "MASK", "MASK"]
     ),

@@ -19,10 +19,10 @@ from ..autoencoder import Autoencoder, read_autoencoder
 from . import keys
 from .networks import build_adapter, build_text_encoder, build_transformer
 from .sizes import DitConfig
-from .tokens import QWEN_IDS, T5_IDS, Rows
+from .tokens import QWEN_IDS, T5_IDS, Rows, qwen_tokenizer, t5_tokenizer
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
+    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
     from transformers import Qwen3Model
 
 FORMAT, FORMAT_VERSION = "conceptloom.tinyworld.dit", 1
@@ -39,6 +39,9 @@ class DitModules:
     adapter: Any  # AnimaTextConditioner, or None
     text_encoder: Qwen3Model
     vae: AutoencoderKL
+    tokenizer: Any  # Qwen's
+    t5_tokenizer: Any  # or None
+    scheduler: FlowMatchEulerDiscreteScheduler
     config: DitConfig
 
 
@@ -200,6 +203,8 @@ def checked_autoencoder(file: DitFile) -> Autoencoder:
 
 def unpack(file: DitFile) -> DitModules:
     """The networks of a checkpoint in diffusers' and transformers' classes."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
     config = file.config
     weights = {k: v.float() for k, v in file.full_weights().items()}
     inner = keys.part_of(weights, keys.TRANSFORMER)
@@ -220,6 +225,9 @@ def unpack(file: DitFile) -> DitModules:
         adapter=adapter,
         text_encoder=text.eval().requires_grad_(False),
         vae=checked_autoencoder(file).network(),
+        tokenizer=qwen_tokenizer(),
+        t5_tokenizer=None if adapter is None else t5_tokenizer(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=config.shift),
         config=config,
     )
 

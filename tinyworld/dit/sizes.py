@@ -46,6 +46,8 @@ class DitConfig:
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
             raise ValueError(f"family {self.family!r} is none of {', '.join(FAMILIES)}")
+        if self.text_layers < 2:
+            raise ValueError("ComfyUI reads the last layer but one of at least three; use two")
 
     @property
     def latent_size(self) -> int:
@@ -184,7 +186,5 @@ class DitConfig:
 
 SIZES = {
     "anima": DitConfig(family="anima", width=192, heads=6, layers=6),
-    "zimage": DitConfig(
-        family="zimage", width=256, heads=4, layers=3, text_width=64, text_layers=1
-    ),
+    "zimage": DitConfig(family="zimage", width=256, heads=4, layers=3, text_width=64, text_heads=1),
 }

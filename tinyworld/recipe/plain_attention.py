@@ -6,6 +6,7 @@ The same values as diffusers' own processors, and a record of the words' columns
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -34,10 +35,20 @@ def record_words(network: Any, image_tokens: int) -> list[Tensor]:
 
 
 def plain_adapter(adapter: Any) -> None:
-    """Give Anima's adapter plain attention too."""
+    """Give Anima's adapter plain attention too, and norms in float32 under autocast."""
     for block in adapter.blocks:
         block.self_attn.set_processor(AdapterAttention())
         block.cross_attn.set_processor(AdapterAttention())
+    for module in adapter.modules():
+        if isinstance(module, nn.RMSNorm):
+            module.forward = _float_norm(module)
+
+
+def _float_norm(norm: nn.RMSNorm) -> Callable[[Tensor], Tensor]:
+    def forward(x: Tensor) -> Tensor:
+        return nn.functional.rms_norm(x.float(), norm.normalized_shape, norm.weight, norm.eps)
+
+    return forward
 
 
 def _heads(x: Tensor, count: int) -> Tensor:

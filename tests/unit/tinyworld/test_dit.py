@@ -27,8 +27,10 @@ from conceptloom.tinyworld.dit.tokens import (
     t5_ids,
     t5_rows,
 )
+from conceptloom.tinyworld.recipe import shards
 from conceptloom.tinyworld.recipe.retold import Said, words_of
 from conceptloom.tinyworld.recipe.shards import render_shard
+from conceptloom.tinyworld.recipe.transformer_training import noise_levels as training_levels
 
 PROMPTS = (
     "a photo of a red mug with a star, a teapot and a striped fish on the grass",
@@ -137,7 +139,6 @@ def test_every_word_has_rows_of_its_own_in_both_tables() -> None:
 
 
 def test_captions_are_retold_word_for_word(monkeypatch: pytest.MonkeyPatch) -> None:
-    from conceptloom.tinyworld.recipe import shards
     from conceptloom.tinyworld.scenes import random_scene
 
     monkeypatch.setattr(shards, "SHARD", 12)
@@ -161,3 +162,51 @@ def test_small_config_travels() -> None:
     assert type(config).from_dict(config.to_dict()) == config
     with pytest.raises(ValueError, match="none of anima, zimage"):
         type(config).from_dict({**config.to_dict(), "family": "krea"})
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_recipe_trains_and_goes_on(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from conceptloom.tinyworld.recipe import train
+
+    monkeypatch.setattr(shards, "SHARD", 8)
+    monkeypatch.setattr(shards, "FIRST", 1)
+    monkeypatch.setitem(train.SIZES, family, small(family))
+    arguments = ["--family", family, "--workdir", str(tmp_path), "--batch", "3", "--minutes"]
+    train.main([*arguments, "0.01"])
+    first = read_dit(tmp_path / f"{family}.safetensors")
+    train.main([*arguments, "0.05"])
+    second = read_dit(tmp_path / f"{family}.safetensors")
+    assert 0 < first.training["samples"] < second.training["samples"]
+    moved = [n for n, t in first.weights.items() if not torch.equal(t, second.weights[n])]
+    assert len(moved) > 0.7 * len(first.weights)  # the rest moves by less than float16 can tell
+    assert unpack(second).config == second.config
+    with pytest.raises(SystemExit, match="its own folder"):
+        train.main([*arguments, "1", "--start"])
+
+
+def test_training_levels_by_hand() -> None:
+    # normal quantiles 0 and 1; sigmoid .5 and .731; shift 2: 2 s / (1 + s)
+    levels = training_levels(torch.tensor([0.5, 0.8413447]), shift=2.0)
+    assert levels.tolist() == pytest.approx([2 / 3, 0.844637], abs=1e-5)
+
+
+def test_training_begins_at_the_variance_of_the_target(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss of networks that begin at nothing is the mean square of noise - x_0."""
+    from conceptloom.tinyworld.recipe.diffusion_training import DiffusionTask
+    from conceptloom.tinyworld.recipe.loop import Team
+    from conceptloom.tinyworld.recipe.transformer_training import Trainer
+
+    monkeypatch.setattr(shards, "SHARD", 8)
+    monkeypatch.setattr(shards, "FIRST", 1)
+    task = DiffusionTask(
+        workdir=tmp_path, minutes=1, falling=0, batch=4, learning_rate=1e-3, seed=0
+    )
+    trainer = Trainer(Team(), small("anima"), task)
+    # latents have about unit variance, so noise - x_0 has two
+    loss = trainer.loss_of(0).item()
+    assert loss == pytest.approx(2.0, abs=0.25)
+    assert trainer.loss_of(0).item() == loss
