@@ -16,7 +16,7 @@ from typing import Any
 from .. import __version__
 from ..cli.models import check_files
 from ..cli.scene_files import files_of_scene
-from ..cli.train_settings import settings_from_options
+from ..cli.training_run import settings_from_options
 from .content import digest_of, digest_of_model
 from .plan import Plan, WorkflowRow, applied_concept
 

@@ -33,7 +33,7 @@ from pydantic import (
 
 from ..cli.drawing import parsed_size
 from ..cli.models import TINYWORLD, Precision
-from ..cli.train_settings import BREAK_A_SCENE
+from ..cli.training_run import BREAK_A_SCENE
 from ..errors import InputError
 from ..methods.registry import method_options
 

@@ -14,8 +14,7 @@ from ..cli.gallery import save_drawn
 from ..cli.models import TINYWORLD, Precision, open_host
 from ..cli.results import CONCEPT
 from ..cli.scene_files import scene_from_folder
-from ..cli.train_settings import settings_from_options
-from ..cli.training_run import train
+from ..cli.training_run import settings_from_options, train
 from ..concepts.concept import stacked
 from ..concepts.paths import write_atomically
 from ..host.ports import Host

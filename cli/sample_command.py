@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import Progress
 
 from .console import console, say
 from .options import Device, Layout, Model, PictureOut, Precision, PrecisionName
+
+if TYPE_CHECKING:
+    from ..attention.lag_config import LagConfig
+    from ..concepts.concept import AppliedConcepts, Concept
+    from ..host.ports import Host, UNetEdit
 
 
 def sample(
@@ -63,7 +69,6 @@ def sample(
     from ..concepts.concept import stacked
     from .drawing import Drawing, draw, load_concepts, natural_size, parsed_size
     from .gallery import Gallery
-    from .lag import localised
     from .local_loras import local_run
     from .models import TINYWORLD, open_host
     from .models import Precision as Computed
@@ -76,7 +81,7 @@ def sample(
     stack, edits, config = stacked(loaded), [], changed_by_options(LagConfig(), settings)
     prompts = prompt or [text for one, _ in loaded for text in one.prompts]
     if lag:
-        stack, edits = localised(host, loaded, prompts, config)
+        stack, edits = _localised(host, loaded, prompts, config)
     local = local_run(host, local_lora or [], prompts, stack.handles, steps)
     drawing = Drawing(
         negative=negative,
@@ -102,6 +107,30 @@ def sample(
     files = gallery.finished()
     for path in [*files, *(local.write_masks(files) if masks else [])]:
         say(f"wrote {path}")
+
+
+def _localised(
+    host: Host, loaded: Sequence[tuple[Concept, float]], prompts: Sequence[str], config: LagConfig
+) -> tuple[AppliedConcepts, Sequence[UNetEdit]]:
+    """Concepts and strengths as LAG applies them: their handles, and the edit with the residuals.
+
+    Raises:
+        ConceptLoomError: a concept cannot be localised, or a prompt lacks it.
+    """
+    from ..concepts.concept import AppliedConcepts
+    from ..errors import InputError
+    from ..methods.personalized_residuals import Localised, lag_setup
+
+    if not loaded:
+        raise InputError("--lag localises concepts; load one with --concept.")
+    requested = [
+        Localised(concept=concept, config=replace(config, strength=strength))
+        for concept, strength in loaded
+    ]
+    setup = lag_setup(host, requested)
+    encoded = [host.encode_prompt(text, setup.handles) for text in prompts]
+    tokens = {prompt.text: prompt.tokens for prompt in encoded}
+    return AppliedConcepts(dict(setup.handles), {}), [setup.edit(host.noise_path.last_t, tokens)]
 
 
 def sample_with_options() -> Callable[..., Any]:

@@ -96,8 +96,7 @@ def train(
     from .picture_reader import read_images
     from .results import CONCEPT
     from .scene_files import scene_from_folder, scene_from_options
-    from .train_settings import settings_from_options
-    from .training_run import default_folder
+    from .training_run import default_folder, settings_from_options
     from .training_run import train as run
 
     if scene is not None and (image or mask or background):
@@ -129,7 +128,7 @@ def train_with_options() -> Callable[..., Any]:
     from ..methods.registry import method_options, method_specs
     from ..training.method_spec import Takes, run_settings
     from .setting_options import names_of, option, with_options
-    from .train_settings import BREAK_A_SCENE
+    from .training_run import BREAK_A_SCENE
 
     specs = method_specs(Takes.SCENE)
     words = names_of(method_options())

@@ -7,11 +7,16 @@ Files are read without pickle, and all contents are checked first.
 
 from __future__ import annotations
 
+import base64
+import binascii
+import io
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import torch
+from PIL import Image
 from torch import Tensor
 
 from ..errors import ConceptFileError
@@ -29,7 +34,10 @@ from .concept_checks import (
 )
 from .low_rank import LowRank
 from .tensor_file import Document, as_json, read_header, read_tensors, write_document
-from .thumbnails import from_png, to_png
+
+THUMBNAIL_PX = 256  # longer side
+_LONGEST_THUMBNAIL = 1_000_000  # characters of base64
+_BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 def recipe_of(config: Any, **more: Any) -> dict[str, Any]:
@@ -81,7 +89,7 @@ def _document(concept: Concept, scales: Mapping[str, float], version: int) -> Do
         "recipe": concept.recipe,
         "scales": scales,
         "seeds": concept.seeds,
-        "thumbnail": "" if concept.thumbnail is None else to_png(concept.thumbnail),
+        "thumbnail": "" if concept.thumbnail is None else _to_png(concept.thumbnail),
         "version": version,
         "words": concept.words,
     }
@@ -151,7 +159,7 @@ def _concept(
 ) -> Concept:
     text = document["thumbnail"]
     try:
-        thumbnail = from_png(text) if text else None
+        thumbnail = _from_png(text) if text else None
     except ValueError as error:
         raise refusal(path, str(error)) from error
     return Concept(
@@ -166,3 +174,34 @@ def _concept(
         history=document["history"],
         thumbnail=thumbnail,
     )
+
+
+def _to_png(thumbnail: Tensor) -> str:
+    """Base64 of a PNG of at most 256 px, from [H, W, 3], 0..1. Same picture, same text."""
+    pixels = (thumbnail.detach().float().clamp(0, 1) * 255).round().byte().cpu().numpy()
+    picture = Image.fromarray(pixels)
+    if max(picture.size) > THUMBNAIL_PX:
+        picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _from_png(text: str) -> Tensor:
+    """[H, W, 3], 0..1, from what `_to_png` made.
+
+    Raises:
+        ValueError: it is anything else.
+    """
+    if len(text) > _LONGEST_THUMBNAIL:
+        raise ValueError("its thumbnail is too large")
+    try:
+        raw = base64.b64decode(text, validate=True)
+        with Image.open(io.BytesIO(raw), formats=["PNG"]) as picture:
+            if max(picture.size) > THUMBNAIL_PX or picture.mode != "RGB":
+                raise ValueError(f"its thumbnail is {picture.size}, {picture.mode}")
+            size, data = picture.size, bytearray(picture.tobytes())
+    except (binascii.Error, OSError, SyntaxError, *_BOMBS) as error:
+        raise ValueError("its thumbnail is not a PNG") from error
+    pixels = torch.frombuffer(data, dtype=torch.uint8).reshape(size[1], size[0], 3)
+    return pixels.float() / 255

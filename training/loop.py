@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..errors import DivergedError, MemoryExhaustedError
 from .divergence import DivergenceDetector, remaining
 from .recipe import Events, LoopConfig, LoopState, Phase, Recipe, StateStore
-from .saving import saved_when_stopped
+from .results import saved_when_stopped
 
 log = logging.getLogger("conceptloom")
 

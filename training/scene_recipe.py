@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..concepts.concept import Concept
 from ..concepts.handles import HandleParameters, initial_handles
-from ..host.ports import Host, Prompt, latent_size
+from ..host.ports import Host, Progress, Prompt, latent_size
 from ..scenes.scene import ConceptScene, resized_scene
 from .adapters import Scope, make_adapters
 from .loop import summary
@@ -114,3 +114,21 @@ class SceneRecipe(ABC, Generic[Config]):
         vectors = self.handles.vectors()
         encoded = {text: self.host.encode_prompt(text, vectors) for text in dict.fromkeys(texts)}
         return [encoded[text] for text in texts]
+
+
+class PictureEncoder:
+    """Encodes what a run learns from; reports after each picture, and so can be cancelled there.
+
+    Args:
+        total: how many pictures there will be.
+    """
+
+    def __init__(self, host: Host, total: int, progress: Progress) -> None:
+        self._host, self._total, self._progress, self._done = host, total, progress, 0
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Latent [C, h, w] of a picture [H, W, 3], 0..1."""
+        latent = self._host.encode_image(image[None])[0]
+        self._done += 1
+        self._progress(self._done, max(self._done, self._total), "encoding the pictures")
+        return latent

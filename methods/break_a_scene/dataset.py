@@ -12,7 +12,7 @@ from ...attention.site_selection import grid_at
 from ...host.ports import Host, Progress, no_progress
 from ...scenes.masks import mask_on_grid
 from ...scenes.scene import ConceptScene, SceneImage
-from ...training.encoding import PictureEncoder
+from ...training.scene_recipe import PictureEncoder
 from .union_sampling import UnionSample
 
 

@@ -13,7 +13,7 @@ from ...host.ports import Host, Progress, no_progress
 from ...rng import bernoulli, randint
 from ...scenes.masks import erode, mask_on_grid
 from ...scenes.scene import ConceptScene, SceneImage
-from ...training.encoding import PictureEncoder
+from ...training.scene_recipe import PictureEncoder
 from .config import CLiCConfig, Form
 from .views import View, n_views, views_of
 

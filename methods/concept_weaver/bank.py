@@ -18,9 +18,8 @@ from ...rng import bernoulli, randint, sample_noise
 from ...scenes.augment import placed_smaller
 from ...scenes.masks import erode
 from ...scenes.scene import ConceptScene
-from ...training.encoding import PictureEncoder
 from ...training.recipe import Losses, Phase
-from ...training.scene_recipe import SceneRecipe
+from ...training.scene_recipe import PictureEncoder, SceneRecipe
 from .config import BankConfig
 
 

@@ -13,7 +13,7 @@ from ...errors import ImageError, PromptError
 from ...host.ports import Host, Progress, no_progress
 from ...host.prompt_text import handles_in
 from ...scenes.pictures import SMALLEST_PX, checked_picture, cut_middle, resize_picture
-from ...training.encoding import PictureEncoder
+from ...training.scene_recipe import PictureEncoder
 
 PLACE = "{}"  # of the concept in the prompt of the settings
 

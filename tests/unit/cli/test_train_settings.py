@@ -7,7 +7,7 @@ import inspect
 import pytest
 
 from conceptloom.cli.train_command import train_with_options
-from conceptloom.cli.train_settings import settings_from_options
+from conceptloom.cli.training_run import settings_from_options
 from conceptloom.errors import ConfigError
 from conceptloom.methods.clic import OFFICIAL, OFFICIAL_LOOP, CLiCConfig
 from conceptloom.methods.registry import method_options, method_specs, settings_of_method
