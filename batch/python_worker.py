@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..cli.drawing import Drawing, draw, load_concepts, natural_size, parsed_size
-from ..cli.gallery import save_drawn
 from ..cli.models import TINYWORLD, Precision, open_host
+from ..cli.picture_files import save_drawn
 from ..cli.results import CONCEPT
 from ..cli.scene_files import scene_from_folder
 from ..cli.training_run import settings_from_options, train

@@ -68,11 +68,10 @@ def sample(
     from ..attention.lag_config import LagConfig
     from ..concepts.concept import stacked
     from .drawing import Drawing, draw, load_concepts, natural_size, parsed_size
-    from .gallery import Gallery
     from .local_loras import local_run
     from .models import TINYWORLD, open_host
     from .models import Precision as Computed
-    from .picture_files import free_name
+    from .picture_files import Gallery, free_name
     from .setting_options import changed_by_options
 
     is_tiny = model == TINYWORLD

@@ -150,7 +150,7 @@ class StateFolder:
         values = {name: parameter.detach() for name, parameter in parameters.items()}
         more: dict[str, Any] = {"phase": state.phase, "stepped_down": state.stepped_down}
         more |= {"passes": state.passes, "notes": self.notes}
-        saved = TrainingState(state.step, values, optimizer, {}, state.history, more)
+        saved = TrainingState(state.step, values, optimizer, state.history, more)
         return str(self.write(saved))
 
     def load(

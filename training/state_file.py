@@ -1,6 +1,6 @@
 """The state of a training run as one file, read back exactly.
 
-A .safetensors: parameters, optimizer, generators and history as tensors, the rest as its document.
+A .safetensors: parameters, optimizer and history as tensors, the rest as its document.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ class TrainingState:
         step: optimizer steps done.
         parameters: stable name -> values.
         optimizer: `state_dict()` of a torch optimizer, or None.
-        generators: name -> `get_state()` of a torch.Generator.
         history: rows of losses.
         more: what else the run wants back, as JSON values.
     """
@@ -36,7 +35,6 @@ class TrainingState:
     step: int
     parameters: dict[str, Tensor]
     optimizer: dict[str, Any] | None = None
-    generators: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     history: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
     more: dict[str, Any] = field(default_factory=dict[str, Any])
 
@@ -51,7 +49,6 @@ def save_state(state: TrainingState, path: Path, key: str) -> None:
         StorageError: the file cannot be written.
     """
     tensors = {f"parameter.{name}": values for name, values in state.parameters.items()}
-    tensors |= {f"generator.{name}": values for name, values in state.generators.items()}
     columns = {name for row in state.history for name in row}
     for name in columns:  # in float64, whole numbers too: the rows come back exactly
         values = [row.get(name, math.nan) for row in state.history]
@@ -101,7 +98,7 @@ def load_state(path: Path, key: str) -> TrainingState:
             "run cannot resume from it; delete it, or restore the original inputs."
         )
     tensors = read_tensors(path, document)
-    kinds = ("parameter", "generator", "optimizer", "history")
+    kinds = ("parameter", "optimizer", "history")
     parts: dict[str, dict[str, Tensor]] = {kind: {} for kind in kinds}
     for name, values in tensors.items():
         kind, _, rest = name.partition(".")
@@ -110,7 +107,6 @@ def load_state(path: Path, key: str) -> TrainingState:
         step=document["step"],
         parameters=parts["parameter"],
         optimizer=_optimizer_state(document, parts["optimizer"]),
-        generators=parts["generator"],
         history=_rows(parts["history"], document["whole"]),
         more=document["more"],
     )

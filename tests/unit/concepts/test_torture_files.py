@@ -74,7 +74,6 @@ def state_file(folder: Path) -> Path:
         step=1,
         parameters={"weight": weight.detach()},
         optimizer=optimizer.state_dict(),
-        generators={"draw": torch.Generator().manual_seed(0).get_state()},
         history=[{"step": 1, "total": 0.5}],
         more={"phase": 0},
     )

@@ -40,9 +40,8 @@ class Learner:
             step=len(self.history),
             parameters={"weight": self.weight.detach(), "half": self.half.detach()},
             optimizer=self.optimizer.state_dict(),
-            generators={"draw": self.draw.get_state()},
             history=self.history,
-            more={"phase": 0},
+            more={"phase": 0, "draw": self.draw.get_state().tolist()},
         )
 
     @torch.no_grad()
@@ -51,5 +50,5 @@ class Learner:
         self.half.copy_(state.parameters["half"])
         assert state.optimizer is not None
         self.optimizer.load_state_dict(state.optimizer)
-        self.draw.set_state(state.generators["draw"])
+        self.draw.set_state(torch.tensor(state.more["draw"], dtype=torch.uint8))
         self.history = state.history
