@@ -13,7 +13,7 @@ from ..host.ports import AttentionCall, Tokens
 
 @dataclass(frozen=True, slots=True)
 class PromptRows:
-    """Rows of a cross-attention that read a prompt with a concept."""
+    """Rows of a cross-attention with a prompt that contains a concept."""
 
     index: list[int] | slice  # a view where they are neighbours
     chosen: Tensor  # [R, K, G] 1 where a key position belongs to a concept in that row
@@ -31,7 +31,7 @@ def rows_with(
     context_length: int,
     device: torch.device,
 ) -> PromptRows:
-    """Rows in which some of G concepts have a place.
+    """Rows with positions of some of G concepts.
 
     Args:
         places: for each row and concept, its key positions.
@@ -60,10 +60,10 @@ def rows_with(
 
 
 def prompts_of_others(call: AttentionCall) -> Sequence[Tokens]:
-    """Tokens of every row where another pack attends to prompts of its own, else empty.
+    """Tokens of every row if another pack attends to its own prompts, else empty.
 
-    Packs of regions repeat the rows of a prompt, once for each of their prompts, in whole chunks:
-    row r still belongs to picture r modulo the number of pictures.
+    Regional packs repeat the rows of a prompt once per regional prompt, in whole chunks: row r
+    still belongs to picture r modulo the number of pictures.
     """
     read, context = call.info.read_context, call.context
     if read is None or len(context) == call.info.latent_shape[0]:

@@ -8,9 +8,9 @@ Concept Weaver (Kwon et al. 2024, arXiv 2404.03913), Step 5:
     h_base  the base model's own, with the prompt of the pass
 
 Concepts that change only K and V share the query, so one conditional pass serves any number of
-them: their keys and values are projected once and kept for the whole run, and each is attended to
-only where its mask is not zero. Mixing before or after the shared output projection is the same,
-for the weights sum to 1.
+them: their keys and values are projected once per run, and each is used only where its mask is
+not zero. Mixing before or after the shared output projection is the same,
+because the weights sum to 1.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ def is_fusible(weight: str) -> bool:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RegionSource:
-    """What is drawn in one region.
+    """Prompt and weight changes of one region.
 
     Attributes:
         context: [1, K, width] the encoded prompt p_+i.
-        changes: canonical weight name -> what the concept adds; of keys and values that are made
-            of the text, and of output projections, where the region's mask limits it.
+        changes: canonical weight name -> the concept's change; of keys and values of the
+            text, and of output projections, limited by the region's mask.
     """
 
     context: Tensor
@@ -65,7 +65,7 @@ class _Share:
 
 
 class RegionFusion(UNetEdit):
-    """Fuses the rows with a prompt; rows of the negative prompt stay the base model's.
+    """Fuses the rows with a prompt; rows of the negative prompt use the base model.
 
     Args:
         sources: one per region, the background's last.
@@ -176,7 +176,7 @@ class RegionFusion(UNetEdit):
 
 
 def changed(change: Change, inputs: Tensor) -> Tensor:
-    """What a change of a linear layer adds to its output, [..., out]; a 1x1 kernel is one too."""
+    """The effect of a change on the output [..., out] of a linear layer or a 1x1 convolution."""
     if isinstance(change, Diff):
         return F.linear(inputs, usable(change.tensor.flatten(1).to(inputs)))
     return change.apply(inputs)

@@ -6,8 +6,8 @@ Tumanyan et al. 2023 (arXiv 2211.12572), as Concept Weaver (arXiv 2404.03913, St
     f_t^l  q, k      of self-attention in decoder blocks l = 4, 7, 9
 
 Plug-and-Play's code injects q and k into all decoder blocks from 4 on; Concept Weaver names three.
-Features are taken at the inverted latents of every step, and put in while the share of steps done
-is below a threshold, into rows with and without the prompt alike.
+Features are captured at the inverted latents of each step, and injected while the share of finished
+steps is below a threshold, in rows with and without the prompt.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ class InjectionBlocks:
 
 
 def default_blocks(sites: UNetSites) -> InjectionBlocks:
-    """4 and 4, 7, 9 for SD1 and SD2; for others the blocks as far into the decoder's attention.
+    """4 and 4, 7, 9 for SD1 and SD2; for other models the blocks at the same relative depth.
 
-    The numbers of SD1 mean nothing elsewhere: SDXL's decoder has 9 blocks and attention in its
-    first 6 only. Counted among blocks with attention, 4, 7, 9 are the 2nd, 5th and 7th of 9; of
+    The numbers of SD1 do not apply to other models: SDXL's decoder has 9 blocks, with attention
+    in the first 6. Counted among blocks with attention, 4, 7, 9 are the 2nd, 5th and 7th of 9; of
     SDXL's 6 that makes blocks 1, 3, 4. The ResNet is the one in front of the first of them.
     """
     numbers = [s.number for s in sites.transformers if s.place is Place.UP]
@@ -97,7 +97,7 @@ class FeatureCapture(UNetEdit):
 
     Args:
         sites: whose features are kept.
-        stop: end the pass with StopForward once all of them were seen.
+        stop: end the pass with StopForward after the last of them.
     """
 
     reads_only = True
@@ -120,13 +120,13 @@ class FeatureCapture(UNetEdit):
 
 
 class FeatureInjection(UNetEdit):
-    """Puts a template's features into every row of a pass.
+    """Injects a template's features into every row of a pass.
 
     Args:
         blocks: where.
         step_of: the step that a pass belongs to, 0..S-1.
-        features_at: features of a step; asked for once a pass, and only below a threshold.
-        resnet_steps, attention_steps: the first so many steps are injected; 0 never asks.
+        features_at: features of a step; called once per pass, only below the thresholds.
+        resnet_steps, attention_steps: number of first steps with injection; 0 disables it.
     """
 
     def __init__(

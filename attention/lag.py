@@ -1,13 +1,13 @@
 """LAG sampling (localized attention-guided): applies residuals only where the concept appears.
 
-    f_i -> output     W_i x                 what the base model's output projection gives
+    f_i -> output     W_i x                 output projection of the base model
     f'_i              W'_i x = f_i + A B x  with the residual of the concept
     M_i -> masks      attention of the handle and the class word, above its median
 
     (1 - M) f + M f' = W x + M (A B x)      Ham et al. 2024, arXiv 2405.12978, Sec. 3.2
 
-Cross-attention of a block runs before its output projection, so the mask is that of the very same
-forward pass and costs no second one.
+Cross-attention of a block runs before its output projection, so the mask comes from the same
+forward pass and needs no second one.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ OnMasks = Callable[[TransformerSite, Tensor, ForwardInfo], None]  # block, masks
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class LagConcept:
-    """One concept as the edit applies it.
+    """One concept for the edit.
 
     Attributes:
-        handle: its name, without brackets.
-        class_tokens: BPE ids of the class word; empty goes by the handle alone.
+        handle: name without brackets.
+        class_tokens: BPE ids of the class word; empty uses the handle alone.
         residuals: weight of an output projection -> A [m, r] and B [r, m].
-        mask: [H, W], 0..1; the concept works only inside of it too. None allows it everywhere.
+        mask: [H, W], 0..1; also limits the concept. None is no limit.
     """
 
     handle: str
@@ -97,7 +97,7 @@ class LagEdit(UNetEdit):
     Args:
         concepts: of one base model; overlaps go to the one with the stronger attention.
         last_t: of the model's noise path, for `start` and `end`.
-        on_masks: is shown every block's masks.
+        on_masks: receives every block's masks.
     """
 
     def __init__(

@@ -29,7 +29,7 @@ def _width(option: str, most: float, help: str) -> float:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LagConfig:
-    """How one concept is localised. The paper's values, or ours where it has none."""
+    """How one concept is localised: the paper's values, or ours if it has none."""
 
     strength: float = setting(  # factor of the residual
         1.0,
@@ -99,10 +99,10 @@ class LagConfig:
 
     @property
     def shape(self) -> tuple[float, float, float]:
-        """What a mask depends on besides the attention."""
+        """Settings of a mask besides the attention."""
         return self.quantile, self.softness, self.smoothing
 
     @property
     def is_plain(self) -> bool:
-        """Whether the mask itself is all that a row takes."""
+        """Whether every row uses the mask itself."""
         return self.localised and self.unconditional is Unconditional.SAME

@@ -25,14 +25,14 @@ MOST_LOGITS_ELSEWHERE = 2**26
 def summed_attention(query: Tensor, key: Tensor, heads: int, chosen: Tensor) -> Tensor:
     """Attention probability of each concept's tokens, mean over heads.
 
-    Source: A_{i,C} = sum of A_j over j in C, arXiv 2405.12978, Sec. 3.2. How heads are reduced the
-    paper does not say; here they are averaged before the sum is compared with its median.
+    Source: A_{i,C} = sum of A_j over j in C, arXiv 2405.12978, Sec. 3.2. The paper does
+    not specify the reduction over heads; here it is the mean, before the median.
 
     Args:
         query: [R, N, C] projected, heads not split.
         key: [R, K, C].
         chosen: [R, L, G] 1 where the position belongs to the concept in that row, else 0. Keys
-            from L on belong to none: other packs append some of their own.
+            from L on belong to none: other packs append their own.
 
     Returns:
         [R, G, N] probabilities 0..1, float32.
@@ -61,7 +61,7 @@ def binarised(attention: Tensor, quantile: float = 0.5, softness: float = 0.0) -
 
     Args:
         attention: [..., N].
-        quantile: share of positions that are left out; 0.5 is the median, 0 leaves out none and 1
+        quantile: share of excluded positions; 0.5 is the median, 0 excludes none and 1
             all. Without equal values exactly N - ceil(quantile N) positions are 1.
         softness: width of the edge in standard deviations of the attention; 0 is the paper's step.
 

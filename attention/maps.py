@@ -2,8 +2,8 @@
 
     probs -> CA     softmax(q k^T / sqrt(d)), head mean, layer mean
 
-The host runs its own fast attention; only projected queries and keys of the wanted blocks are
-kept, and the probabilities of the wanted tokens are computed from them when somebody asks.
+The host runs its own fast attention; the capture keeps projected queries and keys of the requested
+blocks, and computes the probabilities of the requested tokens from them on demand.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from .context_rows import prompts_of_others
 
 @dataclass(frozen=True, slots=True)
 class TokenQuery:
-    """Which tokens of which row of the batch; the probabilities of its tokens are summed."""
+    """Tokens of one batch row; their probabilities are summed."""
 
     row: int  # 0..B-1
     positions: tuple[int, ...]  # within the prompt, 0..length-1
     length: int  # K of the prompt before it was repeated to fit others
 
     def columns(self, context_length: int) -> list[int]:
-        """Key positions in a context in which the prompt may stand several times."""
+        """Key positions in a context that may repeat the prompt."""
         return [
             start + p for start in range(0, context_length, self.length) for p in self.positions
         ]
@@ -46,7 +46,7 @@ class TokenQuery:
 
 @dataclass(frozen=True, slots=True)
 class _Projected:
-    """Query and key of one layer, and nothing else of it."""
+    """Query and key of one layer."""
 
     query: Tensor  # [B, N, C]
     key: Tensor  # [B, K, C]
@@ -62,7 +62,7 @@ class AttentionCapture(UNetEdit):
 
     Args:
         sites: blocks whose attention is kept, every layer of them.
-        stop: end the forward pass with StopForward as soon as all of them were seen.
+        stop: end the forward pass with StopForward after the last of them.
     """
 
     reads_only = True

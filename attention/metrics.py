@@ -12,15 +12,15 @@ from ..errors import MaskError
 
 
 class LocalisationScores(NamedTuple):
-    """Two figures for one word; a plain pair, so that it can be drawn without knowing of us.
+    """Scores of one word; a plain pair, so that `viz` need not import this module.
 
     Attributes:
-        iou: 0..1, 1 is best. The map's hot half against the mask; words that a model knows reach
+        iou: 0..1, 1 is best. The map above half of its maximum against the mask; known words reach
             0.4 to 0.6 on their own object and 0 on another (TinyWorld, 12 words, 16x16 maps).
-        leak: 0 or more, 0 is best. Attention outside of the mask, relative to a word that looks
-            everywhere alike: 0 = nothing outside, 1 = the mask is ignored, more = it is avoided.
-            Known words have 0.8 to 0.9, because softmax leaves a little everywhere; compare with
-            that and with the steps before. NaN, as `iou`, when the map is not finite.
+        leak: 0 or more, 0 is best. Attention outside of the mask, relative to uniform
+            attention: 0 = nothing outside, 1 = the mask is ignored, more = it is avoided.
+            Known words have 0.8 to 0.9, because softmax is never zero; compare with
+            that and with earlier steps. NaN, as `iou`, when the map is not finite.
     """
 
     iou: float
@@ -28,12 +28,12 @@ class LocalisationScores(NamedTuple):
 
 
 def attention_scores(map: Tensor, mask: Tensor) -> LocalisationScores:
-    """Where a word looks, against where it should.
+    """Compare a word's attention with its mask.
 
     IoU: the map cut at half of its maximum, the mask at 0.5.
     Leak: (attention outside / all attention) / (area outside / whole area). The plain share alone
-    punishes small objects: attention spread evenly over the picture has 95 % outside of a mask
-    that covers 5 %, and 50 % outside of one that covers half. Soft masks count by their values.
+    penalises small objects: uniform attention has 95 % outside a mask that covers 5 %, and 50 %
+    outside one that covers half. Soft masks count by their values.
 
     Args:
         map: [h, w] attention of one word, 0 or more, any scale.

@@ -43,8 +43,8 @@ def region_masks(
 ) -> Tensor:  # fmt: skip
     """Masks of all concepts and, last, of the background; they sum to exactly 1.
 
-    Source: paper, Step 4. It does not say what happens where the dense masks themselves overlap,
-    nor how far to dilate: `priority` and `dilate_px` are ours.
+    Source: paper, Step 4. It does not specify overlaps of the dense masks or the dilation:
+    `priority` and `dilate_px` are ours.
 
     Args:
         dense: [H, W] each, 0..1, all of one size.
@@ -55,8 +55,8 @@ def region_masks(
         [N + 1, H, W] float32.
 
     Raises:
-        MaskError: a mask is missing, empty, of another size or no plane of numbers, or gives all
-            of its place to others.
+        MaskError: a mask is missing, empty, of another size, not a 2D tensor of numbers, or fully
+            covered by others.
     """
     masks = _checked(dense, names)
     wide = dilate(masks, dilate_px)
@@ -75,7 +75,7 @@ def region_masks(
 def at_grid(masks: Tensor, grid: tuple[int, int]) -> Tensor:
     """Regions [N + 1, H, W] at the size of a feature map, [N + 1, h, w]; sums stay exactly 1.
 
-    Smaller maps average what a cell covers, so a thin region weakens but does not vanish.
+    Each cell is the mean of its area, so a thin region weakens but does not vanish.
     """
     if tuple(masks.shape[-2:]) == tuple(grid):
         return masks
@@ -87,7 +87,7 @@ def at_grid(masks: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def with_background(masks: Tensor) -> Tensor:
-    """[N + 1, H, W]: the rest is the background's; every sum is exactly 1.
+    """[N + 1, H, W]: the background is the rest; every sum is exactly 1.
 
     Args:
         masks: [N, H, W], 0..1, with sums of at most 1.

@@ -1,4 +1,4 @@
-"""Keeps the start token, which all prompts share, out of training."""
+"""Excludes the start token, which all prompts share, from training."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from ..host.ports import ForwardInfo, LayerSite, Role, TextLayout, UNetEdit, UNe
 
 
 class StartDetached(UNetEdit):
-    """No gradient through the key and value of start tokens; no number of the pass changes.
+    """No gradient through key and value of start tokens; the values do not change.
 
     Source: Custom Diffusion, and CLiC after it (src/att_processor.py:102-106). The start token is
-    the same in every prompt, and most of the attention goes to it, so weights that learn from it
+    the same in every prompt, and most of the attention goes to it, so weights trained on it
     change every picture.
     """
 

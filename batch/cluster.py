@@ -22,7 +22,7 @@ LOOKS_EVERY = 1.0  # seconds in which a Ctrl-C is heard
 
 @dataclass
 class Outcome:
-    """What became of a batch."""
+    """The outcome of a batch."""
 
     done: list[Job] = field(default_factory=list)
     found: list[Job] = field(default_factory=list)  # done by an earlier run
@@ -41,15 +41,15 @@ def run_jobs(
     retries: int = 2,
     report: Report = lambda event, job, worker: None,
 ) -> Outcome:
-    """Do every job whose result is not there yet; results are kept as they come.
+    """Run every job without a stored result; store each result at once.
 
-    A job whose worker dies, or fails in a way that may pass, goes to a worker again; one that
-    cannot be done as it is asked (`ConceptLoomError`) does not. Jobs that need its result are left.
-    A worker whose place is lost rests, and more often than `retries` in a row gets no more jobs.
+    A job is retried if its worker dies or a temporary error occurs, but not after a user error
+    (`ConceptLoomError`); jobs that need its result are then skipped. A worker with an unresponsive
+    server pauses; after more than `retries` pauses in a row it gets no more jobs.
 
     Args:
         retries: further tries for each job.
-        report: hears of every start and end; may raise, then nothing that is kept is lost.
+        report: called at every start and end; may raise; stored results remain.
     """
     run = _Run(jobs, store, list(workers), retries, report)
     run.do_all()
@@ -86,7 +86,7 @@ class _Run:
                 self.outcome.left.append(job)
 
     def _is_wanted(self) -> bool:
-        """Whether there is a job that a worker can do, now or when it is ready."""
+        """Whether a worker can do any remaining job, now or when it is ready."""
         return any(self._next_for(worker) for worker in self._workers)
 
     def _next_for(self, worker: Worker) -> Job | None:
@@ -98,7 +98,7 @@ class _Run:
         return all(need.key in self._finished for need in job.needs.values())
 
     def _hand_out(self) -> None:
-        """A job for every worker that has none."""
+        """Assign a job to every idle worker."""
         busy = {worker.name for _, worker in self._running.values()}
         for worker in self._workers:
             if worker.name in busy or not (job := self._next_for(worker)) or not worker.is_ready:
@@ -111,7 +111,7 @@ class _Run:
             self._running[handed] = job, worker
 
     def _take_in(self, handed: Any) -> None:
-        """What a worker made of its job."""
+        """Store the result of a worker's job."""
         job, worker = self._running.pop(handed)
         try:
             result, seconds = ray.get(handed)
@@ -145,7 +145,7 @@ class _Run:
 
 
 def _contents(job: Job, store: ResultStore) -> dict[str, bytes]:
-    """All files that a job works on: workers on other machines do not see this disk."""
+    """All files of a job: workers on other machines cannot read this disk."""
     made: dict[str, Path] = {name: store.file(n, CONCEPT) for name, n in job.needs.items()}
     return {name: path.read_bytes() for name, path in {**job.files, **made}.items()}
 

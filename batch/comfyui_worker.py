@@ -33,13 +33,13 @@ class ComfyUIWorker:
     def perform(
         self, kind: JobKind, key: str, spec: Mapping[str, Any], files: Mapping[str, bytes]
     ) -> dict[str, bytes]:
-        """Run a workflow; gives every picture that it saves, by name.
+        """Run a workflow; returns every picture that it saves, by name.
 
-        One that an earlier worker left in the server's queue is waited for and not queued again.
+        If an earlier worker left it in the server's queue, wait for it and do not queue it again.
 
         Raises:
-            InputError: the workflow is none, or a node of it fails.
-            PlaceLost: the server is gone; PlaceClosed, it was gone before.
+            InputError: it is not a workflow, or one of its nodes fails.
+            PlaceLost: the server stopped responding; PlaceClosed: it did not respond at the start.
         """
         graph = with_values(parsed_graph(files[WORKFLOW]), spec["values"])
         prompt_id = str(uuid.UUID(key[:32]))
@@ -77,7 +77,7 @@ class ComfyUIWorker:
             ) from error
 
     def _finished(self, prompt_id: str) -> dict[str, Any]:
-        """What a workflow that has left the queue gave."""
+        """The results of a finished workflow."""
         entry = self._asked("get", f"/history/{prompt_id}").json().get(prompt_id)
         if entry is None:  # a server that starts anew forgets its queue; a user may empty it
             raise PlaceLost(f"{self._address} dropped the workflow from its queue")
@@ -100,7 +100,7 @@ class ComfyUIWorker:
     def _asked(
         self, verb: str, route: str, *, refuses: bool = False, **options: Any
     ) -> requests.Response:
-        """What a route answers; one that `refuses` says in its answer what it does not like."""
+        """The answer of a route; with `refuses`, an error answer gives the reason."""
         try:
             answer = requests.request(
                 verb, self._address + route, timeout=ANSWERS_WITHIN, **options
@@ -142,7 +142,7 @@ def with_values(graph: Graph, values: Mapping[str, Any]) -> Graph:
         values: "NODE.INPUT", such as "7.seed", -> value.
 
     Raises:
-        InputError: the workflow has no such input, or something is wired to it.
+        InputError: the workflow has no such input, or the input is connected.
     """
     changed = json.loads(json.dumps(graph))
     for place, value in values.items():

@@ -14,10 +14,10 @@ PIECES, PIECE_BYTES = 64, 2**16  # of a file of weights: gigabytes are not read 
 
 
 def digest_of(path: Path) -> str:
-    """Of all that a file holds, as 64 hex digits.
+    """Digest of a file's contents, 64 hex digits.
 
     Raises:
-        InputError: it is not there.
+        InputError: it does not exist.
     """
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -26,7 +26,7 @@ def digest_of(path: Path) -> str:
 
 
 def digest_of_model(model: str) -> str:
-    """Tells base models of one name apart by pieces of their files; "" where they are elsewhere.
+    """Digest of samples of a base model's files; "" if they are not on this machine.
 
     Args:
         model: as `cli.models.open_host` takes it.

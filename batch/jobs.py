@@ -25,11 +25,11 @@ WORKFLOW = "workflow.json"
 
 
 class PlaceLost(Exception):
-    """What does the jobs of a worker does not answer any more; another place may do them."""
+    """A worker's server or process stopped responding; another worker may do the job."""
 
 
 class PlaceClosed(PlaceLost):
-    """It did not answer before the job began, so that the job is not to blame."""
+    """It did not respond before the job began, so the job is not the cause."""
 
 
 class JobKind(str, Enum):
@@ -42,7 +42,7 @@ class JobKind(str, Enum):
 
 @dataclass(frozen=True)
 class Job:
-    """One piece of work, small enough to be done again when its worker is lost."""
+    """One piece of work, small enough to repeat if its worker dies."""
 
     kind: JobKind
     title: str
@@ -52,10 +52,10 @@ class Job:
 
     @cached_property
     def key(self) -> str:
-        """64 hexadecimal digits; the same whenever the result would be the same.
+        """64 hexadecimal digits; equal for equal results.
 
         Raises:
-            InputError: a file is not there.
+            InputError: a file does not exist.
         """
         parts = {
             "version": __version__,
@@ -68,19 +68,19 @@ class Job:
 
     @property
     def folder(self) -> str:
-        """Where its results are kept, below the batch's own folder."""
+        """The folder of its results, below that of the batch."""
         readable = re.sub(r"[^A-Za-z0-9]+", "-", self.title).strip("-").lower()[:60]
         return f"{readable}-{self.key[:12]}"
 
 
 def jobs_of(plan: Plan, root: Path) -> list[Job]:
-    """All jobs of a plan, those that others need first.
+    """All jobs of a plan, prerequisites first.
 
     Args:
-        root: folder that the plan's files are named from.
+        root: folder of the plan; its file names are relative to it.
 
     Raises:
-        InputError: a file that the plan names is not there.
+        InputError: a file of the plan does not exist.
         ConfigError: a setting of a concept is invalid.
         ModelError: the base model's file and its layout disagree.
     """
@@ -142,5 +142,5 @@ def _workflows(row: WorkflowRow, root: Path) -> Iterator[Job]:
 
 
 def _scene_files(folder: Path) -> dict[str, Path]:
-    """Name for the worker -> file here; what else lies in the folder is not the scene's."""
+    """Name for the worker -> local file; other files in the folder are ignored."""
     return {path.relative_to(folder).as_posix(): path for path in files_of_scene(folder)}

@@ -46,7 +46,7 @@ class _Strict(BaseModel):
 
 
 class ConceptRow(_Strict):
-    """A concept that is learned from a scene, or was learned before."""
+    """A concept to learn from a scene, or an existing file."""
 
     scene: Path | None = None  # a folder with a scene.json, see `cli.scene_files`
     file: Path | None = None  # a concept file
@@ -68,7 +68,7 @@ class ConceptRow(_Strict):
 
 
 class DrawingRow(_Strict):
-    """How pictures are drawn; what is left out is as in `conceptloom sample`."""
+    """Sampling settings; defaults as in `conceptloom sample`."""
 
     negative: str = ""
     steps: Annotated[int, Field(ge=1)] = 50

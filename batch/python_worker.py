@@ -25,7 +25,7 @@ KEPT = (CONCEPT, "losses.csv", "losses.png", "samples.png", "attention.png", "sc
 
 
 def workplace(key: str) -> Path:
-    """Where a job is done: below the machine's folder for temporary files, for this user alone."""
+    """Working folder of a job: in the machine's temporary folder, for this user alone."""
     return Path(tempfile.gettempdir()) / f"conceptloom-batch-{getpass.getuser()}" / key
 
 
@@ -41,10 +41,10 @@ class PythonWorker:
     def perform(
         self, kind: JobKind, key: str, spec: Mapping[str, Any], files: Mapping[str, bytes]
     ) -> dict[str, bytes]:
-        """Do a job; gives its result's files by name.
+        """Do a job; returns its result files by name.
 
         Raises:
-            ConceptLoomError: the job cannot be done as it is asked; another try would not help.
+            ConceptLoomError: the job is invalid; a retry would not help.
         """
         place = workplace(key)
         for name, data in files.items():

@@ -30,7 +30,7 @@ def run_batch(
     gpus: float = 0.0,
     retries: int = 2,
 ) -> tuple[Outcome, Path]:
-    """Do all of a batch that is not done yet; gives what became of it, and its table of results.
+    """Run all unfinished jobs of a batch; returns the outcome and the table of results.
 
     Args:
         file: see `batch.plan`.
@@ -38,11 +38,11 @@ def run_batch(
         workers: in plain Python, for concepts and pictures.
         servers: addresses of headless ComfyUIs, for workflows.
         address: see `start_workers`.
-        gpus: for each worker in plain Python; servers bring their own.
+        gpus: for each worker in plain Python; servers have their own.
         retries: see `run_jobs`.
 
     Raises:
-        InputError: the file is no batch, or nothing here can do one of its jobs.
+        InputError: the file is not a batch, or no worker can do one of its jobs.
         Stopped: the user pressed Ctrl-C; results are kept.
     """
     plan = read_plan(file)

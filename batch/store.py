@@ -19,7 +19,7 @@ COLUMNS = ("title", "kind", "folder", "attempts", "seconds", "key")
 
 
 class ResultStore:
-    """Keeps what workers bring, and knows what was done before.
+    """Stores results and finds those of earlier runs.
 
     Args:
         root: folder of the batch.
@@ -29,11 +29,11 @@ class ResultStore:
         self.root = root
 
     def folder(self, job: Job) -> Path:
-        """Where the files of a job lie, or will."""
+        """The folder for the files of a job."""
         return self.root / job.folder
 
     def has(self, job: Job) -> bool:
-        """Whether a job's result is there and whole."""
+        """Whether a job's result is complete."""
         folder = self.folder(job)
         try:
             record = json.loads((folder / DONE).read_text(encoding="utf-8"))
@@ -43,7 +43,7 @@ class ResultStore:
             return False
 
     def keep(self, job: Job, files: Mapping[str, bytes], about: Mapping[str, Any]) -> None:
-        """Write a result; `about` is told beside it.
+        """Write a result, with `about` as its description.
 
         Raises:
             StorageError: the file cannot be written, or a worker named a file outside its folder.

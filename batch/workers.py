@@ -20,7 +20,7 @@ RESTS = 15.0  # seconds for a worker whose place was lost; twice as long every f
 
 
 class Performer(Protocol):
-    """What does jobs in a worker's process: see `python_worker` and `comfyui_worker`."""
+    """Does the jobs in a worker's process: see `python_worker` and `comfyui_worker`."""
 
     def perform(
         self, kind: JobKind, key: str, spec: Mapping[str, Any], files: Mapping[str, bytes]
@@ -29,11 +29,11 @@ class Performer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Maker:
-    """How a worker comes to be.
+    """How to create a worker.
 
     Attributes:
-        make: its performer, in its own process.
-        gpus: that it has for itself; a share below 1 lets several use one.
+        make: creates its performer, in its own process.
+        gpus: number of its GPUs; below 1, several workers share one.
     """
 
     kinds: Sequence[JobKind]
@@ -42,7 +42,7 @@ class Maker:
 
 
 class _Process:
-    """A Ray actor around a performer, which is made where it works."""
+    """A Ray actor around a performer, which it creates in its own process."""
 
     def __init__(self, make: Callable[[], Performer]) -> None:
         self._performer = make()
@@ -57,11 +57,11 @@ class _Process:
 
 @dataclass
 class Worker:
-    """A place where jobs are done, in a process of its own.
+    """A worker in its own process.
 
     Attributes:
         start: a new actor.
-        lost: how many times in a row its place did not answer.
+        lost: how many times in a row it did not respond.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Worker:
         self.start_again()
 
     def start_again(self) -> None:
-        """A new process, also in place of one that died.
+        """Start a new process, also to replace a dead one.
 
         (Ray could restart the old actor, but refuses its tasks until that is up.)
         """
@@ -82,22 +82,22 @@ class Worker:
         self._is_up = self.actor.pid.remote()
 
     def rest(self) -> None:
-        """Take no jobs for a while: its place was lost."""
+        """Take no jobs for a while, because it did not respond."""
         self._rests_until = time.monotonic() + RESTS * 2**self.lost
         self.lost += 1
 
     @property
     def is_ready(self) -> bool:
-        """Whether it does not rest and its process runs: on a full cluster that may have to wait.
+        """Whether it is not pausing and its process runs; a full cluster may delay the start.
 
-        (A job that was handed to a process without a place would wait with it.)
+        (A job assigned to a process that has not started would wait with it.)
         """
         rests = time.monotonic() < self._rests_until
         return not rests and bool(ray.wait([self._is_up], timeout=0)[0])
 
 
 def start_workers(makers: Mapping[str, Maker], *, address: str | None = None) -> list[Worker]:
-    """One worker for each maker; those that a cluster has no room for yet start when it has.
+    """One worker for each maker; if a cluster is full, the remaining ones start later.
 
     Args:
         makers: by name.
@@ -105,7 +105,7 @@ def start_workers(makers: Mapping[str, Maker], *, address: str | None = None) ->
             for this run alone.
 
     Raises:
-        InputError: there is no such cluster, or one of the workers has no room in all of it.
+        InputError: the cluster does not exist, or is too small for one of the workers.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # Ray would report to its makers
     local: dict[str, Any] = (
@@ -128,7 +128,7 @@ def start_workers(makers: Mapping[str, Maker], *, address: str | None = None) ->
 
 
 def check_room(makers: Mapping[str, Maker]) -> None:
-    """Refuse a worker that could never start."""
+    """Raise if a worker could never start."""
     cpus, gpus = (ray.cluster_resources().get(kind, 0) for kind in ("CPU", "GPU"))
     for name, maker in makers.items():
         if cpus < 1 or gpus < maker.gpus:
@@ -139,5 +139,5 @@ def check_room(makers: Mapping[str, Maker]) -> None:
 
 
 def stop_workers() -> None:
-    """End all workers of this run; a cluster that was there before stays."""
+    """Stop all workers of this run; an existing cluster continues."""
     ray.shutdown()

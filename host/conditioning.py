@@ -17,7 +17,7 @@ _serial = itertools.count()
 
 
 def find_run(tokens: Tokens, piece: Sequence[Token]) -> tuple[int, ...]:
-    """Positions of every occurrence of a run of tokens, each once; empty when there is none."""
+    """Positions of all occurrences of a run of tokens, each once; empty if there is none."""
     piece, size, positions = tuple(piece), len(piece), dict[int, None]()
     for start in range(len(tokens) - size + 1 if size else 0):
         if all(is_token(tokens[start + i], piece[i]) for i in range(size)):

@@ -17,8 +17,8 @@ PLAIN = TextLayout()
 def batched_context(prompts: Sequence[Prompt], rows: int) -> Tensor:
     """Contexts of all rows, [B, K, width]; shorter prompts are repeated to a common length.
 
-    Repeating leaves cross-attention unchanged: every key stands equally often, and the softmax
-    divides the repeats out (ComfyUI does the same).
+    Repeating leaves cross-attention unchanged: every key occurs equally often, and the softmax
+    cancels the repeats (ComfyUI does the same).
     """
     if len(prompts) not in (1, rows):
         raise PromptError(f"{len(prompts)} prompts came for {rows} latents; pass one, or {rows}.")
@@ -43,7 +43,7 @@ def info_of(
     conditional: Sequence[bool] | None,
     text: TextLayout = PLAIN,
 ) -> ForwardInfo:
-    """What edits are told of a forward pass whose prompts are known."""
+    """Information for edits about a forward pass with known prompts."""
     rows = latent.shape[0]
     is_conditional = tuple(conditional) if conditional is not None else (True,) * rows
     each = prompts if len(prompts) == rows else [prompts[0]] * rows

@@ -16,7 +16,7 @@ from .sites import AttentionSite, LayerSite, ResNetSite, TransformerSite, UNetSi
 
 @dataclass(frozen=True, slots=True)
 class ForwardInfo:
-    """What an edit may know about the forward pass that it steps into."""
+    """Information for an edit about its forward pass."""
 
     latent_shape: tuple[int, ...]  # [B, C, h, w] of the UNet's input
     timesteps: Tensor  # [B] training index, 0..999, may be fractional
@@ -62,29 +62,29 @@ class AttentionCall:
 
 
 class UNetEdit:
-    """Something that steps into the UNet for one forward pass. Override what you need.
+    """Changes or reads the network during one forward pass. Override the methods you need.
 
-    There are three places; an edit is called at the sites that it asks for at the start of a pass,
-    so it costs what it uses:
+    There are three kinds of place. At the start of a pass an edit returns its sites, and is called
+    only there:
 
         layer      the output of a layer with weights. A LoRA that works in one region gates here:
                    `output + mask * up(down(inputs))`. `site.rows` says what a mask has to fit:
                    positions of `info.grid(site)`, tokens of the text, or neither. Feature maps
                    that are kept and put back later (`sites.features`) are layers, too.
-        attended   what an attention hands to its output projection, before that projection. Further
+        attended   the output of an attention before its output projection. Further
                    contexts on the same query: `site.key.module(context)` and `site.value.module`
                    project them, then attend with `call.query` and mix with `call.output`.
-        attention  the same attention behind its output projection.
+        attention  the same attention after its output projection.
 
-    Every method may return None for "leave it as it is". Edits apply in the order in which they are
-    given; each sees what the ones before it left. What an edit computes with the layers of an
-    attention while it is called for that attention passes by the hooks of all edits.
+    Every method may return None for no change. Edits apply in their order; each gets the result of
+    the previous ones. When an edit, called for an attention, calls the layers of that attention,
+    the hooks of all edits are inactive.
 
-    Hooks live for one forward pass. When checkpointing computes a block again in the backward pass,
-    they are put on again for that time, except those of edits that only read: what is computed
-    again must be changed again, but not be read twice. `begin` and `end` frame the forward pass.
+    Hooks exist for one forward pass. When checkpointing recomputes a block in the backward pass,
+    they are registered again for that time, except those of edits that only read: the recomputed
+    block must change again, but must not be read twice. `begin` and `end` frame the forward pass.
 
-    A pass in which a layer ran and did not call the edit raises MissedSitesError at its end.
+    If a layer ran without calling the edit, the pass raises MissedSitesError at its end.
     """
 
     reads_only: bool = False  # True: never returns a tensor, so it is not needed for recomputing
@@ -93,7 +93,7 @@ class UNetEdit:
         """A forward pass starts."""
 
     def end(self) -> None:
-        """The forward pass is over, finished or not. Keep no tensor that nobody asked for."""
+        """The forward pass ended, completely or not. Release all tensors that are not results."""
 
     def wanted_layers(self, sites: UNetSites) -> Iterable[LayerSite]:
         """Where `layer` is called."""
@@ -114,7 +114,7 @@ class UNetEdit:
 
         Where `site.rows` is WHOLE the output is [B, C]; ComfyUI takes [B, C, h, w] there too.
         Positions come in one axis, also where a network keeps time, rows and columns apart.
-        Never call `site.module` from here: it would come back to this hook.
+        Do not call `site.module` here: it would call this hook again.
         """
         return None
 
@@ -128,8 +128,8 @@ class UNetEdit:
 
 
 class WaitsForPrompt(Exception):
-    """An edit needs a pass with another prompt at this noise level first; hosts try that order."""
+    """An edit first needs a pass with another prompt at this noise level; hosts then reorder."""
 
 
 class StopForward(Exception):
-    """An edit has what it came for: `predict` stops here and lets this through to its caller."""
+    """An edit is finished: `predict` stops and passes this exception to its caller."""

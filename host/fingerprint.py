@@ -1,4 +1,4 @@
-"""What kind of base model a concept belongs to, as a short string that both hosts agree on."""
+"""The kind of a base model as a short string, the same in both hosts."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def fingerprint_of(
 ) -> str:
     """For example "unet320 context768 clip_l768 eps 4ch 3f9a1c0b".
 
-    The readable part tells a user what was expected; the hash covers name, width and depth of
-    every transformer block. Two checkpoints of one family share it: their concepts fit each other.
+    The readable part is for error messages; the hash covers name, width and depth of every
+    transformer block. Two checkpoints of one family share it: their concepts are compatible.
 
     Args:
-        noise_path: None where the model is sampled in another way than it was trained.
+        noise_path: None if the model is sampled in another way than it was trained.
     """
     blocks = " ".join(f"{s.name}:{s.width}x{s.depth}" for s in sites.transformers)
     target = noise_path.name if noise_path is not None else "any"

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def usable(tensor: Tensor) -> Tensor:
-    """The tensor, or a copy where autograd could not keep it for the backward pass.
+    """The tensor, or a copy if autograd could not save it for the backward pass.
 
     Nodes and loaders of ComfyUI make theirs in inference mode, which guidance leaves for the UNet
     alone and training altogether.

@@ -33,14 +33,14 @@ ENDS_IN_NOISE = 1e-6  # a last alpha_bar below this was meant to be 0; Stable Di
 
 
 class NoisePath(ABC):
-    """From a picture to noise, and back from what the network says on the way."""
+    """Noising of pictures, and the meaning of the network's predictions."""
 
     name: ClassVar[str]  # of what the network predicts, as fingerprints have it
 
     @property
     @abstractmethod
     def last_t(self) -> float:
-        """t of the noisiest level; 0 is the clean end."""
+        """t of the highest noise level; 0 is clean."""
 
     @abstractmethod
     def coefficients(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
@@ -52,15 +52,15 @@ class NoisePath(ABC):
 
     @abstractmethod
     def denoised(self, noisy: Tensor, output: Tensor, t: Tensor | float) -> Tensor:
-        """x_0 that a prediction at x_t means."""
+        """x_0 of a prediction at x_t."""
 
     @abstractmethod
     def noise(self, noisy: Tensor, output: Tensor, t: Tensor | float) -> Tensor:
-        """The noise that a prediction at x_t means."""
+        """The noise of a prediction at x_t."""
 
     @abstractmethod
     def sample_t(self, rows: int, generator: torch.Generator) -> Tensor:
-        """Training's t of every row, [rows] on the CPU."""
+        """Random t for training, [rows] on the CPU."""
 
     @abstractmethod
     def timesteps(self, steps: int) -> list[float]:
@@ -72,7 +72,7 @@ class NoisePath(ABC):
 
     @abstractmethod
     def timestep_at(self, level: float) -> float:
-        """t at which the network is asked for a noise level."""
+        """t of the network for a noise level."""
 
     @abstractmethod
     def input_scale(self, level: float) -> float:
@@ -80,7 +80,7 @@ class NoisePath(ABC):
 
     @abstractmethod
     def slope(self, noisy: Tensor, output: Tensor, level: float) -> Tensor:
-        """dx_s/ds that a prediction at x_s means."""
+        """dx_s/ds of a prediction at x_s."""
 
     def add_noise(self, clean: Tensor, noise: Tensor, t: Tensor | float) -> Tensor:
         """x_t."""
@@ -93,7 +93,7 @@ class NoisePath(ABC):
         return torch.cat([self.level_at(at), torch.zeros(1)])
 
     def denoised_at(self, noisy: Tensor, output: Tensor, level: float) -> Tensor:
-        """x_0 that a prediction at x_s means."""
+        """x_0 of a prediction at x_s."""
         return noisy - level * self.slope(noisy, output, level)
 
     def _spread(self, t: Tensor | float, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,8 +109,8 @@ class NoisePath(ABC):
 class VariancePreserving(NoisePath):
     """alpha^2 + sigma^2 = 1, at T numbered levels (the papers; Stable Diffusion).
 
-    A schedule that ends in pure noise keeps the trace of the picture that ComfyUI keeps, so that
-    its last level is a number.
+    A schedule that ends in pure noise keeps the same trace of the picture as in ComfyUI, so that
+    its last level is finite.
     """
 
     alpha_bar: Tensor  # [T] float64 on the CPU, falling; any float tensor is taken
@@ -131,8 +131,8 @@ class VariancePreserving(NoisePath):
     def starts_at_the_end(self) -> bool:
         """Whether a sampler's first step has to be the noisiest level there is.
 
-        A model that learned on pure noise has to be given pure noise as such (Lin et al. 2024,
-        arXiv 2305.08891, Sec. 3.3): "leading" steps would call it something cleaner.
+        A model trained on pure noise needs pure noise at its own timestep (Lin et al. 2024,
+        arXiv 2305.08891, Sec. 3.3): "leading" steps would label it as less noisy.
         """
         return self.trailing or float(self.alpha_bar[-1]) < ENDS_IN_NOISE
 
@@ -147,7 +147,7 @@ class VariancePreserving(NoisePath):
         return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
 
     def sample_t(self, rows: int, generator: torch.Generator) -> Tensor:
-        """Every level as often as any other."""
+        """Uniform over all levels."""
         return torch.randint(len(self), (rows,), generator=generator)
 
     def timesteps(self, steps: int) -> list[float]:
@@ -202,7 +202,7 @@ class EpsPath(VariancePreserving):
 
 class VelocityPath(VariancePreserving):
     """The network predicts v (Salimans & Ho 2022, arXiv 2202.00512, App. D). Nothing is divided by
-    alpha, so that all is exact at the noisiest level, too."""
+    alpha, so it is exact at the highest noise level, too."""
 
     __slots__ = ()
     name = "v"
@@ -238,8 +238,8 @@ class FlowPath(NoisePath):
     """A straight line from picture to noise (rectified flow), the network predicts its direction.
 
     Attributes:
-        shift: time is bent towards noise, t = shift u / (1 + (shift - 1) u), as the model learned;
-            1 leaves it as it is (Esser et al. 2024, arXiv 2403.03206, Sec. 5.3.2).
+        shift: time shift towards noise, t = shift u / (1 + (shift - 1) u), as in the model's
+            training; 1 is none (Esser et al. 2024, arXiv 2403.03206, Sec. 5.3.2).
     """
 
     name: ClassVar[str] = "flow"

@@ -1,8 +1,8 @@
 """The interface between methods and hosts.
 
-A method receives a `Host` (ComfyUI or diffusers, it never asks which) and talks about the UNet in
-one vocabulary: *sites* (where something can be hooked), *edits* (what steps in there for one
-forward pass) and *weights* by their canonical names. Canonical names are those of the original
+A method receives a `Host` (ComfyUI or diffusers; it does not know which) and describes the network
+with *sites* (places for hooks), *edits* (hooks of one forward pass) and *weights* by their
+canonical names. Canonical names are those of the original
 Stable Diffusion checkpoints without prefix:
 
     unet.output_blocks.4.1.transformer_blocks.0.attn2.to_k.weight
@@ -73,12 +73,12 @@ class FactoredEdit:
 
 
 class Progress(Protocol):
-    """Where a long run reports to."""
+    """Receives the progress of a long run."""
 
     def __call__(
         self, step: int, total: int, message: str = "", preview: Tensor | None = None
     ) -> None:
-        """Tell how far we are; `preview` is an image [H, W, 3], 0..1. Raises when cancelled."""
+        """Report progress; `preview` is an image [H, W, 3], 0..1. Raises if the user cancelled."""
         ...
 
 
@@ -103,7 +103,7 @@ class Host(Protocol):
 
     @property
     def noise_path(self) -> NoisePath:
-        """How the model mixes picture and noise, and what its predictions mean."""
+        """The model's mixture of picture and noise, and the meaning of its predictions."""
         ...
 
     @property
@@ -142,7 +142,7 @@ class Host(Protocol):
         edits: Sequence[UNetEdit] = (),
         conditional: Sequence[bool] | None = None,
     ) -> Tensor:
-        """What the network itself predicts, [B, C, h, w] float32; `noise_path` says what it means.
+        """The network's own prediction, [B, C, h, w] float32; `noise_path` gives its meaning.
 
         Differentiable in `latent`, in the contexts and in trained weights wherever they require
         gradients and grad mode is on.
@@ -151,11 +151,11 @@ class Host(Protocol):
             latent: [B, C, h, w] x_t of scaled latents.
             timesteps: [B] the path's t, integers 0..T-1 where levels are numbered.
             prompts: one per row, or a single one for all rows.
-            edits: step in for this pass only.
+            edits: active in this pass only.
             conditional: per row, False for rows of a negative prompt; all True by default.
 
         Raises:
-            StopForward: an edit ended the pass; every hook is off again.
+            StopForward: an edit ended the pass; all hooks are removed.
         """
         ...
 
@@ -197,12 +197,12 @@ class Host(Protocol):
     def edited(
         self, weights: Mapping[str, WeightEdit], *, trainable: bool, checkpointing: bool = False
     ) -> AbstractContextManager[None]:
-        """Compute with edited weights (canonical name -> edit) until the context is left.
+        """Compute with edited weights (canonical name -> edit) inside the context.
 
         With `trainable` the edits are called on every use, so gradients reach their parameters, and
         forward passes may run under autograd (in ComfyUI: outside of inference mode). Without it
         they are called once. `checkpointing` recomputes activations in the backward pass.
-        On leaving, also through an exception, the model is bit for bit what it was.
+        On exit, also through an exception, the model is unchanged, bit for bit.
         """
         ...
 

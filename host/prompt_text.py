@@ -48,7 +48,7 @@ def handles_in(text: str) -> list[str]:
 
 
 def misspelt(text: str, known: Collection[str]) -> list[str]:
-    """A sentence for everything in brackets that looks like a handle and is none of the known.
+    """A sentence for everything in brackets that looks like a handle but is unknown.
 
     Args:
         known: names of the handles that the prompt may hold.
@@ -90,17 +90,17 @@ def _shown(name: str) -> str:
 
 
 def check_free(known: Mapping[str, str], added: Mapping[str, str]) -> None:
-    """Whether handles may be applied beside those that are applied already.
+    """Check that handles can be applied in addition to earlier ones.
 
-    The rule of every way of applying a concept, in both hosts: a handle stands for one concept.
-    The same concept may come again, and its strengths add up.
+    Both hosts use the same rule: a handle identifies one concept. The same concept may be applied
+    again; its strengths add up.
 
     Args:
         known, added: handle -> identity of its concept (see `concepts.concept.identities`).
 
     Raises:
-        HandleError: a handle stands for another concept already, or differs from one in upper and
-            lower case only.
+        HandleError: a handle already identifies another concept, or differs from one only in upper
+            and lower case.
     """
     spelt = {name.casefold(): name for name in known}
     for name, identity in added.items():

@@ -16,7 +16,7 @@ from .conditioning import TextLayout
 
 
 class Place(str, Enum):
-    """Which arm of the UNet a block stands in."""
+    """The arm of the UNet that contains a block."""
 
     DOWN = "down"
     MID = "mid"
@@ -51,7 +51,7 @@ class ResNetSite:
 
 
 class Role(str, Enum):
-    """What a layer is for; one layer may play several."""
+    """The role of a layer; a layer may have several."""
 
     CROSS_KV = "cross-attention K/V"  # keys and values that are made of the text alone
     ATTENTION = "attention to the text"  # q, k, v and output of the attention that reads the text
@@ -63,7 +63,7 @@ class Role(str, Enum):
 
 
 class Rows(str, Enum):
-    """What a layer's output has one vector for."""
+    """What each vector of a layer's output represents."""
 
     GRID = "grid"  # each position of the picture: [B, C, h, w] or [B, N, C]
     TEXT = "text"  # each token of the context: [B, K, C]
@@ -106,7 +106,7 @@ class AttentionKind(str, Enum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AttentionSite:
-    """One attention of one layer: q, k and v, and the projection of what comes of them."""
+    """One attention of one layer: q, k and v, and the output projection."""
 
     name: str  # canonical: "output_blocks.4.1.transformer_blocks.0.attn2"
     kind: AttentionKind
@@ -149,7 +149,7 @@ class Feature(str, Enum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FeatureSite:
-    """A feature map of the picture that can be kept, and put back into another pass."""
+    """A feature map of the picture that can be captured and injected into another pass."""
 
     kind: Feature
     block: TransformerSite | ResNetSite = field(repr=False)
@@ -158,7 +158,7 @@ class FeatureSite:
 
     @property
     def key(self) -> tuple[str, str, int]:
-        """Names it in features that are kept."""
+        """Its name in captured features."""
         return self.kind.value, self.block.name, self.depth
 
 

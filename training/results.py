@@ -29,7 +29,7 @@ class ResultFile:
 
     Attributes:
         path: of the file; None while there is none.
-        trouble: why there is none, for the user.
+        trouble: why it was not saved, for the user.
     """
 
     def __init__(self, write: SaveConcept | None, states: StateFolder | None = None) -> None:

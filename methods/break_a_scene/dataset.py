@@ -1,4 +1,4 @@
-"""A scene as the losses need it: latents and masks on both grids, made once, mirrored too."""
+"""The scene for the losses: latents, and masks on both grids, also mirrored; computed once."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class _Picture:
 
 
 class SceneDataset:
-    """Everything about the pictures that does not change while training.
+    """Data of the pictures that training does not change.
 
-    Masks are resized with nearest neighbour (official train.py:1146-1151, 1187-1189); a concept
-    that is thinner than a cell would vanish there, so then its largest value in each cell counts.
+    Masks are resized with nearest neighbour (official train.py:1146-1151, 1187-1189); a mask
+    thinner than a cell would vanish there, so it then uses the maximum of each cell.
     """
 
     def __init__(
@@ -47,12 +47,12 @@ class SceneDataset:
         return torch.stack([self._of(s).latent for s in samples])
 
     def unions(self, samples: Sequence[UnionSample]) -> Tensor:
-        """[B, 1, h, w] maximum over the masks of the drawn concepts."""
+        """[B, 1, h, w] maximum over the masks of the selected concepts."""
         masks = [torch.stack([self._of(s).at_latent[n] for n in s.names]) for s in samples]
         return torch.stack([m.amax(dim=0, keepdim=True) for m in masks])
 
     def targets(self, samples: Sequence[UnionSample]) -> Tensor:
-        """[G, gh, gw] masks of every drawn concept on the grid of the maps, sample by sample."""
+        """[G, gh, gw] masks of every selected concept on the grid of the maps, sample by sample."""
         return torch.stack([self._of(s).at_maps[n] for s in samples for n in s.names])
 
 

@@ -1,4 +1,4 @@
-"""From a scene to a concept in one call; what nodes and command line share."""
+"""Train on a scene with one call, for nodes and command line."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def learn_scene(
     """Learn the concepts of a scene with Break-A-Scene.
 
     Args:
-        class_images: [P, H, W, 3] of 0..1, at the size of the scene, for prior preservation; None
-            draws them as `config.class_images` says.
+        class_images: [P, H, W, 3], 0..1, at the size of the scene, for prior preservation; None
+            draws them with `config.class_images`.
         folder: where states, CSV and TensorBoard files go, in a subfolder for exactly
             these inputs, so that the same call resumes. None saves nothing.
         save: writes the concept file; called before anything is drawn.
@@ -68,7 +68,7 @@ def _rows(config: BreakASceneConfig, class_images: Tensor | None) -> int:
 
 
 def _passes(config: BreakASceneConfig, class_images: Tensor | None) -> int:
-    """Forward passes of one row that drawing the class images takes."""
+    """Forward passes, in rows, for drawing the class images."""
     drawing = config.class_images
     rows = 1 if drawing.cfg == 1 else 2
     is_drawn = _preserves(config) and class_images is None
@@ -76,7 +76,7 @@ def _passes(config: BreakASceneConfig, class_images: Tensor | None) -> int:
 
 
 def _preserves(config: BreakASceneConfig) -> bool:
-    """Whether class images have anything to hold: nothing of them reaches the handles."""
+    """Whether class images have an effect: they have no gradient to the handles."""
     return config.prior_weight > 0 and config.weight_phase.steps > 0
 
 

@@ -8,7 +8,7 @@ from ...attention.maps import normalised_by_max
 
 
 def attention_loss(maps: Tensor, masks: Tensor, rows: int) -> Tensor:
-    """Distance of each drawn word's attention from its mask.
+    """Squared distance between the attention of each selected word and its mask.
 
     Source: L_attn, paper Sec. 4.3; official train.py:1187-1225: maps divided by their maximum,
     mean over the grid, sum over the concepts of a picture, mean over the B pictures.

@@ -33,7 +33,7 @@ class BreakAScene(SceneRecipe[BreakASceneConfig]):
 
     Attributes:
         class_latents: [P, C, h, w] latents of `config.class_images` for prior preservation, of the
-            scene's latent size; None does without.
+            scene's latent size; None disables it.
     """
 
     method = "break_a_scene"
@@ -55,8 +55,8 @@ class BreakAScene(SceneRecipe[BreakASceneConfig]):
     def losses(self, phase: Phase, generator: torch.Generator) -> Losses:
         """The weighted loss terms of one batch: diffusion, attention and prior.
 
-        While only handles move there is no prior term: a class image's prompt holds no handle, so
-        its gradient would be exactly zero. (The official program computes it all the same.)
+        While only handles train there is no prior term: the prompt of a class image has no handle,
+        so its gradient would be exactly zero. (The official program computes it anyway.)
         """
         samples = draw_samples(self.scene, self.config, self._footprint.rows, generator)
         latent = self._material.latents(samples)
@@ -116,7 +116,7 @@ class BreakAScene(SceneRecipe[BreakASceneConfig]):
         return self.class_latents[chosen].to(self.host.device)
 
     def _class_prompt(self) -> Prompt:
-        """Encoded once, unless the text encoder learns too."""
+        """Encoded once, unless the text encoder trains too."""
         if self._fixed_class_prompt is None:
             prompt = self.host.encode_prompt(self.config.class_images.prompt)
             if prompt.context.requires_grad:

@@ -1,4 +1,4 @@
-"""What Break-A-Scene offers: its presets, and how it is called."""
+"""The declaration of Break-A-Scene: presets and entry point."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which concepts a step shows: union sampling (paper Sec. 4.2, official train.py:528-541)."""
+"""The concepts of a step: union sampling (paper Sec. 4.2, official train.py:528-541)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class UnionSample:
 def draw_samples(
     scene: ConceptScene, config: BreakASceneConfig, rows: int, generator: torch.Generator
 ) -> list[UnionSample]:
-    """For every row a picture, how many of its concepts, which, and in which order."""
+    """For each row: a picture, and a random subset of its concepts in random order."""
     return [_draw_sample(scene, config, generator) for _ in range(rows)]
 
 

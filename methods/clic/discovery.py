@@ -39,7 +39,7 @@ class DiscoveryConfig:
 
 @dataclass(frozen=True, slots=True)
 class Discovery:
-    """What several pictures share."""
+    """The shared content of several pictures."""
 
     concept: Concept
     matches: Sequence[Match]  # where it is in each of them
@@ -55,7 +55,7 @@ def discover(
     folder: Path | None = None,
     progress: Progress = no_progress,
 ) -> Discovery:
-    """Learn what pictures share, and where each of them shows it.
+    """Learn the shared content of pictures and locate it in each of them.
 
     Args:
         images: two or more pictures [H, W, 3] of one size, 0..1.

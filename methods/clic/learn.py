@@ -1,4 +1,4 @@
-"""From a scene to a concept in one call; what nodes and command line share."""
+"""Train on a scene with one call, for nodes and command line."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def outside_weighted(mask: Tensor, background_weight: float) -> Tensor:
 
 
 def area_loss(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """Squared error of a prediction, weighted, per weight: small regions pull as hard.
+    """Squared error of a prediction, divided by the sum of weights: small regions weigh the same.
 
     Source: learning.py:1002-1011. Channels are summed and the mask has one, so with four of them
     the value is four times the mean error.

@@ -56,7 +56,7 @@ ROI_MATCHING = CLiCConfig(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReadConfig:
-    """How a map is read and cleaned; seg_diff.py and io_utils.py."""
+    """How a map is read and cleaned (seg_diff.py, io_utils.py)."""
 
     steps: int = setting(  # noise levels, from noisy to clean
         50,
@@ -113,7 +113,7 @@ def match_regions(
     folder: Path | None = None,
     progress: Progress = no_progress,
 ) -> list[Match]:
-    """The place of a concept's detail in every target picture.
+    """Locate a concept's detail in every target picture.
 
     The concept's weights are in place while w* learns and is read, since v* was learned with them.
 
@@ -121,12 +121,12 @@ def match_regions(
         source: [H, W, 3] a picture that carries the detail, 0..1.
         mask: [H, W] the detail in it.
         targets: [H, W, 3] pictures of objects of the same kind.
-        name: which handle of the concept; optional if there is only one.
+        name: handle of the concept; optional if there is only one.
         folder: where states of w* go, in a subfolder for exactly these inputs, so that the
             same call resumes. None saves nothing.
 
     Raises:
-        HandleError: the concept has no such handle, or several and none was named.
+        HandleError: the concept has no such handle, or has several and none is named.
         MaskError, ImageError: see `errors`.
     """
     for target in targets:

@@ -1,4 +1,4 @@
-"""What CLiC offers: its presets, and how it is called."""
+"""The declaration of CLiC: presets and entry point."""
 
 from __future__ import annotations
 

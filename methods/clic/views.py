@@ -1,8 +1,8 @@
 """Altered copies of a picture: brighter or darker, mirrored, nearer or farther.
 
-A step of the official code alters its picture anew (learning.py:166, 244-264). Here some copies are
-made and encoded before the first step, and a step takes one of them: the VAE never runs beside the
-UNet, and a run that goes on later finds the same ones.
+The official code augments its picture in each step (learning.py:166, 244-264). Here some copies are
+created and encoded before the first step, and a step selects one of them: the VAE never runs next
+to the UNet, and a resumed run has the same copies.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class View:
     """One altered copy.
 
     Attributes:
-        image: [H, W, 3], 0..1; grey where a smaller copy leaves nothing.
+        image: [H, W, 3], 0..1; grey around a smaller copy.
         masks: name -> [H, W], 0..1.
         valid: [H, W], 1 where the picture is, 0 on the grey.
         prefix: before the prompt: "", "zoomed in " and the like.
@@ -54,7 +54,7 @@ def views_of(picture: SceneImage, config: CLiCConfig, number: int, mirrored: boo
 
 
 def n_views(config: CLiCConfig) -> int:
-    """How many `views_of` gives."""
+    """The number of views of `views_of`."""
     return config.views if _alters(config) else 1
 
 

@@ -1,9 +1,9 @@
 """Concept Weaver: several learned concepts woven into one template picture (Kwon et al., CVPR 2024,
 arXiv 2404.03913). There is no official code; it builds on Plug-and-Play (arXiv 2211.12572) and
-Custom Diffusion (arXiv 2212.04488), whose code was compared with.
+Custom Diffusion (arXiv 2212.04488), and this implementation was compared with their code.
 
-A template picture, drawn by any model or photographed, is inverted. Drawing it again, its features
-hold the layout, while in every cross-attention each region listens to its own concept.
+A template picture, generated or photographed, is inverted. When it is redrawn, its injected
+features keep the layout, and in every cross-attention each region uses its own concept.
 
     ours                   theirs          where
     learn_for_bank         Step 1          learn.py, bank.py, scenes/augment.py
@@ -17,10 +17,10 @@ hold the layout, while in every cross-attention each region listens to its own c
     suppression            lambda          config.py
     cfg, negative          omega, p_neg    config.py
 
-The texts that we could read leave out lambda, omega, the injection thresholds, how far masks are
-dilated and the number of inversion steps: what stands for them is in config.py with its reason.
-Different on purpose: an inversion step is refined until sampling gives the template back
-(samplers/inversion.py), so the sampler's own 50 steps do where Plug-and-Play makes 999. Not
+The versions of the paper we had access to omit lambda, omega, the injection thresholds, the
+dilation of masks and the number of inversion steps: config.py has our values with their reasons.
+Deliberately different: inversion steps are refined until sampling reproduces the template
+(samplers/inversion.py), so the sampler's own 50 steps replace the 999 of Plug-and-Play. Not
 reproduced: the user study, and the CLIP figures, for which the authors' pictures are missing.
 """
 

@@ -2,7 +2,7 @@
 
 Custom Diffusion's loss (Kumari et al. 2023, arXiv 2212.04488; official code at 7c19c9a) with
 Concept Weaver's strong augmentation of size and position (scenes/augment.py). As there, start
-tokens teach nothing.
+tokens have no gradient.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class BankRecipe(SceneRecipe[BankConfig]):
 
     @property
     def prompts(self) -> tuple[str, ...]:
-        """The prompts that teach, one for every concept."""
+        """Training prompts, one per concept."""
         return tuple(self._prompt_of(name) for name in self.scene.names)
 
     def _prompt_of(self, name: str) -> str:

@@ -1,8 +1,8 @@
 """Every setting of Concept Weaver.
 
-The paper's texts that we could read leave out lambda, omega, the thresholds and how far masks are
-dilated. Where Plug-and-Play, whose code the authors used, has a value, it is taken from there; the
-others are ours and say so.
+The versions of the paper we had access to omit lambda, omega, the thresholds and the dilation of
+masks. Values come from Plug-and-Play, whose code the authors used, where it has them; the others
+are ours and marked so.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from ...training.setting import setting
 
 
 class Mixing(str, Enum):
-    """Where concepts meet."""
+    """Where concepts are mixed."""
 
     FEATURES = "features"  # in every cross-attention: Concept Weaver
     SCORES = "scores"  # in the predicted noise, a whole pass each: the paper's naive baseline
 
 
 class Keep(str, Enum):
-    """Where the template's features wait until they are used."""
+    """Where the template's features are stored."""
 
     RAM = "RAM"
     DEVICE = "GPU"  # the device that the model computes on
@@ -126,7 +126,7 @@ class BankConfig:
             raise ConfigError("prompt", self.prompt, f"a text that contains {HANDLE}")
 
     def prompt_of(self, name: str, word: str) -> str:
-        """What teaches a concept: "photo of a <my-mug> mug"."""
+        """Training prompt of a concept: "photo of a <my-mug> mug"."""
         return self.prompt.replace(HANDLE, f"<{name}>").replace(WORD, word).strip()
 
 
@@ -165,7 +165,7 @@ class InversionConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RegionConfig:
-    """Step 4: who has which part of the picture."""
+    """Step 4: the parts of the picture and their concepts."""
 
     dilate: float = setting(  # ours, 16 px of 768
         0.02,

@@ -1,4 +1,4 @@
-"""The features of a template: what they cost, how they are read, and how they are put in again."""
+"""The features of a template: size, capture and injection."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def blocks_of(sites: UNetSites, config: InversionConfig) -> InjectionBlocks:
 
 
 def kept_steps(config: InversionConfig, steps: int) -> int:
-    """How many of the first steps leave features behind."""
+    """The number of first steps with stored features."""
     return injected_steps(max(config.resnet_until, config.attention_until), steps)
 
 
@@ -119,7 +119,7 @@ def injection_of(
     resnet_until: float,
     attention_until: float,
 ) -> FeatureInjection:
-    """The edit that puts the template's features in; what was not kept is computed again.
+    """The edit that injects the template's features; missing ones are computed again.
 
     Args:
         recompute: features of a step: ResNets wanted, attentions wanted.

@@ -1,4 +1,4 @@
-"""How a template is made: invert, draw again, and keep features (Step 3)."""
+"""Creates a template: inversion, reconstruction, features (Step 3)."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def make_template(
     *,
     progress: Progress = no_progress,
 ) -> Template:
-    """Invert a picture, draw it again to see how well that works, and keep its features.
+    """Invert a picture, reconstruct it to measure the error, and store its features.
 
     Args:
         image: [1, H, W, 3], 0..1.
-        text: p_src, what the picture shows; the paper takes the base prompt.
-        sigmas: [S + 1] of the sampler to come; `config.steps` is not looked at.
+        text: p_src, a description of the picture; in the paper the base prompt.
+        sigmas: [S + 1] of the later sampler; `config.steps` is ignored.
         progress: called after every step, first with the size of the stored features; may raise.
     """
     config = config or InversionConfig()

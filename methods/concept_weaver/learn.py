@@ -1,4 +1,4 @@
-"""From a scene to concepts of the bank in one call; what nodes and command line share."""
+"""Train concepts for the bank with one call, for nodes and command line."""
 
 from __future__ import annotations
 

@@ -20,14 +20,14 @@ from .prompts import Subject, marked_word, weave_prompts
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class RegionSpec:
-    """A concept and where it is wanted.
+    """A concept and its region.
 
     Attributes:
         concept: None for a plain region of the base model.
-        word: of the sentence; what stands there in the template.
-        handle: of the concept, without brackets; "" takes the one that was learned from the word,
+        word: of the sentence: the content of the region in the template.
+        handle: of the concept, without brackets; "" selects the one with this initial word,
             or the first.
-        prompt: p_+i by hand; "" makes it from the sentence.
+        prompt: p_+i by hand; "" derives it from the sentence.
     """
 
     concept: Concept | None
@@ -83,11 +83,11 @@ def make_regions(
 
     Args:
         sentence: p_base; holds every word whose region has no prompt of its own.
-        background: its concept, word and prompt; its mask is what the others leave.
+        background: its concept, word and prompt; its mask is the rest.
 
     Raises:
-        InputError: a mask is missing or empty, a word or a handle is not there, or a concept
-            changes more of the model than can be fused.
+        InputError: a mask is missing or empty, a word or a handle is unknown, or a concept
+            changes weights that cannot be fused.
     """
     config = config or RegionConfig()
     if not region_specs:
@@ -186,7 +186,7 @@ def _prompts(
     handles: Sequence[str],
     background: RegionSpec | None,
 ) -> list[str]:
-    """p_+i of all regions, and p_+bg last; those given by hand are left alone."""
+    """p_+i of all regions, and p_+bg last; those written by hand are not changed."""
     every = [region_spec for region_spec in region_specs if not region_spec.prompt]
     subjects = [
         Subject(region_spec.word, marked_word(region_spec.concept, handle, region_spec.word))

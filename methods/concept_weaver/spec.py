@@ -1,4 +1,4 @@
-"""What Concept Weaver's bank offers: its presets, and how it is called."""
+"""The declaration of Concept Weaver's bank: presets and entry point."""
 
 from __future__ import annotations
 

@@ -58,12 +58,12 @@ class Template:
         return distances.index(min(distances))
 
     def feature_bytes(self) -> int:
-        """What the kept features occupy."""
+        """Size of the stored features."""
         return sum(t.numel() * t.element_size() for of in self.features for t in of.values())
 
 
 def check_sigmas(template: Template, sigmas: Tensor) -> None:
-    """Whether a sampler walks along the template's noise levels, from one of them to the end.
+    """Check that a sampler uses the template's noise levels, from one of them to the end.
 
     Raises:
         ConfigError: it has others.

@@ -25,7 +25,7 @@ from .template import Template, check_template
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WeaveResult:
-    """What a weave gives."""
+    """The result of a weave."""
 
     image: Tensor  # [1, H, W, 3], 0..1
     latent: Tensor  # [1, C, h, w] clean

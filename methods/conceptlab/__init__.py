@@ -1,10 +1,10 @@
 """ConceptLab: a new member of a category that none of its members is (Richardson et al., ACM TOG
 2024, arXiv 2308.02669; official code kfirgoldberg/ConceptLab, commit f94f43c, MIT).
 
-One token vector learns. Every step puts it into a random sentence, lets the diffusion prior imagine
-a picture's embedding of it, and compares that with the embeddings of the same sentence about the
-category (closer) and about its named members (farther). A model that answers questions about
-pictures names the member that the concept looks like at the moment; it becomes one more to leave.
+One token vector is trained. Each step puts it into a random sentence, predicts an image embedding
+with the diffusion prior, and compares it with the embeddings of the same sentence for the category
+(closer) and for named members of it (farther). A VQA model names the member that the concept
+currently resembles; this word becomes another negative.
 
     ours                    theirs                  where
     handle                  v*, S*                  concepts/handles.py

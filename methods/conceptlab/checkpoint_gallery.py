@@ -1,4 +1,4 @@
-"""What a run keeps of its way: the vectors and the pictures of every look, to choose from."""
+"""Checkpoints of a run: vectors and pictures of every round, to choose from."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Vectors = Mapping[str, Tensor]  # encoder -> [n, width]
 
 
 class CheckpointGallery:
-    """Vectors and pictures by step; on disk where there is a folder, so they outlive a run."""
+    """Vectors and pictures by step; on disk if the run has a folder."""
 
     def __init__(self, notes: dict[str, Any], folder: StateFolder | None) -> None:
         self._notes, self._folder = notes, folder
@@ -27,7 +27,7 @@ class CheckpointGallery:
         return sorted(self._notes.get("album", []))
 
     def keep(self, step: int, vectors: Vectors, pictures: Tensor | None) -> None:
-        """Remember a step; pictures [n, H, W, 3], 0..1, lose what a byte does not contain."""
+        """Remember a step; pictures [n, H, W, 3], 0..1, are stored with 8 bits."""
         for encoder, rows in vectors.items():
             self._put(f"{encoder}-{step:08d}", rows.detach().float().cpu().clone())
         if pictures is not None:
@@ -47,10 +47,10 @@ class CheckpointGallery:
         return True
 
     def vectors(self, step: int, encoders: Mapping[str, int]) -> dict[str, Tensor]:
-        """The handle as it was after a step.
+        """The handle after a step.
 
         Raises:
-            ConfigError: that step was not kept.
+            ConfigError: there is no checkpoint of that step.
         """
         if step not in self.steps:
             steps = ", ".join(map(str, self.steps)) or "none"

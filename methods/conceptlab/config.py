@@ -15,14 +15,14 @@ from .templates import CONCEPT, OBJECT_GALLERY, OBJECTS, STYLE_GALLERY, STYLES
 
 
 class ConceptKind(str, Enum):
-    """What is invented."""
+    """Kind of the new concept."""
 
     OBJECT = "object"
     STYLE = "style"
 
 
 class Initialiser(str, Enum):
-    """What a handle starts from when its initialiser word has several tokens."""
+    """Initial vector of a handle if its initialiser word has several tokens."""
 
     MEAN = "mean"  # of all of them
     FIRST = "first"  # of them alone, as in the official code
@@ -46,10 +46,10 @@ def _cosine(default: float, help: str) -> float:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NegativesConfig:
-    """What the concept must not become, and how the list grows.
+    """Negatives of the concept, and the growth of the list.
 
-    `start` and `locked` words are there from the first step; when `most` is exceeded the oldest
-    that is not locked leaves. A word of `forbidden` is never added, whatever the answer was.
+    `start` and `locked` words apply from the first step; above `most` words, the oldest unlocked
+    one is removed. Words in `forbidden` are never added.
     """
 
     start: tuple[str, ...] = setting(
@@ -120,7 +120,7 @@ class NegativesConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LabConfig:
-    """What inventing, mixing and breeding have alike."""
+    """Settings shared by inventing, mixing and evolving."""
 
     steps: int = steps_setting(  # configs/new_pet.yaml
         2500,
@@ -253,7 +253,7 @@ class ConceptLabConfig(LabConfig):
 
     @property
     def first_word(self) -> str:
-        """What the vector starts as."""
+        """Initial word of the vector."""
         return self.initialiser_word.strip() or self.positives[0]
 
 
@@ -297,7 +297,7 @@ def check_parents(config: EvolutionConfig, count: int) -> None:
 
 
 def text_space_config(config: ConceptLabConfig) -> ConceptLabConfig:
-    """The same run for a space without a prior, where clamps of picture embeddings mean nothing."""
+    """The same run for a space without a prior, where clamps of image embeddings do not apply."""
     return replace(config, positive_ceiling=1.0, negative_floor=-1.0)
 
 

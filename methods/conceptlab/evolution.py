@@ -28,8 +28,8 @@ def lineage_of(
     Args:
         parents: names of the parents.
         weights: of each, summing to 1.
-        histories: what this function gave for each of them; empty for photographs and for
-            concepts that have no parents.
+        histories: their own lineages; empty for photographs and for
+            concepts without parents.
 
     Returns:
         generation (1 for the children of parents without parents), parents (name -> weight) and
@@ -67,7 +67,7 @@ def parents_from_concepts(
     """A parent for every handle of the concepts, with its family tree.
 
     Raises:
-        ModelError: nobody can draw them.
+        ModelError: there is no image generator for them.
     """
     if concepts and image_generator is None:
         raise ModelError(

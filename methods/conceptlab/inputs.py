@@ -1,4 +1,4 @@
-"""What users type or connect for ConceptLab, as its configs take it."""
+"""Converts user inputs of ConceptLab for its configs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Config = TypeVar("Config", bound=LabConfig)
 
 @dataclass(frozen=True, slots=True)
 class SpaceDefaults:
-    """Values that a concept space needs where the official ones mean nothing in it.
+    """Defaults of a concept space in which the official values do not apply.
 
     Attributes:
         clamps: ceiling of positives and floor of negatives; None keeps the official ones.
-        sentences, gallery: in words that the space knows; () keeps the official ones.
+        sentences, gallery: templates in known words; () keeps the official ones.
     """
 
     clamps: tuple[float, float] | None = None
@@ -27,7 +27,7 @@ class SpaceDefaults:
     gallery: tuple[str, ...] = ()
 
     def fitted(self, config: Config) -> Config:
-        """The config for this space; a value that the user changed stays."""
+        """The config for this space; values changed by the user stay."""
         changes: dict[str, Any] = {
             "templates": config.templates or self.sentences,
             "gallery": config.gallery or self.gallery,
@@ -46,7 +46,7 @@ def weighted_words(entries: Iterable[str]) -> tuple[tuple[str, ...], tuple[float
     """Words and weights of entries such as `lobster: 2`; without a number the weight is 1.
 
     Raises:
-        ConfigError: there is no word, or what follows a colon is no number.
+        ConfigError: there is no word, or the text after a colon is not a number.
     """
     weights: dict[str, float] = {}
     for entry in entries:

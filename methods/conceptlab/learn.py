@@ -1,4 +1,4 @@
-"""From words or pictures to a concept in one call; what nodes and command line share."""
+"""Train on words or pictures with one call, for nodes and command line."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ class Invented:
     """The result of a training run.
 
     Attributes:
-        concept: as it was at the end.
+        concept: at the end.
         history: one row a step: losses, and the similarity with every constraint.
-        looks: answers, and what each of them added.
-        negatives: words that it left at the end.
-        album: vectors and pictures of every look.
-        path: of the concept file, where one was asked for and could be written.
-        trouble: why there is none, for the user.
+        looks: rounds with answers and added words.
+        negatives: negatives at the end.
+        album: vectors and pictures of every round.
+        path: of the concept file, if it was saved.
+        trouble: why it was not saved, for the user.
     """
 
     concept: Concept
@@ -63,10 +63,10 @@ class Invented:
         return self.album.pictures(self.album.steps[-1])
 
     def at(self, step: int) -> Concept:
-        """The concept as it was after a step, without learning again; 0 is the end.
+        """The concept after a step, without training again; 0 is the end.
 
         Raises:
-            ConfigError: that step was not kept.
+            ConfigError: there is no checkpoint of that step.
         """
         if step == 0 or step == self.album.steps[-1]:
             return self.concept
@@ -81,7 +81,7 @@ class Invented:
         )
 
     def timeline(self) -> Tensor | None:
-        """[H, W, 3] the gallery of every look, a row each, with what its answer added."""
+        """[H, W, 3] the gallery of every round, a row each, with its added word."""
         texts = {look.step: look.told() for look in self.looks}
         images: list[Tensor] = []
         captions: list[str] = []
@@ -127,8 +127,8 @@ def invent(
 
     Args:
         name: of the handle.
-        painter: draws the galleries; without one nothing is asked, too.
-        questions: finds the negatives; None leaves the list as it was given.
+        painter: draws the galleries; without one there are no questions.
+        questions: VQA model for the negatives; None keeps the initial list.
         loop: how to optimise; None is the official AdamW.
         folder: where states, vectors and pictures go, in a folder of their own for these very
             inputs, so that the same call goes on where it was stopped. None keeps nothing.
@@ -170,7 +170,7 @@ def evolve(
     save: SaveConcept | None = None,
     progress: Progress = no_progress,
 ) -> Invented:
-    """Breed a child of several parents, which are given by pictures, as a new handle.
+    """Train a new handle from several parents, each given by pictures.
 
     Raises:
         UnsupportedModelError: the space has no image encoder.
@@ -219,7 +219,7 @@ def _folder_of(
 
 @contextmanager
 def _parked_at_the_end(space: ConceptSpace) -> Iterator[None]:
-    """Off the device however a run ends: cancelled, diverged or learned."""
+    """Offload the models at the end of a run, also after an exception."""
     try:
         yield
     finally:
@@ -232,7 +232,7 @@ def _taught(
     state_dir: StateFolder | None,
     progress: Progress,
 ) -> Sequence[Mapping[str, float]]:
-    """Run to the end, or to where nothing new comes."""
+    """Train to the end, or until the answers repeat."""
     rows: list[Mapping[str, float]] = []
     total = recipe.phases()[0].steps
 
@@ -265,7 +265,7 @@ def _finish(state_dir: StateFolder | None) -> None:
 
 
 def _kept(recipe: ConceptLab | Evolution, concept: Concept, result: ResultFile) -> Concept:
-    """What was learned, saved first; then the last moment's gallery, and the concept with it."""
+    """Save the concept, draw the last gallery, and save the concept with its thumbnail."""
     result.save(concept)
     album = recipe.context.album
     with recipe.computing(recipe.phases()[0]):

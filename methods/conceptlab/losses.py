@@ -26,25 +26,24 @@ def cosines(targets: Tensor, imagined: Tensor) -> Tensor:
 
 
 def positive_loss(similarities: Tensor, weights: Tensor, ceiling: float) -> Tensor:
-    """sum_i w_i (1 - min(c_i, ceiling)): near enough is near enough.
+    """sum_i w_i (1 - min(c_i, ceiling)); no gain above the ceiling.
 
     Args:
         similarities: [n] cosines with the positive constraints.
         weights: [n], summing to 1.
-        ceiling: cosine from which on nothing is gained; 1 never stops.
+        ceiling: cosine above which the loss is constant; 1 disables it.
     """
     return (weights * (1 - similarities.clamp(max=ceiling))).sum()
 
 
 def negative_loss(similarities: Tensor, floor: float) -> Tensor:
-    """0.5 (mean_j c_j + max_j c_j), c_j = max(cos_j, floor): far enough is far enough.
+    """0.5 (mean_j c_j + max_j c_j), c_j = max(cos_j, floor); no gain below the floor.
 
-    The maximum is the paper's regularisation: it keeps the concept from collapsing onto one member
-    while the mean is fine.
+    The maximum is the paper's regularisation: it prevents a collapse onto one member.
 
     Args:
         similarities: [m] cosines with the negative constraints; none gives 0.
-        floor: cosine below which nothing is gained; -1 never stops.
+        floor: cosine below which the loss is constant; -1 disables it.
     """
     if not similarities.numel():
         return similarities.new_zeros(())

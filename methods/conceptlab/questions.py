@@ -1,7 +1,7 @@
-"""Adaptive negatives: what the pictures show already is what the concept must leave.
+"""Adaptive negatives: the VQA model's answers become negatives.
 
-Source: arXiv 2308.02669, Sec. 4.3; coach.py:55-76, 256-264, 356-367. The list lives in `notes`, a
-JSON document that is saved with every state, so a run that goes on knows the same words.
+Source: arXiv 2308.02669, Sec. 4.3; coach.py:55-76, 256-264, 356-367. The list is in `notes`, a
+JSON document saved with every state, so a resumed run has the same words.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ def normalised(answer: str) -> str:
 
 
 def official_form(answer: str) -> str:
-    """An answer as the official code takes it: a leading "a " goes, all else stays."""
+    """An answer in the form of the official code: without a leading "a "."""
     return answer.removeprefix("a ")
 
 
 def same_word(first: str, second: str) -> bool:
-    """Whether two words say the same; a plural counts as its singular."""
+    """Whether two words are equal; a plural equals its singular."""
     a, b = normalised(first), normalised(second)
     return a == b or a == f"{b}s" or b == f"{a}s"
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one look at the pictures brought."""
+    """The result of one question about the pictures."""
 
     step: int
     answer: str  # as it came; "" when nobody was asked
@@ -62,10 +62,10 @@ class Round:
 
 
 class Negatives:
-    """The words that a concept must not become, step by step.
+    """The negatives of a concept, step by step.
 
     Args:
-        notes: the JSON document that they live in; empty for a run that begins.
+        notes: the JSON document with the words; empty for a new run.
         config: of the whole run.
     """
 
@@ -73,7 +73,7 @@ class Negatives:
         self.notes, self._config = notes, config
 
     def begin(self) -> None:
-        """The first list; does nothing for a run that goes on."""
+        """Set the initial list; does nothing in a resumed run."""
         if "negatives" in self.notes:
             return
         config = self._config.negatives
@@ -87,32 +87,32 @@ class Negatives:
 
     @property
     def words(self) -> list[str]:
-        """Negative constraints at this moment, locked ones first."""
+        """Current negatives, locked ones first."""
         return [*dict.fromkeys(self._config.negatives.locked), *self.notes.get("negatives", [])]
 
     @property
     def looks(self) -> list[Round]:
-        """All looks so far."""
+        """All rounds so far."""
         return [Round(**row) for row in self.notes.get("looks", [])]
 
     @property
     def has_enough(self) -> bool:
-        """Whether the last answers brought nothing new, often enough to stop."""
+        """Whether enough of the last answers were not new, so that the run may stop."""
         limit = self._config.negatives.early_stop
         return limit > 0 and self.notes.get("quiet", 0) >= limit
 
     def is_due(self, step: int) -> bool:
-        """Whether a look is to be taken before the step after `step` steps."""
+        """Whether a round is due after `step` steps."""
         every = self._config.negatives.every
         return every > 0 and step % every == 0 and all(look.step != step for look in self.looks)
 
     def asks_at(self, step: int) -> bool:
-        """Whether the question is put: not at the start when a list was given (coach.py:258)."""
+        """Whether to ask: not at the start if a list was given (coach.py:258)."""
         initial = (*self._config.negatives.start, *self._config.negatives.locked)
         return not self._config.negatives.gradual and (step > 0 or not initial)
 
     def heard(self, step: int, answer: str | None) -> Round:
-        """Take an answer in, or without one (None) the next word of a gradual list."""
+        """Process an answer or, without one (None), the next word of a gradual list."""
         if answer is None:
             look = self._next_of_pool(step)
         else:

@@ -26,12 +26,12 @@ SIMILARITY = "similarity "  # before the name of a constraint, in the columns of
 
 
 class EnoughLearned(Exception):
-    """The answers brought nothing new for as long as the user wanted to wait."""
+    """The answers repeated for as many rounds as the user allowed."""
 
 
 @dataclass(slots=True)
 class SamplingContext:
-    """The models that a run draws and asks with, and its checkpoint gallery."""
+    """Image generator, VQA model and checkpoint gallery of a run."""
 
     album: CheckpointGallery
     image_generator: ImageGenerator | None = None
@@ -58,7 +58,7 @@ class SamplingContext:
 
 
 def first_vectors(space: ConceptSpace, word: str, initialiser: Initialiser) -> dict[str, Tensor]:
-    """What the handle starts as, encoder -> [1, width]; the official code takes the first token.
+    """Initial vectors of the handle, encoder -> [1, width]; officially those of the first token.
 
     Raises:
         HandleError: the word has no token.
@@ -74,7 +74,7 @@ def first_vectors(space: ConceptSpace, word: str, initialiser: Initialiser) -> d
 
 
 class _HandleRecipe:
-    """One handle that learns in a space; what inventing and breeding share."""
+    """Base of the two recipes: one handle, trained in a concept space."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class _HandleRecipe:
             yield
 
     def step_down(self) -> StepDown | None:
-        """One prompt at a time, recomputed step by step: there is nothing left to give."""
+        """None: each step already runs one prompt with recomputation."""
         return None
 
     @property
@@ -113,12 +113,12 @@ class _HandleRecipe:
         return self.notes.get("step", 0)
 
     def after_step(self, row: dict[str, float]) -> None:
-        """Told by the loop; the similarities go into the history beside the losses."""
+        """Called by the loop; adds the similarities to the history."""
         self.notes["step"] = int(row["step"])
         row |= {f"{SIMILARITY}{word}": value for word, value in self.similarities.items()}
 
     def keep(self) -> Tensor | None:
-        """Draw the gallery of this moment, and keep it with the vectors."""
+        """Draw the current gallery and store it with the vectors."""
         pictures = self.context.pictures(self._settings, self.name, self.handles)
         self.context.album.keep(self.step, self.handles.vectors()[self.name], pictures)
         return pictures
@@ -136,7 +136,7 @@ class ConceptLab(_HandleRecipe):
         space: where prompts and constraints are compared.
         name: of the handle.
         config: the settings.
-        studio: for the looks, by which negatives are found.
+        context: models for the rounds that find negatives.
         notes: JSON document that is saved with every state.
     """
 
@@ -195,7 +195,7 @@ class ConceptLab(_HandleRecipe):
         self.similarities = dict(zip([*words, *self.negatives.words], values, strict=True))
 
     def _look(self) -> None:
-        """Draw, ask, and take the answer in; nothing is noted before all of it went well."""
+        """Draw, ask, and process the answer; state changes only if all of it succeeds."""
         pictures, answer = self.keep(), None
         vqa = self.context.questions
         if vqa is not None and pictures is not None and self.negatives.asks_at(self.step):
@@ -215,7 +215,7 @@ class Parent:
 
     Attributes:
         name: for the lineage and the plot.
-        images: [n, H, W, 3] 0..1, of a concept or photographs; three to five as a rule.
+        images: [n, H, W, 3] 0..1, of a concept or photographs; usually three to five.
         history: lineage of a concept, as its file has it; empty for photographs.
     """
 
@@ -225,7 +225,7 @@ class Parent:
 
 
 class Evolution(_HandleRecipe):
-    """A child near the pictures of all its parents."""
+    """A concept similar to the pictures of all its parents."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What ConceptLab offers: its presets, and how it is called."""
+"""The declaration of ConceptLab: presets and entry point."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is learned from: pictures of one concept, each with its caption."""
+"""The training data: pictures of one concept with captions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PLACE = "{}"  # of the concept in the prompt of the settings
 
 @dataclass(frozen=True, slots=True)
 class SubjectDataset:
-    """Pictures of one concept, checked; `make_dataset` makes them.
+    """Checked pictures of one concept, from `make_dataset`.
 
     Attributes:
         images: [H, W, 3] each, 0..1, of one size.
@@ -50,7 +50,7 @@ def make_dataset(
     resolution_px: int = 0,
     multiple_px: int = 8,
 ) -> SubjectDataset:
-    """A checked lesson.
+    """A checked dataset.
 
     Args:
         images: [H, W, 3] each (a fourth channel is dropped), 0..1; one or many.

@@ -1,4 +1,4 @@
-"""Concepts as LAG sampling applies them, and drawing with them in plain Python."""
+"""Prepares concepts for LAG sampling, and samples with them in plain Python."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Localised:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LagSetup:
-    """Concepts that are ready for LAG; nodes, command line and `sample_lag` take them from here.
+    """Concepts prepared for LAG, for nodes, command line and `sample_lag`.
 
     Attributes:
-        handles: vectors of the concepts, for whatever encodes the prompts.
-        identities: what each handle stands for, see `concepts.concept.identities`.
+        handles: vectors of the concepts, for encoding the prompts.
+        identities: identity of each handle's concept, see `concepts.concept.identities`.
     """
 
     concepts: tuple[LagConcept, ...]
@@ -51,21 +51,21 @@ class LagSetup:
 
         Args:
             last_t: timestep of pure noise.
-            prompts: text, or what it is called -> its tokens; None where nobody knows them.
+            prompts: text or name -> tokens; None if unknown.
             on_masks: receives the masks of every block.
 
         Raises:
-            PromptError: a localised concept stands in none of the prompts.
+            PromptError: no prompt contains a localised concept.
         """
         if prompts is not None:
             check_prompts(self.concepts, prompts)
         return LagEdit(self.concepts, last_t, on_masks)
 
     def after(self, earlier: Sequence[LagConcept]) -> LagSetup:
-        """Together with concepts that already work on the model.
+        """Combined with concepts that are already applied to the model.
 
         Raises:
-            ConfigError: one of them comes again with other settings.
+            ConfigError: a concept occurs twice with different settings.
         """
         return replace(self, concepts=joined([*earlier, *self.concepts]))
 
@@ -89,7 +89,7 @@ def lag_setup(host: Host, requested: Sequence[Localised]) -> LagSetup:
 
 
 def lag_concept(host: Host, localised: Localised) -> LagConcept:
-    """A concept as the edit takes it.
+    """Convert a concept for the edit.
 
     Raises:
         BaseMismatchError: it was trained on another base model.
@@ -126,12 +126,12 @@ def _fitting(host: Host, concept: Concept) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def joined(concepts: Sequence[LagConcept]) -> tuple[LagConcept, ...]:
-    """Every concept once; the strengths of one that comes several times add up.
+    """Every concept once; the strengths of duplicates add up.
 
-    Names tell concepts apart here: that each stands for one was seen when they were stacked.
+    Names identify concepts here; `stacked` has checked that they are unique.
 
     Raises:
-        ConfigError: a concept comes again with other settings, or with a mask of its own.
+        ConfigError: a concept occurs twice with different settings or masks.
     """
     joined_concepts: dict[str, LagConcept] = {}
     for concept in concepts:
@@ -162,7 +162,7 @@ def _same_mask(one: LagConcept, other: LagConcept) -> bool:
 
 
 def class_word_of(concept: Concept) -> str:
-    """The macro class that a concept was learned with; "" for concepts of other methods."""
+    """The macro class of a concept's training; "" for concepts of other methods."""
     return str(concept.recipe.get("class_word", ""))
 
 
@@ -170,7 +170,7 @@ def residuals_of(concept: Concept) -> dict[str, tuple[Tensor, Tensor]]:
     """Weight of an output projection -> A [m, r] and B [r, m], the scale in A.
 
     Raises:
-        ConfigError: the concept changes anything but output projections, by low rank.
+        ConfigError: the concept has other changes than low-rank ones of output projections.
     """
     residuals: dict[str, tuple[Tensor, Tensor]] = {}
     for name, change in concept.weights.items():
@@ -187,13 +187,13 @@ def residuals_of(concept: Concept) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def check_prompts(concepts: Sequence[LagConcept], prompts: Mapping[str, Tokens]) -> None:
-    """Whether every localised concept stands in a prompt; a class word that is missing is told.
+    """Check that a prompt contains every localised concept; warn about a missing class word.
 
     Args:
-        prompts: text, or what it is called -> its tokens.
+        prompts: text or name -> tokens.
 
     Raises:
-        PromptError: one does not; its mask could not be told.
+        PromptError: a concept is missing, so that its mask is undefined.
     """
     for concept in (c for c in concepts if c.config.localised and c.config.strength):
         name = f"<{concept.handle}>"
@@ -232,10 +232,10 @@ def sample_lag(
     Args:
         prompts: one per row of `noise`, or one for all; handles in angle brackets.
         noise: [B, C, h, w] of unit variance.
-        on_masks: is shown every block's masks of every step.
+        on_masks: receives every block's masks of every step.
 
     Raises:
-        PromptError: a concept stands in none of the prompts.
+        PromptError: no prompt contains a concept.
     """
     setup = lag_setup(host, concepts)
     encoded = [host.encode_prompt(text, setup.handles) for text in prompts]

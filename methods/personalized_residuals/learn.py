@@ -1,4 +1,4 @@
-"""From pictures to a concept in one call; what nodes and command line share."""
+"""Train on pictures with one call, for nodes and command line."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def learn_residuals(
 
 
 def _as_scene(subject: SubjectDataset) -> ConceptScene:
-    """The pictures as previews and state folders know them; the concept fills all of each."""
+    """The pictures as a scene for previews and state folders, with masks of ones."""
     pictures = tuple(
         SceneImage(image, {subject.handle: torch.ones_like(image[..., 0])})
         for image in subject.images

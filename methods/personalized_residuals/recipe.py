@@ -28,7 +28,7 @@ class PersonalizedResiduals:
 
     Args:
         host: the base model; it is not modified.
-        lesson: pictures and captions at the size to learn at.
+        subject: pictures and captions at training size.
         config: the settings.
         progress: called after each encoded picture.
     """
@@ -80,7 +80,7 @@ class PersonalizedResiduals:
         """L_LDM = |eps - eps_theta(z_t, t, tau(y))|^2 (paper, Sec. 3.1), and nothing else; the
         model's own target stands for eps.
 
-        No pictures of the class hold the model to what it knew: leaving the residual away does.
+        There is no prior preservation: without the residual the model is unchanged.
         """
         drawn = [
             (randint(len(self.subject.images), generator), bernoulli(self.config.flip, generator))

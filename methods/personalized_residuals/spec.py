@@ -1,4 +1,4 @@
-"""What Personalized Residuals offers: its presets, and how it is called."""
+"""The declaration of Personalized Residuals: presets and entry point."""
 
 from __future__ import annotations
 
