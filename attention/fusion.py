@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from ..concepts.concept import Change, Diff
+from ..concepts.changes import Change, Diff, Kronecker
 from ..host.inference import usable
 from ..host.ports import (
     AttentionCall,
@@ -33,13 +33,9 @@ from ..host.ports import (
     UNetEdit,
     UNetSites,
 )
-from ..host.roles import Role, is_matrix, roles_of
+from ..host.roles import Role
+from .region_layers import RegionLayers, bias_of
 from .regions import at_grid
-
-
-def is_fusible(weight: str) -> bool:
-    """Whether a change of this weight can work in one region of a pass alone."""
-    return is_matrix(weight) and bool(roles_of(weight) & {Role.CROSS_KV, Role.PROJ_OUT})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,8 +44,8 @@ class RegionSource:
 
     Attributes:
         context: [1, K, width] the encoded prompt p_+i.
-        changes: canonical weight name -> the concept's change; of keys and values of the
-            text, and of output projections, limited by the region's mask.
+        changes: canonical weight name -> the concept's change. Those of keys and values of the text
+            and of output projections work here, the others in `RegionLayers`.
     """
 
     context: Tensor
@@ -97,6 +93,7 @@ class RegionFusion(UNetEdit):
         base = call.output if every else call.output[rows]
         mixed = self._mixed(call, call.query if every else call.query[rows])
         fused = call.site.out.module(mixed).to(base.dtype)
+        fused = self._with_out_changes(call, mixed, fused)
         # (1 + lambda) fused - lambda base, written so that equal features stay bit for bit
         fused = fused + self._suppression * (fused - base)
         if every:
@@ -104,6 +101,24 @@ class RegionFusion(UNetEdit):
         output = call.output.clone()
         output[rows] = fused
         return output
+
+    def _with_out_changes(self, call: AttentionCall, mixed: Tensor, fused: Tensor) -> Tensor:
+        """What sources add to the attention's own output projection, each under its mask."""
+        weight, bias = call.site.out.weight, bias_of(call.site.out)
+        if not any({weight, bias} & source.changes.keys() for source in self._sources):
+            return fused
+        fused = fused.clone()
+        shares = self._shares_at(call.info.grid(call.site), mixed.device)
+        for source, share in zip(self._sources, shares, strict=True):
+            if not share.weight.numel():
+                continue
+            cells = slice(None) if share.cells is None else share.cells
+            part = share.weight.to(fused.dtype)
+            if change := source.changes.get(weight):
+                fused[:, cells] += changed(change, mixed[:, cells]) * part
+            if isinstance(shift := source.changes.get(bias), Diff):
+                fused[:, cells] += shift.tensor.to(fused) * part
+        return fused
 
     def _mixed(self, call: AttentionCall, query: Tensor) -> Tensor:
         """sum_i M_i h_i with the background among them, [B, N, C]; heads are joined again."""
@@ -175,10 +190,28 @@ class RegionFusion(UNetEdit):
         return self._shares[grid, device]
 
 
+def region_edits(
+    sources: Sequence[RegionSource], masks: Tensor, suppression: float = 0.0,
+    injection: UNetEdit | None = None,
+) -> list[UNetEdit]:  # fmt: skip
+    """All that draws regions in one pass; a template's features replace what regions change there.
+
+    Args:
+        sources, masks, suppression: see `RegionFusion`.
+    """
+    layers = RegionLayers([source.changes for source in sources], masks)
+    before = [layers] if any(source.changes for source in sources) else []
+    inner = [injection] if injection is not None else []
+    return [*before, *inner, RegionFusion(sources, masks, suppression)]
+
+
 def changed(change: Change, inputs: Tensor) -> Tensor:
     """The effect of a change on the output [..., out] of a linear layer or a 1x1 convolution."""
     if isinstance(change, Diff):
         return F.linear(inputs, usable(change.tensor.flatten(1).to(inputs)))
+    if isinstance(change, Kronecker):
+        left, right = (usable(tensor.to(inputs)) for tensor in change.tensors)
+        return Kronecker(left, right, change.scale).apply(inputs)
     return change.apply(inputs)
 
 

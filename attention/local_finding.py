@@ -106,6 +106,8 @@ class RunMasks:
 
     def end(self) -> None:
         """The pass is over."""
+        if self._sum is not None and self._schedule.times is None and self._on_masks is not None:
+            self._on_masks(self._cut(self._sum / self._count))
         if self._sum is not None and not self.same_pass and self._kept is None:
             now = self._sum / self._count
             before = self._remembered
@@ -119,6 +121,8 @@ class RunMasks:
 
     def active(self, g: int) -> bool:
         """Whether a LoRA may work at this step at all."""
+        if self._loras[g].is_off:
+            return False
         if self._step >= 0 and self._schedule.is_over(self._step, self._loras[g].config.end):
             return False
         return self._is_exact[g] or self.same_pass or self._kept is not None

@@ -15,12 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..concepts.concept import Diff
-from ..concepts.lora_forms import Kronecker
-from ..concepts.low_rank import LowRank
+from ..concepts.changes import Change as Applied
+from ..concepts.changes import Diff, Kronecker, LowRank
 from ..host.inference import usable
 
-Applied = LowRank | Kronecker | Diff  # what is left of the forms at a known weight and strength
 Masked = Callable[[Tensor], Tensor]  # of a tensor on the grid of the layer's output
 
 
@@ -47,10 +45,8 @@ def added(form: Applied, module: Any, inputs: Tensor, masked: Masked = unmasked)
     if isinstance(form, LowRank):
         return form.apply(inputs, masked)
     if isinstance(form, Kronecker):
-        left, right = _fit(form.left, inputs), _fit(form.right.flatten(1), inputs)
-        parts = inputs.unflatten(-1, (left.shape[1], right.shape[1]))
-        mixed = torch.einsum("...bd,cd->...bc", parts, right)
-        return masked(form.scale * torch.einsum("...bc,ab->...ac", mixed, left).flatten(-2))
+        left, right = _fit(form.left, inputs), _fit(form.right, inputs)
+        return masked(Kronecker(left, right, form.scale).apply(inputs))
     return masked(F.linear(inputs, _fit(form.tensor.flatten(1), inputs)))
 
 

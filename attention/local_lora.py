@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from ..concepts.concept import Diff
+from ..concepts.changes import Diff
 from ..concepts.lora_dense import resolved
 from ..concepts.lora_file import LoraFile
 from ..concepts.lora_forms import Computed, Difference, Form
 from ..errors import ConfigError, MaskError, PromptError
-from ..host.ports import Tokens, find_run
+from ..host.ports import Tokens, find_run, find_starts
 from .local_layers import Applied, added, added_bias
 from .local_masks import Cut, MaskMeans
 
@@ -45,9 +47,13 @@ class LocalLora:
         name: of its file, for messages.
         words: that the base model knows, as they stand in the prompt; they tell where it belongs.
         tokens: the same words as tokens of the first text encoder.
+        trigger: tokens that stand before the words and tell them from the same words of another
+            LoRA: a trigger word, or the handle of a concept. Empty: the words count wherever they
+            stand.
         strength: on the UNet; 0 leaves it to the base model.
         text_strength: on the text encoders, whose context only this LoRA's region reads.
         mask: [H, W], 0..1, painted by the user, or None.
+        label: what previews call it; by default its words.
     """
 
     file: LoraFile
@@ -58,6 +64,8 @@ class LocalLora:
     text_strength: float = 1.0
     config: LocalConfig = field(default_factory=LocalConfig)
     mask: Tensor | None = None
+    trigger: Tokens = ()
+    label: str = ""
 
     def __post_init__(self) -> None:
         for name in ("strength", "text_strength"):
@@ -80,6 +88,8 @@ class LocalLora:
     def key(self) -> str:
         """Tells it from other LoRAs, whatever their order; strengths do not count."""
         digest = hashlib.sha256(f"{self.file.identity} {self.tokens} {self.config}".encode())
+        if self.trigger:
+            digest.update(repr(self.trigger).encode())
         if self.mask is not None:
             digest.update(self.mask.cpu().float().contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
@@ -89,6 +99,31 @@ class LocalLora:
         """Whether a painted mask alone says where it works."""
         exact = self.config.mask_means is MaskMeans.EXACTLY
         return self.mask is not None and (exact or not self.tokens)
+
+    @property
+    def shown_as(self) -> str:
+        """What previews call it."""
+        return self.label or self.words or self.name
+
+    @property
+    def is_off(self) -> bool:
+        """Whether it changes nothing anywhere."""
+        return not self.strength and not self.text_strength
+
+    def places(self, tokens: Tokens) -> tuple[int, ...]:
+        """Positions of its words in a prompt: behind each trigger the words that come first."""
+        if not self.trigger:
+            return find_run(tokens, self.tokens)
+        starts, places = find_starts(tokens, self.tokens), dict[int, None]()
+        for mark in find_starts(tokens, self.trigger):
+            if behind := [start for start in starts if start >= mark]:
+                places |= dict.fromkeys(range(behind[0], behind[0] + len(self.tokens)))
+        return tuple(places)
+
+    def passage(self, tokens: Tokens) -> tuple[int, ...]:
+        """What of a prompt speaks of this LoRA alone, so that places of others do not read it."""
+        places = self.places(tokens)
+        return (*places, *find_run(tokens, self.trigger)) if places else ()
 
 
 def joined(loras: Sequence[LocalLora]) -> tuple[LocalLora, ...]:
@@ -108,19 +143,43 @@ def joined(loras: Sequence[LocalLora]) -> tuple[LocalLora, ...]:
             )
         joined_loras[lora.key] = lora
     ordered = tuple(joined_loras[key] for key in sorted(joined_loras))
-    looked_for: dict[Tokens, LocalLora] = {}
-    for lora in (lora for lora in ordered if not lora.is_exact):
-        other = looked_for.setdefault(lora.tokens, lora)
-        if other is not lora:
-            raise PromptError(
-                f'{other.name} and {lora.name} are both looked for at "{lora.words}", so they '
-                "cannot be told apart; give each of them words of its own, or paint a mask."
-            )
+    for one, other in _pairs(ordered):
+        are_marked = one.trigger and other.trigger and one.trigger != other.trigger
+        if one.tokens == other.tokens and not are_marked:
+            raise _alike(one, other)
     return ordered
 
 
+def _pairs(loras: Sequence[LocalLora]) -> list[tuple[LocalLora, LocalLora]]:
+    """Those that nothing but their words tells apart."""
+    located = [lora for lora in loras if not lora.is_exact]
+    return [
+        (one, other)
+        for one, other in itertools.combinations(located, 2)
+        if not _painted_apart(one, other)
+    ]
+
+
+def _painted_apart(one: LocalLora, other: LocalLora) -> bool:
+    """Whether both have masks that share less than half of the smaller one."""
+    if one.mask is None or other.mask is None:
+        return False
+    first = one.mask.float()
+    second = F.interpolate(other.mask[None, None].float(), first.shape, mode="area")[0, 0]
+    smaller = min(float(first.sum()), float(second.sum()))
+    return float((first * second).sum()) < smaller / 2
+
+
+def _alike(one: LocalLora, other: LocalLora) -> PromptError:
+    return PromptError(
+        f'{one.name} and {other.name} are both looked for at "{one.words}", so they cannot be '
+        "told apart. Give each of them words of its own; or write its trigger word before the "
+        "words in the prompt and name it in the loader; or connect a mask to each."
+    )
+
+
 def check_prompts(loras: Sequence[LocalLora], prompts: Mapping[str, Tokens]) -> None:
-    """Whether the words of every LoRA stand in a prompt.
+    """Whether the words of every LoRA stand in a prompt, and not at the place of another's.
 
     Args:
         prompts: text, or what it is called -> its tokens; only those that are no negative ones.
@@ -129,12 +188,17 @@ def check_prompts(loras: Sequence[LocalLora], prompts: Mapping[str, Tokens]) -> 
         PromptError: they do not.
     """
     for lora in (lora for lora in loras if not lora.is_exact):
-        if not any(find_run(tokens, lora.tokens) for tokens in prompts.values()):
+        if not any(lora.places(tokens) for tokens in prompts.values()):
+            behind = " behind its trigger" if lora.trigger else ""
             raise PromptError(
-                f'No prompt holds the words "{lora.words}", so {lora.name} cannot be placed; write '
-                "them in the positive prompt exactly so, for example beside the trigger word, and "
-                "encode it with the CLIP of Load LoRA (Localized)."
+                f'No prompt holds the words "{lora.words}"{behind}, so {lora.name} cannot be '
+                "placed; write them in the positive prompt exactly so, for example beside the "
+                "trigger word, and encode it with the CLIP of the node that loads it."
             )
+    for one, other in _pairs(loras):
+        for tokens in prompts.values():
+            if one.places(tokens) and one.places(tokens) == other.places(tokens):
+                raise _alike(one, other)
 
 
 def parts_of(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from ..host.inference import usable
-from ..host.ports import ForwardInfo, Tokens, find_run
+from ..host.ports import ForwardInfo, Tokens
 from .local_lora import LocalLora
 
 
@@ -32,12 +32,17 @@ class LocalRows:
             self.picture_of = torch.tensor(pictures, device=device)
             self._number(info, device)
         prompts = info.prompts or ((),) * n_rows
-        self._columns = [
-            [_columns(tokens, lora.tokens, info.context_length) for lora in loras]
-            if info.conditional[row]
-            else [[] for _ in loras]
-            for row, tokens in enumerate(prompts)
-        ]
+
+        def columns(where: Callable[[LocalLora, Tokens], Sequence[int]]) -> list[list[list[int]]]:
+            return [
+                [_repeated(where(lora, tokens), tokens, info.context_length) for lora in loras]
+                if info.conditional[row]
+                else [[] for _ in loras]
+                for row, tokens in enumerate(prompts)
+            ]
+
+        self._columns = columns(LocalLora.places)
+        self._passages = columns(LocalLora.passage)
         looked_for = [g for g, lora in enumerate(loras) if not lora.is_exact]
         self.with_words = [
             row for row in range(n_rows) if any(self._columns[row][g] for g in looked_for)
@@ -84,7 +89,7 @@ class LocalRows:
         key = (g, n_keys, device)
         if key not in self._hidden:
             readable = torch.ones(self._n_rows, 1, 1, n_keys, dtype=torch.bool)
-            for row, columns in enumerate(self._columns):
+            for row, columns in enumerate(self._passages):
                 own = set(columns[g])
                 for other, places in enumerate(columns):
                     if other != g:
@@ -133,9 +138,8 @@ def _fitted(change: Tensor, n_tokens: int, n_keys: int) -> Tensor:
     return whole.repeat(times, 1)[:n_keys]
 
 
-def _columns(tokens: Tokens, words: Tokens, context_length: int) -> list[int]:
-    """Key positions of words, in every repeat of their prompt."""
-    places = find_run(tokens, words) if words else ()
+def _repeated(places: Sequence[int], tokens: Tokens, context_length: int) -> list[int]:
+    """Key positions of places of a prompt, in every repeat of it."""
     return [
         start + place
         for start in (range(0, context_length, len(tokens)) if tokens else ())

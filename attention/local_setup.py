@@ -77,6 +77,15 @@ class LocalSetup:
         path = self.host.noise_path
         return LocalEdit(self.loras, self.layers, path.timesteps(steps), path.last_t, on_masks)
 
+    def reading_edit(self, prompts: Mapping[str, Tokens], on_masks: OnMasks) -> LocalEdit:
+        """The same for single passes, which show masks of their own attention.
+
+        Raises:
+            PromptError: the words of a LoRA stand in none of the prompts.
+        """
+        check_prompts(self.loras, prompts)
+        return LocalEdit(self.loras, self.layers, on_masks=on_masks)
+
 
 def local_setup(host: Host, loras: Sequence[LocalLora]) -> LocalSetup:
     """LoRAs on the device and in the precision of a base model.

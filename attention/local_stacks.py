@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from ..concepts.concept import Diff, LowRank
-from ..concepts.lora_forms import Kronecker
+from ..concepts.changes import Diff, Kronecker, LowRank
 from ..host.ports import LayerSite, Rows, UNetSites
 from .local_layers import Applied, down_of
 from .local_lora import Part
@@ -89,14 +88,7 @@ class LocalLayers:
             yield from (stack.up, stack.down)
         for entries in self._single.values():
             for _, (form, _) in entries:
-                yield from tensors_of(form)
-
-
-def tensors_of(form: Applied) -> tuple[Tensor, ...]:
-    """What a change is made of."""
-    if isinstance(form, LowRank):
-        return form.up, form.down
-    return (form.left, form.right) if isinstance(form, Kronecker) else (form.tensor,)
+                yield from form.tensors
 
 
 def _stacks(site: LayerSite, entry: tuple[int, Part]) -> bool:

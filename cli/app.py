@@ -17,6 +17,7 @@ from .clean_command import clean
 from .console import complain, log_to_console, say
 from .download_command import download
 from .evolve_command import evolve, evolve_with_options
+from .import_command import import_lora
 from .inspect_command import inspect
 from .invent_command import invent, invent_with_options, mix, mix_with_options
 from .output import writable_folder
@@ -85,7 +86,7 @@ LATE = {
 }
 for _name, (_function, _) in LATE.items():
     app.command(_name)(_listed(_function))
-for _function in (inspect, batch, download, clean):
+for _function in (inspect, import_lora, batch, download, clean):
     app.command()(_function)
 
 

@@ -33,10 +33,11 @@ class LocalOption:
     strength: float
     words: str
     mask: Path | None
+    trigger: str = ""
 
 
 def parsed_local(option: str) -> LocalOption:
-    """FILE=WORDS or FILE:STRENGTH=WORDS, optionally followed by ,MASK.
+    """FILE=WORDS or FILE:STRENGTH=WORDS, with TRIGGER| before the words and ,MASK behind them.
 
     Raises:
         ConfigError: it says no words, or the strength is not a number.
@@ -58,11 +59,14 @@ def parsed_local(option: str) -> LocalOption:
     mask = _MASK.search(rest)
     words = rest[: mask.start()] if mask else rest
     path = Path(mask[1].strip()) if mask else None
-    return LocalOption(Path(file), strength, words.strip().strip("\"'").strip(), path)
+    trigger, bar, behind = words.strip().strip("\"'").partition("|")
+    if not bar:
+        trigger, behind = "", trigger
+    return LocalOption(Path(file), strength, behind.strip(), path, trigger.strip())
 
 
-def loaded_local(host: Host, options: Sequence[str]) -> LocalSetup:
-    """The LoRAs of `--local-lora`, ready to draw with.
+def loaded_local(host: Host, options: Sequence[str], more: Sequence[LocalLora] = ()) -> LocalSetup:
+    """The LoRAs of `--local-lora` and more of them, ready to draw with.
 
     Raises:
         ConceptLoomError: a file cannot be read or does not fit, or words are missing.
@@ -76,12 +80,13 @@ def loaded_local(host: Host, options: Sequence[str]) -> LocalSetup:
                 name=option.file.name,
                 words=option.words,
                 tokens=host.tokenize(option.words),
+                trigger=host.tokenize(option.trigger) if option.trigger else (),
                 strength=option.strength,
                 text_strength=option.strength,
                 mask=read_mask(option.mask) if option.mask is not None else None,
             )
         )
-    return local_setup(host, loras)
+    return local_setup(host, [*loras, *more])
 
 
 class LocalRun:
@@ -93,7 +98,7 @@ class LocalRun:
     """
 
     def __init__(self, setup: LocalSetup | None, steps: int, tokens: Mapping[str, Tokens]) -> None:
-        self._names = [lora.words or lora.name for lora in setup.loras] if setup else []
+        self._names = [lora.shown_as for lora in setup.loras] if setup else []
         self._masks: list[Tensor] = []
         self._pictures: list[Tensor] = []
         self.encode = setup.encode if setup else None
@@ -127,16 +132,17 @@ class LocalRun:
 
 
 def local_run(
-    host: Host, options: Sequence[str], prompts: Sequence[str], handles: HandleVectors, steps: int
-) -> LocalRun:
-    """What `--local-lora` asks for.
+    host: Host, options: Sequence[str], prompts: Sequence[str], handles: HandleVectors, steps: int,
+    more: Sequence[LocalLora] = (),
+) -> LocalRun:  # fmt: skip
+    """What `--local-lora` asks for, and localised concepts.
 
     Raises:
         ConceptLoomError: a file cannot be read or does not fit, or words stand in no prompt.
     """
-    if not options:
+    if not options and not more:
         return LocalRun(None, steps, {})
-    setup = loaded_local(host, options)
+    setup = loaded_local(host, options, more)
     return LocalRun(
         setup, steps, {text: host.encode_prompt(text, handles).tokens for text in prompts}
     )

@@ -15,6 +15,7 @@ from .options import Device, Layout, Model, PictureOut, Precision, PrecisionName
 
 if TYPE_CHECKING:
     from ..attention.lag_config import LagConfig
+    from ..attention.local_lora import LocalLora
     from ..concepts.concept import AppliedConcepts, Concept
     from ..host.ports import Host, UNetEdit
 
@@ -45,18 +46,21 @@ def sample(
     lag: Annotated[
         bool,
         typer.Option(
-            "--lag", help="Apply residuals only where each concept appears; see train-residuals."
+            "--lag",
+            help="Apply concepts only where each appears: residuals (train-residuals) by LAG, "
+            "others (import-lora) as localised LoRAs.",
         ),
     ] = False,
     local_lora: Annotated[
         list[str] | None,
         typer.Option(
-            metavar='FILE[:STRENGTH]="WORDS"[,MASK]',
-            help="A LoRA file only where these words of the prompt are. Repeat for several.",
+            metavar='FILE[:STRENGTH]="[TRIGGER|]WORDS"[,MASK]',
+            help="A LoRA file only where these words of the prompt are. Repeat for several; a "
+            "trigger before the words tells two with the same words apart.",
         ),
     ] = None,
     masks: Annotated[
-        bool, typer.Option("--masks", help="With --local-lora: write where each LoRA worked.")
+        bool, typer.Option("--masks", help="With localised LoRAs: write where each worked.")
     ] = False,
     model: Model = "tinyworld",
     layout: Layout = None,
@@ -77,11 +81,12 @@ def sample(
     is_tiny = model == TINYWORLD
     host = open_host(model, layout=layout, device=device, precision=Computed(precision.value))
     loaded = load_concepts(host, concept or [])
-    stack, edits, config = stacked(loaded), [], changed_by_options(LagConfig(), settings)
+    stack, edits, located = stacked(loaded), [], []
+    config = changed_by_options(LagConfig(), settings)
     prompts = prompt or [text for one, _ in loaded for text in one.prompts]
     if lag:
-        stack, edits = _localised(host, loaded, prompts, config)
-    local = local_run(host, local_lora or [], prompts, stack.handles, steps)
+        stack, edits, located = _localised(host, loaded, prompts, config)
+    local = local_run(host, local_lora or [], prompts, stack.handles, steps, located)
     drawing = Drawing(
         negative=negative,
         seed=seed,
@@ -110,15 +115,15 @@ def sample(
 
 def _localised(
     host: Host, loaded: Sequence[tuple[Concept, float]], prompts: Sequence[str], config: LagConfig
-) -> tuple[AppliedConcepts, Sequence[UNetEdit]]:
-    """Concepts and strengths as LAG applies them: their handles, and the edit with the residuals.
+) -> tuple[AppliedConcepts, Sequence[UNetEdit], Sequence[LocalLora]]:
+    """Concepts and strengths in their places: handles, the edit with the residuals, and LoRAs.
 
     Raises:
         ConceptLoomError: a concept cannot be localised, or a prompt lacks it.
     """
-    from ..concepts.concept import AppliedConcepts
+    from ..concepts.concept import AppliedConcepts, stacked
     from ..errors import InputError
-    from ..methods.personalized_residuals import Localised, lag_setup
+    from ..methods.personalized_residuals import Localised, by_engine, lag_setup, local_lora_of
 
     if not loaded:
         raise InputError("--lag localises concepts; load one with --concept.")
@@ -126,10 +131,15 @@ def _localised(
         Localised(concept=concept, config=replace(config, strength=strength))
         for concept, strength in loaded
     ]
-    setup = lag_setup(host, requested)
-    encoded = [host.encode_prompt(text, setup.handles) for text in prompts]
-    tokens = {prompt.text: prompt.tokens for prompt in encoded}
-    return AppliedConcepts(dict(setup.handles), {}), [setup.edit(host.noise_path.last_t, tokens)]
+    residuals, others = by_engine(requested)
+    applied = AppliedConcepts(dict(stacked([(c, 0.0) for c, _ in loaded]).handles), {})
+    edits: list[UNetEdit] = []
+    if residuals:
+        setup = lag_setup(host, residuals)
+        encoded = [host.encode_prompt(text, applied.handles) for text in prompts]
+        tokens = {prompt.text: prompt.tokens for prompt in encoded}
+        edits.append(setup.edit(host.noise_path.last_t, tokens))
+    return applied, edits, [local_lora_of(host, one) for one in others]
 
 
 def sample_with_options() -> Callable[..., Any]:

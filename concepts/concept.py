@@ -13,24 +13,15 @@ from torch import Tensor
 from ..errors import BaseMismatchError, HandleError
 from ..host.ports import WeightEdit
 from ..host.prompt_text import check_free
+from .changes import Change as Change
+from .changes import Diff as Diff
+from .changes import LowRank as LowRank
+from .changes import scale_of
 from .handles import checked_name, checked_names
-from .low_rank import LowRank, shaped
 
 log = logging.getLogger("conceptloom")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Diff:
-    """The whole difference to a weight or bias."""
-
-    tensor: Tensor  # shape of the weight, float32
-
-    def delta(self, shape: Sequence[int]) -> Tensor:
-        """The change to a weight of this shape."""
-        return shaped(self.tensor, shape)
-
-
-Change = Diff | LowRank
 _SAMPLED = 256  # values of each weight that tell concepts apart
 
 
@@ -143,10 +134,9 @@ def identities(concept: Concept) -> dict[str, str]:
     """
     weights = hashlib.sha256()
     for name, change in sorted(concept.weights.items()):
-        parts = (change.tensor,) if isinstance(change, Diff) else (change.up, change.down)
-        scale = 1.0 if isinstance(change, Diff) else change.scale
-        weights.update(f"{name} {[list(part.shape) for part in parts]} {scale}".encode())
-        for part in parts:
+        sizes = [list(part.shape) for part in change.tensors]
+        weights.update(f"{name} {sizes} {scale_of(change)}".encode())
+        for part in change.tensors:
             flat = part.detach().flatten()
             weights.update(_bytes(flat[:: max(1, len(flat) // _SAMPLED)]))
     digests: dict[str, str] = {}

@@ -13,15 +13,16 @@ from torch import Tensor
 from ..errors import ConceptFileError, HandleError
 from ..host.prompt_text import NAME, composed
 from ..host.roles import FIRST_NETWORKS, text_encoder_of
-from .concept import Change, Diff
+from .changes import Change, Diff, Kronecker, LowRank
 from .handles import checked_names
-from .low_rank import LowRank
 from .tensor_file import Document, TensorEntry
 
 FORMAT = "concept"
 # What the first format cannot say is written as the second; everything else stays readable for
-# those who have not updated. The second one names networks freely, the first knows a few.
+# those who have not updated. The second one names networks freely, the first knows a few; and the
+# second one has Kronecker products.
 FIRST_VERSION, VERSION = 1, 2
+_PAIRS = {"up": "down", "left": "right"}  # parts of a change that belong together
 _TEXT_LIMIT = 10_000  # characters of one prompt
 _PROMPTS_LIMIT = 1_000
 _LARGEST_SCALE = 1e6
@@ -29,7 +30,7 @@ _LARGEST_SCALE = 1e6
 _NETWORK = "[a-z][a-z0-9_]{0,31}"  # a text encoder, or the network that draws
 HANDLE_KEY = re.compile(rf"handle\.({NAME.pattern})\.({_NETWORK})")
 ADAPTER_KEY = re.compile(
-    rf"adapter\.({_NETWORK}(?:\.[A-Za-z0-9_]{{1,64}}){{1,12}})\.(diff|diff_b|up|down)"
+    rf"adapter\.({_NETWORK}(?:\.[A-Za-z0-9_]{{1,64}}){{1,12}})\.(diff|diff_b|up|down|left|right)"
 )
 _FIELDS: dict[str, type] = {
     "base": str,
@@ -103,7 +104,13 @@ def _is_text(value: object) -> bool:
 
 def version_of(keys: Iterable[str]) -> int:
     """The oldest format that can name these tensors."""
-    return FIRST_VERSION if all(_network_of(key) in FIRST_NETWORKS for key in keys) else VERSION
+    return FIRST_VERSION if all(map(_is_of_first, keys)) else VERSION
+
+
+def _is_of_first(key: str) -> bool:
+    match = ADAPTER_KEY.fullmatch(key)
+    is_product = match is not None and match[2] in ("left", "right")
+    return _network_of(key) in FIRST_NETWORKS and not is_product
 
 
 def _network_of(key: str) -> str:
@@ -146,17 +153,18 @@ def sorted_out(
             handles.setdefault(composed(match[1]), {})[match[2]] = tensor
         elif match := ADAPTER_KEY.fullmatch(key):
             module, part = match.groups()
-            if part == "up":
+            weight = f"{module}.{'bias' if part == 'diff_b' else 'weight'}"
+            if part in _PAIRS.values():  # read together with its first
+                _check_has_first(path, module, part, tensors)
+                continue
+            if weight in weights:
+                before = "left" if isinstance(weights[weight], Kronecker) else "diff"
+                raise refusal(path, f"both {before} and {part} change {module}")
+            if part in _PAIRS:
                 scale = float(scales.get(module, 1.0))
-                down = tensors.get(f"adapter.{module}.down")
-                weights[f"{module}.weight"] = _low_rank(path, module, tensor, down, scale)
-            elif part == "down":
-                if f"adapter.{module}.up" not in tensors:
-                    raise refusal(path, f"{module} has a down but no up")
+                second = tensors.get(f"adapter.{module}.{_PAIRS[part]}")
+                weights[weight] = _product(path, module, part, tensor, second, scale)
             else:
-                weight = f"{module}.{'weight' if part == 'diff' else 'bias'}"
-                if part == "diff" and f"adapter.{module}.up" in tensors:
-                    raise refusal(path, f"both diff and up change {module}")
                 if not 1 <= tensor.ndim <= 4 or not tensor.numel():
                     raise refusal(path, f"{key} has the impossible shape {list(tensor.shape)}")
                 weights[weight] = Diff(tensor)
@@ -169,12 +177,22 @@ def sorted_out(
     return handles, weights
 
 
-def _low_rank(path: Path, module: str, up: Tensor, down: Tensor | None, scale: float) -> LowRank:
-    if down is None:
-        raise refusal(path, f"{module} has an up but no down")
-    fits = up.ndim == 2 and down.ndim in (2, 4) and up.shape[1] == down.shape[0]
-    if not fits or not up.numel() or not down.numel():
+def _check_has_first(path: Path, module: str, part: str, tensors: Mapping[str, Tensor]) -> None:
+    first = next(first for first, second in _PAIRS.items() if second == part)
+    if f"adapter.{module}.{first}" not in tensors:
+        raise refusal(path, f"{module} has a {part} but no {first}")
+
+
+def _product(
+    path: Path, module: str, part: str, first: Tensor, second: Tensor | None, scale: float
+) -> LowRank | Kronecker:
+    if second is None:
+        raise refusal(path, f"{module} has {part} but no {_PAIRS[part]}")
+    fits = first.ndim == 2 and second.ndim in (2, 4) and first.numel() and second.numel()
+    if not fits or (part == "up" and first.shape[1] != second.shape[0]):
         raise refusal(
-            path, f"up {list(up.shape)} and down {list(down.shape)} of {module} do not fit"
+            path,
+            f"{part} {list(first.shape)} and {_PAIRS[part]} {list(second.shape)} of {module} do "
+            "not fit",
         )
-    return LowRank(up, down, scale)
+    return (LowRank if part == "up" else Kronecker)(first, second, scale)

@@ -1,8 +1,8 @@
 """Concept files: one .safetensors with all data of a concept.
 
 Tensors `handle.<name>.<encoder>` and `adapter.<canonical module path>.<part>` with the parts diff
-(of the weight), diff_b (of the bias), up and down; the rest is the JSON document of `tensor_file`.
-Files are read without pickle, and all contents are checked first.
+(of the weight), diff_b (of the bias), up and down, left and right; the rest is the JSON document of
+`tensor_file`. Files are read without pickle, and all contents are checked first.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import ConceptFileError
-from .concept import Change, Concept
+from .changes import Change, Kronecker, LowRank, scale_of
+from .concept import Concept
 from .concept_checks import (
     ADAPTER_KEY,
     FORMAT,
@@ -32,7 +33,6 @@ from .concept_checks import (
     sorted_out,
     version_of,
 )
-from .low_rank import LowRank
 from .tensor_file import Document, as_json, read_header, read_tensors, write_document
 
 THUMBNAIL_PX = 256  # longer side
@@ -62,8 +62,8 @@ def save_concept(concept: Concept, path: Path) -> Path:
     for name, change in concept.weights.items():
         module, _, kind = name.rpartition(".")
         tensors |= _parts(module, kind, change)
-        if isinstance(change, LowRank) and change.scale != 1:
-            scales[module] = change.scale
+        if scale_of(change) != 1:
+            scales[module] = scale_of(change)
     tensors = {key: tensor.detach().float() for key, tensor in tensors.items()}
     check_tensors(path, tensors)
     write_document(path, tensors, _document(concept, scales, version_of(tensors)))
@@ -74,6 +74,8 @@ def _parts(module: str, kind: str, change: Change) -> dict[str, Tensor]:
     prefix = f"adapter.{module}"
     if isinstance(change, LowRank):
         return {f"{prefix}.up": change.up, f"{prefix}.down": change.down}
+    if isinstance(change, Kronecker):
+        return {f"{prefix}.left": change.left, f"{prefix}.right": change.right}
     if kind not in ("weight", "bias"):
         raise ConceptFileError(f"{module}.{kind} is neither a weight nor a bias.")
     return {f"{prefix}.{'diff' if kind == 'weight' else 'diff_b'}": change.tensor}

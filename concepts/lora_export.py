@@ -1,6 +1,7 @@
 """Exports concepts for other programs: a plain LoRA, and `embedding:` files.
 
     lora.safetensors    <module>.lora_up.weight, .lora_down.weight, .alpha    what is of low rank
+                        <module>.lokr_w1, .lokr_w2                            Kronecker products
                         <module>.diff, .diff_b                                everything else, exact
     mug.safetensors     clip_l, clip_g, clip_h [n, width]                     one file a handle
 
@@ -23,8 +24,9 @@ from ..errors import ConceptFileError, ConfigError
 from ..host.families.unet_names import lora_name
 from ..host.ports import Progress, no_progress
 from ..host.roles import encoders_in, text_encoder_of
+from .changes import Diff, Kronecker, LowRank
 from .concept import Concept
-from .low_rank import LowRank, closest_low_rank
+from .low_rank import closest_low_rank
 from .paths import confined_path
 from .tensor_file import write_tensors
 
@@ -106,10 +108,12 @@ def export_lora(
         progress(done, len(concept.weights), "exporting")
         module, _, kind = name.rpartition(".")
         stock = lora_name(module, concept.base, encoders)
-        if isinstance(change, LowRank):
-            tensors |= _lora_tensors(stock, change)
-            ranks[name], errors[name] = change.rank, 0.0
-            learned += float(change.delta(change.shape).double().square().sum())
+        if not isinstance(change, Diff):
+            tensors |= _factor_tensors(stock, change)
+            errors[name] = 0.0
+            if isinstance(change, LowRank):
+                ranks[name] = change.rank
+            learned += _squared(change)
             continue
         squared = float(change.tensor.double().square().sum())
         learned += squared
@@ -119,7 +123,7 @@ def export_lora(
             whole = True
             continue
         cut, residue = closest_low_rank(change.tensor, rank)
-        tensors |= _lora_tensors(stock, cut)
+        tensors |= _factor_tensors(stock, cut)
         ranks[name] = cut.rank
         errors[name] = math.sqrt(residue / squared) if squared else 0.0
         lost += residue
@@ -141,7 +145,18 @@ def encoders_of(concept: Concept) -> set[str]:
     return known | encoders_in(concept.base)
 
 
-def _lora_tensors(stock: str, change: LowRank) -> dict[str, Tensor]:
+def _squared(change: LowRank | Kronecker) -> float:
+    """Squared Frobenius norm of a change."""
+    if isinstance(change, Kronecker):
+        sizes = [float(t.double().square().sum()) for t in change.tensors]
+        return change.scale**2 * sizes[0] * sizes[1]
+    return float(change.delta(change.shape).double().square().sum())
+
+
+def _factor_tensors(stock: str, change: LowRank | Kronecker) -> dict[str, Tensor]:
+    if isinstance(change, Kronecker):  # LyCORIS takes alpha only for factors of factors
+        left = change.scale * change.left
+        return {f"{stock}.lokr_w1": left, f"{stock}.lokr_w2": change.right}
     kernel = (1,) * (change.down.ndim - 2)  # 1x1 after a convolution, nothing after a linear layer
     return {
         f"{stock}.lora_up.weight": change.up.reshape(*change.up.shape, *kernel),

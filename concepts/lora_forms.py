@@ -12,34 +12,20 @@ arXiv 2306.07967. Alphabet: o output, i input channels, r rank, k positions of a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .concept import Diff
-from .low_rank import LowRank
+from .changes import Change, Diff, LowRank
+from .changes import Kronecker as Kronecker
 
 WIDEST_LOHA = 256  # rank of the exact factors above which the whole difference is smaller
 
 Parts = Mapping[str, Tensor]  # parts of one entry by their names in LyCORIS files, "hada_w1_a"
 # parts, original weight, strength -> what is added to the weight at that strength
 Difference = Callable[[Parts, Tensor, float], Tensor]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Kronecker:
-    """scale * kron(left, right): an [a c, b d, ...] change of an [a, b] and a [c, d, ...] one."""
-
-    left: Tensor  # [a, b]
-    right: Tensor  # [c, d], for convolutions [c, d, kernel height, kernel width]
-    scale: float = 1.0
-
-    def delta(self, shape: Sequence[int]) -> Tensor:
-        """The change to a weight of this shape."""
-        left = self.left[(...,) + (None,) * (self.right.ndim - 2)]
-        return (self.scale * torch.kron(left, self.right)).reshape(*shape)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,7 +36,7 @@ class Computed:
     parts: Parts
 
 
-Form = LowRank | Kronecker | Diff | Computed
+Form = Change | Computed
 
 
 def form_of(parts: Parts) -> tuple[str, Form] | None:

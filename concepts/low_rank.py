@@ -31,6 +31,11 @@ class LowRank:
     scale: float = 1.0  # alpha / r of LoRA files
 
     @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What it is made of."""
+        return self.up, self.down
+
+    @property
     def rank(self) -> int:
         return self.up.shape[1]
 

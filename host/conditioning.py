@@ -18,11 +18,20 @@ _serial = itertools.count()
 
 def find_run(tokens: Tokens, piece: Sequence[Token]) -> tuple[int, ...]:
     """Positions of all occurrences of a run of tokens, each once; empty if there is none."""
-    piece, size, positions = tuple(piece), len(piece), dict[int, None]()
-    for start in range(len(tokens) - size + 1 if size else 0):
-        if all(is_token(tokens[start + i], piece[i]) for i in range(size)):
-            positions |= dict.fromkeys(range(start, start + size))
+    size, positions = len(piece), dict[int, None]()
+    for start in find_starts(tokens, piece):
+        positions |= dict.fromkeys(range(start, start + size))
     return tuple(positions)
+
+
+def find_starts(tokens: Tokens, piece: Sequence[Token]) -> list[int]:
+    """Where each occurrence of a run of tokens begins."""
+    size = len(piece)
+    return [
+        start
+        for start in range(len(tokens) - size + 1 if size else 0)
+        if all(is_token(tokens[start + i], piece[i]) for i in range(size))
+    ]
 
 
 def is_token(token: Token, expected: Token) -> bool:

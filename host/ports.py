@@ -35,6 +35,7 @@ from .conditioning import TextLayout as TextLayout
 from .conditioning import Token as Token
 from .conditioning import Tokens as Tokens
 from .conditioning import find_run as find_run
+from .conditioning import find_starts as find_starts
 from .conditioning import is_token as is_token
 from .edits import AttentionCall as AttentionCall
 from .edits import ForwardInfo as ForwardInfo

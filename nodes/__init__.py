@@ -18,6 +18,7 @@ from .download import DownloadLabModel, DownloadSegmenter
 from .error_names import shorten_error_names
 from .generate_with_prior import GenerateWithPrior
 from .guidance import CrossAttentionGuidance
+from .import_lora import ImportLora
 from .lag import ApplyLag
 from .lag_maps import LagMapsNode
 from .lag_sampler import LagSampler
@@ -51,6 +52,7 @@ NODES: list[type[io.ComfyNode]] = [
     LagSampler,
     LoadLoraLocalized,
     LocalizedLoraMasks,
+    ImportLora,
     LagMapsNode,
     MaskedBlendedSampler,
     MaskedBlendedEdit,

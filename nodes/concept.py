@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
+from ..concepts.changes import Kronecker, LowRank
 from ..concepts.concept import Concept
-from ..concepts.low_rank import LowRank
 from .shared import CATEGORY, applied, picture, shown
 from .sockets import LearnedConcept
 
@@ -125,4 +125,6 @@ def describe_changes(concept: Concept) -> str:
         return "no weights, only names"
     ranks = sorted({c.rank for c in concept.weights.values() if isinstance(c, LowRank)})
     form = f"low-rank ({', '.join(map(str, ranks))})" if ranks else "whole"
+    if any(isinstance(change, Kronecker) for change in concept.weights.values()):
+        form = "Kronecker products" if not ranks else f"{form} and Kronecker products"
     return f"{len(concept.weights)} weights, {form}"

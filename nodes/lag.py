@@ -9,15 +9,22 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..attention.lag import LagConcept, LagEdit, OnMasks
-from ..concepts.concept import Concept
+from ..concepts.concept import Concept, identities
 from ..errors import PromptError
 from ..host.comfyui.apply import model_with_identities
 from ..host.comfyui.edits import SamplingRun, with_edits
 from ..host.comfyui.prompts import clip_with_handles
 from ..host.comfyui.tokens import HIDDEN
-from ..methods.personalized_residuals import Localised, lag_setup
+from ..methods.personalized_residuals import (
+    Localised,
+    by_engine,
+    is_merged,
+    lag_setup,
+    local_lora_of,
+)
 from .lag_knobs import LAG_CATEGORY, OF_ONE, lag_inputs, localised_of, model_inputs
-from .shared import host_of
+from .local_lora import with_local_lora
+from .shared import applied, host_of
 from .sockets import LearnedConcept
 
 KEY = "conceptloom.lag"
@@ -65,9 +72,33 @@ def with_lag(
 ) -> tuple[Any, Any]:
     """Clones of MODEL and CLIP with some concepts more; those from an earlier one stay on.
 
+    Residuals are applied by the paper's LAG, concepts with other changes as localised LoRAs.
+
     Raises:
         ConceptLoomError: a concept does not fit the model, or LAG; two bring the same handle.
     """
+    residuals, loras = by_engine(localised)
+    if residuals or not loras:
+        model, clip = _with_residuals(model, clip, residuals, on_masks)
+    for one in loras:
+        model, clip = with_lora_concept(model, clip, one)
+    return model, clip
+
+
+def with_lora_concept(model: Any, clip: Any, one: Localised) -> tuple[Any, Any]:
+    """The same for a concept that changes more than output projections."""
+    concept = one.concept
+    if is_merged(one):
+        return applied(model, clip, concept, one.config.strength)
+    lora = local_lora_of(host_of(model, clip, applies_only=True), one)
+    named = identities(concept)
+    knowing = clip_with_handles(clip, concept.handles, named)
+    return with_local_lora(model_with_identities(model.clone(), named), knowing, lora)
+
+
+def _with_residuals(
+    model: Any, clip: Any, localised: Sequence[Localised], on_masks: OnMasks | None
+) -> tuple[Any, Any]:
     earlier: tuple[LagConcept, ...] = model.get_attachment(KEY) or ()
     setup = lag_setup(host_of(model, clip, applies_only=True), localised)
     knowing = clip_with_handles(clip, setup.handles, setup.identities)

@@ -19,8 +19,8 @@ from .widgets import widgets_of
 LAG_CATEGORY = f"{CATEGORY}/LAG"
 MOST_CONCEPTS = 8
 OF_ONE = (
-    "From Train Personalized Residuals or Load Concept: a low-rank concept on output "
-    "projections only."
+    "A concept with one name: from Train Personalized Residuals, Load Concept or Import LoRA as "
+    "Concept."
 )
 PROMPT = "Must contain every concept's name and class word, for example: a photo of a <my-cat> cat."
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..attention.lag_maps import LagMaps
-from ..concepts.concept import Concept
+from ..attention.local_setup import local_setup
+from ..concepts.concept import Concept, stacked
 from ..errors import ImageError
-from ..methods.personalized_residuals import Localised, lag_setup
+from ..host.ports import UNetEdit
+from ..methods.personalized_residuals import Localised, by_engine, lag_setup, local_lora_of
 from ..viz.lag_overlays import blocks_sheet, masks_picture
 from .lag_knobs import (
     LAG_CATEGORY,
@@ -66,8 +70,8 @@ class LagMapsNode(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         localised = [localised_of(concept, mask, knobs) for concept in concepts.values() if concept]
         names = names_of(localised)
-        maps = read_masks(model, clip, vae, image, localised, prompt, timestep)
-        masks, blocks = shown_masks(maps, names, image.shape[1:3], 1)
+        seen = read_masks(model, clip, vae, image, localised, prompt, timestep)
+        masks, blocks = seen.shown(image.shape[1:3], 1)
         overlay = picture(masks_picture(masks, names, image[0, ..., :3]))
         return io.NodeOutput(overlay, blocks, masks, ui=shown(cls, overlay))
 
@@ -80,20 +84,32 @@ def read_masks(
     localised: Sequence[Localised],
     prompt: str,
     timestep: int,
-) -> LagMaps:
+) -> SeenMasks:
     """The masks of one forward pass over a noisy picture."""
     if image.ndim != 4 or image.shape[-1] not in (3, 4):
         raise ImageError(f"The image has the shape {list(image.shape)}; connect an RGB picture.")
     host = host_of(model, clip, vae)
-    setup = lag_setup(host, localised)
-    encoded = host.encode_prompt(prompt, setup.handles)
-    maps = LagMaps()
-    edit = setup.edit(host.noise_path.last_t, {prompt: encoded.tokens}, maps)
+    residuals, loras = by_engine(localised)
+    handles = stacked([(one.concept, 0.0) for one in localised]).handles
+    encoded = host.encode_prompt(prompt, handles)
+    tokens, maps, edits = {prompt: encoded.tokens}, LagMaps(), list[UNetEdit]()
+    if residuals or not loras:
+        edits.append(lag_setup(host, residuals).edit(host.noise_path.last_t, tokens, maps))
+    located = [replace(local_lora_of(host, one), text_strength=0, strength=0) for one in loras]
+    local: dict[str, Tensor] = {}
+    if located:
+        setup = local_setup(host, located)
+        labels = [lora.shown_as for lora in setup.loras]
+
+        def keep(found: Tensor) -> None:
+            local.update(zip(labels, found.float().cpu().unbind(dim=1), strict=True))
+
+        edits.append(setup.reading_edit(tokens, keep))
     latent = host.encode_image(image[:1, ..., :3])
     at = torch.tensor([timestep], device=latent.device)
     noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(0)).to(latent)
-    host.predict(host.noise_path.add_noise(latent, noise, at), at, [encoded], [edit])
-    return maps
+    host.predict(host.noise_path.add_noise(latent, noise, at), at, [encoded], edits)
+    return SeenMasks(maps, names_of(localised), local)
 
 
 def names_of(localised: Sequence[Localised]) -> list[str]:
@@ -101,12 +117,37 @@ def names_of(localised: Sequence[Localised]) -> list[str]:
     return list(dict.fromkeys(name for one in localised for name in one.concept.names))
 
 
-def shown_masks(
-    maps: LagMaps, names: Sequence[str], size: Sequence[int], pictures: int
-) -> tuple[Tensor, Tensor]:
-    """MASK [P * G, H, W] and IMAGE of the blocks; white and a blank sheet where LAG was off."""
-    height, width = size
-    if not maps:
-        return torch.ones(pictures * len(names), height, width), torch.zeros(1, 64, 64, 3)
-    masks = maps.averaged((height, width)).flatten(0, 1)
-    return masks, picture(blocks_sheet(maps.blocks(), names))
+@dataclass(frozen=True, slots=True)
+class SeenMasks:
+    """Masks of both engines.
+
+    Attributes:
+        maps: of the concepts that the paper's LAG applied, in the order of `names`.
+        names: of all concepts, without brackets.
+        local: "<name>" of the others -> [P, h, w].
+    """
+
+    maps: LagMaps
+    names: Sequence[str]
+    local: Mapping[str, Tensor]
+
+    def shown(self, size: Sequence[int], pictures: int) -> tuple[Tensor, Tensor]:
+        """MASK [P * G, H, W] and IMAGE of the blocks; white and a blank sheet where LAG was off."""
+        height, width = size
+        local = {name: self.local[f"<{name}>"] for name in self.names if f"<{name}>" in self.local}
+        rest = [name for name in self.names if name not in local]
+        planes = {
+            name: F.interpolate(mask[:, None], (height, width), mode="bilinear").clamp(0, 1)[:, 0]
+            for name, mask in local.items()
+        }
+        blocks = {"whole picture": torch.stack(list(local.values()), dim=1)} if local else {}
+        if self.maps:
+            averaged = self.maps.averaged((height, width))  # [P, G, H, W]
+            planes |= dict(zip(rest, averaged.unbind(dim=1), strict=True))
+            blocks = self.maps.blocks()
+        white = torch.ones(pictures, height, width)
+        masks = torch.stack([planes.get(name, white) for name in self.names], dim=1)
+        sheet = torch.zeros(64, 64, 3)
+        if blocks:
+            sheet = blocks_sheet(blocks, rest if self.maps else list(local))
+        return masks.flatten(0, 1), picture(sheet)

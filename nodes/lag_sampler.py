@@ -13,6 +13,7 @@ from ..attention.lag_maps import LagMaps
 from ..concepts.concept import Concept
 from ..host.comfyui.ksampler import SAMPLERS, SCHEDULERS, KSamplerCall, sampled
 from ..host.comfyui.progress import NodeProgress
+from ..methods.personalized_residuals import by_engine
 from ..viz.lag_overlays import masks_picture
 from .lag import with_lag
 from .lag_knobs import (
@@ -23,7 +24,8 @@ from .lag_knobs import (
     localised_of,
     model_inputs,
 )
-from .lag_maps import names_of, shown_masks
+from .lag_maps import SeenMasks, names_of
+from .local_masks import latest_of
 from .shared import shown
 
 
@@ -69,10 +71,11 @@ class LagSampler(io.ComfyNode):
             positive=positive, negative=negative, seed=seed, steps=steps, cfg=cfg,
             sampler=sampler_name, scheduler=scheduler, denoise=denoise,
         )  # fmt: skip
-        live = _Live(NodeProgress(cls.hidden.unique_id), maps, names)
+        read_by_lag = names_of(by_engine(localised_concepts)[0])
+        live = _Live(NodeProgress(cls.hidden.unique_id), maps, read_by_lag)
         latent = sampled(patched, knowing, latent_image, call, live)
-        drawn = latent["samples"]
-        masks, blocks = shown_masks(maps, names, drawn.shape[-2:], len(drawn))
+        seen, drawn = SeenMasks(maps, names, latest_of(patched)), latent["samples"]
+        masks, blocks = seen.shown(drawn.shape[-2:], len(drawn))
         return io.NodeOutput(latent, masks, blocks, ui=shown(cls, blocks))
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import folder_paths
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -25,24 +23,20 @@ from ..attention.local_lora import (
 )
 from ..attention.local_masks import Cut, MaskMeans
 from ..attention.local_stacks import LocalLayers
-from ..concepts.lora_file import LoraFile, lora_of, read_lora
-from ..concepts.lora_keys import key_map
-from ..concepts.lora_words import words_of
-from ..errors import ConceptFileError, PromptError
+from ..errors import PromptError
 from ..host.comfyui.edits import SamplingRun, with_edits
-from ..host.comfyui.lora import LoadedBeside, converted, core_difference, host_key_map
+from ..host.comfyui.lora import LoadedBeside, core_difference
 from ..host.comfyui.notices import tell
 from ..host.comfyui.own_texts import Change, clip_with_own_texts
 from ..host.comfyui.prompts import clip_with_handles, ids_of
 from ..host.comfyui.tokens import HIDDEN
 from ..host.ports import Host
 from .lag_knobs import one_mask
-from .shared import CATEGORY, host_of
+from .lora_files import LORA_CATEGORY, loaded_lora, lora_input, lora_stamps
+from .shared import host_of
 
 KEY = "conceptloom.local_lora"
 RECORD = "conceptloom.local_masks"  # attachment of a MODEL
-LORAS = "loras"
-LORA_CATEGORY = f"{CATEGORY}/LoRA"
 DEFAULT = LocalConfig()
 
 
@@ -89,26 +83,27 @@ class LoadLoraLocalized(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, lora_name: str | None, **_: Any) -> str:
         """Another file under the same name is another LoRA; what is linked comes as None."""
-        names = folder_paths.get_filename_list(LORAS) if lora_name is None else [lora_name]
-        return repr([(name, lora_path(name).stat().st_mtime_ns) for name in names])
+        return lora_stamps(lora_name)
 
     @classmethod
     def execute(
         cls, model: Any, clip: Any, lora_name: str, words: str, strength_model: float,
-        strength_clip: float, mask: Tensor | None = None, **knobs: Any,
+        strength_clip: float, mask: Tensor | None = None, trigger_word: str = "", **knobs: Any,
     ) -> io.NodeOutput:  # fmt: skip
-        file, proposal = loaded_lora(model, clip, lora_name)
+        loaded = loaded_lora(model, clip, lora_name)
+        host = host_of(model, clip, applies_only=True)
         lora = LocalLora(
-            file=file,
+            file=loaded.file,
             name=lora_name,
             words=words.strip(),
-            tokens=host_of(model, clip, applies_only=True).tokenize(words.strip()),
+            tokens=host.tokenize(words.strip()),
+            trigger=host.tokenize(trigger_word.strip()),
             strength=strength_model,
             text_strength=strength_clip,
             config=config_of(knobs),
             mask=one_mask(mask),
         )
-        return io.NodeOutput(*with_local_lora(model, clip, lora), proposal)
+        return io.NodeOutput(*with_local_lora(model, clip, lora), loaded.words.proposal)
 
 
 def _first_inputs() -> list[io.Input]:
@@ -117,12 +112,7 @@ def _first_inputs() -> list[io.Input]:
             "model", tooltip="A model of the same family as the one that the LoRA was trained on."
         ),
         io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint."),
-        io.Combo.Input(
-            "lora_name",
-            options=folder_paths.get_filename_list(LORAS),
-            tooltip="LoRA, LoCon, LoHa, LoKr, GLoRA, DoRA, OFT, BOFT or full difference, "
-            ".safetensors.",
-        ),
+        lora_input(),
         io.String.Input(
             "words",
             default="",
@@ -183,6 +173,14 @@ def _advanced_inputs() -> list[io.Input]:
             "Share of the steps after which only the base model draws again. Low values leave "
             "fine detail to the base model; 1 keeps the LoRA to the end.",
         ),
+        io.String.Input(
+            "trigger_word",
+            default="",
+            optional=True,
+            advanced=True,
+            tooltip="Only for two LoRAs with the same words: the trigger of this one, as your "
+            "prompt writes it before the words. Empty: the words count wherever they stand.",
+        ),
     ]
 
 
@@ -206,30 +204,6 @@ def config_of(knobs: Mapping[str, Any]) -> LocalConfig:
     )
 
 
-def lora_path(name: str) -> Path:
-    """The file of a LoRA that a list offered; checked again, because a saved graph can name any."""
-    known = folder_paths.get_filename_list(LORAS)
-    path = folder_paths.get_full_path(LORAS, name) if name in known else None
-    if path is None:
-        raise ConceptFileError(
-            f"There is no LoRA {name!r} in models/{LORAS}; refresh the lists (key R) if it is new."
-        )
-    return Path(path)
-
-
-def loaded_lora(model: Any, clip: Any, name: str) -> tuple[LoraFile, str]:
-    """A file of models/loras for these models, and the words that it proposes.
-
-    Raises:
-        ConceptFileError, BaseMismatchError: see `errors`.
-    """
-    tensors, metadata = read_lora(lora_path(name))
-    host = host_of(model, clip, applies_only=True)
-    names = key_map(host.weight_names(), host.sites, host.encoders) | host_key_map(model, clip)
-    shapes = functools.cache(lambda weight: tuple(host.weight(weight).shape))
-    return lora_of(converted(tensors), names, shapes, name), words_of(metadata).proposal
-
-
 def with_local_lora(
     model: Any, clip: Any, lora: LocalLora, on_masks: OnMasks | None = None
 ) -> tuple[Any, Any]:
@@ -251,7 +225,7 @@ def with_local_lora(
             f"{lora.name}: its kind (DoRA, OFT, BOFT or full differences) keeps whole weights, "
             f"{layers.dense_bytes / 2**20:.0f} MB for all localised LoRAs together."
         )
-    record = MaskRecord(tuple(one.words or one.name for one in loras))
+    record = MaskRecord(tuple(one.shown_as for one in loras))
 
     def keep(masks: Tensor) -> None:
         record.masks = masks.float().cpu()

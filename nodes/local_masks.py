@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..errors import ConfigError, ImageError
 from ..viz.lag_overlays import masks_picture
-from .local_lora import LORA_CATEGORY, RECORD, MaskRecord
+from .local_lora import RECORD, MaskRecord
+from .lora_files import LORA_CATEGORY
 from .shared import picture, shown
 
 
@@ -54,6 +55,14 @@ class LocalizedLoraMasks(io.ComfyNode):
         size = (image.shape[1], image.shape[2])
         resized = F.interpolate(masks, size, mode="bilinear").clamp(0, 1)
         return io.NodeOutput(overlay, resized.flatten(0, 1), ui=shown(cls, overlay))
+
+
+def latest_of(model: Any) -> dict[str, Tensor]:
+    """Masks [P, h, w] of a MODEL's latest run, by what previews call each localised LoRA."""
+    record: MaskRecord | None = model.get_attachment(RECORD)
+    if record is None or record.masks is None:
+        return {}
+    return dict(zip(record.names, record.masks.unbind(dim=1), strict=True))
 
 
 def latest_masks(record: MaskRecord | None) -> tuple[Tensor, tuple[str, ...]]:

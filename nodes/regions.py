@@ -72,8 +72,8 @@ def _inputs() -> list[io.Input]:
             template=io.Autogrow.TemplatePrefix(
                 LearnedConcept.Input(
                     "concept",
-                    tooltip="A learned concept: cross-attention K and V, handles only, or "
-                    "Personalized Residuals.",
+                    tooltip="A learned concept or an imported LoRA; its changes work only in its "
+                    "region.",
                 ),
                 prefix="concept",
                 min=1,

@@ -11,10 +11,11 @@ import folder_paths
 from comfy_api.latest import ui
 from torch import Tensor
 
-from ..concepts.concept import Concept, Diff, check_applies, identities
+from ..concepts.changes import Change, Diff, Kronecker
+from ..concepts.concept import Concept, check_applies, identities
 from ..concepts.handles import checked_name
 from ..errors import ConceptFileError, ConfigError, HandleError
-from ..host.comfyui.apply import WeightDelta, apply_concept
+from ..host.comfyui.apply import KroneckerDelta, WeightDelta, apply_concept
 from ..host.comfyui.host import ComfyHost
 from ..host.comfyui.node_text import for_the_editor
 from ..host.comfyui.notices import with_notices
@@ -75,10 +76,15 @@ def applied(model: Any, clip: Any, concept: Concept, strength: float) -> tuple[A
 
 def weight_deltas(concept: Concept) -> dict[str, WeightDelta]:
     """What a concept changes, as the host's patches take it."""
-    return {
-        name: change.tensor if isinstance(change, Diff) else (change.up, change.down, change.scale)
-        for name, change in concept.weights.items()
-    }
+    return {name: _delta(change) for name, change in concept.weights.items()}
+
+
+def _delta(change: Change) -> WeightDelta:
+    if isinstance(change, Diff):
+        return change.tensor
+    if isinstance(change, Kronecker):
+        return KroneckerDelta(change.left, change.right, change.scale)
+    return change.up, change.down, change.scale
 
 
 def named_lines(text: str, separator: str = ":") -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from comfy_api.latest import io
 
-from ..attention.fusion import RegionFusion
+from ..attention.fusion import region_edits
 from ..attention.injection import Features
 from ..concepts.fingerprints import model_digest
 from ..host.comfyui.edits import SamplingRun, with_edits
@@ -151,6 +151,6 @@ def woven_model(
             resnet_until=config.resnet_until,
             attention_until=config.attention_until,
         )
-        return [injection, RegionFusion(sources, regions.masks, config.suppression)]
+        return region_edits(sources, regions.masks, config.suppression, injection)
 
     return with_edits(model, APPLICATION, make_edits, replace=True)

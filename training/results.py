@@ -9,7 +9,8 @@ from pathlib import Path
 
 from torch import nn
 
-from ..concepts.concept import Concept, Diff
+from ..concepts.changes import count_of
+from ..concepts.concept import Concept
 from ..concepts.paths import is_full
 from ..errors import ConceptFileError, StorageError
 from .checkpoints import StateFolder
@@ -66,8 +67,7 @@ def size_of(concept: Concept) -> int:
     """Bytes of a concept's tensors in its file, about."""
     count = sum(rows.numel() for vectors in concept.handles.values() for rows in vectors.values())
     for change in concept.weights.values():
-        parts = [change.tensor] if isinstance(change, Diff) else [change.up, change.down]
-        count += sum(part.numel() for part in parts)
+        count += count_of(change)
     return 4 * count
 
 

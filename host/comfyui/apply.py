@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
-from comfy.weight_adapter import LoRAAdapter
+from comfy.weight_adapter import LoKrAdapter, LoRAAdapter
 from torch import Tensor
 
 from ...errors import BaseMismatchError
@@ -18,8 +18,18 @@ from .sites import network_sites
 from .weights import Weight, network_weights, reaches_the_unet, text_weights
 
 APPLIED = "conceptloom.applied"  # attachment of a MODEL: handle -> identity of its concept
+
+
+class KroneckerDelta(NamedTuple):
+    """delta = scale kron(left, right)."""
+
+    left: Tensor  # [a, b]
+    right: Tensor  # [c, d, ...]
+    scale: float
+
+
 # Dense delta of the weight's shape, or (up [out, r], down [r, in], scale): delta = scale up @ down.
-WeightDelta = Tensor | tuple[Tensor, Tensor, float]
+WeightDelta = Tensor | KroneckerDelta | tuple[Tensor, Tensor, float]
 
 
 def apply_concept(
@@ -93,6 +103,9 @@ def check_new_handles(model: Any, clip: Any, names: Iterable[str]) -> None:
 def _patch(weight: Weight, delta: WeightDelta) -> Any:
     if isinstance(delta, Tensor):
         return ("diff", (delta.detach().reshape(_shape(weight)),))
+    if isinstance(delta, KroneckerDelta):
+        whole = (delta.scale * delta.left.detach(), delta.right.detach())
+        return LoKrAdapter({weight.key}, (*whole, None, *[None] * 6))
     up, down, scale = delta
     # The host divides alpha by the rank. What follows it: mid, DoRA scale, reshape.
     factors = (up.detach(), down.detach(), scale * down.shape[0], None, None, None)
@@ -111,11 +124,13 @@ def _check_fits(name: str, delta: WeightDelta, weight: Weight | None) -> None:
         )
     shape = _shape(weight)
     # A 1x1 convolution (SD1) and a linear layer (SD2, SDXL) hold the same numbers.
-    came = (
-        (delta.shape[0], delta[0].numel())
-        if isinstance(delta, Tensor)
-        else (delta[0].shape[0], delta[1][0].numel())
-    )
+    if isinstance(delta, Tensor):
+        came = (delta.shape[0], delta[0].numel())
+    elif isinstance(delta, KroneckerDelta):
+        left, right = delta.left, delta.right
+        came = (left.shape[0] * right.shape[0], left.shape[1] * right[0].numel())
+    else:
+        came = (delta[0].shape[0], delta[1][0].numel())
     if came != (shape[0], prod(shape[1:])):
         raise BaseMismatchError(
             f"{name} is {'x'.join(map(str, shape))} in this base model, but {came[0]}x{came[1]} "

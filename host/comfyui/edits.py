@@ -33,6 +33,8 @@ from .run_state import Slot
 from .sites import network_sites
 from .tokens import ContextReader, own_texts_by_conditioning, tokens_by_conditioning
 
+# Edits of these keys apply in this order, whatever the order of the nodes that asked for them.
+ORDERED = ("conceptloom.lag", "conceptloom.local_lora")
 UNNUMBERED = 999.0  # last timestep where there are no numbered ones: as Stable Diffusion's
 
 
@@ -180,7 +182,15 @@ def with_edits(
         if replace:
             patched.remove_wrappers_with_key(kind, key)
         patched.add_wrapper_with_key(kind, key, wrapper)
+        patched.wrappers[kind] = _in_order(patched.wrappers[kind])
     return patched
+
+
+def _in_order(wrappers: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Wrappers by key, those of `ORDERED` in that order at the places that they have together."""
+    there = iter([key for key in ORDERED if key in wrappers])
+    keys = [next(there) if key in ORDERED else key for key in wrappers]
+    return {key: wrappers[key] for key in keys}
 
 
 def _one_by_one(

@@ -73,6 +73,10 @@ class _Encode:
         self.inner, self._modules = inner, modules
         self._rest, self._passages, self._pads = rest, passages, pads
 
+    def around(self, inner: Callable[[Pairs], Any]) -> _Encode:
+        """The same reader of another way to encode."""
+        return _Encode(inner, self._modules, self._rest, self._passages, self._pads)
+
     def __call__(self, pairs: Pairs) -> tuple[Any, Any, dict[str, Any]]:
         context, pooled, *more = self.inner(pairs)
         others: dict[str, Any] = dict(more[0]) if more else {}

@@ -32,7 +32,10 @@ def telling_tokens(clip: Any, named_tokens: Callable[[Mapping[str, Any]], Tokens
     Args:
         named_tokens: the host's tokens of all encoders -> `Tokens`.
     """
-    encode = clip.patcher.get_model_object(ENCODE)
+    outer = clip.patcher.get_model_object(ENCODE)
+    # A reader of own texts encodes several times; each prompt is told of once, below it.
+    around = getattr(outer, "around", None)
+    encode = outer.inner if around is not None else outer
 
     def encode_and_tell(pairs: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
         context, pooled, *more = encode(pairs)
@@ -40,7 +43,8 @@ def telling_tokens(clip: Any, named_tokens: Callable[[Mapping[str, Any]], Tokens
         PRINTS.add(context, tokens)
         return context, pooled, {**(more[0] if more else {}), TOKENS: tokens}
 
-    clip.patcher.add_object_patch(ENCODE, encode_and_tell)
+    telling = encode_and_tell if around is None else around(encode_and_tell)
+    clip.patcher.add_object_patch(ENCODE, telling)
 
 
 def merged(readings: Sequence[Tokens]) -> Tokens:

@@ -193,7 +193,7 @@ def learn_region(
 
 def _tensors(weights: Mapping[str, Change]) -> dict[str, Sequence[Tensor]]:
     return {
-        name: [c.tensor] if isinstance(c, Diff) else [c.up, c.down, torch.tensor(c.scale)]
+        name: [*c.tensors, *([] if isinstance(c, Diff) else [torch.tensor(c.scale)])]
         for name, c in weights.items()
     }
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from ...attention.fusion import RegionSource, is_fusible
+from ...attention.fusion import RegionSource
+from ...attention.region_layers import bias_of
 from ...attention.regions import region_masks
 from ...concepts.concept import Change, Concept, check_base, weight_edits
 from ...errors import HandleError, InputError, MaskError, PromptError
@@ -16,6 +18,8 @@ from ...host.prompt_text import handles_in
 from ...host.roles import text_encoder_of
 from .config import RegionConfig
 from .prompts import Subject, marked_word, weave_prompts
+
+log = logging.getLogger("conceptloom")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -86,8 +90,7 @@ def make_regions(
         background: its concept, word and prompt; its mask is the rest.
 
     Raises:
-        InputError: a mask is missing or empty, a word or a handle is unknown, or a concept
-            changes weights that cannot be fused.
+        InputError: a mask is missing or empty, or a word or a handle is unknown.
     """
     config = config or RegionConfig()
     if not region_specs:
@@ -116,27 +119,7 @@ def make_regions(
         _check_prompt(handle, prompt, by_hand=bool(region_spec.prompt))
     if background is not None:
         _check_prompt(_handle(background), background.prompt, by_hand=bool(background.prompt))
-    for part in (*parts, last):
-        if part.concept is not None:
-            check_fusible(part.name, part.concept)
     return Regions((*parts, last), masks, sentence)
-
-
-def check_fusible(name: str, concept: Concept) -> None:
-    """Whether a concept can share one pass with others.
-
-    Raises:
-        InputError: it changes layers that all regions share.
-    """
-    shared = [n for n in concept.weights if not (text_encoder_of(n) or is_fusible(n))]
-    if shared:
-        raise InputError(
-            f"The concept of {name} changes {len(shared)} weights that all regions share, such as "
-            f"{shared[0]}, so it would affect other regions. The fuser accepts concepts that "
-            "change K and V of cross-attention, output projections (as residuals under the "
-            "region's mask) or the text encoder. Train it with a K/V preset, with handles only, "
-            "or as Personalized Residuals."
-        )
 
 
 def sources_of(host: Host, regions: Regions) -> list[RegionSource]:
@@ -155,10 +138,22 @@ def _source(host: Host, part: WeaveRegion) -> RegionSource:
     text_edits = {n: e for n, e in weight_edits(part.concept).items() if text_encoder_of(n)}
     with host.edited(text_edits, trainable=False):
         context = host.encode_prompt(part.prompt, part.concept.handles).context
-    changes: dict[str, Change] = {
-        n: change for n, change in part.concept.weights.items() if is_fusible(n)
-    }
-    return RegionSource(context.detach(), changes)
+    return RegionSource(context.detach(), _placed(host, part))
+
+
+def _placed(host: Host, part: WeaveRegion) -> dict[str, Change]:
+    """What a region's concept changes in layers that have a place in the picture."""
+    assert part.concept is not None
+    sites = host.sites.layers
+    known = {name for site in sites for name in (site.weight, bias_of(site))}
+    drawing = {n: c for n, c in part.concept.weights.items() if not text_encoder_of(n)}
+    if lost := [name for name in drawing if name not in known]:
+        log.warning(
+            "%s changes %d weights that have no place in the picture (embeddings of time and "
+            "size), such as %s; they are left out of its region.",
+            part.name, len(lost), lost[0],
+        )  # fmt: skip
+    return {name: change for name, change in drawing.items() if name in known}
 
 
 def _handle(region_spec: RegionSpec) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...attention.fusion import RegionFusion, RegionSource
+from ...attention.fusion import RegionSource, region_edits
 from ...attention.injection import FeatureInjection, Features
 from ...attention.regions import at_grid
 from ...concepts.fingerprints import model_digest
@@ -51,10 +51,9 @@ def weave(
     base, negative = host.encode_prompt(regions.sentence), host.encode_prompt(config.negative)
     injection = host_injection(host, template, config)
     if config.mixing is Mixing.FEATURES:
-        fusion = RegionFusion(sources, regions.masks, config.suppression)
+        edits = region_edits(sources, regions.masks, config.suppression, injection)
 
         def predict(point: Tensor, sigma: float) -> Tensor:
-            edits = [injection, fusion]
             return guided_output_at(host, point, sigma, base, negative, config.cfg, edits)
     else:
         mixed = ScoreMixing(host, regions, sources, base, injection)
@@ -105,15 +104,16 @@ class ScoreMixing:
         injection: FeatureInjection,
     ) -> None:
         everywhere = torch.ones(1, *regions.size)
-        self._host, self._base, self._injection = host, base, injection
+        self._host, self._base = host, base
         self._masks = regions.masks
         # A concept's own model is the fuser with that concept alone, everywhere.
-        self._models = [RegionFusion([source], everywhere) for source in sources]
+        self._models = [
+            region_edits([source], everywhere, injection=injection) for source in sources
+        ]
 
     def __call__(self, point: Tensor, sigma: float) -> Tensor:
         masks = at_grid(self._masks, (point.shape[-2], point.shape[-1])).to(point)
         total = torch.zeros_like(point)
-        for mask, model in zip(masks, self._models, strict=True):
-            edits = [self._injection, model]
+        for mask, edits in zip(masks, self._models, strict=True):
             total = total + mask * output_at(self._host, point, sigma, [self._base], edits)
         return total

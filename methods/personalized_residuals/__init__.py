@@ -23,6 +23,7 @@ happens in rows of the negative prompt. Not reproduced: the study with people, C
 from .config import PersonalizedResidualsConfig
 from .lag import LagSetup, Localised, lag_concept, lag_setup, residuals_of, sample_lag
 from .learn import learn_residuals
+from .localised_loras import by_engine, is_merged, local_lora_of
 from .recipe import PersonalizedResiduals
 
 __all__ = [
@@ -30,9 +31,12 @@ __all__ = [
     "Localised",
     "PersonalizedResiduals",
     "PersonalizedResidualsConfig",
+    "by_engine",
+    "is_merged",
     "lag_concept",
     "lag_setup",
     "learn_residuals",
+    "local_lora_of",
     "residuals_of",
     "sample_lag",
 ]

@@ -97,18 +97,28 @@ def lag_concept(host: Host, localised: Localised) -> LagConcept:
     """
     concept = localised.concept
     check_applies(concept, host.fingerprint)
-    if len(concept.names) != 1:
-        raise ConfigError(
-            "concept", ", ".join(f"<{n}>" for n in concept.names), "a concept with one handle"
-        )
+    handle = single_handle(concept)
     word = class_word_of(concept) if localised.class_word is None else localised.class_word
     return LagConcept(
-        handle=concept.names[0],
+        handle=handle,
         class_tokens=host.tokenize(word) if word.strip() else (),
         residuals=_fitting(host, concept),
         config=localised.config,
         mask=localised.mask,
     )
+
+
+def single_handle(concept: Concept) -> str:
+    """The one handle of a concept that is localised.
+
+    Raises:
+        ConfigError: it has several.
+    """
+    if len(concept.names) != 1:
+        raise ConfigError(
+            "concept", ", ".join(f"<{n}>" for n in concept.names), "a concept with one handle"
+        )
+    return concept.names[0]
 
 
 def _fitting(host: Host, concept: Concept) -> dict[str, tuple[Tensor, Tensor]]:
@@ -174,8 +184,7 @@ def residuals_of(concept: Concept) -> dict[str, tuple[Tensor, Tensor]]:
     """
     residuals: dict[str, tuple[Tensor, Tensor]] = {}
     for name, change in concept.weights.items():
-        is_projection = is_matrix(name) and Role.PROJ_OUT in roles_of(name)
-        if not (is_projection and isinstance(change, LowRank)):
+        if not (_is_projection(name) and isinstance(change, LowRank)):
             raise ConfigError(
                 "concept",
                 f"<{concept.names[0]}> ({concept.method}), which changes {name}",
@@ -184,6 +193,18 @@ def residuals_of(concept: Concept) -> dict[str, tuple[Tensor, Tensor]]:
             )
         residuals[name] = change.factors
     return residuals
+
+
+def is_residual(concept: Concept) -> bool:
+    """Whether a concept changes output projections by low rank and nothing else."""
+    return all(
+        _is_projection(name) and isinstance(change, LowRank)
+        for name, change in concept.weights.items()
+    )
+
+
+def _is_projection(name: str) -> bool:
+    return is_matrix(name) and Role.PROJ_OUT in roles_of(name)
 
 
 def check_prompts(concepts: Sequence[LagConcept], prompts: Mapping[str, Tokens]) -> None:

@@ -156,8 +156,12 @@ SURFACE = {
     ),
     "LoadLoraLocalized": (
         ["model", "clip", "lora_name", "words", "strength_model", "strength_clip", "mask",
-         "mask_means", "found_after", "threshold", "grow", "end"],
+         "mask_means", "found_after", "threshold", "grow", "end", "trigger_word"],
         ["MODEL", "CLIP", "STRING"],
+    ),
+    "ImportLora": (
+        ["model", "clip", "lora_name", "words", "trigger", "name", "thumbnail"],
+        ["CONCEPT", "STRING"],
     ),
     "LocalizedLoraMasks": (["model", "image"], ["IMAGE", "MASK"]),
     "ConceptBank": (["folder", "filter", "pick", "model", "clip"], ["CONCEPT", "IMAGE", "STRING"]),

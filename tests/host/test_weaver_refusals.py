@@ -35,8 +35,6 @@ def test_bad_regions_are_refused(
 
 
 def test_concepts_of_another_kind_are_refused(executor: Executor):
-    too_much = concept("sd1", "my-cup", ".attn2.to_q.weight")
-    assert "that all regions share" in run(executor, values={"cup": too_much}).error
     foreign = replace(concept("sd1", "my-cup"), base="another model")
     result = run(executor, values={"cup": foreign})
     assert result.kind == "BaseMismatchError"

@@ -50,6 +50,7 @@ WORDS = "a photo of a <my-cat> cat"
 OF_NODE: dict[str, dict[str, Any]] = {
     "LoadConcept": {"concept_name": "good.safetensors"},
     "LoadLoraLocalized": {"lora_name": "good.safetensors", "words": "cat"},
+    "ImportLora": {"lora_name": "good.safetensors", "words": "cat"},
     "LagSampler": {"positive": WORDS},
     "LagMaps": {"prompt": WORDS},
     "MaskedBlendedSampler": {"start": 0},

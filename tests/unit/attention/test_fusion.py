@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from conceptloom.attention.fusion import RegionFusion, RegionSource, changed
+from conceptloom.attention.fusion import RegionFusion, RegionSource, changed, region_edits
 from conceptloom.attention.regions import with_background
 from conceptloom.concepts.concept import Change, Concept, Diff, LowRank, weight_edits
 from conceptloom.host.diffusers import DiffusersHost
-from conceptloom.host.ports import AttentionCall, AttentionSite, UNetEdit, UNetSites
+from conceptloom.host.ports import AttentionCall, AttentionSite, Role, UNetEdit, UNetSites
 from conceptloom.training.adapters import Scope, scope_weight_names
 
 from ..tiny_models import FAMILIES, noise, tiny_host
@@ -96,6 +96,30 @@ def test_residuals_on_the_output_projection_are_the_concepts_model_too(
         alone = predict(host, "a cat")
     torch.testing.assert_close(fused, alone, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(fused, predict(host, "a cat"), atol=1e-2)
+
+
+def test_changes_of_every_layer_are_the_concepts_model_too(host: DiffusersHost) -> None:
+    """Linear layers, convolutions, norms, biases and layers of the time, as a LoRA has them."""
+    generator = torch.Generator().manual_seed(4)
+    weights: dict[str, Any] = {}
+    for site in host.sites.layers:
+        for name in (site.weight, f"unet.{site.name}.bias"):
+            if name in set(host.weight_names()) and Role.CROSS_KV not in site.roles:
+                shape = host.weight(name).shape
+                weights[name] = Diff(0.05 * torch.randn(shape, generator=generator))
+    learned = Concept(handles={}, weights=weights, base=host.fingerprint, method="lora")
+    own, rest = source(host, learned, "a cat"), source(host, None, "a cat")
+    fused = predict(host, "a cat", *region_edits([own, rest], WHOLE))
+    with host.edited(weight_edits(learned), trainable=False):
+        alone = predict(host, "a cat")
+    base = predict(host, "a cat")
+    torch.testing.assert_close(fused, alone, rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(fused, base, atol=1e-1)
+    nowhere = with_background(torch.zeros(1, 16, 16))
+    unchanged = predict(host, "a cat", *region_edits([own, rest], nowhere))
+    torch.testing.assert_close(unchanged, base, rtol=1e-4, atol=1e-4)
+    negative = predict(host, "a cat", *region_edits([own, rest], WHOLE), conditional=[False])
+    assert torch.equal(negative, base)
 
 
 @pytest.mark.parametrize("suppression", [0.0, 0.3, 2.0])

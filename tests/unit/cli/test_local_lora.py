@@ -163,6 +163,7 @@ def test_a_difference_that_has_no_place_is_left_out(tiny: DiffusersHost):
         ("a.safetensors:0.9=girl,left.png", "a.safetensors", 0.9, "girl", "left.png"),
         ("C:/a.safetensors=girl", "C:/a.safetensors", 1.0, "girl", None),
         ("a.safetensors:-1=,m.png#2", "a.safetensors", -1.0, "", "m.png#2"),
+        ('a.safetensors="miku|girl",m.png', "a.safetensors", 1.0, "girl", "m.png"),
     ],
 )
 def test_options_are_read(text: str, file: str, strength: float, words: str, mask: str | None):
@@ -171,6 +172,7 @@ def test_options_are_read(text: str, file: str, strength: float, words: str, mas
     assert option.strength == strength
     assert option.words == words
     assert option.mask == (Path(mask) if mask else None)
+    assert option.trigger == ("miku" if "|" in text else "")
 
 
 def test_an_option_without_words_says_how(tiny: DiffusersHost):
