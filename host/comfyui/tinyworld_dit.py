@@ -146,7 +146,7 @@ def _model(file: DitFile, weights: Weights, disable_dynamic: bool = False) -> An
 def _clip(file: DitFile, weights: Weights, disable_dynamic: bool = False) -> Any:
     family = file.config.family
     encoder = keys.ENCODER[family]
-    state = {**keys.part_of(weights, keys.TEXT[family]), **unread_weights(file.config)}
+    state = {**keys.part_of(weights, keys.TEXT[family]), **unread_weights(file)}
     state = {f"model.{k}": v.float() for k, v in state.items()}
     known = inspect.signature(comfy.sd.CLIP).parameters
     return comfy.sd.CLIP(

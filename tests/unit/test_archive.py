@@ -63,9 +63,15 @@ def test_it_stays_small(archive: set[str], root: Path):
     assert sum((root / name).stat().st_size for name in archive) <= LARGEST
 
 
+def test_the_transformers_autoencoder_goes_with_their_weights(archive: set[str]):
+    kept = {Path(name).stem for name in archive if fnmatch(name, "tinyworld/dit/*.safetensors")}
+    assert ("autoencoder" in kept) == bool(kept - {"autoencoder"})
+
+
 def test_every_pattern_leaves_something_out(root: Path):
     names = [path.relative_to(root).as_posix() for path in root.glob("*")]
-    names += [path.relative_to(root).as_posix() for path in (root / "tinyworld").iterdir()]
+    for folder in ("tinyworld", "tinyworld/dit"):
+        names += [path.relative_to(root).as_posix() for path in (root / folder).iterdir()]
     for line in set(left_out()) - {"runs/*"}:  # runs make it; git ignores it
         folder = line.removesuffix("/*")
         assert any(fnmatch(name, line) or name == folder for name in names), line

@@ -174,16 +174,15 @@ def _unread(name: str, config: DitConfig) -> bool:
     return config.family == "zimage" and (name == "norm.weight" or name.startswith(last))
 
 
-def unread_weights(config: DitConfig) -> dict[str, Tensor]:
+def unread_weights(file: DitFile) -> dict[str, Tensor]:
     """Neutral weights for what `pack` leaves out, under the text encoder's names."""
-    if config.family != "zimage":
+    if file.config.family != "zimage":
         return {}
-    network = build_text_encoder(config, 1)
-    return {
-        name: torch.ones_like(tensor) if tensor.ndim == 1 else torch.zeros_like(tensor)
-        for name, tensor in network.state_dict().items()
-        if _unread(name, config)
-    }
+    first, last = "layers.0.", f"layers.{file.config.text_layers}."
+    text = keys.part_of(file.weights, keys.TEXT[file.config.family])
+    layer = {k.replace(first, last): v for k, v in text.items() if k.startswith(first)}
+    named = {**layer, "norm.weight": text["layers.0.input_layernorm.weight"]}
+    return {name: torch.full_like(tensor, tensor.ndim == 1) for name, tensor in named.items()}
 
 
 def checked_autoencoder(file: DitFile) -> Autoencoder:
@@ -218,7 +217,7 @@ def unpack(file: DitFile) -> DitModules:
     transformer.load_state_dict(keys.transformer_from_comfyui(inner, config.family))
     text = build_text_encoder(config, QWEN_IDS)
     text.load_state_dict(
-        {**keys.part_of(weights, keys.TEXT[config.family]), **unread_weights(config)}
+        {**keys.part_of(weights, keys.TEXT[config.family]), **unread_weights(file)}
     )
     return DitModules(
         transformer=transformer.eval().requires_grad_(False),

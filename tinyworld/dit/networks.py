@@ -86,6 +86,7 @@ def build_text_encoder(config: DitConfig, rows: int) -> Qwen3Model:
         vocab_size=rows,
         head_dim=HEAD,
         rms_norm_eps=1e-6,
+        rope_theta=1e6,  # where transformers has no `rope_parameters` yet
         rope_parameters={"rope_type": "default", "rope_theta": 1e6},
         tie_word_embeddings=True,
         use_cache=False,

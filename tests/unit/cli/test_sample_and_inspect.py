@@ -17,6 +17,7 @@ from conceptloom.cli.models import Precision, open_host
 from conceptloom.cli.picture_files import free_name
 from conceptloom.concepts.concept_file import load_concept, save_concept
 from conceptloom.errors import ConfigError, ModelError, UnsupportedModelError
+from conceptloom.tinyworld.dit import checkpoint as dit_checkpoint
 
 from ..saved_tinyworld import save_tinyworld
 from .quick import Command
@@ -226,6 +227,16 @@ def test_models_that_cannot_be_used_are_refused(saved_model: Path, tmp_path: Pat
     (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
     with pytest.raises(UnsupportedModelError, match="FluxPipeline"):
         open_host(str(tmp_path))
+
+
+@pytest.mark.parametrize("family", ["anima", "zimage"])
+def test_transformers_without_weights_are_refused(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = {name: tmp_path / f"{name}.safetensors" for name in ("anima", "zimage")}
+    monkeypatch.setattr(dit_checkpoint, "CHECKPOINTS", missing)
+    with pytest.raises(ModelError, match=f"still in training.*--family {family}"):
+        open_host(f"tinyworld-{family}")
 
 
 def test_misspelt_and_missing_words_are_reported(

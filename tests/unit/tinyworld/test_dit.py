@@ -96,6 +96,15 @@ def test_missing_weights_are_told_in_words(
         load_dit(family)
 
 
+def test_layer_that_nobody_reads_is_not_stored(tmp_path: Path) -> None:
+    file = read_dit(random_file("zimage", tmp_path / "world.safetensors"))
+    network = unpack(file).text_encoder
+    assert len(network.layers) == 3
+    assert not [name for name in file.weights if "layers.2" in name]
+    assert not network.layers[2].mlp.down_proj.weight.any()
+    assert set(network.norm.weight.tolist()) == {1.0}
+
+
 def test_another_autoencoder_is_refused(tmp_path: Path) -> None:
     from dataclasses import replace
 
