@@ -17,7 +17,7 @@ from ..concepts.lora_dense import resolved
 from ..concepts.lora_file import LoraFile
 from ..concepts.lora_forms import Computed, Difference, Form
 from ..errors import ConfigError, MaskError, PromptError
-from ..host.ports import Tokens, find_run, find_starts
+from ..host.ports import Tokens, find_run, find_runs
 from .local_layers import Applied, added, added_bias
 from .local_masks import Cut, MaskMeans
 
@@ -114,10 +114,10 @@ class LocalLora:
         """Positions of its words in a prompt: behind each trigger the words that come first."""
         if not self.trigger:
             return find_run(tokens, self.tokens)
-        starts, places = find_starts(tokens, self.tokens), dict[int, None]()
-        for mark in find_starts(tokens, self.trigger):
-            if behind := [start for start in starts if start >= mark]:
-                places |= dict.fromkeys(range(behind[0], behind[0] + len(self.tokens)))
+        runs, places = find_runs(tokens, self.tokens), dict[int, None]()
+        for mark in find_runs(tokens, self.trigger):
+            if behind := [run for run in runs if run[0] >= mark[0]]:
+                places |= dict.fromkeys(behind[0])
         return tuple(places)
 
     def passage(self, tokens: Tokens) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import ConfigError
-from ..host.ports import AttentionKind, AttentionSite, Place, UNetSites
+from ..host.ports import AttentionSite, Place, UNetSites
 from ..scenes.masks import blur, dilate
 
 BLUR = 1 / 32  # standard deviation, of the shorter side of the grid
@@ -52,7 +52,7 @@ def finding_sites(sites: UNetSites) -> list[AttentionSite]:
     """Cross-attentions that words are found in: those on the way up with the finest maps, or of the
     blocks that locate words best.
     """
-    cross = [site for site in sites.attentions if site.kind is AttentionKind.CROSS]
+    cross = sites.cross_attentions
     if sites.finders:
         return [site for site in cross if site.block in sites.finders]
     rising = [site for site in cross if site.block.place is Place.UP] or cross

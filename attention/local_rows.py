@@ -43,6 +43,7 @@ class LocalRows:
 
         self._columns = columns(LocalLora.places)
         self._passages = columns(LocalLora.passage)
+        self._painted = [g for g, lora in enumerate(loras) if lora.is_exact]
         looked_for = [g for g, lora in enumerate(loras) if not lora.is_exact]
         self.with_words = [
             row for row in range(n_rows) if any(self._columns[row][g] for g in looked_for)
@@ -96,6 +97,18 @@ class LocalRows:
                         readable[row, ..., [c for c in places if c < n_keys and c not in own]] = (
                             False
                         )
+            self._hidden[key] = None if bool(readable.all()) else readable.to(device)
+        return self._hidden[key]
+
+    def hidden_passages(self, n_keys: int, device: torch.device) -> Tensor | None:
+        """[B, 1, 1, K]: False at the words of LoRAs whose place is painted; None where there are
+        none."""
+        key = ("passages", n_keys, device)
+        if key not in self._hidden:
+            readable = torch.ones(self._n_rows, 1, 1, n_keys, dtype=torch.bool)
+            for row, columns in enumerate(self._passages):
+                places = {c for g in self._painted for c in columns[g] if c < n_keys}
+                readable[row, ..., sorted(places)] = False
             self._hidden[key] = None if bool(readable.all()) else readable.to(device)
         return self._hidden[key]
 

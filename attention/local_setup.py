@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,8 +15,11 @@ from ..concepts.lora_keys import key_map
 from ..host.ports import HandleVectors, Host, Prompt, Tokens, WeightEdit
 from .local import REST, LocalEdit
 from .local_finding import OnMasks
+from .local_joint import local_edit_class
 from .local_lora import LocalLora, Part, check_prompts, joined, parts_of, text_parts_of
 from .local_stacks import LocalLayers
+
+log = logging.getLogger("conceptloom")
 
 
 def lora_for(host: Host, tensors: Mapping[str, Tensor], what: str = "The LoRA") -> LoraFile:
@@ -44,6 +48,8 @@ class LocalSetup:
     def encode(self, text: str, handles: HandleVectors | None = None) -> Prompt:
         """A prompt, read by the picture as it is and by each LoRA's place in its own way."""
         prompt = self.host.encode_prompt(text, handles)
+        if self.host.sites.joint is not None:  # its regions have streams of the text
+            return prompt
         texts: dict[str, Tensor] = {}
         moved: list[Tensor] = []
         for lora in self.loras:
@@ -75,7 +81,8 @@ class LocalSetup:
         """
         check_prompts(self.loras, prompts)
         path = self.host.noise_path
-        return LocalEdit(self.loras, self.layers, path.timesteps(steps), path.last_t, on_masks)
+        edit = local_edit_class(self.host.sites)
+        return edit(self.loras, self.layers, path.timesteps(steps), path.last_t, on_masks)
 
     def reading_edit(self, prompts: Mapping[str, Tokens], on_masks: OnMasks) -> LocalEdit:
         """The same for single passes, which show masks of their own attention.
@@ -94,9 +101,23 @@ def local_setup(host: Host, loras: Sequence[LocalLora]) -> LocalSetup:
         PromptError: two LoRAs are looked for by the same words.
     """
     ordered = joined(loras)
+    if host.sites.joint is not None and (left_out := text_left_out(ordered)):
+        log.warning("%s", left_out)
     parts = [parts_of(lora, host.weight) for lora in ordered]
     layers = LocalLayers(host.sites, parts, lambda tensor: tensor.to(host.device, host.dtype))
     return LocalSetup(host, ordered, layers)
+
+
+def text_left_out(loras: Sequence[LocalLora]) -> str:
+    """What a user is told where text encoders cannot be changed for a region alone; or ""."""
+    changes = [(lora.name, len(lora.file.text)) for lora in loras if lora.text_strength]
+    every = [f"{name}: {count} weights" for name, count in changes if count]
+    return (
+        f"{', '.join(every)} of the text encoder are left out: on this model a LoRA works in the "
+        "network alone."
+        if every
+        else ""
+    )
 
 
 def without_passages(text: str, passages: Sequence[str]) -> str:

@@ -93,7 +93,7 @@ class LocalLayers:
 
 def _stacks(site: LayerSite, entry: tuple[int, Part]) -> bool:
     is_norm = isinstance(site.module, nn.GroupNorm | nn.LayerNorm)
-    return site.rows is Rows.GRID and isinstance(entry[1][0], LowRank) and not is_norm
+    return site.rows in (Rows.GRID, Rows.JOINT) and isinstance(entry[1][0], LowRank) and not is_norm
 
 
 def _stack(site: LayerSite, entries: Sequence[tuple[int, Part]], keep: Keep) -> FactorStack:

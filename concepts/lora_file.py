@@ -17,8 +17,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import BaseMismatchError, ConceptFileError
+from ..host.roles import text_encoder_of
 from .concept import Diff
 from .lora_forms import Computed, Form, Kronecker, form_of
+from .lora_fused import apart
+from .transformer_keys import Target
 
 log = logging.getLogger("conceptloom")
 
@@ -70,13 +73,13 @@ class LoraFile:
 
     @property
     def unet(self) -> dict[str, Form]:
-        """Those of the UNet."""
-        return {name: form for name, form in self.changes.items() if name.startswith("unet.")}
+        """Those of the network that draws."""
+        return {name: form for name, form in self.changes.items() if not text_encoder_of(name)}
 
     @property
     def text(self) -> dict[str, Form]:
         """Those of the text encoders."""
-        return {name: form for name, form in self.changes.items() if not name.startswith("unet.")}
+        return {name: form for name, form in self.changes.items() if text_encoder_of(name)}
 
     def summary(self) -> str:
         """For the user, in one line: "722 weights (722 LoRA)"."""
@@ -109,14 +112,15 @@ def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def lora_of(
     tensors: Mapping[str, Tensor],
-    names: Mapping[str, str],
+    names: Mapping[str, Target],
     shape_of: Callable[[str], tuple[int, ...]],
     what: str = "The LoRA",
 ) -> LoraFile:
     """What the tensors of a LoRA file add to the weights of a base model.
 
     Args:
-        names: a file's name of a module -> canonical name of its weight.
+        names: a file's name of a module -> canonical name of its weight, or of several that the
+            file has in one.
         shape_of: canonical name -> shape in the base model.
         what: the file, for messages.
 
@@ -126,14 +130,14 @@ def lora_of(
     entries, unmatched = _entries(tensors, names)
     changes: dict[str, Form] = {}
     kinds: Counter[str] = Counter()
-    for weight, (keys, parts) in entries.items():
-        forms = _forms(weight, parts)
+    for target, (keys, parts) in entries.items():
+        forms = _forms(target, parts, shape_of, what)
         if not forms:
             unmatched += keys
         for name, kind, form in forms:
             _check_fits(name, form, shape_of(name), what)
             changes[name] = form
-            kinds[kind] += name == weight or name not in kinds
+            kinds[kind] += 1
     if not changes:
         example = next(iter(tensors), "nothing")
         raise BaseMismatchError(
@@ -165,10 +169,10 @@ def identity_of(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _entries(
-    tensors: Mapping[str, Tensor], names: Mapping[str, str]
-) -> tuple[dict[str, tuple[list[str], dict[str, Tensor]]], list[str]]:
+    tensors: Mapping[str, Tensor], names: Mapping[str, Target]
+) -> tuple[dict[Target, tuple[list[str], dict[str, Tensor]]], list[str]]:
     """Canonical weight name -> keys and parts of its entry; and the keys that name none."""
-    entries: dict[str, tuple[list[str], dict[str, Tensor]]] = {}
+    entries: dict[Target, tuple[list[str], dict[str, Tensor]]] = {}
     unmatched: list[str] = []
     for key, tensor in tensors.items():
         for suffix, part in _SUFFIXES.items():
@@ -183,8 +187,31 @@ def _entries(
     return entries, unmatched
 
 
-def _forms(weight: str, parts: Mapping[str, Tensor]) -> list[tuple[str, str, Form]]:
-    """Name, kind and form of what one entry changes: a weight, its bias, or both."""
+def _forms(
+    target: Target,
+    parts: Mapping[str, Tensor],
+    shape_of: Callable[[str], tuple[int, ...]],
+    what: str,
+) -> list[tuple[str, str, Form]]:
+    """Name, kind and form of what one entry changes: weights, their biases, or both."""
+    if isinstance(target, str):
+        return _forms_of_one(target, parts)
+    forms: list[tuple[str, str, Form]] = []
+    rows = [shape_of(weight)[0] for weight in target]
+    for name, kind, form in _forms_of_one(target[0], parts):
+        _, _, attribute = name.rpartition(".")
+        shape = (sum(rows), *shape_of(target[0])[1:])
+        _check_fits(name, form, shape if attribute == "weight" else shape[:1], what)
+        split = apart(form, rows)
+        if split is None:  # all of the entry is told as left out, and not a part of it
+            return []
+        for weight, part in zip(target, split, strict=True):
+            forms.append((f"{weight.rpartition('.')[0]}.{attribute}", kind, part))
+    return forms
+
+
+def _forms_of_one(weight: str, parts: Mapping[str, Tensor]) -> list[tuple[str, str, Form]]:
+    """The same of an entry for one weight."""
     forms: list[tuple[str, str, Form]] = []
     of_weight = form_of({name: part for name, part in parts.items() if name not in _BIAS_PARTS})
     if of_weight is not None:

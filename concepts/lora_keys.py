@@ -1,4 +1,4 @@
-"""How the common programs name the modules of a Stable Diffusion model in LoRA files.
+"""How the common programs name the modules of a model in LoRA files; here, of Stable Diffusion.
 
 kohya's tools write `lora_unet_<path>` with diffusers' or the original path, LyCORIS and SimpleTuner
 `lycoris_<path>`, diffusers and PEFT dotted paths (older ones with `processor` in them), OneTrainer
@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 
+from ..host.families.family import TRANSFORMER
 from ..host.families.unet_names import Layout, diffusers_prefixes, with_prefix
 from ..host.ports import Place, UNetSites
+from .transformer_keys import Target, transformer_key_map
 
 _WEIGHT = ".weight"
 _PROJECTION = "text_projection"
@@ -18,16 +20,18 @@ _PROJECTION = "text_projection"
 
 def key_map(
     weight_names: Iterable[str], sites: UNetSites, encoders: Collection[str]
-) -> dict[str, str]:
+) -> dict[str, Target]:
     """A file's name of a module -> canonical name of its weight, for everything in a base model.
 
     Args:
-        weight_names: canonical, of UNet and text encoders.
-        sites: of its UNet.
+        weight_names: canonical, of network and text encoders.
+        sites: of its network.
         encoders: all text encoders of the base model.
     """
+    if sites.network == TRANSFORMER:
+        return transformer_key_map(weight_names, sites.family)
     prefixes = diffusers_prefixes(layout_of(sites))
-    known: dict[str, str] = {}
+    known: dict[str, Target] = {}
     for name in weight_names:
         network, _, rest = name.partition(".")
         path = rest.removesuffix(_WEIGHT)

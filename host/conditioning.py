@@ -9,7 +9,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-Token = int | str | frozenset[int | str]  # a set where text encoders read different prompts
+from .words import Piece, Words
+
+# An id, a handle's name, letters where ids tell no words; a set where text encoders read different
+# prompts.
+Token = int | str | Piece | Words | frozenset[int | str]
 Tokens = tuple[Token, ...]  # per position: BPE id, or a handle's name for each of its vectors
 HandleVectors = Mapping[str, Mapping[str, Tensor]]  # handle -> encoder ("clip_l") -> [n, width]
 OwnTexts = Mapping[str, Tensor]  # what reads it -> [1, K, width] to be added to the context
@@ -18,17 +22,16 @@ _serial = itertools.count()
 
 def find_run(tokens: Tokens, piece: Sequence[Token]) -> tuple[int, ...]:
     """Positions of all occurrences of a run of tokens, each once; empty if there is none."""
-    size, positions = len(piece), dict[int, None]()
-    for start in find_starts(tokens, piece):
-        positions |= dict.fromkeys(range(start, start + size))
-    return tuple(positions)
+    return tuple(dict.fromkeys(row for run in find_runs(tokens, piece) for row in run))
 
 
-def find_starts(tokens: Tokens, piece: Sequence[Token]) -> list[int]:
-    """Where each occurrence of a run of tokens begins."""
+def find_runs(tokens: Tokens, piece: Sequence[Token]) -> list[tuple[int, ...]]:
+    """Positions of each occurrence of a run of tokens, in their order."""
+    if len(piece) == 1 and isinstance(piece[0], Words):
+        return piece[0].runs(tokens)
     size = len(piece)
     return [
-        start
+        tuple(range(start, start + size))
         for start in range(len(tokens) - size + 1 if size else 0)
         if all(is_token(tokens[start + i], piece[i]) for i in range(size))
     ]
@@ -49,12 +52,14 @@ class TextLayout:
         fillers: tokens that stand for no piece of a prompt: its end, and padding.
         padded: rows of zeros stand behind a prompt, and most of the attention rests on them. They
             have to stay; how much a position looks at a word is told among the prompt's own rows.
+        by_letters: tokens tell no words, so rows keep letters, and words are looked for as such.
     """
 
     chunk: int = 0
     before: int = 0
     fillers: frozenset[Token] = frozenset()
     padded: bool = False
+    by_letters: bool = False
 
     def is_before(self, rows: int, device: torch.device) -> Tensor:
         """[rows] bool: which rows of a context every prompt has."""

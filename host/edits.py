@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .conditioning import OwnTexts, TextLayout, Tokens
 from .sites import AttentionSite, LayerSite, ResNetSite, TransformerSite, UNetSites
+from .token_spans import TokenSpans
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +50,19 @@ class AttentionCall:
     value: Tensor  # [B, heads, K, d]
     output: Tensor  # [B, N, C] what the host computed, heads joined
     context: Tensor  # [B, K, width] what the key was projected from
+    tokens: TokenSpans | None = None  # of a joint attention, whose N = K counts text and picture
 
     @property
     def flat_query(self) -> Tensor:
-        """[B, N, C] heads joined again."""
-        return self.query.transpose(1, 2).flatten(2)
+        """[B, N, C] heads joined again; of a joint attention, those of the picture's positions."""
+        query = self.query if self.tokens is None else self.tokens.positions_of(self.query)
+        return query.transpose(1, 2).flatten(2)
 
     @property
     def flat_key(self) -> Tensor:
-        """[B, K, C] heads joined again."""
-        return self.key.transpose(1, 2).flatten(2)
+        """[B, K, C] heads joined again; of a joint attention, rows of the context come first."""
+        key = self.key if self.tokens is None else self.tokens.text_first(self.key)
+        return key.transpose(1, 2).flatten(2)
 
 
 class UNetEdit:
@@ -94,6 +98,12 @@ class UNetEdit:
 
     def end(self) -> None:
         """The forward pass ended, completely or not. Release all tensors that are not results."""
+
+    def wanted_streams(self, sites: UNetSites, info: ForwardInfo) -> int:
+        """How many copies of the text shall go through a network with joint attention, behind its
+        sequence (see `host.joint`); asked before the places below. One edit of a pass may.
+        """
+        return 0
 
     def wanted_layers(self, sites: UNetSites) -> Iterable[LayerSite]:
         """Where `layer` is called."""

@@ -16,8 +16,10 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from .coverage import Coverage
+from .joint import JointHooks, Streams
 from .ports import (
     AttentionCall,
+    AttentionKind,
     AttentionSite,
     ForwardInfo,
     LayerSite,
@@ -61,6 +63,8 @@ def edits_installed(
         for edit in edits:
             cleanup.callback(edit.end)
             edit.begin(info)
+        if edits and sites.joint is not None:
+            cleanup.enter_context(sites.joint.around())
         cleanup.enter_context(_hooked([this], coverage))
         cleanup.callback(_passes.reset, _passes.set((*_passes.get(), this)))
         yield coverage
@@ -134,6 +138,7 @@ def _at(module: nn.Module, site: Site, coverage: Coverage) -> Any:
 
 def _hooks(one: _Pass, coverage: Coverage) -> Iterator[Any]:
     entered: dict[nn.Module, Site] = {}  # blocks
+    yield from _streams(one)
     layers = _asked((e.wanted_layers(one.sites), e) for e in one.edits)
     before = _asked((e.wanted_attended(one.sites), e) for e in one.edits)
     behind = _asked((e.wanted_attentions(one.sites), e) for e in one.edits)
@@ -145,8 +150,11 @@ def _hooks(one: _Pass, coverage: Coverage) -> Iterator[Any]:
             yield _on(layer.module, hook)
         else:
             yield from _spread_hooks(layer.module, layer.read_by, hook)
+    yield from _joint_hooks(one, before, behind, coverage)
     for site in dict.fromkeys([*before, *behind]):
         entered[site.block.module] = site.block
+        if site.kind is AttentionKind.JOINT:
+            continue
         edits = before.get(site, []), behind.get(site, [])
         yield from _AttentionHooks(site, *edits, one.info, coverage).installed()
     if entered:  # the ends run in every pass, also where others leave inner blocks out
@@ -154,6 +162,40 @@ def _hooks(one: _Pass, coverage: Coverage) -> Iterator[Any]:
         ends = [*blocks[:1], *blocks[-1:]]
         for module, site in (entered | {end.module: end for end in ends}).items():
             yield _at(module, site, coverage)
+
+
+def _streams(one: _Pass) -> Iterator[Any]:
+    """Copies of the text beside the sequence, as many as an edit wants."""
+    if one.sites.joint is None:
+        return
+    number = max((edit.wanted_streams(one.sites, one.info) for edit in one.edits), default=0)
+    if number:
+        yield from Streams(one.sites.joint, one.info, number, _is_current()).installed()
+
+
+def _joint_hooks(
+    one: _Pass,
+    before: dict[AttentionSite, list[UNetEdit]],
+    behind: dict[AttentionSite, list[UNetEdit]],
+    coverage: Coverage,
+) -> Iterator[Any]:
+    """Those of attentions to text and picture."""
+    if one.sites.joint is not None:
+        joint = [
+            {site: edits for site, edits in wishes.items() if site.kind is AttentionKind.JOINT}
+            for wishes in (before, behind)
+        ]
+        current = _is_current()
+        hooks = JointHooks(
+            one.sites.joint, one.info, joint[0], joint[1], coverage, current, _editing
+        )
+        yield from hooks.installed()
+
+
+def _is_current() -> Callable[[], bool]:
+    """Whether the pass that runs is no plain one inside of the one that begins now."""
+    depth = _depth.get()
+    return lambda: _depth.get() == depth
 
 
 def _asked(
@@ -184,7 +226,22 @@ def _on_layer(
             output = output if changed is None else changed
         return output.view(shape) if len(shape) == 5 else output
 
-    return hook
+    return hook if site.part is None else _on_part(site.part, hook)
+
+
+def _on_part(part: slice, hook: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """For one of several layers that a network keeps in one module."""
+
+    def changed(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        own = output[..., part]
+        result = hook(module, args, own)
+        if result is own:
+            return output
+        output = output.clone() if output.requires_grad or result.requires_grad else output
+        output[..., part] = result
+        return output
+
+    return changed
 
 
 def _spread_hooks(layer: nn.Module, norm: nn.Module, hook: Callable[..., Tensor]) -> Iterator[Any]:

@@ -34,8 +34,9 @@ from .conditioning import Prompt as Prompt
 from .conditioning import TextLayout as TextLayout
 from .conditioning import Token as Token
 from .conditioning import Tokens as Tokens
+from .conditioning import Words as Words
 from .conditioning import find_run as find_run
-from .conditioning import find_starts as find_starts
+from .conditioning import find_runs as find_runs
 from .conditioning import is_token as is_token
 from .edits import AttentionCall as AttentionCall
 from .edits import ForwardInfo as ForwardInfo
@@ -54,6 +55,7 @@ from .sites import Role as Role
 from .sites import Rows as Rows
 from .sites import TransformerSite as TransformerSite
 from .sites import UNetSites as UNetSites
+from .token_spans import TokenSpans as TokenSpans
 
 WeightEdit = Callable[[Tensor], Tensor]  # original weight -> weight to compute with, same shape
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from .conditioning import TextLayout
+
+if TYPE_CHECKING:
+    from .joint import JointSeam
 
 
 class Place(str, Enum):
@@ -68,6 +71,7 @@ class Rows(str, Enum):
     GRID = "grid"  # each position of the picture: [B, C, h, w] or [B, N, C]
     TEXT = "text"  # each token of the context: [B, K, C]
     WHOLE = "whole"  # the whole picture: [B, C]
+    JOINT = "joint"  # each token of a sequence of text and picture, or of its picture: [B, S, C]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,6 +88,7 @@ class LayerSite:
     # The norm that reads its output after it was spread over the grid, where `rows` is WHOLE.
     read_by: nn.Module | None = field(default=None, repr=False)
     network: str = "unet"  # what canonical names of its weights begin with
+    part: slice | None = None  # of the module's output, where one module holds several layers
 
     @property
     def weight(self) -> str:
@@ -173,6 +178,7 @@ class UNetSites:
         network: what canonical names of its weights begin with.
         family: its name in fingerprints.
         finders: blocks that locate words best; empty if the downsampling factor decides.
+        joint: how to step in where text and picture are one sequence.
     """
 
     transformers: tuple[TransformerSite, ...]
@@ -184,6 +190,7 @@ class UNetSites:
     network: str = "unet"
     family: str = "unet"
     finders: tuple[TransformerSite, ...] = ()
+    joint: JointSeam | None = None
 
     @property
     def cross_attentions(self) -> list[AttentionSite]:

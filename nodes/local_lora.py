@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..attention.local import REST, LocalEdit
 from ..attention.local_finding import OnMasks
+from ..attention.local_joint import local_edit_class
 from ..attention.local_lora import (
     LocalConfig,
     LocalLora,
@@ -22,13 +23,15 @@ from ..attention.local_lora import (
     text_parts_of,
 )
 from ..attention.local_masks import Cut, MaskMeans
+from ..attention.local_setup import text_left_out
 from ..attention.local_stacks import LocalLayers
 from ..errors import PromptError
 from ..host.comfyui.edits import SamplingRun, with_edits
 from ..host.comfyui.lora import LoadedBeside, core_difference
 from ..host.comfyui.notices import tell
 from ..host.comfyui.own_texts import Change, clip_with_own_texts
-from ..host.comfyui.prompts import clip_with_handles, ids_of
+from ..host.comfyui.prompts import ids_of
+from ..host.comfyui.texts import telling_clip
 from ..host.comfyui.tokens import HIDDEN
 from ..host.ports import Host
 from .lag_knobs import one_mask
@@ -238,7 +241,8 @@ def with_local_lora(
                 check_prompts(loras, run.positive)
             except PromptError as error:
                 raise PromptError(f"{error} {HIDDEN}") from error
-        return [LocalEdit(loras, layers, run.times, run.last_t, keep)]
+        edit = local_edit_class(run.sites)
+        return [edit(loras, layers, run.times, run.last_t, keep)]
 
     patched = with_edits(model, KEY, edits, replace=True)
     patched.set_attachments(KEY, loras)
@@ -251,7 +255,13 @@ def _reading(host: Host, clip: Any, lora: LocalLora) -> Any:
     """A CLIP that tells where words are, and encodes prompts for each LoRA's own place."""
     before = clip.patcher.get_attachment(KEY) or ()
     loras = joined([*before, lora])
-    telling = clip if before else clip_with_handles(clip, {})
+    telling = clip if before else telling_clip(clip)
+    if host.sites.joint is not None:
+        if left_out := text_left_out([lora]):
+            tell(left_out)
+        patched = telling.clone()
+        patched.patcher.set_attachments(KEY, loras)
+        return patched
     own = {one.key: _text_changes(host, one) for one in loras}
     passages = [ids_of(clip, one.words) for one in loras if one.is_exact and one.tokens]
     patched = clip_with_own_texts(telling, own, REST if passages else None, passages)

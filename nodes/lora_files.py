@@ -74,7 +74,10 @@ def loaded_lora(model: Any, clip: Any, name: str) -> LoadedLora:
     path = lora_path(name)
     tensors, metadata = read_lora(path)
     host = host_of(model, clip, applies_only=True)
-    names = key_map(host.weight_names(), host.sites, host.encoders) | host_key_map(model, clip)
+    known = set(host.weight_names())
+    hosts_own = host_key_map(model, clip, host.sites.network)
+    names = key_map(known, host.sites, host.encoders)
+    names |= {other: weight for other, weight in hosts_own.items() if weight in known}
     shapes = functools.cache(lambda weight: tuple(host.weight(weight).shape))
     file = lora_of(converted(tensors), names, shapes, name)
     return LoadedLora(file, words_of(metadata), metadata, path)

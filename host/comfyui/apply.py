@@ -63,7 +63,7 @@ def apply_concept(
     if strength != 0:
         for patcher, weights in ((applied_model, unet), (applied_clip, text)):
             patches = {
-                weights[name].key: _patch(weights[name], delta)
+                weights[name].patch_key: _patch(weights[name], delta)
                 for name, delta in weight_deltas.items()
                 if name in weights
             }
@@ -113,7 +113,7 @@ def _patch(weight: Weight, delta: WeightDelta) -> Any:
 
 
 def _shape(weight: Weight) -> tuple[int, ...]:
-    return tuple(getattr(weight.module, weight.attribute).shape)
+    return tuple(weight.of(getattr(weight.module, weight.attribute)).shape)
 
 
 def _check_fits(name: str, delta: WeightDelta, weight: Weight | None) -> None:

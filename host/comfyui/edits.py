@@ -130,9 +130,8 @@ def with_edits(
             return executor(noise, latent, sampler, sigmas, *args, **kwargs)
 
     def forward(
-        executor: Any, x: Tensor, timesteps: Tensor, context: Tensor, y: Any = None,
-        control: Any = None, transformer_options: Any = None, **more: Any,
-    ) -> Any:  # fmt: skip
+        executor: Any, x: Tensor, timesteps: Tensor, context: Tensor, *args: Any, **kwargs: Any
+    ) -> Any:
         unet, run = executor.class_obj, slot.run or _Run(None)
         if run.sampling is None:  # outside of a sampler
             run.samples_with(outside)
@@ -146,11 +145,11 @@ def with_edits(
             )
             run.edits[unet] = sites, make_edits(started)
         sites, edits = run.edits[unet]
-        options = transformer_options or {}
+        options = options_of(args, kwargs)
         executor, ran = noticing(executor)
         run.passes += 1
         with edits_installed(sites, edits, _info(x, timesteps, context, options, run)) as coverage:
-            output = executor(x, timesteps, context, y, control, options, **more)
+            output = executor(x, timesteps, context, *args, **kwargs)
             coverage.network_ran = ran()
             return output
 
@@ -223,6 +222,16 @@ def _named(prompts: Mapping[Any, tuple[int, str, Tokens]]) -> dict[str, Tokens]:
     """Tokens of every prompt that tells them, by a name that a user understands."""
     prompts_with_tokens = [(name, tokens) for _, name, tokens in prompts.values() if tokens]
     return {f"{name} {i + 1}": tokens for i, (name, tokens) in enumerate(prompts_with_tokens)}
+
+
+OPTIONS_AT = 2  # place of `transformer_options` behind the context, where it comes by place
+
+
+def options_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """`transformer_options` of a call; networks differ in what stands before them."""
+    by_place = args[OPTIONS_AT] if len(args) > OPTIONS_AT else None
+    options = kwargs.get("transformer_options", by_place)
+    return options if isinstance(options, dict) else {}
 
 
 def _info(

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from ...errors import ModelError
-from ..contexts import batched_context, batched_pooled, info_of
-from ..families.registry import token_table
+from ..contexts import batched_context, batched_pooled, in_groups, info_of, rows_by_length
+from ..families.registry import check_learns, token_table
 from ..fingerprint import fingerprint_of
 from ..hooks import edits_installed
 from ..noise import NoisePath
 from ..pictures import check_picture, planes_of
-from ..ports import HandleVectors, Prompt, UNetEdit, WeightEdit
+from ..ports import HandleVectors, Prompt, Tokens, UNetEdit, WeightEdit, Words
 from ..uncompiled import as_written
 from .compilation import check_can_edit, edits_possible
 from .noise import clock_of, noise_path_if_any, noise_path_of
@@ -123,14 +123,33 @@ class ComfyHost:
         edits: Sequence[UNetEdit] = (),
         conditional: Sequence[bool] | None = None,
     ) -> Tensor:
+        if self.sites.joint is not None:
+            groups = rows_by_length(prompts, len(latent), conditional)
+            if len(groups) > 1:
+                return in_groups(
+                    self._predict, groups, latent, timesteps, prompts, edits, conditional
+                )
+        return self._predict(latent, timesteps, prompts, edits, conditional)
+
+    def _predict(
+        self,
+        latent: Tensor,
+        timesteps: Tensor,
+        prompts: Sequence[Prompt],
+        edits: Sequence[UNetEdit],
+        conditional: Sequence[bool] | None,
+        pictures: Sequence[int] | None = None,
+    ) -> Tensor:
         rows = latent.shape[0]
         latent, timesteps = usable(latent).to(self.device), usable(timesteps).to(self.device)
         context = usable(batched_context(prompts, rows)).to(self.device)
-        info = info_of(latent, timesteps, prompts, context, conditional, self.sites.text)
+        info = info_of(latent, timesteps, prompts, context, conditional, self.sites.text, pictures)
         inputs = latent.unsqueeze(2) if self._has_time else latent
         self._load([self._patcher], self._base.memory_required([rows, *inputs.shape[1:]]))
         dtype = self.dtype
-        extra = self.extra_inputs(latent, prompts)
+        extra: dict[str, Any] = self.extra_inputs(latent, prompts)
+        if self.sites.joint is not None:
+            extra["num_tokens"] = context.shape[1]
         inputs = torch.cat([inputs, extra.pop("c_concat")], 1) if "c_concat" in extra else inputs
         sampling = self._patcher.get_model_object("model_sampling")
         with (
@@ -186,7 +205,9 @@ class ComfyHost:
         for wrapped in self._wrapped:
             wrapped.settle()
 
-    def tokenize(self, text: str) -> tuple[int | str, ...]:
+    def tokenize(self, text: str) -> Tokens:
+        if self.sites.text.by_letters:
+            return (Words(text),) if text.strip() else ()
         return tuple(self._texts.ids(self._clip, self._texts.word_encoder, text))
 
     def encode_prompt(self, text: str, handles: HandleVectors | None = None) -> Prompt:
@@ -255,6 +276,8 @@ class ComfyHost:
         known = set(self.weight_names())
         if unknown := [name for name in weights if name not in known]:
             raise self._unknown(unknown)
+        if trainable:
+            check_learns(self._network)
         before = (self._patcher, self._clip, self._learning, self._wrapped)
         with ExitStack() as stack:
             stack.enter_context(edits_possible())

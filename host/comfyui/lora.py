@@ -22,20 +22,24 @@ def converted(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return comfy.lora_convert.convert_lora(dict(tensors))
 
 
-def host_key_map(model: Any, clip: Any) -> dict[str, str]:
-    """A file's name of a module -> canonical name of its weight, as core's Load LoRA has it."""
+def host_key_map(model: Any, clip: Any, network: str = "unet") -> dict[str, str]:
+    """A file's name of a module -> canonical name of its weight, as core's Load LoRA has it.
+
+    Args:
+        network: what canonical names of the MODEL's weights begin with.
+    """
     keys: dict[str, Any] = comfy.lora.model_lora_keys_unet(model.model, {})
     keys = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, keys)
     return {
-        name: _canonical(key)
+        name: _canonical(key, network)
         for name, key in keys.items()
         if isinstance(key, str) and key.endswith(".weight")
     }
 
 
-def _canonical(key: str) -> str:
+def _canonical(key: str, network: str) -> str:
     if key.startswith(_UNET):
-        return f"unet.{key.removeprefix(_UNET)}"
+        return f"{network}.{key.removeprefix(_UNET)}"
     return key.replace(_TRANSFORMER, ".", 1)
 
 

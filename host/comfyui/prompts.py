@@ -114,11 +114,11 @@ def clip_with_handles(
     names = encoder_names(clip)
     known = {name: getattr(patched.tokenizer, name).handles for name in names}
 
-    def named_tokens(pairs: Mapping[str, Any]) -> Tokens:
+    def named_tokens(pairs: Mapping[str, Any], rows: int) -> Tokens:
         by_key = {name.removeprefix("clip_"): name for name in names}
         return merged(
             [_named_tokens(pairs[key], known[by_key[key]]) for key in by_key if key in pairs]
-        )
+        )[:rows]
 
     telling_tokens(patched, named_tokens)
     return patched

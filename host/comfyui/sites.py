@@ -20,6 +20,7 @@ from ..families.registry import SUPPORTED, family_of
 from ..families.unet import sites_of
 from ..ports import LayerSite, Place, ResNetSite, Rows, TransformerSite, UNetSites
 from ..uncompiled import as_written
+from .joint import tap
 
 
 def network_sites(network: nn.Module) -> UNetSites:
@@ -30,7 +31,7 @@ def network_sites(network: nn.Module) -> UNetSites:
     """
     family = family_of(network)
     if family is not None:
-        return transformer.sites_of(family, network, in_diffusers=False)
+        return transformer.sites_of(family, network, in_diffusers=False, tap=tap)
     return _unet_sites(network)
 
 
@@ -55,6 +56,8 @@ def _unet_sites(unet: nn.Module) -> UNetSites:
 
 def context_width_of(sites: UNetSites) -> int:
     """Width of the contexts that a network reads."""
+    if sites.joint is not None:
+        return sites.joint.context_width
     key: Any = sites.cross_attentions[0].key.module
     return key.in_features
 

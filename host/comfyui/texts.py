@@ -9,9 +9,18 @@ from torch import Tensor
 
 from ...errors import ModelError
 from ..families.anima import ANIMA
+from ..families.registry import family_of
 from ..ports import HandleVectors, Prompt, UNetSites
 from .anima_texts import AnimaTexts
-from .prompts import check_widths, encode, encoder_names, encoder_width, token_ids
+from .llm_texts import LlmTexts, llm_of, telling_llm
+from .prompts import (
+    check_widths,
+    clip_with_handles,
+    encode,
+    encoder_names,
+    encoder_width,
+    token_ids,
+)
 from .sites import context_width_of
 from .weights import Weight, text_weights
 
@@ -69,9 +78,16 @@ def texts_of(clip: Any, network: Any, sites: UNetSites) -> Texts:
     """
     if sites.family == ANIMA.name:
         return AnimaTexts(clip, network)
+    if (family := family_of(network)) is not None and family.joint is not None:
+        return LlmTexts(clip, family, context_width_of(sites))
     if sites.family != "unet":
         raise ModelError(
             f"ConceptLoom cannot read prompts for {sites.family} yet. Use a model of Stable "
-            "Diffusion or Anima."
+            "Diffusion, Anima, Z-Image or Krea 2."
         )
     return ClipTexts(clip, context_width_of(sites))
+
+
+def telling_clip(clip: Any) -> Any:
+    """A clone of a CLIP that tells which words stand at which rows of its conditionings."""
+    return telling_llm(clip) if llm_of(clip) else clip_with_handles(clip, {})

@@ -26,11 +26,12 @@ HIDDEN = (
 )
 
 
-def telling_tokens(clip: Any, named_tokens: Callable[[Mapping[str, Any]], Tokens]) -> None:
+def telling_tokens(clip: Any, named_tokens: Callable[[Mapping[str, Any], int], Tokens]) -> None:
     """Let a CLIP, that has no other owner, write the tokens of each prompt into its conditioning.
 
     Args:
-        named_tokens: the host's tokens of all encoders -> `Tokens`.
+        named_tokens: the host's tokens of all encoders, and how many rows came of them -> `Tokens`
+            of these rows.
     """
     outer = clip.patcher.get_model_object(ENCODE)
     # A reader of own texts encodes several times; each prompt is told of once, below it.
@@ -39,7 +40,7 @@ def telling_tokens(clip: Any, named_tokens: Callable[[Mapping[str, Any]], Tokens
 
     def encode_and_tell(pairs: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
         context, pooled, *more = encode(pairs)
-        tokens = named_tokens(pairs)[: context.shape[1]]
+        tokens = named_tokens(pairs, context.shape[1])
         PRINTS.add(context, tokens)
         return context, pooled, {**(more[0] if more else {}), TOKENS: tokens}
 

@@ -15,6 +15,9 @@ import comfy.utils
 import torch
 from torch import Tensor, nn
 
+from ..families.family import Family
+from ..families.registry import family_of
+from ..families.transformer import parts_of_fused
 from ..hooks import residuals_installed
 from ..inference import usable
 from ..ports import FactoredEdit, WeightEdit
@@ -30,11 +33,44 @@ class Weight:
     key: str  # in the state dict of the patcher's model
     module: Any
     attribute: str  # "weight" or "bias"
+    rows: slice | None = None  # of a tensor in which the host keeps several
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """Its own rows of what the host keeps."""
+        return tensor if self.rows is None else tensor[self.rows]
+
+    @property
+    def patch_key(self) -> Any:
+        """What the host's patches call it."""
+        if self.rows is None:
+            return self.key
+        return self.key, (0, self.rows.start, self.rows.stop - self.rows.start)
 
 
 def network_weights(network: nn.Module, name: str) -> dict[str, Weight]:
     """Canonical name -> weight, for everything in a network of this canonical name."""
-    return dict(_weights(network, f"{name}.", "diffusion_model."))
+    family = family_of(network)
+    weights = dict(_weights(network, f"{name}.", "diffusion_model."))
+    if family is None or not family.fused:
+        return weights
+    return {
+        own: Weight(weight.key, weight.module, weight.attribute, rows)
+        for canonical, weight in weights.items()
+        for own, rows in _apart(family, network, canonical)
+    }
+
+
+def _apart(family: Family, network: Any, name: str) -> Iterator[tuple[str, slice | None]]:
+    """Canonical names and rows of what a weight of the host holds."""
+    start, _, path = name.partition(".")
+    layer, _, attribute = path.rpartition(".")
+    inside = family.from_comfy(layer)
+    if len(inside) == 1:
+        yield name, None
+        return
+    rows = parts_of_fused(network.get_submodule(layer.rpartition(".")[0]))
+    for own, part in zip(inside, rows, strict=True):
+        yield f"{start}.{own}.{attribute}", part
 
 
 def text_weights(cond_stage_model: Any, encoders: list[str]) -> dict[str, Weight]:
@@ -72,7 +108,7 @@ def original_weight(patcher: Any, weight: Weight) -> Tensor:
     else:
         value = comfy.utils.get_attr(patcher.model, weight.key)
     value = value.dequantize() if hasattr(value, "dequantize") and value.is_quantized else value
-    return usable(value.detach())
+    return usable(weight.of(value.detach()))
 
 
 class WrappedWeights:
@@ -100,10 +136,11 @@ class WrappedWeights:
         self._residuals: list[tuple[nn.Module, Callable[[Tensor, Tensor], Tensor]]] = []
         for name, weight in weights.items():
             edit = edits.get(name)
-            if trainable and isinstance(edit, FactoredEdit):
+            if trainable and isinstance(edit, FactoredEdit) and weight.rows is None:
                 self._residuals.append((weight.module, edit.residual))
                 edit = None
             if edit is not None:
+                edit = _on_rows(weight, edit)
                 wrapper = _edited(patcher, edit) if trainable else _edited_once(edit)
             elif trainable and _autograd_keeps(weight):
                 wrapper = _copied(patcher)
@@ -190,6 +227,19 @@ def _copied(patcher: Any) -> Wrapper:
         return weight.clone() if paged or weight.is_inference() else weight
 
     return wrapper
+
+
+def _on_rows(weight: Weight, edit: WeightEdit) -> WeightEdit:
+    """An edit for the whole of what the host keeps, of which it changes some rows."""
+    if weight.rows is None:
+        return edit
+
+    def edited(whole: Tensor) -> Tensor:
+        changed = whole.clone()
+        changed[weight.rows] = edit(weight.of(whole)).to(whole)
+        return changed
+
+    return edited
 
 
 def _edited(patcher: Any, edit: WeightEdit) -> Wrapper:

@@ -6,11 +6,13 @@ names beside them. A new family is a `Family` in a file of its own, and an entry
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..conditioning import TextLayout
 from ..sites import AttentionKind, Feature, Role, Rows
+from ..token_spans import TokenOrder
 
 TRANSFORMER = "transformer"  # what canonical names of its weights begin with
 
@@ -48,6 +50,43 @@ class AttentionPart:
     key_norm: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class BlockList:
+    """Blocks beside the main ones: refiners of the text or of the picture.
+
+    Attributes:
+        diffusers: the name of the list there.
+        parts: of a block, canonical name -> layer.
+    """
+
+    diffusers: str
+    parts: Mapping[str, Part]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JointPlan:
+    """Where text and picture are one sequence; pairs are of ComfyUI and of diffusers.
+
+    Attributes:
+        order: of text and picture in the sequence.
+        text_stages: first and last module of each stretch that reads the text alone.
+        rope_dim: along which the position embedding has its tokens.
+        mask_at: place of the attention mask among a block's arguments.
+        context: canonical names of layers; a row of a context is as wide as their inputs together.
+    """
+
+    order: tuple[TokenOrder, TokenOrder]
+    text_stages: tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]
+    rope_dim: tuple[int, int]
+    mask_at: tuple[int, int]
+    context: tuple[str, ...]
+
+
+def any_network(network: Any) -> bool:
+    """Every network of a class."""
+    return True
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Family:
     """What both hosts have to know of a family.
@@ -67,6 +106,11 @@ class Family:
         text: how its contexts are laid out.
         finders: share of the way through the blocks between which words are located best.
         token_tables: text encoder -> canonical name of the weight with its token vectors.
+        lists: of further blocks, by their name in ComfyUI.
+        fused: a layer of ComfyUI that holds several, and their canonical names in their order.
+        joint: where text and picture are one sequence.
+        accepts: tells the family from others of the same class.
+        base: the variant that LoRAs are trained on, in messages.
     """
 
     name: str
@@ -82,11 +126,16 @@ class Family:
     text: TextLayout = TextLayout()
     finders: tuple[float, float] = (0.45, 0.55)
     token_tables: Mapping[str, str] = field(default_factory=dict[str, str])
+    lists: Mapping[str, BlockList] = field(default_factory=dict[str, BlockList])
+    fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    joint: JointPlan | None = None
+    accepts: Callable[[Any], bool] = any_network
+    base: str = ""
 
     def part_of(self, path: str) -> Part | None:
         """The layer that a canonical path names; None for one that is in no table."""
         inner = self._inner(path)
-        return self.parts.get(inner[1]) if inner else self.outer.get(path)
+        return inner[2].get(inner[1]) if inner else self.outer.get(path)
 
     def roles_of(self, path: str) -> frozenset[Role]:
         """What a layer is for, by its canonical path."""
@@ -102,10 +151,30 @@ class Family:
         part, inner = self.part_of(path), self._inner(path)
         if part is None:
             raise KeyError(f"{path!r} is no layer of {self.title}")
-        return f"{self.blocks[1]}.{inner[0]}.{part.diffusers}" if inner else part.diffusers
+        return f"{inner[0]}.{part.diffusers}" if inner else part.diffusers
 
-    def _inner(self, path: str) -> tuple[int, str] | None:
-        """Number of the block, and the name of the layer in it."""
-        start = f"{self.blocks[0]}."
-        number, _, part = path.removeprefix(start).partition(".")
-        return (int(number), part) if path.startswith(start) and number.isdecimal() else None
+    def comfy_name(self, path: str) -> tuple[str, int | None]:
+        """ComfyUI's name of a layer; and which part of it, where it holds several."""
+        for whole, parts in self.fused.items():
+            for number, part in enumerate(parts):
+                if path.endswith(f".{part}"):
+                    return f"{path.removesuffix(part)}{whole}", number
+        return path, None
+
+    def from_comfy(self, path: str) -> tuple[str, ...]:
+        """Canonical names of what a layer of ComfyUI holds."""
+        for whole, parts in self.fused.items():
+            if path.endswith(f".{whole}"):
+                return tuple(f"{path.removesuffix(whole)}{part}" for part in parts)
+        return (path,)
+
+    def _inner(self, path: str) -> tuple[str, str, Mapping[str, Part]] | None:
+        """Of a layer in a block: diffusers' name of the block, its own name, and the table."""
+        for name, blocks in (
+            (self.blocks[0], BlockList(self.blocks[1], self.parts)),
+            *self.lists.items(),
+        ):
+            number, _, part = path.removeprefix(f"{name}.").partition(".")
+            if path.startswith(f"{name}.") and number.isdecimal():
+                return f"{blocks.diffusers}.{number}", part, blocks.parts
+        return None

@@ -4,23 +4,47 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...errors import UnsupportedModelError
 from ..sites import Role
 from . import clip
 from .anima import ANIMA, COSMOS
 from .family import TRANSFORMER, Family
+from .single_stream import KREA_2, Z_IMAGE
 
-FAMILIES = (ANIMA, COSMOS)
+FAMILIES = (ANIMA, COSMOS, Z_IMAGE, KREA_2)
 # In messages.
-SUPPORTED = "Stable Diffusion 1.x, 2.x and XL and models trained from them, and Anima"
+SUPPORTED = (
+    "Stable Diffusion 1.x, 2.x and XL and models trained from them, Anima, Z-Image and Krea 2"
+)
 
 
 def family_of(network: Any) -> Family | None:
     """The family of a transformer of ComfyUI; None for any other network."""
     for kind in type(network).__mro__:
         for family in FAMILIES:
-            if kind.__name__ in family.classes:
+            if kind.__name__ in family.classes and family.accepts(network):
                 return family
     return None
+
+
+def named(name: str) -> Family:
+    """The family with a name."""
+    return next(family for family in FAMILIES if family.name == name)
+
+
+def check_learns(network: Any) -> None:
+    """Whether a concept can be learned on a network.
+
+    Raises:
+        UnsupportedModelError: not yet on its family.
+    """
+    family = family_of(network)
+    if family is not None and family.joint is not None:
+        raise UnsupportedModelError(
+            f"Learning on {family.title} is not supported yet; concepts can be learned on Stable "
+            f"Diffusion and Anima. LoRAs for {family.title} work with Load LoRA (Localized). Train "
+            f"them with another program on {family.base}: distilled variants lose their few steps."
+        )
 
 
 def roles_in_transformers(weight: str) -> frozenset[Role]:

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from torch import nn
+
+from ..joint import Handler, JointSeam
 from ..ports import (
     AttentionSite,
     FeatureSite,
     LayerSite,
     Place,
-    Rows,
     TransformerSite,
     UNetSites,
 )
-from .family import TRANSFORMER, AttentionPart, Family
+from .family import TRANSFORMER, AttentionPart, Family, Part
+
+Tap = Callable[[nn.Module, Handler], Iterable[Any]]  # see `joint.JointSeam`
 
 
-def sites_of(family: Family, network: Any, *, in_diffusers: bool) -> UNetSites:
+def sites_of(
+    family: Family, network: Any, *, in_diffusers: bool, tap: Tap,
+    around: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> UNetSites:  # fmt: skip
     """Every site of a network.
 
     Args:
         in_diffusers: its modules have diffusers' names, and its norms see heads before positions.
+        tap, around: the host's way to see q, k and v of a joint attention, see `JointSeam`.
     """
     view = _View(family, network, in_diffusers)
     blocks = [view.block(number) for number in range(view.n_blocks)]
-    outer = list(view.outer_layers())
+    outer = [*view.listed_layers(), *view.outer_layers()]
     layers: list[LayerSite] = []
     attentions: list[AttentionSite] = []
     features: list[FeatureSite] = []
@@ -48,6 +58,7 @@ def sites_of(family: Family, network: Any, *, in_diffusers: bool) -> UNetSites:
         network=TRANSFORMER,
         family=family.name,
         finders=tuple(blocks[first : max(last, first + 1)]),
+        joint=view.seam(tap, around),
     )
 
 
@@ -74,21 +85,58 @@ class _View:
             for layer in (a.query, a.key, a.value, a.out)
         }
         for name, part in self._family.parts.items():
-            if part.rows is not None:
-                path = f"{block.name}.{name}"
-                owner = self._owner(path) if name in owned else None
-                yield self._site(path, part.rows, frozenset(part.roles), block, owner)
+            path = f"{block.name}.{name}"
+            yield from self._site(path, part, block, self._owner(path) if name in owned else None)
 
     def outer_layers(self) -> Iterator[LayerSite]:
         for path, part in self._family.outer.items():
-            if part.rows is not None:
-                yield self._site(path, part.rows, frozenset(part.roles), None, None)
+            yield from self._site(path, part)
+
+    def listed_layers(self) -> Iterator[LayerSite]:
+        """Those of blocks beside the main ones."""
+        for name, blocks in self._family.lists.items():
+            path = blocks.diffusers if self._in_diffusers else name
+            for number in range(len(self._network.get_submodule(path))):
+                for inner, part in blocks.parts.items():
+                    yield from self._site(f"{name}.{number}.{inner}", part)
 
     def _site(
-        self, path: str, rows: Rows, roles: Any, block: TransformerSite | None, owner: Any
-    ) -> LayerSite:
-        downsample, module = self._family.patch, self._module(path)
-        return LayerSite(path, rows, downsample, module, roles, block, owner, network=TRANSFORMER)
+        self, path: str, part: Part, block: TransformerSite | None = None, owner: Any = None
+    ) -> Iterator[LayerSite]:
+        if part.rows is not None:
+            yield LayerSite(
+                path, part.rows, self._family.patch, self._module(path), frozenset(part.roles),
+                block, owner, network=TRANSFORMER, part=self._part(path),
+            )  # fmt: skip
+
+    def _part(self, path: str) -> slice | None:
+        """Rows of a module that holds several layers; None where it holds one."""
+        name, number = self._family.comfy_name(path)
+        if self._in_diffusers or number is None:
+            return None
+        return parts_of_fused(self._network.get_submodule(name.rpartition(".")[0]))[number]
+
+    def seam(self, tap: Tap, around: Callable[[], AbstractContextManager[Any]]) -> JointSeam | None:
+        plan = self._family.joint
+        if plan is None:
+            return None
+        which = int(self._in_diffusers)
+        stages = tuple(
+            (self._network.get_submodule(first), self._last(last))
+            for first, last in plan.text_stages[which]
+        )
+        width = math.prod(self._module(name).in_features for name in plan.context)
+        return JointSeam(
+            plan.order[which], tuple(self._blocks), stages, tap, plan.rope_dim[which],
+            plan.mask_at[which], width, self._family.patch, around,
+        )  # fmt: skip
+
+    def _last(self, path: str) -> nn.Module:
+        """A module; "-1" is the last one of a list."""
+        outer, _, name = path.rpartition(".")
+        if name != "-1":
+            return self._network.get_submodule(path)
+        return list(self._network.get_submodule(outer).children())[-1]
 
     def attentions(
         self, block: TransformerSite, layers: dict[str, LayerSite]
@@ -110,8 +158,9 @@ class _View:
         return query, key
 
     def _module(self, path: str) -> Any:
-        name = self._family.diffusers_name(path) if self._in_diffusers else path
-        return self._network.get_submodule(name)
+        if self._in_diffusers:
+            return self._network.get_submodule(self._family.diffusers_name(path))
+        return self._network.get_submodule(self._family.comfy_name(path)[0])
 
     def _owner(self, path: str) -> Any:
         """The attention that a layer is a part of."""
@@ -121,3 +170,10 @@ class _View:
 
     def _heads(self, attention: Any) -> int:
         return getattr(attention, self._family.heads[self._in_diffusers])
+
+
+def parts_of_fused(attention: Any) -> tuple[slice, slice, slice]:
+    """Rows of q, k and v in ComfyUI's layer that holds all three."""
+    query = attention.n_local_heads * attention.head_dim
+    key = attention.n_local_kv_heads * attention.head_dim
+    return slice(0, query), slice(query, query + key), slice(query + key, query + 2 * key)

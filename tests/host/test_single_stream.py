@@ -1,0 +1,142 @@
+"""Z-Image and Krea 2 as base models in ComfyUI: what they predict, and where words stand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from test_predict import host_denoised
+from tiny_models import Graph
+from tiny_single import diffusers_network, graph_of_single
+
+from conceptloom.errors import HandleError, ModelError, UnsupportedModelError
+from conceptloom.host.comfyui.host import ComfyHost
+from conceptloom.host.comfyui.texts import telling_clip
+from conceptloom.host.comfyui.tokens import TOKENS
+from conceptloom.host.diffusers.single_stream import velocity
+from conceptloom.host.families.registry import family_of
+from conceptloom.host.noise import FlowPath
+from conceptloom.host.ports import Words, find_run
+
+PROMPT = "a photo of a red teapot, and a \u9f98 Teapots"
+
+
+@pytest.fixture(params=["z_image", "krea2"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def graph(kind: str) -> Graph:
+    return graph_of_single(kind)
+
+
+@pytest.fixture
+def host(graph: Graph) -> ComfyHost:
+    return ComfyHost(graph.model, graph.clip)
+
+
+LATENT = torch.randn(2, 16, 10, 12, generator=torch.Generator().manual_seed(1))
+
+
+def test_noise_path(kind: str, host: ComfyHost):
+    assert isinstance(host.noise_path, FlowPath)
+    expected = {"z_image": 3.0, "krea2": 2.718281828**1.15}[kind]
+    assert host.noise_path.shift == pytest.approx(expected, rel=1e-5)
+    assert host.latent_channels == 16
+    assert host.fingerprint.startswith({"z_image": "z_image256", "krea2": "krea2128"}[kind])
+
+
+def test_prediction_is_the_hosts(kind: str, graph: Graph, host: ComfyHost):
+    prompts = ("a cat on a mat", "blurry, low quality, and a bad frame")
+    conds = [graph.clip.encode_from_tokens_scheduled(graph.clip.tokenize(p)) for p in prompts]
+    for t in (0.1, 0.55, 1.0):
+        sigma = torch.full((2,), t)
+        latent = LATENT[:, :, None] if kind == "krea2" else LATENT  # as its latents come
+        theirs = host_denoised(graph, sigma, latent, conds)
+        for text, denoised in zip(prompts, theirs, strict=True):
+            output = host.predict(LATENT, sigma, [host.encode_prompt(text)])
+            ours = host.noise_path.denoised(LATENT, output, sigma)
+            torch.testing.assert_close(ours, denoised.reshape(ours.shape), rtol=1e-5, atol=1e-5)
+
+
+def test_prediction_is_that_of_diffusers(kind: str, host: ComfyHost):
+    prompt, t = host.encode_prompt(PROMPT), torch.tensor([0.9, 0.2])
+    network = diffusers_network(kind)
+    context = prompt.context.expand(2, -1, -1)
+    theirs = velocity(family_of(network), network, LATENT, t, context)
+    ours = host.predict(LATENT, t, [prompt])
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_odd_latents(kind: str, host: ComfyHost):
+    prompt, t, latent = host.encode_prompt("a cat"), torch.tensor([0.9]), LATENT[:1, :, :9, :11]
+    network = diffusers_network(kind)
+    theirs = velocity(family_of(network), network, latent, t, prompt.context)
+    torch.testing.assert_close(host.predict(latent, t, [prompt]), theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_prompts_of_unlike_length_do_not_touch_each_other(host: ComfyHost):
+    prompts = [host.encode_prompt(text) for text in ("a cat", "a much longer prompt of a dog")]
+    t = torch.tensor([0.9, 0.2])
+    together = host.predict(LATENT, t, prompts, conditional=[False, True])
+    for row, prompt in enumerate(prompts):
+        alone = host.predict(LATENT[row : row + 1], t[row : row + 1], [prompt])
+        torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_words_are_found(kind: str, host: ComfyHost):
+    prompt = host.encode_prompt(PROMPT)
+    first = {"z_image": 3, "krea2": 0}[kind]
+    assert prompt.context.shape[1] == len(prompt.tokens) == len(prompt.content)
+    assert prompt.content.index(True) == first
+    assert sum(prompt.content) == len(prompt.content) - first - 5
+    teapot = prompt.find(host.tokenize("teapot"))
+    assert teapot == {"z_image": (8, 9), "krea2": (5, 6)}[kind]
+    assert prompt.find(host.tokenize("red teapot")) == (teapot[0] - 1, *teapot)
+    assert len(prompt.find(host.tokenize("\u9f98"))) == 3
+    assert prompt.find(host.tokenize("color")) == ()  # of the system prompt
+
+
+def test_conditionings_tell_their_words(graph: Graph):
+    clip = telling_clip(graph.clip)
+    ((context, extra),) = clip.encode_from_tokens_scheduled(clip.tokenize(PROMPT))
+    assert len(extra[TOKENS]) == context.shape[1]
+    assert find_run(extra[TOKENS], (Words("red teapot"),))
+    ((plain, before),) = graph.clip.encode_from_tokens_scheduled(graph.clip.tokenize(PROMPT))
+    assert torch.equal(plain, context)
+    assert TOKENS not in before
+
+
+def test_what_is_not_supported_is_refused_in_words(kind: str, graph: Graph, host: ComfyHost):
+    other = graph_of_single({"z_image": "krea2", "krea2": "z_image"}[kind])
+    with pytest.raises(ModelError, match="reads prompts with qwen3"):
+        ComfyHost(graph.model, other.clip)
+    with pytest.raises(HandleError, match=r"<mug>.*do not work on (Z-Image|Krea 2) yet"):
+        host.encode_prompt("a <mug>", {"mug": {}})
+    with (
+        pytest.raises(UnsupportedModelError, match=r"on (Z-Image|Krea 2 Raw) \(not Turbo\)"),
+        host.edited({}, trainable=True),
+    ):
+        pass
+
+
+def test_weights_in_a_fused_layer_are_apart(graph: Graph, host: ComfyHost):
+    names = [name for name in host.weight_names() if ".0.attention.to_" in name]
+    if not names:
+        return
+    name = "transformer.layers.0.attention.to_k.weight"
+    assert name in names
+    whole = graph.model.model.diffusion_model.layers[0].attention.qkv.weight
+    assert torch.equal(host.weight(name), whole[256:512])
+    prompt, t = host.encode_prompt("a cat"), torch.tensor([0.5])
+    base = host.predict(LATENT[:1], t, [prompt])
+    with host.edited({name: lambda weight: weight + 0.5}, trainable=False):
+        changed = host.predict(LATENT[:1], t, [prompt])
+    with torch.no_grad():
+        whole[256:512] += 0.5
+    try:
+        expected = host.predict(LATENT[:1], t, [prompt])
+    finally:
+        whole[256:512] -= 0.5
+    assert (changed - base).abs().max() > 1e-3
+    torch.testing.assert_close(changed, expected)
