@@ -24,6 +24,7 @@ from unit.tiny_transformers import random_file
 
 from conceptloom.errors import ModelError
 from conceptloom.host.comfyui import tinyworld_dit
+from conceptloom.host.comfyui.host import ComfyHost
 from conceptloom.host.comfyui.tinyworld_dit import (
     load_dit_clip,
     load_dit_model,
@@ -31,7 +32,7 @@ from conceptloom.host.comfyui.tinyworld_dit import (
 )
 from conceptloom.nodes.tinyworld import TinyWorldCheckpoint
 from conceptloom.tinyworld.dit import checkpoint
-from conceptloom.tinyworld.dit.sampling import draw, encode_prompt
+from conceptloom.tinyworld.dit.sampling import draw, encode_prompt, velocity
 from conceptloom.tinyworld.dit.sizes import FAMILIES
 
 PROMPT = "a photo of a red mug with a star, a teapot and a striped fish on the grass"
@@ -144,3 +145,17 @@ def test_node_hands_out_a_family_or_says_that_it_is_not_there(
         monkeypatch.setattr(module, "CHECKPOINTS", missing)
     with pytest.raises(ModelError, match="still in training"):
         TinyWorldCheckpoint.execute(family)
+
+
+@both_families
+def test_the_port_predicts_what_diffusers_does(family: str, files: dict[str, Path]) -> None:
+    graph = graph_of_file(family, files[family])
+    world = checkpoint.load_dit(family, files[family])
+    with torch.inference_mode(False), torch.no_grad():
+        host = ComfyHost(graph.model, graph.clip, graph.vae)
+        assert (host.latent_channels, host.pixels_per_latent) == (16, 8)
+        generator = torch.Generator().manual_seed(2)
+        latent, sigma = torch.randn(2, 16, 16, 24, generator=generator), torch.tensor([0.8, 0.3])
+        predicted = host.predict(latent, sigma, [host.encode_prompt(PROMPT)])
+    expected = velocity(world, latent, sigma, [encode_prompt(world, PROMPT)] * 2)
+    torch.testing.assert_close(predicted, expected, rtol=0, atol=2e-5)
