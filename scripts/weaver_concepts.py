@@ -1,9 +1,9 @@
 """What the stories of Concept Weaver load: concepts of a small rank.
 
-    .venv/bin/python scripts/weaver_concepts.py runs/weave_quality/*/
+    .venv/bin/python scripts/weaver_concepts.py runs/benchmarks/weave_quality/*/
 
-Takes what benchmarks/weave_quality.py learned and keeps the largest singular values, so that it
-fits into the repository.
+Takes what `benchmarks/run.py quality weave` learned and keeps the largest singular values, so that
+it fits into the repository.
 """
 
 from __future__ import annotations

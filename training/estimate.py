@@ -19,7 +19,7 @@ from .recipe import LoopConfig, Recipe
 
 MASTER_BYTES = 16  # float32 parameter, gradient and Adam's two moments
 # Tensors of [N, width] that one transformer layer, and of [N, width] that one ResNet block, keeps
-# for the backward pass; counted on a UNet of SD1's structure (benchmarks/break_a_scene_step.py).
+# for the backward pass; counted on a UNet of SD1's structure (benchmarks/speed/break_a_scene.py).
 KEPT_BY_LAYER, KEPT_BY_RESNET = 26, 12
 # How many forward passes a step lasts, by the same benchmark; recomputing activations is one more.
 PASSES_OF_STEP = 4

@@ -1,4 +1,4 @@
-"""What torture found and what was mended, case by case; benchmarks/torture.py counts them."""
+"""What torture found and what was mended; `benchmarks/run.py claims torture` counts the cases."""
 
 from __future__ import annotations
 

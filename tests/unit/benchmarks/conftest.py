@@ -1,4 +1,4 @@
-"""Benchmarks are scripts that import each other by their bare names."""
+"""Benchmarks import each other from their own folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("diffusers", reason="benchmarks compute with diffusers")
+for library in ("diffusers", "pandas", "scipy"):
+    pytest.importorskip(library, reason="benchmarks compute with it")
 
 from ..saved_tinyworld import save_tinyworld  # noqa: E402
 from .tiny_encoders import save_encoders, save_maskformer  # noqa: E402

@@ -1,79 +1,16 @@
-"""Claims are read off real pages and real tests, and the page that lists them is not behind."""
+"""Claims are taken from results and real tests, and the page that lists them is not behind."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from claims import CLAIMS, Exact, Figure, Verdicts
-from claims_read import Status, findings_of, judged, outcomes_of
-from prove import PAGES, programs
+from claims.all import PAGE, TOPICS, claims_of, outcomes_of, result_of, topics, verdict_of
+from claims.exact import EXACT, Exact
+from harness.results import Claim, Result, Status, load, load_all
 
 ROOT = Path(__file__).parents[3]
-EVERY = [claim for claims in CLAIMS.values() for claim in claims]
-PAGE = """\
-# A page
-
-| step | of plain | |
-|---|--:|---|
-| plain | 1.00 | |
-| ours | 1.049 | met |
-
-## Elsewhere, 16x16
-
-| step | of plain | |
-|---|--:|---|
-| ours | **1.2 ± 0.1** | better, but within the spread |
-"""
-
-
-@pytest.mark.parametrize(
-    ("under", "most", "found", "status"),
-    [("", 1.05, "1.049", Status.MET), ("", 1.04, "1.049", Status.MISSED),
-     ("Elsewhere", 1.15, "1.2", Status.MISSED)],
-)  # fmt: skip
-def test_a_number_keeps_its_promise_or_not(
-    under: str, most: float, found: str, status: Status, tmp_path: Path
-) -> None:
-    (tmp_path / "step.md").write_text(PAGE)
-    claim = Figure(
-        says="ours", page="step", row="ours", column="of plain", under=under, most=most, why="slow"
-    )
-    (finding,) = findings_of(claim, tmp_path, {})
-    assert (finding.found, finding.status) == (found, status)
-    assert finding.why == ("slow" if status is Status.MISSED else "")
-
-
-def test_every_row_of_verdicts_is_a_claim(tmp_path: Path) -> None:
-    (tmp_path / "step.md").write_text(PAGE)
-    claim = Verdicts(says="beside plain", page="step", under="Elsewhere", labels=1, column="")
-    (finding,) = findings_of(claim, tmp_path, {})
-    assert finding.says == "beside plain: ours"
-    assert finding.status is Status.OPEN
-
-
-@pytest.mark.parametrize(
-    ("verdict", "status"),
-    [("the whole method is better", Status.MET), ("**the whole method is worse**", Status.MISSED),
-     ("**not better** (within the spread)", Status.OPEN), ("met, after stepping down", Status.MET),
-     ("**missed**: out of memory", Status.MISSED), ("not judged: not run", Status.UNKNOWN),
-     ("no", Status.MISSED), ("**no difference that is sure**", Status.OPEN)],
-)  # fmt: skip
-def test_words_of_a_page(verdict: str, status: Status) -> None:
-    assert judged(verdict) is status
-
-
-def test_a_page_that_is_not_there_is_not_measured(tmp_path: Path) -> None:
-    claim = Figure(says="ours", page="none", row="ours", column="of plain", most=1)
-    (finding,) = findings_of(claim, tmp_path, {})
-    assert finding.status is Status.UNKNOWN
-
-
-def test_a_row_that_is_gone_is_reported(tmp_path: Path) -> None:
-    (tmp_path / "step.md").write_text(PAGE)
-    claim = Figure(says="theirs", page="step", row="theirs", column="of plain", most=1)
-    with pytest.raises(LookupError, match=r"step\.md .* theirs"):
-        list(findings_of(claim, tmp_path, {}))
+EVERY = [(topic, claim) for topic, exact in EXACT.items() for claim in exact]
 
 
 def test_tests_count_case_by_case(tmp_path: Path) -> None:
@@ -88,38 +25,66 @@ def test_tests_count_case_by_case(tmp_path: Path) -> None:
     )
     outcomes = outcomes_of(report)
 
-    def status_of(*names: str) -> Status:
+    def status_of(*names: str) -> str:
         claim = Exact(says="exact", tests=tuple(f"tests/a.py::{name}" for name in names))
-        (finding,) = findings_of(claim, tmp_path, outcomes)
-        return finding.status
+        return verdict_of(claim, outcomes)["status"]
 
-    assert status_of("test_two") is Status.MET
-    assert status_of("test_two", "test_one") is Status.MISSED
-    assert status_of("test_two", "test_three") is Status.UNKNOWN
-    assert status_of("test_four") is Status.UNKNOWN
-
-
-@pytest.mark.parametrize("claim", EVERY, ids=lambda claim: claim.says)
-def test_what_a_claim_stands_on_is_there(claim: Figure | Verdicts | Exact) -> None:
-    if isinstance(claim, Exact):
-        for name in claim.tests:
-            file, _, test = name.partition("::")
-            assert f"def {test}(" in (ROOT / file).read_text(encoding="utf-8"), name
-        return
-    assert list(findings_of(claim, PAGES, {}))
+    assert status_of("test_two") == "met"
+    assert status_of("test_two", "test_one") == "missed"
+    assert status_of("test_two", "test_three") == "not measured"
+    assert status_of("test_four") == "not measured"
 
 
-def test_the_list_of_claims_is_not_behind_the_pages() -> None:
-    told = (PAGES / "claims.md").read_text(encoding="utf-8")
-    for claim in EVERY:
-        if not isinstance(claim, Exact):
-            for found in findings_of(claim, PAGES, {}):
-                assert f"| {found.says} | {found.found} | {found.status.value} |" in told
+def test_a_page_that_was_not_measured_is_one_open_claim() -> None:
+    ((claim, source),) = claims_of("Real sizes", {}, [])
+    assert (claim.status, source) == (Status.UNMEASURED, ["at_scale"])
 
 
-def test_readmes_commands_are_programs_of_the_repository() -> None:
-    known = programs()
-    assert {"lag_cost", "beside_core", "tinyworld"} <= known.keys()
-    for page, command in known.items():
-        assert (PAGES / f"{page}.md").is_file()
-        assert command[0] == "-m" or (ROOT / command[0]).is_file(), command
+def test_claims_come_from_the_results_and_the_tests() -> None:
+    fast = Claim(says="It is fast", found=1.0, status=Status.MET)
+    slow = Claim(says="It is small", found=2.0, status=Status.MISSED, why="too large")
+    made = Result(page="conceptlab_step", title="", command="", date="", machine="",
+                  claims=[fast, slow])  # fmt: skip
+    first, second = EXACT["ConceptLab"]
+    rows = [
+        {"topic": "ConceptLab", "says": first.says, "passed": 3, "failed": 0, "status": "met"},
+        {"topic": "CLiC", "says": second.says, "passed": 3, "status": "met"},  # another topic's
+    ]
+    found = [claim for claim, _ in claims_of("ConceptLab", {"conceptlab_step": made}, rows)]
+    assert found[:2] == [fast, slow]
+    assert [claim.status for claim in found[2:]] == [
+        Status.UNMEASURED, Status.MET, Status.UNMEASURED
+    ]  # fmt: skip
+    assert found[3].found == "3 passed"
+    text = result_of({"conceptlab_step": made}, rows)
+    assert text.table("counts").value("ConceptLab", "missed") == 1
+    (missed,) = [section for section in text.sections if section.heading == "Missed"]
+    assert missed.text == "* It is small: 2; too large."
+
+
+@pytest.mark.parametrize(("topic", "claim"), EVERY, ids=[claim.says for _, claim in EVERY])
+def test_the_tests_of_a_claim_exist(topic: str, claim: Exact) -> None:
+    assert topic in TOPICS
+    for name in claim.tests:
+        file, _, test = name.partition("::")
+        assert f"def {test}(" in (ROOT / file).read_text(encoding="utf-8"), name
+
+
+def test_the_list_of_claims_is_not_behind_the_results() -> None:
+    kept = load(PAGE)
+    assert kept is not None
+    again = result_of(load_all(), kept.cells)
+    assert [s.table for s in again.sections if s.heading in TOPICS] == [
+        s.table for s in kept.sections if s.heading in TOPICS
+    ]
+    counted = {row["topic"]: row for row in kept.table("counts").rows}
+    for topic, claims in topics().items():
+        for status in Status:
+            number = sum(claim.status is status for claim in claims)
+            assert counted[topic].get(status.value, 0) == number, (topic, status)
+
+
+def test_every_result_with_claims_belongs_to_a_topic() -> None:
+    known = {page for pages in TOPICS.values() for page in pages}
+    with_claims = {page for page, result in load_all().items() if result.claims}
+    assert {page.partition("@")[0] for page in with_claims} <= known

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
 
 import pytest
 import torch
-from clic_step import COMPARISON, OURS
-from clic_variants import VARIANTS
-from models import PRESETS, make_host
-from official_transfer import RATE, OfficialTransfer
-from step_cost import arguments, chosen_groups, page
-from stepping import Setting
+from harness.models import PRESETS, make_host
+from harness.report import page
+from harness.results import Status
+from speed.clic import COMPARISON, OURS, SUBJECT, VARIANTS
+from speed.official import RATE, OfficialTransfer
+from speed.steps import Setting, chosen_groups, result_of
 
 from conceptloom.attention.capture import word_positions
 from conceptloom.cli.models import open_host
@@ -23,6 +24,12 @@ from conceptloom.samplers.editing import EditConfig, Region, edit_latents
 from conceptloom.samplers.guidance import GuidanceConfig
 
 CLOSE = 1e-5  # of a loss: the two add up in different orders
+
+
+def options(*given: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    SUBJECT.options(parser)
+    return parser.parse_args(given)
 
 
 def predicts_noise() -> DiffusersHost:
@@ -87,7 +94,7 @@ def test_only_the_new_row_of_the_token_table_learns() -> None:
 
 def test_variants_that_are_left_out_leave_their_turns_out_too() -> None:
     def groups(*given: str) -> list[list[str]]:
-        return chosen_groups(COMPARISON, arguments(COMPARISON, list(given)))
+        return chosen_groups(COMPARISON, options(*given))
 
     assert groups() == [["official", OURS], ["plain", "content", OURS, "paper-form"]]
     assert groups("--variants", "plain", OURS) == [["plain", OURS]]
@@ -102,10 +109,13 @@ def test_the_page_tells_ratios_memory_and_agreement() -> None:
 
     pair = {"official": rows(6.0, 100, 1.0), OURS: rows(2.0, 20, 1.001)}
     others = {"plain": rows(1.0, 10, 3.0), OURS: rows(2.0, 20, 1.001)}
-    told = page([pair, others], COMPARISON, arguments(COMPARISON, []))
+    result = result_of([pair, others], COMPARISON, SUBJECT, options())
+    told = page(result)
+    (claim,) = result.claims
+    assert (claim.found, claim.status) == (3.0, Status.MET)
     assert "official recipe, transcribed | 6.00 | 6.00 | 6.00 | 6.00 |  |  | 100 | 1.00 |" in told
     assert "ours, the official form | 2.00 | 2.00 | 2.00 | 2.00 | 3.00 | 3.00 | 20 | 0.20 |" in told
-    assert "recipe's: 0.200." in told
+    assert "is 0.200 of the official recipe's" in told
     assert "agrees to 1e-03 of its value, over 2 steps" in told
 
 

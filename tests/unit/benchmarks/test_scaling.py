@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import argparse
 
 import pytest
-import scaling
-import scaling_series
-from base_model import open_model
-from scaling import arguments, table
-from scaling_series import SERIES
+from harness.models import open_model
+from harness.report import page
+from speed import scaling, scaling_series
+from speed.scaling import SUBJECT, rows_of
+from speed.scaling_series import SERIES
+
+
+def options(*given: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    SUBJECT.options(parser)
+    return parser.parse_args(given)
 
 
 @pytest.fixture(scope="module")
 def host():
-    return open_model(arguments([]))
+    return open_model(options())
 
 
 @pytest.mark.parametrize("name", ["residuals-batch", "lag-concepts", "weave-concepts"])
@@ -54,10 +60,7 @@ def test_a_scene_has_as_many_concepts_as_asked(host, monkeypatch: pytest.MonkeyP
     assert len(scenes[0].words) == 5
 
 
-def test_time_is_by_rounds_and_memory_by_the_first_time_through(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setitem(SERIES, "short", replace(SERIES["residuals-batch"], values=(1, 2)))
+def test_time_is_by_rounds_and_memory_by_the_first_time_through() -> None:
     rows = [
         {"turn": 0, "value": 1, "seconds": 9.0, "peak": 2**20},
         {"turn": 0, "value": 2, "seconds": 9.0, "peak": 3 * 2**20},
@@ -66,25 +69,17 @@ def test_time_is_by_rounds_and_memory_by_the_first_time_through(
         {"turn": 2, "value": 1, "seconds": 2.0, "peak": 7 * 2**20},
         {"turn": 2, "value": 2, "seconds": 8.0, "peak": 7 * 2**20},
     ]
-    assert list(table("short", rows))[2:] == [
-        "| 1 | 1.500 | 1.00 | 1 | 1.00 |",
-        "| 2 | 5.000 | 3.00 | 3 | 3.00 |",
-    ]
+    first, second = rows_of((1, 2), rows)
+    assert first == {"value": 1, "seconds": 1.5, "time": 1.0, "peak": 1.0, "space": 1.0}
+    assert second == {"value": 2, "seconds": 5.0, "time": 3.0, "peak": 3.0, "space": 3.0}
 
 
-def test_the_page_tells_the_command_and_every_series(
-    monkeypatch: pytest.MonkeyPatch, capsys, tmp_path
-) -> None:
-    row = {"turn": 0, "value": 1, "seconds": 1.0, "peak": 1}
-
-    def told(options, name):
+def test_the_page_has_every_series(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measured(options: argparse.Namespace, name: str) -> list[dict[str, float]]:
         values = SERIES[name].values
-        return [row | {"turn": t, "value": v} for t in range(2) for v in values]
+        return [{"turn": t, "value": v, "seconds": 1.0, "peak": 1} for t in (0, 1) for v in values]
 
-    monkeypatch.setattr(scaling, "measured", told)
-    out = tmp_path / "page.md"
-    monkeypatch.setattr("sys.argv", ["scaling.py", "--rounds", "1", "--out", str(out)])
-    scaling.main()
-    text = out.read_text()
-    assert "python benchmarks/scaling.py --rounds 1" in text
+    monkeypatch.setattr(scaling, "measured", measured)
+    text = page(scaling.run(options("--rounds", "1")))
+    assert "1 rounds of 2 steps" in text
     assert all(series.title in text for series in SERIES.values())

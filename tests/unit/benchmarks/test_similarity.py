@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import shutil
-import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,20 +16,12 @@ from PIL import Image
 
 transformers = pytest.importorskip("transformers")
 
-import similarity  # noqa: E402
-import similarity_cells  # noqa: E402
-from similarity_cells import LAG, LORA  # noqa: E402
-from similarity_measures import Clip, Dino, MaskFormer  # noqa: E402
-from similarity_page import (  # noqa: E402
-    CLIP_I,
-    CLIP_T,
-    DINO,
-    FOUND,
-    MASKED,
-    Measures,
-    page,
-)
-from similarity_plan import (  # noqa: E402
+from harness.report import page as page_of  # noqa: E402
+from harness.results import Result, Status  # noqa: E402
+from similarity import scenes as subject  # noqa: E402
+from similarity.common import Found  # noqa: E402
+from similarity.encoders import Clip, Dino, MaskFormer, Measures  # noqa: E402
+from similarity.prompts import (  # noqa: E402
     BASE,
     BREAK_A_SCENE,
     RESIDUALS,
@@ -40,7 +31,15 @@ from similarity_plan import (  # noqa: E402
     full_budget,
     quick_budget,
 )
-from similarity_tables import Row  # noqa: E402
+from similarity.scene_measures import (  # noqa: E402
+    CLIP_I,
+    CLIP_T,
+    COLUMNS,
+    DINO,
+    FOUND,
+    MASKED,
+)
+from similarity.scenes import LAG, LORA, SUBJECT, result_of  # noqa: E402
 
 from conceptloom.concepts.concept import Concept, LowRank  # noqa: E402
 from conceptloom.concepts.concept_file import save_concept  # noqa: E402
@@ -110,16 +109,16 @@ def test_prompts_that_only_change_the_background_are_told_from_the_others() -> N
 
 
 def test_localising_is_reported_for_all_prompts_and_for_another_background() -> None:
-    def row(clip_t: float) -> Row:
+    def row(clip_t: float) -> Found:
         return {CLIP_T: [clip_t], CLIP_I: [0.5], DINO: [0.5], MASKED: [], FOUND: []}
 
     every = {LAG: {"one": row(0.3)}, LORA: {"one": row(0.2)}, BASE: {"one": row(0.1)}}
     places = {**every, LAG: {"one": row(0.45)}}
-    text = page(every, places, RESIDUALS, full_budget(512, 0), [], "", "cpu")
-    everywhere, elsewhere = table_of(text, "against")
-    assert everywhere == f"| {LORA} | +0.100 | +0.000 | +0.000 |  |  | all |"
-    assert elsewhere.startswith(f"| {LORA} | +0.250 |")
-    assert "background" in elsewhere
+    result = result_of(every, places, RESIDUALS, full_budget(512, 0), [], "cpu")
+    everywhere = result.table("all prompts").value(LORA, CLIP_T)
+    elsewhere = result.table("another background").value(LORA, CLIP_T)
+    assert everywhere["gain"] == pytest.approx(0.1)
+    assert elsewhere["gain"] == pytest.approx(0.25)
 
 
 def test_the_numbers_of_residuals_are_those_of_both_factors(tmp_path: Path) -> None:
@@ -131,20 +130,22 @@ def test_the_numbers_of_residuals_are_those_of_both_factors(tmp_path: Path) -> N
             base="b", method="personalized_residuals",
         )  # fmt: skip
         save_concept(concept, tmp_path / f"{name}.concept.safetensors")
-    assert "concept: 4,096 numbers" in similarity.describe_numbers(tmp_path.glob("*.safetensors"))
+    assert "concept: 4,096 numbers" in subject.describe_numbers(tmp_path.glob("*.safetensors"))
 
 
-def test_the_page_of_ablations_tells_that_phase_2_makes_the_steps_of_both() -> None:
-    row: Row = {column: [0.5] for column in (CLIP_T, CLIP_I, DINO, MASKED, FOUND)}
+def test_the_page_of_ablations_says_that_phase_2_makes_the_steps_of_both() -> None:
+    row: Found = {column: [0.5] for column in COLUMNS}
     rows = {variant: {"one": row} for variant in (BREAK_A_SCENE, *WITHOUT, BASE)}
-    text = page(rows, rows, BREAK_A_SCENE, full_budget(512, 0), [], "", "cpu")
-    assert "Without phase 1 all 800 steps are of phase 2." in text
-    assert names_of(table_of(text, "against")) == WITHOUT
+    result = result_of(rows, rows, BREAK_A_SCENE, full_budget(512, 0), [], "cpu")
+    assert "Without phase 1 all 800 steps are of phase 2." in page_of(result)
+    assert names_of(result, "parts") == WITHOUT
+    assert len(result.claims) == len(WITHOUT)
+    assert {claim.status for claim in result.claims} == {Status.UNSURE}  # of one scene
 
 
 def test_a_concept_without_a_class_word_is_refused(scenes: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no folder"):
-        similarity.scenes_of(tmp_path)
+        subject.scenes_of(tmp_path)
     document = json.loads((scenes / "meadow" / "scene.json").read_text())
     inside = tmp_path / "bare"
     inside.mkdir()
@@ -152,7 +153,7 @@ def test_a_concept_without_a_class_word_is_refused(scenes: Path, tmp_path: Path)
         (inside / file.name).write_bytes(file.read_bytes())
     (inside / "scene.json").write_text(json.dumps({"pictures": document["pictures"]}))
     with pytest.raises(InputError, match="my-swirl"):
-        similarity.scenes_of(tmp_path)
+        subject.scenes_of(tmp_path)
 
 
 def test_what_is_in_the_way_of_measuring_is_reported_before_anything_is_learned(
@@ -161,11 +162,10 @@ def test_what_is_in_the_way_of_measuring_is_reported_before_anything_is_learned(
     def never(*_: object, **more: object) -> None:
         raise AssertionError("too late")
 
-    monkeypatch.setattr(similarity, "open_model", never)
-    command = ["similarity.py", "--scenes", str(scenes), "--clip", str(folders / "clip")]
-    monkeypatch.setattr(sys, "argv", [*command, "--dino", str(tmp_path / "mistyped")])
+    monkeypatch.setattr(subject, "open_model", never)
+    command = ["--scenes", str(scenes), "--clip", str(folders / "clip")]
     with pytest.raises(ModelError, match="mistyped"):
-        similarity.main()
+        called([*command, "--dino", str(tmp_path / "mistyped")])
 
 
 def test_words_that_maskformer_does_not_know_are_reported_before_anything_is_learned(
@@ -176,10 +176,10 @@ def test_words_that_maskformer_does_not_know_are_reported_before_anything_is_lea
 
     encoders = Clip(str(folders / "clip"), "cpu"), Dino(str(folders / "dino"), "cpu")
     measures = Measures(*encoders, MaskFormer(str(maskformer), "cpu"))
-    similarity.check(measures, {"known": scene("cat")}, BREAK_A_SCENE)
+    subject.check(measures, {"known": scene("cat")}, BREAK_A_SCENE)
     both = {"known": scene("cat"), "strange": scene("swirl")}
     with pytest.raises(ConfigError, match="swirl"):
-        similarity.check(measures, both, BREAK_A_SCENE)
+        subject.check(measures, both, BREAK_A_SCENE)
 
 
 @pytest.mark.parametrize("broken", ["clip", "dino", "cutter"])
@@ -193,7 +193,7 @@ def test_networks_are_tried_before_anything_is_learned(broken: str, folders: Pat
     scene = make_scene([picture()], {"it": [half()]}, {"it": "cat"})
     found = {"clip": Clip(str(folders / "clip"), "cpu"), "dino": Dino(str(folders / "dino"), "cpu")}
     with pytest.raises(RuntimeError, match="do not fit"):
-        similarity.check(Measures(**{**found, broken: Broken()}), {"one": scene}, RESIDUALS)
+        subject.check(Measures(**{**found, broken: Broken()}), {"one": scene}, RESIDUALS)
 
 
 def test_pictures_of_unequal_size_are_reported_before_anything_is_learned(
@@ -212,26 +212,24 @@ def test_pictures_of_unequal_size_are_reported_before_anything_is_learned(
     (tmp_path / "meadow" / "scene.json").write_text(json.dumps(document))
     Image.new("RGB", (96, 64)).save(tmp_path / "meadow" / "2.png")
     Image.new("L", (96, 64), 255).save(tmp_path / "meadow" / "2-mask.png")
-    monkeypatch.setattr(similarity, "open_model", lambda _: SimpleNamespace(pixels_per_latent=8))
-    monkeypatch.setattr(similarity, "lesson_of", learn)
-    command = ["similarity.py", "--scenes", str(tmp_path), "--resolution", "64"]
+    monkeypatch.setattr(subject, "open_model", lambda _: SimpleNamespace(pixels_per_latent=8))
+    monkeypatch.setattr(subject, "work_of", learn)
+    command = ["--scenes", str(tmp_path), "--resolution", "64"]
     command += ["--clip", str(folders / "clip"), "--dino", str(folders / "dino")]
-    monkeypatch.setattr(sys, "argv", command)
     with pytest.raises(ImageError, match="meadow: The pictures have different sizes"):
-        similarity.main()
-    monkeypatch.setattr(sys, "argv", [*command, "--method", RESIDUALS])
+        called(command)
     with pytest.raises(TrainingResult):  # which cuts a square from each
-        similarity.main()
+        called([*command, "--method", RESIDUALS])
 
 
-def table_of(page: str, first: str) -> list[str]:
-    """The rows of the table whose head begins so."""
-    after = page[page.index(f"| {first} |") :].split("\n\n")[0]
-    return after.splitlines()[2:]
+def called(arguments: list[str]) -> Result:
+    parser = argparse.ArgumentParser()
+    SUBJECT.options(parser)
+    return SUBJECT.run(parser.parse_args(arguments))
 
 
-def names_of(rows: Sequence[str]) -> list[str]:
-    return [row.split(" | ")[0].strip("| ") for row in rows]
+def names_of(result: Result, table: str) -> list[str]:
+    return [row[result.table(table).columns[0].key] for row in result.table(table).rows]
 
 
 def small_budget(resolution_px: int, seed: int) -> SimilarityBudget:
@@ -254,30 +252,26 @@ def small_budget(resolution_px: int, seed: int) -> SimilarityBudget:
         (RESIDUALS, [], [LAG, LORA, BASE], [LAG]),
     ],
 )
-def test_a_whole_run_writes_its_page_and_is_not_made_again(
+def test_a_whole_run_has_its_tables_and_is_not_made_again(
     method: str, more: list[str], variants: list[str], taught: list[str], folders: Path,
     scenes: Path, saved_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    command = ["similarity.py", "--checkpoint", str(saved_model), "--method", method, "--quick"]
+    command = ["--checkpoint", str(saved_model), "--method", method, "--quick"]
     command += ["--scenes", str(scenes), "--cells", str(tmp_path / "cells"), *more]
     command += ["--clip", str(folders / "clip"), "--dino", str(folders / "dino")]
-    monkeypatch.setattr(sys, "argv", [*command, "--page", str(tmp_path / "page.md")])
-    monkeypatch.setattr(similarity, "quick_budget", small_budget)
-    similarity.main()
-    text = (tmp_path / "page.md").read_text()
+    monkeypatch.setattr(subject, "quick_budget", small_budget)
+    result = called(command)
+    text = page_of(result)
     assert "these figures mean nothing" in text
-    rows = table_of(text, "variant")
-    assert names_of(rows) == variants
-    assert all(len(re.findall(r"-?[01]\.\d{3}", row)) == 3 for row in rows)  # nothing cuts here
-    assert names_of(table_of(text, "learned")) == taught
+    assert names_of(result, "similarity") == variants
+    for row in result.table("similarity").rows:
+        assert [row[column] is None for column in COLUMNS] == [False] * 3 + [True] * 2
+    assert names_of(result, "costs") == taught  # nothing cuts here
     if method == RESIDUALS:
-        (gain, _) = table_of(text, "against")
-        assert len(re.findall(r"[+-]\d\.\d{3}", gain)) == 3
+        assert names_of(result, "all prompts") == [LORA]
         assert re.search(r"Residuals of a concept: [\d,]+ numbers", text)
     if more:
-        gains = table_of(text, "against")
-        assert names_of(gains) == WITHOUT
-        assert all(len(re.findall(r"[+-]\d\.\d{3}", row)) == 3 for row in gains)
+        assert names_of(result, "parts") == WITHOUT
         files = sorted(path.stem for path in (tmp_path / "cells").rglob("*.concept.safetensors"))
         assert len(files) == len(taught)
 
@@ -285,24 +279,21 @@ def test_a_whole_run_writes_its_page_and_is_not_made_again(
         raise AssertionError("made again")
 
     for name in ("learn_scene", "learn_residuals", "draws"):
-        monkeypatch.setattr(similarity_cells, name, never)
-    similarity.main()
-    again = (tmp_path / "page.md").read_text()
-    for first in ("variant", "learned"):  # also what learning cost
-        assert table_of(again, first) == table_of(text, first)
+        monkeypatch.setattr(subject, name, never)
+    again = called(command)
+    for table in ("similarity", "costs"):  # also what learning cost
+        assert again.table(table) == result.table(table)
 
 
-def test_ablations_are_of_break_a_scene(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        similarity.arguments(
-            ["--method", RESIDUALS, "--ablations", "--scenes", ".", "--clip", "c", "--dino", "d"]
-        )
-    assert BREAK_A_SCENE in capsys.readouterr().err
+def test_ablations_are_of_break_a_scene() -> None:
+    command = ["--scenes", ".", "--clip", "c", "--dino", "d", "--method", RESIDUALS]
+    with pytest.raises(SystemExit, match=BREAK_A_SCENE):
+        called([*command, "--ablations"])
 
 
 def test_every_ablation_switches_off_one_part_of_the_official_settings() -> None:
     config = full_budget(512, 0).break_a_scene
-    found = {name: change(config) for name, change in similarity_cells.PARTS.items()}
+    found = {name: change(config) for name, change in subject.PARTS.items()}
     assert list(found) == WITHOUT
     one, mask, attention, union = found.values()
     assert (one.token_phase.steps, one.weight_phase.steps) == (0, 800)

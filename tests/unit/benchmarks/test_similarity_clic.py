@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import similarity_clic
-import similarity_clic_cells
 import torch
-from clic_plan import PAIRS
-from clic_sweeps import describe_trend
+from harness.report import page as page_of
+from harness.results import Result, Row
 from numpy.typing import NDArray
 from PIL import Image
-from similarity_clic_files import CONCEPT, Pair, Side, pairs_of
-from similarity_clic_page import BEFORE, CLIP_T, DETAIL, OUTSIDE, Measures, measured
-from similarity_clic_plan import (
+from quality.clic import taught_of
+from similarity import clic
+from similarity.clic import BEFORE, CLIP_T, DETAIL, OUTSIDE, SUBJECT, Measures, measured
+from similarity.encoders import Clip, Dino
+from similarity.pairs import (
+    CONCEPT,
     REBUILT,
     UNTOUCHED,
+    Pair,
+    Side,
     edit_config,
     full_budget,
+    pairs_of,
     plain_of,
     prompt_of,
     quick_budget,
     rows_of,
 )
-from similarity_measures import Clip, Dino
 from torch import Tensor
+from worlds.first import WORLD
 
 from conceptloom.errors import ImageError, InputError, MaskError, ModelError
 from conceptloom.scenes.scene import make_scene
@@ -36,6 +41,7 @@ from conceptloom.tinyworld.ornaments import ornament_scene
 
 from .tiny_encoders import save_encoders
 
+TAUGHT = taught_of(WORLD, WORLD.details[0])
 DOCUMENT: dict[str, Any] = {
     "source": {"image": "source.png", "mask": "source-mask.png", "object": "purple square"},
     "target": {"image": "target.png", "mask": "target-mask.png", "object": "orange circle"},
@@ -53,9 +59,9 @@ def pairs(tmp_path: Path) -> Path:
     for name, seed in (("face", 105), ("face-again", 106)):
         inside = tmp_path / "pairs" / name
         inside.mkdir(parents=True)
-        pair = PAIRS[0]
+        pair = WORLD.details[0]
         bare = ornament_scene("orange circle", "", seed, "sky", part=pair.part)
-        for side, scene in (("source", pair.taught), ("target", bare)):
+        for side, scene in (("source", taught_of(WORLD, pair)), ("target", bare)):
             save(inside / f"{side}.png", scene.image)
             save(inside / f"{side}-mask.png", (scene.masks[1] * 255).astype("uint8"))
         (inside / "pair.json").write_text(json.dumps(DOCUMENT))
@@ -82,7 +88,7 @@ def test_a_pair_is_read_as_it_was_written(pairs: Path) -> None:
     assert list(found) == ["face", "face-again"]
     pair = found["face"]
     assert (pair.source.word, plain_of(pair.target)) == ("purple square", "an orange circle")
-    assert torch.equal(pair.source.image * 255, torch.from_numpy(PAIRS[0].taught.image).float())
+    assert torch.equal(pair.source.image * 255, torch.from_numpy(TAUGHT.image).float())
     assert torch.equal(found["face-again"].source.image, pair.source.image)
     assert not torch.equal(found["face-again"].target.image, pair.target.image)
     smaller = pair.at(32, 8)
@@ -102,7 +108,7 @@ def test_a_pair_is_read_as_it_was_written(pairs: Path) -> None:
 def test_a_pair_that_is_not_whole_is_refused_in_words(
     side: str, change: dict[str, Any], error: type[Exception], told: str, pairs: Path
 ) -> None:
-    save(pairs / "face" / "empty.png", (PAIRS[0].taught.masks[0] * 0).astype("uint8"))
+    save(pairs / "face" / "empty.png", (TAUGHT.masks[0] * 0).astype("uint8"))
     document = DOCUMENT | {side: DOCUMENT[side] | change}
     (pairs / "face" / "pair.json").write_text(json.dumps(document))
     with pytest.raises(error, match=told):
@@ -163,69 +169,56 @@ def side(image: Tensor, mask: Tensor) -> Side:
     return Side(make_scene([image], {CONCEPT: [mask]}, {}), "chair")
 
 
-def test_a_trend_is_reported_with_how_many_series_show_it() -> None:
-    rising = describe_trend([[1, 2, 3], [1, 3, 2.5]], "eta", (-1, 0, 1))
-    assert rising.startswith("rises with eta in the mean, and in 1 of 2 series by itself")
-    assert "from eta -1 to 1 by +1.7500 ± 0.2500" in rising
-    falling = [[3, 2, 1]]
-    told = describe_trend(falling, "t_start", (1, 2, 3))
-    assert told.startswith("**does not rise** with t_start in the mean, and in 0 of 1 series")
-    assert told.endswith("by -2.0000")
-    told = describe_trend(falling, "t_start", (1, 2, 3), falls=True)
-    assert told.startswith("falls with t_start in the mean, and in 1 of 1 series")
-
-
 def test_what_is_in_the_way_is_reported_before_anything_is_learned(
     encoders: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(*_: object, **more: object) -> None:
         raise AssertionError("too late")
 
-    monkeypatch.setattr(similarity_clic, "open_model", never)
+    monkeypatch.setattr(clic, "open_model", never)
     monkeypatch.setitem(sys.modules, "lpips", None)
-    command = ["similarity_clic.py", "--pairs", str(pairs), "--clip", str(encoders / "clip")]
+    command = ["--pairs", str(pairs), "--clip", str(encoders / "clip")]
     command += ["--dino", str(encoders / "dino"), "--lpips", "alexnet.pth"]
-    monkeypatch.setattr(sys, "argv", command)
     with pytest.raises(ModelError, match="pip install lpips"):
-        similarity_clic.main()
+        called(command)
+
+
+def called(arguments: list[str]) -> Result:
+    parser = argparse.ArgumentParser()
+    SUBJECT.options(parser)
+    return SUBJECT.run(parser.parse_args(arguments))
 
 
 @pytest.mark.slow
-def test_a_whole_run_writes_its_page_and_is_not_made_again(
+def test_a_whole_run_has_its_tables_and_is_not_made_again(
     encoders: Path, pairs: Path, saved_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page, cells = tmp_path / "page.md", tmp_path / "cells"
-    command = ["similarity_clic.py", "--checkpoint", str(saved_model), "--quick"]
-    command += ["--pairs", str(pairs), "--cells", str(cells), "--page", str(page)]
+    cells = tmp_path / "cells"
+    command = ["--checkpoint", str(saved_model), "--quick"]
+    command += ["--pairs", str(pairs), "--cells", str(cells)]
     command += ["--clip", str(encoders / "clip"), "--dino", str(encoders / "dino")]
-    monkeypatch.setattr(sys, "argv", [*command, "--lpips", "here"])
-    monkeypatch.setattr(similarity_clic, "Lpips", MeanChange)
-    similarity_clic.main()
-    text = page.read_text()
-    assert "these figures mean nothing" in text
-    rows = {row.split(" | ")[0].strip("| "): row.split(" | ")[1:] for row in table(text, "variant")}
+    command += ["--lpips", "here"]
+    monkeypatch.setattr(clic, "Lpips", MeanChange)
+    result = called(command)
+    assert "these figures mean nothing" in page_of(result)
+    rows: dict[str, Row] = {row["row"]: row for row in result.table("similarity").rows}
     assert list(rows) == list(rows_of(quick_budget(64, 0)))
-    assert [rows[name][2] for name in rows if "pasted" in name] == ["0.000 ± 0.000"] * 2
-    assert rows[UNTOUCHED][2:] == ["0.000 ± 0.000", "1.000 ± 0.000 |"]
-    assert float(rows[REBUILT][2].split()[0]) > 0
-    assert len(table(text, "against")) == 4
-    assert [row.split(" | ")[0] for row in table(text, "eta")] == ["| -0.01", "| 0.01"]
-    assert [row.split(" | ")[0] for row in table(text, "t_start")] == ["| 1", "| 3"]
+    assert [rows[n][OUTSIDE.key]["mean"] for n in rows if "pasted" in n] == [0.0] * 2
+    assert rows[UNTOUCHED][OUTSIDE.key]["mean"] == 0.0
+    assert rows[UNTOUCHED][BEFORE.key]["mean"] == pytest.approx(1.0)
+    assert rows[REBUILT][OUTSIDE.key]["mean"] > 0
+    gains = [s.table for s in result.sections if s.heading.startswith("Does the concept bring")]
+    assert [len(table.rows) for table in gains] == [2, 2]
+    assert [row["eta"] for row in result.table("eta").rows] == [-0.01, 0.01]
+    assert [row["t_start"] for row in result.table("t_start").rows] == [1, 3]
     assert len(list(cells.rglob("*.concept.safetensors"))) == 1  # two pairs, one source
-    (learned,) = table(text, "learned")
-    assert learned.startswith("| CLiC | 1 | 2 |")
+    (learned,) = result.table("costs").rows
+    assert (learned["learned"], learned["times"], learned["steps"]) == ("CLiC", 1, "2")
 
     def never(*_: object, **more: object) -> None:
         raise AssertionError("made again")
 
     for name in ("learn_detail", "edit_latents"):
-        monkeypatch.setattr(similarity_clic_cells, name, never)
-    similarity_clic.main()
-    assert [line for line in page.read_text().splitlines() if line.startswith("|")] == [
-        line for line in text.splitlines() if line.startswith("|")
-    ]
-
-
-def table(page: str, first: str) -> list[str]:
-    """The rows of the table whose head begins so."""
-    return page[page.index(f"| {first} |") :].split("\n\n")[0].splitlines()[2:]
+        monkeypatch.setattr(clic, name, never)
+    again = called(command)
+    assert [s.table for s in again.sections] == [s.table for s in result.sections]

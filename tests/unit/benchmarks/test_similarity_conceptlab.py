@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
-import similarity_conceptlab
-import similarity_conceptlab_cells
 import torch
-from similarity_conceptlab_cells import (
+from harness.report import page as page_of
+from harness.results import Result
+from similarity import conceptlab as lab
+from similarity.conceptlab import (
+    SUBJECT,
     Judge,
     Learning,
-    Networks,
     StepClock,
-    TextSpace,
-    Unwanted,
+    by_category,
+    describe_remaining,
+    describe_times,
     file_of,
 )
-from similarity_conceptlab_page import by_category, describe_remaining, describe_times
-from similarity_conceptlab_plan import (
+from similarity.inventions import (
     ADAPTIVE,
     CATEGORIES,
     FULL,
@@ -35,6 +36,9 @@ from similarity_conceptlab_plan import (
     VARIANTS,
     WORDS,
     Cell,
+    Networks,
+    TextSpace,
+    Unwanted,
     cells_of,
     config_of,
 )
@@ -66,10 +70,12 @@ def cell(variant: str, seed: int = 0) -> Cell:
     return Cell(PET, PET.pairs[0], seed, variant)
 
 
-def called(models: Path, *more: str) -> list[str]:
-    command = ["similarity_conceptlab.py", "--prior", str(models / "prior")]
-    command += ["--decoder", str(models / "decoder"), "--clip", str(models / "clip")]
-    return [*command, "--categories", "pet", "--quick", *more]
+def called(models: Path, *more: str) -> Result:
+    command = ["--prior", str(models / "prior"), "--decoder", str(models / "decoder")]
+    command += ["--clip", str(models / "clip"), "--categories", "pet", "--quick", *more]
+    parser = argparse.ArgumentParser()
+    SUBJECT.options(parser)
+    return SUBJECT.run(parser.parse_args(command))
 
 
 def test_a_hundred_nouns_and_three_pairs_of_each_category() -> None:
@@ -147,13 +153,13 @@ def test_another_setting_is_another_file_of_what_is_learned_with_it(
     before = files_with()
     with monkeypatch.context() as patch:
         patch.setattr(
-            similarity_conceptlab_cells,
+            lab,
             "config_of",
             lambda one, budget: replace(config_of(one, budget), negative_floor=0.1),
         )
         after = files_with()
     assert {variant for variant in VARIANTS if before[variant] != after[variant]} == set(LEARNED)
-    monkeypatch.setattr(similarity_conceptlab_cells, "PROMPT", "A drawing of a {}")
+    monkeypatch.setattr(lab, "PROMPT", "A drawing of a {}")
     assert not {*files_with().values()} & {*before.values()}
 
 
@@ -193,18 +199,17 @@ def test_the_page_counts_in_how_many_categories_it_is_ahead() -> None:
         for variant, value in ((GIVEN, ours), (PROMPTED, theirs)):
             row = {"positive": [value], "distance": [-value], "nearest": [0.0]}
             judged[Cell(category, category.pairs[0], 0, variant)] = row
-    lines = by_category(judged, CATEGORIES[:2])
-    assert lines[2] == "| pet | 0.300 | 0.200 | -0.300 | -0.200 |"
-    assert "positive in 1 of 2 (paper: 5 of 5), distance in 0 of 2 (paper: 4 of 5)" in lines[-1]
+    section = by_category(judged, CATEGORIES[:2])
+    assert list(section.table.rows[0].values()) == ["pet", 0.3, 0.2, -0.3, -0.2]
+    assert "positive in 1 of 2 (paper: 5 of 5), distance in 0 of 2 (paper: 4 of 5)" in section.after
 
 
 def test_a_steps_seconds_are_those_of_the_steps_made_here() -> None:
     clock = StepClock([(40, 10.0), (41, 10.2), (50, 12.0)])
     assert clock.seconds == pytest.approx(0.2)
     assert StepClock([(50, 1.0)]).seconds is None
-    told = describe_times({cell(GIVEN): Learning(0.25), cell(WORDS): Learning()})
-    assert [line for line in told if "0.250" in line] == [f"| {GIVEN} | 0.250 |"]
-    assert not any(WORDS in line for line in told)
+    section = describe_times({cell(GIVEN): Learning(0.25), cell(WORDS): Learning()})
+    assert section.table.rows == [{"variant": GIVEN, "seconds": 0.25}]
 
 
 def test_the_page_tells_what_answers_added_to_the_pair() -> None:
@@ -220,49 +225,42 @@ def test_networks_that_do_not_go_together_are_reported_before_anything_is_learne
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = save_decoder_22(tmp_path / "decoder", width=8)
-    monkeypatch.setattr(sys, "argv", [*called(models), "--decoder", str(other)])
     with pytest.raises(ModelError, match="the same version"):
-        similarity_conceptlab.main()
+        called(models, "--decoder", str(other))
     blind = save_prior(tmp_path / "prior")
     for file in (blind / "image_encoder").iterdir():
         file.unlink()
     (blind / "image_encoder").rmdir()
-    monkeypatch.setattr(sys, "argv", [*called(models), "--prior", str(blind)])
     with pytest.raises(UnsupportedModelError, match="image encoder"):
-        similarity_conceptlab.main()
+        called(models, "--prior", str(blind))
 
 
 @pytest.mark.slow
-def test_a_whole_run_writes_its_page_and_is_not_made_again(
+def test_a_whole_run_has_its_tables_and_is_not_made_again(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = tmp_path / "page.md"
+    sheet = tmp_path / "sheet.jpg"
+    monkeypatch.setattr(lab, "sheet_path", lambda page: sheet)
     more = ["--blip2", str(models / "blip2"), "--cells", str(tmp_path / "cells")]
-    monkeypatch.setattr(sys, "argv", [*called(models, *more), "--page", str(page)])
-    similarity_conceptlab.main()
-    text = page.read_text()
-    assert "these figures mean nothing" in text
-    rows = [line for line in text.splitlines() if line.startswith("| ")]
-    assert [row.split(" | ")[0].strip("| ") for row in rows[1 : 1 + len(VARIANTS)]] == list(
-        VARIANTS
-    )
-    assert page.with_suffix(".jpg").is_file()
+    result = called(models, *more)
+    assert "these figures mean nothing" in page_of(result)
+    assert [row["row"] for row in result.table("similarity").rows] == list(VARIANTS)
+    assert sheet.is_file()
     (folder,) = (tmp_path / "cells" / "conceptlab").iterdir()
     drawn: dict[str, bytes] = {}
     for one in cells_of((PET,), (PROMPTED, WORDS), QUICK):
         (file,) = folder.glob(f"{one.file}-*.pictures.safetensors")
         drawn[one.variant] = file.read_bytes()
     assert drawn[PROMPTED] != drawn[WORDS]
-    assert {row.split(" | ")[0] for row in rows[-len(LEARNED) :]} == {f"| {v}" for v in LEARNED}
+    assert [row["variant"] for row in result.table("times").rows] == list(LEARNED)
 
     def never(*_: object, **more: object) -> None:
         raise AssertionError("made again")
 
-    monkeypatch.setattr(similarity_conceptlab_cells, "invent", never)
-    monkeypatch.setattr(similarity_conceptlab_cells.Networks, "image_generator", lambda *_: None)
-    similarity_conceptlab.main()
-    assert [line for line in page.read_text().splitlines() if line.startswith("| ")] == rows
+    monkeypatch.setattr(lab, "invent", never)
+    monkeypatch.setattr(Networks, "image_generator", lambda *_: None)
+    again = called(models, *more)
+    assert [s.table for s in again.sections] == [s.table for s in result.sections]
     # Who answers is nothing to those that do not ask.
-    monkeypatch.setattr(sys, "argv", [*called(models, *more[2:]), "--page", str(page)])
-    similarity_conceptlab.main()
-    assert f"| {ADAPTIVE} |" not in page.read_text()
+    without = called(models, *more[2:])
+    assert ADAPTIVE not in [row["row"] for row in without.table("similarity").rows]

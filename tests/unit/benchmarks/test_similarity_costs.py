@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-import similarity_costs
 import torch
-from similarity_costs import Cost, LearningClock, cost_lines, costs_of, kept_concept
+from harness.results import Row
+from similarity import costs
+from similarity.costs import Cost, LearningClock, cost_section, costs_of, learned_concept
 
 from conceptloom.concepts.concept import Concept
 from conceptloom.host.ports import Progress
@@ -25,11 +26,16 @@ def clock_that_saw(
     """A clock that starts at 0 s and was told of (second, step, total), and `message` of a step."""
     seconds: Iterator[float] = iter([0.0, *(second for second, _, _ in told)])
     with monkeypatch.context() as patch:
-        patch.setattr(similarity_costs.time, "perf_counter", lambda: next(seconds))
+        patch.setattr(costs.time, "perf_counter", lambda: next(seconds))
         clock = LearningClock("cpu")
         for _, step, total in told:
             clock(step, total, message(step))
     return clock
+
+
+def row_of(cost: Cost) -> Row:
+    (row,) = cost_section({"it": [cost]}, "").table.rows
+    return row
 
 
 def test_class_images_are_before_and_steps_are_learning(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,8 +60,9 @@ def test_a_state_that_is_saved_between_two_steps_is_in_the_whole_and_in_no_step(
     told = [(1, 0, 5), (3, 1, 5), (5, 2, 5), (107, 3, 5), (109, 4, 5), (111, 5, 5)]
     cost = clock_that_saw(told, monkeypatch, lambda step: f"all: loss {step}").cost()
     assert (cost.seconds, dict(cost.medians)) == (110, {"all": 2})
-    (row,) = cost_lines({"it": [cost]}, "")[-1:]
-    assert row.startswith("| it | 1 | 5 | all 2000.0 | 110.0 |")
+    row = row_of(cost)
+    assert (row["times"], row["steps"], row["step"]) == (1, "5", "all 2000.0")
+    assert row["seconds"] == 110.0
 
 
 def test_phases_that_take_unlike_long_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +72,8 @@ def test_phases_that_take_unlike_long_are_told_apart(monkeypatch: pytest.MonkeyP
         return f"{'handles' if step < 3 else 'weights'}: loss 0.1"
 
     cost = clock_that_saw(told, monkeypatch, message).cost()
-    assert "| handles 1000.0; weights 3000.0 | 8.0 |" in cost_lines({"it": [cost]}, "")[-1]
+    row = row_of(cost)
+    assert (row["step"], row["seconds"]) == ("handles 1000.0; weights 3000.0", 8.0)
 
 
 def test_class_images_leave_no_step_in_the_median(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,10 +95,12 @@ def test_the_table_is_of_whole_learnings_and_tells_of_the_others() -> None:
         Cost(12, 6, 800, 800, {"all": 0.015}, 4 * gib, "H200"),
     ]
     stopped = Cost(99, 0, 3, 800, {"all": 33}, gib, "H200")
-    lines = cost_lines({"it": [*whole, stopped], "base": []}, "A paper.")
-    assert "| it | 2 | 800 | all 13.8 ± 1.8 | 11.0 ± 1.4 | 5.0 ± 1.4 | 3.0 ± 1.4 | H200 |" in lines
-    assert not any(line.startswith("| base") for line in lines)
-    assert lines[-1].startswith("1 went on from a saved state")
+    section = cost_section({"it": [*whole, stopped], "base": []}, "A paper.")
+    (row,) = section.table.rows
+    assert (row["learned"], row["times"], row["step"]) == ("it", 2, "all 13.8")
+    assert row["seconds"] == {"mean": 11.0, "spread": pytest.approx(2**0.5)}
+    assert (row["peak"]["mean"], row["on"]) == (3.0, "H200")
+    assert section.after.startswith("1 went on from a saved state")
 
 
 def test_a_concept_is_learned_once_and_keeps_what_it_cost(tmp_path: Path) -> None:
@@ -107,7 +117,7 @@ def test_a_concept_is_learned_once_and_keeps_what_it_cost(tmp_path: Path) -> Non
         return TrainingResult(concept, [], None, None, None)
 
     for _ in range(2):
-        assert kept_concept(path, "cpu", learn).names == concept.names
+        assert learned_concept(path, "cpu", learn).names == concept.names
     (cost,) = costs_of([path, tmp_path / "another.concept.safetensors"])
     assert (len(asked), cost.made, cost.planned) == (1, 2, 2)
     left = {file.name for file in path.parent.iterdir()}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from similarity_crops import Lpips, outside, square_around
+from similarity.encoders import Lpips, outside, square_around
 from torch import Tensor
 
 from conceptloom.errors import ModelError

@@ -8,16 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from similarity_cells import lesson_of
-from similarity_clic_cells import work_of
-from similarity_clic_files import CONCEPT, Pair, Side
-from similarity_clic_plan import quick_budget as clic_budget
-from similarity_plan import RESIDUALS
-from similarity_plan import quick_budget as scene_budget
-from similarity_weave import key_of
-from similarity_weave_cells import Weaver
-from similarity_weave_files import Part, WeaveJob
-from similarity_weave_plan import quick_budget as weave_budget
+from similarity.clic import work_of
+from similarity.pairs import CONCEPT, Pair, Side
+from similarity.pairs import quick_budget as clic_budget
+from similarity.prompts import RESIDUALS
+from similarity.prompts import quick_budget as scene_budget
+from similarity.scenes import work_of as scene_work_of
+from similarity.weave import Weaver, key_of
+from similarity.weave_jobs import Part, WeaveJob
+from similarity.weave_jobs import quick_budget as weave_budget
 
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.scenes.scene import ConceptScene, make_scene
@@ -31,10 +30,10 @@ def scene(name: str, word: str) -> ConceptScene:
 
 
 def scenes(host: DiffusersHost) -> tuple[str, ...]:
-    lesson = lesson_of(
+    work = scene_work_of(
         host, "yard", scene("my-cat", "cat"), RESIDUALS, scene_budget(64, 0), 0, CELLS
     )
-    return (str(lesson.folder),)
+    return (str(work.folder),)
 
 
 def details(host: DiffusersHost) -> tuple[str, ...]:

@@ -12,20 +12,27 @@ from torch import Tensor
 
 transformers = pytest.importorskip("transformers")
 
-from similarity_measures import Clip, Dino, MaskFormer, Words, on_black, opened  # noqa: E402
-from similarity_page import (  # noqa: E402
+from similarity.common import Found  # noqa: E402
+from similarity.encoders import (  # noqa: E402
+    Clip,
+    Dino,
+    MaskFormer,
+    Measures,
+    Words,
+    on_black,
+    opened,
+)
+from similarity.prompts import Case  # noqa: E402
+from similarity.scene_measures import (  # noqa: E402
     CLIP_I,
     CLIP_T,
     DINO,
     FOUND,
     MASKED,
-    Measures,
     likest,
     measured,
     pooled,
 )
-from similarity_plan import Case  # noqa: E402
-from similarity_tables import Row  # noqa: E402
 
 from conceptloom.errors import ConfigError, ModelError  # noqa: E402
 from conceptloom.scenes.scene import ConceptScene, make_scene  # noqa: E402
@@ -51,7 +58,7 @@ class Given:
 
 def measured_all(
     measures: Measures, scene: ConceptScene, drawn: Sequence[tuple[Case, Tensor]]
-) -> Row:
+) -> Found:
     return pooled(measured(measures, scene, drawn))
 
 

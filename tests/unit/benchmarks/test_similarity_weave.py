@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
 import json
-import re
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
@@ -12,17 +11,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import similarity_weave
-import similarity_weave_cells
 import torch
+from harness.report import page as page_of
+from harness.results import Result
 from PIL import Image
-from similarity_measures import Clip, Dino, Measures
-from similarity_weave_files import Part, WeaveJob, weaves_of
-from similarity_weave_page import CLIP_I, CLIP_T, DINO, measured
-from similarity_weave_plan import BASE, MASKED, MERGED, VARIANTS, WHOLE, regions_of
+from quality.merging import merged_concept, named_sentence
+from similarity import weave as subject
+from similarity.encoders import Clip, Dino, Measures
+from similarity.weave import CLIP_I, CLIP_T, COLUMNS, DINO, SUBJECT, measured
+from similarity.weave_jobs import (
+    BASE,
+    MASKED,
+    MERGED,
+    VARIANTS,
+    WHOLE,
+    Part,
+    WeaveJob,
+    regions_of,
+    weaves_of,
+)
 from torch import Tensor
-from weave_merging import merged_concept, named_sentence
-from weave_plan import JOBS
+from worlds.first import WORLD
 
 from conceptloom.concepts.concept import Change, Concept, Diff, LowRank, weight_edits
 from conceptloom.errors import ImageError, InputError, MaskError, PromptError
@@ -48,7 +57,7 @@ def weaves(tmp_path: Path) -> Path:
     """A folder with one weave of TinyWorld; the second concept's pictures have masks."""
     inside = tmp_path / "weaves" / "meadow"
     inside.mkdir(parents=True)
-    scene = JOBS[0].template(0)
+    scene = WORLD.template(WORLD.weaves[0], 0)
     save(inside / "template.png", scene.image)
     concepts: dict[str, Any] = {}
     for i, (name, word) in enumerate(WORDS.items()):
@@ -60,7 +69,11 @@ def weaves(tmp_path: Path) -> Path:
             "word": word, "pictures": [f"taught-{i}.png"], "region": f"region-{i}.png"
         }  # fmt: skip
     concepts["my-split"]["masks"] = ["mask-1.png"]
-    document = {"template": "template.png", "sentence": JOBS[0].sentence, "concepts": concepts}
+    document = {
+        "template": "template.png",
+        "sentence": WORLD.sentence(WORLD.weaves[0]),
+        "concepts": concepts,
+    }
     (inside / "weave.json").write_text(json.dumps(document))
     return inside.parent
 
@@ -225,12 +238,12 @@ def test_regions_come_from_files_or_from_a_segmenter_at_the_size_to_draw_at(weav
     assert circle.region is not None
     bare = replace(job, parts=(replace(circle, region=None), square))
     for cutter, given in ((None, job), (Given({"blue circle": circle.region}), bare)):
-        fitted, masks = similarity_weave.fitted("meadow", given, cutter, 32, 4)
+        fitted, masks = subject.fitted("meadow", given, cutter, 32, 4)
         assert fitted.template.shape == (32, 32, 3)
         assert {name: mask.shape for name, mask in masks.items()} == dict.fromkeys(WORDS, (32, 32))
     for cutter in (None, Given({})):
         with pytest.raises(MaskError, match="meadow: the region of <my-bullseye>"):
-            similarity_weave.fitted("meadow", bare, cutter, 32, 4)
+            subject.fitted("meadow", bare, cutter, 32, 4)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +262,7 @@ def test_what_would_be_in_the_way_is_reported_before_anything_is_learned(
 ) -> None:
     rewritten(weaves, change)
     with pytest.raises(error, match=told):
-        similarity_weave.fitted("meadow", weaves_of(weaves)["meadow"], None, 64, 4)
+        subject.fitted("meadow", weaves_of(weaves)["meadow"], None, 64, 4)
 
 
 def test_no_weave_and_no_json_are_refused(weaves: Path) -> None:
@@ -260,31 +273,35 @@ def test_no_weave_and_no_json_are_refused(weaves: Path) -> None:
         weaves_of(weaves)
 
 
+def called(arguments: list[str]) -> Result:
+    parser = argparse.ArgumentParser()
+    SUBJECT.options(parser)
+    return SUBJECT.run(parser.parse_args(arguments))
+
+
 @pytest.mark.slow
-def test_a_whole_run_writes_its_page_and_is_not_made_again(
+def test_a_whole_run_has_its_tables_and_is_not_made_again(
     encoders: Path, weaves: Path, saved_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command = ["similarity_weave.py", "--checkpoint", str(saved_model), "--quick"]
+    sheet = tmp_path / "sheet.jpg"
+    monkeypatch.setattr(subject, "sheet_path", lambda page: sheet)
+    command = ["--checkpoint", str(saved_model), "--quick"]
     command += ["--weaves", str(weaves), "--cells", str(tmp_path / "cells")]
     command += ["--clip", str(encoders / "clip"), "--dino", str(encoders / "dino")]
-    monkeypatch.setattr(sys, "argv", [*command, "--page", str(tmp_path / "page.md")])
-    similarity_weave.main()
-    text = (tmp_path / "page.md").read_text()
-    assert "these figures mean nothing" in text
-    rows = [line for line in text.splitlines() if line.startswith("| ")]
-    told = {row.split(" | ")[0].strip("| "): row for row in rows[1 : 1 + len(VARIANTS)]}
-    assert list(told) == list(VARIANTS)
-    assert all(len(re.findall(r"-?[01]\.\d{3}", row)) == 3 for row in told.values())
+    result = called(command)
+    assert "these figures mean nothing" in page_of(result)
+    table = result.table("similarity")
+    assert [row["row"] for row in table.rows] == list(VARIANTS)
+    assert all(-1 <= row[column]["mean"] <= 1 for row in table.rows for column in COLUMNS)
     pictures = [file.read_bytes() for file in (tmp_path / "cells").rglob("*.pictures.safetensors")]
     assert len(set(pictures)) == len(VARIANTS)  # no two of them draw alike
-    with Image.open(tmp_path / "page.jpg") as sheet:
-        assert sheet.width > sheet.height  # a row of the template and all variants
+    with Image.open(sheet) as drawn:
+        assert drawn.width > drawn.height  # a row of the template and all variants
 
     def never(*_: object, **more: object) -> None:
         raise AssertionError("made again")
 
     for name in ("learn_for_bank", "make_template", "weave"):
-        monkeypatch.setattr(similarity_weave_cells, name, never)
-    similarity_weave.main()
-    again = (tmp_path / "page.md").read_text().splitlines()
-    assert [line for line in again if line.startswith("| ")] == rows  # seconds are kept, too
+        monkeypatch.setattr(subject, name, never)
+    again = called(command)  # seconds are kept, too
+    assert [s.table for s in again.sections] == [s.table for s in result.sections]

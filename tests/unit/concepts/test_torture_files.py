@@ -1,6 +1,7 @@
 """Concept files and saved states, byte by byte: refused in words, or what they were.
 
-CONCEPTLOOM_TORTURE above 1 tries every value of every byte (benchmarks/torture.py does).
+CONCEPTLOOM_TORTURE above 1 tries every value of every byte, as `benchmarks/run.py claims torture`
+does.
 """
 
 from __future__ import annotations

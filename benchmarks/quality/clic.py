@@ -1,0 +1,338 @@
+"""CLiC: what each part contributes, judged by the world's ruler.
+
+Learns unseen ornaments on one object and carries each over to a part of another object, with the
+whole method and with one part switched off in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from harness.experiment import (
+    Cell,
+    Experiment,
+    Found,
+    add_options,
+    budget_of,
+    folder_of,
+    perform,
+)
+from harness.results import RUNS, Claim, Result, bound
+from harness.statistics import Cells, Expectation, Measure
+from harness.store import NO_PREVIEW, as_bytes, as_floats, kept_concept, short_digest
+from harness.subject import Options, Subject
+from torch import Tensor
+from worlds.world import DetailTask, World, load_world
+
+from conceptloom.attention.capture import read_attention
+from conceptloom.cli.demo.judge import as_image
+from conceptloom.concepts.concept import Concept, stacked
+from conceptloom.concepts.fingerprints import model_digest
+from conceptloom.host.ports import Host
+from conceptloom.methods.clic import (
+    CLiCConfig,
+    Form,
+    as_break_a_scene_loss,
+    as_custom_diffusion,
+    learn_detail,
+)
+from conceptloom.samplers.blended import BlendConfig
+from conceptloom.samplers.editing import EditConfig, Region, edit_latents
+from conceptloom.samplers.masks import composited
+from conceptloom.scenes.scene import make_scene
+from conceptloom.tinyworld.measures import localisation
+from conceptloom.tinyworld.planes import iou
+from conceptloom.tinyworld.world import Scene
+from conceptloom.training.adapters import Scope
+from conceptloom.training.phases import TokenPhase, WeightPhase
+
+HANDLE = "my-mark"
+
+
+@dataclass(frozen=True, slots=True)
+class DetailBudget:
+    """How much work a cell is."""
+
+    token_steps: int
+    weight_steps: int
+    weight_rate: float  # of every weight
+    batch_size: int
+    pictures: int  # for each pair
+    sampling_steps: int
+    start: int  # of them skipped
+    cfg: float = 3.0
+
+
+# No step is skipped: a quarter of them, as on photographs, leaves too much of the bare part.
+BUDGETS = {
+    "full": DetailBudget(60, 300, 5e-4, 2, 4, 25, 0),
+    "short": DetailBudget(40, 120, 5e-4, 1, 3, 14, 0),
+    "quick": DetailBudget(1, 1, 5e-4, 1, 1, 1, 0),
+}
+
+Change = Callable[[CLiCConfig], CLiCConfig]
+
+
+def in_the_official_form(config: CLiCConfig) -> CLiCConfig:
+    """The same weights, with l_context and l_RoI as the code computes them."""
+    return replace(config, context_form=Form.OFFICIAL, roi_form=Form.OFFICIAL)
+
+
+VARIANTS: dict[str, Change] = {
+    "whole method": lambda config: config,
+    "without l_att": lambda config: replace(config, attention_weight=0.0),
+    "without l_context": lambda config: replace(config, context_weight=0.0),
+    "without l_RoI": lambda config: replace(config, roi_weight=0.0),
+    "Break-A-Scene's loss": as_break_a_scene_loss,
+    "Custom Diffusion": as_custom_diffusion,
+    "official form": in_the_official_form,
+}
+WHOLE = "whole method"
+MEASURES = (
+    Measure("right", "identity", "share of pictures whose target place shows the ornament"),
+    Measure("likeness", "likeness", "cosine of the target place with the taught ornament"),
+    Measure(
+        "outside",
+        "change outside",
+        "mean difference, 0..1, to the decoded source, no pasting",
+        False,
+    ),
+    Measure("pasted", "with pasting", "largest difference outside the mask after it", False),
+    Measure(
+        "shape", "shape kept", "overlap of the object with the target's, as the oracle sees it"
+    ),
+    Measure("auc", "attention AUC", "chance that a point of the taught mask is looked at more"),
+)
+# What the paper's ablation says that each part is for (Sec. 4, Fig. 9), in our measures.
+SERVES = {
+    "without l_att": ("auc", "shape"),
+    "without l_context": ("likeness", "shape"),
+    "without l_RoI": ("likeness", "right"),
+    "Break-A-Scene's loss": ("likeness", "right"),
+    "Custom Diffusion": ("likeness", "auc"),
+}
+CLAIMS = {
+    "without l_att": "l_att ties the word to its place",
+    "without l_context": "l_context makes the detail fit its object",
+    "without l_RoI": "l_RoI brings the detail's likeness",
+    "Break-A-Scene's loss": "a soft mask with l_RoI beats a hard mask",
+    "Custom Diffusion": "the three losses beat the plain one",
+}
+EXPECTATIONS = [
+    Expectation(CLAIMS[variant], WHOLE, variant, key)
+    for variant, keys in SERVES.items()
+    for key in keys
+]
+
+
+def taught_of(world: World, task: DetailTask) -> Scene:
+    """The picture with the ornament, whose second mask marks it."""
+    return world.ornamented(
+        task.source, task.ornament, task.seed, task.source_background, task.part
+    )
+
+
+def bare_of(world: World, task: DetailTask) -> Scene:
+    """The target before; its second mask says where the ornament belongs."""
+    return world.ornamented(task.target, "", task.seed + 100, task.target_background, task.part)
+
+
+def taught_mask(world: World, task: DetailTask) -> Tensor:
+    """[H, W] where the ornament is in the taught picture."""
+    return torch.from_numpy(taught_of(world, task).masks[1])
+
+
+def config_of(task: DetailTask, budget: DetailBudget, seed: int, variant: str) -> CLiCConfig:
+    """The settings of a cell."""
+    whole = CLiCConfig(
+        token_phase=TokenPhase(steps=budget.token_steps, learning_rate=5e-3),
+        weight_phase=WeightPhase(
+            steps=budget.weight_steps,
+            learning_rate=budget.weight_rate,
+            scope=Scope.FULL,
+        ),
+        # The words that the bundled model was trained on.
+        prompt="a photo of a {object} and {concept}",
+        roi_prompts=("a photo of {concept}",),
+        object_word=task.source,
+        brightness=0.1,  # colours tell ornaments apart here
+        views=4,
+        batch_size=budget.batch_size,
+        seed=seed,
+    )
+    return VARIANTS[variant](whole)
+
+
+def learn(world: World, host: Host, task: DetailTask, config: CLiCConfig) -> Concept:
+    """The ornament of a task."""
+    scene = make_scene(
+        [as_image(taught_of(world, task).image)],
+        {HANDLE: [taught_mask(world, task)]},
+        {HANDLE: world.words.get(task.ornament, "square")},
+    )
+    return learn_detail(host, scene, config, previews=NO_PREVIEW).concept
+
+
+def learned_ornament(world: World, host: Host, task: DetailTask, budget: DetailBudget) -> Concept:
+    """The same by the whole method, once for every benchmark that only uses it."""
+    config = config_of(task, budget, 0, WHOLE)
+    key = short_digest([model_digest(host), world.name, task.name, asdict(config)])
+    path = RUNS / "clic_ornaments" / f"{task.ornament}-{key}.safetensors"
+    return kept_concept(path, lambda: learn(world, host, task, config))
+
+
+class DetailExperiment(Experiment):
+    """Cells are (pair of source and target, seed, variant)."""
+
+    variants = rows = tuple(VARIANTS)
+    whole, measures, expectations, digits = WHOLE, MEASURES, EXPECTATIONS, 3
+
+    def __init__(
+        self, world: World, host: Host, budget: DetailBudget, folder: Path, seeds: int
+    ) -> None:
+        super().__init__(folder, seeds)
+        self.world, self.host, self.budget = world, host, budget
+        self.tasks = {task.name: task for task in world.details}
+        self.things = tuple(self.tasks)
+
+    def config(self, cell: Cell) -> CLiCConfig:
+        return config_of(self.tasks[cell.thing], self.budget, cell.seed, cell.variant)
+
+    def key(self, cell: Cell) -> str:
+        return repr(self.config(cell))
+
+    def make(self, cell: Cell) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Learn one cell and carry the ornament over: pictures, and how well the word looks."""
+        host, world, budget, task = self.host, self.world, self.budget, self.tasks[cell.thing]
+        config, taught, bare = self.config(cell), taught_of(world, task), bare_of(world, task)
+        stack = stacked([(learn(world, host, task, config), 1.0)])
+        latent, place = host.encode_image(as_image(bare.image)[None]), bare.masks[1]
+        with host.edited(stack.edits, trainable=False), torch.no_grad():
+            words = config.prompt_of(HANDLE)
+            prompt = host.encode_prompt(words, stack.handles)
+            taught_latent = host.encode_image(as_image(taught.image)[None])
+            heat = read_attention(host, taught_latent, prompt, [f"<{HANDLE}>"])[f"<{HANDLE}>"]
+            edit = host.encode_prompt(words.replace(task.source, task.target), stack.handles)
+            negative = host.encode_prompt("")
+        drawn = edit_latents(
+            host,
+            latent,
+            [Region(edit, torch.from_numpy(place))],
+            negative,
+            EditConfig(
+                steps=budget.sampling_steps, cfg=budget.cfg, blend=BlendConfig(start=budget.start)
+            ),
+            weights=stack.edits,
+            seed=1000 * cell.seed,
+            rows=budget.pictures,
+        )
+        auc = localisation(heat, taught_mask(world, task)).auc
+        return {
+            "pictures": as_bytes(host.decode_latent(drawn)),
+            "rebuilt": as_bytes(host.decode_latent(latent)),
+            "auc": torch.tensor(auc),
+        }, {}
+
+    @cached_property
+    def references(self) -> dict[str, Tensor]:
+        """Every taught ornament, as the ruler sees it."""
+        ruler, found = self.world.ruler(), {}
+        for task in self.tasks.values():
+            taught = taught_of(self.world, task)
+            found[task.ornament] = ruler.reference(taught.image, taught.masks[1])
+        return found
+
+    def judge(self, cell: Cell, kept: Mapping[str, Tensor]) -> dict[str, Found]:
+        """Compares what is in the target place with the taught ornament, and with the others."""
+        ruler, task = self.world.ruler(), self.tasks[cell.thing]
+        found: Found = {measure.key: [] for measure in MEASURES}
+        bare = bare_of(self.world, task)
+        whole, place = (torch.from_numpy(mask) for mask in bare.masks)
+        source, rebuilt = as_image(bare.image)[None], as_floats(kept["rebuilt"])
+        # Without an ornament the place looks like its object: that counts as one more answer.
+        references = {**self.references, "nothing": ruler.reference(bare.image, place)}
+        outside = place == 0
+        for picture in as_floats(kept["pictures"]):
+            seen = ruler.describe(picture, place)
+            scores = {name: self.world.likeness(seen, r) for name, r in references.items()}
+            found["right"].append(float(max(scores, key=scores.__getitem__) == task.ornament))
+            found["likeness"].append(scores[task.ornament])
+            found["outside"].append(float((picture - rebuilt[0]).abs()[outside].mean()))
+            pasted = composited(picture[None], source, place, 0)
+            found["pasted"].append(float((pasted - source).abs()[0][outside].max()))
+            masks = [thing.mask for thing in ruler.find(picture)]
+            found["shape"].append(max((iou(mask, whole > 0.5) for mask in masks), default=0.0))
+        found["auc"].append(float(kept["auc"]))
+        return {cell.variant: found}
+
+    def about(self) -> list[str]:
+        budget = self.budget
+        return [
+            f"{len(self.things)} pairs of a source and a target ({'; '.join(self.things)}), "
+            f"{self.seeds} seeds. The ornaments are outside of the base model's vocabulary; the "
+            "target is another object, and its mask says where the ornament belongs. Steps: "
+            f"{budget.token_steps} + {budget.weight_steps}, batch {budget.batch_size}, every "
+            f"weight at {budget.weight_rate:g} (cross-attention alone, as in the paper, gets an "
+            "ornament's colours but not its pattern in so many steps of this model; the losses are "
+            f"the paper's). {budget.pictures} pictures a pair, blended, {budget.sampling_steps} "
+            f"steps of which {budget.start} are skipped, eta 1, guidance {budget.cfg:g}, no "
+            "attention guidance, so that only the losses are compared; the variants share their "
+            "noise."
+        ]
+
+    def more_claims(self, cells: Cells) -> list[Claim]:
+        changed = [max(found["pasted"]) for (_, _, row), found in cells.items() if row == WHOLE]
+        says = "Nothing changes outside of the mask, with pasting"
+        return [bound(says, max(changed), at_most=0)] if changed else []
+
+    def sheet(self) -> tuple[Tensor, int, str]:
+        """A row for each pair; grey where a cell is not finished."""
+        rows: list[Tensor] = []
+        for task in self.tasks.values():
+            bare = bare_of(self.world, task)
+            source, place = as_image(bare.image), torch.from_numpy(bare.masks[1])
+            row = [as_image(taught_of(self.world, task).image), source]
+            for variant in VARIANTS:
+                kept = self.kept(Cell(task.name, 0, variant))
+                if kept is None:
+                    row.append(torch.full_like(source, 0.5))
+                else:
+                    drawn = as_floats(kept["pictures"][:1])
+                    row.append(composited(drawn, source[None], place, 1)[0])
+            rows.append(torch.cat(row, dim=1))
+        caption = "A pair a row: taught, bare, then each variant in the table's order, pasted"
+        return torch.cat(rows), 2, caption
+
+
+def run(options: Options) -> Result:
+    """Learn, carry over and judge every cell."""
+    world, budget = load_world(options.world), budget_of(options, BUDGETS)
+    host = world.open("cpu")
+    digest = model_digest(host)
+    folder = folder_of(SUBJECT.page, digest, asdict(budget))
+    experiment = DetailExperiment(
+        world, host, budget, folder, 1 if options.quick else options.seeds
+    )
+    if options.quick:
+        experiment.things = experiment.things[:1]
+    return perform(experiment, options, SUBJECT.page, SUBJECT.title, digest)
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    add_options(parser, seeds=3)
+
+
+SUBJECT = Subject(
+    kind="quality",
+    name="clic",
+    page="clic_quality",
+    title="CLiC: what each part contributes",
+    about="CLiC with one part switched off in turn.",
+    run=run,
+    options=_options,
+)

@@ -1,0 +1,200 @@
+"""CLiC's guidance from strong removal to strong pull: does the concept follow its eta?
+
+Carries learned ornaments onto bare parts of other objects with every eta, from the same seeds, and
+measures how much the word is attended to under the mask and how like the ornament the place looks.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from harness.experiment import ONE_THREAD, add_options, budget_of, sheet_path
+from harness.results import Column, Result, Section, Table, stamp
+from harness.statistics import describe_trend
+from harness.store import one_thread, save_sheet
+from harness.subject import Options, Subject
+from torch import Tensor
+from torch.nn import functional as F
+from worlds.world import DetailTask, World, load_world
+
+from conceptloom.attention.capture import read_attention
+from conceptloom.cli.demo.judge import as_image
+from conceptloom.concepts.concept import Concept, stacked
+from conceptloom.host.ports import Host, Prompt
+from conceptloom.samplers.blended import BlendConfig
+from conceptloom.samplers.editing import EditConfig, Region, edit_latents
+from conceptloom.samplers.guidance import GuidanceConfig
+from conceptloom.samplers.masks import composited
+from conceptloom.viz.overlays import sample_strip
+
+from .clic import (
+    BUDGETS,
+    HANDLE,
+    WHOLE,
+    DetailBudget,
+    bare_of,
+    config_of,
+    learned_ornament,
+    taught_of,
+)
+
+# budget -> etas, pairs, seeds
+SWEEPS = {
+    "full": ((-0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2), 5, 3),
+    "short": ((-0.2, -0.05, 0.0, 0.05, 0.2), 2, 2),
+    "quick": ((-0.2, 0.2), 1, 1),
+}
+GUIDED = 0.6  # of the steps, the first ones; CLiC's official code
+ATTENTION_SEED = 11  # of the noise that pictures are read through
+
+
+def attention_under(
+    host: Host, latent: Tensor, prompt: Prompt, word: str, mask: Tensor, downsample: int = 0
+) -> float:
+    """Mean probability of a word of the prompt under a mask, in a picture.
+
+    Args:
+        latent: [1, C, h, w] clean latents of the picture.
+        mask: [H, W], 1 = where the word should look.
+        downsample: see `attention.site_selection.sites_to_read`.
+    """
+    heat = read_attention(host, latent, prompt, [word], downsample=downsample, seed=ATTENTION_SEED)[
+        word
+    ]
+    inside = F.interpolate(mask[None, None], heat.shape, mode="area")[0, 0]
+    return float((heat * inside).sum() / inside.sum())
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One edited picture."""
+
+    attention: float  # mean probability of the word under the mask
+    identity: float  # best cosine with the ornament's reference
+    outside: float  # largest change of a pixel outside of the mask
+    picture: Tensor
+
+
+def edited(
+    world: World,
+    host: Host,
+    task: DetailTask,
+    concept: Concept,
+    seed: int,
+    etas: Sequence[float],
+    budget: DetailBudget,
+) -> list[Reading]:
+    """The target of a pair with every eta, from the same noise."""
+    stack, ruler = stacked([(concept, 1.0)]), world.ruler()
+    taught, bare = taught_of(world, task), bare_of(world, task)
+    reference = ruler.reference(taught.image, taught.masks[1])
+    mask, image = torch.from_numpy(bare.masks[1]), as_image(bare.image)
+    words = config_of(task, budget, 0, WHOLE).prompt_of(HANDLE)
+    text = words.replace(task.source, task.target)
+    readings: list[Reading] = []
+    for eta in etas:
+        with host.edited(stack.edits, trainable=False), torch.no_grad():
+            prompt = host.encode_prompt(text, stack.handles)
+            negative = host.encode_prompt("")
+        config = EditConfig(
+            steps=budget.sampling_steps,
+            cfg=budget.cfg,
+            blend=BlendConfig(start=budget.start),
+            guidance=GuidanceConfig(eta=eta, steps=round(GUIDED * budget.sampling_steps)),
+        )
+        latent = edit_latents(
+            host, host.encode_image(image[None]), [Region(prompt, mask, (f"<{HANDLE}>",))],
+            negative, config, weights=stack.edits, seed=seed,
+        )  # fmt: skip
+        picture = composited(host.decode_latent(latent), image[None], mask, 0)[0]
+        with host.edited(stack.edits, trainable=False):
+            attention = attention_under(host, latent, prompt, f"<{HANDLE}>", mask, downsample=1)
+        identity = world.likeness(ruler.describe(picture, mask), reference)
+        change = (picture - image).abs().amax(dim=-1)[mask == 0].max()
+        readings.append(Reading(attention, identity, float(change), picture))
+    return readings
+
+
+def run(options: Options) -> Result:
+    """All series, and the sheet of the first seed."""
+    one_thread()
+    world, budget = load_world(options.world), budget_of(options, BUDGETS)
+    host = world.open("cpu")
+    etas, n_pairs, seeds = budget_of(options, SWEEPS)
+    tasks = world.details[:n_pairs]
+    rows: list[list[Reading]] = []
+    for task in tasks:
+        concept = learned_ornament(world, host, task, budget)
+        rows += [edited(world, host, task, concept, seed, etas, budget) for seed in range(seeds)]
+    strip = sample_strip(
+        [reading.picture for row in rows[::seeds] for reading in row],
+        [f"eta {eta:g}" for _ in rows[::seeds] for eta in etas],
+        n_columns=len(etas),
+    )
+    save_sheet(strip, sheet_path(SUBJECT.page))
+    return result(rows, etas, [task.name for task in tasks], budget)
+
+
+def result(
+    rows: Sequence[Sequence[Reading]],
+    etas: Sequence[float],
+    pairs: Sequence[str],
+    budget: DetailBudget,
+) -> Result:
+    """What the readings say."""
+
+    def series(kind: str) -> list[list[float]]:
+        return [[getattr(reading, kind) for reading in row] for row in rows]
+
+    attention, identity, outside = map(series, ("attention", "identity", "outside"))
+    table = Table(
+        name="etas",
+        columns=[
+            Column(key="eta", title="eta"),
+            Column(key="attention", title="attention under the mask", digits=4),
+            Column(key="identity", title="likeness to the ornament", digits=3),
+            Column(key="outside", title="change outside", digits=0),
+        ],
+        rows=[
+            {
+                "eta": eta,
+                "attention": float(np.mean(attention, axis=0)[i]),
+                "identity": float(np.mean(identity, axis=0)[i]),
+                "outside": float(np.max(outside, axis=0)[i]),
+            }
+            for i, eta in enumerate(etas)
+        ],
+    )
+    about = (
+        f"{len(rows)} series ({'; '.join(pairs)}), CLiC with {budget.token_steps} + "
+        f"{budget.weight_steps} steps, {budget.sampling_steps} sampling steps of which the first "
+        f"{round(GUIDED * budget.sampling_steps)} are guided, sign rule, the mask as target."
+    )
+    after = (
+        f"Attention under the mask {describe_trend(attention, 'eta', etas)}.\n"
+        f"Likeness {describe_trend(identity, 'eta', etas)}."
+    )
+    return Result(
+        page=SUBJECT.page, title=SUBJECT.title, command="", **stamp("cpu", ONE_THREAD),
+        about=[about], sections=[Section(table=table, after=after)],
+        picture=(f"{SUBJECT.page}.jpg", "From removal to pull"),
+    )  # fmt: skip
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    add_options(parser, keeps=False)
+
+
+SUBJECT = Subject(
+    kind="quality",
+    name="clic_eta",
+    page="clic_eta",
+    title="CLiC: effect of the guidance strength eta",
+    about="Attention and likeness for every eta of CLiC's guidance.",
+    run=run,
+    options=_options,
+)

@@ -1,0 +1,231 @@
+"""Personalized Residuals: rank, scope, class word, class pictures and LAG's settings.
+
+Learns unseen objects from pictures on one background each: with other ranks, with other things that
+learn, with pictures of the class beside them, in another scope, with other class words. Draws them
+on other backgrounds with LAG, those of the default with LAG's other settings too.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from harness.experiment import (
+    Cell,
+    Experiment,
+    Found,
+    add_options,
+    budget_of,
+    folder_of,
+    perform,
+)
+from harness.results import Column, Result, Row, Section, Table
+from harness.statistics import Cells, gain_table, has_row
+from harness.store import as_bytes
+from harness.subject import Options, Subject
+from torch import Tensor
+from worlds.world import World, load_world
+
+from conceptloom.concepts.concept import Concept, LowRank, stacked
+from conceptloom.concepts.fingerprints import model_digest
+from conceptloom.host.ports import Host
+from conceptloom.methods.personalized_residuals import Localised, sample_lag
+from conceptloom.samplers.ddim import sample_ddim, seeded_noise
+
+from .lag import BASE
+from .residuals_variants import (
+    DEFAULT,
+    EXPECTATIONS,
+    GROUPS,
+    MARGIN,
+    VARIANTS,
+    Way,
+    row_of,
+    settings_of,
+)
+from .subjects import SubjectBudget, SubjectJudge, budgets_of, learned, measures_for
+
+NUMBERS, RANKS = "numbers", "ranks"  # beside the pictures of a cell
+
+
+class ResidualsExperiment(Experiment):
+    """Cells are (object, seed, variant of learning) and give a row for each way of drawing."""
+
+    whole, expectations, shows_gains = DEFAULT, EXPECTATIONS, False
+
+    def __init__(
+        self, world: World, host: Host, model: str, budget: SubjectBudget, folder: Path, seeds: int
+    ) -> None:
+        super().__init__(folder, seeds)
+        self.world, self.host, self.model, self.budget = world, host, model, budget
+        self.measures, self._judge = measures_for(world), SubjectJudge(world)
+        self.things = list(world.subjects)[: budget.things]
+        self.variants = tuple(VARIANTS)
+
+    @property
+    def rows(self) -> list[str]:
+        every = [row_of(v, way) for v in self.variants for way in VARIANTS[v].ways]
+        return [*every, BASE]
+
+    def cells(self) -> Iterator[Cell]:
+        """Variant by variant, in the order of their weight."""
+        for seed in range(self.seeds):
+            for variant in self.variants:
+                for thing in self.things:
+                    yield Cell(thing, seed, variant)
+
+    def key(self, cell: Cell) -> str:
+        """Another way of learning or drawing makes the cell again."""
+        config, word = settings_of(self.world, self.budget, cell.seed, cell.variant, cell.thing)
+        ways = {way: asdict(how) for way, how in VARIANTS[cell.variant].ways.items()}
+        return repr([word, config, ways])
+
+    def make(self, cell: Cell) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Pictures [n, H, W, 3], 0..255, by "way/background", and what was trained for them."""
+        world, host, budget = self.world, self.host, self.budget
+        config, word = settings_of(world, budget, cell.seed, cell.variant, cell.thing)
+        concept = learned(world, host, self.model, cell.thing, budget.images, config, word)
+        kept = trained(concept, config)
+        for place in world.subjects[cell.thing].drawn_on:
+            noise = seeded_noise(host, 1000 + cell.seed, budget.pictures, world.size)
+            text = f"{concept.prompts[0]} {world.backgrounds[place]}"
+            kept[f"{BASE}/{place}"] = self.in_weights(concept, 0.0, text, noise)
+            for way, how in VARIANTS[cell.variant].ways.items():
+                kept[f"{way}/{place}"] = self.drawn(concept, how, text, noise)
+        return kept, {}
+
+    def drawn(self, concept: Concept, way: Way, text: str, noise: Tensor) -> Tensor:
+        """Pictures [n, H, W, 3], 0..255."""
+        if way.lag is None:
+            return self.in_weights(concept, 1.0, text, noise)
+        given = Localised(concept=concept, config=way.lag, class_word=way.class_word)
+        steps, cfg = self.budget.sampling_steps, self.world.cfg
+        latent = sample_lag(self.host, [given], [text], noise, steps=steps, cfg=cfg)
+        return as_bytes(self.host.decode_latent(latent))
+
+    def in_weights(self, concept: Concept, strength: float, text: str, noise: Tensor) -> Tensor:
+        """The same with the concept in the weights; at strength 0 the base model reads V*."""
+        host, stack = self.host, stacked([(concept, strength)])
+        with host.edited(stack.edits, trainable=False), torch.no_grad():
+            prompts = [host.encode_prompt(text, stack.handles)]
+            latent = sample_ddim(
+                host, prompts, host.encode_prompt(""), noise,
+                steps=self.budget.sampling_steps, cfg=self.world.cfg,
+            )  # fmt: skip
+        return as_bytes(host.decode_latent(latent))
+
+    def judge(self, cell: Cell, kept: Mapping[str, Tensor]) -> dict[str, Found]:
+        found: dict[str, Found] = {}
+        for key, images in kept.items():
+            if key in (NUMBERS, RANKS):
+                continue
+            way, _, place = key.partition("/")
+            row = BASE if way == BASE else row_of(cell.variant, way)
+            if way == BASE and cell.variant != DEFAULT:
+                continue
+            into = found.setdefault(row, {measure.key: [] for measure in self.measures})
+            for image, plain in zip(images, kept[f"{BASE}/{place}"], strict=True):
+                self._judge.add(image, plain, cell.thing, place, into)
+        return found
+
+    def about(self) -> list[str]:
+        budget = self.budget
+        return [
+            f"{len(self.things)} objects that the base model has no words for "
+            f"({', '.join(self.things)}), {self.seeds} seed(s): {budget.steps} steps, batch "
+            f"{budget.batch_size}, from {budget.images} pictures on one background, "
+            f"{budget.pictures} picture(s) on each of two others, {budget.sampling_steps} DDIM "
+            "steps. All variants share their noise.",
+            "The paper varies its training (Table 3), the class word (Table 4) and the rank (Table "
+            "5). Its values could not be read, so its claims are compared here, not its numbers. "
+            f"Where something is said to be enough, or to cost nothing, up to {MARGIN:g} worse "
+            "still counts as met.",
+        ]
+
+    def more_sections(self, cells: Cells) -> list[Section]:
+        sections: list[Section] = []
+        text = (
+            "Mean over the cells and, in brackets, how much better the first row is on the cells "
+            "that both have, ± standard error over the objects; bold beyond two of them."
+        )
+        for heading, (whole, others) in GROUPS.items():
+            rows = [row for row in (whole, *others) if has_row(cells, row)]
+            if len(rows) > 1:
+                table = gain_table(heading, cells, whole, rows, self.measures, means=True)
+                sections.append(Section(heading=heading, text=text, table=table))
+                text = ""
+        return [*sections, self._trained()]
+
+    def _trained(self) -> Section:
+        """What learned, and what the variants are."""
+        rows: list[Row] = []
+        for variant in self.variants:
+            cells = (c for c in self.cells() if c.variant == variant)
+            kept = next((k for k in map(self.kept, cells) if k is not None), None)
+            if kept is not None:
+                ranks, (numbers, vectors) = kept[RANKS].tolist(), kept[NUMBERS].tolist()
+                rows.append(
+                    {
+                        "variant": variant,
+                        "ranks": ", ".join(map(str, ranks)) or "whole",
+                        "numbers": numbers,
+                        "vectors": vectors or None,
+                        "about": VARIANTS[variant].about,
+                    }
+                )
+        return Section(
+            heading="What the variants are, and what they train",
+            table=Table(name="trained", columns=TRAINED, rows=rows),
+        )
+
+
+TRAINED = (
+    Column(key="variant", title="variant", is_text=True),
+    Column(key="ranks", title="ranks", is_text=True),
+    Column(key="numbers", title="numbers in weights"),
+    Column(key="vectors", title="of V*"),
+    Column(key="about", title="", is_text=True),
+)
+
+
+def trained(concept: Concept, config: object) -> dict[str, Tensor]:
+    """How many numbers learned, [weights, V*], and the ranks of residuals."""
+    changes = concept.weights.values()
+    low = [change for change in changes if isinstance(change, LowRank)]
+    numbers = sum(change.up.numel() + change.down.numel() for change in low)
+    numbers += sum(change.tensor.numel() for change in changes if not isinstance(change, LowRank))
+    vectors = sum(rows.numel() for name in concept.handles.values() for rows in name.values())
+    return {
+        NUMBERS: torch.tensor([numbers, vectors if getattr(config, "train_handle", True) else 0]),
+        RANKS: torch.tensor(sorted({change.rank for change in low}), dtype=torch.int64),
+    }
+
+
+def run(options: Options) -> Result:
+    """Learn, draw and judge every cell."""
+    world = load_world(options.world)
+    host, budget = world.open("cpu"), budget_of(options, budgets_of(world))
+    model = model_digest(host)
+    work = [budget.images, budget.pictures, budget.sampling_steps]  # a cell's key has the rest
+    folder = folder_of(SUBJECT.page, model, work, world.name)
+    seeds = 1 if options.quick else options.seeds
+    experiment = ResidualsExperiment(world, host, model, budget, folder, seeds)
+    return perform(experiment, options, SUBJECT.page, SUBJECT.title, model)
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    add_options(parser, seeds=3)
+
+
+SUBJECT = Subject(
+    kind="quality",
+    name="residuals",
+    page="residuals_ablations",
+    title="Personalized Residuals: rank, scope, class word, class pictures, LAG's settings",
+    about="Personalized Residuals learned and drawn in other ways.",
+    run=run,
+    options=_options,
+)

@@ -1,0 +1,325 @@
+"""Concept Weaver: what each part contributes, judged by the world's ruler.
+
+Learns objects that the model has no word for, each from pictures of its own; weaves 2, 3 and 4 of
+them into templates of plain shapes, with the whole method, with one part switched off in turn, and
+by other ways of combining concepts.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from harness.experiment import (
+    Cell,
+    Experiment,
+    Found,
+    add_options,
+    budget_of,
+    folder_of,
+    perform,
+)
+from harness.results import Column, Result, Row, Section, Table
+from harness.statistics import Cells, Expectation, Measure, gain_table, means_of
+from harness.store import NO_PREVIEW, as_bytes, as_floats, kept_concept
+from harness.subject import Options, Subject
+from torch import Tensor
+from worlds.world import WeaveTask, World, handle_of, load_world
+
+from conceptloom.cli.demo.judge import as_image
+from conceptloom.concepts.concept import Concept
+from conceptloom.concepts.fingerprints import model_digest
+from conceptloom.host.ports import Host
+from conceptloom.methods.concept_weaver import (
+    InversionConfig,
+    Mixing,
+    Regions,
+    RegionSpec,
+    Template,
+    WeaveConfig,
+    make_regions,
+    make_template,
+    weave,
+)
+from conceptloom.methods.personalized_residuals import (
+    PersonalizedResidualsConfig,
+    learn_residuals,
+)
+from conceptloom.tinyworld.planes import iou
+
+from .merging import merged_concept, named_sentence
+
+TAUGHT_ON, FIRST_SEED = ("white", "grass", "beach"), 2
+UNSEEN = 5  # a seed that no concept was taught with
+STANDS = 0.2  # IoU from which on an object that is found counts as standing in a region
+GOOD_PSNR = 30  # decibel
+
+# Residuals of TinyWorld's narrow layers need more rank and larger steps; that its name learns, too,
+# makes an object recognisable in a few of them.
+TEACHING = PersonalizedResidualsConfig(
+    learning_rate=1e-2, ratio=0.25, train_handle=True, handle_rate=5e-3
+)
+
+
+@dataclass(frozen=True, slots=True)
+class WeaveBudget:
+    """How much work it is."""
+
+    teaching_steps: int  # of every concept's training
+    sampling_steps: int
+    weaves: int  # the first so many
+
+
+BUDGETS = {
+    "full": WeaveBudget(200, 16, 99),
+    "short": WeaveBudget(30, 6, 2),
+    "quick": WeaveBudget(1, 1, 1),
+}
+WHOLE = "whole method"
+WHOLE_LESS = "without suppression"
+PLACE_ALONE = "background reads its place alone"
+MERGED, MASKED = "merged concepts, one prompt", "merged concepts, masked conditioning"
+_CONFIG = WeaveConfig(cfg=3.0, suppression=0.2, negative="")
+VARIANTS: dict[str, WeaveConfig] = {
+    WHOLE: _CONFIG,
+    "without injection": replace(_CONFIG, resnet_until=0.0, attention_until=0.0),
+    "without prompts of their own": _CONFIG,
+    WHOLE_LESS: replace(_CONFIG, suppression=0.0),
+    PLACE_ALONE: _CONFIG,
+    "score mixing": replace(_CONFIG, mixing=Mixing.SCORES),
+    MERGED: _CONFIG,
+    MASKED: replace(_CONFIG, resnet_until=0.0, attention_until=0.0, mixing=Mixing.SCORES),
+}
+NOTES = {
+    PLACE_ALONE: 'its prompt is "a photo at the beach"; the paper\'s names all objects',
+    "without prompts of their own": "every region reads one prompt with all names",
+    "score mixing": "the paper's naive baseline: a pass for each concept",
+    MERGED: "all differences added up in one model, all names in one prompt, same injection",
+    MASKED: "the merged model, a prompt for each region, predictions mixed by masks: what core "
+    "ComfyUI's Conditioning (Set Mask) does; no injection",
+}
+MEASURES = (
+    Measure("likeness", "likeness", "cosine of what stands in a region with its own concept"),
+    Measure(
+        "identity", "identity", "share of regions nearest to their own concept, out of sixteen"
+    ),
+    Measure("mixing", "mixing", "share of regions that are nearer to another woven concept", False),
+    Measure("layout", "layout", "IoU of the objects found with those of the template"),
+    Measure("background", "background", "share of pictures that keep the template's background"),
+)
+EXPECTATIONS = (
+    Expectation(
+        "Injected features hold the template's layout", WHOLE, "without injection", "layout"
+    ),
+    Expectation(
+        "A prompt of its own for every concept keeps looks apart",
+        WHOLE,
+        "without prompts of their own",
+        "likeness",
+    ),
+    Expectation(
+        "Suppressing the concept-free features brings concepts out", WHOLE, WHOLE_LESS, "likeness"
+    ),
+    Expectation("Mixing features is better than mixing scores", WHOLE, "score mixing", "likeness"),
+    Expectation(
+        "... and what it draws keeps to the layout better", WHOLE, "score mixing", "layout"
+    ),
+    Expectation("Better than merged weights and one prompt", WHOLE, MERGED, "likeness"),
+    Expectation("... with fewer concepts in a wrong place", WHOLE, MERGED, "mixing"),
+    Expectation("Better than conditioning under masks", WHOLE, MASKED, "likeness"),
+)
+
+
+class WeaveExperiment(Experiment):
+    """Cells are (template, arrangement, variant)."""
+
+    variants = rows = tuple(VARIANTS)
+    whole, measures, expectations, notes = WHOLE, MEASURES, EXPECTATIONS, NOTES
+
+    def __init__(
+        self, world: World, host: Host, budget: WeaveBudget, folder: Path, seeds: int
+    ) -> None:
+        super().__init__(folder / "cells", seeds)
+        self.world, self.host, self.budget, self.bank_folder = world, host, budget, folder
+        self.tasks = {task.name: task for task in world.weaves[: budget.weaves]}
+        self.things = tuple(self.tasks)
+        self._bank: dict[str, Concept] = {}
+        self._templates: dict[tuple[str, int], Template] = {}
+
+    def key(self, cell: Cell) -> str:
+        return repr([cell.variant, VARIANTS[cell.variant]])
+
+    def concept(self, name: str) -> Concept:
+        """A concept of one object, learned once, from pictures of it alone."""
+        if name not in self._bank:
+            path = self.bank_folder / f"{name}.safetensors"
+            self._bank[name] = kept_concept(path, lambda: self._taught(name))
+        return self._bank[name]
+
+    def _taught(self, name: str) -> Concept:
+        world = self.world
+        images = [
+            as_image(world.scene([name], seed, background).image)
+            for seed, background in enumerate(TAUGHT_ON, FIRST_SEED)
+        ]
+        config = replace(TEACHING, steps=self.budget.teaching_steps)
+        word = world.template_words[name].split()[-1]
+        quick = replace(NO_PREVIEW, prompts=())
+        return learn_residuals(
+            self.host, images, handle_of(name), word, config, previews=quick
+        ).concept
+
+    def template(self, task: WeaveTask, seed: int) -> Template:
+        """The inverted template of a task."""
+        if (task.name, seed) not in self._templates:
+            image = as_image(self.world.template(task, seed).image)[None]
+            sigmas = self.host.noise_path.levels(self.budget.sampling_steps)
+            self._templates[task.name, seed] = make_template(
+                self.host, image, self.world.sentence(task), sigmas, InversionConfig()
+            )
+        return self._templates[task.name, seed]
+
+    def regions(self, task: WeaveTask, seed: int, variant: str) -> Regions:
+        """The regions of a cell; what is switched off shows in their prompts and concepts."""
+        world, sentence = self.world, self.world.sentence(task)
+        concepts = [self.concept(name) for name in task.concepts]
+        plain = [world.template_words[name] for name in task.concepts]
+        merged = merged_concept(concepts)
+        words = {c.names[0]: word for c, word in zip(concepts, plain, strict=True)}
+        every = named_sentence(sentence, words, merged)
+        region_specs = []
+        masks = world.template(task, seed).masks
+        for word, concept, mask in zip(plain, concepts, masks, strict=True):
+            prompt, own = "", concept
+            if variant == "without prompts of their own":
+                prompt, own = every, replace(concept, handles=merged.handles)
+            elif variant in (MERGED, MASKED):
+                own = merged
+                prompt = every if variant == MERGED else ""
+            region_specs.append(
+                RegionSpec(
+                    concept=own, word=word, mask=torch.from_numpy(mask), handle=concept.names[0],
+                    prompt=prompt,
+                )
+            )  # fmt: skip
+        behind = None
+        if variant == MERGED:
+            behind = RegionSpec(concept=merged, word="", prompt=every)
+        elif variant == PLACE_ALONE:
+            behind = RegionSpec(concept=None, word="", prompt=f"a photo {task.place}")
+        return make_regions(sentence, region_specs, behind)
+
+    def make(self, cell: Cell) -> tuple[dict[str, Tensor], dict[str, str]]:
+        task = self.tasks[cell.thing]
+        template = self.template(task, cell.seed)
+        regions = self.regions(task, cell.seed, cell.variant)
+        image = weave(self.host, template, regions, VARIANTS[cell.variant]).image[0]
+        return {"image": as_bytes(image), "psnr": torch.tensor(template.psnr)}, {}
+
+    @cached_property
+    def references(self) -> dict[str, Tensor]:
+        """What every unseen object looks like, seen alone."""
+        world, found = self.world, {}
+        for name in world.concepts:
+            scene = world.scene([name], UNSEEN, "white")
+            found[name] = world.ruler().reference(scene.image, scene.masks[0])
+        return found
+
+    def judge(self, cell: Cell, kept: Mapping[str, Tensor]) -> dict[str, Found]:
+        """Region by region; `psnr` is beside the measures."""
+        world, task, image = self.world, self.tasks[cell.thing], as_floats(kept["image"])
+        ruler, known, like = world.ruler(), self.references, world.likeness
+        found: Found = {measure.key: [] for measure in MEASURES}
+        seen = ruler.find(image)
+        for name, mask in zip(task.concepts, world.template(task, cell.seed).masks, strict=True):
+            region = torch.from_numpy(mask) > 0.5
+            standing = max(seen, key=lambda one: iou(one.mask, region), default=None)
+            is_there = standing is not None and iou(standing.mask, region) > STANDS
+            there = standing if is_there else ruler.describe(image, mask)
+            nearest = max(known, key=lambda n: like(there, known[n]))
+            found["likeness"].append(like(there, known[name]))
+            found["identity"].append(float(nearest == name))
+            found["mixing"].append(float(nearest != name and nearest in task.concepts))
+            found["layout"].append(max((iou(one.mask, region) for one in seen), default=0.0))
+        found["background"].append(float(ruler.background(image) == task.background))
+        return {cell.variant: {**found, "psnr": [float(kept["psnr"])]}}
+
+    def about(self) -> list[str]:
+        budget = self.budget
+        return [
+            f"{len(self.things)} templates of 2, 3 and 4 objects, {self.seeds} arrangement(s). "
+            f"Concepts: personalized residuals, {budget.teaching_steps} steps from "
+            f"{len(TAUGHT_ON)} pictures, each alone; {budget.sampling_steps} sampling steps. "
+            "TinyWorld is a small model of coloured shapes: it shows whether the parts do what "
+            "they are there for, and nothing about photographs."
+        ]
+
+    def more_sections(self, cells: Cells) -> list[Section]:
+        decibels = sorted(set(means_of(cells, WHOLE, "psnr")))
+        sections = [
+            Section(
+                heading="Beside the whole method",
+                text="Means over the cells and, in brackets, the gain of the whole method.",
+                table=gain_table("beside", cells, WHOLE, VARIANTS, MEASURES, means=True),
+            )
+        ]
+        if decibels:
+            above = sum(value > GOOD_PSNR for value in decibels)
+            told = (
+                f"{above} of {len(decibels)} inverted templates come back with more than "
+                f"{GOOD_PSNR} dB (PSNR, against what the autoencoder makes of the picture): "
+                f"{decibels[0]:.1f} to {decibels[-1]:.1f} dB."
+            )
+            sections.append(Section(heading="The template comes back", text=told))
+        return [*sections, Section(heading="By number of concepts", table=self._by_count(cells))]
+
+    def _by_count(self, cells: Cells) -> Table:
+        """Likeness and identity with 2, 3 and 4 concepts."""
+        counts = sorted({len(task.concepts) for task in self.tasks.values()})
+        keys, rows = ("likeness", "identity"), list[Row]()
+        for variant in VARIANTS:
+            row: dict[str, object] = {"row": variant}
+            for count in counts:
+                mine = {
+                    key: found
+                    for key, found in cells.items()
+                    if len(self.tasks[key[0]].concepts) == count
+                }
+                for key in keys:
+                    means = means_of(mine, variant, key)
+                    row[f"{count} {key}"] = float(np.mean(means)) if len(means) else None
+            rows.append(row)
+        titles = [(f"{n} {key}", f"{n}: {key}") for n in counts for key in keys]
+        columns = [Column(key="row", title="variant", is_text=True)]
+        columns += [Column(key=key, title=title) for key, title in titles]
+        return Table(name="by count", columns=columns, rows=rows)
+
+
+def run(options: Options) -> Result:
+    """Learn the bank, weave and judge every cell."""
+    world, budget = load_world(options.world), budget_of(options, BUDGETS)
+    host = world.open("cpu")
+    digest = model_digest(host)
+    folder = folder_of(SUBJECT.page, digest, asdict(budget), world.name)
+    experiment = WeaveExperiment(world, host, budget, folder, 1 if options.quick else options.seeds)
+    return perform(experiment, options, SUBJECT.page, SUBJECT.title, digest)
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    add_options(parser, seeds=3)
+
+
+SUBJECT = Subject(
+    kind="quality",
+    name="weave",
+    page="weave_quality",
+    title="Concept Weaver: what each part contributes",
+    about="Concept Weaver with one part switched off in turn, beside other ways to combine.",
+    run=run,
+    options=_options,
+)

@@ -1,0 +1,141 @@
+"""Localised LoRAs' cost: a denoising step with 1, 2 and 4 of them beside the other ways.
+
+A step is one pass with both prompts (guidance), after the places were found. Beside them: the step
+in which places are looked for, the same LoRAs merged into the weights, and the passes alone that
+hooks and masked conditioning need: one for the negative prompt, one for the whole prompt, and one
+per LoRA, without the weights that core swaps in between. The target is 1.15 of the plain step and
+0.1 more per LoRA.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from harness.interleaved import timed
+from harness.results import Result
+from harness.subject import Options, Subject
+
+from conceptloom.attention.local_lora import LocalLora
+from conceptloom.attention.local_setup import LocalSetup, local_setup
+from conceptloom.concepts.concept import LowRank
+from conceptloom.concepts.lora_file import LoraFile
+from conceptloom.host.ports import Role
+
+from .turns import Promise, Steps, Turns, add_options, compare, is_usual
+
+WORDS = ("mug", "cat", "beach", "photo")
+PROMPT = "a photo of a mug and a cat at the beach"
+STEPS = 5  # of the run that is measured in
+COUNTS = (1, 2, 4)
+
+
+def lora_of(host: Any, number: int, rank: int) -> LocalLora:
+    """A LoRA of random numbers on every linear layer of the UNet."""
+    generator = torch.Generator().manual_seed(number)
+    changes = {}
+    for site in host.sites.layers:
+        if Role.LINEAR in site.roles:
+            shape = host.weight(site.weight).shape
+            up = 0.01 * torch.randn(shape[0], rank, generator=generator)
+            changes[site.weight] = LowRank(up, torch.randn(rank, *shape[1:], generator=generator))
+    words = WORDS[number]
+    file = LoraFile(changes=changes, identity=str(number))
+    return LocalLora(file=file, name=words, words=words, tokens=host.tokenize(words))
+
+
+@torch.no_grad()
+def steps_of(host: Any, side: int, options: Options) -> Steps:
+    """Name -> what to do in a step."""
+    rows, device = options.batch, host.device
+    generator = torch.Generator().manual_seed(1)
+    latent = torch.randn(2 * rows, host.latent_channels, side, side, generator=generator).to(device)
+    times = host.noise_path.timesteps(STEPS)
+    flags = [False] * rows + [True] * rows
+
+    @torch.no_grad()
+    def step(at: float, prompts: Any, edits: Any = (), part: slice = slice(None)) -> None:
+        some = latent[part]
+        timesteps = torch.full((len(some),), at, device=device)
+        host.predict(some, timesteps, prompts, edits, flags[part])
+
+    def prompts_of(setup: LocalSetup | None) -> list[Any]:
+        encode = setup.encode if setup else host.encode_prompt
+        return [p for p in (encode(""), encode(PROMPT)) for _ in range(rows)]
+
+    plain = prompts_of(None)
+    found: dict[str, Callable[[], Any]] = {"plain": lambda: step(times[2], plain)}
+    for count in COUNTS:
+        setup = local_setup(host, [lora_of(host, g, options.rank) for g in range(count)])
+        prompts, edit = prompts_of(setup), setup.edit(STEPS, {PROMPT: plain[-1].tokens})
+        looking = setup.edit(STEPS, {PROMPT: plain[-1].tokens})
+        step(times[0], prompts, [edit])
+        found[f"{count} localised"] = lambda p=prompts, e=edit: step(times[2], p, [e])
+        if count == 1:
+            found["looking for 1"] = lambda p=prompts, e=looking: step(times[0], p, [e])
+        found[f"{count} merged"] = _merged(host, setup, lambda: step(times[2], plain))
+        found[f"{count} by hooks, passes alone"] = lambda n=count: [
+            step(times[2], plain[:1] * rows, part=slice(0, rows)) for _ in range(2 + n)
+        ]
+    return found
+
+
+def _merged(host: Any, setup: LocalSetup, step: Callable[[], Any]) -> Callable[[], float]:
+    """Times itself: merging happens before the step and does not count."""
+    changes = [lora.file.changes for lora in setup.loras]
+    edits = {
+        name: lambda w, name=name: w + sum(c[name].delta(w.shape).to(w) for c in changes)
+        for name in changes[0]
+    }
+
+    def run() -> float:
+        with host.edited(edits, trainable=False):
+            return timed(step, host.device.type)
+
+    return run
+
+
+TURNS = Turns(
+    make=steps_of,
+    models=("tinyworld",),
+    promises=[
+        Promise(
+            says=f"{count} localised LoRA{'s' * (count > 1)}: at most {1.15 + 0.1 * count:.2f} of "
+            "plain sampling",
+            variant=f"{count} localised",
+            at_most=1.15 + 0.1 * count,
+        )
+        for count in COUNTS
+    ],
+    about=(
+        "A step is one pass with both prompts, LoRAs on every linear layer; the variants take "
+        "turns; medians, the ratio is the median of the ratios within a round; on a CPU its own "
+        "time. *Hooks, passes alone*: the passes that core's hooks and masked conditioning need, "
+        "without the weights that core swaps in between.",
+    ),
+)
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    add_options(parser, rounds=21, seconds=60)
+    parser.add_argument("--batch", type=int, default=1, help="pictures")
+    parser.add_argument("--rank", type=int, default=16, help="of every LoRA")
+
+
+def run(options: Options) -> Result:
+    """Measure every model."""
+    return compare(TURNS, SUBJECT, options)
+
+
+SUBJECT = Subject(
+    kind="speed",
+    name="local",
+    page="local_cost",
+    title="Localised LoRAs: cost",
+    about="A sampling step with localised LoRAs beside a plain one, merged ones and hooks.",
+    run=run,
+    options=_options,
+    is_usual=is_usual,
+)

@@ -1,0 +1,121 @@
+"""Experiments: what is planned, what is computed, and what goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from harness import experiment
+from harness.experiment import Cell, Experiment, Found, part_of, result_of
+from harness.results import Status
+from harness.statistics import Expectation, Measure
+from harness.store import file_name, kept_tensors
+from worlds.world import EDITIONS, load_world
+
+
+class Counting(Experiment):
+    """Likeness is the seed plus one where nothing is switched off."""
+
+    things, variants = ("mug", "cup"), ("whole", "part")
+    rows, whole = variants, "whole"
+    measures = (Measure("likeness", "likeness", "how like"),)
+    expectations = (Expectation("it helps", "whole", "part", "likeness"),)
+    version = "1"
+
+    def __init__(self, folder: Path, seeds: int = 2) -> None:
+        super().__init__(folder, seeds)
+        self.made: list[Cell] = []
+
+    def key(self, cell: Cell) -> str:
+        return f"{cell.variant} {self.version}"
+
+    def make(self, cell: Cell) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+        self.made.append(cell)
+        likeness = cell.seed + (cell.variant == "whole")
+        return {"likeness": torch.tensor([float(likeness)])}, {"said": cell.thing}
+
+    def judge(self, cell: Cell, kept: Mapping[str, torch.Tensor]) -> dict[str, Found]:
+        return {cell.variant: {"likeness": kept["likeness"].tolist()}}
+
+
+def test_whole_rounds_come_first_and_finished_cells_are_not_made_again(tmp_path: Path) -> None:
+    first = Counting(tmp_path)
+    first.compute()
+    assert [cell.seed for cell in first.made] == [0] * 4 + [1] * 4
+    assert first.words(first.made[0]) == {"key": "whole 1", "said": "mug"}
+    again = Counting(tmp_path)
+    again.compute()
+    assert again.made == []
+    again.path(first.made[2]).unlink()
+    again.compute()
+    assert again.made == [first.made[2]]
+
+
+def test_cells_of_another_key_are_made_again(tmp_path: Path) -> None:
+    Counting(tmp_path).compute()
+    other = Counting(tmp_path)
+    other.version = "2"
+    assert other.finished() == {}
+    other.compute()
+    assert len(other.made) == 8
+
+
+def test_parts_share_the_work_thing_by_thing(tmp_path: Path) -> None:
+    one, two = Counting(tmp_path), Counting(tmp_path)
+    one.compute(part_of("1/2"))
+    two.compute(part_of("2/2"))
+    assert {cell.thing for cell in one.made} == {"mug"}
+    assert {cell.thing for cell in two.made} == {"cup"}
+    assert len(one.made) + len(two.made) == 8
+
+
+def test_the_result_has_tables_claims_and_cells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(experiment, "stamp", lambda *_: {"date": "today", "machine": "here"})
+    made = Counting(tmp_path)
+    made.compute(part_of("1/2"))
+    result = result_of(made, "counting", "Counting", "digest")
+    assert result.about[0] == "4 of 8 cells are finished so far."
+    assert result.table("variants").value("whole", "likeness")["mean"] == 1.5
+    (claim,) = result.claims
+    assert (claim.found, claim.status) == (1.0, Status.UNSURE)  # one thing says nothing
+    made.compute()
+    (claim,) = result_of(made, "counting", "Counting", "digest").claims
+    assert (claim.error, claim.status) == (0.0, Status.MET)
+    assert len(result.cells) == 4
+
+
+def test_a_file_is_there_whole_and_made_once(tmp_path: Path) -> None:
+    path = tmp_path / f"{file_name('a b', 0, 'V* frozen: now')}.safetensors"
+    assert path.name == "a-b-0-V-frozen-now.safetensors"
+    for expected in (1.0, 1.0):
+        kept = kept_tensors(path, "one", lambda: {"x": torch.ones(1)})
+        assert float(kept["x"]) == expected
+    assert float(kept_tensors(path, "two", lambda: {"x": torch.zeros(1)})["x"]) == 0.0
+
+
+@pytest.mark.parametrize("name", EDITIONS)
+def test_an_edition_has_what_its_tasks_speak_of(name: str) -> None:
+    world = load_world(name)
+    for task in world.scenes:
+        assert set(task.objects) <= set(world.words) & set(world.concepts)
+        assert {task.background} <= set(world.background_words)
+        assert set(task.elsewhere) <= set(world.backgrounds)
+        assert world.scene(task.objects, 0, task.background).image.shape == (*world.size, 3)
+    for task in world.details:
+        assert task.ornament in world.concepts
+    for subject, task in world.subjects.items():
+        assert subject in world.concepts
+        assert {task.taught_on, *task.drawn_on} <= set(world.backgrounds)
+    for pair in world.pairs:
+        assert set(pair) <= set(world.subjects)
+    for task in world.weaves:
+        assert set(task.concepts) <= set(world.template_words)
+        scene = world.template(task, 0)
+        assert len(scene.masks) == len(task.concepts)
+        assert scene.caption == world.sentence(task)
+    for task in world.inventions:
+        assert set(task.pair) <= set(world.members)
