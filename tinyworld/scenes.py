@@ -103,7 +103,7 @@ def render(
     masks = np.zeros((len(things), size, size), np.float32)
     parts: list[dict[str, Array]] = []
     for i, thing in enumerate(things):
-        window, colour, covers = _drawn(thing, light, size)
+        window, colour, covers = draw_thing(thing, light, size)
         cover = covers.pop("")
         canvas[window] = canvas[window] * (1 - cover[..., None]) + colour
         for below in (masks[:i], *(list(p.values()) for p in parts)):
@@ -126,7 +126,7 @@ def render(
 Window = tuple[slice, slice]
 
 
-def _drawn(
+def draw_thing(
     thing: Placed, light: tuple[float, float], size: int
 ) -> tuple[Window, Array, dict[str, Array]]:
     """Where a thing is drawn, its colours times its cover, and the cover of it ("") and parts."""

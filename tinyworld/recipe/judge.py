@@ -1,8 +1,8 @@
 """Trains the judge: `python -m conceptloom.tinyworld.recipe.judge`.
 
 It renders scenes into the working folder, trains the finder, cuts the objects out as the finder
-sees them, trains the describer, calibrates the similarity from which two objects count as the same,
-and writes the bundled file. An interrupted run goes on where it stopped.
+sees them, draws many more objects, trains the describer, calibrates the similarity from which two
+objects count as the same, and writes the bundled file. An interrupted run goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from ..planes import iou
 from .degrade import bend, roughen, tint
 from .fast import ready_for_training
 from .judge_check import calibrate
+from .judge_objects import PARTS, JudgeObjects, load_objects
 from .judge_scenes import FAMILY, IGNORE, SHARDS, JudgeSamples, at_finder_side, load_samples
 from .loop import Team, TrainingBudget, train
 
@@ -40,6 +41,7 @@ log = logging.getLogger("conceptloom")
 ROOMY = 56  # px of a kept crop, so that it can be turned and shifted before it has CROP
 ROOMY_MARGIN = 0.08 * CROP / ROOMY + (ROOMY / CROP - 1) / 2
 PICTURES, OBJECTS = 32, 128  # of a step
+ALONE = 0.5  # share of a step's objects that come from no scene
 TEMPERATURE = 0.1  # of the similarities between members
 KINDS_AT_ONCE = 4  # classes of a describer's batch: members are told from their like
 
@@ -182,28 +184,42 @@ def member_loss(embedding: Tensor, identity: Tensor) -> Tensor:
 
 
 def train_describer(
-    samples: JudgeSamples, crops: Tensor, workdir: Path, minutes: float, seed: int
+    samples: JudgeSamples,
+    crops: Tensor,
+    alone: JudgeObjects,
+    workdir: Path,
+    minutes: float,
+    seed: int,
 ) -> Describer:
-    """Members apart from each other, and the right words and forms."""
+    """Members apart from each other, and the right words and forms.
+
+    Args:
+        crops: the objects of `samples`, see `cut_objects`.
+        alone: objects of no scene; each is a member of its own.
+    """
     torch.manual_seed(seed)
     describer, team, picker = Describer(), Team(), Picker(samples)
     ready_for_training(describer, team.bfloat16)
     identity, words = torch.from_numpy(samples.identity), torch.from_numpy(samples.words)
-    forms = torch.from_numpy(samples.forms).float()
+    forms = torch.from_numpy(samples.forms)
+    n_alone = round(ALONE * OBJECTS)
+    nobody = torch.full((n_alone,), IGNORE)
 
     def loss_of(step: int) -> Tensor:
         rng = np.random.default_rng((36, seed, step))
-        picked = torch.from_numpy(picker.pick(rng, OBJECTS))
-        x = degraded(crops[picked].float() / 255, rng)
+        picked = torch.from_numpy(picker.pick(rng, OBJECTS - n_alone))
+        more = torch.from_numpy(rng.integers(len(alone.crops), size=n_alone))
+        x = degraded(torch.cat([crops[picked], alone.crops[more]]).float() / 255, rng)
+        said = torch.cat([words[picked], alone.words[more]])
+        known = torch.cat([forms[picked], alone.forms[more]]).float()
         with torch.autocast("cpu", torch.bfloat16, enabled=team.bfloat16):
             embedding, told, shaped = describer(x.contiguous(memory_format=torch.channels_last))
-        loss = 0.5 * member_loss(embedding, identity[picked])
+        loss = 0.5 * member_loss(embedding, torch.cat([identity[picked], nobody]))
         for number, head in enumerate(HEADS):
-            right = words[picked, number]
+            right = said[:, number]
             if (right != IGNORE).any():
                 wrong = functional.cross_entropy(told[head].float(), right, ignore_index=IGNORE)
                 loss = loss + (1.0 if number < 4 else 0.25) * wrong
-        known = forms[picked]
         wrong = functional.binary_cross_entropy_with_logits(
             shaped.float(), known.clamp(min=0), reduction="none"
         )
@@ -263,6 +279,9 @@ def main(arguments: list[str] | None = None) -> None:
     p.add_argument(
         "--shards", type=int, default=SHARDS, help=f"of training pictures, at most {SHARDS}"
     )
+    p.add_argument(
+        "--parts", type=int, default=PARTS, help="of further objects, each without a scene"
+    )
     p.add_argument("--finder-minutes", type=float, default=3.0)
     p.add_argument("--describer-minutes", type=float, default=40.0)
     p.add_argument("--vae", type=Path, help="vae.pt of a training run, to soften pictures with")
@@ -280,7 +299,10 @@ def main(arguments: list[str] | None = None) -> None:
     if not kept.exists():
         torch.save(cut_objects(samples, finder, args.seed), kept)
     crops = torch.load(kept, weights_only=True)
-    describer = train_describer(samples, crops, args.workdir, args.describer_minutes, args.seed)
+    alone = load_objects(args.workdir, args.seed, ROOMY, ROOMY_MARGIN, args.parts)
+    describer = train_describer(
+        samples, crops, alone, args.workdir, args.describer_minutes, args.seed
+    )
     judge = Judge(finder, describer)
     calibrate(judge).save(args.output)
     log.info("finished: %s", args.output)

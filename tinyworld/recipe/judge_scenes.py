@@ -140,16 +140,17 @@ def render_scenes(members: Iterable[tuple[int, Member]], seed: tuple[int, ...]) 
             words, forms = labels_of(thing, dict(parts))
             made["words"].append(words)
             made["forms"].append(forms)
-            made["masks"].append(_small(mask))
+            made["masks"].append(small_mask(mask))
             made["scene"].append(len(made["images"]))
         made["images"].append(scene.image)
-        made["covers"].append(_small(scene.masks.sum(0)))
+        made["covers"].append(small_mask(scene.masks.sum(0)))
         made["backgrounds"].append(BACKGROUND_NAMES.index(background))
     stacked = {name: np.array(values) for name, values in made.items()}
     return JudgeSamples(**stacked)
 
 
-def _small(mask: NDArray[np.float32]) -> NDArray[np.uint8]:
+def small_mask(mask: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """A cover [128, 128], 0..1, at the finder's side."""
     cell = len(mask) // SIDE
     means = mask.reshape(SIDE, cell, SIDE, cell).mean((1, 3))
     return np.round(255 * np.minimum(means, 1)).astype(np.uint8)
