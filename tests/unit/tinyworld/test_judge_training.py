@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from conceptloom.tinyworld.judge.words import FORMS, HEADS
-from conceptloom.tinyworld.members import is_kept_away, look
+from conceptloom.tinyworld.members import KINDS, is_kept_away, look
+from conceptloom.tinyworld.recipe import judge_objects
 from conceptloom.tinyworld.recipe.degrade import bend, roughen, tint
-from conceptloom.tinyworld.recipe.judge import CROP, ROOMY, Picker, degraded, member_loss
+from conceptloom.tinyworld.recipe.judge import (
+    CROP,
+    ROOMY,
+    ROOMY_MARGIN,
+    Picker,
+    degraded,
+    member_loss,
+)
 from conceptloom.tinyworld.recipe.judge_check import equal_error
+from conceptloom.tinyworld.recipe.judge_objects import draw_objects, load_objects
 from conceptloom.tinyworld.recipe.judge_scenes import (
     FAMILY,
     IGNORE,
@@ -108,3 +119,26 @@ def test_equal_error_lies_between() -> None:
     assert 0.5 < equal_error([0.8, 0.9, 0.7], [0.1, 0.2, 0.5]) <= 0.7
     # one of three own ones is below 0.8, and one of four others reaches it
     assert equal_error([0.4, 0.8, 0.9], [0.1, 0.5, 0.85, 0.3]) == 0.8
+
+
+def test_objects_without_a_scene_repeat_and_are_labelled() -> None:
+    a, b = (draw_objects(40, (7, 1), ROOMY, ROOMY_MARGIN) for _ in range(2))
+    assert torch.equal(a.crops, b.crops)
+    assert torch.equal(a.words, b.words)
+    assert a.crops.shape == (40, 4, ROOMY, ROOMY)
+    assert ((a.forms >= 0).sum(1) > 0).all()
+    for crop, words in zip(a.crops, a.words, strict=True):
+        assert crop[3].float().mean() > 0.1 * 255  # the object fills its crop
+        assert list(HEADS["kind"])[int(words[0])] in KINDS
+    emblems = a.words[:, list(HEADS).index("emblem")]
+    assert (emblems > 0).sum() > 10  # marks are what they are there for
+    assert len(set(emblems.tolist())) > 5
+
+
+def test_missing_parts_are_drawn_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judge_objects, "OBJECTS", 3)
+    first = load_objects(tmp_path, 0, ROOMY, ROOMY_MARGIN, 1)
+    monkeypatch.setattr(judge_objects, "draw_objects", None)  # what is there is not drawn again
+    again = load_objects(tmp_path, 0, ROOMY, ROOMY_MARGIN, 1)
+    assert torch.equal(first.crops, again.crops)
+    assert len(first.crops) == 3
