@@ -22,7 +22,9 @@ MOST_LOGITS = {"cpu": 2**18}
 MOST_LOGITS_ELSEWHERE = 2**26
 
 
-def summed_attention(query: Tensor, key: Tensor, heads: int, chosen: Tensor) -> Tensor:
+def summed_attention(
+    query: Tensor, key: Tensor, heads: int, chosen: Tensor, content: Tensor | None = None
+) -> Tensor:
     """Attention probability of each concept's tokens, mean over heads.
 
     Source: A_{i,C} = sum of A_j over j in C, arXiv 2405.12978, Sec. 3.2. The paper does
@@ -33,6 +35,7 @@ def summed_attention(query: Tensor, key: Tensor, heads: int, chosen: Tensor) -> 
         key: [R, K, C].
         chosen: [R, L, G] 1 where the position belongs to the concept in that row, else 0. Keys
             from L on belong to none: other packs append their own.
+        content: [R, K] bool: keys among which shares are told; None counts all.
 
     Returns:
         [R, G, N] probabilities 0..1, float32.
@@ -43,15 +46,24 @@ def summed_attention(query: Tensor, key: Tensor, heads: int, chosen: Tensor) -> 
     at_once = max(1, most // (n_rows * heads * n_keys))
     # [R * heads, d, K]; views and bmm: einops and matmul cost more than the work in small models
     keys = (key.float() * scale).view(n_rows, n_keys, heads, -1).permute(0, 2, 3, 1).flatten(0, 1)
+    bias = None if content is None else _ignoring(content, heads)
     parts: list[Tensor] = []
     for part in query.split(at_once, dim=1) if query.shape[1] > at_once else (query,):
         n = part.shape[1]
         queries = part.float().view(n_rows, n, heads, -1).transpose(1, 2).flatten(0, 1)
-        probs = torch.bmm(queries, keys).softmax(dim=-1)
+        logits = torch.bmm(queries, keys)
+        probs = (logits if bias is None else logits + bias).softmax(dim=-1)
         word_probs = probs.view(n_rows, heads * n, n_keys)[..., : chosen.shape[1]]
         summed = torch.bmm(word_probs, chosen)
         parts.append(summed.view(n_rows, heads, n, -1).mean(dim=1))
     return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)).transpose(1, 2)
+
+
+def _ignoring(content: Tensor, heads: int) -> Tensor:
+    """[R * heads, 1, K] what takes a key out of a softmax, added to its logits."""
+    bias = torch.zeros(content.shape, device=content.device)
+    bias = bias.masked_fill(~content, float("-inf"))
+    return bias.repeat_interleave(heads, dim=0)[:, None]
 
 
 def binarised(attention: Tensor, quantile: float = 0.5, softness: float = 0.0) -> Tensor:

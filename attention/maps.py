@@ -53,6 +53,7 @@ class _Projected:
     heads: int
     grid: tuple[int, int]
     context_length: int  # keys behind it are not the prompt's: other packs append their own
+    content: Tensor | None  # [B, K] keys that maps count, where not all do
 
 
 class AttentionCapture(UNetEdit):
@@ -86,7 +87,9 @@ class AttentionCapture(UNetEdit):
             self.prompts_of_others = prompts_of_others(call)
         grid, length = call.info.grid(call.site), call.info.context_length
         projected = call.flat_query, call.flat_key
-        self._kept.append(_Projected(*projected, call.site.heads, grid, length))
+        keys = projected[1]
+        content = call.info.content(keys.shape[1], keys.device)
+        self._kept.append(_Projected(*projected, call.site.heads, grid, length, content))
         if self._stop and len(self._kept) == self._layers:
             raise StopForward
 
@@ -124,6 +127,8 @@ def _token_probs(layer: _Projected, queries: Sequence[TokenQuery]) -> Tensor:
     query = rearrange(layer.query[rows].float(), "r n (a d) -> r a n d", a=layer.heads)
     key = rearrange(layer.key[rows].float(), "r k (a d) -> r a k d", a=layer.heads)
     logits = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5  # [R, heads, N, K]
+    if layer.content is not None:
+        logits = logits.masked_fill(~layer.content[rows][:, None, None], float("-inf"))
     probs = logits.softmax(dim=-1).mean(dim=1)  # [R, N, K]
     columns = [q.columns(layer.context_length) for q in queries]
     return torch.stack(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from .conditioning import OwnTexts, TextLayout, Tokens
@@ -30,6 +31,23 @@ class ForwardInfo:
     # Tokens of every row of a context [R, K, width]; None where nobody but the host makes contexts.
     read_context: Callable[[Tensor], Sequence[Tokens]] | None = None
     text: TextLayout = TextLayout()
+
+    def content(self, n_keys: int, device: torch.device) -> Tensor | None:
+        """[B, n_keys] which keys stand for a piece of the prompt; None where that does not count.
+
+        Keys of a row whose tokens nobody knows count all, and so do those that others append.
+        """
+        if not self.text.padded:
+            return None
+        counts = torch.ones(self.latent_shape[0], n_keys, dtype=torch.bool)
+        for row, tokens in enumerate(self.prompts):
+            is_content = torch.tensor(self.text.is_content(tokens), dtype=torch.bool)
+            for start in range(0, self.context_length if tokens else 0, len(tokens) or 1):
+                part = is_content[: max(0, n_keys - start)]
+                counts[row, start : start + len(part)] = part
+            if not bool(counts[row].any()):  # an empty prompt
+                counts[row] = True
+        return counts.to(device)
 
     def grid(
         self, site: TransformerSite | ResNetSite | AttentionSite | LayerSite

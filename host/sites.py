@@ -60,7 +60,9 @@ class Role(str, Enum):
     ATTENTION = "attention to the text"  # q, k, v and output of the attention that reads the text
     ATTENTION_OUT = "attention output"  # the last of these
     MLP = "feed-forward"
-    PROJ_OUT = "output projection"  # the last layer of a transformer block of a UNet
+    # The last layer of a transformer block of a UNet; where blocks have none, every layer of a
+    # block that works on the picture's grid.
+    PROJ_OUT = "output projection"
     TEXT = "text encoder"  # linear layers of the text encoders
     LINEAR = "linear"  # all that a LoRA trains: linear layers of transformers and text encoders
 
@@ -94,6 +96,12 @@ class LayerSite:
     def weight(self) -> str:
         """Canonical name of its weight."""
         return f"{self.network}.{self.name}.weight"
+
+    @property
+    def outputs(self) -> int | None:
+        """Channels of its output; None for a norm."""
+        module: Any = self.module
+        return getattr(module, "out_features", None) or getattr(module, "out_channels", None)
 
     @property
     def bias(self) -> str:
@@ -178,6 +186,7 @@ class UNetSites:
         network: what canonical names of its weights begin with.
         family: its name in fingerprints.
         finders: blocks that locate words best; empty if the downsampling factor decides.
+        located_at: shares of the path's last t between which they do.
         joint: how to step in where text and picture are one sequence.
     """
 
@@ -190,6 +199,7 @@ class UNetSites:
     network: str = "unet"
     family: str = "unet"
     finders: tuple[TransformerSite, ...] = ()
+    located_at: tuple[float, float] = (0.0, 1.0)
     joint: JointSeam | None = None
 
     @property

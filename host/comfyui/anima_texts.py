@@ -56,24 +56,26 @@ class AnimaTexts:
         self.weights: Mapping[str, Weight] = text_weights(clip.cond_stage_model, [QWEN])
 
     def ids(self, clip: Any, encoder: str, text: str) -> list[int]:
-        return ids_of(clip, encoder, text)
+        return ids_in(clip.tokenizer, encoder, text)
 
     def encode(
         self, clip: Any, network: Any, text: str, handles: HandleVectors, like: Tensor
     ) -> Prompt:
+        # Handles that the CLIP knew already (Apply Concept) are found like those given here.
+        handles = {**getattr(clip.tokenizer, "handles", {}), **handles}
         rows = rows_of(
-            text, handles, lambda piece: ids_of(clip, QWEN, piece),
-            lambda piece: ids_of(clip, T5, piece),
+            text, handles, lambda piece: ids_in(clip.tokenizer, QWEN, piece),
+            lambda piece: ids_in(clip.tokenizer, T5, piece),
         )  # fmt: skip
         states = usable(qwen_states(clip, rows, handles)).to(like)
         context = adapted(network, states, rows, handles).float()
         return Prompt(text, context, rows.tokens, content=LAYOUT.is_content(rows.tokens))
 
 
-def ids_of(clip: Any, encoder: str, text: str) -> list[int]:
+def ids_in(tokenizer: Any, encoder: str, text: str) -> list[int]:
     """Ids of a text in one of the two, without T5's end token."""
-    tokenizer = getattr(clip.tokenizer, TOKENIZERS[encoder])
-    return list(tokenizer.tokenizer(text, add_special_tokens=False)["input_ids"])
+    inner = getattr(tokenizer, TOKENIZERS[encoder])
+    return list(inner.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def qwen_states(clip: Any, rows: AnimaRows, handles: HandleVectors) -> Tensor:

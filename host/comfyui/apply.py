@@ -13,6 +13,7 @@ from ...errors import BaseMismatchError
 from ..ports import HandleVectors
 from ..prompt_text import check_free
 from ..uncompiled import as_written
+from .anima_clip import give_rows
 from .prompts import clip_with_handles, encoder_names, known_identities
 from .sites import network_sites
 from .weights import Weight, network_weights, reaches_the_unet, text_weights
@@ -59,7 +60,7 @@ def apply_concept(
     for name, delta in weight_deltas.items():
         _check_fits(name, delta, unet.get(name) or text.get(name))
     applied_clip = clip_with_handles(clip, handles, identities)
-    applied_model = model_with_identities(model.clone(), identities or {})
+    applied_model = model_with_identities(model.clone(), identities or {}, applied_clip)
     if strength != 0:
         for patcher, weights in ((applied_model, unet), (applied_clip, text)):
             patches = {
@@ -72,10 +73,13 @@ def apply_concept(
     return applied_model, applied_clip
 
 
-def model_with_identities(model: Any, added: Mapping[str, str]) -> Any:
+def model_with_identities(model: Any, added: Mapping[str, str], clip: Any) -> Any:
     """A MODEL, that has no other owner, that knows the concepts applied to it.
 
     Its CLIP knows them too, but not every graph takes both through the same nodes.
+
+    Args:
+        clip: that knows them; some families' words pass through the MODEL, too.
 
     Raises:
         HandleError: a handle stands for another concept already.
@@ -84,6 +88,7 @@ def model_with_identities(model: Any, added: Mapping[str, str]) -> Any:
     check_free(known, added)
     if added:
         model.set_attachments(APPLIED, {**known, **added})
+    give_rows(model, clip)
     return model
 
 

@@ -14,12 +14,13 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
 
-from ...errors import PromptError
+from ...errors import InputError, PromptError
 from ..hooks import edits_installed
 from ..ports import (
     ForwardInfo,
     NoisePath,
     OwnTexts,
+    TextLayout,
     Tokens,
     UNetEdit,
     UNetSites,
@@ -27,7 +28,7 @@ from ..ports import (
 )
 from ..uncompiled import as_written
 from .compilation import check_can_edit, edits_possible, noticing, passed_by
-from .noise import noise_path_if_any, on_a_path
+from .noise import clock_of, noise_path_if_any, on_a_path
 from .region_prompts import patches_contexts, region_prompts
 from .run_state import Slot
 from .sites import network_sites
@@ -86,6 +87,8 @@ class _Run:
         times = self.sampling.timestep(self.sigmas[:-1]).float()
         if self.noise_path is None:
             times = on_a_path(self.sampling, times, UNNUMBERED)
+        else:
+            times = times / clock_of(self.sampling, self.noise_path)
         return tuple(times.tolist())
 
 
@@ -148,7 +151,8 @@ def with_edits(
         options = options_of(args, kwargs)
         executor, ran = noticing(executor)
         run.passes += 1
-        with edits_installed(sites, edits, _info(x, timesteps, context, options, run)) as coverage:
+        info = _info(x, timesteps, context, options, run, sites.text)
+        with edits_installed(sites, edits, info) as coverage:
             output = executor(x, timesteps, context, *args, **kwargs)
             coverage.network_ran = ran()
             return output
@@ -234,8 +238,27 @@ def options_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]
     return options if isinstance(options, dict) else {}
 
 
+def picture_shape(x: Tensor) -> tuple[int, ...]:
+    """[B, C, h, w] of latents that may have an axis for time.
+
+    Raises:
+        InputError: they are those of a film.
+    """
+    if x.ndim == 5 and x.shape[2] != 1:
+        raise InputError(
+            f"The latents have {x.shape[2]} frames; ConceptLoom works on pictures. Use a latent "
+            "with a length of 1."
+        )
+    return (*x.shape[:2], *x.shape[-2:])
+
+
 def _info(
-    x: Tensor, timesteps: Tensor, context: Tensor, options: dict[str, Any], run: _Run
+    x: Tensor,
+    timesteps: Tensor,
+    context: Tensor,
+    options: dict[str, Any],
+    run: _Run,
+    text: TextLayout,
 ) -> ForwardInfo:
     chunks = options.get("cond_or_uncond") or [0]  # which list of prompts; chunk-major
     ids = options.get("uuids") or [None] * len(chunks)
@@ -243,8 +266,10 @@ def _info(
     per_chunk = [_tokens(run, *chunk) for chunk in zip(chunks, ids, strict=False)]
     if run.noise_path is None:
         timesteps = on_a_path(run.sampling, timesteps, UNNUMBERED)
+    else:
+        timesteps = timesteps / clock_of(run.sampling, run.noise_path)
     return ForwardInfo(
-        tuple(x.shape),
+        picture_shape(x),
         timesteps,
         tuple(_is_positive(run, chunk) for chunk in chunks for _ in range(each)),
         context.shape[1],
@@ -253,6 +278,7 @@ def _info(
         _repeated(_encoded(chunks, ids), each),
         _repeated((_own_texts(run, *chunk) for chunk in zip(chunks, ids, strict=False)), each),
         read_context=run.read_context if patches_contexts(options) else None,
+        text=text,
     )
 
 

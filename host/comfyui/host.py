@@ -24,7 +24,13 @@ from .compilation import check_can_edit, edits_possible
 from .noise import clock_of, noise_path_if_any, noise_path_of
 from .sites import context_width_of, network_sites
 from .texts import texts_of
-from .training import autograd_possible, checkpointed, exact_attention, text_layers_keep_inputs
+from .training import (
+    autograd_possible,
+    checkpointed,
+    exact_attention,
+    let_go,
+    text_layers_keep_inputs,
+)
 from .weights import (
     WrappedWeights,
     network_weights,
@@ -163,7 +169,8 @@ class ComfyHost:
                 transformer_options=self._transformer_options(timesteps, info.conditional),
                 **extra,
             ).float()
-            return output.squeeze(2) if self._has_time else output
+        let_go(self._network)
+        return output.squeeze(2) if self._has_time else output
 
     def extra_inputs(self, latent: Tensor, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
         """What some networks take beside latent and context: SDXL's sizes, an inpainting mask."""

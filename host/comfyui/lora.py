@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ...errors import ModelError
 
-_UNET, _TRANSFORMER = "diffusion_model.", ".transformer."
+_NETWORK, _TRANSFORMER = "diffusion_model.", ".transformer."
 
 
 def converted(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -38,8 +38,8 @@ def host_key_map(model: Any, clip: Any, network: str = "unet") -> dict[str, str]
 
 
 def _canonical(key: str, network: str) -> str:
-    if key.startswith(_UNET):
-        return f"{network}.{key.removeprefix(_UNET)}"
+    if key.startswith(_NETWORK):
+        return f"{network}.{key.removeprefix(_NETWORK)}"
     return key.replace(_TRANSFORMER, ".", 1)
 
 

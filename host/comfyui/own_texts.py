@@ -16,6 +16,8 @@ from torch import Tensor
 
 from ..hooks import residuals_installed
 from ..ports import Tokens
+from .anima_texts import is_anima_clip
+from .notices import tell
 from .prompts import encoder_names
 from .tokens import ENCODE, OWN_TEXTS
 from .weights import text_weights
@@ -33,13 +35,21 @@ def clip_with_own_texts(
 ) -> Any:
     """A clone of a CLIP that encodes each prompt in further ways.
 
-    What an earlier call put on the CLIP is replaced.
+    What an earlier call put on the CLIP is replaced. Anima's stays as it is: there a LoRA's region
+    reads the prompt of the whole picture, without the words of the other LoRAs.
 
     Args:
         own: who reads it -> canonical weight name -> what its layer gives instead.
         rest: who reads a prompt without the passages; None: nobody.
         passages: encoder ("l") -> tokens that are left out there.
     """
+    if is_anima_clip(clip):  # its contexts are made in the MODEL
+        if left_out := sum(map(len, own.values())):
+            tell(
+                f"{left_out} weights of the text encoder are left out: Anima's prompts cannot be "
+                "read in several ways. Use Load LoRA for a LoRA that needs them."
+            )
+        return clip
     weights = text_weights(clip.cond_stage_model, encoder_names(clip))
     modules = {
         key: [

@@ -17,10 +17,14 @@ import torch
 from torch import Tensor
 
 from ...errors import HandleError, ModelError, PromptError, UnsupportedModelError
+from ..families.anima import ANIMA, QWEN, T5
 from ..families.clip import ENCODERS, content_of
 from ..ports import HandleVectors, Prompt, Tokens
 from ..prompt_text import HANDLE, NAME, check_free, composed, misspelt
 from ..uncompiled import as_written
+from .anima_clip import KnowsHandles, knowing
+from .anima_clip import named_tokens as anima_tokens
+from .anima_texts import TOKENIZERS, is_anima_clip
 from .notices import tell
 from .sites import context_width_of, network_sites
 from .tokens import merged, telling_tokens
@@ -72,22 +76,26 @@ def check_spelling(clip: Any, text: str) -> None:
 
     One that knows handles tells by itself.
     """
-    if not isinstance(getattr(clip.tokenizer, encoder_names(clip)[0]), HandleTokens):
+    inner = getattr(clip.tokenizer, encoder_names(clip)[0])
+    if not isinstance(inner, HandleTokens) and not isinstance(clip.tokenizer, KnowsHandles):
         tell_misspelt(text, ())
 
 
 def encoder_names(clip: Any) -> list[str]:
-    """Text encoders of a CLIP that a Stable Diffusion model can use, in the host's order.
+    """Text encoders of a CLIP that a model of a known family can use, in the host's order.
 
     Raises:
         UnsupportedModelError: there is none, or others are among them (T5, Qwen, ...).
     """
+    if is_anima_clip(clip):
+        return [QWEN]
     parts = {name for name, _ in clip.cond_stage_model.named_children()}
     names = [name for name in ENCODERS if name in parts and hasattr(clip.tokenizer, name)]
     if not names or parts - set(names):
         raise UnsupportedModelError(
             f"This CLIP consists of {', '.join(sorted(parts)) or 'nothing'}; ConceptLoom works "
-            "with the text encoders of Stable Diffusion 1.x, 2.x and XL (clip_l, clip_g, clip_h)."
+            "with the text encoders of Stable Diffusion 1.x, 2.x and XL (clip_l, clip_g, clip_h) "
+            "and with Anima's (Qwen3 0.6B)."
         )
     return names
 
@@ -109,6 +117,10 @@ def clip_with_handles(
     """
     patched = clip.clone()
     named = identities or {name: _digest(vectors) for name, vectors in handles.items()}
+    if is_anima_clip(clip):
+        patched.tokenizer = tokenizer = knowing(clip, handles, named, staticmethod(tell_misspelt))
+        telling_tokens(patched, lambda pairs, _: _anima_tokens(tokenizer, pairs), is_printed=False)
+        return patched
     with torch.no_grad():
         patched.tokenizer = _tokenizer_with(clip, _vectors_by_encoder(clip, handles), named)
     names = encoder_names(clip)
@@ -124,8 +136,14 @@ def clip_with_handles(
     return patched
 
 
+def _anima_tokens(tokenizer: Any, pairs: Mapping[str, Any]) -> Tokens:
+    return anima_tokens(tokenizer, [int(token) for token, *_ in pairs[TOKENIZERS[T5]][0]])
+
+
 def known_identities(clip: Any) -> dict[str, str]:
     """Handle -> identity of the concept that it stands for in a CLIP."""
+    if isinstance(clip.tokenizer, KnowsHandles):
+        return dict(clip.tokenizer.identities)
     inner = getattr(clip.tokenizer, encoder_names(clip)[0])
     return dict(inner.identities) if isinstance(inner, HandleTokens) else {}
 
@@ -293,8 +311,11 @@ def check_prompts_fit(model: Any, conditionings: Iterable[Any]) -> None:
         UnsupportedModelError: the MODEL is no UNet with cross-attention.
         ModelError: it reads contexts of another width.
     """
-    sites = network_sites(as_written(model.model.diffusion_model))
+    network = as_written(model.model.diffusion_model)
+    sites = network_sites(network)
     width = context_width_of(sites)
+    if sites.family == ANIMA.name:  # what its adapter reads
+        width = network.llm_adapter.blocks[0].cross_attn.context_dim
     for conditioning in conditionings:
         for context, *_ in conditioning:
             if context.ndim != 3 or context.shape[-1] != width:

@@ -12,12 +12,14 @@ from typing import Any
 
 from torch import Tensor
 
+from ..families.anima import PAD, ROWS
 from ..ports import OwnTexts, Tokens
 from .prompt_prints import PRINTS, either, print_of
 
 TOKENS = "conceptloom_tokens"  # entry of a conditioning's options
 OWN_TEXTS = "conceptloom_own_texts"  # another: what single regions read, see `Prompt.own_texts`
 ENCODE = "encode_token_weights"  # what the host calls for every prompt
+T5_IDS = "t5xxl_ids"  # a third, of the host: what stands at the rows of Anima's contexts
 FILLERS = {49407, 0}  # CLIP's ids of the end and of padding
 HIDDEN = (
     "If it is there, a node between the text encoder and the sampler hides the words: one that "
@@ -26,12 +28,15 @@ HIDDEN = (
 )
 
 
-def telling_tokens(clip: Any, named_tokens: Callable[[Mapping[str, Any], int], Tokens]) -> None:
+def telling_tokens(
+    clip: Any, named_tokens: Callable[[Mapping[str, Any], int], Tokens], *, is_printed: bool = True
+) -> None:
     """Let a CLIP, that has no other owner, write the tokens of each prompt into its conditioning.
 
     Args:
         named_tokens: the host's tokens of all encoders, and how many rows came of them -> `Tokens`
             of these rows.
+        is_printed: False where the tokens are not those of the vectors' rows.
     """
     outer = clip.patcher.get_model_object(ENCODE)
     # A reader of own texts encodes several times; each prompt is told of once, below it.
@@ -41,7 +46,8 @@ def telling_tokens(clip: Any, named_tokens: Callable[[Mapping[str, Any], int], T
     def encode_and_tell(pairs: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
         context, pooled, *more = encode(pairs)
         tokens = named_tokens(pairs, context.shape[1])
-        PRINTS.add(context, tokens)
+        if is_printed:
+            PRINTS.add(context, tokens)
         return context, pooled, {**(more[0] if more else {}), TOKENS: tokens}
 
     telling = encode_and_tell if around is None else around(encode_and_tell)
@@ -108,6 +114,17 @@ def _conditions(guider: Any) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
 
 def _tokens_of(condition: Mapping[str, Any]) -> Tokens:
     context = condition.get("cross_attn")
+    if (ids := condition.get(T5_IDS)) is not None:
+        return _by_ids(ids.flatten().tolist(), condition.get(TOKENS, ()))
     if context is None or context.ndim != 3:
         return ()
     return PRINTS.tokens_of(context, condition.get(TOKENS, ()))
+
+
+def _by_ids(ids: list[int], written: Tokens) -> Tokens:
+    """Tokens of a context that Anima's adapter makes; handles as they were written beside it."""
+    every = [*ids, *[PAD] * (ROWS - len(ids))]
+    if len(written) != len(every):
+        return tuple(every)
+    pairs = zip(every, written, strict=True)
+    return tuple(told if isinstance(told, str) else number for number, told in pairs)

@@ -7,14 +7,21 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import comfy.model_management
+import comfy.quant_ops
 import torch
 from comfy.clip_model import CLIPLayer
+from comfy.ldm.common_dit import rms_norm
+from comfy.ldm.cosmos.predict2 import Block as CosmosBlock
 from comfy.ldm.modules.attention import BasicTransformerBlock, attention_pytorch
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
-from torch import nn
+from comfy.text_encoders import llama
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..hooks import checkpoint_contexts
+from ..inference import usable
+
+BLOCKS = (BasicTransformerBlock, ResBlock, CosmosBlock)  # computed again as a whole
 
 
 @contextmanager
@@ -23,7 +30,7 @@ def autograd_possible() -> Iterator[None]:
     before = getattr(comfy.model_management, "in_training", None)
     # Buffers for offloaded weights were made in inference mode; outside nobody may write to them.
     getattr(comfy.model_management, "reset_cast_buffers", lambda: None)()
-    with torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad(), _position_embedding_in_torch():
         try:
             if before is not None:
                 comfy.model_management.in_training = True
@@ -34,9 +41,38 @@ def autograd_possible() -> Iterator[None]:
 
 
 @contextmanager
+def _position_embedding_in_torch() -> Iterator[None]:
+    """The host's fused norm and position embedding has no backward pass; torch's operations have.
+
+    Other families ask `in_training`, and do without it by themselves.
+    """
+    kitchen, name = getattr(comfy.quant_ops, "ck", None), "rms_rope_split_half"
+    fused = getattr(kitchen, name, None)
+    if fused is None:  # an older host, which never fused them
+        yield
+        return
+    from comfy_kitchen.backends.eager import rope
+
+    setattr(kitchen, name, getattr(rope, name))
+    try:
+        yield
+    finally:
+        setattr(kitchen, name, fused)
+
+
+@contextmanager
 def text_layers_keep_inputs(cond_stage_model: nn.Module) -> Iterator[None]:
-    """The host's CLIP layers add in place to what their layer norms saved; give those a copy."""
+    """The host's CLIP layers add in place to what their layer norms saved; give those a copy.
+
+    Language models write into their layers' inputs, which autograd refuses; their layers compute
+    the same without it. Their norms hold weights of inference mode, which it cannot keep.
+    """
     with ExitStack() as stack:
+        for module in cond_stage_model.modules():
+            forward = _plain_forward(module)
+            if forward is not None:
+                stack.callback(_restore_forward, module, module.__dict__.get("forward"))
+                module.forward = forward
         layers: list[Any] = [m for m in cond_stage_model.modules() if isinstance(m, CLIPLayer)]
         for layer in layers:
             for norm in (layer.layer_norm1, layer.layer_norm2):
@@ -45,12 +81,32 @@ def text_layers_keep_inputs(cond_stage_model: nn.Module) -> Iterator[None]:
         yield
 
 
+def _plain_forward(module: Any) -> Callable[..., Any] | None:
+    """A forward pass of a language model's part that autograd can follow; None for other parts."""
+    if type(module) is llama.TransformerBlock:
+
+        def layer(x: Tensor, **arguments: Any) -> tuple[Tensor, Any]:
+            attended, kept = module.self_attn(hidden_states=module.input_layernorm(x), **arguments)
+            x = x + attended
+            return x + module.mlp(module.post_attention_layernorm(x)), kept
+
+        return layer
+    if type(module) is llama.RMSNorm:
+
+        def norm(x: Tensor) -> Tensor:
+            weight = usable(module.weight.detach())
+            return rms_norm(x, weight + 1.0 if module.add else weight, module.eps)
+
+        return norm
+    return None
+
+
 @contextmanager
-def checkpointed(unet: nn.Module) -> Iterator[None]:
-    """Recompute a UNet's blocks in the backward pass instead of keeping their activations."""
+def checkpointed(network: nn.Module) -> Iterator[None]:
+    """Recompute a network's blocks in the backward pass instead of keeping their activations."""
     with ExitStack() as stack:
-        for block in unet.modules():
-            if isinstance(block, (BasicTransformerBlock, ResBlock)):
+        for block in network.modules():
+            if isinstance(block, BLOCKS):
                 stack.callback(_restore_forward, block, block.__dict__.get("forward"))
                 block.forward = _recomputing(block.forward)
         yield
@@ -96,3 +152,10 @@ def exact_attention(options: dict[str, Any]) -> None:
         return attention_pytorch(*args, **kwargs)
 
     options["optimized_attention_override"] = torch_attention
+
+
+def let_go(network: Any) -> None:
+    """Drop what a network keeps of its latest pass; with learned vectors it is a whole graph."""
+    for name in ("affline_emb", "crossattn_emb", "affline_scale_log_info"):
+        if name in network.__dict__:
+            setattr(network, name, None)

@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils import parametrize
 
-from ...errors import ModelError, PromptError
-from ..contexts import batched_context, batched_pooled, info_of
-from ..families.clip import content_of, token_table
+from ...errors import PromptError
+from ..contexts import batched_pooled
+from ..families.clip import content_of
 from ..fingerprint import fingerprint_of
-from ..hooks import edits_installed
 from ..noise import EpsPath, VelocityPath
 from ..pictures import check_picture, planes_of
-from ..ports import HandleVectors, Prompt, UNetEdit, WeightEdit
-from ..uncompiled import as_written, check_uncompiled, uncompiled
+from ..ports import HandleVectors, Prompt
+from ..uncompiled import as_written, check_uncompiled
+from .base import Named, NetworkHost
 from .checks import check_fits, check_pipeline
-from .placement import (
-    check_in_memory,
-    compute_dtype,
-    execution_device,
-    in_sound_precision,
-)
+from .placement import execution_device, in_sound_precision
 from .prompts import TextEncoder, Token
 from .sites import canonical_unet_names, unet_sites
-from .weights import checkpointed, edited_weights, frozen
 
 
-class DiffusersHost:
+class DiffusersHost(NetworkHost):
     """UNet2DConditionModel, AutoencoderKL and one or two CLIP text encoders as a `Host`.
 
     The networks stay the caller's: they are read, hooked for one pass, and given back unchanged.
@@ -56,7 +48,8 @@ class DiffusersHost:
     ) -> None:
         check_uncompiled(unet, *(encoder.model for encoder in encoders))
         self._network, unet = unet, as_written(unet)  # compiled or not, and its own code
-        self.unet, self.vae = unet, vae
+        self.unet = self.network = unet
+        self.vae = vae
         self._encoders = [replace(e, model=as_written(e.model)) for e in encoders]
         self.encoders = {encoder.name: encoder.width for encoder in self._encoders}
         self.sites = unet_sites(unet)
@@ -72,14 +65,6 @@ class DiffusersHost:
             self.sites, width, self.encoders, self.noise_path, channels
         )
         self._weights = self._named_weights()
-
-    @property
-    def device(self) -> torch.device:
-        return execution_device(self.unet)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return compute_dtype(self.unet)
 
     @classmethod
     def tinyworld(
@@ -122,25 +107,14 @@ class DiffusersHost:
             unet=pipeline.unet, vae=pipeline.vae, encoders=encoders, scheduler=pipeline.scheduler
         )
 
-    def predict(
-        self,
-        latent: Tensor,
-        timesteps: Tensor,
-        prompts: Sequence[Prompt],
-        edits: Sequence[UNetEdit] = (),
-        conditional: Sequence[bool] | None = None,
+    def _forward(
+        self, latent: Tensor, timesteps: Tensor, context: Tensor, prompts: Sequence[Prompt]
     ) -> Tensor:
-        device, dtype, rows = self.device, self.dtype, latent.shape[0]
-        latent, timesteps = latent.to(device), timesteps.to(device)
-        context = batched_context(prompts, rows).to(device, dtype)
-        info = info_of(latent, timesteps, prompts, context, conditional)
-        with edits_installed(self.sites, edits, info):
-            return self._network(
-                latent.to(dtype),
-                timesteps,
-                context,
-                added_cond_kwargs=self._size_conditions(latent, prompts),
-            ).sample.float()
+        sizes = self._size_conditions(latent, prompts)
+        return self._network(latent, timesteps, context, added_cond_kwargs=sizes).sample
+
+    def _text_models(self) -> list[Any]:
+        return [encoder.model for encoder in self._encoders]
 
     def _size_conditions(self, latent: Tensor, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
         """SDXL's pooled text and picture sizes (original, crop, target)."""
@@ -183,9 +157,6 @@ class DiffusersHost:
             vectors[encoder.name] = encoder.table(ids).detach().float().clone()
         return vectors
 
-    def token_table(self, encoder: str) -> Tensor:
-        return self.weight(token_table(encoder))
-
     @torch.no_grad()
     def encode_image(self, image: Tensor) -> Tensor:
         check_picture(image, self.pixels_per_latent)
@@ -201,44 +172,8 @@ class DiffusersHost:
             pixels = self.vae.decode(latent).sample.float()
         return (pixels / 2 + 0.5).clamp(0, 1).movedim(1, -1).cpu()
 
-    def _for_vae(self, tensor: Tensor) -> Tensor:
-        return tensor.to(execution_device(self.vae), compute_dtype(self.vae))
-
-    def weight(self, name: str) -> Tensor:
-        module, attribute = self._weights[name]
-        if parametrize.is_parametrized(module, attribute):
-            weight = module.parametrizations[attribute].original
-        else:
-            weight = getattr(module, attribute)
-        check_in_memory(name, weight)
-        return weight.detach()
-
-    def weight_names(self) -> list[str]:
-        return list(self._weights)
-
-    @contextmanager
-    def edited(
-        self, weights: Mapping[str, WeightEdit], *, trainable: bool, checkpointing: bool = False
-    ) -> Iterator[None]:
-        unknown = [name for name in weights if name not in self._weights]
-        if unknown:
-            raise ModelError(
-                f"The base model has no weight {unknown[0]} ({len(unknown)} such names); the "
-                "concept was trained on another kind of model. Load a model of its family."
-            )
-        for name in weights:
-            self.weight(name)  # can be read
-        with ExitStack() as stack:
-            stack.enter_context(uncompiled)
-            if trainable:
-                stack.enter_context(frozen(self.unet, *(e.model for e in self._encoders)))
-            if checkpointing:
-                stack.enter_context(checkpointed(self.unet))
-            stack.enter_context(edited_weights(self._weights, weights, trainable=trainable))
-            yield
-
-    def _named_weights(self) -> dict[str, tuple[Any, str]]:
-        named = {}
+    def _named_weights(self) -> Named:
+        named: Named = {}
         for name, path in canonical_unet_names(self.unet).items():
             module, _, attribute = path.rpartition(".")
             named[name] = (self.unet.get_submodule(module), attribute)

@@ -23,18 +23,20 @@ QWEN_PAD = 151643  # what an empty prompt is for Qwen
 SPARE = 32100  # first of T5's ids that no text has
 LAYOUT = TextLayout(fillers=frozenset({END, PAD}), padded=True)
 
-_TEXT = (Role.ATTENTION, Role.LINEAR)
-_KV = (Role.CROSS_KV, *_TEXT)
+_OWN = (Role.PROJ_OUT, Role.LINEAR)  # layers of self-attention
+_TEXT = (Role.ATTENTION, Role.PROJ_OUT, Role.LINEAR)
+_KV = (Role.CROSS_KV, Role.ATTENTION, Role.LINEAR)
+_MLP = (Role.MLP, Role.PROJ_OUT, Role.LINEAR)
 _GRID = Rows.GRID
 _PARTS: dict[str, Part] = {
     "adaln_modulation_self_attn.1": Part("norm1.linear_1"),
     "adaln_modulation_self_attn.2": Part("norm1.linear_2"),
-    "self_attn.q_proj": Part("attn1.to_q", (Role.LINEAR,), _GRID),
+    "self_attn.q_proj": Part("attn1.to_q", _OWN, _GRID),
     "self_attn.q_norm": Part("attn1.norm_q"),
-    "self_attn.k_proj": Part("attn1.to_k", (Role.LINEAR,), _GRID),
+    "self_attn.k_proj": Part("attn1.to_k", _OWN, _GRID),
     "self_attn.k_norm": Part("attn1.norm_k"),
-    "self_attn.v_proj": Part("attn1.to_v", (Role.LINEAR,), _GRID),
-    "self_attn.output_proj": Part("attn1.to_out.0", (Role.LINEAR,), _GRID),
+    "self_attn.v_proj": Part("attn1.to_v", _OWN, _GRID),
+    "self_attn.output_proj": Part("attn1.to_out.0", _OWN, _GRID),
     "adaln_modulation_cross_attn.1": Part("norm2.linear_1"),
     "adaln_modulation_cross_attn.2": Part("norm2.linear_2"),
     "cross_attn.q_proj": Part("attn2.to_q", _TEXT, _GRID),
@@ -45,8 +47,8 @@ _PARTS: dict[str, Part] = {
     "cross_attn.output_proj": Part("attn2.to_out.0", (*_TEXT, Role.ATTENTION_OUT), _GRID),
     "adaln_modulation_mlp.1": Part("norm3.linear_1"),
     "adaln_modulation_mlp.2": Part("norm3.linear_2"),
-    "mlp.layer1": Part("ff.net.0.proj", (Role.MLP, Role.LINEAR), _GRID),
-    "mlp.layer2": Part("ff.net.2", (Role.MLP, Role.LINEAR), _GRID),
+    "mlp.layer1": Part("ff.net.0.proj", _MLP, _GRID),
+    "mlp.layer2": Part("ff.net.2", _MLP, _GRID),
 }
 _OUTER: dict[str, Part] = {
     "x_embedder.proj.1": Part("patch_embed.proj", (), _GRID),
@@ -85,6 +87,7 @@ def _family(name: str, title: str, kind: str, text: TextLayout, tables: dict[str
         },
         text=text,
         finders=(13 / 28, 16 / 28),  # of 28 blocks, those where nouns are located best
+        located_at=(0.65, 0.85),
         token_tables=tables,
     )
 

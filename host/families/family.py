@@ -105,6 +105,7 @@ class Family:
         patch: latent cells on each side of a position.
         text: how its contexts are laid out.
         finders: share of the way through the blocks between which words are located best.
+        located_at: share of the noise between which they are.
         token_tables: text encoder -> canonical name of the weight with its token vectors.
         lists: of further blocks, by their name in ComfyUI.
         fused: a layer of ComfyUI that holds several, and their canonical names in their order.
@@ -125,6 +126,7 @@ class Family:
     patch: int = 2
     text: TextLayout = TextLayout()
     finders: tuple[float, float] = (0.45, 0.55)
+    located_at: tuple[float, float] = (0.0, 1.0)
     token_tables: Mapping[str, str] = field(default_factory=dict[str, str])
     lists: Mapping[str, BlockList] = field(default_factory=dict[str, BlockList])
     fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])

@@ -58,6 +58,7 @@ def sites_of(
         network=TRANSFORMER,
         family=family.name,
         finders=tuple(blocks[first : max(last, first + 1)]),
+        located_at=family.located_at,
         joint=view.seam(tap, around),
     )
 

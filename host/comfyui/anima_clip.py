@@ -1,0 +1,179 @@
+"""Handles as words that Anima's text nodes understand.
+
+A handle has vectors for Qwen3, which come among a prompt's tokens, and for the adapter, which lies
+in the MODEL and looks rows up by T5's ids. So the CLIP writes ids that no text has, and the MODEL
+has the vectors in those rows of its table, as an ordinary patch.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from comfy.weight_adapter import LoRAAdapter
+from torch import Tensor
+
+from ...errors import HandleError
+from ..families.anima import PAD, QWEN, ROWS, SPARE, T5
+from ..families.anima_text import AnimaRows, Row, rows_of, vectors_of
+from ..families.registry import token_table
+from ..ports import HandleVectors, Tokens
+from ..prompt_text import NAME, check_free, composed
+from .anima_texts import TOKENIZERS, ids_in
+from .weights import Weight, original_weight
+
+MOST_SPARE = 28  # ids that no text has
+ROWS_OF_HANDLES = "conceptloom.anima_rows"  # attachment of a MODEL: handle -> ids
+
+
+class KnowsHandles:
+    """Mixed into the class of Anima's tokenizer: handles become vectors and spare ids."""
+
+    handles: HandleVectors
+    identities: Mapping[str, str]  # name -> identity of its concept
+    spare: Mapping[str, tuple[int, ...]]  # name -> T5's ids, one for each of its vectors
+    tell: Callable[[str, Any], None]
+
+    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **_: Any) -> Any:
+        type(self).tell(text, self.handles)
+        rows = rows_of(
+            text, self.handles, lambda piece: ids_in(self, QWEN, piece),
+            lambda piece: ids_in(self, T5, piece),
+        )  # fmt: skip
+        pairs = {
+            TOKENIZERS[QWEN]: [[(self._token(row), 1.0) for row in rows.qwen]],
+            TOKENIZERS[T5]: [list(zip(spare_ids(rows, self.spare), rows.weights, strict=True))],
+        }
+        if not return_word_ids:
+            return pairs
+        return {
+            name: [[(*pair, i + 1) for i, pair in enumerate(chunk)] for chunk in chunks]
+            for name, chunks in pairs.items()
+        }
+
+    def _token(self, row: Row) -> int | Tensor:
+        return row if isinstance(row, int) else vectors_of(self.handles, row[0], QWEN)[row[1]]
+
+
+def spare_ids(rows: AnimaRows, spare: Mapping[str, tuple[int, ...]]) -> list[int]:
+    """T5's ids of a prompt, with those that stand for handles."""
+    return [row if isinstance(row, int) else spare[row[0]][row[1]] for row in rows.t5]
+
+
+def knowing(
+    clip: Any,
+    handles: HandleVectors,
+    identities: Mapping[str, str],
+    tell: Callable[[str, Any], None],
+) -> Any:
+    """A copy of an Anima CLIP's tokenizer that knows handles.
+
+    Args:
+        tell: says which words of a prompt look like handles and are none.
+
+    Raises:
+        HandleError: a handle does not fit, stands for another concept already, or the handles have
+            more vectors than there are ids that no text has.
+    """
+    tokenizer = copy.copy(clip.tokenizer)
+    before = tokenizer if isinstance(tokenizer, KnowsHandles) else None
+    known = dict(before.handles) if before else {}
+    named = dict(before.identities) if before else {}
+    check_free(named, identities)
+    widths = {
+        QWEN: clip.cond_stage_model.qwen3_06b.transformer.get_input_embeddings().embedding_dim
+    }
+    for name, vectors in handles.items():
+        _check(name, vectors, widths)
+        known[name] = {encoder: vectors[encoder].detach().clone() for encoder in (QWEN, T5)}
+    if before is None:
+        kind = type(clip.tokenizer)
+        tokenizer.__class__ = type(kind.__name__, (KnowsHandles, kind), {"tell": tell})
+    tokenizer.handles, tokenizer.identities = known, {**named, **identities}
+    tokenizer.spare = _allotted(before.spare if before else {}, known)
+    return tokenizer
+
+
+def named_tokens(tokenizer: Any, ids: list[int]) -> Tokens:
+    """Tokens of a context by T5's ids, with handles by name."""
+    names: dict[int, str] = {}
+    if isinstance(tokenizer, KnowsHandles):
+        names = {number: name for name, every in tokenizer.spare.items() for number in every}
+    return (*(names.get(i, i) for i in ids), *[PAD] * (ROWS - len(ids)))
+
+
+def give_rows(patcher: Any, clip: Any) -> None:
+    """Let a MODEL, which nobody else holds, know the handles of a CLIP.
+
+    Raises:
+        HandleError: another handle has a row already that this CLIP uses.
+    """
+    tokenizer = clip.tokenizer
+    if not isinstance(tokenizer, KnowsHandles):
+        return
+    there: dict[str, tuple[int, ...]] = dict(patcher.get_attachment(ROWS_OF_HANDLES) or {})
+    taken = {number: name for name, every in there.items() for number in every}
+    fresh = {name: every for name, every in tokenizer.spare.items() if there.get(name) != every}
+    for name, every in fresh.items():
+        if other := next((taken[i] for i in every if i in taken), None):
+            raise HandleError(
+                f"<{name}> and <{other}> were applied to this MODEL and this CLIP in a different "
+                "order; connect MODEL and CLIP through the same nodes."
+            )
+    if not fresh:
+        return
+    key = f"diffusion_model.{token_table(T5).partition('.')[2]}"
+    ids = [number for every in fresh.values() for number in every]
+    vectors = torch.cat([vectors_of(tokenizer.handles, name, T5) for name in fresh])
+    patcher.add_patches({key: _rows_patch(patcher, key, ids, vectors)}, 1.0)
+    patcher.set_attachments(ROWS_OF_HANDLES, there | fresh)
+
+
+def _rows_patch(patcher: Any, key: str, ids: list[int], vectors: Tensor) -> Any:
+    """What puts vectors into rows of a table, as a low-rank patch."""
+    module = patcher.get_model_object(key.rpartition(".")[0])
+    table = original_weight(patcher, Weight(key, module, "weight"))
+    if vectors.shape[-1] != table.shape[-1]:
+        raise HandleError(
+            f"The concept's vectors for Anima's adapter are {vectors.shape[-1]} wide, but this "
+            f"MODEL has {table.shape[-1]}; it was trained on another kind of base model."
+        )
+    up = torch.zeros(table.shape[0], len(ids))
+    up[ids, range(len(ids))] = 1.0
+    down = vectors.detach().float().cpu() - table[ids].float().cpu()
+    return LoRAAdapter({key}, (up, down, float(len(ids)), None, None, None))
+
+
+def _allotted(
+    before: Mapping[str, tuple[int, ...]], handles: HandleVectors
+) -> dict[str, tuple[int, ...]]:
+    """Ids for every handle's vectors; those given before stay."""
+    spare = dict(before)
+    for name in handles:
+        count = len(vectors_of(handles, name, T5))
+        if len(spare.get(name, ())) != count:
+            start = SPARE + sum(map(len, spare.values()))
+            if start + count > SPARE + MOST_SPARE:
+                raise HandleError(
+                    f"Anima has room for {MOST_SPARE} vectors of learned words in one prompt, and "
+                    f"<{name}> needs more; apply fewer concepts."
+                )
+            spare[name] = tuple(range(start, start + count))
+    return spare
+
+
+def _check(handle: str, vectors: Mapping[str, Tensor], widths: Mapping[str, int]) -> None:
+    if NAME.fullmatch(handle) is None or composed(handle) != handle:
+        raise HandleError(
+            f"{handle!r} cannot be a handle; use 1 to 40 composed letters, digits, - and _."
+        )
+    fits = all(name in vectors for name in (QWEN, T5))
+    if not fits or any(vectors[name].shape[-1] != width for name, width in widths.items()):
+        has = ", ".join(f"{k} ({v.shape[-1]} wide)" for k, v in vectors.items())
+        raise HandleError(
+            f"<{handle}> has vectors for {has or 'no text encoder'}, but Anima needs {QWEN} "
+            f"({widths[QWEN]} wide) and {T5}; the concept was trained on another kind of base "
+            "model. Load a checkpoint of its family."
+        )

@@ -1,0 +1,248 @@
+"""Anima in diffusers: CosmosTransformer3DModel, its text conditioner, Qwen3 and T5's tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...errors import ModelError, UnsupportedModelError
+from ..families import transformer
+from ..families.anima import ADAPTER, ANIMA, LAYOUT, QWEN, T5
+from ..families.anima_text import AnimaRows, padded, rows_of, spliced
+from ..families.family import TRANSFORMER
+from ..fingerprint import fingerprint_of
+from ..noise import FlowPath
+from ..pictures import check_picture, planes_of
+from ..ports import HandleVectors, Prompt
+from ..uncompiled import as_written, check_uncompiled, uncompiled
+from .base import Named, NetworkHost, named
+from .placement import execution_device, in_sound_precision
+
+PARTS = ("transformer", "text_conditioner", "vae", "text_encoder", "tokenizer", "t5_tokenizer")
+
+
+class AnimaHost(NetworkHost):
+    """An Anima model as a `Host`.
+
+    The networks stay the caller's: they are read, hooked for one pass, and given back unchanged.
+
+    Args:
+        transformer: CosmosTransformer3DModel; it decides device and precision.
+        text_conditioner: AnimaTextConditioner.
+        vae: AutoencoderKLQwenImage, or any other autoencoder of pictures for this transformer.
+        text_encoder: Qwen3Model.
+        tokenizer, t5_tokenizer: of Qwen3 and of T5.
+        scheduler: read for its shift.
+
+    Raises:
+        UnsupportedModelError: the scheduler is not that of a flow.
+        ModelError: the parts do not fit each other.
+    """
+
+    def __init__(
+        self, *, transformer: Any, text_conditioner: Any, vae: Any, text_encoder: Any,
+        tokenizer: Any, t5_tokenizer: Any, scheduler: Any,
+    ) -> None:  # fmt: skip
+        check_uncompiled(transformer, text_conditioner, text_encoder)
+        self._as_given, self.network = transformer, as_written(transformer)
+        self.conditioner, self.vae = as_written(text_conditioner), vae
+        self._qwen = as_written(text_encoder)
+        self._tokenizers = {QWEN: tokenizer, T5: t5_tokenizer}
+        self.sites = sites_of(self.network)
+        self.noise_path = FlowPath(_shift_of(scheduler))
+        self.encoders = {
+            QWEN: self._qwen.get_input_embeddings().embedding_dim,
+            T5: self.conditioner.embed.embedding_dim,
+        }
+        self._check_fit()
+        self.latent_channels = self.network.config.out_channels
+        self.pixels_per_latent = _downscale_of(vae)
+        width = self.network.config.text_embed_dim
+        self.fingerprint = fingerprint_of(
+            self.sites, width, self.encoders, self.noise_path, self.latent_channels
+        )
+        self._weights = self._named_weights()
+
+    @classmethod
+    def from_pipeline(cls, pipeline: Any) -> AnimaHost:
+        """A pipeline of diffusers with Anima's components.
+
+        Raises:
+            UnsupportedModelError: one of them is missing.
+        """
+        if lost := [part for part in PARTS if getattr(pipeline, part, None) is None]:
+            raise UnsupportedModelError(
+                f"This {type(pipeline).__name__} has no {lost[0]}; Anima needs "
+                f"{', '.join(PARTS)} and a scheduler."
+            )
+        parts = {part: getattr(pipeline, part) for part in PARTS}
+        return cls(**parts, scheduler=pipeline.scheduler)
+
+    def _check_fit(self) -> None:
+        reads, makes = self.network.config.text_embed_dim, self.conditioner.config.target_dim
+        source = self.conditioner.config.source_dim
+        if reads != makes or source != self.encoders[QWEN]:
+            raise ModelError(
+                f"The text conditioner reads states {source} wide and makes contexts {makes} "
+                f"wide, but the text encoder gives {self.encoders[QWEN]} and the transformer reads "
+                f"{reads}; load all of them from the same model."
+            )
+
+    def _forward(
+        self, latent: Tensor, timesteps: Tensor, context: Tensor, prompts: Sequence[Prompt]
+    ) -> Tensor:
+        height, width = latent.shape[-2:]
+        patch = ANIMA.patch
+        filled = F.pad(latent, (0, -width % patch, 0, -height % patch), mode="circular")
+        output = self._as_given(
+            hidden_states=filled.unsqueeze(2),
+            timestep=timesteps.to(latent.dtype),
+            encoder_hidden_states=context,
+            padding_mask=filled.new_zeros(1, 1, *filled.shape[-2:]),
+            return_dict=False,
+        )[0]
+        return output.squeeze(2)[..., :height, :width]
+
+    def _text_models(self) -> list[Any]:
+        return [self.conditioner, self._qwen]
+
+    def tokenize(self, text: str) -> tuple[int | str, ...]:
+        return tuple(self._ids(T5, text))
+
+    def _ids(self, encoder: str, text: str) -> list[int]:
+        return list(self._tokenizers[encoder](text, add_special_tokens=False)["input_ids"])
+
+    def encode_prompt(self, text: str, handles: HandleVectors | None = None) -> Prompt:
+        handles = handles or {}
+        rows = rows_of(
+            text, handles, lambda piece: self._ids(QWEN, piece), lambda piece: self._ids(T5, piece)
+        )
+        states = self._states(rows, handles)
+        weights = torch.tensor(rows.weights).to(states)[None, :, None]
+        with self._splicing(self.conditioner.embed, rows.t5, handles, T5):
+            made = self.conditioner(states, rows.ids().to(states.device))
+        n_rows = len(rows.t5)  # behind them are zeros
+        context = padded(made[:, :n_rows] * weights).float()
+        return Prompt(text, context, rows.tokens, content=LAYOUT.is_content(rows.tokens))
+
+    def _states(self, rows: AnimaRows, handles: HandleVectors) -> Tensor:
+        """[1, L, width] what Qwen3 says of a prompt, as the conditioner takes it."""
+        ids = torch.tensor([[row if isinstance(row, int) else 0 for row in rows.qwen]])
+        table = self._qwen.get_input_embeddings()
+        with self._splicing(table, rows.qwen, handles, QWEN):
+            states = self._qwen(input_ids=ids.to(execution_device(self._qwen))).last_hidden_state
+        return states.to(self.device, self.dtype)
+
+    @contextmanager
+    def _splicing(
+        self, table: Any, rows: Sequence[Any], handles: HandleVectors, encoder: str
+    ) -> Iterator[None]:
+        """Vectors of handles in place of looked-up rows, differentiably, for one forward pass."""
+        if all(isinstance(row, int) for row in rows):
+            yield
+            return
+        hook = table.register_forward_hook(
+            lambda module, args, looked_up: spliced(looked_up, rows, handles, encoder)
+        )
+        try:
+            with uncompiled:
+                yield
+        finally:
+            hook.remove()
+
+    def word_vectors(self, word: str) -> dict[str, Tensor]:
+        tables = {QWEN: self._qwen.get_input_embeddings(), T5: self.conditioner.embed}
+        return {
+            name: table(torch.tensor(self._ids(name, word), device=execution_device(table)))
+            .detach()
+            .float()
+            .clone()
+            for name, table in tables.items()
+        }
+
+    @torch.no_grad()
+    def encode_image(self, image: Tensor) -> Tensor:
+        check_picture(image, self.pixels_per_latent)
+        with in_sound_precision(self.vae):
+            pixels = self._for_vae(planes_of(image) * 2 - 1)
+            if not _has_time(self.vae):
+                latent = self.vae.encode(pixels).latent_dist.mean
+            else:  # several pictures would be a film
+                rows = [self.vae.encode(row[None, :, None]).latent_dist.mean for row in pixels]
+                latent = torch.cat(rows)[:, :, 0]
+        return self._scaled(latent.float()).to(self.device)
+
+    @torch.no_grad()
+    def decode_latent(self, latent: Tensor) -> Tensor:
+        with in_sound_precision(self.vae):
+            latent = self._for_vae(self._scaled(latent.detach().float(), back=True))
+            if not _has_time(self.vae):
+                pixels = self.vae.decode(latent).sample
+            else:
+                rows = [self.vae.decode(row[None, :, None]).sample[:, :, 0] for row in latent]
+                pixels = torch.cat(rows)
+        return (pixels.float() / 2 + 0.5).clamp(0, 1).movedim(1, -1).cpu()
+
+    def _scaled(self, latent: Tensor, *, back: bool = False) -> Tensor:
+        """Latents [B, C, h, w] of the VAE in the transformer's units, or the other way."""
+        config = self.vae.config
+        if (means := getattr(config, "latents_mean", None)) is None:
+            factor = config.scaling_factor
+            return latent / factor if back else latent * factor
+        mean, std = (
+            torch.tensor(numbers).to(latent).view(1, -1, 1, 1)
+            for numbers in (means, config.latents_std)
+        )
+        return latent * std + mean if back else (latent - mean) / std
+
+    def _named_weights(self) -> Named:
+        of_network = named("", self.network)
+        names: Named = {}
+        for number in range(len(self.sites.transformers)):
+            for part in ANIMA.parts:
+                names |= self._renamed(f"{ANIMA.blocks[0]}.{number}.{part}", of_network)
+        for path in ANIMA.outer:
+            names |= self._renamed(path, of_network)
+        names |= named(f"{TRANSFORMER}.{ADAPTER}.", self.conditioner)
+        for path, place in named("", self._qwen).items():
+            names[f"{QWEN}.model.{path.removeprefix('model.')}"] = place
+        return names
+
+    def _renamed(self, path: str, of_network: Named) -> Named:
+        theirs = ANIMA.diffusers_name(path)
+        return {
+            f"{TRANSFORMER}.{path}.{kind}": of_network[f"{theirs}.{kind}"]
+            for kind in ("weight", "bias")
+            if f"{theirs}.{kind}" in of_network
+        }
+
+
+def sites_of(network: Any) -> Any:
+    """Sites of a CosmosTransformer3DModel."""
+    return transformer.sites_of(ANIMA, network, in_diffusers=True)
+
+
+def _shift_of(scheduler: Any) -> float:
+    shift = scheduler.config.get("shift")
+    if shift is None or scheduler.config.get("use_dynamic_shifting"):
+        raise UnsupportedModelError(
+            f"Anima is a flow with a fixed shift, but this {type(scheduler).__name__} has none; "
+            "use FlowMatchEulerDiscreteScheduler(shift=3.0)."
+        )
+    return float(shift)
+
+
+def _has_time(vae: Any) -> bool:
+    """Whether a VAE encodes films, of which a picture is one with a single frame."""
+    return getattr(vae.config, "latents_mean", None) is not None
+
+
+def _downscale_of(vae: Any) -> int:
+    """Pixels on each side of a latent cell."""
+    blocks = getattr(vae.config, "block_out_channels", None)
+    return 2 ** (len(blocks) - 1 if blocks else len(vae.config.dim_mult) - 1)

@@ -1,0 +1,122 @@
+"""What base models in diffusers have in common, whatever their network and text encoders."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from ...errors import ModelError
+from ..contexts import batched_context, info_of
+from ..families.registry import token_table
+from ..hooks import edits_installed
+from ..ports import NoisePath, Prompt, UNetEdit, UNetSites, WeightEdit
+from ..uncompiled import uncompiled
+from .placement import check_in_memory, compute_dtype, execution_device
+from .weights import checkpointed, edited_weights, frozen
+
+Named = dict[str, tuple[Any, str]]  # canonical name -> module, "weight" or "bias"
+
+
+class NetworkHost(ABC):
+    """A network and what it needs, as a `Host`; see `DiffusersHost` and `AnimaHost`.
+
+    Attributes:
+        network: its own code, also where a compiled one runs.
+    """
+
+    network: Any
+    vae: Any
+    sites: UNetSites
+    noise_path: NoisePath
+    encoders: Mapping[str, int]
+    latent_channels: int
+    pixels_per_latent: int
+    fingerprint: str
+    _weights: Named
+
+    @property
+    def device(self) -> torch.device:
+        return execution_device(self.network)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return compute_dtype(self.network)
+
+    def predict(
+        self,
+        latent: Tensor,
+        timesteps: Tensor,
+        prompts: Sequence[Prompt],
+        edits: Sequence[UNetEdit] = (),
+        conditional: Sequence[bool] | None = None,
+    ) -> Tensor:
+        device, dtype = self.device, self.dtype
+        latent, timesteps = latent.to(device), timesteps.to(device)
+        context = batched_context(prompts, latent.shape[0]).to(device, dtype)
+        info = info_of(latent, timesteps, prompts, context, conditional, self.sites.text)
+        with edits_installed(self.sites, edits, info):
+            return self._forward(latent.to(dtype), timesteps, context, prompts).float()
+
+    @abstractmethod
+    def _forward(
+        self, latent: Tensor, timesteps: Tensor, context: Tensor, prompts: Sequence[Prompt]
+    ) -> Tensor:
+        """What the network says, [B, C, h, w]."""
+
+    @abstractmethod
+    def _text_models(self) -> Iterable[nn.Module]:
+        """Networks that read prompts."""
+
+    def token_table(self, encoder: str) -> Tensor:
+        return self.weight(token_table(encoder))
+
+    def _for_vae(self, tensor: Tensor) -> Tensor:
+        return tensor.to(execution_device(self.vae), compute_dtype(self.vae))
+
+    def weight(self, name: str) -> Tensor:
+        module, attribute = self._weights[name]
+        if parametrize.is_parametrized(module, attribute):
+            weight = module.parametrizations[attribute].original
+        else:
+            weight = getattr(module, attribute)
+        check_in_memory(name, weight)
+        return weight.detach()
+
+    def weight_names(self) -> list[str]:
+        return list(self._weights)
+
+    @contextmanager
+    def edited(
+        self, weights: Mapping[str, WeightEdit], *, trainable: bool, checkpointing: bool = False
+    ) -> Iterator[None]:
+        unknown = [name for name in weights if name not in self._weights]
+        if unknown:
+            raise ModelError(
+                f"The base model has no weight {unknown[0]} ({len(unknown)} such names); the "
+                "concept was trained on another kind of model. Load a model of its family."
+            )
+        for name in weights:
+            self.weight(name)  # can be read
+        with ExitStack() as stack:
+            stack.enter_context(uncompiled)
+            if trainable:
+                stack.enter_context(frozen(self.network, *self._text_models()))
+            if checkpointing:
+                stack.enter_context(checkpointed(self.network))
+            stack.enter_context(edited_weights(self._weights, weights, trainable=trainable))
+            yield
+
+
+def named(prefix: str, module: nn.Module) -> Named:
+    """Every weight and bias of a module, by its own names behind a prefix."""
+    found: Named = {}
+    for path, _ in module.named_parameters():
+        owner, _, attribute = path.rpartition(".")
+        found[f"{prefix}{path}"] = (module.get_submodule(owner), attribute)
+    return found
