@@ -7,7 +7,8 @@
     (1 - M) f + M f' = W x + M (A B x)      Ham et al. 2024, arXiv 2405.12978, Sec. 3.2
 
 Cross-attention of a block runs before its output projection, so the mask comes from the same
-forward pass and needs no second one.
+forward pass and needs no second one. A transformer's blocks have no such projection: residuals lie
+on all of their layers, and those before the cross-attention take the mask of the block before.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from .context_rows import PromptRows, prompts_of_others, rows_with
 from .lag_config import LagConfig, Unconditional
 from .lag_masks import binarised, exclusive, smoothed, summed_attention
 
+_LATEST = ""  # the block before, whichever it is
 OnMasks = Callable[[TransformerSite, Tensor, ForwardInfo], None]  # block, masks [P, G, h, w], info
 
 
@@ -110,10 +112,12 @@ class LagEdit(UNetEdit):
         self._last, self._on_masks = last_t, on_masks
         self._sites: UNetSites | None = None
         self._layers: list[LayerSite] = []  # of these sites, whose outputs change
+        self._several = False  # a block may have many of them
         self._plan: _Plan | None = None
         self._rows_of_others: PromptRows | None = None  # in place of the plan's, in this pass
         self._plans: dict[object, _Plan] = {}
         self._attention: dict[str, Tensor] = {}
+        self._masks_of: dict[str, Tensor] = {}  # by block, of this pass
         self._factors: dict[object, tuple[Tensor, Tensor, Tensor]] = {}
         self._user_masks: dict[object, Tensor] = {}
         self._seen: dict[str, Tensor] = {}  # masks of the latest prompts with a concept
@@ -146,6 +150,7 @@ class LagEdit(UNetEdit):
 
     def end(self) -> None:
         self._attention.clear()
+        self._masks_of.clear()
         self._plan = self._rows_of_others = None
 
     def wanted_layers(self, sites: UNetSites) -> list[LayerSite]:
@@ -153,10 +158,11 @@ class LagEdit(UNetEdit):
             changed = {name for concept in self._concepts for name in concept.residuals}
             self._sites = sites
             self._layers = [site for site in sites.layers if site.weight in changed]
+            self._several = bool(sites.finders)
         concepts = self._plan.concepts if self._plan is not None else ()
         return [s for s in self._layers if any(s.weight in c.residuals for c in concepts)]
 
-    def wanted_attentions(self, sites: UNetSites) -> list[AttentionSite]:
+    def wanted_attended(self, sites: UNetSites) -> list[AttentionSite]:
         plan = self._plan
         if plan is None or not plan.may_have_rows:
             return []
@@ -165,15 +171,16 @@ class LagEdit(UNetEdit):
         blocks = {site.block for site in self.wanted_layers(sites)}
         return [site for site in sites.cross_attentions if site.block in blocks]
 
-    def attention(self, call: AttentionCall) -> None:
+    def attended(self, call: AttentionCall) -> None:
         plan, name = self._plan, call.site.block.name
         assert plan is not None
         rows = self._rows_at(plan, call)
         if not rows.exist:
             return
-        maps = summed_attention(
-            call.flat_query[rows.index], call.flat_key[rows.index], call.site.heads, rows.chosen
-        )
+        query, key = call.flat_query[rows.index], call.flat_key[rows.index]
+        content = call.info.content(key.shape[1], key.device)
+        content = content if content is None else content[rows.index]
+        maps = summed_attention(query, key, call.site.heads, rows.chosen, content)
         before = self._attention.get(name)
         self._attention[name] = maps if before is None else before + maps
 
@@ -246,12 +253,11 @@ class LagEdit(UNetEdit):
         shape = (*rows.holds.shape[:2], grid[0] * grid[1])
         block = _block_of(site)
         attention = self._attention.pop(block.name, None)
-        if attention is None:  # no prompt of this pass holds a concept
-            seen = self._seen.get(block.name)
-            if seen is not None and seen.shape == shape:
-                return usable(seen)
-            # The prompt with the concept may have covered a part of the picture only.
-            return torch.zeros(shape, device=inputs.device)
+        if attention is None:
+            masks = self._known_masks(site, block, shape, rows.exist)
+            if masks is None:
+                masks = self._before_any(plan, rows, grid, inputs.device)
+            return usable(masks)
         if rows.pictures is not None:
             index = rows.pictures[:, None, None].expand_as(attention)
             nothing = torch.zeros(shape, device=inputs.device)
@@ -269,10 +275,38 @@ class LagEdit(UNetEdit):
             if concept.mask is not None:
                 masks[:, g] *= self._allowed(concept, grid, masks.device)
         masks = exclusive(masks if rows.all_hold else masks * rows.holds, attention)
-        self._seen[block.name] = seen = masks.detach()  # or it would hold a guided pass's graph
+        self._seen[site.name] = seen = masks.detach()  # or it would hold a guided pass's graph
+        if self._several:
+            self._masks_of[block.name] = self._masks_of[_LATEST] = masks
         if self._on_masks is not None:
             self._on_masks(block, seen.unflatten(-1, grid), info)
         return masks
+
+    def _known_masks(
+        self, site: LayerSite, block: TransformerSite, shape: tuple[int, ...], reads: bool
+    ) -> Tensor | None:
+        """Masks for a layer whose block has not just looked at a prompt with a concept.
+
+        Args:
+            reads: some prompt of this pass holds one.
+        """
+        masks = self._masks_of.get(block.name, self._masks_of.get(_LATEST))
+        if masks is not None and masks.shape == shape:
+            self._seen[site.name] = masks.detach()
+            return masks
+        seen = None if reads else self._seen.get(site.name)
+        # The prompt with the concept may have covered a part of the picture only.
+        return seen if seen is not None and seen.shape == shape else None
+
+    def _before_any(
+        self, plan: _Plan, rows: PromptRows, grid: tuple[int, int], device: torch.device
+    ) -> Tensor:
+        """Masks where nothing was located yet: nowhere, but for concepts that no mask limits."""
+        masks = torch.zeros(*rows.holds.shape[:2], grid[0] * grid[1], device=device)
+        for g, concept in enumerate(plan.concepts if rows.exist else ()):
+            if concept.config.quantile == 0:
+                masks[:, g] = self._allowed(concept, grid, device)
+        return masks * rows.holds.to(device)
 
     def _mask(self, attention: Tensor, config: LagConfig, grid: tuple[int, int]) -> Tensor:
         if config.smoothing:

@@ -240,17 +240,25 @@ class LocalEdit(UNetEdit):
         rows = self._rows
         assert rows is not None
         flat = [t[rows.with_words].transpose(1, 2).flatten(2) for t in (call.query, call.key)]
-        chosen = rows.chosen(call.key.shape[2], call.query.device)
-        attention = summed_attention(flat[0], flat[1], call.site.heads, chosen)
+        n_keys, device = call.key.shape[2], call.query.device
+        content = call.info.content(n_keys, device)
+        content = content if content is None else content[rows.with_words]
+        chosen = rows.chosen(n_keys, device)
+        attention = summed_attention(flat[0], flat[1], call.site.heads, chosen, content)
         self._masks.watch(rows.by_picture(attention), grid)
 
     def _of_rest(self, call: AttentionCall, context: Tensor) -> Tensor:
         """Outside of every region: the host's own, or that of a prompt without the passages."""
         rows = self._rows
         assert rows is not None
-        if not rows.has_context(REST):
+        if rows.has_context(REST):
+            return self._attend(call, call.query, context, None, None)
+        hidden = None
+        if call.info.text.padded:  # its zeros stay readable, so that every row has a key
+            hidden = rows.hidden_passages(call.key.shape[2], call.query.device)
+        if hidden is None:
             return call.output
-        return self._attend(call, call.query, context, None, None)
+        return self._attend(call, call.query, context, None, hidden)
 
     def _attend(
         self, call: AttentionCall, query: Tensor, context: Tensor, g: int | None,

@@ -1,6 +1,7 @@
 """Exports concepts for other programs: a plain LoRA, and `embedding:` files.
 
     lora.safetensors    <module>.lora_up.weight, .lora_down.weight, .alpha    what is of low rank
+                        diffusion_model.<module>.lora_A.weight, .lora_B       the same, transformers
                         <module>.lokr_w1, .lokr_w2                            Kronecker products
                         <module>.diff, .diff_b                                everything else, exact
     mug.safetensors     clip_l, clip_g, clip_h [n, width]                     one file a handle
@@ -21,6 +22,8 @@ import torch
 from torch import Tensor
 
 from ..errors import ConceptFileError, ConfigError
+from ..host.families.anima import T5
+from ..host.families.family import TRANSFORMER
 from ..host.families.unet_names import lora_name
 from ..host.ports import Progress, no_progress
 from ..host.roles import encoders_in, text_encoder_of
@@ -107,7 +110,7 @@ def export_lora(
     for done, (name, change) in enumerate(concept.weights.items()):
         progress(done, len(concept.weights), "exporting")
         module, _, kind = name.rpartition(".")
-        stock = lora_name(module, concept.base, encoders)
+        stock = _stock_name(module, concept.base, encoders)
         if not isinstance(change, Diff):
             tensors |= _factor_tensors(stock, change)
             errors[name] = 0.0
@@ -153,10 +156,24 @@ def _squared(change: LowRank | Kronecker) -> float:
     return float(change.delta(change.shape).double().square().sum())
 
 
+# ComfyUI's names behind this, PEFT's endings and no alpha: diffusers reads that too.
+_PEFT = "diffusion_model."
+
+
+def _stock_name(module: str, base: str, encoders: set[str]) -> str:
+    network, _, path = module.partition(".")
+    return f"{_PEFT}{path}" if network == TRANSFORMER else lora_name(module, base, encoders)
+
+
 def _factor_tensors(stock: str, change: LowRank | Kronecker) -> dict[str, Tensor]:
     if isinstance(change, Kronecker):  # LyCORIS takes alpha only for factors of factors
         left = change.scale * change.left
         return {f"{stock}.lokr_w1": left, f"{stock}.lokr_w2": change.right}
+    if stock.startswith(_PEFT):
+        return {
+            f"{stock}.lora_A.weight": change.down,
+            f"{stock}.lora_B.weight": change.scale * change.up,
+        }
     kernel = (1,) * (change.down.ndim - 2)  # 1x1 after a convolution, nothing after a linear layer
     return {
         f"{stock}.lora_up.weight": change.up.reshape(*change.up.shape, *kernel),
@@ -167,7 +184,9 @@ def _factor_tensors(stock: str, change: LowRank | Kronecker) -> dict[str, Tensor
 
 def _lora_metadata(concept: Concept, ranks: Mapping[str, int]) -> dict[str, str]:
     """Metadata for kohya's tools and model managers, mainly the trigger words."""
-    words = ", ".join(f"embedding:{name}" for name in concept.handles)
+    words = ", ".join(
+        name if T5 in vectors else f"embedding:{name}" for name, vectors in concept.handles.items()
+    )
     dimensions = set(ranks.values())
     return {
         "modelspec.sai_model_spec": "1.0.0",
@@ -193,7 +212,13 @@ def export_embeddings(concept: Concept, folder: Path, *, overwrite: bool = False
         ConceptFileError: a file already exists, or the handle cannot be a file name.
         StorageError: the file cannot be written.
     """
-    planned = {name: confined_path(folder, name, SUFFIX) for name in concept.handles}
+    left_out = {
+        f"<{name}>": "Anima has no embedding files; use Load Concept"
+        for name, vectors in concept.handles.items()
+        if T5 in vectors
+    }
+    names = [name for name in concept.handles if f"<{name}>" not in left_out]
+    planned = {name: confined_path(folder, name, SUFFIX) for name in names}
     if not overwrite:
         for path in planned.values():
             _refuse_existing(path)
@@ -201,7 +226,7 @@ def export_embeddings(concept: Concept, folder: Path, *, overwrite: bool = False
         _write(path, concept.handles[name], {}, overwrite)
     names = " ".join(f"embedding:{name}" for name in planned)
     note = (f"Write {names} in prompts.",) if planned else ()
-    return ExportReport(files=tuple(planned.values()), notes=note)
+    return ExportReport(files=tuple(planned.values()), left_out=left_out, notes=note)
 
 
 def _write(

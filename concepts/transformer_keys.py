@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from ..host.families.anima import ADAPTER
 from ..host.families.family import TRANSFORMER, Family
 from ..host.families.registry import named
 
 Target = str | tuple[str, ...]  # a weight, or several that a file has in one layer, row by row
 _DOTTED = (
-    *("", "diffusion_model.", "model.diffusion_model.", "transformer.", "unet."),
+    *("", "diffusion_model.", "model.diffusion_model.", "transformer.", "unet.", "net."),
     *("base_model.model.", "base_model.model.diffusion_model.", "transformer.base_model.model."),
+    "diffusion_model.base_model.model.",
 )
 _FLAT = ("lora_unet_", "lora_transformer_", "lycoris_")
 _WEIGHT = ".weight"
@@ -46,6 +48,8 @@ def _names(family: Family, path: str) -> Iterator[str]:
     paths = [path, *([comfy] if part is None else [])]
     if family.part_of(path) is not None:
         paths.append(family.diffusers_name(path))
+    elif path.startswith(f"{ADAPTER}."):
+        paths.append(f"text_conditioner.{path.removeprefix(f'{ADAPTER}.')}")
     return _spelt(paths)
 
 

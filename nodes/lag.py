@@ -102,7 +102,7 @@ def _with_residuals(
     earlier: tuple[LagConcept, ...] = model.get_attachment(KEY) or ()
     setup = lag_setup(host_of(model, clip, applies_only=True), localised)
     knowing = clip_with_handles(clip, setup.handles, setup.identities)
-    marked = model_with_identities(model.clone(), setup.identities)
+    marked = model_with_identities(model.clone(), setup.identities, knowing)
     setup = setup.after(earlier)
 
     def edits(run: SamplingRun) -> list[LagEdit]:

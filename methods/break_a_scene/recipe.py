@@ -76,7 +76,7 @@ class BreakAScene(SceneRecipe[BreakASceneConfig]):
         noisy = path.add_noise(latent, noise, timesteps)
         predicted = self.host.predict(noisy, timesteps, prompts, [capture])
         target = path.target(latent, noise, timesteps)
-        return self._terms(samples, prompts, predicted, target, capture)
+        return self._terms(samples, prompts, predicted, target, timesteps, capture)
 
     def _terms(
         self,
@@ -84,6 +84,7 @@ class BreakAScene(SceneRecipe[BreakASceneConfig]):
         prompts: Sequence[Prompt],
         predicted: Tensor,
         target: Tensor,
+        timesteps: Tensor,
         capture: AttentionCapture,
     ) -> dict[str, Tensor]:
         rows = len(samples)
@@ -92,14 +93,29 @@ class BreakAScene(SceneRecipe[BreakASceneConfig]):
             mask = torch.ones_like(mask)
         terms = {"diffusion": masked_loss(predicted[:rows], target[:rows], mask)}
         if self.config.attention_weight:
-            maps = capture.maps(_queries(samples, prompts))
-            loss = attention_loss(maps, self._material.targets(samples), rows)
+            loss = self._attention(samples, prompts, timesteps, capture)
             terms["attention"] = self.config.attention_weight * loss
         if predicted.shape[0] > rows:
             everything = torch.ones_like(mask)
             loss = masked_loss(predicted[rows:], target[rows:], everything)
             terms["prior"] = self.config.prior_weight * loss
         return terms
+
+    def _attention(
+        self,
+        samples: Sequence[UnionSample],
+        prompts: Sequence[Prompt],
+        timesteps: Tensor,
+        capture: AttentionCapture,
+    ) -> Tensor:
+        """The attention loss of the rows whose noise level shows where words are; 0 without any."""
+        first, last = (share * self.host.noise_path.last_t for share in self.host.sites.located_at)
+        rows = [r for r, t in enumerate(timesteps[: len(samples)].tolist()) if first <= t <= last]
+        if not rows:
+            return torch.zeros((), device=timesteps.device)
+        seen = [samples[row] for row in rows]
+        maps = capture.maps(_queries(samples, prompts, rows))
+        return attention_loss(maps, self._material.targets(seen), len(rows))
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -125,9 +141,11 @@ class BreakAScene(SceneRecipe[BreakASceneConfig]):
         return self._fixed_class_prompt
 
 
-def _queries(samples: Sequence[UnionSample], prompts: Sequence[Prompt]) -> list[TokenQuery]:
+def _queries(
+    samples: Sequence[UnionSample], prompts: Sequence[Prompt], rows: Sequence[int]
+) -> list[TokenQuery]:
     return [
         TokenQuery(row, prompts[row].find_handle(name), len(prompts[row].tokens))
-        for row, sample in enumerate(samples)
-        for name in sample.names
+        for row in rows
+        for name in samples[row].names
     ]

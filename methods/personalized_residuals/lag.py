@@ -123,7 +123,7 @@ def single_handle(concept: Concept) -> str:
 
 def _fitting(host: Host, concept: Concept) -> dict[str, tuple[Tensor, Tensor]]:
     """Residuals of a concept, each of an output projection that the model has."""
-    widths = {s.weight: s.block.width for s in host.sites.layers if s.block is not None}
+    widths = {site.weight: site.outputs for site in host.sites.layers}
     residuals = residuals_of(concept)
     for name, (up, _) in residuals.items():
         if widths.get(name) != up.shape[0]:
