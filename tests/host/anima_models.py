@@ -124,6 +124,8 @@ def in_diffusers(graph: Graph, eps: float = EQUAL_EPS) -> Any:
 
     from conceptloom.host.diffusers import AnimaHost
 
+    with torch.inference_mode():  # what other tests applied to the model is taken off
+        comfy.model_management.load_models_gpu([graph.model, graph.clip.patcher])
     with torch.inference_mode(False), torch.random.fork_rng():
         state = _copied(graph.model.model.diffusion_model)
         adapter = {k: state.pop(k) for k in list(state) if k.startswith("llm_adapter.")}

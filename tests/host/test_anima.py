@@ -49,7 +49,8 @@ def test_the_family_is_found_and_told(host: ComfyHost):
     assert host.fingerprint.startswith("anima96 context64 anima_t564 qwen3_06b64 flow 16ch ")
     assert len(host.sites.transformers) == BLOCKS
     assert {s.place for s in host.sites.transformers} == {Place.FLAT}
-    assert {(s.level, s.width, s.heads) for s in host.sites.transformers} == {(2, WIDTH, HEADS)}
+    sizes = {(s.downsample, s.width, s.heads) for s in host.sites.transformers}
+    assert sizes == {(2, WIDTH, HEADS)}
     assert [s.number for s in host.sites.finders] == [2]
     assert host.noise_path.levels(4).tolist() == pytest.approx([1, 0.9, 0.75, 0.5, 0])
 
