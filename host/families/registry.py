@@ -50,8 +50,9 @@ def check_learns(network: Any) -> None:
 def roles_in_transformers(weight: str) -> frozenset[Role]:
     """What the layer of a weight or bias is for, by its canonical name."""
     path = weight.rpartition(".")[0].removeprefix(f"{TRANSFORMER}.")
-    known = (family.roles_of(path) for family in FAMILIES)
-    return next((roles for roles in known if roles), frozenset())
+    known = (family for family in FAMILIES if family.part_of(path) is not None)
+    family = next(known, None)  # the few names that two families share have no role in learning
+    return family.roles_of(path) if family is not None else frozenset()
 
 
 def token_table(encoder: str) -> str:

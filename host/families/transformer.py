@@ -23,8 +23,13 @@ from .family import TRANSFORMER, AttentionPart, Family, Part
 Tap = Callable[[nn.Module, Handler], Iterable[Any]]  # see `joint.JointSeam`
 
 
+def no_tap(module: nn.Module, handler: Handler) -> Iterable[Any]:
+    """Of a family without joint attention."""
+    return ()
+
+
 def sites_of(
-    family: Family, network: Any, *, in_diffusers: bool, tap: Tap,
+    family: Family, network: Any, *, in_diffusers: bool, tap: Tap = no_tap,
     around: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> UNetSites:  # fmt: skip
     """Every site of a network.

@@ -118,7 +118,7 @@ def test_every_layout_of_files_is_read(host: ComfyHost, other: Any, graph: Graph
     expected = dict.fromkeys(LAYOUTS, MODULE) | OTHERS
     assert {name: ours.get(name) for name in expected} == expected
     assert {name: theirs.get(name) for name in expected} == expected
-    core = host_key_map(graph.model, graph.clip)
+    core = host_key_map(graph.model, graph.clip, "transformer")
     assert core["diffusion_model.blocks.3.cross_attn.q_proj"] == MODULE
     assert {name for name in core if ours.get(name, core[name]) != core[name]} == set()
 
