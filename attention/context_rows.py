@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from ..host.ports import AttentionCall, Tokens
+from ..host.ports import AttentionCall, ForwardInfo, Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,3 +69,36 @@ def prompts_of_others(call: AttentionCall) -> Sequence[Tokens]:
     if read is None or len(context) == call.info.latent_shape[0]:
         return ()
     return read(context)
+
+
+def repeats_rows(info: ForwardInfo, n_rows: int) -> bool:
+    """Whether rows of an attention may be those of a pass, repeated by a pack of regions."""
+    pictures = max(info.pictures, default=info.latent_shape[0] - 1) + 1
+    return info.read_context is not None and n_rows > 0 and n_rows % pictures == 0
+
+
+def info_of_others(call: AttentionCall) -> ForwardInfo:
+    """A pass as it looks to an attention whose rows another pack has repeated.
+
+    A row with the tokens of a prompt of the pass is one of that prompt; the others are positive.
+    """
+    info, n_rows = call.info, len(call.context)
+    pictures = max(info.pictures, default=info.latent_shape[0] - 1) + 1
+    prompts = prompts_of_others(call) or info.prompts
+    known = {tokens: row for row, tokens in enumerate(info.prompts) if tokens}
+    known |= {
+        tokens: row for row, tokens in enumerate(info.prompts) if tokens and info.conditional[row]
+    }
+    rows = [known.get(tokens) for tokens in prompts]
+    return replace(
+        info,
+        latent_shape=(n_rows, *info.latent_shape[1:]),
+        conditional=tuple(row is None or info.conditional[row] for row in rows),
+        context_length=call.context.shape[1],
+        prompts=tuple(prompts),
+        pictures=tuple(row % pictures for row in range(n_rows)),
+        encoded=tuple(range(n_rows)),
+        own_texts=tuple(
+            info.own_texts[row] if row is not None and info.own_texts else {} for row in rows
+        ),
+    )

@@ -34,7 +34,7 @@ from ..host.ports import (
     UNetSites,
 )
 from ..host.roles import Role
-from .region_layers import RegionLayers, bias_of
+from .region_layers import RegionLayers
 from .regions import at_grid
 
 
@@ -104,7 +104,7 @@ class RegionFusion(UNetEdit):
 
     def _with_out_changes(self, call: AttentionCall, mixed: Tensor, fused: Tensor) -> Tensor:
         """What sources add to the attention's own output projection, each under its mask."""
-        weight, bias = call.site.out.weight, bias_of(call.site.out)
+        weight, bias = call.site.out.weight, call.site.out.bias
         if not any({weight, bias} & source.changes.keys() for source in self._sources):
             return fused
         fused = fused.clone()

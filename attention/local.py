@@ -31,6 +31,7 @@ from ..host.ports import (
     UNetSites,
 )
 from ..samplers.masks import check_aspect
+from .context_rows import info_of_others, repeats_rows
 from .lag_masks import summed_attention
 from .local_finding import OnMasks, RunMasks, Schedule
 from .local_layers import added, added_bias, convolved, is_convolution
@@ -69,8 +70,9 @@ class LocalEdit(UNetEdit):
         self._rows: LocalRows | None = None
         self._active: tuple[int, ...] = ()  # LoRAs at work in this pass
         self._known: dict[object, LocalRows] = {}
-        self._contexts: dict[str, Tensor] = {}  # of this pass: attention -> [B, K, width]
-        self._own: dict[object, tuple[Tensor, Tensor]] = {}
+        self._others: dict[int, LocalRows] = {}  # of this pass: rows that other packs repeat
+        self._own: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}
+        self._reads_others = False  # prompts that other packs bring during the pass
         self._weights = RowWeights()
         self._wanted: dict[object, list[LayerSite]] = {}
         self._watched: set[str] = set()
@@ -93,22 +95,24 @@ class LocalEdit(UNetEdit):
                     check_aspect(size, (height, width), " latents")
             self._known[key] = LocalRows(self._loras, info)
         self._rows = self._known[key]
+        self._reads_others = info.read_context is not None
         self._weights.begin(self._rows, self._active)
 
     def end(self) -> None:
         self._masks.end()
-        self._contexts.clear()
         self._rows = None
+        if others := set(self._others.values()):  # their contexts may differ in the next pass
+            self._own = {place: own for place, own in self._own.items() if place[2] not in others}
+            self._others.clear()
 
     def wanted_layers(self, sites: UNetSites) -> Iterable[LayerSite]:
         if not self._active:
             return []
         if id(sites) not in self._wanted:  # the same ones for as long as the edit lives
-            keys = {site.key.name for site in sites.attentions if site.kind is AttentionKind.CROSS}
             self._wanted[id(sites)] = [
                 site
                 for site in sites.layers
-                if site.name in keys or (site.rows is not Rows.TEXT and self._layers.touches(site))
+                if site.rows is not Rows.TEXT and self._layers.touches(site)
             ]
         return self._wanted[id(sites)]
 
@@ -117,16 +121,14 @@ class LocalEdit(UNetEdit):
         self._watched = {site.name for site in watched}
         if self._active:
             return [site for site in sites.attentions if site.kind is AttentionKind.CROSS]
-        return watched if self._rows is not None and self._rows.holds_words else []
+        has_words = self._rows is not None and self._rows.holds_words
+        return watched if has_words or self._reads_others else []
 
     # layers on the picture's grid
 
     def layer(
         self, site: LayerSite, inputs: Tensor, output: Tensor, info: ForwardInfo
     ) -> Tensor | None:
-        if site.rows is Rows.TEXT:
-            self._contexts[site.name] = inputs
-            return None
         if site.rows is Rows.WHOLE:
             return self._on_whole(site, inputs, output, info)
         grid = self._grid(site, inputs, output, info)
@@ -150,7 +152,8 @@ class LocalEdit(UNetEdit):
         if output.ndim == 4:
             return output.shape[-2], output.shape[-1]
         grid = info.grid(site)
-        if output.shape[:2] == (info.latent_shape[0], grid[0] * grid[1]):
+        is_known = len(output) == info.latent_shape[0] or repeats_rows(info, len(output))
+        if is_known and output.shape[1] == grid[0] * grid[1]:
             return grid
         if not self._skipped:
             log.warning(
@@ -205,22 +208,40 @@ class LocalEdit(UNetEdit):
 
     def _row_weights(self, grid: tuple[int, int], like: Tensor) -> Tensor:
         """What each row takes of each LoRA, [B, G, h, w] in the precision of the layer."""
-        return self._weights.by_lora(self._masks.masks(like.device), grid, like)
+        return self._weights.by_lora(self._masks.masks(like.device), grid, like, len(like))
 
     # attention to the text
 
     def attended(self, call: AttentionCall) -> Tensor | None:
-        grid = call.info.grid(call.site)
+        grid, own = call.info.grid(call.site), self._rows
+        rows = own if len(call.query) == call.info.latent_shape[0] else self._rows_of_others(call)
+        if rows is None or call.query.shape[2] != grid[0] * grid[1]:
+            return None
+        self._rows = rows
+        try:
+            return self._mixed(call, grid)
+        finally:
+            self._rows = own
+
+    def _rows_of_others(self, call: AttentionCall) -> LocalRows | None:
+        """Rows of a pack that attends to prompts of its own; None where it does something else."""
+        n_rows = len(call.query)
+        if not repeats_rows(call.info, n_rows) or len(call.context) != n_rows:
+            return None
+        if n_rows not in self._others:
+            self._others[n_rows] = LocalRows(self._loras, info_of_others(call))
+        return self._others[n_rows]
+
+    def _mixed(self, call: AttentionCall, grid: tuple[int, int]) -> Tensor | None:
+        """What the regions of the rows at hand read, each from its own text."""
         rows = self._rows
         assert rows is not None
-        if call.query.shape[2] != grid[0] * grid[1] or len(call.query) != call.info.latent_shape[0]:
-            return None
         if self._masks.is_finding and rows.holds_words and call.site.name in self._watched:
             self._watch(call, grid)
         active = self._active
-        context = self._contexts.get(call.site.key.name)
-        if not active or context is None:
+        if not active:
             return None
+        context = call.context
         weights = self._row_weights(grid, call.output).flatten(2)  # [B, G, N]
         rest = (1 - weights.sum(dim=1)).clamp_min(0)[..., None]
         output = rest * self._of_rest(call, context)

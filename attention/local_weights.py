@@ -33,31 +33,39 @@ class RowWeights:
         self._cells.clear()
         self._masks = None
 
-    def by_lora(self, masks: Tensor, grid: Grid, like: Tensor) -> Tensor:
+    def by_lora(self, masks: Tensor, grid: Grid, like: Tensor, n_rows: int = 0) -> Tensor:
         """[B, G, h, w] in the precision of a layer; 0 for LoRAs that are not at work.
 
         Args:
             masks: [P, G, H, W] of this moment.
+            n_rows: B, where another pack has repeated rows in whole chunks: row r is of picture
+                r modulo P. 0 is as many as the pass has.
         """
         if masks is not self._masks:
             self.forget()
             self._masks = masks
         rows = self._rows
         assert rows is not None
-        key = (rows, grid, like.dtype, like.device, self._active)
+        picture_of = rows.picture_of
+        if n_rows not in (0, len(picture_of)):
+            picture_of = torch.arange(n_rows) % rows.pictures
+        key = (rows, grid, like.dtype, like.device, self._active, len(picture_of))
         if key not in self._weights:
             working = torch.zeros(masks.shape[1], device=masks.device)
             working[list(self._active)] = 1
             picked = on_grid(masks * working[:, None, None], grid).to(like.device, like.dtype)
-            self._weights[key] = picked.index_select(0, rows.picture_of.to(like.device))
+            self._weights[key] = picked.index_select(0, picture_of.to(like.device))
         return self._weights[key]
 
     def by_factor(
         self, masks: Tensor, grid: Grid, like: Tensor, stack: FactorStack, *, flat: bool = False
     ) -> Tensor:
         """The same for each factor, as the narrow part has it: [B, R, h, w], flat [B, N, R]."""
-        weights = self.by_lora(masks, grid, like)  # first: it forgets those of other masks
-        key = (self._rows, grid, like.dtype, like.device, self._active, stack.owner, flat)
+        # first: it forgets those of other masks
+        weights = self.by_lora(masks, grid, like, len(like))
+        key = (
+            self._rows, grid, len(like), like.dtype, like.device, self._active, stack.owner, flat,
+        )  # fmt: skip
         if key not in self._weights:
             owner = torch.tensor(stack.owner, device=like.device)
             chosen = weights.index_select(1, owner)
@@ -70,7 +78,7 @@ class RowWeights:
         Args:
             weights: [B, G, N] of `by_lora`.
         """
-        key = (self._rows, grid, weights.device, self._active, g)
+        key = (self._rows, grid, len(weights), weights.device, self._active, g)
         if key not in self._cells:
             inside = (weights[:, g] > 0).any(dim=0)
             cells = inside.nonzero()[:, 0]

@@ -50,7 +50,7 @@ class RegionLayers(UNetEdit):
             site
             for site in sites.layers
             if site.name not in of_text
-            and (bias_of(site) in names or (site.weight in names and not _is_fused(site)))
+            and (site.bias in names or (site.weight in names and not _is_fused(site)))
         ]
 
     def layer(
@@ -66,7 +66,7 @@ class RegionLayers(UNetEdit):
                     total = total + masked(_spread(added(change, site.module, inputs), grid))
                 else:
                     total = total + added(change, site.module, inputs, masked)
-            bias = changes.get(bias_of(site))
+            bias = changes.get(site.bias)
             if isinstance(bias, Diff):
                 if is_whole:
                     vector = bias.tensor.to(output).expand_as(output)
@@ -96,11 +96,6 @@ class RegionLayers(UNetEdit):
 def _is_fused(site: LayerSite) -> bool:
     """Whether `RegionFusion` sees to the weight of a layer."""
     return Role.PROJ_OUT in site.roles
-
-
-def bias_of(site: LayerSite) -> str:
-    """Canonical name of a layer's bias."""
-    return f"unet.{site.name}.bias"
 
 
 def _spread(vector: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ...attention.fusion import RegionSource
-from ...attention.region_layers import bias_of
 from ...attention.regions import region_masks
 from ...concepts.concept import Change, Concept, check_base, weight_edits
 from ...errors import HandleError, InputError, MaskError, PromptError
@@ -145,7 +144,7 @@ def _placed(host: Host, part: WeaveRegion) -> dict[str, Change]:
     """What a region's concept changes in layers that have a place in the picture."""
     assert part.concept is not None
     sites = host.sites.layers
-    known = {name for site in sites for name in (site.weight, bias_of(site))}
+    known = {name for site in sites for name in (site.weight, site.bias)}
     drawing = {n: c for n, c in part.concept.weights.items() if not text_encoder_of(n)}
     if lost := [name for name in drawing if name not in known]:
         log.warning(

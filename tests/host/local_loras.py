@@ -62,7 +62,7 @@ def file_of(graph: Graph, tensors: Tensors) -> LoraFile:
 def local(
     graph: Graph, tensors: Tensors, words: str = "cat", *, model: Any = None, clip: Any = None,
     mask: torch.Tensor | None = None, strength: float = 1.0, text_strength: float | None = None,
-    on_masks: Any = None, **config: Any,
+    trigger: str = "", on_masks: Any = None, **config: Any,
 ) -> tuple[Any, Any]:  # fmt: skip
     """MODEL and CLIP with a localised LoRA."""
     model, clip = model or graph.model, clip or graph.clip
@@ -75,6 +75,7 @@ def local(
         text_strength=strength if text_strength is None else text_strength,
         config=LocalConfig(**config),
         mask=mask,
+        trigger=ComfyHost(graph.model, graph.clip).tokenize(trigger),
     )
     return with_local_lora(model, clip, lora, on_masks)
 

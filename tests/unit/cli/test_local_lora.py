@@ -203,3 +203,48 @@ def test_the_command_draws_and_writes_masks(tiny: DiffusersHost, tmp_path: Path)
     result = CliRunner().invoke(app, [*call[:6], "a dog", *call[7:]])
     assert result.exit_code == 2
     assert '"blue circle"' in " ".join(result.output.split())
+
+
+@torch.no_grad()
+def test_rows_of_a_batch_have_prompts_of_their_own(tiny: DiffusersHost):
+    """Each row as if it were drawn alone, with the words in another place of another prompt."""
+    setup = local_setup(tiny, [lora(tiny, 1, "blue circle")])
+    texts = [PROMPT, "a green square beside a blue circle"]
+    prompts = [setup.encode(text) for text in texts]
+    noise = seeded_noise(tiny, 0, 2, (64, 64))
+
+    def sampled(rows: list[int]) -> torch.Tensor:
+        chosen = [prompts[row] for row in rows]
+        edit = setup.edit(5, {prompt.text: prompt.tokens for prompt in chosen})
+        return sample_ddim(
+            tiny, chosen, setup.encode(""), noise[rows], steps=5, cfg=3.0, edits=[edit]
+        )
+
+    both = sampled([0, 1])
+    torch.testing.assert_close(both[:1], sampled([0]), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(both[1:], sampled([1]), atol=1e-3, rtol=1e-3)
+
+
+@torch.no_grad()
+def test_a_stopped_run_leaves_the_model_and_the_edit_as_they_were(tiny: DiffusersHost):
+    setup = local_setup(tiny, [lora(tiny, 1, "blue circle")])
+    prompt, negative = setup.encode(PROMPT), setup.encode("")
+    edit = setup.edit(5, {PROMPT: prompt.tokens})
+    noise = seeded_noise(tiny, 0, 1, (64, 64))
+
+    def sampled(stop_at: int = 9) -> torch.Tensor:
+        def progress(step: int, *_: object) -> None:
+            if step == stop_at:
+                raise KeyboardInterrupt
+
+        return sample_ddim(
+            tiny, [prompt], negative, noise, steps=5, cfg=3.0, edits=[edit], progress=progress
+        )
+
+    good = sampled()
+    for stop_at in (1, 4):
+        with pytest.raises(KeyboardInterrupt):
+            sampled(stop_at)
+        hooked = [m for m in tiny.unet.modules() if m._forward_hooks or m._forward_pre_hooks]
+        assert hooked == []
+        assert torch.equal(sampled(), good)
