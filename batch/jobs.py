@@ -92,7 +92,7 @@ def jobs_of(plan: Plan, root: Path) -> list[Job]:
         "digests": [digest_of_model(str(p)) for p in (plan.model, plan.layout) if p],
         "precision": plan.precision.value,
     }
-    lessons: dict[str, Job] = {}
+    learning: dict[str, Job] = {}
     ready: dict[str, Path] = {}
     for name, row in plan.concepts.items():
         if row.file is not None:
@@ -102,21 +102,22 @@ def jobs_of(plan: Plan, root: Path) -> list[Job]:
         settings_from_options(row.settings, plan.model, method=row.method)  # wrong ones stop here
         spec = {**model, "method": row.method, "settings": row.settings}
         files = _scene_files(root / row.scene)
-        lessons[name] = Job(JobKind.LEARN, f"learn {name}", spec, files)
-    every = [*lessons.values()]
-    every += _drawings(plan, model, lessons, ready)
+        learning[name] = Job(JobKind.LEARN, f"learn {name}", spec, files)
+    every = [*learning.values()]
+    every += _drawings(plan, model, learning, ready)
     for row in plan.workflows:
         every += _workflows(row, root)
     return every
 
 
 def _drawings(
-    plan: Plan, model: Mapping[str, Any], lessons: Mapping[str, Job], ready: Mapping[str, Path]
+    plan: Plan, model: Mapping[str, Any], learning: Mapping[str, Job], ready: Mapping[str, Path]
 ) -> Iterator[Job]:
     for row in plan.pictures:
         concepts = [applied_concept(option) for option in row.concepts]
         files = {f"{name}.safetensors": ready[name] for name, *_ in concepts if name in ready}
-        needs = {f"{name}.safetensors": lessons[name] for name, *_ in concepts if name in lessons}
+        known = [name for name, *_ in concepts if name in learning]
+        needs = {f"{name}.safetensors": learning[name] for name in known}
         for prompt, setting, seed in product(row.prompts, row.settings, row.seeds):
             spec = {
                 **model,

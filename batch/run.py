@@ -60,7 +60,7 @@ def run_batch(
         known = {job.key for job in jobs if store.has(job)}
         task = bars.add_task("starting", total=len(keys), completed=len(known))
 
-        def told(event: str, job: Job, worker: str) -> None:
+        def show(event: str, job: Job, worker: str) -> None:
             bars.update(task, description=job.title[:48], advance=event in ("done", "failed"))
             if event != "started":
                 bars.console.print(f"{event}: {job.title} ({worker})", highlight=False)
@@ -69,7 +69,7 @@ def run_batch(
             return Outcome(found=jobs), store.write_table(jobs)  # no cluster for nothing
         try:
             at_work = start_workers(makers, address=address)
-            outcome = run_jobs(jobs, store, at_work, retries=retries, report=told)
+            outcome = run_jobs(jobs, store, at_work, retries=retries, report=show)
         except KeyboardInterrupt as stop:
             store.write_table(jobs)
             raise Stopped(

@@ -22,7 +22,7 @@ def inspect(
     """Show the contents of a concept file: handles, recipe, sizes, prompts, thumbnail."""
     from ..concepts.concept_file import load_concept, read_concept_info
     from ..errors import InputError
-    from .inspection import told
+    from .inspection import file_summary
     from .picture_files import write_picture
 
     if thumbnail is not None and len(file) > 1:
@@ -31,7 +31,7 @@ def inspect(
         )
     for path in file:
         info = read_concept_info(path)
-        console.print(told(path, info, in_colour=console.color_system is not None))
+        console.print(file_summary(path, info, in_colour=console.color_system is not None))
         if verify:
             load_concept(path)
             say(f"{path} is intact: all tensors are readable and the checksum matches.", "green")

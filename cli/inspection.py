@@ -19,7 +19,7 @@ UPPER_HALF = "\u2580"  # its ink is the upper pixel, its ground the lower one
 THUMBNAIL_COLUMNS = 32
 
 
-def told(path: Path, info: ConceptInfo, *, in_colour: bool = True) -> RenderableType:
+def file_summary(path: Path, info: ConceptInfo, *, in_colour: bool = True) -> RenderableType:
     """Handles, recipe, sizes, prompts and, in colour, the thumbnail of one file."""
     concept = info.concept
     facts = Table.grid(padding=(0, 2))

@@ -95,7 +95,7 @@ def _learn(
     )
     write_results(made, results)
     for look in made.looks:
-        say(look.told())
+        say(look.summary())
     away = f", avoiding: {', '.join(made.negatives)}" if made.negatives else ""
     say(f"learned <{name}>{away}", "bold green")
     say(f"saved {out / CONCEPT}, with all checkpoints and pictures in the same folder")

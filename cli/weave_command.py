@@ -95,13 +95,13 @@ def weave(
     with Progress(console=console, transient=True) as bars:
         task = bars.add_task("inverting", total=None)
 
-        def told(step: int, total: int, message: str = "", preview: object = None) -> None:
+        def report(step: int, total: int, message: str = "", preview: object = None) -> None:
             bars.update(task, completed=step, total=total, description=message or None)
 
         sigmas = host.noise_path.levels(steps)
         image = read_image(template)[None]
-        inverted = make_template(host, image, sentence, sigmas, inversion, progress=told)
-        woven = run(host, inverted, regions, config, progress=told)
+        inverted = make_template(host, image, sentence, sigmas, inversion, progress=report)
+        woven = run(host, inverted, regions, config, progress=report)
     say(f"reconstruction of the template: {inverted.psnr:.1f} dB")
     say(regions.prompts)
     notes = {"sentence": sentence, "prompts": regions.prompts, "steps": str(steps)}

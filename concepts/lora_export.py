@@ -57,7 +57,7 @@ class ExportReport:
     left_out: Mapping[str, str] = field(default_factory=dict[str, str])
     notes: tuple[str, ...] = ()
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """For the user, in one paragraph."""
         written = ", ".join(str(path) for path in self.files) or "nothing"
         lines = [f"Written: {written}."]

@@ -203,4 +203,4 @@ def export(
 def export_report(reports: tuple[ExportReport, ExportReport]) -> str:
     """Both reports for the user."""
     lora, embeddings = reports
-    return f"LoRA. {lora.told()}\nEmbeddings. {embeddings.told()}"
+    return f"LoRA. {lora.summary()}\nEmbeddings. {embeddings.summary()}"

@@ -27,7 +27,7 @@ def result_of(
     samples = torch.zeros(1, 64, 64, 3) if samples is None else samples
     timeline = made.timeline()
     timeline = samples if timeline is None else picture(timeline)
-    report = told(made, concept, saved_line(path, trouble))
+    report = report_of(made, concept, saved_line(path, trouble))
     progress(1, 1, report)
     losses = {"loss": [row["total"] for row in made.history]}
     on_node = shown(cls, timeline, report)
@@ -46,7 +46,7 @@ def saved(made: Invented, checkpoint: int, folder: Path) -> tuple[Concept, Path 
     return concept, result.path, result.trouble
 
 
-def told(made: Invented, concept: Concept, saved: str) -> str:
+def report_of(made: Invented, concept: Concept, saved: str) -> str:
     """What a user wants to know of a finished run, line by line."""
     (name,) = concept.names
     similar = {
@@ -56,7 +56,7 @@ def told(made: Invented, concept: Concept, saved: str) -> str:
     }
     return "\n".join(
         [
-            *(look.told() for look in made.looks),
+            *(look.summary() for look in made.looks),
             *describe_lineage(name, concept.recipe),
             "Final similarities: " + ", ".join(f"{k} {v:.3f}" for k, v in similar.items()),
             f"Checkpoints: {', '.join(map(str, made.album.steps))}",

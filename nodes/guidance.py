@@ -116,7 +116,7 @@ class _Guidance:
         return self._config.wants(step)
 
     def sees(self, tokens: Tokens) -> bool:
-        return bool(self._wishes(tokens))
+        return bool(self._targets(tokens))
 
     def gradient(
         self, forward: Forward, latent: Tensor, sites: UNetSites, tokens: Tokens
@@ -126,12 +126,12 @@ class _Guidance:
             if word.target is not None:
                 size = word.target.shape[-2], word.target.shape[-1]
                 check_aspect(size, (latent.shape[-2], latent.shape[-1]), " latents")
-        return latent_gradient(forward, latent, self._wishes(tokens), chosen, self._wishes)
+        return latent_gradient(forward, latent, self._targets(tokens), chosen, self._targets)
 
     def moved(self, latent: Tensor, gradient: Tensor) -> Tensor:
         return moved(latent, gradient, self._config)
 
-    def _wishes(self, tokens: Tokens) -> list[AttentionTarget]:
+    def _targets(self, tokens: Tokens) -> list[AttentionTarget]:
         located = [(find_run(tokens, word.piece), word.target) for word in self._words]
         return [
             AttentionTarget(places, len(tokens), target) for places, target in located if places

@@ -56,10 +56,8 @@ class RegionsNode(io.ComfyNode):
         template: Template | None = None, **settings: Any,
     ) -> io.NodeOutput:  # fmt: skip
         config = changed(RegionConfig(), settings)
-        region_specs = wishes_of(list(concepts.values()), list(masks.values()), words)
-        regions = make_regions(
-            sentence, region_specs, behind(background_concept, background), config
-        )
+        specs = region_specs(list(concepts.values()), list(masks.values()), words)
+        regions = make_regions(sentence, specs, behind(background_concept, background), config)
         preview = picture(preview_of(regions, template))
         on_node = shown(cls, preview, regions.prompts)
         return io.NodeOutput(regions, preview, regions.prompts, ui=on_node)
@@ -132,8 +130,10 @@ def _inputs() -> list[io.Input]:
     ]
 
 
-def wishes_of(concepts: Sequence[Concept], masks: Sequence[Tensor], words: str) -> list[RegionSpec]:
-    """One wish per region.
+def region_specs(
+    concepts: Sequence[Concept], masks: Sequence[Tensor], words: str
+) -> list[RegionSpec]:
+    """One `RegionSpec` per region.
 
     Raises:
         InputError: concepts, masks and words are not equally many.
@@ -157,7 +157,7 @@ def wishes_of(concepts: Sequence[Concept], masks: Sequence[Tensor], words: str) 
 
 
 def behind(concept: Concept | None, line: str) -> RegionSpec | None:
-    """The background's wish; None when nothing is wished."""
+    """The `RegionSpec` of the background; None for a plain one."""
     word, prompt = _word_and_prompt(line)
     if concept is not None and not (word or prompt):
         raise ConfigError(

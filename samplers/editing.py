@@ -109,8 +109,10 @@ def edit_latents(
     masks = latent_masks(planes, (source.shape[-2], source.shape[-1])).to(host.device)
     start = source.to(host.device, torch.float32).expand(rows, -1, -1, -1)
     shares = region_weights(masks)
-    wishes = [_wishes(host, r, plane, config) for r, plane in zip(regions, planes, strict=True)]
-    guides = config.guidance.eta != 0 and any(wishes)
+    targets = [
+        _targets_of(host, r, plane, config) for r, plane in zip(regions, planes, strict=True)
+    ]
+    guides = config.guidance.eta != 0 and any(targets)
     sigmas = host.noise_path.levels(config.steps).tolist()
     last = config.harmonise_steps
     blend = replace(config.blend, free_steps=max(config.blend.free_steps, last - 1))
@@ -133,7 +135,7 @@ def edit_latents(
             harmonising = step >= config.steps - last
             if not guides or harmonising or not config.guidance.wants(step):
                 return latent
-            return _guided(host, latent, sigma, regions, wishes, masks, config.guidance)
+            return _guided(host, latent, sigma, regions, targets, masks, config.guidance)
 
         return sample_blended(
             denoise,
@@ -149,7 +151,9 @@ def edit_latents(
         )
 
 
-def _wishes(host: Host, region: Region, mask: Tensor, config: EditConfig) -> list[AttentionTarget]:
+def _targets_of(
+    host: Host, region: Region, mask: Tensor, config: EditConfig
+) -> list[AttentionTarget]:
     target = mask if config.target_is_mask else None
     length = len(region.prompt.tokens)
     return [
@@ -190,7 +194,7 @@ def _guided(
     latent: Tensor,
     sigma: float,
     regions: Sequence[Region],
-    wishes: Sequence[Sequence[AttentionTarget]],
+    targets: Sequence[Sequence[AttentionTarget]],
     masks: Tensor,
     config: GuidanceConfig,
 ) -> Tensor:
@@ -199,14 +203,14 @@ def _guided(
     unit = latent / scale  # x_t, as the network sees it
     at = torch.full((unit.shape[0],), timestep, device=unit.device)
     sites = guided_sites(host.sites, config.downsample)
-    for region, targets, mask in zip(regions, wishes, masks, strict=True):
-        if not targets:
+    for region, of_region, mask in zip(regions, targets, masks, strict=True):
+        if not of_region:
             continue
 
         def forward(moving: Tensor, capture: object, prompt: Prompt = region.prompt) -> object:
             return host.predict(moving, at, [prompt], [capture])  # type: ignore[list-item]
 
-        gradient = latent_gradient(forward, unit, targets, sites)
+        gradient = latent_gradient(forward, unit, of_region, sites)
         if len(regions) > 1:
             gradient = torch.where(mask > 0, gradient, 0.0)
         unit = moved(unit, gradient, config)

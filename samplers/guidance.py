@@ -133,7 +133,7 @@ def attention_distance(
     size: tuple[int, int],
     targets_in: TargetsIn | None = None,
 ) -> Tensor:
-    """Sum over rows and wishes of || CA - M ||^2, float32.
+    """Sum over rows and targets of || CA - M ||^2, float32.
 
     Differs from the official code, which takes the mean over the map: its step keeps only the
     sign, and the sum is the norm that the paper writes.
@@ -141,7 +141,7 @@ def attention_distance(
     Args:
         rows: B, the latents of the pass; every one is a row of the same prompt.
         size: (h, w) of the latents, to which all maps are brought (bilinear).
-        wishes_in: for rows of other prompts that another pack adds to the pass.
+        targets_in: for rows of other prompts that another pack adds to the pass.
     """
     others = capture.prompts_of_others if targets_in else ()
     pairs = [
@@ -180,7 +180,7 @@ def latent_gradient(
 
     Args:
         forward: the model's pass on latents, with this edit in it; autograd is on.
-        wishes_in: see `attention_distance`.
+        targets_in: see `attention_distance`.
     """
     with torch.enable_grad():
         moving = latent.detach().clone().requires_grad_(True)

@@ -88,8 +88,8 @@ def two_concepts_with_lag(graph: Graph) -> Graph:
     )  # fmt: skip
     base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 340), (240, 90))
     concepts = [
-        taught(graph, base, name, lesson, 480 + 760 * i)
-        for i, (name, lesson) in enumerate((("my-box", BOX), ("my-flower", FLOWER)))
+        taught(graph, base, name, subject, 480 + 760 * i)
+        for i, (name, subject) in enumerate((("my-box", BOX), ("my-flower", FLOWER)))
     ]
     latent = graph.node(
         "EmptyLatentImage", (1200, 80), (300, 120), width=PX, height=PX, batch_size=4
@@ -175,9 +175,11 @@ def learn_from_pictures(graph: Graph) -> Graph:
     return graph
 
 
-def taught(graph: Graph, base: Node, handle: str, lesson: tuple[str, str, str], top: int) -> Output:
+def taught(
+    graph: Graph, base: Node, handle: str, subject: tuple[str, str, str], top: int
+) -> Output:
     """A concept learned from three pictures of one object."""
-    name, word, background = lesson
+    name, word, background = subject
     batch = pictures_of(graph, name, [background] * 3, top)
     trained = graph.node(
         "ConceptLoomTrainPersonalizedResiduals", (400, top + 250), (400, 420), model=base[0],

@@ -6,7 +6,7 @@ from story_parts import BLUE, GREEN, PX, VIOLET, batched
 from workflow_graph import Graph, Node, Output
 
 # handle -> object, and the word that it starts from
-LESSONS = {"my-target": ("bullseye", "circle"), "my-box": ("split", "square")}
+SUBJECTS = {"my-target": ("bullseye", "circle"), "my-box": ("split", "square")}
 TAUGHT_ON = ("white", "grass", "beach")
 TEACHING = {
     "steps": 110, "learning_rate": 1e-2, "ratio": 0.25, "train_handle": True, "handle_rate": 5e-3,
@@ -40,8 +40,8 @@ def train_two_weave_two(graph: Graph) -> Graph:
     )  # fmt: skip
     base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 400), (240, 90))
     concepts = [
-        _taught(graph, base, handle, lesson, 540 + 760 * i)
-        for i, (handle, lesson) in enumerate(LESSONS.items())
+        _trained(graph, base, handle, subject, 540 + 760 * i)
+        for i, (handle, subject) in enumerate(SUBJECTS.items())
     ]
     sentence = "a photo of a blue circle and a green square on a white background"
     template = graph.node(
@@ -151,9 +151,9 @@ def photograph_as_template(graph: Graph) -> Graph:
     return graph
 
 
-def _taught(graph: Graph, base: Node, handle: str, lesson: tuple[str, str], top: int) -> Output:
+def _trained(graph: Graph, base: Node, handle: str, subject: tuple[str, str], top: int) -> Output:
     """A concept learned from three pictures of one object, each on another background."""
-    name, word = lesson
+    name, word = subject
     pictures = [
         graph.node(
             "ConceptLoomTinyWorldScene", (60, top + 180 * i), (270, 150),

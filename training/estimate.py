@@ -37,7 +37,7 @@ class Estimate:
     batch_seconds: float  # of one batch, forward and backward
     picture_seconds: float = 0.0  # of all pictures that are drawn before, meanwhile and at the end
 
-    def told(self, steps: int, accumulation: int = 1) -> str:
+    def summary(self, steps: int, accumulation: int = 1) -> str:
         """One line for the user; a step takes `accumulation` batches."""
         total = (self.learning_bytes + self.activation_bytes) / MIB
         seconds = self.batch_seconds * steps * accumulation + self.picture_seconds
@@ -93,7 +93,7 @@ def report_estimate(
         checkpointing=config.checkpointing,
         picture_passes=more_passes + loop.previews_of(total) * preview.passes,
     )
-    message = estimate.told(total, config.accumulation)
+    message = estimate.summary(total, config.accumulation)
     if folder is not None:
         message += f"; {estimate.describe_states}"
     progress(0, total, message)

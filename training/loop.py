@@ -209,7 +209,7 @@ class _Run:
             ) from error
         self.state.stepped_down = True
         self.state.passes = lesser.passes
-        log.warning("out of memory at step %d: %s", self.state.step + 1, lesser.told)
+        log.warning("out of memory at step %d: %s", self.state.step + 1, lesser.message)
 
 
 def summary(history: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -159,9 +159,9 @@ class Previews:
         panels, passes = list[Tensor](), len(READ_AT)
         for done, (picture, names) in enumerate(shown):
             message = "reading the attention of each word"
-            told = part_of(self.progress, done * passes, len(shown) * passes, message)
-            panels.append(self._attention_panel(picture, names, told))
-            told(passes, passes)
+            report = part_of(self.progress, done * passes, len(shown) * passes, message)
+            panels.append(self._attention_panel(picture, names, report))
+            report(passes, passes)
         return stacked(panels)
 
     def _attention_panel(

@@ -69,7 +69,7 @@ class Recipe(Protocol):
 class StepDown:
     """How a recipe needs less memory."""
 
-    told: str  # for the user
+    message: str  # for the user
     passes: int = 1  # forward passes that now make up one of before
 
 

@@ -89,15 +89,15 @@ class TensorBoardLog:
         self.close()
 
 
-_told: set[str] = set()  # what the user has been told in this session
+_reported: set[str] = set()  # what the user has been told in this session
 
 
 def _writer(folder: Path) -> SummaryWriter | None:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        if "tensorboard" not in _told:
-            _told.add("tensorboard")
+        if "tensorboard" not in _reported:
+            _reported.add("tensorboard")
             log.info("no TensorBoard files (`pip install tensorboard` for them); see the CSV file")
         return None
     try:

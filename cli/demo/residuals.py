@@ -25,7 +25,7 @@ from .story import DemoContext, DemoSample, Figure, Section, Story, Table
 OBJECT, WORD = "twotone", "circle"  # of `tinyworld.concepts`, and the class word
 TAUGHT_ON, DRAWN_ON = "sky", "beach"
 NAME = f"my-{OBJECT}"
-LESSONS, COUNT, STEPS, CFG = 3, 3, 16, 3.0
+N_PICTURES, COUNT, STEPS, CFG = 3, 3, 16, 3.0
 LOCALISED = "with LAG"
 VARIANTS = {
     LOCALISED: LagConfig(),
@@ -52,7 +52,7 @@ def tell(context: DemoContext) -> Story:
     """Learn from pictures that share a background, then ask for another one."""
     host = context.host
     context.say(f"Personalized Residuals: learning <{NAME}> from pictures {BACKGROUNDS[TAUGHT_ON]}")
-    truths = [concept_scene([OBJECT], 10 * context.seed + i, TAUGHT_ON) for i in range(LESSONS)]
+    truths = [concept_scene([OBJECT], 10 * context.seed + i, TAUGHT_ON) for i in range(N_PICTURES)]
     taught = [as_image(truth.image) for truth in truths]
     concept = learn_residuals(
         host,
@@ -96,7 +96,7 @@ def tell(context: DemoContext) -> Story:
     }
     section = Section(
         "",
-        f"<{NAME}> is learned from {LESSONS} pictures, all {BACKGROUNDS[TAUGHT_ON]}: no masks, no "
+        f"<{NAME}> is learned from {N_PICTURES} pictures, all {BACKGROUNDS[TAUGHT_ON]}: no masks, no "
         f"class pictures, {numbers:,} parameters. When a plain LoRA draws it "
         f"{BACKGROUNDS[DRAWN_ON]}, the old background comes along. LAG uses the word's attention "
         "above its median as a mask in every block and applies the residual only there. A tick "
@@ -104,7 +104,7 @@ def tell(context: DemoContext) -> Story:
         "the requested background.",
         [
             Figure.of(
-                sample_strip([*taught, mask], [*["taught"] * LESSONS, "mask, mean of blocks"]),
+                sample_strip([*taught, mask], [*["taught"] * N_PICTURES, "mask, mean of blocks"]),
                 f"Training pictures of <{NAME}>, and the masks of LAG",
                 is_wide=True,
             ),

@@ -82,7 +82,7 @@ class Invented:
 
     def timeline(self) -> Tensor | None:
         """[H, W, 3] the gallery of every round, a row each, with its added word."""
-        texts = {look.step: look.told() for look in self.looks}
+        texts = {look.step: look.summary() for look in self.looks}
         images: list[Tensor] = []
         captions: list[str] = []
         columns = 1
@@ -148,8 +148,8 @@ def invent(
     context = SamplingContext(CheckpointGallery(notes, state_dir), image_generator, questions)
     recipe = ConceptLab(space, name, config, context, notes)
     result = ResultFile(save, state_dir)
-    with _parked_at_the_end(space):
-        history = _taught(recipe, loop, state_dir, progress)
+    with _offloaded_at_the_end(space):
+        history = _trained(recipe, loop, state_dir, progress)
         more = {"final_negatives": recipe.negatives.words}
         concept = _kept(recipe, _concept(recipe, config, history, more), result)
     negatives = recipe.negatives
@@ -187,9 +187,9 @@ def evolve(
         SamplingContext(CheckpointGallery(notes, state_dir), image_generator),
         ResultFile(save, state_dir),
     )
-    with _parked_at_the_end(space):
+    with _offloaded_at_the_end(space):
         recipe = Evolution(space, name, parents, config, context, notes)
-        history = _taught(recipe, loop, state_dir, progress)
+        history = _trained(recipe, loop, state_dir, progress)
         weights = shares(config.weights, len(parents)).tolist()
         tree = lineage_of([p.name for p in parents], weights, [p.history for p in parents])
         concept = _kept(recipe, _concept(recipe, config, history, {LINEAGE: tree}), result)
@@ -218,7 +218,7 @@ def _folder_of(
 
 
 @contextmanager
-def _parked_at_the_end(space: ConceptSpace) -> Iterator[None]:
+def _offloaded_at_the_end(space: ConceptSpace) -> Iterator[None]:
     """Offload the models at the end of a run, also after an exception."""
     try:
         yield
@@ -226,7 +226,7 @@ def _parked_at_the_end(space: ConceptSpace) -> Iterator[None]:
         space.offload()
 
 
-def _taught(
+def _trained(
     recipe: ConceptLab | Evolution,
     loop: LoopConfig,
     state_dir: StateFolder | None,
@@ -241,11 +241,11 @@ def _taught(
         rows.append(row)
 
     def looked(look: Round, pictures: Tensor | None) -> None:
-        log.info("<%s> %s", recipe.name, look.told())
+        log.info("<%s> %s", recipe.name, look.summary())
         strip = None
         if pictures is not None:
-            strip = sample_strip(list(pictures), [look.told(), *[""] * (len(pictures) - 1)])
-        progress(recipe.step, total, look.told(), strip)
+            strip = sample_strip(list(pictures), [look.summary(), *[""] * (len(pictures) - 1)])
+        progress(recipe.step, total, look.summary(), strip)
 
     recipe.context.on_look, recipe.context.progress = looked, progress
     try:

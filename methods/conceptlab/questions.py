@@ -54,7 +54,7 @@ class Round:
     added: str  # the new negative, "" for none
     reason: str  # why nothing was added
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """For the user, under the pictures."""
         if self.added:
             return f"step {self.step}: now avoids {self.added}"

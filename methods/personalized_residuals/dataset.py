@@ -35,7 +35,7 @@ class SubjectDataset:
     captions: tuple[str, ...]
 
     @property
-    def told(self) -> str:
+    def phrase(self) -> str:
         """The concept as prompts name it."""
         return f"<{self.handle}> {self.class_word}".strip()
 
@@ -104,7 +104,7 @@ def _fitted(index: int, image: Tensor, resolution_px: int, multiple_px: int) -> 
     return cut_middle(image, (rows, columns))
 
 
-class LessonLatents:
+class SubjectLatents:
     """Latents of all pictures, plain and mirrored, made once."""
 
     def __init__(

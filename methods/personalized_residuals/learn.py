@@ -105,5 +105,5 @@ def _shown(
     subject: SubjectDataset, config: PersonalizedResidualsConfig, previews: PreviewConfig | None
 ) -> PreviewConfig:
     previews = previews or PreviewConfig()
-    prompts = previews.prompts or (config.prompt.replace("{}", subject.told),)
+    prompts = previews.prompts or (config.prompt.replace("{}", subject.phrase),)
     return replace(previews, prompts=prompts)

@@ -18,7 +18,7 @@ from ...training.loop import summary
 from ...training.losses import masked_loss
 from ...training.recipe import Footprint, Losses, Phase, StepDown
 from .config import PersonalizedResidualsConfig
-from .dataset import LessonLatents, SubjectDataset
+from .dataset import SubjectDataset, SubjectLatents
 
 METHOD, RESIDUALS = "personalized_residuals", "residuals"
 
@@ -49,7 +49,7 @@ class PersonalizedResiduals:
         self._footprint = Footprint(config.batch_size, config.checkpointing)
         self._encoded: dict[str, Prompt] = {}  # fixed captions, encoded once
         with torch.no_grad():
-            self._latents = LessonLatents(
+            self._latents = SubjectLatents(
                 host, subject.images, mirrored=config.flip > 0, progress=progress
             )
 
@@ -100,7 +100,7 @@ class PersonalizedResiduals:
 
     def concept(self, history: Sequence[Mapping[str, float]], thumbnail: Tensor | None) -> Concept:
         """The learned concept, ready to be saved."""
-        prompt = self.config.prompt.replace("{}", self.subject.told)
+        prompt = self.config.prompt.replace("{}", self.subject.phrase)
         return Concept(
             handles=self.handles.to_concept_handles(),
             weights=self.adapters.to_concept_weights(),

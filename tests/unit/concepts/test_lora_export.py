@@ -55,7 +55,7 @@ def test_low_rank_exports_exactly(tmp_path: Path) -> None:
     assert tensors[f"{block}_proj_out.lora_down.weight"].shape == (4, 16, 1, 1)
     assert report.error == 0
     assert set(report.errors.values()) == {0.0}
-    assert "exact" in report.told()
+    assert "exact" in report.summary()
 
 
 @pytest.mark.parametrize("shape", [(16, 8), (8, 16), (12, 4, 3, 3), (9, 9)])
@@ -84,8 +84,8 @@ def test_the_total_error_weighs_by_size(tmp_path: Path) -> None:
     assert report.errors[K] == pytest.approx(0.6)
     assert report.errors[K.replace("to_k", "to_v")] == pytest.approx(0, abs=1e-7)
     assert report.error == pytest.approx((9 / 29) ** 0.5)
-    assert "55.71%" in report.told()
-    assert "60.00%" in report.told()
+    assert "55.71%" in report.summary()
+    assert "60.00%" in report.summary()
 
 
 def test_factors_share_their_size() -> None:
@@ -109,7 +109,7 @@ def test_biases_and_norms_stay_whole(tmp_path: Path) -> None:
     module = "lora_unet_up_blocks_1_attentions_1_norm"
     assert torch.equal(tensors[f"{module}.diff"], random(8))
     assert torch.equal(tensors[f"{module}.diff_b"], random(8, seed=1))
-    assert "full-rank differences" in report.told()
+    assert "full-rank differences" in report.summary()
 
 
 def test_without_a_rank_everything_stays_whole(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_model_managers_find_the_words(tmp_path: Path) -> None:
 def test_a_concept_of_handles_alone_has_no_lora(tmp_path: Path) -> None:
     report = export_lora(concept_of({}), tmp_path / "x.safetensors")
     assert report.files == ()
-    assert "handles only" in report.told()
+    assert "handles only" in report.summary()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -167,7 +167,7 @@ def test_embeddings_have_one_file_a_handle(tmp_path: Path) -> None:
     loaded = load_file(report.files[0])
     assert set(loaded) == {"clip_l", "clip_g"}
     assert torch.equal(loaded["clip_g"], vectors["clip_g"])
-    assert "embedding:my-mug embedding:x1" in report.told()
+    assert "embedding:my-mug embedding:x1" in report.summary()
 
 
 def test_a_handle_that_windows_keeps_is_refused(tmp_path: Path) -> None:

@@ -129,10 +129,10 @@ def test_stepping_down_gives_rows_first_and_activations_next(host: DiffusersHost
     learner = BreakAScene(host, scene(), config(batch_size=2))
     first = learner.step_down()
     assert first is not None
-    assert (first.passes, "2 passes" in first.told) == (2, True)
+    assert (first.passes, "2 passes" in first.message) == (2, True)
     second = learner.step_down()
     assert second is not None
-    assert (second.passes, "gradient checkpointing is on" in second.told) == (1, True)
+    assert (second.passes, "gradient checkpointing is on" in second.message) == (1, True)
     with learner.computing(learner.phases()[0]):
         assert host.unet.is_gradient_checkpointing
     assert learner.step_down() is None

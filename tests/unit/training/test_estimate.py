@@ -31,11 +31,11 @@ def host(monkeypatch: pytest.MonkeyPatch) -> DiffusersHost:
 
 def test_one_line_tells_memory_and_time() -> None:
     found = Estimate(1_500_000, 24 * MIB, 8 * MIB, batch_seconds=0.5)
-    assert found.told(400) == (
+    assert found.summary(400) == (
         "400 steps, 1,500,000 trained parameters, about 32 MiB besides the model (8 MiB of them "
         "activations), about 3 min 20 s"
     )
-    assert found.told(400, accumulation=3).endswith("about 10 min 0 s")
+    assert found.summary(400, accumulation=3).endswith("about 10 min 0 s")
 
 
 def test_the_size_of_saved_states_is_reported() -> None:
@@ -48,7 +48,7 @@ def test_the_size_of_saved_states_is_reported() -> None:
 
 def test_pictures_take_their_time() -> None:
     found = Estimate(1_500_000, 24 * MIB, 8 * MIB, batch_seconds=0.5, picture_seconds=100.0)
-    assert found.told(400).endswith("about 5 min 0 s, including 1 min 40 s for pictures")
+    assert found.summary(400).endswith("about 5 min 0 s, including 1 min 40 s for pictures")
 
 
 def test_time_is_that_of_one_row_and_memory_that_of_all(host: DiffusersHost) -> None:
