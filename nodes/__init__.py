@@ -83,7 +83,7 @@ NODES: list[type[io.ComfyNode]] = [
 
 
 class ConceptLoomExtension(ComfyExtension):
-    """What ComfyUI asks for nodes."""
+    """The pack's extension for ComfyUI."""
 
     async def on_load(self) -> None:
         register_concept_folders()

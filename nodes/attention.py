@@ -1,4 +1,4 @@
-"""Attention Maps: where the words of a prompt look in a picture."""
+"""Attention Maps: cross-attention of the words of a prompt on a picture."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class AttentionMaps(io.ComfyNode):
 
 @dataclass(frozen=True, slots=True)
 class AttentionReading:
-    """What was read in one picture."""
+    """Attention maps of one picture."""
 
     image: Tensor  # [H, W, 3]
     maps: Mapping[str, Tensor]  # word -> [gh, gw]
@@ -137,7 +137,7 @@ def read(
     """Maps of words in the first picture of a batch.
 
     Raises:
-        InputError: no word was asked for, or see `read_attention`.
+        InputError: there are no words, or see `read_attention`.
     """
     if not words:
         raise ConfigError("words", "", "one or more words of the prompt, separated by commas")

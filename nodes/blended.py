@@ -1,4 +1,4 @@
-"""Masked Blended Sampler: a SAMPLER that draws under a mask and holds the rest to the picture."""
+"""Masked Blended Sampler: a SAMPLER that draws under a mask and keeps the rest of the picture."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class MaskedBlendedSampler(io.ComfyNode):
 
 
 def blend_config(settings: dict[str, Any]) -> BlendConfig:
-    """What the widgets of `BlendConfig` ask for; takes them out of the settings."""
+    """The `BlendConfig` of its widgets; removes them from the settings."""
     names = [one.name for one in settings_in(BlendConfig())]
     return changed(BlendConfig(), {name: settings.pop(name, None) for name in names})
 
@@ -66,7 +66,7 @@ def blended_sampler(config: BlendConfig, masks: Tensor | None, *, ends_held: boo
     """A SAMPLER.
 
     Args:
-        masks: [H, W] or [n, H, W] in pixels; None takes the noise mask of the latents.
+        masks: [H, W] or [n, H, W] in pixels; None uses the noise mask of the latents.
         ends_held: see `sample_blended`.
     """
     if masks is not None:  # an empty one is told before sampling
@@ -99,7 +99,7 @@ def blended_sampler(config: BlendConfig, masks: Tensor | None, *, ends_held: boo
 
 
 def _cells(call: SamplerCall, masks: Tensor | None) -> Tensor:
-    """[1 or B, 1, h, w], 1 = drawn anew."""
+    """[1 or B, 1, h, w], 1 = redrawn."""
     if masks is None:
         if call.mask is None:
             raise MaskError(

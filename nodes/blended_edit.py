@@ -90,10 +90,10 @@ def size_of(image: Tensor) -> tuple[int, int]:
 
 
 def source_of(vae: Any, image: Tensor) -> Tensor:
-    """Latents of the picture, as a VAE gives them.
+    """Latents of the picture, in the VAE's scale.
 
     Raises:
-        ImageError: it is no picture, or its sides are no multiples of what the VAE needs.
+        ImageError: it is not a picture, or its sides are not multiples of the VAE's factor.
     """
     if image.ndim != 4 or image.shape[-1] not in (3, 4):
         raise ImageError(f"The image has the shape {list(image.shape)}; connect an RGB picture.")
@@ -110,7 +110,7 @@ def prompt_lines(prompts: str, count: int) -> list[str]:
     """One prompt for every mask; a single line serves all.
 
     Raises:
-        PromptError: there are neither one nor as many as masks.
+        PromptError: there is neither one line nor one per mask.
     """
     lines = list(lines_of(prompts))
     if len(lines) not in (1, count):
@@ -128,11 +128,11 @@ def edited(
 ) -> dict[str, Any]:  # fmt: skip
     """LATENT of a picture, redrawn under its masks.
 
-    The latents are blended once more before the first harmonising step, and then no more, as in
-    CLiC's official code.
+    The latents are blended a last time before the first harmonising step, as in CLiC's official
+    code.
 
     Args:
-        source: [B, C, h, w] latents as the VAE gives them.
+        source: [B, C, h, w] latents in the VAE's scale.
         masks: [n, H, W], a region each.
     """
     config, last = blend_config(settings), harmonise_steps
@@ -159,7 +159,7 @@ def edited(
 
 
 def _regions(clip: Any, texts: Sequence[str], masks: Tensor) -> Any:
-    """One conditioning for every region, or a plain one where all say the same."""
+    """One conditioning for every region, or a plain one if all prompts are equal."""
     if len(set(texts)) == 1:
         return conditioning_of(clip, texts[0])
     shares = region_weights(masks[:, None])[:, 0]

@@ -1,4 +1,4 @@
-"""Widgets of the blended nodes; every default comes from the settings themselves."""
+"""Widgets of the blended nodes; defaults come from the configs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FEATHER_PX = 4  # seam of a 512 px picture; ours
 
 
 def composite_inputs() -> list[io.Input]:
-    """Whether and how softly what was drawn is put back into its picture."""
+    """The widgets of compositing."""
     return [
         io.Boolean.Input(
             "composite",
@@ -33,7 +33,7 @@ def composite_inputs() -> list[io.Input]:
 
 
 def edit_inputs(schedulers: Sequence[str]) -> list[io.Input]:
-    """Everything that Masked Blended Edit takes."""
+    """All inputs of Masked Blended Edit."""
     config = EditConfig()
     return [
         io.Model.Input("model", tooltip="The model, with or without concepts and guidance."),

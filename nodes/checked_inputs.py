@@ -1,8 +1,8 @@
-"""What every node's inputs are checked for before the node sees them.
+"""Checks the inputs of every node before its `execute`.
 
-The host compares with the schema only what was typed into a widget. What comes through a link (a
-number from a calculator, a picture of NaN, no CLIP at all from a checkpoint that has none) arrives
-as it is; here it is looked at once, for all nodes, so that none of it reaches torch.
+ComfyUI validates only values typed into widgets. Values through links (a number from a
+calculator, a picture of NaN, a missing CLIP of a checkpoint without one) arrive unchecked; this
+module checks them for all nodes, so that none reaches torch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FILES = {"concept_name", "prior", "decoder", "model_folder", "detector", "segmen
 
 
 def with_checked_inputs(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
-    """The node, its `execute` behind the checks; twice does the same as once."""
+    """The node with the checks before its `execute`; idempotent."""
     original = cast(Any, node.execute).__func__
     if getattr(original, "checks_inputs", False):
         return node
@@ -41,12 +41,12 @@ def with_checked_inputs(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
 
 
 def check_inputs(inputs: Iterable[io.Input], values: Mapping[str, Any]) -> None:
-    """Look at every value that has come in.
+    """Check every input value.
 
     Raises:
-        ConfigError: a number is outside of its range, or a word is none of the choices.
-        ImageError, MaskError, InputError: a picture, mask or latent that nothing can be done with.
-        ModelError: nothing came through a socket for a MODEL, CLIP or VAE.
+        ConfigError: a number is out of range, or a word is not one of the choices.
+        ImageError, MaskError, InputError: a picture, mask or latent is unusable.
+        ModelError: a connected MODEL, CLIP or VAE is missing.
     """
     for one in inputs:
         if one.id not in values:

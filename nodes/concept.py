@@ -62,7 +62,7 @@ class ApplyConcept(io.ComfyNode):
 
 
 class InspectConcept(io.ComfyNode):
-    """What is in a concept."""
+    """Shows the contents of a concept."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -95,14 +95,14 @@ class InspectConcept(io.ComfyNode):
 
 
 def usage_prompt(concept: Concept) -> str:
-    """The prompt of the concept's own that holds most of its names."""
+    """The concept's training prompt with the most names."""
     if not concept.prompts:
         return " ".join(f"<{name}>" for name in concept.names)
     return max(concept.prompts, key=lambda p: sum(f"<{name}>" in p for name in concept.names))
 
 
 def described(concept: Concept) -> str:
-    """What a concept holds, line by line."""
+    """The contents of a concept, line by line."""
     lines: list[str] = []
     for name, vectors in concept.handles.items():
         word = f", word {concept.words[name]!r}" if concept.words.get(name) else ""

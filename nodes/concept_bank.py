@@ -30,7 +30,7 @@ NO_PICTURE_PX = 64
 
 
 class ConceptBank(io.ComfyNode):
-    """A folder of concepts, one of them to take."""
+    """Lists a folder of concepts and selects one."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -100,21 +100,21 @@ class ConceptBank(io.ComfyNode):
 
 @dataclass(frozen=True, slots=True)
 class BankEntry:
-    """A concept file that can be read."""
+    """A readable concept file."""
 
     name: str  # as the list of files has it
     info: ConceptInfo
 
     @property
     def searched(self) -> str:
-        """Everything that a filter looks at."""
+        """The text that a filter searches."""
         concept = self.info.concept
         words = [*self.info.handles, *concept.words.values(), *concept.prompts, concept.method]
         return " ".join([self.name, *words]).casefold()
 
 
 def entries(folder: str, query: str, base: str) -> tuple[list[BankEntry], list[str]]:
-    """Concepts of a folder that match, and what could not be read, one line each."""
+    """Matching concepts of a folder, and a line for each unreadable file."""
     prefix = folder.strip().replace("\\", "/").strip("/")
     matches: list[BankEntry] = []
     broken: list[str] = []
@@ -137,8 +137,8 @@ def picked(concepts: Sequence[BankEntry], pick: int, summary: str) -> BankEntry:
     """The entry of a number, counted from 1.
 
     Raises:
-        ConceptFileError: nothing was found.
-        ConfigError: there are not so many.
+        ConceptFileError: no concept matches.
+        ConfigError: the number is too high.
     """
     if not concepts:
         raise ConceptFileError(

@@ -67,7 +67,7 @@ class LoadConcept(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, concept_name: str | None, rename: str | None = "") -> str:
-        """Another file under the same name is another concept; what is linked comes as None."""
+        """Detects a changed file under the same name; linked inputs are None."""
         names = concept_names() if concept_name is None else [concept_name]
         return repr((rename, concept_stamps(names)))
 
@@ -170,7 +170,7 @@ def _overwrite_input() -> io.Input:
 
 
 def refuse_existing(paths: Sequence[Path], overwrite: bool) -> None:
-    """ConceptFileError when a file is there that may not be replaced."""
+    """ConceptFileError if a file exists and must not be replaced."""
     there = [path for path in paths if path.exists()]
     if there and not overwrite:
         raise ConceptFileError(
@@ -185,10 +185,10 @@ def export(
     overwrite: bool,
     progress: Progress = no_progress,
 ) -> tuple[ExportReport, ExportReport]:
-    """Reports on the LoRA and on the embeddings; neither is written when one may not be.
+    """Reports of LoRA and embeddings; writes both or neither.
 
     Raises:
-        ConceptFileError: a name leads out of its folder, or a file is there already.
+        ConceptFileError: a name leads out of its folder, or a file already exists.
     """
     lora = confined_path(first_folder("loras"), name, SUFFIX)
     embeddings = first_folder("embeddings")

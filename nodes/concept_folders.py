@@ -1,4 +1,4 @@
-"""Where concept files lie: in models/concepts, and where extra_model_paths.yaml says."""
+"""Folders of concept files: models/concepts, and those in extra_model_paths.yaml."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ SHIPPED = Path(__file__).parents[1] / "workflows" / "concepts"  # what our workf
 def register_concept_folders() -> None:
     """Make models/concepts known to ComfyUI, and the concepts that our workflows use with it.
 
-    New files are saved to the first folder. As for kinds of models that ComfyUI knows itself that
-    is the one in models/, unless a section of extra_model_paths.yaml says `is_default`. That file
-    was read before this pack was loaded, when there was no folder to stand behind.
+    New files are saved to the first folder: the one in models/, unless a section of
+    extra_model_paths.yaml has `is_default`, as for ComfyUI's own kinds of models. ComfyUI reads
+    that file before it loads this pack, so this function reads it again.
     """
     own = str(Path(folder_paths.models_dir) / CONCEPTS)
     known = folder_paths.folder_names_and_paths.get(CONCEPTS, ([], set()))
@@ -33,7 +33,7 @@ def register_concept_folders() -> None:
 
 
 def _as_the_host_orders(own: str) -> list[str]:
-    """The folders had ours been known when the host read its files: it reads them once more."""
+    """The order of folders as if ours had been registered before ComfyUI read its files."""
     real = folder_paths.folder_names_and_paths
     folder_paths.folder_names_and_paths = {CONCEPTS: ([own], set())}
     try:
@@ -48,7 +48,7 @@ def _as_the_host_orders(own: str) -> list[str]:
 
 
 def _path_files() -> Iterator[str]:
-    """The files that the host reads at its start, in that order."""
+    """The path files that ComfyUI reads at its start, in order."""
     usual = Path(str(folder_paths.__file__)).parent / "extra_model_paths.yaml"
     if usual.is_file():
         yield str(usual)

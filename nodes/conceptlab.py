@@ -66,7 +66,7 @@ class AdaptiveNegativesTrainer(io.ComfyNode):
 
 
 class ConceptMixing(io.ComfyNode):
-    """One thing that is several."""
+    """Mixes several words into one concept."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -95,7 +95,7 @@ class ConceptMixing(io.ComfyNode):
 
 
 class EvolveConcepts(io.ComfyNode):
-    """A child of several parents."""
+    """Evolves a concept from several parents."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -128,15 +128,15 @@ class EvolveConcepts(io.ComfyNode):
 
 
 def connected(sockets: Mapping[str, Any]) -> list[Any]:
-    """What hangs on a row of sockets, without the empty ones."""
+    """The connected values of an autogrow input."""
     return [value for value in sockets.values() if value is not None]
 
 
 def lab_settings(prior: LoadedPrior, knobs: Mapping[str, Any], **words: Any) -> RunSettings:
-    """What the widgets ask for; `words` are positives and their weights.
+    """The settings of the widgets; `words` are positives and their weights.
 
     Raises:
-        ConfigError: a knob is out of its range.
+        ConfigError: a value is out of range.
     """
     return _fitted(prior, settings_for(SPEC), knobs, words)
 
@@ -144,10 +144,10 @@ def lab_settings(prior: LoadedPrior, knobs: Mapping[str, Any], **words: Any) -> 
 def evolution_settings(
     prior: LoadedPrior, knobs: Mapping[str, Any], weights: tuple[float, ...]
 ) -> RunSettings:
-    """What the widgets of Evolve Concepts ask for.
+    """The settings of the widgets of Evolve Concepts.
 
     Raises:
-        ConfigError: a knob is out of its range.
+        ConfigError: a value is out of range.
     """
     return _fitted(prior, settings_for(EVOLUTION), knobs, {"weights": weights})
 
@@ -169,7 +169,7 @@ def invented(
     folder: Path,
     progress: Progress,
 ) -> Invented:
-    """Learn outside of the inference mode in which nodes run.
+    """Train outside the inference mode of nodes.
 
     Raises:
         ConceptLoomError: see `invent`.
@@ -197,7 +197,7 @@ def bred(
     folder: Path,
     progress: Progress,
 ) -> Invented:
-    """Draw the parents that are concepts, and learn, outside of the nodes' inference mode.
+    """Draw the parents that are concepts, and train, outside the inference mode of nodes.
 
     Raises:
         ConceptLoomError: see `evolve`.

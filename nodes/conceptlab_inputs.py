@@ -110,7 +110,7 @@ def evolution_inputs() -> list[io.Input]:
 
 
 def lab_outputs(*, asks: bool = False) -> list[io.Output]:
-    """What `result_of` gives."""
+    """The outputs of `result_of`."""
     row = "One row per round: the pictures, and the word that the answer added."
     left = io.String.Output(
         "negatives",

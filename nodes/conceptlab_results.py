@@ -1,4 +1,4 @@
-"""What the ConceptLab nodes hand out after a run."""
+"""Outputs of the ConceptLab nodes after a run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def result_of(
     cls: Any, made: Invented, checkpoint: int, folder: Path, progress: Progress, *,
     asks: bool = False,
 ) -> io.NodeOutput:  # fmt: skip
-    """Outputs of `lab_outputs`, with the checkpoint that the user chose."""
+    """Values for `lab_outputs`, with the selected checkpoint."""
     concept, path, trouble = saved(made, checkpoint, folder)  # before anything is drawn
     chosen = checkpoint or made.album.steps[-1]
     samples = made.album.pictures(chosen)
@@ -37,7 +37,7 @@ def result_of(
 
 
 def saved(made: Invented, checkpoint: int, folder: Path) -> tuple[Concept, Path | None, str]:
-    """The chosen checkpoint, where its file is, and why there is none if the disk refused it."""
+    """The selected checkpoint, the path of its file, and the reason if it was not saved."""
     concept = made.at(checkpoint)
     if concept is made.concept:
         return concept, made.path, made.trouble
@@ -47,7 +47,7 @@ def saved(made: Invented, checkpoint: int, folder: Path) -> tuple[Concept, Path 
 
 
 def report_of(made: Invented, concept: Concept, saved: str) -> str:
-    """What a user wants to know of a finished run, line by line."""
+    """Report of a finished run, line by line."""
     (name,) = concept.names
     similar = {
         k.removeprefix(SIMILARITY): v

@@ -1,4 +1,4 @@
-"""Nodes that fetch models: the only ones that do, and only what they are told to."""
+"""Nodes that download models; no other node does."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class DownloadSegmenter(io.ComfyNode):
 
 
 def fetched(cls: Any, model: str) -> io.NodeOutput:
-    """The model in its folder; a string names it for the lists."""
+    """Download the model; returns its name for the loaders."""
     progress = NodeProgress(cls.hidden.unique_id)
     folder = download(model, Path(folder_paths.models_dir), progress)
     message = f"{model} is in models/{folder.parent.name}; refresh the lists (key R)."

@@ -1,4 +1,4 @@
-"""How ComfyUI shows our errors: the name of the kind, then the sentence."""
+"""Shortens the names of our errors in ComfyUI's messages."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from .. import errors
 
 
 def shorten_error_names() -> None:
-    """Leave the module out of what ComfyUI writes before an error's sentence.
+    """Omit the module from the error name in ComfyUI's messages.
 
-    It shows `module.Kind: sentence`, and of a custom node the module is the whole path of its
-    folder; of built-in errors it shows the kind alone. Only ComfyUI's process calls this: errors
-    that travel between processes are found again by their module.
+    It shows `module.Kind: sentence`. The module of a custom node is the path of its folder; for
+    built-in errors it shows the kind alone. Call this only in ComfyUI's process: pickled errors of
+    other processes need their module.
     """
     for kind in vars(errors).values():
         if isinstance(kind, type) and issubclass(kind, errors.ConceptLoomError):

@@ -91,7 +91,7 @@ class GenerateWithPrior(io.ComfyNode):
 
 @dataclass(frozen=True, slots=True)
 class PriorRequest:
-    """What Generate with Prior was asked for."""
+    """The request to Generate with Prior."""
 
     prior: LoadedPrior
     prompt: str
@@ -131,14 +131,14 @@ class PriorRequest:
         return torch.cat(pictures)
 
     def offload(self) -> None:
-        """Send everything off the device."""
+        """Offload all models."""
         if self.prior.image_generator is not None:
             self.prior.image_generator.offload()
         self.prior.space.offload()
 
 
 def vision_output(embeddings: Tensor) -> Any:
-    """Embeddings [n, D] as what CLIP Vision Encode gives, for the host's own unCLIP nodes."""
+    """Embeddings [n, D] in the form of CLIP Vision Encode, for ComfyUI's unCLIP nodes."""
     output = comfy.clip_vision.Output()
     output["image_embeds"] = embeddings.detach().float().cpu()
     output["last_hidden_state"] = output["penultimate_hidden_states"] = None

@@ -32,7 +32,7 @@ KEY = "conceptloom.guidance"
 
 
 class CrossAttentionGuidance(io.ComfyNode):
-    """MODEL whose latents are moved until words look where they should."""
+    """MODEL with guidance of the words' attention."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -99,7 +99,7 @@ class CrossAttentionGuidance(io.ComfyNode):
 
 @dataclass(frozen=True, slots=True)
 class TargetWord:
-    """A word as the tokenizer cuts it, and where it should look."""
+    """A word, its tokens, and the target of its attention."""
 
     text: str
     piece: Tokens

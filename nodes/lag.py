@@ -1,4 +1,4 @@
-"""Apply LAG: applies concepts only where the picture shows them, under any sampler."""
+"""Apply LAG: applies concepts only in their own regions, with any sampler."""
 
 from __future__ import annotations
 
@@ -70,12 +70,12 @@ class ApplyLag(io.ComfyNode):
 def with_lag(
     model: Any, clip: Any, localised: Sequence[Localised], on_masks: OnMasks | None = None
 ) -> tuple[Any, Any]:
-    """Clones of MODEL and CLIP with some concepts more; those from an earlier one stay on.
+    """Clones of MODEL and CLIP with further concepts; those of earlier nodes stay.
 
     Residuals are applied by the paper's LAG, concepts with other changes as localised LoRAs.
 
     Raises:
-        ConceptLoomError: a concept does not fit the model, or LAG; two bring the same handle.
+        ConceptLoomError: a concept does not fit the model or LAG, or two have the same handle.
     """
     residuals, loras = by_engine(localised)
     if residuals or not loras:

@@ -51,7 +51,7 @@ def concepts_input() -> io.Input:
 
 
 def lag_inputs() -> list[io.Input]:
-    """The widgets, in the order in which a user reads them."""
+    """The widgets, in the order on the node."""
     return [
         *widgets_of(LagConfig()),
         io.Boolean.Input(
@@ -78,11 +78,11 @@ def lag_inputs() -> list[io.Input]:
 
 
 def localised_of(concept: Concept, mask: Tensor | None, knobs: dict[str, Any]) -> Localised:
-    """A concept with what the widgets say; `knobs` are those of `lag_inputs` but the mask.
+    """A concept with the settings of the widgets, `lag_inputs` without the mask.
 
     Raises:
         ConfigError: a value is invalid.
-        MaskError: several masks came for one concept.
+        MaskError: there are several masks for one concept.
     """
     settings = {one.name: knobs[one.name] for one in settings_in(LagConfig())}
     config = changed(LagConfig(), settings)
@@ -91,7 +91,7 @@ def localised_of(concept: Concept, mask: Tensor | None, knobs: dict[str, Any]) -
 
 
 def one_mask(mask: Tensor | None) -> Tensor | None:
-    """The mask of a MASK that holds one."""
+    """The mask of a MASK with a single one."""
     if mask is None or mask.ndim == 2:
         return mask
     if mask.ndim != 3 or len(mask) != 1:

@@ -30,7 +30,7 @@ from .shared import host_of, picture, shown
 
 
 class LagMapsNode(io.ComfyNode):
-    """Where LAG would put concepts in a given picture."""
+    """LAG's masks for a given picture."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -113,7 +113,7 @@ def read_masks(
 
 
 def names_of(localised: Sequence[Localised]) -> list[str]:
-    """Handles in the order of their masks; a concept that comes twice has one."""
+    """Handles in the order of their masks; duplicates share one."""
     return list(dict.fromkeys(name for one in localised for name in one.concept.names))
 
 

@@ -143,7 +143,7 @@ def _sampler_inputs() -> list[io.Input]:
 
 
 class _Live:
-    """Progress with the newest masks over the rough picture."""
+    """Progress with the newest masks over the preview picture."""
 
     def __init__(self, progress: NodeProgress, maps: LagMaps, names: Sequence[str]) -> None:
         self._progress, self._maps, self._names = progress, maps, names

@@ -28,7 +28,7 @@ def model_inputs() -> list[io.Input]:
 
 
 def learning_inputs(steps: int, rate: float) -> list[io.Input]:
-    """What is learned on, how long and how fast."""
+    """The widgets of training."""
     return [
         io.String.Input(
             "object_word",
@@ -63,14 +63,14 @@ def learning_inputs(steps: int, rate: float) -> list[io.Input]:
 
 
 def reading_inputs() -> list[io.Input]:
-    """How maps become masks."""
+    """The widgets of reading maps."""
     config = ReadConfig()
     # Saved graphs hold three digits of 100/255.
     return list(widgets_of(replace(config, threshold=round(config.threshold, 3))))
 
 
 def seed_input() -> io.Input:
-    """Of learning and reading alike."""
+    """The seed of training and reading."""
     return io.Int.Input(
         "seed",
         default=0,
@@ -82,7 +82,7 @@ def seed_input() -> io.Input:
 
 
 def match_outputs() -> list[io.Output]:
-    """What was found in every picture."""
+    """The outputs for every picture."""
     return [
         io.Mask.Output("masks", tooltip="One mask per picture; white is the place for the detail."),
         io.Mask.Output(

@@ -13,14 +13,14 @@ INDEX, CONFIG = "model_index.json", "config.json"  # what a model's folder holds
 
 
 def models_in(kind: str, holds: str, files: str = "") -> dict[str, Path]:
-    """Name -> where it lies, in the order of the names; of two alike the first folder's.
+    """Name -> path, sorted; if a name exists twice, the first folder wins.
 
-    Looked for in models/ and wherever extra_model_paths.yaml or another pack has such models.
+    Searches models/ and the folders of extra_model_paths.yaml and of other packs.
 
     Args:
         kind: folder of models/.
-        holds: file by which a model's folder is known.
-        files: pattern of models that are a file by themselves.
+        holds: file that identifies a model's folder.
+        files: pattern of single-file models.
     """
     folders: dict[str, Path] = {}
     known = folder_paths.folder_names_and_paths.get(kind, ([], set()))[0]

@@ -20,7 +20,7 @@ OF_THE_NODE = (
 
 
 def preset_input() -> io.DynamicCombo.Input:
-    """The list of presets; each shows the knobs that it has, at its own values."""
+    """The list of presets; each shows its own widgets with its own values."""
     listed = [(spec, preset) for spec, preset in scene_presets() if preset.title]
     return io.DynamicCombo.Input(
         "preset",
@@ -38,13 +38,13 @@ def preset_input() -> io.DynamicCombo.Input:
 
 
 def settings_of(preset: Mapping[str, Any], **of_the_node: Any) -> RunSettings:
-    """What a preset, its knobs and the node's own widgets ask for.
+    """The settings of a preset, its widgets and the node's own widgets.
 
-    A knob that is not given keeps the preset's value: ComfyUI gives None for what an API call
-    leaves out. Knobs under an earlier name arrive beside the preset, as "preset.clip".
+    A missing widget keeps the preset's value: ComfyUI passes None for inputs that an API call
+    omits. Widgets under a former name arrive next to the preset, as \"preset.clip\".
 
     Raises:
-        ConfigError: a knob is out of its range.
+        ConfigError: a value is out of range.
     """
     knobs = {name: value for name, value in preset.items() if name != "preset"}
     run = settings_of_preset(preset["preset"])
@@ -52,7 +52,7 @@ def settings_of(preset: Mapping[str, Any], **of_the_node: Any) -> RunSettings:
 
 
 def _by_todays_names(run: RunSettings, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of a node that takes all inputs; those that no setting knows are left out."""
+    """Values by current names, without those of unknown settings."""
     current: dict[str, Any] = {}
     for one in settings_in(run):
         for name in (one.name, *(f"preset.{former}" for former in one.declared.former)):

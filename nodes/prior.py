@@ -137,7 +137,7 @@ class LoadBlip2(io.ComfyNode):
 def whole_input(
     name: str, default: int, least: int, most: int, tooltip: str, step: int = 1
 ) -> io.Input:
-    """A whole number that stays what it is after a run."""
+    """An integer widget without "control after generate"."""
     return io.Int.Input(
         name,
         default=default,

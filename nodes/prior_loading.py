@@ -1,6 +1,6 @@
 """Priors and image generators by the user's choice: TinyWorld, a text space, folders in models/.
 
-Their code is imported when the first of them is loaded, so that ComfyUI starts quickly.
+Their code is imported on first use, so that ComfyUI starts quickly.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class LoadedPrior:
 def prior_on_base_model(
     prior: str, model: Any, clip: Any, vae: Any, steps: int, cfg: float, size: int
 ) -> LoadedPrior:
-    """TinyWorld's prior, or none, with a base model that draws.
+    """TinyWorld's prior, or none, with a base model as the image generator.
 
     Raises:
         ModelError: MODEL, CLIP or VAE is not connected.
@@ -72,7 +72,7 @@ def prior_on_base_model(
 def prior_from_folders(
     prior: str, decoder: str, precision: str, steps: int, cfg: float, size: int
 ) -> LoadedPrior:
-    """A prior of models/diffusion_priors, and its decoder where one was chosen."""
+    """A prior of models/diffusion_priors, and its decoder if selected."""
     from ..vision.prior_files import load_decoder, load_prior, painter_of
 
     device = comfy.model_management.get_torch_device()
@@ -111,7 +111,7 @@ def questions_from(model_folder: str, precision: str) -> VQAModel:
 
 
 def folder_of(kind: str, holds: str, name: str) -> Path:
-    """A folder that a list offered; looked at again, for lists can be forged."""
+    """A folder from a list; checked again, because API calls can pass any name."""
     folders = models_in(kind, holds)
     if name not in folders:
         raise ModelError(

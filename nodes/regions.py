@@ -136,7 +136,7 @@ def region_specs(
     """One `RegionSpec` per region.
 
     Raises:
-        InputError: concepts, masks and words are not equally many.
+        InputError: the numbers of concepts, masks and words differ.
     """
     rows = [row for mask in masks for row in (mask if mask.ndim == 3 else mask[None])]
     lines = lines_of(words)
@@ -175,7 +175,7 @@ def preview_of(regions: Regions, template: Template | None) -> Tensor:
     """[H, W, 3] all regions, numbered, over the template or over grey.
 
     Raises:
-        MaskError: the regions are of another size than the template.
+        MaskError: the regions and the template differ in size.
     """
     height, width = regions.size
     grid = None

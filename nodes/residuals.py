@@ -72,7 +72,7 @@ def learn(
     folder: Path,
     progress: Progress,
 ) -> TrainingResult:
-    """Learn outside of the inference mode in which nodes run, on copies made there.
+    """Train on copies, outside the inference mode of nodes.
 
     Raises:
         ConceptLoomError: see `learn_residuals`.
@@ -95,7 +95,7 @@ def learn(
 
 
 def report_of(learned: TrainingResult) -> str:
-    """What a user wants to know of a finished run, line by line."""
+    """Report of a finished run, line by line."""
     concept, losses = learned.concept, learned.concept.history
     return "\n".join(
         [

@@ -12,7 +12,7 @@ from .widgets import named_widgets, widgets_of
 
 
 def residuals_inputs() -> list[io.Input]:
-    """What a user sees first, first."""
+    """The inputs, the important ones first."""
     previews = preview_inputs(50, "the training prompt.")
     config = PersonalizedResidualsConfig()
     return [*_sockets(), *widgets_of(config), *named_widgets(LoopConfig(), "save_every"), *previews]

@@ -27,11 +27,11 @@ RUNS = Path("conceptloom", "runs")  # in ComfyUI's output folder
 
 
 def run_folder(name: str) -> Path:
-    """Where the states of a run lie, inside of ComfyUI's output folder.
+    """Folder for the states of a run, inside ComfyUI's output folder.
 
     Raises:
-        ConceptFileError: the name would lead out of it, or is too long.
-        StorageError: nothing can be written there.
+        ConceptFileError: the name leads out of it or is too long.
+        StorageError: the folder is not writable.
     """
     root = Path(folder_paths.get_output_directory()) / RUNS
     folder = confined_path(root, name, SUFFIX).with_suffix("")
@@ -47,7 +47,7 @@ def _concept_file(folder: Path, digest: str) -> Path:
 
 
 def concept_saver(folder: Path) -> SaveConcept:
-    """Saves a concept beside the states of its run; another result gets another file."""
+    """Saves a concept next to the states of its run; each result gets its own file."""
 
     def save(concept: Concept) -> Path:
         digest = hashlib.sha256()
@@ -64,7 +64,7 @@ def concept_saver(folder: Path) -> SaveConcept:
 
 
 def saved_line(path: Path | None, trouble: str) -> str:
-    """For the report: where the concept lies, or that it does not and how to keep it."""
+    """Line of the report: the path of the concept, or why it was not saved and how to save it."""
     if path is not None:
         return f"Saved: {path}"
     return (
@@ -91,7 +91,7 @@ def handed_out(
 
 
 def model_inputs() -> list[io.Input]:
-    """What learns."""
+    """The models to train."""
     return [
         io.Model.Input(
             "model",
@@ -106,7 +106,7 @@ def model_inputs() -> list[io.Input]:
 
 
 def name_input(default: str) -> io.Input:
-    """Where `run_folder` is."""
+    """The name for `run_folder`."""
     return io.String.Input(
         "name",
         default=default,
@@ -117,7 +117,7 @@ def name_input(default: str) -> io.Input:
 
 
 def preview_inputs(every: int, when_empty: str) -> list[io.Input]:
-    """How often and how previews are drawn; `when_empty` says what no prompt draws."""
+    """The widgets of previews; `when_empty` describes the default prompts."""
     return [
         *named_widgets(LoopConfig(preview_every=every), "preview_every"),
         *named_widgets(

@@ -119,7 +119,7 @@ class ConceptSceneNode(io.ComfyNode):
 def scene_of(
     images: Tensor, masks: Sequence[Tensor], concepts: str, background: str
 ) -> ConceptScene:
-    """A scene of what came in through sockets and widgets.
+    """The scene of the sockets and widgets.
 
     Args:
         images: [P, H, W, C].
@@ -148,8 +148,8 @@ def masks_by_name(
 ) -> Mapping[str, Sequence[Tensor | None]]:
     """One mask [H, W] per picture for every name.
 
-    With one picture every row of every batch is a concept, which is what SAM's individual masks
-    and several sockets look like alike; with more, every socket is a concept.
+    With one picture, every row of every batch is a concept, whether it comes from SAM's individual
+    masks or from several sockets; with more pictures, every socket is a concept.
 
     Raises:
         HandleError: there are more names than masks, or no name at all.
@@ -182,6 +182,6 @@ def masks_by_name(
 
 
 def latent_grid(scene: ConceptScene, vae: object) -> tuple[int, int]:
-    """(h, w) of the first picture's latents, as far as it is known."""
+    """(h, w) of the first picture's latents; an assumption without a VAE."""
     height, width = scene.images[0].image.shape[:2]
     return assumed_latent_size(height, width, vae)

@@ -112,10 +112,10 @@ def segmented(
     image: Tensor, words: str, detector: str, segmenter: str, config: SegmentationConfig,
     places: str,
 ) -> tuple[Tensor, list[str]]:  # fmt: skip
-    """MASK [n, H, W], and what each is called.
+    """MASK [n, H, W], and a name for each.
 
     Raises:
-        InputError: a word finds nothing, or a place cannot be read.
+        InputError: a word finds nothing, or a place is not valid.
         ModelError: files are missing or damaged.
     """
     if image.ndim != 4:
@@ -144,12 +144,12 @@ def detectors() -> dict[str, Path]:
 
 
 def segmenters() -> dict[str, Path]:
-    """SAMs, by the names of their folders, or of their files where they are original."""
+    """SAMs, by the names of their folders or original files."""
     return models_in(SEGMENTERS, CONFIG, "sam_vit_*.pth")
 
 
 def chosen(folders: dict[str, Path], name: str, kind: str, source: str) -> Path:
-    """Where a listed model lies; looked at again, for lists can be forged.
+    """The path of a listed model; checked again, because API calls can pass any name.
 
     Raises:
         ModelError: it is not there.
@@ -165,7 +165,7 @@ def chosen(folders: dict[str, Path], name: str, kind: str, source: str) -> Path:
 
 
 def preview_of(image: Tensor, masks: Tensor, names: list[str]) -> Tensor:
-    """[H, W, 3] the masks over the picture; those that are empty are left out."""
+    """[H, W, 3] the masks over the picture, without empty ones."""
     named = {
         f"{name} {i + 1}" if names.count(name) > 1 else name: mask
         for i, (name, mask) in enumerate(zip(names, masks, strict=True))

@@ -29,7 +29,7 @@ LATENT_PX = 8  # pixels per latent of Stable Diffusion, for previews without a V
 
 
 def concept_path(name: str) -> Path:
-    """The file of a concept that a list offered; looked at again, for lists can be forged."""
+    """The file of a concept from a list; checked again, because API calls can pass any name."""
     path = folder_paths.get_full_path(CONCEPTS, name) if name in concept_names() else None
     if path is None:
         raise ConceptFileError(
@@ -45,7 +45,7 @@ def concept_names() -> list[str]:
 
 
 def concept_stamps(names: Iterable[str]) -> list[tuple[str, int, int]]:
-    """Name, time and size of concept files: another list when one of them was written anew."""
+    """Name, time and size of concept files, to detect changes."""
     stats = [(name, concept_path(name).stat()) for name in names]
     return [(name, file.st_mtime_ns, file.st_size) for name, file in stats]
 
@@ -56,19 +56,19 @@ def first_folder(kind: str) -> Path:
 
 
 def host_of(model: Any, clip: Any, vae: Any = None, *, applies_only: bool = False) -> Host:
-    """MODEL, CLIP and VAE of a graph behind the port.
+    """MODEL, CLIP and VAE of a graph as a `Host`.
 
     Args:
-        applies_only: nothing is learned or noised with it, so any way of sampling will do.
+        applies_only: no training and no noising, so any kind of sampling works.
 
     Raises:
-        ModelError: they are not of a kind that the methods work with, or do not fit each other.
+        ModelError: they are unsupported or do not fit each other.
     """
     return cast(Host, ComfyHost(model, clip, vae, applies_only=applies_only))
 
 
 def applied(model: Any, clip: Any, concept: Concept, strength: float) -> tuple[Any, Any]:
-    """Clones of MODEL and CLIP that know a concept, after a look at whether it belongs there."""
+    """Check that a concept fits, and apply it to clones of MODEL and CLIP."""
     check_applies(concept, host_of(model, clip, applies_only=True).fingerprint)
     deltas, known_as = weight_deltas(concept), identities(concept)
     return apply_concept(model, clip, deltas, concept.handles, strength, known_as)
@@ -88,10 +88,10 @@ def _delta(change: Change) -> WeightDelta:
 
 
 def named_lines(text: str, separator: str = ":") -> dict[str, str]:
-    """Lines such as `my-mug: cup` as name -> what follows; empty lines are passed over.
+    """Lines such as `my-mug: cup` as name -> word; skips empty lines.
 
     Raises:
-        HandleError: a name cannot be a handle, or comes twice.
+        HandleError: a name is not a valid handle, or occurs twice.
     """
     entries: dict[str, str] = {}
     for line in lines_of(text):
@@ -104,7 +104,7 @@ def named_lines(text: str, separator: str = ":") -> dict[str, str]:
 
 
 def lines_of(text: str) -> tuple[str, ...]:
-    """Lines that hold something."""
+    """The non-empty lines."""
     return tuple(filter(None, map(str.strip, text.splitlines())))
 
 
@@ -133,12 +133,12 @@ def whole_numbers(name: str, text: str) -> tuple[int, ...]:
 
 
 def describe_handles(names: Iterable[str]) -> str:
-    """Handles as one writes them in prompts: "<my-mug>, <my-fish>"."""
+    """Handles as in prompts: "<my-mug>, <my-fish>"."""
     return ", ".join(f"<{name}>" for name in names)
 
 
 def assumed_latent_size(height: int, width: int, vae: Any) -> tuple[int, int]:
-    """(h, w) of the latents of a picture, as far as it is known without encoding it."""
+    """Expected (h, w) of the latents of a picture, without encoding it."""
     read = getattr(vae, "spacial_compression_encode", None)
     side = read() if read else LATENT_PX
     return max(1, height // side), max(1, width // side)
@@ -150,7 +150,7 @@ def picture(image: Tensor) -> Tensor:
 
 
 def shown(cls: Any, image: Tensor | None = None, text: str = "") -> Mapping[str, Any]:
-    """A picture and a text for the node itself."""
+    """UI output with a picture and a text for the node."""
     on_node: dict[str, Any] = {}
     if image is not None:
         try:

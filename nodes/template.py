@@ -148,10 +148,10 @@ def config_of(settings: Mapping[str, Any], **blocks: str) -> InversionConfig:
 def keeping(
     host: Host, image: Tensor, config: InversionConfig, steps: int, keep: str
 ) -> InversionConfig:
-    """The settings with the place that stores features; `auto` looks at the free memory.
+    """The settings with the storage of features; `auto` checks the free memory.
 
     Raises:
-        ImageError: the image is no single picture.
+        ImageError: the image is not a single picture.
     """
     if image.ndim != 4 or len(image) != 1:
         raise ImageError(
@@ -168,18 +168,18 @@ def keeping(
 
 
 def start_latent(model: Any, template: Template) -> dict[str, Tensor]:
-    """LATENT of the template's noise; the host brings it back to the model's own scale."""
+    """LATENT of the template's noise, in the host's scale."""
     return {"samples": model.model.process_latent_out(template.trajectory[:1].clone())}
 
 
 def compared(template: Template) -> Tensor:
-    """[H, W, 3] the picture beside what comes back of it."""
+    """[H, W, 3] the picture next to its reconstruction."""
     caption = f"reconstructed at {template.psnr:.1f} dB"
     return sample_strip([template.image, template.reconstruction], ["template", caption])
 
 
 def describe_template(template: Template) -> str:
-    """What a user wants to know of an inversion."""
+    """Report of an inversion."""
     stored = template.feature_bytes() / 2**20
     features = f"stores {stored:,.1f} MiB of features of {len(template.features)} steps"
     if not template.features:

@@ -141,7 +141,7 @@ class TrainingRun:
     prior_images: Tensor | None = None
 
     def learn(self, progress: Progress) -> TrainingResult:
-        """Learn outside of the inference mode in which nodes run, on copies made there."""
+        """Train on copies, outside the inference mode of nodes."""
         with torch.inference_mode(False):
             class_images = self.prior_images
             return self.settings.learn(
@@ -157,7 +157,7 @@ class TrainingRun:
 
 
 def copied_scene(scene: ConceptScene) -> ConceptScene:
-    """The scene in tensors that autograd may keep, which those of upstream nodes are not."""
+    """A copy of the scene for autograd; tensors of upstream nodes are inference tensors."""
     pictures = tuple(
         replace(p, image=p.image.clone(), masks={n: mask.clone() for n, mask in p.masks.items()})
         for p in scene.images
@@ -166,7 +166,7 @@ def copied_scene(scene: ConceptScene) -> ConceptScene:
 
 
 def report_of(run: TrainingRun, learned: TrainingResult) -> str:
-    """What a user wants to know of a finished run, line by line."""
+    """Report of a finished run, line by line."""
     lines = list(run.scene.remarks)
     lines += [f"<{name}>: {describe_scores(*scores)}" for name, scores in learned.scores.items()]
     losses = learned.concept.history

@@ -103,10 +103,10 @@ def drawn_in_two_stages(
     latent_image: dict[str, Any], base_steps: int, seed: int, steps: int, cfg: float,
     sampler_name: str, scheduler: str,
 ) -> dict[str, Any]:  # fmt: skip
-    """LATENT drawn first by one model and prompt, then by another.
+    """LATENT sampled first with one model and prompt, then with another.
 
     Raises:
-        ConfigError: the first stage has more steps than there are.
+        ConfigError: the first stage has more steps than the whole schedule.
     """
     config = TwoStageConfig(base_steps=base_steps, steps=steps, cfg=cfg)
     sigmas, sampler = sigmas_of(model, scheduler, steps), named_sampler(sampler_name)

@@ -72,7 +72,7 @@ class RegionFeatureFuser(io.ComfyNode):
 
 
 class WeaveConcepts(io.ComfyNode):
-    """The whole weave in one piece."""
+    """The whole weave in one node."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

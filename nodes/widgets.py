@@ -13,7 +13,7 @@ from ..training.setting import BoundSetting, settings_in
 def widgets_of(
     config: Any, *, without: Collection[str] = (), optional: bool = False
 ) -> Iterator[io.Input]:
-    """A widget for every setting that does something in a config, at its value there."""
+    """A widget for every setting with an effect in a config, with its value as default."""
     for one in settings_in(config):
         if one.applies and one.declared.is_widget and one.name not in without:
             yield widget(one, optional=optional)
@@ -22,13 +22,13 @@ def widgets_of(
 def named_widgets(
     config: Any, *names: str, optional: bool = False, **tooltips: str | None
 ) -> list[io.Input]:
-    """Widgets of some settings, in this order; a node may have a tooltip of its own for one."""
+    """Widgets of some settings, in this order; `tooltips` replace those of the settings."""
     known = {one.name: one for one in [*settings_in(config)][::-1]}  # the first of a name
     return [widget(known[name], optional=optional, tooltip=tooltips.get(name)) for name in names]
 
 
 def widget(one: BoundSetting, *, optional: bool = False, tooltip: str | None = None) -> io.Input:
-    """The widget of a setting, at the value that it has."""
+    """The widget of a setting, with its value as default."""
     declared, shared = one.declared, _shared(one, optional, tooltip)
     if one.choices:
         by_value = {meant: word for word, meant in one.choices.items()}

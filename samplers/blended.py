@@ -7,7 +7,7 @@ serves DDIM steps and every scheduler of ComfyUI.
 
     sigmas        noise levels of a sampler, from noisy to 0        T .. 0
     source        z_init, clean latents of the picture
-    start         t_start, steps that are skipped: more keeps more of what is under the mask
+    start         t_start, skipped steps: more keep more of the content under the mask
     eta           DDIM's eta; at 1 every step draws fresh noise (CLiC), at 0 none does
 """
 
@@ -34,14 +34,14 @@ MOST_STEPS = 10_000  # of the hosts' samplers
 
 
 class SourceLevel(str, Enum):
-    """How noisy the source is when it is put around the mask, before a step."""
+    """Noise level of the source around the mask, before a step."""
 
     SAME = "same as the step"  # both papers, and CLiC's official code
     ONE_BEFORE = "one step noisier"  # official code of Blended Latent Diffusion
 
 
 class Inside(str, Enum):
-    """What stands under the mask when sampling starts."""
+    """Initial content under the mask."""
 
     SOURCE = "noised source"  # CLiC
     # Official code of Blended Latent Diffusion for SD2, in spite of its start. There the first pass
@@ -51,7 +51,7 @@ class Inside(str, Enum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BlendConfig:
-    """How a picture is edited under a mask."""
+    """Settings of an edit under a mask."""
 
     # Steps skipped at the noisy end. CLiC's paper: 5 to 15 of 50; its code's 15 and 20 skip 14, 19.
     start: int = setting(
@@ -102,7 +102,7 @@ class BlendConfig:
         require_fraction("eta", self.eta)
 
     def check(self, steps: int) -> None:
-        """ConfigError when not one of so many steps would be left."""
+        """ConfigError if `start` skips all of the steps."""
         if self.start >= steps:
             raise ConfigError(
                 "start",
@@ -116,7 +116,7 @@ def noised_source(
 ) -> Tensor:
     """x_sigma [B, C, h, w] of the source, carrying the noise of `level`.
 
-    Where the two differ, the scale is that of x_t, as the network sees it.
+    If the two differ, the scale is that of x_t, the network's input.
     """
     noisy = source + level * noise
     return noisy if level == sigma else noisy * (input_scale(level) / input_scale(sigma))
@@ -158,23 +158,23 @@ def sample_blended(
 ) -> Tensor:
     """Latents [B, C, h, w] with a redrawn masked part.
 
-    Every step: the noised source goes around the mask, guidance may move the latents
-    (`before_step`), the model denoises, DDIM steps on. Ends with the clean source around the mask,
-    exactly, unless the last steps are free.
+    Each step blends the noised source around the mask, lets guidance change the latents
+    (`before_step`), denoises, and makes a DDIM step. At the end the area around the mask is exactly
+    the clean source, unless the last steps are free.
 
     Args:
         denoise: the model, with prompts and classifier-free guidance in it.
         source: [B, C, h, w] clean latents of the picture.
-        mask: [1 or B, 1, h, w], 1 = drawn anew.
-        sigmas: S + 1 falling noise levels; may end above 0 where others sample on.
+        mask: [1 or B, 1, h, w], 1 = redrawn.
+        sigmas: S + 1 falling noise levels; may end above 0 if another sampler continues.
         draw: unit noise like `source`; the only randomness.
         input_scale: of the model's noise path.
         first_noise: noise to start from, as `draw` gives it.
-        ends_held: put the source around the mask once more after the last step, if that is held.
+        ends_held: blend the source around the mask after the last step, unless that step is free.
         before_step: x_sigma, sigma, number of the step -> x_sigma.
 
     Raises:
-        ConfigError: as many steps are skipped as there are.
+        ConfigError: all steps are skipped.
         ImageError: mask and latents differ in size.
     """
     if mask.shape[-2:] != source.shape[-2:]:

@@ -29,7 +29,7 @@ def class_latents_of(
 
     Args:
         size_px: (H, W) of the pictures.
-        rows: how many are drawn at once.
+        rows: batch size.
     """
     positive, negative = host.encode_prompt(prompt), host.encode_prompt("")
     noise = seeded_noise(host, seed, count, size_px)
@@ -48,10 +48,10 @@ def class_latents_of(
 def encoded_class_latents(
     host: Host, images: Tensor, size_px: tuple[int, int], progress: Progress = no_progress
 ) -> Tensor:
-    """[P, C, h, w] latents of class images [P, H, W, 3] that the user gives.
+    """[P, C, h, w] latents of the user's class images [P, H, W, 3].
 
     Raises:
-        ImageError: they have another size than the scene, so they cannot share a batch with it.
+        ImageError: they differ from the scene in size and cannot share a batch with it.
     """
     if tuple(images.shape[1:3]) != tuple(size_px):
         raise ImageError(

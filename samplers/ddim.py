@@ -19,10 +19,10 @@ from ..host.ports import Host, NoisePath, Progress, Prompt, UNetEdit, latent_siz
 def ddim_step(
     path: NoisePath, noisy: Tensor, output: Tensor, timestep: float, following: float
 ) -> Tensor:
-    """x at the following timestep, eta = 0; a negative one means the cleanest that is known.
+    """x at the following timestep, eta = 0; a negative one is the cleanest known.
 
     Args:
-        output: what the network predicted at x_t.
+        output: prediction of the network at x_t.
     """
     denoised, noise = path.denoised(noisy, output, timestep), path.noise(noisy, output, timestep)
     # Past the last step Stable Diffusion goes to alpha_bar[0], not to 1 (set_alpha_to_one=False).
@@ -46,8 +46,8 @@ def sample_ddim(
 
     Args:
         prompts: one per row of `noise`, or one for all.
-        negative: what to move away from; the empty prompt as a rule.
-        noise: [B, C, h, w] of unit variance; it alone decides the random part.
+        negative: negative prompt, usually empty.
+        noise: [B, C, h, w] of unit variance; the only randomness.
         cfg: guidance scale; 1 skips the negative prompt.
     """
     rows = noise.shape[0]
@@ -96,11 +96,11 @@ def guided(
     """Classifier-free guidance (Ho & Salimans 2022, Eq. 6), both predictions in one pass.
 
     Args:
-        predict: rows, a prompt for each, which of them are conditional -> output of the network.
-            Noise, v and a flow's direction are affine in each other at a given x_t: mixing any of
-            them is mixing all.
+        predict: rows, their prompts, which are conditional -> output of the network.
+            Noise, v and a flow's direction are affine in each other at a given x_t: mixing
+            works on any of them.
         prompts: one per row of `latent`.
-        cfg: guidance scale; 1 does without the negative prompt.
+        cfg: guidance scale; 1 skips the negative prompt.
     """
     rows = latent.shape[0]
     if cfg == 1:

@@ -1,8 +1,8 @@
 """Editing a picture under masks on any host: blended sampling, guidance, last harmonising steps.
 
 The order of CLiC's official transfer.py: blend, guide, denoise, and at the end the base model with
-a plain prompt, so that what was drawn and what stayed grow together. The first of these harmonising
-steps is the last one that is blended.
+a plain prompt, which harmonises new and old content. The first of these harmonising steps is the
+last one with blending.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from .sigmas import output_at
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Region:
-    """A part of the picture and what is drawn there.
+    """A part of the picture with its prompt.
 
-    Several regions are drawn at once, each with its own prompt and so with its own concept; the
-    weights of all concepts are in place together (`concepts.concept.stacked`).
+    Several regions are drawn at once, each with its own prompt and therefore its own concept; the
+    weights of all concepts apply together (`concepts.concept.stacked`).
     """
 
     prompt: Prompt
@@ -94,10 +94,10 @@ def edit_latents(
     Args:
         source: [1, C, h, w] clean latents of the picture.
         regions: one or more; where masks overlap their predictions mix.
-        weights: what the concepts change, in place until the harmonising steps.
-        plain: prompt of the harmonising steps, "a chair" where the edit says "a chair with
-            <x> style"; None keeps the regions' own.
-        rows: pictures, which differ by their noise.
+        weights: changes of the concepts, active until the harmonising steps.
+        plain: prompt of the harmonising steps, "a chair" for the edit "a chair with
+            <x> style"; None keeps the regions\' own.
+        rows: number of pictures, with different noise.
 
     Raises:
         MaskError, PromptError, ConfigError: see `errors`.
@@ -198,7 +198,7 @@ def _guided(
     masks: Tensor,
     config: GuidanceConfig,
 ) -> Tensor:
-    """x_sigma moved by a step of guidance; each region moves what lies under its own mask."""
+    """x_sigma after one guidance step; each region changes only its own mask."""
     scale, timestep = 1 / host.noise_path.input_scale(sigma), host.noise_path.timestep_at(sigma)
     unit = latent / scale  # x_t, as the network sees it
     at = torch.full((unit.shape[0],), timestep, device=unit.device)

@@ -1,15 +1,15 @@
 """Cross-attention guidance: moves latents so that words attend to their masks.
 
 CLiC (Safaee et al., CVPR 2024, arXiv 2311.17083, Sec. 3.4 "cross-attention guidance"; official
-transfer.py:113-142), an offspring of Attend-and-Excite (Chefer et al. 2023, arXiv 2301.13826):
+transfer.py:113-142), based on Attend-and-Excite (Chefer et al. 2023, arXiv 2301.13826):
 
     x <- x - eta grad_x || CA(v*, x) - M ||^2
 
     CA            cross-attention probabilities of the words, head and layer mean, not normalised
-    M             where they should look: a mask, or ones everywhere (the official code)
-    eta > 0       pulls the words in; eta < 0 drives them out
+    M             their target: a mask, or ones everywhere (the official code)
+    eta > 0       attracts the words; eta < 0 repels them
 
-All on unit-variance latents x_t, as the UNet sees them.
+All values are for unit-variance latents x_t, the network's input.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ LOSS_SCALES = (2.0**10, 1.0, 2.0**-12)
 
 
 class Rule(str, Enum):
-    """How far the latents move."""
+    """The step of the latents."""
 
     SIGN = "sign"  # eta in every element: what the official code's first step of Adam comes to
     GRADIENT = "gradient"  # eta times the gradient, as the paper writes it
@@ -48,7 +48,7 @@ class Rule(str, Enum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GuidanceConfig:
-    """How words are pulled in or driven out."""
+    """Settings of the guidance of words."""
 
     eta: float = setting(  # transfer.py: 0.001 * att_opt, the authors' 10
         0.01,
@@ -102,7 +102,7 @@ class GuidanceConfig:
 
 @dataclass(frozen=True, slots=True)
 class AttentionTarget:
-    """Words of a prompt, and where they should look."""
+    """Words of a prompt, and the target of their attention."""
 
     positions: tuple[int, ...]  # of their tokens; their probabilities are summed
     length: int  # tokens of the whole prompt
@@ -135,12 +135,12 @@ def attention_distance(
 ) -> Tensor:
     """Sum over rows and targets of || CA - M ||^2, float32.
 
-    Differs from the official code, which takes the mean over the map: its step keeps only the
-    sign, and the sum is the norm that the paper writes.
+    Differs from the official code, which takes the mean over the map: its step uses only the
+    sign, and the sum is the paper's norm.
 
     Args:
         rows: B, the latents of the pass; every one is a row of the same prompt.
-        size: (h, w) of the latents, to which all maps are brought (bilinear).
+        size: (h, w) of the latents, to which all maps are resized (bilinear).
         targets_in: for rows of other prompts that another pack adds to the pass.
     """
     others = capture.prompts_of_others if targets_in else ()
@@ -172,8 +172,8 @@ def latent_gradient(
 ) -> Tensor:
     """Gradient of the distance to the latents, [B, C, h, w] float32.
 
-    The pass ends behind the last block whose map is read; nothing behind it is computed. A
-    gradient that overflows at every scale is left out: zeros, and the log says so.
+    The pass ends after the last block with a needed map. A gradient that overflows at every scale
+    becomes zero, with a warning.
 
     Differs from the official code, whose processor gives attention outputs without a gradient
     (src/att_processor.py): a fifth of the signs differ (docs/notation.md).
@@ -209,8 +209,8 @@ def latent_gradient(
 def moved(latent: Tensor, gradient: Tensor, config: GuidanceConfig) -> Tensor:
     """x - eta grad, or x - eta sign(grad), in float32 and the latents' own precision at the end.
 
-    Adam's first step in half precision is a division by nothing where the gradient is below
-    5e-3; the sign is what it means.
+    In half precision, Adam's first step divides by zero where the gradient is below 5e-3; the
+    sign is the intended result.
     """
     direction = gradient.sign() if config.rule is Rule.SIGN else gradient
     return (latent.float() - config.eta * direction).to(latent.dtype)

@@ -1,16 +1,15 @@
 """DDIM inversion: computes the noise from which a sampler redraws a picture.
 
 Song et al. 2020 (arXiv 2010.02502, Sec. 4.3); the loop of Plug-and-Play (Tumanyan et al. 2023,
-arXiv 2211.12572, official preprocess.py:98-123, commit e9207c0), which Concept Weaver takes over.
+arXiv 2211.12572, official preprocess.py:98-123, commit e9207c0), which Concept Weaver uses.
 
     sigmas      noise levels of the sampler that is inverted, from noisy to 0
     trajectory  z_T .. z_0, x_sigma at each of them
 
 A step of the sampler is x_{k+1} = x_k + (sigma_{k+1} - sigma_k) slope(x_k, sigma_k); the slope is
-the predicted noise. Turned around it asks for the slope at a point that is not known yet.
-Plug-and-Play takes the point before in its stead and makes 999 small steps. Here the equation is
-solved for x_k instead, by putting its own answer in again (`refinements`): the sampler's own few
-steps are then enough.
+the predicted noise. Its inverse needs the slope at an unknown point. Plug-and-Play uses the
+previous point instead and makes 999 small steps. Here a fixed-point iteration solves the equation
+for x_k (`refinements`), so that the sampler's own few steps are sufficient.
 """
 
 from __future__ import annotations
@@ -40,12 +39,12 @@ def invert(
 ) -> Tensor:
     """The trajectory [S + 1, C, h, w] of a picture, without guidance; its last entry is clean.
 
-    Differs from Plug-and-Play: an answer is refined, see the top of this module. With refinements 0
-    the steps are theirs (but at the sampler's S levels and not at 999).
+    Differs from Plug-and-Play: steps are refined, see the top of this module. With refinements 0
+    the steps are theirs (but at the sampler's S levels instead of 999).
 
     Args:
         latent: [1, C, h, w] clean latents of the picture.
-        prompt: p_src, what the picture shows; "" is Plug-and-Play's.
+        prompt: p_src, a description of the picture; "" in Plug-and-Play.
         sigmas: [S + 1] of the sampler, falling, ending in 0.
         refinements: further evaluations of the UNet for every step.
     """

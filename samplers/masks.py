@@ -1,6 +1,6 @@
 """Masks of a picture for blended sampling: at the size of the latents, and at the seam.
 
-mask   -> m     1 = drawn anew, 0 = the source picture stays; soft values are a mixture
+mask   -> m     1 = redrawn, 0 = the source picture stays; soft values are a mixture
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ def picture_masks(masks: Tensor, size_px: tuple[int, int]) -> Tensor:
     """Masks [n, H, W], 0..1, float32 on the CPU, at the size of their picture.
 
     Args:
-        masks: [H, W] or [n, H, W]; another size of the same aspect is stretched to the picture, and
-            one that is nearly black all over to 1.
+        masks: [H, W] or [n, H, W]; other sizes with the same aspect are resized, and
+            a nearly black mask is scaled to a maximum of 1.
 
     Raises:
-        MaskError: a mask is empty, of another aspect, not a plane of finite numbers, or a label
-            picture of several classes.
+        MaskError: a mask is empty, of another aspect, not a 2D tensor of finite numbers, or a
+            label picture with several classes.
     """
     planes = masks.detach().float().cpu()
     planes = planes[None] if planes.ndim == 2 else planes
@@ -56,10 +56,10 @@ def _strong(plane: Tensor, number: int, n_planes: int) -> Tensor:
 
 
 def check_aspect(mask: tuple[int, int], picture: tuple[int, int], unit: str = "") -> None:
-    """Whether a mask (H, W) can be stretched to a picture (H, W), or to latents.
+    """Check that a mask (H, W) has the aspect ratio of a picture (H, W) or of latents.
 
     Args:
-        unit: what the picture is counted in, where that is not pixels.
+        unit: unit of the picture's size, if it is not pixels.
 
     Raises:
         MaskError: they differ in aspect.
@@ -72,11 +72,11 @@ def check_aspect(mask: tuple[int, int], picture: tuple[int, int], unit: str = ""
 
 
 def latent_masks(masks: Tensor, latent_size: tuple[int, int]) -> Tensor:
-    """Masks [n, 1, h, w] of latents: how much of each cell a mask covers.
+    """Masks [n, 1, h, w] of latents: coverage of each cell.
 
     Differs from CLiC's official code, which resizes bicubically (transfer.py), and from Blended
-    Latent Diffusion's, which takes the nearest pixel: neither loses thin strokes, but a mean does
-    not either, and it has no values outside of 0..1.
+    Latent Diffusion's, which takes the nearest pixel: like those, the mean
+    does not lose thin strokes, and its values stay in 0..1.
 
     Args:
         masks: [n, H, W] from `picture_masks`.
@@ -85,9 +85,10 @@ def latent_masks(masks: Tensor, latent_size: tuple[int, int]) -> Tensor:
 
 
 def region_weights(masks: Tensor) -> Tensor:
-    """Whose prediction counts where: [n, 1, h, w], summing to 1 in every cell.
+    """Weights [n, 1, h, w] of the regions' predictions, summing to 1 in every cell.
 
-    Masks that overlap share a cell by their values; where there is none, all count alike.
+    Overlapping masks share a cell in proportion to their values; cells without a mask are shared
+    equally.
     """
     total = masks.sum(dim=0, keepdim=True)
     return torch.where(
@@ -96,10 +97,10 @@ def region_weights(masks: Tensor) -> Tensor:
 
 
 def seam(mask: Tensor, feather_px: int) -> Tensor:
-    """How much of the drawn picture shows, [H, W]: the mask with a ramp on the inside of its edge.
+    """Weight [H, W] of the drawn picture: the mask with a ramp inside its edge.
 
-    Nothing is ever added outside: where the mask is 0 this is 0, so the source stays exact there.
-    The border of the picture is no edge.
+    It is 0 where the mask is 0, so the source stays exact there. The border of the picture is not
+    an edge.
 
     Args:
         mask: [H, W], 0..1.
@@ -115,7 +116,7 @@ def seam(mask: Tensor, feather_px: int) -> Tensor:
 def composited(drawn: Tensor, source: Tensor, mask: Tensor, feather_px: int) -> Tensor:
     """Pictures [B, H, W, 3] that equal the source, bit for bit, wherever the mask is 0.
 
-    A VAE changes pixels everywhere, also where latents stayed; this undoes it.
+    A VAE changes all pixels, even where latents did not change; this reverts it.
 
     Args:
         drawn: [B, H, W, 3] decoded pictures, 0..1.

@@ -1,10 +1,10 @@
-"""Sampling in ComfyUI's frame, at whatever noise levels a sampler has (see `host.noise`).
+"""Sampling in ComfyUI's frame, at any noise levels (see `host.noise`).
 
     x_sigma = x_0 + sigma noise     sigma -> sqrt(1 - alpha_bar) / sqrt(alpha_bar)
 
 In this frame a deterministic DDIM step (Song et al. 2020, arXiv 2010.02502, Eq. 13) is a straight
 line: x' = x + (sigma' - sigma) noise, which ComfyUI calls euler. A sampler's sigmas need not lie on
-whole timesteps; the network is then asked at the nearest one, as ComfyUI does.
+whole timesteps; the network then gets the nearest one, as in ComfyUI.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def guided_output_at(
     cfg: float,
     edits: Sequence[UNetEdit] = (),
 ) -> Tensor:
-    """`output_at` with classifier-free guidance; cfg 1 does without."""
+    """`output_at` with classifier-free guidance; cfg 1 disables it."""
 
     def predict(rows: Tensor, prompts: Sequence[Prompt], conditional: Sequence[bool]) -> Tensor:
         return output_at(host, rows, sigma, prompts, edits, conditional)

@@ -1,7 +1,7 @@
-"""Strong augmentation of size and position: a picture smaller, somewhere on a grey canvas.
+"""Strong augmentation of size and position: a smaller picture at a random place on a grey canvas.
 
 Concept Weaver trains its concepts with it, so that they fit into regions of any size and place. The
-numbers are those of the same first author's next code (TweedieMix, diffusers_data_pipeline_xl.py:
+numbers come from later code of the same first author (TweedieMix, diffusers_data_pipeline_xl.py:
 119-150, commit da3e81b): a scale between a third and the whole, any place, zero around.
 """
 
@@ -22,7 +22,7 @@ CANVAS = 0.5  # grey, 0..1: zero in the VAE's -1..1
 
 
 class Placed(NamedTuple):
-    """A picture on its canvas, of the size it had."""
+    """A picture on its canvas, at the original size."""
 
     image: Tensor  # [H, W, 3], 0..1
     masks: Mapping[str, Tensor]  # name -> [H, W], 0..1
@@ -35,7 +35,7 @@ def placed_smaller(
     generator: torch.Generator,
     smallest: float = SMALLEST,
 ) -> Placed:
-    """The picture at a random scale and place; with `smallest` 1 it stays as it is.
+    """The picture at a random scale and place; `smallest` 1 keeps it unchanged.
 
     Args:
         image: [H, W, 3], 0..1.

@@ -1,7 +1,7 @@
 """Masks with unusual values: faint masks, label pictures, empty masks.
 
-Files keep masks as 0 and 1 of 255, as class numbers, or in a dark colour. Taken as they are, the
-masked loss would shrink with their square, and an edit would change next to nothing.
+Some files store masks as 0 and 1 of 255, as class numbers, or in a dark colour. Without
+conversion, the masked loss would shrink with their square, and an edit would change almost nothing.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ JUMP_SHARE = 1 / 3  # of all borders; soft masks climb from value to value inste
 
 
 def full_strength(mask: Tensor, name: str, faint: float = FAINT) -> tuple[Tensor, str]:
-    """The mask with 1 as its largest value, and what was done to it ("" for nothing).
+    """The mask scaled to a maximum of 1, and a note about it ("" if unchanged).
 
     Args:
         mask: [H, W], 0..1.
         name: of the mask in messages, such as "the mask of <my-mug>".
-        faint: largest value below which a mask is stretched.
+        faint: maximum below which a mask is scaled.
 
     Raises:
         MaskError: it is a label picture of several classes.
@@ -47,7 +47,7 @@ def full_strength(mask: Tensor, name: str, faint: float = FAINT) -> tuple[Tensor
 def class_shares(mask: Tensor) -> dict[int, float]:
     """Class of a label picture -> its share of the picture; empty if it is none.
 
-    A label picture holds whole steps of 1/255 in flat patches whose borders jump.
+    A label picture has multiples of 1/255 in flat areas with sharp borders.
 
     Args:
         mask: [H, W], 0..1.
@@ -59,7 +59,7 @@ def class_shares(mask: Tensor) -> dict[int, float]:
 
 
 def label_shares(labels: Tensor) -> dict[int, float]:
-    """Class -> its share of the picture, 0 left out; empty if the numbers are no classes.
+    """Class -> its share of the picture, 0 left out; empty if the numbers are not classes.
 
     Args:
         labels: [H, W], whole numbers.
@@ -82,7 +82,7 @@ def label_shares(labels: Tensor) -> dict[int, float]:
 
 
 def classes_message(name: str, shares: Mapping[int, float]) -> str:
-    """Which class of a label picture is meant?"""
+    """Error message: which class of a label picture to use."""
     most = sorted(shares, key=lambda value: -shares[value])[:6]
     named = ", ".join(f"{value} ({100 * shares[value]:.1f} %)" for value in sorted(most))
     more = f" and {len(shares) - 6} more" if len(shares) > 6 else ""

@@ -1,6 +1,6 @@
-"""Masks as planes of numbers: grown, shrunk, blurred, resized, and taken to coarser grids.
+"""Mask operations: dilation, erosion, blur, resizing.
 
-Everything that does these to a mask does it here: what is learned from, regions, seams, previews.
+Shared by training, regions, seams and previews.
 """
 
 from __future__ import annotations

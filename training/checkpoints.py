@@ -36,8 +36,8 @@ class StateFolder:
         key: of this run, see `content_key`; it names the run's own subfolder.
 
     Attributes:
-        notes: what a method wants back beside its parameters, as JSON values. Saved with every
-            state, and filled again by `load`.
+        notes: further state of a method, as JSON values. Saved with every state and restored
+            by `load`.
     """
 
     def __init__(self, folder: Path, key: str) -> None:
@@ -45,10 +45,10 @@ class StateFolder:
         self.notes: dict[str, Any] = {}
 
     def ensure_writable(self) -> None:
-        """Find out before the first step whether states could be written.
+        """Check before the first step that states can be written.
 
         Raises:
-            StorageError: they could not.
+            StorageError: they cannot.
         """
         ensure_writable(self._file(0))
 
@@ -64,7 +64,7 @@ class StateFolder:
         )
 
     def newest(self) -> TrainingState | None:
-        """The newest state that is whole; a damaged one is passed over with a warning.
+        """The newest intact state; skips damaged ones with a warning.
 
         Raises:
             TrainingError: see `load_state`.
@@ -79,8 +79,8 @@ class StateFolder:
     def write(self, state: TrainingState) -> Path:
         """Save a state, then drop all but the newest two.
 
-        Files of later steps go as well: this run could not read them, or it would be further on.
-        On a full disk older states give way first; the newest one stays.
+        Files of later steps are also deleted, because this run could not read them. On a full disk,
+        older states are deleted first; the newest one stays.
         """
         path = self._file(state.step)
         try:
@@ -98,7 +98,7 @@ class StateFolder:
         return path
 
     def finish(self, *, keep: bool) -> str:
-        """Remove the states of a finished run, all or all but the newest; says what is left."""
+        """Remove the states of a finished run, all or all but the newest; describes the rest."""
         files = self.files()
         remove(files[1:] if keep else files)
         left = self.files()
@@ -111,9 +111,9 @@ class StateFolder:
         return note
 
     def give_way(self, needed: int) -> bool:
-        """Remove states so that a file of this many bytes fits on the full disk; True if any went.
+        """Remove states to make room for a file of this size; True if any were removed.
 
-        Older ones go first. The newest goes only where that makes room enough.
+        Older ones first; the newest only if that frees enough space.
         """
         files = self.files()
         if not files:
@@ -126,13 +126,13 @@ class StateFolder:
         return len(self.files()) < len(files)
 
     def drop_after(self, step: int) -> None:
-        """Remove the states of later steps, for when those went wrong."""
+        """Remove the states of later steps, after a divergence."""
         for path in self.files():
             if int(path.stem.rpartition("-")[2]) > step:
                 path.unlink()
 
     def remembered(self, name: str, make: Callable[[], Tensor]) -> Tensor:
-        """What `make` gave when this run first asked, so that going on need not make it again."""
+        """The result of `make`, stored so that a resumed run need not compute it again."""
         path = self.folder / f"{name}.safetensors"
         try:
             return read_tensors(path, read_header(path)[0])[name]
@@ -158,10 +158,10 @@ class StateFolder:
         parameters: Mapping[str, nn.Parameter],
         optimizer_for: Callable[[int], torch.optim.AdamW],
     ) -> LoopState | None:
-        """Fill the parameters and give the loop's state back; None when nothing was saved.
+        """Restore the parameters and return the loop's state; None without a saved one.
 
         Raises:
-            TrainingError: the state was made by other settings or holds other parameters.
+            TrainingError: the state belongs to other settings or parameters.
         """
         state = self.newest()
         if state is None:
@@ -184,7 +184,7 @@ class StateFolder:
 
 
 def remove(files: Iterable[Path]) -> None:
-    """Remove files as far as that is possible; what stays is warned of."""
+    """Remove files; warns about those that cannot be removed."""
     for file in files:
         try:
             file.unlink(missing_ok=True)

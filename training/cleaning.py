@@ -19,7 +19,7 @@ class SavedRun:
 
     Attributes:
         states: newest first.
-        parts: files that were never finished.
+        parts: incomplete files.
     """
 
     folder: Path
@@ -27,12 +27,12 @@ class SavedRun:
     parts: tuple[Path, ...]
 
     def files(self, *, every: bool) -> list[Path]:
-        """What can go: all but the newest state, or that one, too."""
+        """Files to delete: all states except the newest, or all of them."""
         return [*self.parts, *self.states[0 if every else 1 :]]
 
 
 def saved_runs(root: Path) -> Iterator[SavedRun]:
-    """Every run below a folder that has states, or half of one, in the order of their folders."""
+    """All runs below a folder with states or incomplete files, sorted by folder."""
     for folder in sorted(root.rglob("*")):
         if not (_RUN.fullmatch(folder.name) and folder.is_dir()):
             continue
@@ -44,12 +44,12 @@ def saved_runs(root: Path) -> Iterator[SavedRun]:
 
 
 def size_of(files: list[Path]) -> int:
-    """Bytes of files together."""
+    """Total size of files in bytes."""
     return sum(file.stat().st_size for file in files)
 
 
 def clean(run: SavedRun, *, every: bool) -> None:
-    """Remove what can go; a folder that is empty then goes as well."""
+    """Remove these files, and the folder if it becomes empty."""
     remove(run.files(every=every))
     if not any(run.folder.iterdir()):
         run.folder.rmdir()

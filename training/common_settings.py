@@ -21,7 +21,7 @@ def steps_setting(default: Steps, help: str, *, minimum: int = 0, **more: Any) -
 
 
 def rate_setting(default: float, help: str, **more: Any) -> float:
-    """A learning rate; widgets leave every digit of it."""
+    """A learning rate; its widget does not round."""
     low = SMALLEST_RATE
     return setting(default, help=help, minimum=low, maximum=1.0, step=low, rounding=False, **more)
 
@@ -32,7 +32,7 @@ def weight_setting(default: float, help: str, *, step: float = 0.05, **more: Any
 
 
 def resolution_setting(default: int = 0) -> int:
-    """Side of the square that has the area at which pictures are learned, in px."""
+    """Side in px of the square with the training area."""
     return setting(
         default,
         help="Training resolution: the area of a square with this side; the aspect ratio is "
@@ -46,7 +46,7 @@ def resolution_setting(default: int = 0) -> int:
 
 
 def checkpointing_setting() -> bool:
-    """Whether activations are computed again in the backward pass."""
+    """Whether to recompute activations in the backward pass."""
     return setting(
         False,
         help="Gradient checkpointing. On: much less memory, about a third more time. Off: faster.",
@@ -77,7 +77,7 @@ def accumulation_setting() -> int:
 
 
 def flip_setting(default: float) -> float:
-    """Chance of a mirrored picture, masks with it."""
+    """Probability of mirroring picture and masks."""
     return setting(
         default,
         help="Probability that a step mirrors picture and masks. 0 for text or objects with a "
@@ -90,12 +90,12 @@ def flip_setting(default: float) -> float:
 
 
 def views_setting(default: int, help: str) -> int:
-    """Altered copies of each picture, encoded before the first step."""
+    """Number of augmented copies of each picture, encoded before the first step."""
     return setting(default, help=help, minimum=1, maximum=256, is_advanced=True)
 
 
 def seed_setting() -> int:
-    """Of everything random in a run."""
+    """Seed of all randomness in a run."""
     return setting(
         0,
         help="Seed of all randomness. The same seed and inputs give the same concept, bit for "
@@ -107,6 +107,6 @@ def seed_setting() -> int:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Seeded:
-    """The seed by itself, for a node that has it beside its presets."""
+    """The seed alone, for nodes with the seed next to their presets."""
 
     seed: int = seed_setting()

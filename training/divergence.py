@@ -12,17 +12,17 @@ SOUND = 2.0  # up to here nothing was wrong yet
 
 
 class DivergenceDetector:
-    """Moving average of a loss, and whether the next value is one to stop at.
+    """Moving average of a loss, and detection of divergence.
 
-    Every phase has a watch of its own: what is learned, and so what a usual loss is, changes there.
+    Each phase needs its own detector, because the usual loss changes with the trained parameters.
 
     Args:
         history: losses of the phase so far.
         before: steps that were taken before the phase.
-        is_bounded: such a loss cannot explode; its average says nothing.
+        is_bounded: the loss is bounded and cannot explode.
 
     Attributes:
-        good_until: how many steps were taken in all when the average was last as usual.
+        good_until: total number of steps at the last usual average.
     """
 
     def __init__(
@@ -54,11 +54,11 @@ class DivergenceDetector:
 
     @property
     def is_sound(self) -> bool:
-        """Whether the average is as usual at this moment."""
+        """Whether the average is currently usual."""
         return self.good_until == self._before + self._seen
 
     def add(self, value: float) -> None:
-        """A step was taken with this loss."""
+        """Add the loss of a finished step."""
         self._average = SMOOTHING * self._average + (1 - SMOOTHING) * value
         self._sum += value
         self._seen += 1
@@ -66,7 +66,7 @@ class DivergenceDetector:
             self.good_until = self._before + self._seen
 
     def trouble(self, value: float) -> str | None:
-        """What is wrong with a loss before its step is taken; None when it is sound."""
+        """The problem of a loss before its step; None if it is sound."""
         if math.isnan(value):
             return "the loss is not a number"
         if math.isinf(value):

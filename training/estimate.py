@@ -29,7 +29,7 @@ MIB = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Rough needs of a training run: time, and memory in bytes beside the base model itself."""
+    """Rough needs of a training run: time, and memory in bytes besides the base model."""
 
     parameters: int  # how many numbers learn
     learning_bytes: int  # their masters, gradients and optimizer moments
@@ -52,13 +52,13 @@ class Estimate:
 
     @property
     def describe_states(self) -> str:
-        """What saved states take on disk."""
+        """Size of saved states on disk."""
         size = self.parameters * STATE_BYTES / MIB
         return f"a saved state takes {size:,.1f} MiB on disk; the run keeps the last {KEPT}"
 
 
 class RecipeOfPictures(Recipe, Protocol):
-    """A recipe that takes pictures through a base model."""
+    """A recipe with forward passes of a base model."""
 
     host: Host
     config: Any  # has `checkpointing` and `accumulation`
@@ -82,7 +82,7 @@ def report_estimate(
     Args:
         rows: latents of the largest forward pass.
         folder: of its states; None saves none.
-        more_passes: of one row, for pictures that are drawn beforehand.
+        more_passes: of one row, for pictures drawn before training.
     """
     config, total = recipe.config, sum(phase.steps for phase in recipe.phases())
     estimate = estimate_of(
@@ -110,9 +110,9 @@ def estimate_of(
     bytes_a_number: int = 4,
     picture_passes: int = 0,
 ) -> Estimate:
-    """Estimate for batches of `rows` latents of (h, w), class images counted.
+    """Estimate for batches of `rows` latents of (h, w), including class images.
 
-    One row passes through the model to see how quick it is.
+    Measures one forward pass of one row.
     """
     count = sum(p.numel() for p in parameters)
     cells = latent_size[0] * latent_size[1]
@@ -136,7 +136,7 @@ def estimate_of(
 
 @torch.no_grad()
 def _seconds_of_pass(host: Host, latent_size: tuple[int, int]) -> float:
-    """Of one row, once the model is where it computes."""
+    """Seconds of one row's pass, after the model is on its device."""
     prompt = host.encode_prompt("")
     latent = torch.zeros(1, host.latent_channels, *latent_size, device=host.device)
     timestep = torch.zeros(1, dtype=torch.long, device=host.device)

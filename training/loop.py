@@ -1,7 +1,7 @@
 """The training loop of all methods: phases, optimizer, resuming, error handling.
 
-The loop owns the order of events and nothing of a method. Whatever a step draws comes from a
-generator made from (seed, step, pass), so a run that was stopped goes on exactly as if it had not.
+The loop is independent of the method. All random numbers of a step come from a generator seeded by
+(seed, step, pass), so a resumed run equals an uninterrupted one exactly.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def run(
     events: Events | None = None,
     store: StateStore | None = None,
 ) -> LoopState:
-    """Train to the end, from where a saved state left off.
+    """Train to the end, starting from the newest saved state.
 
     Raises:
-        DivergedError: the loss became NaN or exploded; parameters are back at the last good state.
+        DivergedError: the loss became NaN or exploded; parameters are those of the last good state.
         MemoryExhaustedError: out of memory, also after one step down.
-        Whatever `events.progress` raises to cancel; the state has been saved before.
+        Exceptions of `events.progress`, which cancel; the state is saved before.
     """
     phases, parameters = recipe.phases(), recipe.named_parameters()
 
@@ -72,7 +72,7 @@ def run(
 
 
 class _Run:
-    """One call of `run`: what its steps share."""
+    """One call of `run`."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class _Run:
         self.overflows = 0
 
     def finish_phase(self, index: int) -> None:
-        """All steps of a phase; out of memory is answered once, outside of the model's context."""
+        """All steps of a phase; handles out of memory once, outside the model's context."""
         before = self.ends[index] - self.phases[index].steps
         earlier = [row["total"] for row in self.state.history[before:]]
         self.watch = DivergenceDetector(earlier, before, is_bounded=self.phases[index].is_bounded)
@@ -114,7 +114,7 @@ class _Run:
                 torch.cuda.empty_cache()  # only now: the error held what the failed pass had made
 
     def step(self, phase: Phase) -> dict[str, float]:
-        """One optimizer step; parameters change only after the loss was found to be sound."""
+        """One optimizer step; parameters change only if the loss is sound."""
         optimizer = self.state.optimizer
         assert optimizer is not None
         optimizer.zero_grad(set_to_none=True)
@@ -138,7 +138,7 @@ class _Run:
         return {"total": total, **terms}
 
     def diverged(self, phase: Phase, trouble: str) -> DivergedError:
-        """Back to the last good state, and what to tell the user."""
+        """Restore the last good state; returns the error for the user."""
         stopped_at = self.state.step + 1
         # A step with a bad loss is not taken, so before one the present state is a good one.
         exploded = self.watch.has_diverged
@@ -169,7 +169,7 @@ class _Run:
         return means
 
     def report(self, index: int, terms: Mapping[str, float]) -> None:
-        """Tell everybody of a finished step; the progress comes last, for it may cancel."""
+        """Report a finished step; progress comes last, because it may cancel."""
         state, config = self.state, self.config
         state.history.append({"step": state.step, "phase": index, **terms})
         state.is_whole = True
@@ -187,7 +187,7 @@ class _Run:
         self.events.progress(state.step, total, message, preview)
 
     def preview(self) -> Tensor | None:
-        """The picture of a step, or None where memory suffices for learning and not for it."""
+        """The preview of a step, or None if there is not enough memory for it."""
         try:
             return self.events.on_preview(self.state.step)
         except RuntimeError as error:
@@ -197,7 +197,7 @@ class _Run:
             return None
 
     def step_down(self, error: Exception) -> None:
-        """Need less memory from here on, or end with advice."""
+        """Reduce memory for the following steps, or raise with advice."""
         if self.state.stepped_down:
             raise MemoryExhaustedError(
                 f"Out of memory, also after stepping down. {ADVICE}"
@@ -221,7 +221,7 @@ def summary(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception of torch says that memory ran out, on a GPU, a Mac or the CPU."""
+    """Whether an exception is torch's out-of-memory error, on CUDA, MPS or the CPU."""
     messages = ("can't allocate memory", "MPS backend out of memory")
     return isinstance(error, torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and any(text in str(error) for text in messages)
@@ -229,7 +229,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _unscaled_norm(parameters: Sequence[nn.Parameter], config: LoopConfig) -> float:
-    """Take the loss scale out of the gradients and clip them; their norm before clipping."""
+    """Unscale and clip the gradients; returns their norm before clipping."""
     grads = [p.grad for p in parameters if p.grad is not None]
     if config.loss_scale != 1:
         for grad in grads:
@@ -254,6 +254,6 @@ def _optimizer(phase: Phase, config: LoopConfig) -> torch.optim.AdamW:
 
 
 def step_generator(seed: int, step: int, part: int = 0) -> torch.Generator:
-    """The randomness of one forward pass; the same on every run, resumed or not."""
+    """Generator of one forward pass; the same in every run, resumed or not."""
     digest = hashlib.sha256(f"{seed}/{step}/{part}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))

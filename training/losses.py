@@ -9,8 +9,8 @@ def masked_loss(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """Squared error of a prediction, weighted by a mask inside of the square.
 
     Source: L_rec of Break-A-Scene, paper Sec. 4.2, official train.py:1152-1158, with masks of 0 and
-    1; l_context of CLiC, paper Sec. 3.1, with soft ones. The mean runs over all latents and those
-    outside of a hard mask count as zero: a small object pulls less.
+    1; l_context of CLiC, paper Sec. 3.1, with soft ones. The mean is over all latents; those
+    outside a hard mask count as zero, so small objects weigh less.
 
     Args:
         predicted: [B, C, h, w] output of the network.

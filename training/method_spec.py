@@ -1,6 +1,6 @@
 """The declaration of a method, in `methods/<name>/spec.py`.
 
-Nodes, command line, batches and the demo take methods from there and name none.
+Nodes, command line, batches and the demo find methods there and name none.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ class Takes(str, Enum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MethodPreset:
-    """Where the settings of a run start.
+    """Initial settings of a run.
 
     Attributes:
-        title: in the list of the trainer node; "" is not listed there.
+        title: in the list of the trainer node; "" hides it there.
         summary: one line about it, for that list's tooltip.
         option: what `train --method` calls it; "" is for nodes only.
-        family: of base models that it is for; "" is every other.
-        rates: of the second phase, for a scope that is asked for without one.
+        family: of its base models; "" is all others.
+        rates: of the second phase, for a scope without an explicit rate.
     """
 
     title: str = ""
@@ -63,11 +63,11 @@ class MethodSpec:
 
     Attributes:
         name: of its folder.
-        title: as its paper calls it.
+        title: name in its paper.
         summary: half a sentence, for `train --method`: "learns objects".
         learn: for `Takes.SCENE` called as (host, scene, config, loop=, previews=, folder=,
-            save=, progress=), and class_images= where it takes some. Others have a node and a
-            command of their own, which know how to call it.
+            save=, progress=), and class_images= if it takes some. Other methods have
+            their own node and command, which call it.
     """
 
     name: str
@@ -80,13 +80,13 @@ class MethodSpec:
 
     @property
     def config(self) -> Any:
-        """The settings with their usual values."""
+        """The default settings."""
         return self.presets[0].config
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunSettings:
-    """All that a run needs besides the model and what it learns from."""
+    """All settings of a run."""
 
     spec: MethodSpec
     config: Any
@@ -95,7 +95,7 @@ class RunSettings:
     rates: Mapping[Scope, float]
 
     def changed(self, values: Mapping[str, Any]) -> RunSettings:
-        """With other values; None among them leaves a setting as it is.
+        """The settings with other values; None keeps a setting.
 
         Args:
             values: by the names of `settings_in`; a scope without weight_rate gets its own rate.
@@ -126,7 +126,7 @@ class RunSettings:
         """Learn a scene.
 
         Raises:
-            ImageError: class images came, and the method takes none.
+            ImageError: there are class images, but the method takes none.
             ConceptLoomError: see the method's `learn`.
         """
         more: dict[str, Any] = {}
@@ -144,7 +144,7 @@ class RunSettings:
 
 
 def run_settings(spec: MethodSpec, preset: MethodPreset) -> RunSettings:
-    """The settings that a preset starts from."""
+    """The settings of a preset."""
     return RunSettings(
         spec=spec,
         config=preset.config,
@@ -155,6 +155,6 @@ def run_settings(spec: MethodSpec, preset: MethodPreset) -> RunSettings:
 
 
 def settings_for(spec: MethodSpec, family: str = "") -> RunSettings:
-    """What a method starts from on a family of models; its usual values where it has no others."""
+    """The settings of a method for a family of models, or its default settings."""
     by_family = {preset.family: preset for preset in reversed(spec.presets)}
     return run_settings(spec, by_family.get(family, spec.presets[0]))

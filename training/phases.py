@@ -33,7 +33,7 @@ def _is_low_rank(phase: WeightPhase) -> bool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenPhase:
-    """Phase 1: only the handle vectors move (Break-A-Scene, train.py:200-211, 242-253)."""
+    """Phase 1: only the handle vectors train (Break-A-Scene, train.py:200-211, 242-253)."""
 
     steps: int = steps_setting(
         400,
@@ -55,7 +55,7 @@ class TokenPhase:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WeightPhase:
-    """Phase 2: the weights of a scope move together with the handles, with a fresh optimizer."""
+    """Phase 2: the weights of a scope train together with the handles, with a new optimizer."""
 
     steps: int = steps_setting(
         400,

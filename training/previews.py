@@ -25,7 +25,7 @@ log = logging.getLogger("conceptloom")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PreviewConfig:
-    """How the pictures in between are drawn."""
+    """Settings of the previews."""
 
     prompts: tuple[str, ...] = setting(
         (),  # every handle alone, then all of them together
@@ -73,14 +73,14 @@ def _photo_of(words: Sequence[str]) -> str:
 
 @dataclass(slots=True)
 class Previews:
-    """Draws with the concepts as they are at this moment.
+    """Draws with the current state of the concepts.
 
     Attributes:
-        vectors: gives the handles as they are now.
+        vectors: returns the current handle vectors.
         downsample: factor of the attention maps shown; the one that the loss reads.
-        looking: the prompt with which words (`<mug>`) are looked for in a picture.
+        looking: returns the prompt for reading the attention of words (`<mug>`).
         strips: rows of pictures drawn so far, one tensor [n, H, W, 3] per preview.
-        scores: of every handle at the last look.
+        scores: of every handle, from the newest overlay.
         progress: called after every forward pass; may raise to cancel.
     """
 
@@ -103,7 +103,7 @@ class Previews:
 
     @property
     def prompts(self) -> Sequence[str]:
-        """What is drawn at each preview."""
+        """The prompts of a preview."""
         if self.config.prompts:
             return self.config.prompts
         alone = [f"a photo of <{name}>" for name in self.scene.names]
@@ -146,11 +146,11 @@ class Previews:
         return len(self.prompts) * (self.config.steps * rows + 1)
 
     def last_samples(self, step: int) -> Tensor:
-        """[n, H, W, 3] as they are at the end; a preview of that very step is not drawn again."""
+        """[n, H, W, 3] at the end; reuses a preview of the same step."""
         return self.strips[-1] if self.last_step == step else self.samples()
 
     def overlay(self) -> Tensor:
-        """[H, W, 3] attention of every handle over its first picture; keeps the scores."""
+        """[H, W, 3] attention of every handle over its first picture; stores the scores."""
         shown, waiting = list[tuple[SceneImage, list[str]]](), set(self.scene.names)
         for picture in self.scene.images:
             if names := [name for name in picture.masks if name in waiting]:
@@ -180,7 +180,7 @@ class Previews:
         return attention_overlay(picture.image, maps, masks, scores, self._colours)
 
     def __call__(self, step: int) -> Tensor:
-        """A preview at a step: draws, remembers, and gives one picture of both."""
+        """Draw and store the preview of a step; returns one picture of it."""
         drawn = self.samples()
         self.strips.append(drawn)
         self.last_step = step

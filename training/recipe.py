@@ -1,7 +1,7 @@
 """The interface between the training loop and a method.
 
-A method is a `Recipe`: phases, parameters and losses. The loop brings the rest: optimizer,
-resuming, watching the loss, and a good end.
+A method is a `Recipe`: phases, parameters and losses. The loop provides the rest: optimizer,
+resuming, detection of divergence, and saving.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Losses = Mapping[str, Tensor]  # name of a term -> its weighted value; the total
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A stretch of steps with its own parameters and a fresh optimizer."""
+    """Consecutive steps with their own parameters and a new optimizer."""
 
     name: str
     steps: int
@@ -39,21 +39,21 @@ class Phase:
 
     @property
     def every_parameter(self) -> list[nn.Parameter]:
-        """All that learn in this phase, whatever their rate."""
+        """All trained parameters of this phase."""
         return [*self.parameters, *(p for group, _ in self.others for p in group)]
 
 
 class Recipe(Protocol):
-    """What the loop asks of a method."""
+    """What the training loop needs from a method."""
 
     def phases(self) -> Sequence[Phase]: ...
 
     def named_parameters(self) -> Mapping[str, nn.Parameter]:
-        """Everything that learns in any phase, by a stable name."""
+        """All trained parameters of all phases, by stable names."""
         ...
 
     def computing(self, phase: Phase) -> AbstractContextManager[None]:
-        """The model as it computes in a phase: trained weights in place, gradients on."""
+        """Context of a phase: trained weights applied, gradients enabled."""
         ...
 
     def losses(self, phase: Phase, generator: torch.Generator) -> Losses:
@@ -61,13 +61,13 @@ class Recipe(Protocol):
         ...
 
     def step_down(self) -> StepDown | None:
-        """Need less memory from now on, or None when there is nothing left to give."""
+        """Reduce memory for the following steps; None if that is not possible."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class StepDown:
-    """How a recipe needs less memory."""
+    """A reduction of memory."""
 
     message: str  # for the user
     passes: int = 1  # forward passes that now make up one of before
@@ -75,13 +75,13 @@ class StepDown:
 
 @dataclass(slots=True)
 class Footprint:
-    """What decides the memory of a pass over pictures, and how a recipe comes to need less."""
+    """The settings that determine the memory of a pass, and their reduction."""
 
     rows: int  # pictures a forward pass
     checkpointing: bool  # recompute activations in the backward pass
 
     def step_down(self) -> StepDown | None:
-        """One picture at a time first, then recomputing; None when both are so already."""
+        """First one picture at a time, then checkpointing; None if both are active."""
         if self.rows > 1:
             passes, self.rows = self.rows, 1
             return StepDown(f"one picture at a time, {passes} passes per step", passes)
@@ -93,7 +93,7 @@ class Footprint:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoopConfig:
-    """How to optimise; AdamW as in the official code of Break-A-Scene (train.py:300-323)."""
+    """Settings of the loop; AdamW as in the official code of Break-A-Scene (train.py:300-323)."""
 
     seed: int = 0
     accumulation: int = 1  # forward passes an optimizer step
@@ -152,12 +152,12 @@ class LoopConfig:
 
     @property
     def numerics(self) -> dict[str, Any]:
-        """What decides the numbers that are learned, as JSON values."""
+        """The settings that affect the trained values, as JSON values."""
         outside = ("save_every", "preview_every", "keep_state")
         return {name: value for name, value in asdict(self).items() if name not in outside}
 
     def previews_of(self, steps: int) -> int:
-        """How many previews a run of so many steps draws, the one at its end among them."""
+        """Number of previews in a run of this length, including the last one."""
         if self.preview_every == 0:
             return 0
         return 1 if self.preview_every is None else -(-steps // self.preview_every)
@@ -165,7 +165,7 @@ class LoopConfig:
 
 @dataclass(slots=True)
 class LoopState:
-    """All that a stopped run needs to go on."""
+    """Everything needed to resume a run."""
 
     step: int = 0  # optimizer steps done, over all phases
     history: list[dict[str, float]] = field(default_factory=list)
@@ -192,7 +192,7 @@ class StateStore(Protocol):
         ...
 
     def drop_after(self, step: int) -> None:
-        """Forget the states of later steps."""
+        """Delete the states of later steps."""
         ...
 
 

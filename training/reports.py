@@ -1,4 +1,4 @@
-"""The losses of a run for other programs: a CSV file, and TensorBoard where it is installed."""
+"""The losses of a run for other programs: a CSV file, and TensorBoard if it is installed."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ FIRST_COLUMNS = ("step", "phase", "total")
 
 
 def write_csv(history: Sequence[Mapping[str, float]], path: Path) -> None:
-    """One line per step; a reader never sees half a file.
+    """Write one line per step, atomically.
 
-    Columns: step, phase, total, then all other names of any row by alphabet; a value that a row
-    does not have is left empty. Numbers keep all their digits; NaN is `nan`.
+    Columns: step, phase, total, then all other names of any row by alphabet; missing
+    values are empty. Numbers keep all digits; NaN is `nan`.
 
     Raises:
-        StorageError: the file cannot be written; what stood there before still stands.
+        StorageError: the file cannot be written; the previous file is unchanged.
     """
     names = {name for row in history for name in row}
     columns = [*FIRST_COLUMNS, *sorted(names.difference(FIRST_COLUMNS))]
@@ -40,9 +40,9 @@ def write_csv(history: Sequence[Mapping[str, float]], path: Path) -> None:
 
 
 class TensorBoardLog:
-    """The losses of a run for TensorBoard; does nothing where that is not installed.
+    """The losses of a run for TensorBoard; does nothing if that is not installed.
 
-    Use it in a `with` block, or close it: what was added is certain to be on disk only then.
+    Use it in a `with` block, or close it: only then all data is certain to be on disk.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -54,7 +54,7 @@ class TensorBoardLog:
         return self._writer is not None
 
     def scalars(self, row: Mapping[str, float]) -> None:
-        """A row of the history: every value but the step itself, at that step."""
+        """Add a row of the history: all values except the step itself."""
         with self._writing() as writer:
             for name, value in row.items():
                 if writer is not None and name != "step":
@@ -62,7 +62,7 @@ class TensorBoardLog:
                     writer.add_scalar(tag, value, int(row["step"]))
 
     def close(self) -> None:
-        """Write what is left; later calls do nothing."""
+        """Write the rest and close; later calls do nothing."""
         with self._writing() as writer:
             self._writer = None
             if writer is not None:
@@ -70,7 +70,7 @@ class TensorBoardLog:
 
     @contextmanager
     def _writing(self) -> Iterator[SummaryWriter | None]:
-        """A disk that is full ends the log, and nothing of the run."""
+        """A full disk ends the log, but not the run."""
         try:
             yield self._writer
         except OSError as error:

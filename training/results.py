@@ -22,14 +22,14 @@ SaveConcept = Callable[[Concept], Path]  # writes the concept's file and returns
 
 
 class ResultFile:
-    """The concept file of a run. A disk that will not take it costs the file and not the concept.
+    """The concept file of a run. If it cannot be written, the concept stays in memory.
 
     Args:
         write: writes the file; None keeps the concept in memory only.
-        states: of this run; they give way to the concept where the disk is full.
+        states: of this run; on a full disk they are deleted in favour of the concept.
 
     Attributes:
-        path: of the file; None while there is none.
+        path: of the file; None if there is none.
         trouble: why it was not saved, for the user.
     """
 
@@ -64,7 +64,7 @@ class ResultFile:
 
 
 def size_of(concept: Concept) -> int:
-    """Bytes of a concept's tensors in its file, about."""
+    """Approximate size in bytes of a concept's tensors in its file."""
     count = sum(rows.numel() for vectors in concept.handles.values() for rows in vectors.values())
     for change in concept.weights.values():
         count += count_of(change)
@@ -75,10 +75,10 @@ def size_of(concept: Concept) -> int:
 def saved_when_stopped(
     store: StateStore | None, state: LoopState, parameters: Mapping[str, nn.Parameter]
 ) -> Iterator[Callable[[], str]]:
-    """Gives a function that saves now; saves at the end, and when the run is stopped before.
+    """Yields a function that saves now; also saves at the end and after an exception.
 
-    A disk that is full stops nobody who still has the work in memory: it is warned of. Only who
-    stops without a saved state is told by an error.
+    While the result is in memory, a full disk causes a warning; after an exception without a saved
+    state, an error.
     """
     saved_at = state.step
 

@@ -1,4 +1,4 @@
-"""Runs a recipe: the steps around the training loop that scene methods share."""
+"""Runs a recipe: the steps around the training loop, shared by scene methods."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class ConceptRecipe(Recipe, Protocol):
 
 
 def loop_for(host: Host, loop: LoopConfig | None, *, seed: int, accumulation: int) -> LoopConfig:
-    """The loop's settings with those that a method has, and scaled losses where a host needs it."""
+    """The loop's settings with those of a method, and loss scaling for float16."""
     scale = HALF_PRECISION_SCALE if host.dtype is torch.float16 else 1.0
     return replace(loop or LoopConfig(), seed=seed, accumulation=accumulation, loss_scale=scale)
 
@@ -72,13 +72,13 @@ def state_folder(
     """The folder of this very run: other pictures or settings have another one.
 
     Args:
-        folder: below which it lies; None keeps nothing.
-        scene: at the size at which it is learned.
-        settings: all else that decides the result, as JSON values.
-        more: tensors that do so too, by a stable name.
+        folder: its parent; None saves nothing.
+        scene: at training size.
+        settings: all other settings that affect the result, as JSON values.
+        more: tensors that affect it too, by stable names.
 
     Raises:
-        StorageError: no state could be written there.
+        StorageError: the folder is not writable.
     """
     if folder is None:
         return None
@@ -107,7 +107,7 @@ def run_training(
 
     Args:
         save: writes the concept file; called as soon as learning ends, and once more with a
-            picture when that is drawn: who stops the drawing loses pictures only.
+            picture when that is drawn: cancelling the drawing loses only pictures.
 
     Raises:
         TrainingError: see `training.loop.run`.
@@ -132,7 +132,7 @@ def run_training(
 
 
 def write_losses(history: Sequence[Mapping[str, float]], path: Path) -> None:
-    """The CSV file; a disk that is full costs the file and not the concept."""
+    """Write the CSV file; a full disk causes only a warning."""
     try:
         write_csv(history, path)
     except StorageError as error:
@@ -149,4 +149,4 @@ def _log(state_dir: StateFolder | None) -> Iterator[TensorBoardLog | None]:
 
 
 def _ignore(row: Mapping[str, float]) -> None:
-    """For runs that keep no files."""
+    """Does nothing, for runs without files."""

@@ -21,7 +21,7 @@ from .recipe import Footprint, Phase, StepDown
 
 
 class SceneConfig(Protocol):
-    """The settings that such recipes have in common; a dataclass."""
+    """The common settings of such recipes; a dataclass."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -64,7 +64,7 @@ class SceneRecipe(ABC, Generic[Config]):
 
     @property
     def size_px(self) -> tuple[int, int]:
-        """(H, W) at which the scene is learned."""
+        """(H, W) of the scene in training."""
         height, width = self.scene.images[0].image.shape[:2]
         return height, width
 
@@ -76,7 +76,7 @@ class SceneRecipe(ABC, Generic[Config]):
     @property
     @abstractmethod
     def prompts(self) -> tuple[str, ...]:
-        """Prompts that train, as the concept file keeps them."""
+        """Training prompts, for the concept file."""
 
     def phases(self) -> Sequence[Phase]:
         tokens, weights = self.config.token_phase, self.config.weight_phase
@@ -110,17 +110,17 @@ class SceneRecipe(ABC, Generic[Config]):
         )
 
     def _encoded(self, texts: Sequence[str]) -> list[Prompt]:
-        """The prompts of a batch; each different text goes through the encoders once."""
+        """The prompts of a batch; equal texts are encoded once."""
         vectors = self.handles.vectors()
         encoded = {text: self.host.encode_prompt(text, vectors) for text in dict.fromkeys(texts)}
         return [encoded[text] for text in texts]
 
 
 class PictureEncoder:
-    """Encodes what a run learns from; reports after each picture, and so can be cancelled there.
+    """Encodes the training pictures; reports after each, so that the user can cancel.
 
     Args:
-        total: how many pictures there will be.
+        total: number of pictures.
     """
 
     def __init__(self, host: Host, total: int, progress: Progress) -> None:

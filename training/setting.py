@@ -28,22 +28,22 @@ def _always(holder: Any) -> bool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Setting:
-    """What a field says of itself beside type and default.
+    """Declaration of a field besides type and default.
 
     Attributes:
         help: what it does, then what low and high values do; a tooltip, and the help of an option.
         name: of the widget, and in batch files; "" is the field's own name.
         option: on the command line, with _ for -; "" is `name`.
-        former: earlier names, which saved graphs and scripts may still hold.
+        former: earlier names, still read from saved graphs and scripts.
         step: of the widget's arrows.
-        rounding: of the widget's number; False leaves every digit, None is the step.
-        choices: word -> value, where only some values are possible; enums bring their own.
-        separators: characters between several texts typed as one.
+        rounding: of the widget's number; False disables it, None is the step.
+        choices: word -> value, if only some values are possible; enums have their own.
+        separators: separators of several values in one text.
         is_prompt: a text for the model; on nodes of several lines, with dynamic prompts.
         is_advanced: hidden until a user asks for all widgets.
-        is_widget: False keeps it off the nodes, whose presets decide it.
+        is_widget: False for settings that only presets decide, without a widget.
         panel: heading in the command's help; "" is that of the method.
-        applies: False for a dataclass in which the setting does nothing.
+        applies: False for a dataclass in which the setting has no effect.
     """
 
     help: str
@@ -65,13 +65,13 @@ class Setting:
 
 
 def setting(default: Value, **declaration: Any) -> Value:
-    """A dataclass field with a default, and what `Setting` takes."""
+    """A dataclass field with a default and a `Setting`."""
     return field(default=default, metadata={_KEY: Setting(**declaration)})
 
 
 @dataclass(frozen=True, slots=True)
 class BoundSetting:
-    """A setting at its place in a config, with the value that it has there."""
+    """A setting in a config, with its value."""
 
     declared: Setting
     path: tuple[str, ...]  # attributes that lead to it, the last is the field's
@@ -90,21 +90,21 @@ class BoundSetting:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Its name, and earlier ones that are still read."""
+        """Its name and earlier ones."""
         return (self.name, *self.declared.former)
 
     @property
     def choices(self) -> Mapping[str, Any]:
-        """Word -> value; empty where any value of the kind is possible."""
+        """Word -> value; empty if all values of the kind are possible."""
         if issubclass(self.kind, Enum):
             return self.declared.choices or {str(one.value): one for one in self.kind}
         return self.declared.choices
 
     def parsed(self, value: Any) -> Any:
-        """A value as the field holds it, from what a widget, option or batch file gives.
+        """Convert the value of a widget, option or batch file for the field.
 
         Raises:
-            ConfigError: it is none of the choices.
+            ConfigError: it is not one of the choices.
         """
         if self.is_several:
             return _texts(value, self.declared.separators)
@@ -119,7 +119,7 @@ class BoundSetting:
 
 
 def settings_in(config: Any) -> Iterator[BoundSetting]:
-    """Every setting of a config, those of nested configs in the place where they stand."""
+    """Every setting of a config, including nested configs, in order."""
     for one in fields(config):
         value = getattr(config, one.name)
         declared = one.metadata.get(_KEY)
@@ -137,7 +137,7 @@ def changed(config: Config, values: Mapping[str, Any], owner: str = "this config
     """A config with other values; None changes none.
 
     Args:
-        values: by today's names of settings, by earlier ones, or by those of options.
+        values: by current or earlier names of settings, or by names of options.
 
     Raises:
         ConfigError: a value is invalid, or `owner` has no such setting.
@@ -160,7 +160,7 @@ def changed(config: Config, values: Mapping[str, Any], owner: str = "this config
 
 
 def _replaced(config: Config, tree: Mapping[str, Any]) -> Config:
-    """Everything at once, so that a config checks the values together."""
+    """Replace all values at once, so that a config checks them together."""
     overrides = {
         name: _replaced(getattr(config, name), value) if isinstance(value, dict) else value
         for name, value in tree.items()
@@ -169,7 +169,7 @@ def _replaced(config: Config, tree: Mapping[str, Any]) -> Config:
 
 
 def _texts(value: Any, separators: str) -> tuple[Any, ...]:
-    """A text cut at the separators, or the entries of a list; without those that are empty."""
+    """A text cut at the separators, or the entries of a list; without empty ones."""
     if not isinstance(value, str):
         return tuple(value)
     for other in separators[1:]:

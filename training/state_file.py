@@ -1,4 +1,4 @@
-"""The state of a training run as one file, read back exactly.
+"""The state of a training run in one file, restored exactly.
 
 A .safetensors: parameters, optimizer and history as tensors, the rest as its document.
 """
@@ -22,7 +22,7 @@ FORMAT, VERSION = "training state", 1
 
 @dataclass(slots=True)
 class TrainingState:
-    """Everything that a stopped run needs.
+    """Everything needed to resume a run.
 
     Attributes:
         step: optimizer steps done.
@@ -43,7 +43,7 @@ def save_state(state: TrainingState, path: Path, key: str) -> None:
     """Write a state, atomically.
 
     Args:
-        key: of the run, see `content_key`; a state is only read back with the same one.
+        key: of the run, see `content_key`; loading requires the same one.
 
     Raises:
         StorageError: the file cannot be written.

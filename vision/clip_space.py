@@ -1,8 +1,8 @@
 """ConceptLab without a prior: the text encoder's own space (the paper's CLIP-ConceptLab).
 
 Source: `optimize_in_text_space`, coach.py:279-280. It needs nothing but the base model, and its
-handles are ordinary embeddings of it. There is no image encoder, so nothing can be bred from
-pictures; and texts lie closer to each other than to pictures: see `text_space_config`.
+handles are ordinary embeddings of it. There is no image encoder, so evolution from pictures
+is not possible; and texts are closer to each other than to pictures: see `text_space_config`.
 """
 
 from __future__ import annotations
@@ -72,4 +72,4 @@ class ClipSpace:
         )
 
     def offload(self) -> None:
-        """The host looks after its own networks."""
+        """Does nothing: the host manages its own networks."""

@@ -2,7 +2,7 @@
 
 Files come from Hugging Face into a folder of the host's `models/`, where the loaders read them.
 Weights are taken in safetensors only. The file by which the loaders recognise a folder comes last,
-so that half of a model is never offered; the same call goes on where the last one was stopped.
+so that incomplete models are not listed; the same call resumes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _VARIANTS = (".fp16.safetensors", ".non_ema.safetensors")  # of weights that com
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """Where a model comes from, and where it goes."""
+    """Source and target folder of a model."""
 
     repository: str  # on Hugging Face
     kind: str  # folder of models/
@@ -56,7 +56,7 @@ SOURCES = {
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Files of one state of a repository, the index last."""
+    """Files of one revision of a repository, the index last."""
 
     revision: str
     files: Sequence[tuple[str, int]]  # name, bytes
@@ -68,22 +68,22 @@ class Listing:
 
 
 def known(*kinds: str) -> list[str]:
-    """Names of the models that go into one of these folders."""
+    """Names of the models for these folders."""
     return [name for name, source in SOURCES.items() if source.kind in kinds]
 
 
 def download(name: str, models: Path, progress: Progress = no_progress) -> Path:
-    """Fetch a model into its folder below `models`; what is there already is not fetched again.
+    """Download a model into its folder below `models`; skips existing files.
 
     Args:
         name: a key of `SOURCES`.
         models: the host's folder of models.
-        progress: told every second or so, in megabytes; may raise to cancel.
+        progress: called about every second, in megabytes; may raise to cancel.
 
     Raises:
         ConfigError: no model of that name is known.
         ModelError: Hugging Face cannot be reached, or offers no safetensors.
-        StorageError: the disk has less room than the model needs.
+        StorageError: there is not enough disk space.
     """
     if name not in SOURCES:
         raise ConfigError("model", name, f"one of {', '.join(SOURCES)}")
@@ -107,9 +107,9 @@ def download(name: str, models: Path, progress: Progress = no_progress) -> Path:
 def _pieces(
     hub: Any, source: Source, revision: str, file: str, target: Path, size: int
 ) -> Generator[int, None, None]:
-    """Fetch what is missing of a file; yields the bytes that are there, after every piece.
+    """Download the rest of a file; yields the current size after every chunk.
 
-    A file that is not whole bears its revision in its name, so that two are never mixed.
+    The name of an incomplete file contains its revision, so that revisions are not mixed.
     """
     if target.is_file() and target.stat().st_size == size:
         return
@@ -136,7 +136,7 @@ def _pieces(
 
 
 def listed(hub: Any, source: Source) -> Listing:
-    """What a repository offers of the files that the loaders read.
+    """The files of a repository that the loaders need.
 
     Raises:
         ModelError: no weights in safetensors, or no index.
@@ -161,7 +161,7 @@ def _is_wanted(file: Any, source: Source) -> bool:
 
 @contextmanager
 def _reaching(source: Source, folder: Path) -> Iterator[None]:
-    """Whatever the library raises, for it has had other classes in every version."""
+    """Converts the library's exceptions, whose classes differ between versions."""
     try:
         yield
     except ModelError:

@@ -18,7 +18,7 @@ from .prior import DiffusionPrior
 
 
 class HostImageGenerator:
-    """The base model draws: for handles that live in its own text encoder.
+    """Draws with the base model, for handles of its own text encoder.
 
     Args:
         steps: of DDIM.
@@ -57,14 +57,14 @@ class HostImageGenerator:
         return self._host.decode_latent(torch.cat(latents))
 
     def offload(self) -> None:
-        """The host looks after its own networks."""
+        """Does nothing: the host manages its own networks."""
 
 
 class DecoderPainter:
-    """Kandinsky's decoder draws what the prior imagines (coach.py:92-102: 50 steps, 7.5, 512 px).
+    """Kandinsky's decoder draws the prior's embeddings (coach.py:92-102: 50 steps, 7.5, 512 px).
 
     Args:
-        prior: imagines; its image encoder gives the unconditional embedding.
+        prior: its image encoder gives the unconditional embedding.
         pipeline: diffusers' KandinskyPipeline (2.1) or KandinskyV22Pipeline (2.2).
         device: where the pipeline computes.
         size: (height, width) in px, multiples of 64.

@@ -16,7 +16,7 @@ from .offload import fit_for_autograd
 def described_folder(
     folder: Path, what: str, source: str, file: str = "config.json"
 ) -> Mapping[str, Any]:
-    """The JSON file that tells what lies in a folder.
+    """The JSON file that describes a model's folder.
 
     Args:
         what: for the user: "BLIP-2".
@@ -24,7 +24,7 @@ def described_folder(
         file: its name.
 
     Raises:
-        ModelError: it is not there, or no JSON.
+        ModelError: it does not exist or is not JSON.
     """
     path = folder / file
     if not path.is_file():
@@ -45,12 +45,12 @@ def described_folder(
 
 
 def check_kind(folder: Path, what: str, source: str, model_type: str) -> None:
-    """Whether a folder holds the model that transformers calls so.
+    """Check that a folder contains this kind of transformers model.
 
-    The library would fill another one's network with chance, and only warn of it.
+    For another model, the library would initialise random weights and only warn.
 
     Raises:
-        ModelError: it holds something else, or nothing.
+        ModelError: it contains another model, or none.
     """
     received = described_folder(folder, what, source).get("model_type")
     if received != model_type:
@@ -64,7 +64,7 @@ def from_folder(kind: Any, folder: Path, dtype: torch.dtype | None = None) -> An
     """A network, scheduler, tokenizer or processor of a class, on the CPU.
 
     Args:
-        dtype: of the weights; None for what has none.
+        dtype: of the weights; None for objects without weights.
 
     Raises:
         ModelError: a file is missing, damaged, or not safetensors.

@@ -13,14 +13,14 @@ FreeVRAM = Callable[[int, torch.device], object]
 
 
 class Residence:
-    """Frozen modules that wait on the CPU.
+    """Frozen modules, on the CPU until they are used.
 
-    A module may be in two residences: each looks where it really is.
+    A module may be in several of them; each checks the actual device.
 
     Args:
         modules: moved together; they are frozen and put into eval mode.
         device: where they compute.
-        make_room: called before they move there; None where nothing else lies on the device.
+        make_room: called before they move there; None if nothing else uses the device.
     """
 
     def __init__(
@@ -31,14 +31,14 @@ class Residence:
             module.requires_grad_(False).eval()
 
     def onload(self) -> None:
-        """Bring them to their device, where room is made for those that are not there yet."""
+        """Move them to their device, after freeing memory for them."""
         coming = self._elsewhere(self.device)
         if coming and self.free_vram is not None:
             self.free_vram(sum(bytes_of(module) for module in coming), self.device)
         self._move(self.device)
 
     def offload(self) -> None:
-        """Send them back, and free what they took."""
+        """Move them back to the CPU and free the memory."""
         self._move(torch.device("cpu"))
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -54,15 +54,15 @@ class Residence:
 
 
 def bytes_of(module: Any) -> int:
-    """What the weights of a module take."""
+    """Size of a module's weights."""
     return sum(weight.nbytes for weight in (*module.parameters(), *module.buffers()))
 
 
 @contextmanager
 def fit_for_autograd() -> Iterator[None]:
-    """Weights that are made or moved in here can be trained through later.
+    """Context in which created or moved weights stay usable for autograd.
 
-    ComfyUI runs nodes in inference mode; a weight that was made there fails in backward for good.
+    ComfyUI runs nodes in inference mode; weights created in it can never be used in backward.
     """
     with torch.inference_mode(False), torch.no_grad():
         yield

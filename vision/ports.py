@@ -1,7 +1,7 @@
 """The interfaces of ConceptLab's networks: prior, image generator, VQA model.
 
-A *space* is where a prompt and a picture are vectors of one kind, [D], whose cosine says how much
-the one shows the other. Networks stay on the CPU until they are used; `offload` sends them back.
+In a *space*, prompts and pictures are vectors [D], and their cosine measures similarity. Networks
+stay on the CPU until they are used; `offload` moves them back.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class ConceptSpace(Protocol):
 
     @property
     def encoders(self) -> Mapping[str, int]:
-        """Text encoder whose token vectors a handle has -> their width."""
+        """Text encoder of a handle's token vectors -> width."""
         ...
 
     @property
@@ -75,7 +75,7 @@ class ConceptSpace(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Kind and shapes of the model that a concept learned here belongs to."""
+        """Kind and shapes of the model of the concepts trained here."""
         ...
 
     @property
@@ -92,7 +92,7 @@ class ConceptSpace(Protocol):
         ...
 
     def computing(self) -> AbstractContextManager[None]:
-        """Gradients flow through `imagine` until the context is left."""
+        """Context in which `imagine` has gradients."""
         ...
 
     def imagine(

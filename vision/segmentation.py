@@ -32,7 +32,7 @@ ORIGINAL_SIZES = ("vit_h", "vit_l", "vit_b")  # part of the names of the origina
 
 
 class Take(str, Enum):
-    """What of the found boxes makes the mask of a word."""
+    """Which detected boxes make up the mask of a word."""
 
     BEST = "best"  # the surest one; a word that comes twice gets the next one
     ALL = "all"  # all above the threshold together
@@ -40,7 +40,7 @@ class Take(str, Enum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SegmentationConfig:
-    """How sure the detector has to be."""
+    """Thresholds of the detector."""
 
     threshold: float = 0.3  # of a box, 0..1 (LangSAM, lang_sam.py:24)
     take: Take = Take.BEST
@@ -51,7 +51,7 @@ class SegmentationConfig:
 
 
 class SamPrompt(NamedTuple):
-    """Where to cut, in pixels: a box, or points inside and outside."""
+    """Prompt for SAM, in pixels: a box, or points inside and outside."""
 
     box: tuple[float, float, float, float] | None = None  # left, top, right, bottom
     inside: tuple[tuple[float, float], ...] = ()  # (x, y)
@@ -59,14 +59,14 @@ class SamPrompt(NamedTuple):
 
 
 class Boxes(NamedTuple):
-    """What a detector found, the surest first."""
+    """Detected boxes, highest score first."""
 
     corners: Tensor  # [n, 4] left, top, right, bottom in pixels
     scores: Tensor  # [n] 0..1
 
 
 class Detector(Protocol):
-    """Finds what a word names."""
+    """Detects objects by a word."""
 
     def find(self, image: Tensor, word: str) -> Boxes:
         """Boxes in a picture [H, W, 3], 0..1."""
@@ -74,7 +74,7 @@ class Detector(Protocol):
 
 
 class Segmenter(Protocol):
-    """Cuts out what lies at a place."""
+    """Segments an object by a box or points."""
 
     def cut(self, image: Tensor, places: Sequence[SamPrompt]) -> Tensor:
         """Masks [n, H, W], 0 or 1, of a picture [H, W, 3], 0..1."""
@@ -93,7 +93,7 @@ def segment_words(
 
     Args:
         image: [H, W, 3], 0..1.
-        progress: told before every word; may raise to cancel.
+        progress: called before every word; may raise to cancel.
 
     Raises:
         MaskError: a word finds nothing.
@@ -119,7 +119,7 @@ def segment_words(
 
 
 class GroundingDino:
-    """The detector, from a folder as Hugging Face saves it."""
+    """The detector, from a folder in Hugging Face format."""
 
     def __init__(
         self, folder: Path, device: torch.device, free_vram: FreeVRAM | None = None
@@ -135,7 +135,7 @@ class GroundingDino:
 
     @torch.no_grad()
     def find(self, image: Tensor, word: str) -> Boxes:
-        """Boxes of one word or phrase; every box, however unsure."""
+        """All boxes of one word or phrase, with any score."""
         height, width = _size(image)
         pixels = normalised(image, dino_size(height, width)).to(self._device)
         text = self._tokenizer(f"{word.strip().lower().rstrip('.')}.", return_tensors="pt")
@@ -150,7 +150,7 @@ class GroundingDino:
 
 
 def dino_size(height: int, width: int) -> tuple[int, int]:
-    """(h, w) at which Grounding DINO looks at a picture, to the pixel as its own processor."""
+    """(h, w) of Grounding DINO's input, exactly as in its own processor."""
     short, long = sorted((height, width))
     exact = min(DINO_PX, DINO_LONGEST_PX * short / long)
     shorter, longer = max(1, round(exact)), max(1, int(exact * long / short))
@@ -158,7 +158,7 @@ def dino_size(height: int, width: int) -> tuple[int, int]:
 
 
 class Sam:
-    """The segmenter, from a folder as Hugging Face saves it."""
+    """The segmenter, from a folder in Hugging Face format."""
 
     def __init__(
         self, folder: Path, device: torch.device, free_vram: FreeVRAM | None = None

@@ -1,8 +1,8 @@
 """Encodes a prompt with handles for a prior: hidden states, and one projected vector.
 
-That vector is read at the end token, whose position is known from the tokens themselves. Both
-libraries look for it in ways that an added token can lead astray: the highest id of the prompt (the
-official code's sampling, transformers with its old configuration) is the added token's own.
+That vector is read at the end token, at its known position. Both
+libraries can fail to find it with an added token: the highest id of the prompt (the official code's
+sampling, transformers with its old configuration) is that of the added token.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class TextSide(Protocol):
         ...
 
     def computing(self) -> AbstractContextManager[None]:
-        """Gradients may flow through it until the context is left."""
+        """Context in which it has gradients."""
         ...
 
 
@@ -150,7 +150,7 @@ class HostText:
 
     Args:
         host: Stable Diffusion 1.x, 2.x, XL or TinyWorld, in either host.
-        projection: [W, D] what the end token's state is multiplied with; None leaves it as it is.
+        projection: [W, D] projection of the end token's state; None is none.
     """
 
     def __init__(self, host: Host, projection: Tensor | None = None) -> None:

@@ -1,7 +1,7 @@
 """BLIP-2 as VQA model (Li et al. 2023, arXiv 2301.12597).
 
 The official code asks Salesforce/blip2-flan-t5-xl (coach.py:110-120, 55-76); any BLIP-2 that
-transformers reads will do. Everything comes from a local folder in safetensors.
+transformers reads works. All files come from a local folder, in safetensors.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PROMPT = "Question: {} Answer:"  # what BLIP-2's language models without instruc
 
 
 class Blip2:
-    """A BLIP-2 model; on the device only while it answers.
+    """A BLIP-2 model; on the device only while in use.
 
     Args:
         model: transformers' Blip2ForConditionalGeneration.
@@ -83,7 +83,7 @@ def load_blip2(
 
 
 def _place_picture(config: Any, processor: Any) -> None:
-    """Where in the text the picture stands, which copies from before 2025 do not say.
+    """Set the position of the picture in the text, which copies from before 2025 lack.
 
     Source: what transformers' own warning told to do about them. The token takes a row that both
     language models have free: 32,100 of 32,128 in Flan-T5, 50,265 of 50,272 in OPT.

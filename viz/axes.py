@@ -30,7 +30,7 @@ class Axis:
         return cls(first, last, tuple(t for t in ticks if t == round(t)))
 
     def place(self, value: float) -> float:
-        """Where a value stands, 0..1; what lies beyond an end stands at that end."""
+        """Position of a value, 0..1, clamped."""
         low, high = self.low, self.high
         if self.is_log:
             low, high, value = math.log(low), math.log(high), math.log(max(value, low))
@@ -38,7 +38,7 @@ class Axis:
 
 
 def fitting_axis(raw: Sequence[NDArray[np.float64]], smooth: Sequence[NDArray[np.float64]]) -> Axis:
-    """The axis of values that holds every smoothed value and all but the wildest raw ones."""
+    """The axis with all smoothed values and all raw ones except extreme outliers."""
     values = np.concatenate([v[np.isfinite(v)] for v in raw])
     if not len(values):
         return Axis(0.0, 1.0, (0.0, 0.5, 1.0))

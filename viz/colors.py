@@ -38,8 +38,8 @@ def series_colour(index: int) -> RGB:
 def concept_colours(names: Sequence[str]) -> dict[str, RGB]:
     """Colour of every concept, by its place in the scene.
 
-    Give the names of the whole scene (`ConceptScene.names`) and hand the result to every picture:
-    then a concept keeps its colour also where only some of them are shown.
+    Pass the names of the whole scene (`ConceptScene.names`) and use the result for every picture,
+    so that a concept keeps its colour if only some are shown.
     """
     return {name: series_colour(i) for i, name in enumerate(dict.fromkeys(names))}
 

@@ -85,7 +85,7 @@ class Canvas:
         anchor: str = "lm",
         colours: Mapping[str, RGB] | None = None,
     ) -> None:
-        """One line; handles (`<mug>`) stand in the colour of their concept, where it is known.
+        """One line; handles (`<mug>`) have the colour of their concept, if known.
 
         Args:
             anchor: as Pillow's: l, m, r for the side, t, m, s, b for the height.
@@ -117,7 +117,7 @@ class Canvas:
         self._sheet.paste(picture, (round(box[0] * FINE), round(box[1] * FINE)))
 
     def tint(self, weight: Tensor, colour: RGB, box: Box, *, smooth: bool = True) -> None:
-        """Lay a colour over a box, as thick as `weight` [h, w], 0..1, says."""
+        """Blend a colour over a box with opacity `weight` [h, w], 0..1."""
         fine = resampled(weight, _fine_size(box), smooth=smooth)
         self._stamp(fine, colour, box)
 

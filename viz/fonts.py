@@ -1,8 +1,8 @@
 """Finds a font for every letter: Pillow's own, a system font, or an escape.
 
-Pillow's own font knows the letters of English. Handles may be of any script, so what it lacks is
-looked for in the fonts that systems bring, by their usual file names; Pillow knows the folders. A
-letter that no font has is written as its code (`\\ub0b4`): a box would look like any other.
+Pillow's own font has the English letters. Handles may use any script, so other letters come from
+system fonts, found by their usual file names; Pillow knows the folders. Letters without a font are
+written as their code (`\\ub0b4`), because boxes would all look the same.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def runs(text: str, size: int) -> Iterator[tuple[str, Font]]:
 
 
 def _shown(letter: str, before: str | None) -> tuple[str, str]:
-    """What stands for a letter, and in which font; `before` is the font of the one before it."""
+    """The text for a letter and its font; `before` is the font of the previous one."""
     if letter.isspace():  # the wide ones of other scripts are boxes, too
         return " ", before or OWN
     if before is not None and unicodedata.category(letter) in JOINING:
@@ -84,19 +84,19 @@ def escaped(letter: str) -> str:
 
 @cache
 def font_name_for(letter: str) -> str | None:
-    """The first font that has a letter; None where none has."""
+    """The first font with a letter; None if there is none."""
     return next((name for name in (OWN, *NAMES) if _has(name, letter)), None)
 
 
 @cache
 def font_named(name: str, size: int) -> Font:
-    """One of the fonts that are there."""
+    """One of the installed fonts."""
     return ImageFont.truetype(name, size) if name else ImageFont.load_default(size=size)
 
 
 @cache
 def _probe(name: str) -> Font | None:
-    """A font that draws every letter for itself; None where the system lacks it."""
+    """A font, loaded without fallback; None if it is not installed."""
     try:
         if name:
             return ImageFont.truetype(name, PROBE_PX, layout_engine=ImageFont.Layout.BASIC)
@@ -107,14 +107,14 @@ def _probe(name: str) -> Font | None:
 
 @cache
 def _has(name: str, letter: str) -> bool:
-    """Whether a font draws a letter, and not what it draws for any letter that it lacks."""
+    """Whether a font has a letter, instead of drawing its replacement glyph."""
     picture = _picture(name, letter)
     return picture is not None and picture != _picture(name, NOWHERE)
 
 
 @cache
 def _picture(name: str, letter: str) -> tuple[tuple[int, int], bytes] | None:
-    """Size and pixels of a letter; None where the font cannot be asked for it."""
+    """Size and pixels of a letter; None if the font cannot draw it."""
     font = _probe(name)
     if font is None:
         return None

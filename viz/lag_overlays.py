@@ -20,7 +20,7 @@ def masks_picture(masks: Tensor, names: Sequence[str], image: Tensor | None = No
     Args:
         masks: [G, h, w] 0..1, one per name.
         names: handles without brackets.
-        image: [H, W, 3], 0..1; dark where no concept is. Without it the ground is black.
+        image: [H, W, 3], 0..1; dark outside the concepts. Without it the background is black.
 
     Returns:
         [H, W, 3] as large as the picture, or [h, w, 3].

@@ -53,18 +53,18 @@ def attention_overlay(
     scores: Mapping[str, tuple[float, float]] | None = None,
     colours: Mapping[str, RGB] | None = None,
 ) -> Tensor:
-    """One panel per word: the picture, dark where the word does not look, with its mask's outline.
+    """One panel per word: the picture, dark without attention, with the outline of the mask.
 
-    Each map is shown relative to its own maximum, so panels tell where a word looks and not how
-    strongly.
+    Each map is shown relative to its own maximum, so panels show the place of attention, not
+    its strength.
 
     Args:
         image: [H, W, 3], 0..1.
         maps: name of a concept, or a plain word -> [h, w], 0 or more, any scale.
         masks: name -> [H, W], 0..1; may lack names.
         scores: name -> (IoU, leak), as `attention_scores` gives them; may lack names.
-        colours: of the concepts; what they lack is a plain word, told apart by its place. Without
-            them every map is a concept's.
+        colours: of the concepts; other names are plain words, coloured by position. Without it,
+            all maps are concepts.
 
     Returns:
         [H, W, 3], 0..1.
@@ -92,7 +92,7 @@ def attention_overlay(
 
 
 def describe_scores(iou: float, leak: float) -> str:
-    """The two figures of a word as its caption says them."""
+    """Caption of a word's two scores."""
     if math.isnan(iou) or math.isnan(leak):
         return "IoU -  leak -"
     return f"IoU {iou:.2f}  leak {leak:.2f}"
@@ -108,7 +108,7 @@ def _draw_heat(canvas: Canvas, image: Tensor, heat: Tensor, colour: RGB, box: Bo
 
 
 def stacked(pictures: Sequence[Tensor]) -> Tensor:
-    """Pictures [H, W, 3] of any width below each other, filled up with paper at the right."""
+    """Pictures [H, W, 3] of any width below each other, padded with paper colour at the right."""
     width = max(picture.shape[1] for picture in pictures)
     paper = torch.tensor(PAPER) / 255
     sheet = paper.repeat(sum(picture.shape[0] for picture in pictures), width, 1)
@@ -152,7 +152,7 @@ class _Sheet:
         return round(left), round(self._gap + row * (self.tile[1] + self._caption + self._gap))
 
     def box(self, index: int) -> Box:
-        """Where a picture lies: in the middle of its tile."""
+        """Box of a picture: the middle of its tile."""
         left, top = self._corner(index)
         width, height = fitted(self._sizes[index], self._longest)
         return left + (self.tile[0] - width) // 2, top + (self.tile[1] - height) // 2, width, height

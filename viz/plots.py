@@ -24,10 +24,10 @@ Values = NDArray[np.float64]
 def loss_plot(history: Sequence[Mapping[str, float]], size: tuple[int, int] = (640, 360)) -> Tensor:
     """Every loss term over the steps: a smoothed line upon its faint raw values.
 
-    Terms are named by the rows, so each method brings its own. The axis becomes logarithmic when
+    The rows name the terms, so each method has its own. The axis becomes logarithmic when
     the values span more than a factor of 30. NaN and infinite values are gaps with a red cross at
-    the top. A step that comes twice (a run that went back to its last good state) counts as it was
-    the last time.
+    the top. If a step occurs twice (after a return to the last good state), the last
+    one counts.
 
     Args:
         history: rows such as {"step": 12, "phase": 0, "total": 0.1, "diffusion": 0.09}; or none.

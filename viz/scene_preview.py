@@ -29,11 +29,11 @@ def scene_preview(
     """Every picture with its masks outlined, numbered and named; beside it the latent grid.
 
     Below each: how much of the picture a mask covers, how many latent cells see it, and which
-    masks overlap. What is too small or overlaps too much is told in red.
+    masks overlap. Masks that are too small or overlap too much are red.
 
     Args:
-        latent_grid: (h, w) of the latents; masks are taken to it as training does. None leaves
-            that panel out.
+        latent_grid: (h, w) of the latents; masks are resized to it as in training. None omits
+            that panel.
         colours: of the concepts; by their place in the scene when left out.
 
     Returns:
@@ -76,7 +76,7 @@ class _Row:
         self.height = self._side[1] + self._line * n_lines + self._text_px * 0.5
 
     def draw(self, canvas: Canvas, left: float, top: float) -> None:
-        """All of it, from a corner on."""
+        """Draw all of it at a position."""
         box = (left, top, *self._side)
         self._draw_overlay(canvas, box)
         heading = top + self._side[1] + self._line * 0.65

@@ -23,14 +23,14 @@ def soft_mask_preview(
     grids: Mapping[str, tuple[int, int]],
     remarks: Sequence[str] = (),
 ) -> Tensor:
-    """One row per mask, one panel per grid; black weighs nothing, white 1.
+    """One row per mask, one panel per grid; black is weight 0, white 1.
 
     Below each panel stands the mean weight inside and outside; the loss counts its square.
 
     Args:
         masks: [B, H, W], 0..1, not softened.
         grids: title -> (h, w); the first is usually the picture itself.
-        remarks: what was changed in the masks; red, on top.
+        remarks: notes about changed masks; red, on top.
 
     Returns:
         [H, W, 3], 0..1.

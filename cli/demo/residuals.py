@@ -96,8 +96,8 @@ def tell(context: DemoContext) -> Story:
     }
     section = Section(
         "",
-        f"<{NAME}> is learned from {N_PICTURES} pictures, all {BACKGROUNDS[TAUGHT_ON]}: no masks, no "
-        f"class pictures, {numbers:,} parameters. When a plain LoRA draws it "
+        f"<{NAME}> is learned from {N_PICTURES} pictures, all {BACKGROUNDS[TAUGHT_ON]}: no masks, "
+        f"no class pictures, {numbers:,} parameters. When a plain LoRA draws it "
         f"{BACKGROUNDS[DRAWN_ON]}, the old background comes along. LAG uses the word's attention "
         "above its median as a mask in every block and applies the residual only there. A tick "
         f"means that the oracle recognises <{NAME}>, among {len(CONCEPTS)} unseen objects, on "
