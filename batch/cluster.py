@@ -13,7 +13,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from ..errors import ConceptLoomError
-from .jobs import CONCEPT, Job, PlaceClosed, PlaceLost
+from .jobs import CONCEPT, Job, ServerClosed, ServerLost
 from .store import ResultStore
 from .workers import Worker
 
@@ -129,12 +129,12 @@ class _Run:
         self._report("done", job, worker.name)
 
     def _failed(self, job: Job, worker: Worker, cause: BaseException) -> None:
-        if isinstance(cause, PlaceLost):
+        if isinstance(cause, ServerLost):
             worker.rest()
             self._lost = _reason(cause)
             if worker.lost > self._retries:
                 self._workers.remove(worker)
-        if isinstance(cause, PlaceClosed):
+        if isinstance(cause, ServerClosed):
             self._tries[job.key] -= 1
         if isinstance(cause, ConceptLoomError) or self._tries[job.key] > self._retries:
             self.outcome.failed.append((job, _reason(cause)))
@@ -152,5 +152,5 @@ def _contents(job: Job, store: ResultStore) -> dict[str, bytes]:
 
 def _reason(cause: BaseException) -> str:
     text = str(cause).strip() or type(cause).__name__
-    is_told = isinstance(cause, (ConceptLoomError, PlaceLost))
+    is_told = isinstance(cause, (ConceptLoomError, ServerLost))
     return text if is_told else f"{type(cause).__name__}: {text}"

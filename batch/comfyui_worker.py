@@ -11,7 +11,7 @@ from typing import Any
 import requests
 
 from ..errors import InputError
-from .jobs import WORKFLOW, JobKind, PlaceClosed, PlaceLost
+from .jobs import WORKFLOW, JobKind, ServerClosed, ServerLost
 
 LOOKS_EVERY = 0.5  # seconds
 ANSWERS_WITHIN = 60  # seconds, for one request; a workflow itself may take as long as it needs
@@ -39,14 +39,14 @@ class ComfyUIWorker:
 
         Raises:
             InputError: it is not a workflow, or one of its nodes fails.
-            PlaceLost: the server stopped responding; PlaceClosed: it did not respond at the start.
+            ServerLost: the server stopped responding; ServerClosed: it did not respond at the start.
         """
         graph = with_values(parsed_graph(files[WORKFLOW]), spec["values"])
         prompt_id = str(uuid.UUID(key[:32]))
         try:
             is_queued = self._is_queued(prompt_id)
-        except PlaceLost as error:
-            raise PlaceClosed(str(error)) from error
+        except ServerLost as error:
+            raise ServerClosed(str(error)) from error
         if not is_queued:
             self._queue(graph, prompt_id, files)
         while self._is_queued(prompt_id):
@@ -72,7 +72,7 @@ class ComfyUIWorker:
                 entry[1] == prompt_id for entry in queue["queue_running"] + queue["queue_pending"]
             )
         except (ValueError, KeyError, TypeError) as error:
-            raise PlaceLost(
+            raise ServerLost(
                 f"{self._address} is not a ComfyUI server: {answer.text[:80]!r}"
             ) from error
 
@@ -80,12 +80,12 @@ class ComfyUIWorker:
         """The results of a finished workflow."""
         entry = self._asked("get", f"/history/{prompt_id}").json().get(prompt_id)
         if entry is None:  # a server that starts anew forgets its queue; a user may empty it
-            raise PlaceLost(f"{self._address} dropped the workflow from its queue")
+            raise ServerLost(f"{self._address} dropped the workflow from its queue")
         for event, data in entry["status"]["messages"]:
             if event == "execution_error":
                 raise InputError(f"{data['node_type']}: {data['exception_message'].strip()}")
             if event == "execution_interrupted":
-                raise PlaceLost(f"{self._address}: the workflow was interrupted")
+                raise ServerLost(f"{self._address}: the workflow was interrupted")
         return entry["outputs"]
 
     def _collected(self, outputs: Mapping[str, Any]) -> dict[str, bytes]:
@@ -106,9 +106,9 @@ class ComfyUIWorker:
                 verb, self._address + route, timeout=ANSWERS_WITHIN, **options
             )
         except requests.RequestException as error:
-            raise PlaceLost(f"{self._address} does not answer: {error}") from error
+            raise ServerLost(f"{self._address} does not answer: {error}") from error
         if answer.status_code >= 500:
-            raise PlaceLost(f"{self._address}{route} answers {answer.status_code}")
+            raise ServerLost(f"{self._address}{route} answers {answer.status_code}")
         if answer.status_code >= 400 and not refuses:
             message = f"answers {answer.status_code}: {answer.text[:200]}"
             raise InputError(f"{self._address}{route} {message}")

@@ -24,11 +24,11 @@ CONCEPT = "concept.safetensors"
 WORKFLOW = "workflow.json"
 
 
-class PlaceLost(Exception):
+class ServerLost(Exception):
     """A worker's server or process stopped responding; another worker may do the job."""
 
 
-class PlaceClosed(PlaceLost):
+class ServerClosed(ServerLost):
     """It did not respond before the job began, so the job is not the cause."""
 
 

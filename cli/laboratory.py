@@ -16,7 +16,7 @@ from ..training.results import ResultFile
 from ..vision.clip_space import ClipSpace
 from ..vision.generators import HostImageGenerator
 from ..vision.ports import ConceptSpace, ImageGenerator, PriorSampling, VQAModel
-from ..vision.prior_files import load_decoder, load_prior, painter_of, prior_on_host
+from ..vision.prior_files import decoder_generator, load_decoder, load_prior, prior_on_host
 from ..vision.vqa import load_blip2
 from ..viz.overlays import sample_strip
 from .drawing import natural_size
@@ -75,7 +75,7 @@ def from_folders(
     space = load_prior(prior, device, dtype, decoder=drawing)
     image_generator = None
     if drawing is not None:
-        image_generator = painter_of(
+        image_generator = decoder_generator(
             space, drawing, device, sampling=sampling, steps=50, cfg=7.5, size=(512, 512)
         )
     return ConceptLabBackend(space, image_generator, questions_of(vqa, device, dtype))

@@ -113,12 +113,12 @@ class PriorRequest:
 
     def drawn(self, embeddings: Tensor, progress: NodeProgress) -> Tensor:
         """[n, H, W, 3] pictures; one small black one without an image generator."""
-        from ..vision.generators import DecoderPainter
+        from ..vision.generators import DecoderImageGenerator
 
         image_generator = self.prior.image_generator
         if image_generator is None:
             return torch.zeros(1, 64, 64, 3)
-        if isinstance(image_generator, DecoderPainter):
+        if isinstance(image_generator, DecoderImageGenerator):
             pictures = [
                 image_generator.decode(row[None], seed, progress)
                 for row, seed in zip(embeddings, self.seeds, strict=True)

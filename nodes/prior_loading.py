@@ -73,7 +73,7 @@ def prior_from_folders(
     prior: str, decoder: str, precision: str, steps: int, cfg: float, size: int
 ) -> LoadedPrior:
     """A prior of models/diffusion_priors, and its decoder if selected."""
-    from ..vision.prior_files import load_decoder, load_prior, painter_of
+    from ..vision.prior_files import decoder_generator, load_decoder, load_prior
 
     device = comfy.model_management.get_torch_device()
     dtype = _dtype(precision, device)
@@ -84,7 +84,7 @@ def prior_from_folders(
     space = load_prior(folder, device, dtype, decoder=drawing, free_vram=free_vram)
     image_generator = None
     if drawing is not None:
-        image_generator = painter_of(
+        image_generator = decoder_generator(
             space,
             drawing,
             device,

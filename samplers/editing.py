@@ -96,7 +96,7 @@ def edit_latents(
         regions: one or more; where masks overlap their predictions mix.
         weights: changes of the concepts, active until the harmonising steps.
         plain: prompt of the harmonising steps, "a chair" for the edit "a chair with
-            <x> style"; None keeps the regions\' own.
+            <x> style"; None keeps the regions' own.
         rows: number of pictures, with different noise.
 
     Raises:

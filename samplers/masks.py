@@ -75,8 +75,8 @@ def latent_masks(masks: Tensor, latent_size: tuple[int, int]) -> Tensor:
     """Masks [n, 1, h, w] of latents: coverage of each cell.
 
     Differs from CLiC's official code, which resizes bicubically (transfer.py), and from Blended
-    Latent Diffusion's, which takes the nearest pixel: like those, the mean
-    does not lose thin strokes, and its values stay in 0..1.
+    Latent Diffusion's, which takes the nearest pixel. The mean keeps thin strokes, too, and its
+    values stay in 0..1.
 
     Args:
         masks: [n, H, W] from `picture_masks`.

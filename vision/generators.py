@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..host.ports import HandleVectors, Host, Progress, no_progress, part_of
 from ..samplers.ddim import sample_ddim, seeded_noise
-from .offload import FreeVRAM, Residence
+from .offload import FreeVRAM, OffloadedModules
 from .ports import PriorSampling
 from .prior import DiffusionPrior
 
@@ -60,7 +60,7 @@ class HostImageGenerator:
         """Does nothing: the host manages its own networks."""
 
 
-class DecoderPainter:
+class DecoderImageGenerator:
     """Kandinsky's decoder draws the prior's embeddings (coach.py:92-102: 50 steps, 7.5, 512 px).
 
     Args:
@@ -68,7 +68,7 @@ class DecoderPainter:
         pipeline: diffusers' KandinskyPipeline (2.1) or KandinskyV22Pipeline (2.2).
         device: where the pipeline computes.
         size: (height, width) in px, multiples of 64.
-        make_room: see `Residence`.
+        free_vram: see `OffloadedModules`.
     """
 
     def __init__(
@@ -84,7 +84,9 @@ class DecoderPainter:
         free_vram: FreeVRAM | None = None,
     ) -> None:
         networks = [pipeline.unet, pipeline.movq, getattr(pipeline, "text_encoder", None)]
-        self._residence = Residence([n for n in networks if n is not None], device, free_vram)
+        self._offloaded = OffloadedModules(
+            [n for n in networks if n is not None], device, free_vram
+        )
         self._prior, self._pipeline, self._sampling = prior, pipeline, sampling
         self._steps, self._cfg, self._size = steps, cfg, size
         self._takes_text = hasattr(pipeline, "text_encoder")
@@ -110,10 +112,10 @@ class DecoderPainter:
     def decode(self, embeddings: Tensor, seed: int, progress: Progress = no_progress) -> Tensor:
         """[n, H, W, 3] pictures of embeddings [n, D], each from the same noise."""
         blank, pictures = self._prior.blank(), list[Tensor]()
-        self._residence.onload()
+        self._offloaded.onload()
         for number, embedding in enumerate(embeddings):
             steps = number * self._steps, len(embeddings) * self._steps
-            with _told_of_passes(self._pipeline.unet, progress, *steps):
+            with _reporting_passes(self._pipeline.unet, progress, *steps):
                 pictures.append(self._decoded(embedding, blank, seed))
         return torch.stack(pictures).clamp(0, 1)
 
@@ -133,11 +135,11 @@ class DecoderPainter:
         return torch.from_numpy(drawn[0]).float()
 
     def offload(self) -> None:
-        self._residence.offload()
+        self._offloaded.offload()
 
 
 @contextmanager
-def _told_of_passes(unet: nn.Module, progress: Progress, done: int, total: int) -> Iterator[None]:
+def _reporting_passes(unet: nn.Module, progress: Progress, done: int, total: int) -> Iterator[None]:
     """Report before every pass of a network; pipelines differ in the callbacks that they take."""
     passes = itertools.count(done)
     hook = unet.register_forward_pre_hook(

@@ -12,7 +12,7 @@ import torch
 FreeVRAM = Callable[[int, torch.device], object]
 
 
-class Residence:
+class OffloadedModules:
     """Frozen modules, on the CPU until they are used.
 
     A module may be in several of them; each checks the actual device.
@@ -20,7 +20,7 @@ class Residence:
     Args:
         modules: moved together; they are frozen and put into eval mode.
         device: where they compute.
-        make_room: called before they move there; None if nothing else uses the device.
+        free_vram: called before they move there; None if nothing else uses the device.
     """
 
     def __init__(

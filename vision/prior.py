@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from ..concepts.fingerprints import modules_digest
 from ..errors import UnsupportedModelError
 from ..host.ports import HandleVectors, Tokens
-from .offload import Residence
+from .offload import OffloadedModules
 from .ports import PriorSampling
 from .text_side import EncodedText, TextSide
 
@@ -40,7 +40,7 @@ class DiffusionPrior:
         vision: CLIPVisionModelWithProjection, or None where no picture is ever looked at.
         constraints: another text encoder for constraints, texts -> [n, D]; Kandinsky 2.1 has one.
         fingerprint: of the model that a handle belongs to.
-        residence: of all those networks.
+        offloaded: of all those networks.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class DiffusionPrior:
         vision: Any = None,
         constraints: Any = None,
         fingerprint: str,
-        residence: Residence,
+        offloaded: OffloadedModules,
     ) -> None:
         if scheduler.config.prediction_type != "sample":
             raise UnsupportedModelError(
@@ -62,8 +62,8 @@ class DiffusionPrior:
             )
         self.text, self.prior, self.scheduler = text, prior, scheduler
         self.vision, self._constraints = vision, constraints
-        self.fingerprint, self._residence = fingerprint, residence
-        self.digest = modules_digest(fingerprint, residence.modules)
+        self.fingerprint, self._offloaded = fingerprint, offloaded
+        self.digest = modules_digest(fingerprint, offloaded.modules)
         self._fixed: dict[str, EncodedText] = {}
 
     @property
@@ -72,7 +72,7 @@ class DiffusionPrior:
 
     @property
     def device(self) -> torch.device:
-        return self._residence.device
+        return self._offloaded.device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -91,14 +91,14 @@ class DiffusionPrior:
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        self._residence.onload()
+        self._offloaded.onload()
         with self.text.computing(), torch.enable_grad():
             yield
 
     def imagine(
         self, text: str, handles: HandleVectors, generator: torch.Generator, sampling: PriorSampling
     ) -> Tensor:
-        self._residence.onload()
+        self._offloaded.onload()
         rows = [self.text.encode(text, handles)]
         if sampling.guidance != 1:
             rows.append(self._fixed_text(sampling.negative))
@@ -153,7 +153,7 @@ class DiffusionPrior:
 
     @torch.no_grad()
     def meanings(self, texts: Sequence[str]) -> Tensor:
-        self._residence.onload()
+        self._offloaded.onload()
         if self._constraints is not None:
             embeddings = self._constraints(texts)
         else:
@@ -179,12 +179,12 @@ class DiffusionPrior:
         return int(self.vision.config.image_size)
 
     def _seen(self, pixels: Tensor) -> Tensor:
-        self._residence.onload()
+        self._offloaded.onload()
         inputs = pixels.to(self.device, self.vision.dtype)
         return self.vision(pixel_values=inputs).image_embeds.float()
 
     def offload(self) -> None:
-        self._residence.offload()
+        self._offloaded.offload()
 
 
 def _side_by_side(rows: Sequence[EncodedText], prior: Any) -> tuple[Tensor, Tensor, Tensor]:

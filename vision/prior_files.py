@@ -17,9 +17,9 @@ from torch import Tensor
 from ..errors import ModelError, UnsupportedModelError
 from ..host.families.clip import BY_WIDTH, CHUNK, ENCODERS
 from ..host.ports import Host
-from .generators import DecoderPainter
+from .generators import DecoderImageGenerator
 from .local_files import described_folder, from_folder
-from .offload import FreeVRAM, Residence, fit_for_autograd
+from .offload import FreeVRAM, OffloadedModules, fit_for_autograd
 from .ports import PriorSampling
 from .prior import DiffusionPrior
 from .text_side import ClipText, HostText
@@ -48,7 +48,7 @@ def load_prior(
         decoder: pipeline of `load_decoder`; that of Kandinsky 2.1 brings the multilingual text
             encoder which the official code compares constraints in. Without it the prior's own
             text encoder does that, whose embeddings lie in the same space.
-        make_room: see `Residence`.
+        free_vram: see `OffloadedModules`.
 
     Raises:
         ModelError: files are missing, or diffusers is not installed.
@@ -86,7 +86,7 @@ def load_prior(
         vision=vision,
         constraints=constraints,
         fingerprint=f"prior {PRIORS[kind]}, {text.name} {width}",
-        residence=Residence(networks, device, free_vram),
+        offloaded=OffloadedModules(networks, device, free_vram),
     )
 
 
@@ -106,7 +106,7 @@ def prior_on_host(
         scheduler=scheduler,
         vision=vision,
         fingerprint=host.fingerprint,
-        residence=Residence([prior, vision], host.device),
+        offloaded=OffloadedModules([prior, vision], host.device),
     )
 
 
@@ -127,7 +127,7 @@ def load_decoder(folder: Path, dtype: torch.dtype) -> Any:
     return from_folder(pipeline, folder, dtype)
 
 
-def painter_of(
+def decoder_generator(
     prior: DiffusionPrior,
     decoder: Any,
     device: torch.device,
@@ -137,7 +137,7 @@ def painter_of(
     cfg: float,
     size: tuple[int, int],
     free_vram: FreeVRAM | None = None,
-) -> DecoderPainter:
+) -> DecoderImageGenerator:
     """A decoder behind a prior, after a look at whether they belong together.
 
     Raises:
@@ -151,7 +151,7 @@ def painter_of(
             f"The decoder reads picture embeddings {width} wide, but the prior makes "
             f"{prior.width}; use the same version of both (2.1 with 2.1, 2.2 with 2.2)."
         )
-    return DecoderPainter(
+    return DecoderImageGenerator(
         prior,
         decoder,
         device,

@@ -23,7 +23,7 @@ from torch import Tensor
 from ..errors import ConfigError, ImageError, MaskError, ModelError
 from ..host.ports import Progress, no_progress
 from .local_files import check_kind, from_folder
-from .offload import FreeVRAM, Residence
+from .offload import FreeVRAM, OffloadedModules
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of both networks
 DINO_PX, DINO_LONGEST_PX = 800, 1333  # shorter side, and at most
@@ -129,7 +129,7 @@ class GroundingDino:
         check_kind(folder, "Grounding DINO", DINO_SOURCE, "grounding-dino")
         kind: Any = GroundingDinoForObjectDetection
         self._network = from_folder(kind, folder, torch.float32)
-        Residence([self._network], device, free_vram).onload()
+        OffloadedModules([self._network], device, free_vram).onload()
         self._tokenizer: Any = from_folder(AutoTokenizer, folder)
         self._device = device
 
@@ -168,7 +168,7 @@ class Sam:
         check_kind(folder, "SAM", SAM_SOURCE, "sam")
         kind: Any = SamModel
         self._network = from_folder(kind, folder, torch.float32)
-        Residence([self._network], device, free_vram).onload()
+        OffloadedModules([self._network], device, free_vram).onload()
         self._device = device
 
     @torch.no_grad()
@@ -225,7 +225,7 @@ class OriginalSam:
             network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         except Exception as error:  # torch raises many kinds for a damaged or hostile file
             raise ModelError(f"{path} is not a readable SAM checkpoint: {error}") from error
-        Residence([network], device, free_vram).onload()
+        OffloadedModules([network], device, free_vram).onload()
         self._predictor = library.SamPredictor(network)
 
     def cut(self, image: Tensor, places: Sequence[SamPrompt]) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..concepts.fingerprints import modules_digest
 from .local_files import check_kind, from_folder
-from .offload import FreeVRAM, Residence
+from .offload import FreeVRAM, OffloadedModules
 
 LONGEST_ANSWER = 20  # new tokens, as transformers' own default; a word or two is enough
 PROMPT = "Question: {} Answer:"  # what BLIP-2's language models without instruction tuning expect
@@ -27,7 +27,7 @@ class Blip2:
         model: transformers' Blip2ForConditionalGeneration.
         processor: its Blip2Processor.
         device: where it computes.
-        make_room: see `Residence`.
+        free_vram: see `OffloadedModules`.
     """
 
     def __init__(
@@ -38,18 +38,18 @@ class Blip2:
         free_vram: FreeVRAM | None = None,
     ) -> None:
         self._model, self._processor = model, processor
-        self._residence = Residence([model], device, free_vram)
+        self._offloaded = OffloadedModules([model], device, free_vram)
         self.name = f"blip2 {modules_digest('blip2', [model])[:16]}"
         # Flan-T5 follows a question as it is (coach.py:67); OPT completes a text.
         self._is_instructed = not bool(model.config.use_decoder_only_language_model)
 
     @torch.no_grad()
     def answer(self, image: Tensor, question: str) -> str:
-        self._residence.onload()
+        self._offloaded.onload()
         pixels = (image[..., :3].clamp(0, 1) * 255).round().byte().cpu().numpy()
         text = question if self._is_instructed else PROMPT.format(question)
         inputs = self._processor(images=pixels, text=text, return_tensors="pt")
-        inputs = inputs.to(self._residence.device)
+        inputs = inputs.to(self._offloaded.device)
         inputs["pixel_values"] = inputs["pixel_values"].to(self._model.dtype)
         # Greedy: the same picture has the same answer.
         tokens = self._model.generate(**inputs, do_sample=False, max_new_tokens=LONGEST_ANSWER)
@@ -58,7 +58,7 @@ class Blip2:
         return str(self._processor.batch_decode(tokens, skip_special_tokens=True)[0]).strip()
 
     def offload(self) -> None:
-        self._residence.offload()
+        self._offloaded.offload()
 
 
 def load_blip2(

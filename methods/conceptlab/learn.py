@@ -127,7 +127,7 @@ def invent(
 
     Args:
         name: of the handle.
-        painter: draws the galleries; without one there are no questions.
+        image_generator: draws the galleries; without one there are no questions.
         questions: VQA model for the negatives; None keeps the initial list.
         loop: how to optimise; None is the official AdamW.
         folder: where states, vectors and pictures go, in a folder of their own for these very

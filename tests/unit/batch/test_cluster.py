@@ -18,7 +18,7 @@ import torch
 
 from conceptloom.batch import workers as started
 from conceptloom.batch.cluster import Outcome, run_jobs
-from conceptloom.batch.jobs import CONCEPT, Job, JobKind, PlaceClosed, PlaceLost, jobs_of
+from conceptloom.batch.jobs import CONCEPT, Job, JobKind, ServerClosed, ServerLost, jobs_of
 from conceptloom.batch.plan import Plan
 from conceptloom.batch.python_worker import PythonWorker, workplace
 from conceptloom.batch.store import ResultStore
@@ -183,7 +183,7 @@ def test_a_dead_server_leaves_its_jobs_to_the_others(
     tmp_path: Path, workers: list[Worker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def closed(spec: dict) -> dict[str, bytes]:
-        raise PlaceClosed("does not answer")
+        raise ServerClosed("does not answer")
 
     def slow(spec: dict) -> dict[str, bytes]:
         time.sleep(1)
@@ -200,7 +200,7 @@ def test_where_every_server_is_dead_the_batch_ends_and_says_why(
     tmp_path: Path, workers: list[Worker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lost(spec: dict) -> dict[str, bytes]:
-        raise PlaceClosed("nobody there")
+        raise ServerClosed("nobody there")
 
     monkeypatch.setattr(started, "RESTS", 0.01)
     jobs = numbered(2)
@@ -214,7 +214,7 @@ def test_a_job_that_ends_its_server_is_not_tried_for_ever(
 ) -> None:
     def fragile(spec: dict) -> dict[str, bytes]:
         if spec["number"] == 0:
-            raise PlaceLost("gone in the middle")
+            raise ServerLost("gone in the middle")
         return {}
 
     monkeypatch.setattr(started, "RESTS", 0.01)

@@ -12,7 +12,7 @@ import pytest
 
 from conceptloom.batch import comfyui_worker
 from conceptloom.batch.comfyui_worker import ComfyUIWorker, parsed_graph, with_values
-from conceptloom.batch.jobs import JobKind, PlaceClosed, PlaceLost
+from conceptloom.batch.jobs import JobKind, ServerClosed, ServerLost
 from conceptloom.errors import InputError
 
 GRAPH = {
@@ -118,7 +118,7 @@ def test_what_a_killed_worker_left_in_the_queue_is_not_queued_again(server: Serv
 def test_a_server_that_forgot_its_queue_is_lost_and_not_waited_for(server: Server) -> None:
     server.lay("/queue", IDLE, BUSY, IDLE)
     server.lay(f"/history/{PROMPT}", {})
-    with pytest.raises(PlaceLost, match="dropped the workflow"):
+    with pytest.raises(ServerLost, match="dropped the workflow"):
         at(server)
 
 
@@ -138,8 +138,8 @@ def test_a_workflow_that_is_refused_is_reported_in_the_servers_words(server: Ser
 
 
 def test_a_server_that_does_not_answer_or_is_another_program_is_closed(server: Server) -> None:
-    with pytest.raises(PlaceClosed, match="does not answer"):
+    with pytest.raises(ServerClosed, match="does not answer"):
         perform("http://127.0.0.1:1")
     server.lay("/queue", b"<html>Please log in</html>")
-    with pytest.raises(PlaceClosed, match=r"is not a ComfyUI server.*log in"):
+    with pytest.raises(ServerClosed, match=r"is not a ComfyUI server.*log in"):
         at(server)

@@ -33,10 +33,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    image_generator = laboratory.painter_of
+    image_generator = laboratory.decoder_generator
     monkeypatch.setattr(
         laboratory,
-        "painter_of",
+        "decoder_generator",
         lambda prior, decoder, device, *, sampling, steps, cfg, size: image_generator(
             prior, decoder, device, sampling=sampling, steps=1, cfg=cfg, size=(64, 64)
         ),

@@ -14,7 +14,7 @@ import torch
 from conceptloom.errors import ModelError, UnsupportedModelError
 from conceptloom.vision.ports import PriorSampling
 from conceptloom.vision.prior import DiffusionPrior
-from conceptloom.vision.prior_files import load_decoder, load_prior, multilingual, painter_of
+from conceptloom.vision.prior_files import decoder_generator, load_decoder, load_prior, multilingual
 from conceptloom.vision.text_side import ClipText
 from conceptloom.vision.vqa import Blip2, load_blip2
 
@@ -215,7 +215,7 @@ def test_prompts_are_encoded_as_by_their_own_pipeline(
 def test_a_decoder_stops_within_one_pass(tmp_path: Path, save: Callable[[Path], Path]) -> None:
     prior = load_prior(save_prior(tmp_path / "prior"), CPU, FLOAT)
     decoder = load_decoder(save(tmp_path / "decoder"), FLOAT)
-    image_generator = painter_of(
+    image_generator = decoder_generator(
         prior, decoder, CPU, sampling=SAMPLING, steps=3, cfg=4.0, size=(64, 64)
     )
     told: list[tuple[int, int, str]] = []
@@ -244,7 +244,7 @@ def test_a_decoder_draws_what_the_prior_imagines(
     prior = load_prior(save_prior(tmp_path / "prior"), CPU, FLOAT)
     decoder = load_decoder(save(tmp_path / "decoder"), FLOAT)
     size = (64, 128)
-    image_generator = painter_of(
+    image_generator = decoder_generator(
         prior, decoder, CPU, sampling=SAMPLING, steps=3, cfg=4.0, size=size
     )
     pictures = image_generator.paint(["a dog", "a cat"], {}, seed=1)
@@ -294,7 +294,7 @@ def test_a_decoder_of_another_width_is_refused(tmp_path: Path) -> None:
     prior = load_prior(save_prior(tmp_path / "prior"), CPU, FLOAT)
     decoder = load_decoder(save_decoder_22(tmp_path / "decoder", width=24), FLOAT)
     with pytest.raises(ModelError, match="24 wide, but the prior makes 16"):
-        painter_of(prior, decoder, CPU, sampling=SAMPLING, steps=2, cfg=4.0, size=(64, 64))
+        decoder_generator(prior, decoder, CPU, sampling=SAMPLING, steps=2, cfg=4.0, size=(64, 64))
 
 
 def test_the_multilingual_encoder_ignores_padding() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from conceptloom.vision.offload import Residence
+from conceptloom.vision.offload import OffloadedModules
 
 GPU, HOME = torch.device("cuda", 0), torch.device("cpu")
 
@@ -34,19 +34,19 @@ class Traveller:
 
 def test_a_network_travels_only_where_it_is_not() -> None:
     network = Traveller()
-    residence = Residence([network], torch.device("cuda"))
-    residence.offload()
-    residence.onload()
-    residence.onload()
+    offloaded = OffloadedModules([network], torch.device("cuda"))
+    offloaded.offload()
+    offloaded.onload()
+    offloaded.onload()
     assert network.journeys == ["cuda"]
-    Residence([network], HOME).onload()
+    OffloadedModules([network], HOME).onload()
     assert network.at == HOME
 
 
 def test_what_another_residence_sent_away_comes_back() -> None:
     """Kandinsky 2.1's text encoder compares constraints beside the prior, and draws."""
     shared, own = Traveller(), Traveller()
-    prior, image_generator = Residence([own, shared], GPU), Residence([shared], GPU)
+    prior, image_generator = OffloadedModules([own, shared], GPU), OffloadedModules([shared], GPU)
     prior.onload()
     image_generator.onload()
     image_generator.offload()
@@ -58,21 +58,23 @@ def test_room_is_made_for_what_comes_and_for_nothing_else() -> None:
     """On the meta device, which is not the CPU and takes no memory."""
     asked, layer = [], torch.nn.Linear(3, 2)
     meta = torch.device("meta")
-    residence = Residence([layer], meta, lambda needed, device: asked.append((needed, device)))
-    residence.onload()
+    offloaded = OffloadedModules(
+        [layer], meta, lambda needed, device: asked.append((needed, device))
+    )
+    offloaded.onload()
     assert asked == [((3 * 2 + 2) * 4, meta)]
-    residence.onload()
+    offloaded.onload()
     assert len(asked) == 1
 
 
 def test_frozen_networks_ask_for_no_gradient() -> None:
     layer = torch.nn.Linear(2, 2)
-    Residence([layer], HOME)
+    OffloadedModules([layer], HOME)
     assert not any(weight.requires_grad for weight in layer.parameters())
     assert not layer.training
 
 
 def test_a_module_without_weights_is_everywhere() -> None:
-    residence = Residence([torch.nn.Identity()], HOME)
-    residence.onload()
-    residence.offload()
+    offloaded = OffloadedModules([torch.nn.Identity()], HOME)
+    offloaded.onload()
+    offloaded.offload()

@@ -10,7 +10,7 @@ import torch
 diffusers = pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")
 
-from conceptloom.vision.offload import Residence  # noqa: E402
+from conceptloom.vision.offload import OffloadedModules  # noqa: E402
 from conceptloom.vision.prior import DiffusionPrior  # noqa: E402
 from conceptloom.vision.text_side import ClipText  # noqa: E402
 
@@ -79,6 +79,6 @@ def tiny_prior(seed: int = 2, **more: Any) -> DiffusionPrior:
         scheduler=scheduler,
         vision=vision,
         fingerprint="tiny prior",
-        residence=Residence([text.model, prior, vision], torch.device("cpu")),
+        offloaded=OffloadedModules([text.model, prior, vision], torch.device("cpu")),
         **more,
     )
