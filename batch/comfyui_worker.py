@@ -39,7 +39,7 @@ class ComfyUIWorker:
 
         Raises:
             InputError: it is not a workflow, or one of its nodes fails.
-            ServerLost: the server stopped responding; ServerClosed: it did not respond at the start.
+            ServerLost: the server stopped responding; ServerClosed: it never responded.
         """
         graph = with_values(parsed_graph(files[WORKFLOW]), spec["values"])
         prompt_id = str(uuid.UUID(key[:32]))
