@@ -96,6 +96,10 @@ class _Plan:
 class LagEdit(UNetEdit):
     """Merges the residuals of some concepts into every output projection, by their masks.
 
+    In each pass `begin` plans which rows and tokens to read. In each block, `attention` adds up the
+    attention of the concepts; `layer`, called for the output projection afterwards, turns it into
+    masks and adds the residuals.
+
     Args:
         concepts: of one base model; overlaps go to the one with the stronger attention.
         last_t: of the model's noise path, for `start` and `end`.

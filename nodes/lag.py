@@ -92,17 +92,20 @@ def with_lora_concept(model: Any, clip: Any, one: Localised) -> tuple[Any, Any]:
         return applied(model, clip, concept, one.config.strength)
     lora = local_lora_of(host_of(model, clip, applies_only=True), one)
     named = identities(concept)
-    knowing = clip_with_handles(clip, concept.handles, named)
-    return with_local_lora(model_with_identities(model.clone(), named), knowing, lora)
+    patched_clip = clip_with_handles(clip, concept.handles, named)
+    return with_local_lora(model_with_identities(model.clone(), named), patched_clip, lora)
 
 
 def _with_residuals(
     model: Any, clip: Any, localised: Sequence[Localised], on_masks: OnMasks | None
 ) -> tuple[Any, Any]:
+    """A MODEL has one edit of LAG, because overlapping concepts compete. It carries its concepts as
+    an attachment; a later node replaces the edit by one with all of them.
+    """
     earlier: tuple[LagConcept, ...] = model.get_attachment(KEY) or ()
     setup = lag_setup(host_of(model, clip, applies_only=True), localised)
-    knowing = clip_with_handles(clip, setup.handles, setup.identities)
-    marked = model_with_identities(model.clone(), setup.identities, knowing)
+    patched_clip = clip_with_handles(clip, setup.handles, setup.identities)
+    identified = model_with_identities(model.clone(), setup.identities, patched_clip)
     setup = setup.after(earlier)
 
     def edits(run: SamplingRun) -> list[LagEdit]:
@@ -112,6 +115,6 @@ def _with_residuals(
         except PromptError as error:
             raise PromptError(f"{error} {HIDDEN}") from error
 
-    patched = with_edits(marked, KEY, edits, replace=True)
+    patched = with_edits(identified, KEY, edits, replace=True)
     patched.set_attachments(KEY, setup.concepts)
-    return patched, knowing
+    return patched, patched_clip

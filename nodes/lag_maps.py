@@ -132,7 +132,7 @@ class SeenMasks:
     local: Mapping[str, Tensor]
 
     def shown(self, size: Sequence[int], pictures: int) -> tuple[Tensor, Tensor]:
-        """MASK [P * G, H, W] and IMAGE of the blocks; white and a blank sheet where LAG was off."""
+        """MASK [P * G, H, W] and IMAGE of the blocks; white and a blank sheet if LAG was off."""
         height, width = size
         local = {name: self.local[f"<{name}>"] for name in self.names if f"<{name}>" in self.local}
         rest = [name for name in self.names if name not in local]

@@ -85,7 +85,7 @@ class LoadLoraLocalized(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, lora_name: str | None, **_: Any) -> str:
-        """Another file under the same name is another LoRA; what is linked comes as None."""
+        """Detects a changed file under the same name; linked inputs are None."""
         return lora_stamps(lora_name)
 
     @classmethod

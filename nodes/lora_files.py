@@ -60,7 +60,7 @@ def lora_path(name: str) -> Path:
 
 
 def lora_stamps(name: str | None) -> str:
-    """Another file under the same name is another LoRA; what is linked comes as None."""
+    """Detects a changed file under the same name; linked inputs are None."""
     names = folder_paths.get_filename_list(LORAS) if name is None else [name]
     return repr([(name, lora_path(name).stat().st_mtime_ns) for name in names])
 

@@ -75,7 +75,7 @@ def applied(model: Any, clip: Any, concept: Concept, strength: float) -> tuple[A
 
 
 def weight_deltas(concept: Concept) -> dict[str, WeightDelta]:
-    """What a concept changes, as the host's patches take it."""
+    """The changes of a concept in the form of the host's patches."""
     return {name: _delta(change) for name, change in concept.weights.items()}
 
 

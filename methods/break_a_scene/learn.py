@@ -50,15 +50,18 @@ def learn_scene(
     """
     loop = loop_for(host, loop, seed=config.seed, accumulation=config.accumulation)
     recipe = BreakAScene(host, scene, config, progress)
-    settings, downsample = previews or PreviewConfig(), recipe.sites[0].downsample
-    preview = Previews(host, recipe.scene, recipe.handles.vectors, settings, downsample)
-    rows, passes = _rows(config, class_images), _passes(config, class_images)
-    needs = report_estimate(
-        recipe, rows, loop, preview, progress, folder=folder, more_passes=passes
-    )
-    state_dir = _kept(folder, recipe, loop, class_images)
+    preview = Previews(
+        host, recipe.scene, recipe.handles.vectors, previews or PreviewConfig(),
+        recipe.sites[0].downsample,
+    )  # fmt: skip
+    # The user sees the estimate before the model draws class images, which can take minutes.
+    estimate = report_estimate(
+        recipe, _rows(config, class_images), loop, preview, progress,
+        folder=folder, more_passes=_passes(config, class_images),
+    )  # fmt: skip
+    state_dir = _state_folder(folder, recipe, loop, class_images)
     recipe.class_latents = _class_latents(recipe, class_images, state_dir, progress)
-    return run_training(recipe, loop, preview, state_dir, progress, save, needs)
+    return run_training(recipe, loop, preview, state_dir, progress, save, estimate)
 
 
 def _rows(config: BreakASceneConfig, class_images: Tensor | None) -> int:
@@ -112,7 +115,7 @@ def _class_latents(
     return state_dir.remembered("class-latents", drawn) if state_dir else drawn()
 
 
-def _kept(
+def _state_folder(
     folder: Path | None, recipe: BreakAScene, loop: LoopConfig, class_images: Tensor | None
 ) -> StateFolder | None:
     """The state folder of this run."""

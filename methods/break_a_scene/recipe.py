@@ -50,7 +50,7 @@ class BreakAScene(SceneRecipe[BreakASceneConfig]):
         super().__init__(host, scene, config)
         self.sites = sites_to_read(host.sites, self.latent_size, config.attention_level)
         with torch.no_grad():
-            self._material = SceneDataset(host, self.scene, self.sites[0].downsample, progress)
+            self._dataset = SceneDataset(host, self.scene, self.sites[0].downsample, progress)
 
     def losses(self, phase: Phase, generator: torch.Generator) -> Losses:
         """The weighted loss terms of one batch: diffusion, attention and prior.
@@ -59,11 +59,11 @@ class BreakAScene(SceneRecipe[BreakASceneConfig]):
         so its gradient would be exactly zero. (The official program computes it anyway.)
         """
         samples = draw_samples(self.scene, self.config, self._footprint.rows, generator)
-        latent = self._material.latents(samples)
+        latent = self._dataset.latents(samples)
         noise, timesteps = sample_noise(self.host, latent, generator)
         prompts = self._encoded([s.prompt(self.config.prompt_prefix) for s in samples])
         class_latent = (
-            self._draw_class_latents(len(samples), generator) if phase.name == WEIGHTS else None
+            self._sample_class_latents(len(samples), generator) if phase.name == WEIGHTS else None
         )
         if class_latent is not None:
             class_noise, class_timesteps = sample_noise(self.host, class_latent, generator)
@@ -88,7 +88,7 @@ class BreakAScene(SceneRecipe[BreakASceneConfig]):
         capture: AttentionCapture,
     ) -> dict[str, Tensor]:
         rows = len(samples)
-        mask = self._material.unions(samples)
+        mask = self._dataset.unions(samples)
         if not self.config.masked_loss:
             mask = torch.ones_like(mask)
         terms = {"diffusion": masked_loss(predicted[:rows], target[:rows], mask)}
@@ -115,7 +115,7 @@ class BreakAScene(SceneRecipe[BreakASceneConfig]):
             return torch.zeros((), device=timesteps.device)
         seen = [samples[row] for row in rows]
         maps = capture.maps(_queries(samples, prompts, rows))
-        return attention_loss(maps, self._material.targets(seen), len(rows))
+        return attention_loss(maps, self._dataset.targets(seen), len(rows))
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -125,7 +125,7 @@ class BreakAScene(SceneRecipe[BreakASceneConfig]):
         alone = [f"{self.config.prompt_prefix}<{name}>" for name in names]
         return tuple(dict.fromkeys([*alone, together]))
 
-    def _draw_class_latents(self, rows: int, generator: torch.Generator) -> Tensor | None:
+    def _sample_class_latents(self, rows: int, generator: torch.Generator) -> Tensor | None:
         if self.class_latents is None or not self.config.prior_weight:
             return None
         chosen = torch.randint(len(self.class_latents), (rows,), generator=generator)
