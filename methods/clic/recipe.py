@@ -48,7 +48,7 @@ class CLiC(SceneRecipe[CLiCConfig]):
         if config.attention_weight and not self.sites:
             raise ModelError("The model has no cross-attention in its up blocks to read maps from.")
         with torch.no_grad():
-            self._material = SceneViews(host, self.scene, config, progress)
+            self._views = SceneViews(host, self.scene, config, progress)
 
     @property
     def rows(self) -> int:
@@ -64,8 +64,8 @@ class CLiC(SceneRecipe[CLiCConfig]):
 
         Picture and region go through the UNet side by side, with the same noise and timestep.
         """
-        samples = [self._material.draw(generator) for _ in range(self._footprint.rows)]
-        latent = self._material.latents(samples)
+        samples = [self._views.draw(generator) for _ in range(self._footprint.rows)]
+        latent = self._views.latents(samples)
         noise, timesteps = sample_noise(self.host, latent, generator)
         path = self.host.noise_path
         noisy = path.add_noise(latent, noise, timesteps)
@@ -103,7 +103,7 @@ class CLiC(SceneRecipe[CLiCConfig]):
         config = self.config
         if not config.context_weight:
             return {}
-        mask, valid = self._material.masks(samples), self._material.valid(samples)
+        mask, valid = self._views.masks(samples), self._views.valid(samples)
         if config.context_form is Form.PAPER:
             soft = soft_mask(mask, config.background_weight) * valid
             loss = masked_loss(predicted, target, soft)
@@ -122,7 +122,7 @@ class CLiC(SceneRecipe[CLiCConfig]):
         ]
         grid = grid_at(self.config.attention_level, self.latent_size)
         maps = capture.maps(queries, grid)
-        masks = self._material.masks(samples)
+        masks = self._views.masks(samples)
         if masks.shape[-2:] != grid:
             masks = F.adaptive_avg_pool2d(masks, grid)
         return self.config.attention_weight * attention_loss(maps, masks[:, 0])
@@ -132,14 +132,14 @@ class CLiC(SceneRecipe[CLiCConfig]):
     ) -> Tensor:
         """M x_t of the paper, or blank pixels with the same noise of the code."""
         if self.config.roi_form is Form.PAPER:
-            return self._material.masks(samples) * noisy
-        return self.host.noise_path.add_noise(self._material.regions(samples), noise, timesteps)
+            return self._views.masks(samples) * noisy
+        return self.host.noise_path.add_noise(self._views.regions(samples), noise, timesteps)
 
     def _clean_regions(self, samples: Sequence[ViewSample], latent: Tensor) -> Tensor:
         """The picture that M x_t, or the blank pixels of the code, are a noisy version of."""
         if self.config.roi_form is Form.PAPER:
-            return self._material.masks(samples) * latent
-        return self._material.regions(samples)
+            return self._views.masks(samples) * latent
+        return self._views.regions(samples)
 
     def _roi_term(self, samples: Sequence[ViewSample], predicted: Tensor, target: Tensor) -> Tensor:
         """l_RoI = || eps_hat(M x_t, c*, t) - eps ||^2.
@@ -151,7 +151,7 @@ class CLiC(SceneRecipe[CLiCConfig]):
         if self.config.roi_form is Form.PAPER:
             loss = masked_loss(predicted, target, torch.ones_like(target[:, :1]))
         else:
-            loss = area_loss(predicted, target, self._material.masks(samples))
+            loss = area_loss(predicted, target, self._views.masks(samples))
         return self.config.roi_weight * loss
 
     @property
