@@ -89,10 +89,10 @@ def test_weights_scale_their_terms_and_zero_leaves_them_out(host: DiffusersHost)
 def test_custom_diffusion_is_the_plain_loss(host: DiffusersHost) -> None:
     learner = CLiC(host, scene(), as_custom_diffusion(config(**STILL)))
     generator = step_generator(0, 0)
-    sample = learner._material.draw(generator)
+    sample = learner._views.draw(generator)
     eps = torch.randn(1, 4, 16, 16, generator=generator)
     at = torch.randint(1000, (1,), generator=generator)
-    noisy = host.noise_path.add_noise(learner._material.latents([sample]), eps, at)
+    noisy = host.noise_path.add_noise(learner._views.latents([sample]), eps, at)
     prompt = host.encode_prompt(sample.prompt, learner.handles.vectors())
     with torch.no_grad():
         plain = float((host.predict(noisy, at, [prompt]) - eps).square().mean())
@@ -112,7 +112,7 @@ def test_break_a_scenes_loss_has_a_hard_mask_and_no_region(host: DiffusersHost) 
 def test_a_batch_is_the_mean_of_its_rows(host: DiffusersHost) -> None:
     learner = CLiC(host, scene(2), config(batch_size=3, attention_weight=0.0))
     generator = step_generator(0, 0)
-    material = learner._material
+    material = learner._views
     drawn = [material.draw(generator) for _ in range(3)]
     eps = torch.randn(3, 4, 16, 16, generator=generator)
     at = torch.randint(1000, (3,), generator=generator)
@@ -131,15 +131,15 @@ def test_velocity_models_learn_on_their_own_target() -> None:
     host = tiny_host("sd2", velocity=True)
     learner = CLiC(host, scene(), config(**STILL, attention_weight=0.0))
     generator = step_generator(0, 0)
-    sample = learner._material.draw(generator)
+    sample = learner._views.draw(generator)
     eps = torch.randn(1, 4, 16, 16, generator=generator)
     at = torch.randint(1000, (1,), generator=generator)
-    latent, path = learner._material.latents([sample]), host.noise_path
+    latent, path = learner._views.latents([sample]), host.noise_path
     prompt = host.encode_prompt(sample.prompt, learner.handles.vectors())
     with torch.no_grad():
         output = host.predict(path.add_noise(latent, eps, at), at, [prompt])
     alpha, sigma = (float(number) for number in path.coefficients(at))
-    soft = soft_mask(learner._material.masks([sample]), 0.5)
+    soft = soft_mask(learner._views.masks([sample]), 0.5)
     error = (output - (alpha * eps - sigma * latent)) * soft
     assert terms_of(learner)["context"] == pytest.approx(float(error.square().mean()), rel=1e-5)
 
@@ -149,11 +149,11 @@ def test_a_velocity_model_is_not_taught_what_lies_around_the_region() -> None:
     host = tiny_host("sd2", velocity=True)
     learner = CLiC(host, scene(), config(**STILL, attention_weight=0.0, roi_weight=1.0))
     generator = step_generator(0, 0)
-    sample = learner._material.draw(generator)
+    sample = learner._views.draw(generator)
     eps = torch.randn(1, 4, 16, 16, generator=generator)
     at = torch.randint(1000, (1,), generator=generator)
-    mask, path = learner._material.masks([sample]), host.noise_path
-    latent = learner._material.latents([sample])
+    mask, path = learner._views.masks([sample]), host.noise_path
+    latent = learner._views.latents([sample])
     prompt = host.encode_prompt(sample.roi_prompt, learner.handles.vectors())
     with torch.no_grad():
         output = host.predict(path.add_noise(latent, eps, at) * mask, at, [prompt])
@@ -174,7 +174,7 @@ def test_half_covered_cells_weigh_no_more_than_others(
     odd = make_scene([scene().images[0].image], {"mark": [plane(5, 19, 5, 15)]}, {"mark": "swirl"})
     settings = {"context_form": form, "roi_form": form, "roi_weight": 1.0, "attention_weight": 0.0}
     learner = CLiC(host, odd, config(**STILL, **settings))
-    mask = learner._material.masks([learner._material.draw(step_generator(0, 0))])
+    mask = learner._views.masks([learner._views.draw(step_generator(0, 0))])
     assert 0.2 < float(mask[(mask > 0) & (mask < 1)].min()) < 0.6
     terms = terms_of(learner)
     channels = 4 if form is Form.OFFICIAL else 1  # summed there
