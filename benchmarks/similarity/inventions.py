@@ -18,10 +18,10 @@ from torch import Tensor
 from conceptloom.host.ports import HandleVectors
 from conceptloom.methods.conceptlab import ConceptLabConfig, NegativesConfig, text_space_config
 from conceptloom.methods.conceptlab.templates import OBJECT_GALLERY
-from conceptloom.vision.generators import DecoderPainter
+from conceptloom.vision.generators import DecoderImageGenerator
 from conceptloom.vision.ports import PriorSampling, VQAModel
 from conceptloom.vision.prior import DiffusionPrior
-from conceptloom.vision.prior_files import painter_of
+from conceptloom.vision.prior_files import decoder_generator
 
 PROMPT = "A photo of a {}"
 
@@ -231,10 +231,10 @@ class Networks:
 
     def image_generator(
         self, budget: InventionSimilarityBudget, negative: str = "", seed: int = 0
-    ) -> DecoderPainter:
+    ) -> DecoderImageGenerator:
         """Draws what the prior imagines, away from a negative prompt."""
         prior = Unwanted(self.prior, negative, seed) if negative else self.prior
-        return painter_of(
+        return decoder_generator(
             cast(DiffusionPrior, prior),
             self.decoder,
             self.prior.device,
