@@ -93,7 +93,8 @@ def with_lora_concept(model: Any, clip: Any, one: Localised) -> tuple[Any, Any]:
     lora = local_lora_of(host_of(model, clip, applies_only=True), one)
     named = identities(concept)
     patched_clip = clip_with_handles(clip, concept.handles, named)
-    return with_local_lora(model_with_identities(model.clone(), named), patched_clip, lora)
+    identified = model_with_identities(model.clone(), named, patched_clip)
+    return with_local_lora(identified, patched_clip, lora)
 
 
 def _with_residuals(

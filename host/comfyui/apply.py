@@ -74,7 +74,7 @@ def apply_concept(
 
 
 def model_with_identities(model: Any, added: Mapping[str, str], clip: Any) -> Any:
-    """A MODEL, that has no other owner, that knows the concepts applied to it.
+    """A MODEL without other owners, marked with the concepts applied to it.
 
     Its CLIP knows them too, but not every graph takes both through the same nodes.
 
