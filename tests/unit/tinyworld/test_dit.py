@@ -220,3 +220,29 @@ def test_training_begins_at_the_variance_of_the_target(
     loss = trainer.loss_of(0).item()
     assert loss == pytest.approx(2.0, abs=0.25)
     assert trainer.loss_of(0).item() == loss
+
+
+def test_the_port_predicts_what_drawing_does(tmp_path: Path) -> None:
+    from conceptloom.host.diffusers.anima import AnimaHost
+
+    world = load_dit("anima", random_file("anima", tmp_path / "world.safetensors"))
+    host = AnimaHost(
+        transformer=world.transformer,
+        text_conditioner=world.adapter,
+        vae=world.vae,
+        text_encoder=world.text_encoder,
+        tokenizer=world.tokenizer,
+        t5_tokenizer=world.t5_tokenizer,
+        scheduler=world.scheduler,
+    )
+    assert (host.latent_channels, host.pixels_per_latent) == (16, 8)
+    latent = torch.randn(2, 16, 16, 24, generator=torch.Generator().manual_seed(2))
+    sigma = torch.tensor([0.8, 0.3])
+    for prompt in (PROMPTS[0], ""):
+        with torch.no_grad():
+            predicted = host.predict(latent, sigma, [host.encode_prompt(prompt)])
+        expected = velocity(world, latent, sigma, [encode_prompt(world, prompt)] * 2)
+        torch.testing.assert_close(predicted, expected, rtol=0, atol=2e-5)
+    picture = torch.rand(1, 128, 128, 3, generator=torch.Generator().manual_seed(3))
+    restored = host.decode_latent(host.encode_image(picture))
+    assert restored.shape == picture.shape
