@@ -14,7 +14,6 @@ another model without a --label, write below `runs/` instead.
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import sys
@@ -23,7 +22,7 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
-from harness.subject import SUBJECTS, Subject, add_common_options, command_line, load_subject
+from harness.subject import SUBJECTS, Subject, command_line, subject_of
 
 # Pages that no subject writes.
 BY_HAND = (
@@ -31,14 +30,16 @@ BY_HAND = (
 )
 
 
+KINDS = tuple(dict.fromkeys(subject.kind for subject in SUBJECTS))
 PATHS = ("checkpoint", "layout")  # options of a worker
 
 
 def listed() -> str:
     """The subjects, a line each."""
     lines = [(__doc__ or "").rstrip(), ""]
-    for kind, names in SUBJECTS.items():
-        lines += [f"{kind}:", *(f"    {name}" for name in names)]
+    for kind in KINDS:
+        chosen = (subject for subject in SUBJECTS if subject.kind == kind)
+        lines += [f"{kind}:", *(f"    {one.name:15} {one.title}{one.needs}" for one in chosen)]
     return "\n".join([*lines, "", "run.py KIND NAME --help shows a subject's options.", ""])
 
 
@@ -47,11 +48,7 @@ def run_one(subject: Subject, arguments: list[str]) -> None:
     from harness import report, results
     from harness.experiment import sheet_path
 
-    parser = argparse.ArgumentParser(prog=subject.command, description=subject.about)
-    subject.options(parser)
-    if not any(action.dest == "quick" for action in parser._actions):
-        add_common_options(parser)
-    options = parser.parse_args(arguments)
+    options = subject.parse(arguments)
     found = subject.run(options)
     found = replace(found, command=command_line(subject, arguments))
     if options.label:
@@ -76,9 +73,8 @@ def render() -> None:
     """All pages, their index and README's table, from the results that are there."""
     from claims.all import topics
     from harness import report
-    from harness.subject import all_subjects
 
-    report.write_pages(all_subjects(), BY_HAND)
+    report.write_pages(SUBJECTS, BY_HAND)
     report.write_summary(report.summary(topics()))
 
 
@@ -92,17 +88,16 @@ def main(arguments: list[str]) -> None:
         import_module(module).work(Namespace(**options))
     elif kind == "pages":
         render()
-    elif kind not in SUBJECTS:
+    elif kind not in KINDS:
         sys.stdout.write(listed())
         sys.exit(2 if kind and kind not in ("-h", "--help") else 0)
     elif rest and not rest[0].startswith("-"):
-        if rest[0] not in SUBJECTS[kind]:
-            sys.exit(f"No {kind} {rest[0]}; there are {', '.join(SUBJECTS[kind])}.")
-        run_one(load_subject(kind, rest[0]), rest[1:])
+        run_one(subject_of(kind, rest[0]), rest[1:])
+    elif kind == "claims":
+        run_one(subject_of(kind, "all"), rest)
     else:
-        names = ["all"] if kind == "claims" else SUBJECTS[kind]
-        for name in names:
-            run_one(load_subject(kind, name), rest)
+        for subject in (one for one in SUBJECTS if one.kind == kind):
+            run_one(subject, rest)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from harness.results import (
     load_all,
     stamp,
 )
-from harness.subject import Options, Subject, add_common_options
+from harness.subject import Options, add_common_options
 
 from .exact import EXACT, Exact
 
@@ -179,7 +179,7 @@ def result_of(results: Mapping[str, Result], tests: Sequence[Row]) -> Result:
         Section(heading=topic, table=_table(topic, claims)) for topic, claims in every.items()
     ]
     return Result(
-        page=PAGE, title=SUBJECT.title, command="", **stamp("cpu"),
+        **stamp("cpu"),
         about=[f"{len(flat)} claims: {told}. The date and machine of a figure are on its page.",
                MEANING],
         sections=sections, cells=list(tests),
@@ -214,17 +214,6 @@ def _links(source: Sequence[str]) -> list[str]:
     return links
 
 
-def _options(parser: argparse.ArgumentParser) -> None:
+def arguments(parser: argparse.ArgumentParser) -> None:
     add_common_options(parser)
     parser.add_argument("--report", action="store_true", help="run no test: as last found")
-
-
-SUBJECT = Subject(
-    kind="claims",
-    name="all",
-    page=PAGE,
-    title="All claims and their results",
-    about="Every claim beside its figure, gain or tests.",
-    run=run,
-    options=_options,
-)

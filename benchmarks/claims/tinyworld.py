@@ -7,12 +7,14 @@ import argparse
 import torch
 from harness.experiment import sheet_path
 from harness.results import Claim, Column, Result, Row, Section, Status, Table, stamp
-from harness.subject import Options, Subject, add_common_options
+from harness.subject import Options, add_common_options
 
 from conceptloom.tinyworld.checkpoint import CHECKPOINT, load_tinyworld, read_checkpoint
 from conceptloom.tinyworld.gate_figures import Gate, Reading, measure
 from conceptloom.tinyworld.gates import sample_sheet
 from conceptloom.tinyworld.sampling import GUIDANCE, STEPS
+
+PAGE = "tinyworld"
 
 # How the file came about, which no run can tell.
 HISTORY = """\
@@ -67,10 +69,10 @@ def result_of(gates: list[Gate], readings: list[Reading], count: int) -> Result:
     )
     table = Table(name="gates", columns=COLUMNS, rows=[row_of(gate) for gate in gates])
     return Result(
-        page=SUBJECT.page, title=SUBJECT.title, command="", **stamp("cpu"), about=[about],
+        **stamp("cpu"), about=[about],
         sections=[Section(table=table, after=after), Section(heading="History", text=HISTORY)],
         claims=[claim_of(gate) for gate in gates],
-        picture=(f"{SUBJECT.page}.jpg", "Samples"),
+        picture=(f"{PAGE}.jpg", "Samples"),
     )  # fmt: skip
 
 
@@ -80,21 +82,10 @@ def run(options: Options) -> Result:
     count = 2 if options.quick else options.count
     world = load_tinyworld(CHECKPOINT)
     gates, readings = measure(world, CHECKPOINT, count)
-    sample_sheet(world, sheet_path(SUBJECT.page))
+    sample_sheet(world, sheet_path(PAGE))
     return result_of(gates, readings, count)
 
 
-def _options(parser: argparse.ArgumentParser) -> None:
+def arguments(parser: argparse.ArgumentParser) -> None:
     add_common_options(parser)
     parser.add_argument("--count", type=int, default=128, help="prompts of each kind")
-
-
-SUBJECT = Subject(
-    kind="claims",
-    name="tinyworld",
-    page="tinyworld",
-    title="TinyWorld: quality of the bundled model",
-    about="The gates of the bundled checkpoint.",
-    run=run,
-    options=_options,
-)

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 
 from harness.pytest_runner import host_python, passes
 from harness.results import RUNS, Column, Result, Row, Section, Table, bound, stamp
-from harness.subject import Options, Subject, add_common_options
+from harness.subject import Options, add_common_options
 
 KEPT = RUNS / "torture"
 FILES, HOST = "tests/unit/concepts/test_torture_files.py", "tests/host/torture"
@@ -114,7 +114,7 @@ def result_of(rows: Sequence[Row], suites: Sequence[str], times: int) -> Result:
         for area, title in TITLES.items()
     ]
     return Result(
-        page=SUBJECT.page, title=SUBJECT.title, command="", **stamp("cpu"), about=[about],
+        **stamp("cpu"), about=[about],
         sections=sections, claims=claims,
     )  # fmt: skip
 
@@ -129,18 +129,7 @@ def run(options: Options) -> Result:
     return result_of(rows, failed, options.times)
 
 
-def _options(parser: argparse.ArgumentParser) -> None:
+def arguments(parser: argparse.ArgumentParser) -> None:
     add_common_options(parser)
     parser.add_argument("--times", type=int, default=6, help="how many times the suite's cases")
     parser.add_argument("--only", help="a part of the host tests, as pytest -k has it")
-
-
-SUBJECT = Subject(
-    kind="claims",
-    name="torture",
-    page="torture",
-    title="Robustness: bad input, faults, torn files",
-    about="The torture tests with many more cases than the suite has.",
-    run=run,
-    options=_options,
-)

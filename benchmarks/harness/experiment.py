@@ -182,11 +182,11 @@ def perform(experiment: Experiment, options: Options, page: str, title: str, dig
     one_thread()
     if not options.report:
         experiment.compute(options.part)
-    return result_of(experiment, page, title, digest)
+    return result_of(experiment, page, digest)
 
 
-def result_of(experiment: Experiment, page: str, title: str, digest: str) -> Result:
-    """The result of the cells that are finished; the command line is filled in by `run.py`."""
+def result_of(experiment: Experiment, page: str, digest: str) -> Result:
+    """The result of the cells that are finished."""
     cells = experiment.finished()
     wanted = len(list(experiment.cells()))
     done = sum(experiment.kept(cell) is not None for cell in experiment.cells())
@@ -208,7 +208,7 @@ def result_of(experiment: Experiment, page: str, title: str, digest: str) -> Res
     ]
     made = stamp("cpu", ONE_THREAD, f"base model {digest[:12]}")
     return Result(
-        page=page, title=title, command="", **made, about=[state, *experiment.about()],
+        **made, about=[state, *experiment.about()],
         sections=sections, claims=claims, claims_about=CLAIMS_ABOUT, cells=cell_rows(cells),
         picture=_picture(experiment, page),
     )  # fmt: skip

@@ -126,8 +126,8 @@ class Result:
     """All that one benchmark found.
 
     Attributes:
-        page: name of the page and of the file.
-        command: what makes it again.
+        page, title: name of the page and of the file; `Subject.run` fills them in.
+        command: what makes it again; `run.py` fills it in.
         machine: with the precision and threads.
         about: paragraphs before the tables: what was measured, and how.
         claims_about: a paragraph before the table of claims.
@@ -135,9 +135,9 @@ class Result:
         cells: (thing, seed, variant) and the mean of every measure, where things were learned.
     """
 
-    page: str
-    title: str
-    command: str
+    page: str = ""
+    title: str = ""
+    command: str = ""
     date: str
     machine: str
     versions: Mapping[str, str] = field(default_factory=dict)

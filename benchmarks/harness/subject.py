@@ -4,63 +4,26 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from importlib import import_module
+from typing import Any
 
 from .results import Result
 
 Options = argparse.Namespace
-# kind -> name on the command line -> module with `SUBJECT`
-SUBJECTS: Mapping[str, Mapping[str, str]] = {
-    "speed": {
-        "break_a_scene": "speed.break_a_scene",
-        "clic": "speed.clic",
-        "residuals": "speed.residuals",
-        "conceptlab": "speed.conceptlab",
-        "blended": "speed.blended",
-        "lag": "speed.lag",
-        "local": "speed.local",
-        "weave": "speed.weave",
-        "core": "speed.core",
-        "scaling": "speed.scaling",
-        "real": "speed.real",
-    },
-    "quality": {
-        "break_a_scene": "quality.break_a_scene",
-        "clic": "quality.clic",
-        "clic_eta": "quality.clic_eta",
-        "clic_matching": "quality.clic_matching",
-        "lag": "quality.lag",
-        "residuals": "quality.residuals",
-        "weave": "quality.weave",
-        "conceptlab": "quality.conceptlab",
-    },
-    "similarity": {
-        "scenes": "similarity.scenes",
-        "clic": "similarity.clic",
-        "weave": "similarity.weave",
-        "conceptlab": "similarity.conceptlab",
-    },
-    "claims": {
-        "torture": "claims.torture",
-        "tinyworld": "claims.tinyworld",
-        "all": "claims.all",
-    },
-}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Subject:
-    """One benchmark.
+    """One benchmark: a module of its own in the folder of its kind.
+
+    The module has `arguments(parser)` for its options, `run(options)`, which measures and returns
+    the result, and where other options make another result `is_usual(options)`.
 
     Attributes:
         kind, name: its words on the command line.
         page: name of its result and its page.
-        about: one line, for the list of subjects and for --help.
-        options: adds its own options.
-        run: measures, and returns the result.
-        is_usual: whether these options make the repository's own result.
         needs: what it needs beyond this repository, for the index.
     """
 
@@ -68,25 +31,128 @@ class Subject:
     name: str
     page: str
     title: str
-    about: str
-    run: Callable[[Options], Result]
-    options: Callable[[argparse.ArgumentParser], None] = lambda parser: None
-    is_usual: Callable[[Options], bool] = lambda options: True
     needs: str = ""
 
     @property
     def command(self) -> str:
         return f"python benchmarks/run.py {self.kind} {self.name}"
 
+    @property
+    def module(self) -> Any:
+        """Imported when it is needed, with all that it needs."""
+        return import_module(f"{self.kind}.{self.name}")
 
-def load_subject(kind: str, name: str) -> Subject:
-    """Import a subject's module, with all that it needs."""
-    return import_module(SUBJECTS[kind][name]).SUBJECT
+    def parse(self, arguments: Sequence[str]) -> Options:
+        """Its options."""
+        about = (self.module.__doc__ or "").partition("\n\n")[0]
+        parser = argparse.ArgumentParser(prog=self.command, description=about)
+        self.module.arguments(parser)
+        return parser.parse_args(arguments)
+
+    def run(self, options: Options) -> Result:
+        """What it finds, with its page and title."""
+        found = self.module.run(options)
+        title, page = found.title or self.title, found.page or self.page
+        return replace(found, title=title, page=page)
+
+    def is_usual(self, options: Options) -> bool:
+        """Whether these options make the repository's own result."""
+        check = getattr(self.module, "is_usual", None)
+        return check is None or check(options)
 
 
-def all_subjects() -> list[Subject]:
-    """Every subject, in the order of the list."""
-    return [load_subject(kind, name) for kind, names in SUBJECTS.items() for name in names]
+SUBJECTS = (
+    Subject(
+        "speed", "break_a_scene", "break_a_scene_step", "Break-A-Scene: time and memory of a step"
+    ),
+    Subject("speed", "clic", "clic_step", "CLiC: time and memory of a step"),
+    Subject(
+        "speed",
+        "residuals",
+        "residuals_step",
+        "Personalized Residuals: a step compared with core Train LoRA",
+    ),
+    Subject(
+        "speed", "conceptlab", "conceptlab_step", "ConceptLab: a step with and without caching"
+    ),
+    Subject("speed", "blended", "blended_cost", "Blended sampling and guidance: cost"),
+    Subject("speed", "lag", "lag_cost", "LAG: cost"),
+    Subject("speed", "local", "local_cost", "Localised LoRAs: cost"),
+    Subject("speed", "weave", "weave_cost", "Concept Weaver: cost"),
+    Subject("speed", "core", "beside_core", "Our nodes compared with core ComfyUI's"),
+    Subject(
+        "speed", "scaling", "scaling", "Time and memory by image size, rank and number of concepts"
+    ),
+    Subject(
+        "speed", "real", "at_scale", "All five methods at real sizes", " (needs a GPU; not run yet)"
+    ),
+    Subject(
+        "quality",
+        "break_a_scene",
+        "break_a_scene_quality",
+        "Break-A-Scene: what each part contributes",
+    ),
+    Subject("quality", "clic", "clic_quality", "CLiC: what each part contributes"),
+    Subject("quality", "clic_eta", "clic_eta", "CLiC: effect of the guidance strength eta"),
+    Subject("quality", "clic_matching", "clic_matching", "CLiC: accuracy of RoI Matching"),
+    Subject(
+        "quality",
+        "lag",
+        "residuals_quality",
+        "LAG: identity, background and leaks onto other objects",
+    ),
+    Subject(
+        "quality",
+        "residuals",
+        "residuals_ablations",
+        "Personalized Residuals: rank, scope, class word, class pictures, LAG's settings",
+    ),
+    Subject("quality", "weave", "weave_quality", "Concept Weaver: what each part contributes"),
+    Subject("quality", "conceptlab", "conceptlab_quality", "ConceptLab: novelty of the inventions"),
+    Subject(
+        "similarity",
+        "scenes",
+        "similarity_break_a_scene",
+        "CLIP and DINO similarity by the papers' protocols, Break-A-Scene's ablations, costs",
+        " (needs a checkpoint; not run yet)",
+    ),
+    Subject(
+        "similarity",
+        "clic",
+        "similarity_clic",
+        "CLiC on pairs of real pictures: the detail, and what is around it",
+        " (needs a checkpoint; not run yet)",
+    ),
+    Subject(
+        "similarity",
+        "weave",
+        "similarity_weave",
+        "Concept Weaver: CLIP of the sentence, CLIP and DINO of every region, seconds",
+        " (needs a checkpoint; not run yet)",
+    ),
+    Subject(
+        "similarity",
+        "conceptlab",
+        "similarity_conceptlab",
+        "ConceptLab: similarity to the category, distance to members, the nearest noun",
+        " (needs Kandinsky; not run yet)",
+    ),
+    Subject("claims", "torture", "torture", "Robustness: bad input, faults, torn files"),
+    Subject("claims", "tinyworld", "tinyworld", "TinyWorld: quality of the bundled model"),
+    Subject("claims", "all", "claims", "All claims and their results"),
+)
+
+
+def subject_of(kind: str, name: str) -> Subject:
+    """The subject of these words.
+
+    Raises:
+        SystemExit: there is none.
+    """
+    named = {subject.name: subject for subject in SUBJECTS if subject.kind == kind}
+    if name not in named:
+        raise SystemExit(f"No {kind} {name}; there are {', '.join(named)}.")
+    return named[name]
 
 
 def add_common_options(parser: argparse.ArgumentParser) -> None:

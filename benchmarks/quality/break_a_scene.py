@@ -24,7 +24,7 @@ from harness.experiment import (
 from harness.results import Result, Section
 from harness.statistics import Cells, Expectation, Measure, compared
 from harness.store import NO_PREVIEW, as_bytes, as_floats
-from harness.subject import Options, Subject
+from harness.subject import Options
 from torch import Tensor
 from worlds.world import SceneTask, World, load_world
 
@@ -36,6 +36,8 @@ from conceptloom.methods.break_a_scene import BreakASceneConfig, learn_scene
 from conceptloom.samplers.ddim import sample_ddim, seeded_noise
 from conceptloom.scenes.scene import ConceptScene, make_scene, with_background
 from conceptloom.training.adapters import Scope
+
+PAGE = "break_a_scene_quality"
 
 # The surroundings are a concept too (paper Sec. 4.2): nothing else tells where an object ends,
 # since the masked loss sees nothing of what is outside.
@@ -265,24 +267,13 @@ def run(options: Options) -> Result:
     world, budget = load_world(options.world), budget_of(options, BUDGETS)
     host = world.open("cpu")
     digest = model_digest(host)
-    folder = folder_of(SUBJECT.page, digest, asdict(budget))
+    folder = folder_of(PAGE, digest, asdict(budget))
     seeds = 1 if options.quick else options.seeds
     experiment = SceneExperiment(world, host, budget, folder, seeds)
     if options.quick:
         experiment.things = experiment.things[:1]
-    return perform(experiment, options, SUBJECT.page, SUBJECT.title, digest)
+    return perform(experiment, options, PAGE, digest)
 
 
-def _options(parser: argparse.ArgumentParser) -> None:
+def arguments(parser: argparse.ArgumentParser) -> None:
     add_options(parser, seeds=3)
-
-
-SUBJECT = Subject(
-    kind="quality",
-    name="break_a_scene",
-    page="break_a_scene_quality",
-    title="Break-A-Scene: what each part contributes",
-    about="Break-A-Scene with one part switched off in turn.",
-    run=run,
-    options=_options,
-)

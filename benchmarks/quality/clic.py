@@ -25,7 +25,7 @@ from harness.experiment import (
 from harness.results import RUNS, Claim, Result, bound
 from harness.statistics import Cells, Expectation, Measure
 from harness.store import NO_PREVIEW, as_bytes, as_floats, kept_concept, short_digest
-from harness.subject import Options, Subject
+from harness.subject import Options
 from torch import Tensor
 from worlds.world import DetailTask, World, load_world
 
@@ -50,6 +50,8 @@ from conceptloom.tinyworld.planes import iou
 from conceptloom.tinyworld.world import Scene
 from conceptloom.training.adapters import Scope
 from conceptloom.training.phases import TokenPhase, WeightPhase
+
+PAGE = "clic_quality"
 
 HANDLE = "my-mark"
 
@@ -314,25 +316,14 @@ def run(options: Options) -> Result:
     world, budget = load_world(options.world), budget_of(options, BUDGETS)
     host = world.open("cpu")
     digest = model_digest(host)
-    folder = folder_of(SUBJECT.page, digest, asdict(budget))
+    folder = folder_of(PAGE, digest, asdict(budget))
     experiment = DetailExperiment(
         world, host, budget, folder, 1 if options.quick else options.seeds
     )
     if options.quick:
         experiment.things = experiment.things[:1]
-    return perform(experiment, options, SUBJECT.page, SUBJECT.title, digest)
+    return perform(experiment, options, PAGE, digest)
 
 
-def _options(parser: argparse.ArgumentParser) -> None:
+def arguments(parser: argparse.ArgumentParser) -> None:
     add_options(parser, seeds=3)
-
-
-SUBJECT = Subject(
-    kind="quality",
-    name="clic",
-    page="clic_quality",
-    title="CLiC: what each part contributes",
-    about="CLiC with one part switched off in turn.",
-    run=run,
-    options=_options,
-)

@@ -16,7 +16,7 @@ from harness.experiment import ONE_THREAD, add_options, budget_of, sheet_path
 from harness.results import Column, Result, Section, Table, stamp
 from harness.statistics import describe_trend
 from harness.store import one_thread, save_sheet
-from harness.subject import Options, Subject
+from harness.subject import Options
 from torch import Tensor
 from torch.nn import functional as F
 from worlds.world import DetailTask, World, load_world
@@ -41,6 +41,8 @@ from .clic import (
     learned_ornament,
     taught_of,
 )
+
+PAGE = "clic_eta"
 
 # budget -> etas, pairs, seeds
 SWEEPS = {
@@ -135,7 +137,7 @@ def run(options: Options) -> Result:
         [f"eta {eta:g}" for _ in rows[::seeds] for eta in etas],
         n_columns=len(etas),
     )
-    save_sheet(strip, sheet_path(SUBJECT.page))
+    save_sheet(strip, sheet_path(PAGE))
     return result(rows, etas, [task.name for task in tasks], budget)
 
 
@@ -179,22 +181,11 @@ def result(
         f"Likeness {describe_trend(identity, 'eta', etas)}."
     )
     return Result(
-        page=SUBJECT.page, title=SUBJECT.title, command="", **stamp("cpu", ONE_THREAD),
+        **stamp("cpu", ONE_THREAD),
         about=[about], sections=[Section(table=table, after=after)],
-        picture=(f"{SUBJECT.page}.jpg", "From removal to pull"),
+        picture=(f"{PAGE}.jpg", "From removal to pull"),
     )  # fmt: skip
 
 
-def _options(parser: argparse.ArgumentParser) -> None:
+def arguments(parser: argparse.ArgumentParser) -> None:
     add_options(parser, keeps=False)
-
-
-SUBJECT = Subject(
-    kind="quality",
-    name="clic_eta",
-    page="clic_eta",
-    title="CLiC: effect of the guidance strength eta",
-    about="Attention and likeness for every eta of CLiC's guidance.",
-    run=run,
-    options=_options,
-)

@@ -16,7 +16,7 @@ from harness.experiment import ONE_THREAD, Found, add_options, budget_of, sheet_
 from harness.results import Claim, Column, Result, Section, Table, stamp
 from harness.statistics import Cells, Expectation, Measure, judged, means_of
 from harness.store import one_thread, save_sheet
-from harness.subject import Options, Subject
+from harness.subject import Options
 from torch import Tensor
 from worlds.world import DetailTask, World, load_world
 
@@ -43,6 +43,8 @@ from conceptloom.viz.overlays import attention_overlay
 from conceptloom.viz.overlays import stacked as stacked_rows
 
 from .clic import BUDGETS, DetailBudget, learned_ornament, taught_mask, taught_of
+
+PAGE = "clic_matching"
 
 COLOURS = ("pink", "cyan", "orange", "red", "blue", "yellow", "purple", "green")
 UNSEEN = 500  # first seed of the targets
@@ -174,7 +176,7 @@ def run(options: Options) -> Result:
         for (kind, row), cell in new.items():
             cells[kind][task.ornament, 0, row] = cell
         panels += [_panel(task, *both) for both in zip(targets[:2], found[:2], strict=True)]
-    save_sheet(stacked_rows(panels), sheet_path(SUBJECT.page))
+    save_sheet(stacked_rows(panels), sheet_path(PAGE))
     about = (
         f"{len(tasks)} ornaments, each learned from one picture ({budget.token_steps} + "
         f"{budget.weight_steps} steps of CLiC), w* learned for {steps} steps in that picture, then "
@@ -204,10 +206,10 @@ def result(cells: Mapping[int, Cells], about: str) -> Result:
     columns = [Column(key="row", title="", is_text=True)]
     columns += [Column(key=key, title=title, digits=3) for key, title in titles]
     return Result(
-        page=SUBJECT.page, title=SUBJECT.title, command="", **stamp("cpu", ONE_THREAD),
+        **stamp("cpu", ONE_THREAD),
         about=[about], claims=claims(cells), claims_about=CLAIMS_ABOUT,
         sections=[Section(table=Table(name="matching", columns=columns, rows=rows))],
-        picture=(f"{SUBJECT.page}.jpg", "Heat-maps, with the true places"),
+        picture=(f"{PAGE}.jpg", "Heat-maps, with the true places"),
     )  # fmt: skip
 
 
@@ -229,16 +231,5 @@ def claims(cells: Mapping[int, Cells]) -> list[Claim]:
     return found
 
 
-def _options(parser: argparse.ArgumentParser) -> None:
+def arguments(parser: argparse.ArgumentParser) -> None:
     add_options(parser, keeps=False)
-
-
-SUBJECT = Subject(
-    kind="quality",
-    name="clic_matching",
-    page="clic_matching",
-    title="CLiC: accuracy of RoI Matching",
-    about="Where RoI Matching finds a learned ornament's place.",
-    run=run,
-    options=_options,
-)

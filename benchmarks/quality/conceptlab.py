@@ -24,7 +24,7 @@ from harness.experiment import (
 from harness.results import Result, Section
 from harness.statistics import Cells, Expectation, Measure
 from harness.store import as_bytes, as_floats
-from harness.subject import Options, Subject
+from harness.subject import Options
 from torch import Tensor
 from worlds.world import InventionTask, World, load_world
 
@@ -43,6 +43,8 @@ from conceptloom.tinyworld.silhouettes import nearest_silhouette
 from conceptloom.vision.clip_space import ClipSpace
 from conceptloom.vision.generators import HostImageGenerator
 from conceptloom.viz.overlays import sample_strip
+
+PAGE = "conceptlab_quality"
 
 HANDLE = "new"
 
@@ -291,24 +293,13 @@ def run(options: Options) -> Result:
     host = world.open("cpu")
     laboratory = on_host(host, TINYWORLD, TINYWORLD)
     digest = laboratory.space.digest
-    folder = folder_of(SUBJECT.page, digest, asdict(budget))
+    folder = folder_of(PAGE, digest, asdict(budget))
     seeds = 1 if options.quick else options.seeds
     experiment = InventionExperiment(world, host, laboratory, budget, folder, seeds)
     if options.quick:
         experiment.things = experiment.things[:1]
-    return perform(experiment, options, SUBJECT.page, SUBJECT.title, digest)
+    return perform(experiment, options, PAGE, digest)
 
 
-def _options(parser: argparse.ArgumentParser) -> None:
+def arguments(parser: argparse.ArgumentParser) -> None:
     add_options(parser, seeds=5)
-
-
-SUBJECT = Subject(
-    kind="quality",
-    name="conceptlab",
-    page="conceptlab_quality",
-    title="ConceptLab: novelty of the inventions",
-    about="ConceptLab's adaptive negatives beside other ways to get something new.",
-    run=run,
-    options=_options,
-)

@@ -24,7 +24,7 @@ from harness.experiment import (
 from harness.results import Result, Section, Status
 from harness.statistics import Cells, Expectation, Measure, compared
 from harness.store import as_bytes
-from harness.subject import Options, Subject
+from harness.subject import Options
 from torch import Tensor
 from worlds.world import World, handle_of, load_world
 
@@ -42,6 +42,8 @@ from .subjects import (
     learned,
     measures_for,
 )
+
+PAGE = "residuals_quality"
 
 LAG, PLAIN, BASE = "LAG", "plain LoRA", "base model"
 VARIANTS = {
@@ -184,22 +186,11 @@ def run(options: Options) -> Result:
     world = load_world(options.world)
     host, budget = world.open("cpu"), budget_of(options, budgets_of(world))
     model = model_digest(host)
-    folder = folder_of(SUBJECT.page, model, asdict(budget), world.name)
+    folder = folder_of(PAGE, model, asdict(budget), world.name)
     seeds = 1 if options.quick else options.seeds
     experiment = LagExperiment(world, host, model, budget, folder, seeds)
-    return perform(experiment, options, SUBJECT.page, SUBJECT.title, model)
+    return perform(experiment, options, PAGE, model)
 
 
-def _options(parser: argparse.ArgumentParser) -> None:
+def arguments(parser: argparse.ArgumentParser) -> None:
     add_options(parser, seeds=3)
-
-
-SUBJECT = Subject(
-    kind="quality",
-    name="lag",
-    page="residuals_quality",
-    title="LAG: identity, background and leaks onto other objects",
-    about="LAG beside the same residuals everywhere and beside the base model.",
-    run=run,
-    options=_options,
-)

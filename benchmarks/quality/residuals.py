@@ -25,7 +25,7 @@ from harness.experiment import (
 from harness.results import Column, Result, Row, Section, Table
 from harness.statistics import Cells, gain_table, has_row
 from harness.store import as_bytes
-from harness.subject import Options, Subject
+from harness.subject import Options
 from torch import Tensor
 from worlds.world import World, load_world
 
@@ -47,6 +47,8 @@ from .residuals_variants import (
     settings_of,
 )
 from .subjects import SubjectBudget, SubjectJudge, budgets_of, learned, measures_for
+
+PAGE = "residuals_ablations"
 
 NUMBERS, RANKS = "numbers", "ranks"  # beside the pictures of a cell
 
@@ -210,22 +212,11 @@ def run(options: Options) -> Result:
     host, budget = world.open("cpu"), budget_of(options, budgets_of(world))
     model = model_digest(host)
     work = [budget.images, budget.pictures, budget.sampling_steps]  # a cell's key has the rest
-    folder = folder_of(SUBJECT.page, model, work, world.name)
+    folder = folder_of(PAGE, model, work, world.name)
     seeds = 1 if options.quick else options.seeds
     experiment = ResidualsExperiment(world, host, model, budget, folder, seeds)
-    return perform(experiment, options, SUBJECT.page, SUBJECT.title, model)
+    return perform(experiment, options, PAGE, model)
 
 
-def _options(parser: argparse.ArgumentParser) -> None:
+def arguments(parser: argparse.ArgumentParser) -> None:
     add_options(parser, seeds=3)
-
-
-SUBJECT = Subject(
-    kind="quality",
-    name="residuals",
-    page="residuals_ablations",
-    title="Personalized Residuals: rank, scope, class word, class pictures, LAG's settings",
-    about="Personalized Residuals learned and drawn in other ways.",
-    run=run,
-    options=_options,
-)

@@ -27,7 +27,7 @@ from harness.experiment import (
 from harness.results import Column, Result, Row, Section, Table
 from harness.statistics import Cells, Expectation, Measure, gain_table, means_of
 from harness.store import NO_PREVIEW, as_bytes, as_floats, kept_concept
-from harness.subject import Options, Subject
+from harness.subject import Options
 from torch import Tensor
 from worlds.world import WeaveTask, World, handle_of, load_world
 
@@ -53,6 +53,8 @@ from conceptloom.methods.personalized_residuals import (
 from conceptloom.tinyworld.planes import iou
 
 from .merging import merged_concept, named_sentence
+
+PAGE = "weave_quality"
 
 TAUGHT_ON, FIRST_SEED = ("white", "grass", "beach"), 2
 UNSEEN = 5  # a seed that no concept was taught with
@@ -305,21 +307,10 @@ def run(options: Options) -> Result:
     world, budget = load_world(options.world), budget_of(options, BUDGETS)
     host = world.open("cpu")
     digest = model_digest(host)
-    folder = folder_of(SUBJECT.page, digest, asdict(budget), world.name)
+    folder = folder_of(PAGE, digest, asdict(budget), world.name)
     experiment = WeaveExperiment(world, host, budget, folder, 1 if options.quick else options.seeds)
-    return perform(experiment, options, SUBJECT.page, SUBJECT.title, digest)
+    return perform(experiment, options, PAGE, digest)
 
 
-def _options(parser: argparse.ArgumentParser) -> None:
+def arguments(parser: argparse.ArgumentParser) -> None:
     add_options(parser, seeds=3)
-
-
-SUBJECT = Subject(
-    kind="quality",
-    name="weave",
-    page="weave_quality",
-    title="Concept Weaver: what each part contributes",
-    about="Concept Weaver with one part switched off in turn, beside other ways to combine.",
-    run=run,
-    options=_options,
-)

@@ -23,7 +23,7 @@ from harness.models import open_model, picture_side
 from harness.results import Column, Result, Row, Section, Table, stamp
 from harness.statistics import Measure, describe_trend, gain_table, spread_table
 from harness.store import NO_PREVIEW, kept_pictures
-from harness.subject import Options, Subject
+from harness.subject import Options
 from quality.clic_eta import attention_under
 from torch import Tensor
 
@@ -35,7 +35,6 @@ from conceptloom.samplers.editing import EditConfig, Region, edit_latents
 from conceptloom.samplers.masks import composited
 
 from .common import (
-    NEEDS,
     Found,
     Rows,
     add_encoder_options,
@@ -355,7 +354,7 @@ def run(options: Options) -> Result:
         cost_section({CLIC: costs}, PAPER_TIME),
     ]
     return Result(
-        page=SUBJECT.page, title=SUBJECT.title, command="", **stamp(options.device, options.dtype),
+        **stamp(options.device, options.dtype),
         about=about, sections=sections,
     )  # fmt: skip
 
@@ -396,21 +395,13 @@ def _similar(rows: Rows, budget: DetailSimilarityBudget) -> Iterator[Section]:
         )
 
 
-def _options(parser: argparse.ArgumentParser) -> None:
+def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pairs", type=Path, required=True, help="a folder of pair folders")
     add_run_options(parser)
     add_encoder_options(parser, clip="CLIP ViT-L/14", dino="DINO ViT-B/16")
     parser.add_argument("--lpips", help="file of AlexNet's weights, or `torchvision`")
 
 
-SUBJECT = Subject(
-    kind="similarity",
-    name="clic",
-    page="similarity_clic",
-    title="CLiC on pairs of real pictures: the detail, and what is around it",
-    about="DINO of the detail, LPIPS of the rest, sweeps of eta and t_start, on a checkpoint.",
-    run=run,
-    options=_options,
-    is_usual=lambda options: options.checkpoint is not None,
-    needs=NEEDS,
-)
+def is_usual(options: Options) -> bool:
+    """Whether the result is the repository's."""
+    return options.checkpoint is not None

@@ -28,7 +28,7 @@ from harness.models import DTYPES
 from harness.results import Column, Result, Row, Section, Table, stamp
 from harness.statistics import gain_table, means_of, spread_table
 from harness.store import kept_pictures, save_sheet, short_digest
-from harness.subject import Options, Subject
+from harness.subject import Options
 from torch import Tensor
 
 from conceptloom.concepts.fingerprints import modules_digest
@@ -65,6 +65,8 @@ from .inventions import (
     cells_of,
     config_of,
 )
+
+PAGE = "similarity_conceptlab"
 
 HANDLE = "new"
 Measured = Mapping[str, Sequence[float]]  # measure -> a number for every picture
@@ -219,7 +221,7 @@ def run(options: Options) -> Result:
         pictures, learnings[cell] = made(networks, cell, budget, folder)
         judged[cell], firsts[cell] = judge.judged(pictures, cell), pictures[0].clone()
         print(f"{number}/{len(cells)} {cell.wish}, {cell.seed}, {cell.variant}", flush=True)
-    save_sheet(sheet(firsts), sheet_path(SUBJECT.page))
+    save_sheet(sheet(firsts), sheet_path(PAGE))
     return result_of(judged, learnings, budget, describe_networks(options, networks), options)
 
 
@@ -277,9 +279,9 @@ def result_of(
         heading = "Answers that were added to the pair, seed by seed"
         sections.append(Section(heading=heading, text="\n".join(left)))
     return Result(
-        page=SUBJECT.page, title=SUBJECT.title, command="", **stamp(options.device, options.dtype),
+        **stamp(options.device, options.dtype),
         about=[*about, told], sections=sections,
-        picture=(f"{SUBJECT.page}.jpg", "The first picture of every category and variant"),
+        picture=(f"{PAGE}.jpg", "The first picture of every category and variant"),
     )  # fmt: skip
 
 
@@ -355,7 +357,7 @@ def sheet(firsts: Mapping[Cell, Tensor]) -> Tensor:
     return sample_strip(list(shown.values()), captions, n_columns=n_columns)
 
 
-def _options(parser: argparse.ArgumentParser) -> None:
+def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prior", type=Path, required=True, help="Kandinsky's or Karlo's prior")
     parser.add_argument("--decoder", type=Path, required=True, help="Kandinsky's, of its version")
     parser.add_argument("--blip2", type=Path, help="who says what pictures show")
@@ -365,15 +367,3 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--categories", nargs="+", choices=known, default=known)
     add_encoder_options(parser, clip="CLIP ViT-L/14")
     add_run_options(parser, model=False)
-
-
-SUBJECT = Subject(
-    kind="similarity",
-    name="conceptlab",
-    page="similarity_conceptlab",
-    title="ConceptLab: similarity to the category, distance to members, the nearest noun",
-    about="ConceptLab on Kandinsky: similarity by the paper's protocol.",
-    run=run,
-    options=_options,
-    needs=" (needs Kandinsky; not run yet)",
-)

@@ -28,7 +28,7 @@ from harness.models import open_model, picture_side
 from harness.results import Result, Section, stamp
 from harness.statistics import Expectation, gain_table, judged, spread_table
 from harness.store import NO_PREVIEW, kept_pictures
-from harness.subject import Options, Subject
+from harness.subject import Options
 from quality.break_a_scene import VARIANTS as CHANGES
 from quality.break_a_scene import WHOLE, without_phase_1
 from torch import Tensor
@@ -53,7 +53,6 @@ from conceptloom.scenes.scene import ConceptScene, resized_scene
 from conceptloom.training.runner import TrainingResult
 
 from .common import (
-    NEEDS,
     SPREAD,
     Found,
     Rows,
@@ -277,6 +276,9 @@ def describe_numbers(paths: Iterable[Path]) -> str:
 
 def run(options: Options) -> Result:
     """Learn, draw and measure every scene."""
+    check_cutter(options)
+    if options.ablations and options.method != BREAK_A_SCENE:
+        raise SystemExit(f"--ablations are of {BREAK_A_SCENE}")
     scenes, method = scenes_of(options.scenes), options.method
     check(measures_of(options, "cpu"), scenes, method)
     host = open_model(options)
@@ -345,7 +347,7 @@ def result_of(
         *_localising(rows, elsewhere),
     ]
     return Result(
-        page=f"similarity_{method.replace('-', '_')}", command="", **stamp(device),
+        page=f"similarity_{method.replace('-', '_')}", **stamp(device),
         title=f"Similarity by the papers' protocol: {method}", about=[*about, told],
         sections=sections, claims=judged(cells, EXPECTATIONS, MEASURES),
     )  # fmt: skip
@@ -379,7 +381,7 @@ def _ablations(rows: Rows, budget: SimilarityBudget) -> Iterator[Section]:
         )
 
 
-def _options(parser: argparse.ArgumentParser) -> None:
+def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", choices=list(PROMPTS), default=BREAK_A_SCENE)
     parser.add_argument("--scenes", type=Path, required=True, help="a folder of scene folders")
     parser.add_argument("--ablations", action="store_true", help="also without each of its parts")
@@ -388,21 +390,6 @@ def _options(parser: argparse.ArgumentParser) -> None:
     add_cutter_options(parser)
 
 
-def _run(options: Options) -> Result:
-    check_cutter(options)
-    if options.ablations and options.method != BREAK_A_SCENE:
-        raise SystemExit(f"--ablations are of {BREAK_A_SCENE}")
-    return run(options)
-
-
-SUBJECT = Subject(
-    kind="similarity",
-    name="scenes",
-    page="similarity_break_a_scene",
-    title="CLIP and DINO similarity by the papers' protocols, Break-A-Scene's ablations, costs",
-    about="CLIP and DINO similarity of Break-A-Scene or Personalized Residuals on a checkpoint.",
-    run=_run,
-    options=_options,
-    is_usual=lambda options: options.checkpoint is not None,
-    needs=NEEDS,
-)
+def is_usual(options: Options) -> bool:
+    """Whether the result is the repository's."""
+    return options.checkpoint is not None

@@ -26,7 +26,7 @@ from harness.models import open_model, picture_side
 from harness.results import Column, Result, Row, Section, Table, stamp
 from harness.statistics import Measure, spread_table
 from harness.store import NO_PREVIEW, kept_pictures, save_sheet
-from harness.subject import Options, Subject
+from harness.subject import Options
 from torch import Tensor
 
 from conceptloom.concepts.concept import Concept
@@ -46,7 +46,6 @@ from conceptloom.training.runner import TrainingResult
 from conceptloom.viz.overlays import sample_strip
 
 from .common import (
-    NEEDS,
     SPREAD,
     Found,
     add_cutter_options,
@@ -75,6 +74,8 @@ from .weave_jobs import (
     regions_of,
     weaves_of,
 )
+
+PAGE = "similarity_weave"
 
 Masks = Mapping[str, Tensor]  # name of a concept -> its region [H, W]
 
@@ -303,7 +304,7 @@ def run(options: Options) -> Result:
         f"steps each; {budget.steps} steps of inversion and of the sampler at guidance "
         f"{VARIANTS[BASE].cfg:g}. {SPREAD}"
     )
-    save_sheet(sheet({n: job for n, (job, _) in fits.items()}, pictures), sheet_path(SUBJECT.page))
+    save_sheet(sheet({n: job for n, (job, _) in fits.items()}, pictures), sheet_path(PAGE))
     told = "\n".join([MEANINGS, *(f"* {variant}: {note}." for variant, note in NOTES.items())])
     table = spread_table("similarity", cells_of(rows), rows, COLUMN_MEASURES, 3)
     costs = {"a concept of the bank": costs_of(sorted(concepts))}
@@ -314,9 +315,9 @@ def run(options: Options) -> Result:
         cost_section(costs, "The paper reports none."),
     ]
     return Result(
-        page=SUBJECT.page, title=SUBJECT.title, command="", **stamp(options.device, options.dtype),
+        **stamp(options.device, options.dtype),
         about=about, sections=sections,
-        picture=(f"{SUBJECT.page}.jpg", "The template and every variant, a row for each weave"),
+        picture=(f"{PAGE}.jpg", "The template and every variant, a row for each weave"),
     )  # fmt: skip
 
 
@@ -374,21 +375,13 @@ def sheet(jobs: Mapping[str, WeaveJob], drawn: Mapping[str, Mapping[str, Tensor]
     return sample_strip(images, captions, n_columns=1 + len(VARIANTS))
 
 
-def _options(parser: argparse.ArgumentParser) -> None:
+def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weaves", type=Path, required=True, help="a folder of weave folders")
     add_run_options(parser)
     add_encoder_options(parser, clip="CLIP, as the paper ViT-B/32", dino="DINO ViT-B/16")
     add_cutter_options(parser)
 
 
-SUBJECT = Subject(
-    kind="similarity",
-    name="weave",
-    page="similarity_weave",
-    title="Concept Weaver: CLIP of the sentence, CLIP and DINO of every region, seconds",
-    about="Similarity and seconds of weaves on a checkpoint.",
-    run=run,
-    options=_options,
-    is_usual=lambda options: options.checkpoint is not None,
-    needs=NEEDS,
-)
+def is_usual(options: Options) -> bool:
+    """Whether the result is the repository's."""
+    return options.checkpoint is not None

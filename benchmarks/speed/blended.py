@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 from harness.results import Result
-from harness.subject import Options, Subject
+from harness.subject import Options
 
 from conceptloom.attention.capture import word_positions
 from conceptloom.host.diffusers import DiffusersHost
@@ -20,7 +20,8 @@ from conceptloom.samplers.guidance import GuidanceConfig
 from conceptloom.samplers.masks import latent_masks
 
 from .official import OfficialTransfer
-from .turns import Promise, Steps, Turns, add_options, compare, is_usual
+from .turns import Promise, Steps, Turns, add_options, compare
+from .turns import is_usual as is_usual
 
 PROMPT, WORD = "a photo of a mug", "mug"
 TITLES = {
@@ -89,7 +90,7 @@ TURNS = Turns(
 )
 
 
-def _options(parser: argparse.ArgumentParser) -> None:
+def arguments(parser: argparse.ArgumentParser) -> None:
     add_options(parser, rounds=7)
     parser.add_argument("--steps", type=int, default=4, help="sampling steps of each run")
     parser.add_argument("--cfg", type=float, default=7.5, help="1 asks for one row a picture")
@@ -99,16 +100,4 @@ def run(options: Options) -> Result:
     """Measure every model."""
     if options.quick:
         options.steps = 1
-    return compare(TURNS, SUBJECT, options)
-
-
-SUBJECT = Subject(
-    kind="speed",
-    name="blended",
-    page="blended_cost",
-    title="Blended sampling and guidance: cost",
-    about="Blended and guided sampling beside plain sampling and the official way.",
-    run=run,
-    options=_options,
-    is_usual=is_usual,
-)
+    return compare(TURNS, options)

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from harness.models import picture_side
 from harness.results import Result
-from harness.subject import Options, Subject
+from harness.subject import Options
 from torch import Tensor, nn
 
 from conceptloom.attention.maps import AttentionCapture, TokenQuery
@@ -57,8 +57,10 @@ from .steps import (
     Variant,
     add_step_options,
     compare,
-    is_usual,
     step_by_step,
+)
+from .steps import (
+    is_usual as is_usual,
 )
 
 MAPS = 16  # side of the maps that are compared with masks
@@ -285,22 +287,10 @@ dearest.""",
 )  # fmt: skip
 
 
-def _options(parser: argparse.ArgumentParser) -> None:
+def arguments(parser: argparse.ArgumentParser) -> None:
     add_step_options(parser, COMPARISON)
 
 
 def run(options: Options) -> Result:
     """Take the steps."""
-    return compare(COMPARISON, SUBJECT, options)
-
-
-SUBJECT = Subject(
-    kind="speed",
-    name="break_a_scene",
-    page="break_a_scene_step",
-    title="Break-A-Scene: time and memory of a step",
-    about="A training step of Break-A-Scene beside plain fine-tuning and the official recipe.",
-    run=run,
-    options=_options,
-    is_usual=is_usual,
-)
+    return compare(COMPARISON, options)

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from harness.models import picture_side
 from harness.results import Result
-from harness.subject import Options, Subject
+from harness.subject import Options
 from torch import Tensor, nn
 
 from conceptloom.concepts.handles import HandleParameters, initial_handles
@@ -52,9 +52,11 @@ from .steps import (
     Variant,
     add_step_options,
     compare,
-    is_usual,
     step_by_step,
     unfrozen,
+)
+from .steps import (
+    is_usual as is_usual,
 )
 
 NAME, WORD = NAMES[0], WORDS[0]
@@ -277,22 +279,10 @@ these figures, where the official recipe encodes picture and region at every ste
 )
 
 
-def _options(parser: argparse.ArgumentParser) -> None:
+def arguments(parser: argparse.ArgumentParser) -> None:
     add_step_options(parser, COMPARISON)
 
 
 def run(options: Options) -> Result:
     """Take the steps."""
-    return compare(COMPARISON, SUBJECT, options)
-
-
-SUBJECT = Subject(
-    kind="speed",
-    name="clic",
-    page="clic_step",
-    title="CLiC: time and memory of a step",
-    about="A training step of CLiC beside plain fine-tuning and the official recipe.",
-    run=run,
-    options=_options,
-    is_usual=is_usual,
-)
+    return compare(COMPARISON, options)

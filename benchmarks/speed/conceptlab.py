@@ -16,7 +16,7 @@ import torch
 from harness.interleaved import describe, interleaved, paired_ratio, timed
 from harness.models import DTYPES, add_model_options, open_model
 from harness.results import Column, Result, Section, Table, bound, stamp
-from harness.subject import Options, Subject, add_common_options
+from harness.subject import Options, add_common_options
 from torch import nn
 
 from conceptloom.cli.models import TINYWORLD
@@ -136,7 +136,6 @@ def run(options: Options) -> Result:
     ]
     slower = paired_ratio(times[ANEW], times[ONCE])
     return Result(
-        page=SUBJECT.page, title=SUBJECT.title, command="",
         **stamp(options.device, options.dtype, "one CPU thread"), about=[about],
         sections=[Section(table=Table(name="steps", columns=COLUMNS, rows=rows))],
         claims=[bound("Encoding constraints in every step takes at least 1.3 of ours", slower,
@@ -151,24 +150,12 @@ COLUMNS = (
 )
 
 
-def _options(parser: argparse.ArgumentParser) -> None:
+def arguments(parser: argparse.ArgumentParser) -> None:
     add_common_options(parser)
     add_model_options(parser, preset=TINYWORLD)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--prior", type=Path, help="a folder as diffusers saves it")
 
 
-def _is_usual(options: Options) -> bool:
+def is_usual(options: Options) -> bool:
     return not options.prior and options.checkpoint is None and options.preset == TINYWORLD
-
-
-SUBJECT = Subject(
-    kind="speed",
-    name="conceptlab",
-    page="conceptlab_step",
-    title="ConceptLab: a step with and without caching",
-    about="A training step of ConceptLab with constraints encoded once or every time.",
-    run=run,
-    options=_options,
-    is_usual=_is_usual,
-)

@@ -21,7 +21,7 @@ from harness.interleaved import Row, ask_once, median, ratio, take_turns, worker
 from harness.pytest_runner import comfyui_python
 from harness.results import Claim, Column, Result, Section, Table, stamp
 from harness.store import kept_json
-from harness.subject import Options, Subject, add_common_options
+from harness.subject import Options, add_common_options
 
 from .comfyui import (
     DTYPES,
@@ -93,7 +93,7 @@ def result_of(
     made["versions"] = {"ComfyUI": comfyui_version(), **libraries}
     picture = (f"{PAGE}.jpg", CAPTION) if scores else None
     return Result(
-        page=PAGE, title=SUBJECT.title, command="", **made, about=[about, NOTES],
+        **made, about=[about, NOTES],
         sections=[*sections, *([edit_section(scores, options.seeds)] if scores else [])],
         picture=picture, claims=list[Claim](),
     )  # fmt: skip
@@ -186,7 +186,7 @@ def edit_section(scores: Sequence[Row], seeds: int) -> Section:
     )
 
 
-def _options(parser: argparse.ArgumentParser) -> None:
+def arguments(parser: argparse.ArgumentParser) -> None:
     add_common_options(parser)
     parser.add_argument("--preset", default=PRESET, choices=PRESETS, help="a random model's size")
     parser.add_argument("--checkpoint", type=Path, help="a real model in place of the preset")
@@ -200,17 +200,5 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=3, help="of every edit; 0 draws none")
 
 
-def _is_usual(options: Options) -> bool:
+def is_usual(options: Options) -> bool:
     return options.checkpoint is None and set(options.groups) == set(GROUPS)
-
-
-SUBJECT = Subject(
-    kind="speed",
-    name="core",
-    page=PAGE,
-    title="Our nodes compared with core ComfyUI's",
-    about="Our nodes beside core's in ComfyUI: edits under a mask, regions, LoRAs.",
-    run=run,
-    options=_options,
-    is_usual=_is_usual,
-)

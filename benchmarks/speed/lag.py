@@ -11,14 +11,15 @@ from typing import Any
 
 import torch
 from harness.results import Result
-from harness.subject import Options, Subject
+from harness.subject import Options
 
 from conceptloom.attention.lag import LagConcept, LagEdit
 from conceptloom.attention.lag_config import LagConfig
 from conceptloom.host.ports import Role
 from conceptloom.training.adapters import rank_for
 
-from .turns import Promise, Steps, Turns, add_options, compare, is_usual
+from .turns import Promise, Steps, Turns, add_options, compare
+from .turns import is_usual as is_usual
 
 WORDS = ("mug", "cat", "beach")
 NARROW = (
@@ -105,23 +106,11 @@ TURNS = Turns(
 )  # fmt: skip
 
 
-def _options(parser: argparse.ArgumentParser) -> None:
+def arguments(parser: argparse.ArgumentParser) -> None:
     add_options(parser, rounds=41, seconds=40)
     parser.add_argument("--batch", type=int, default=1, help="pictures")
 
 
 def run(options: Options) -> Result:
     """Measure every model."""
-    return compare(TURNS, SUBJECT, options)
-
-
-SUBJECT = Subject(
-    kind="speed",
-    name="lag",
-    page="lag_cost",
-    title="LAG: cost",
-    about="A sampling step with LAG beside a plain one.",
-    run=run,
-    options=_options,
-    is_usual=is_usual,
-)
+    return compare(TURNS, options)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from harness.interleaved import timed
 from harness.results import Result
-from harness.subject import Options, Subject
+from harness.subject import Options
 
 from conceptloom.attention.local_lora import LocalLora
 from conceptloom.attention.local_setup import LocalSetup, local_setup
@@ -24,7 +24,8 @@ from conceptloom.concepts.concept import LowRank
 from conceptloom.concepts.lora_file import LoraFile
 from conceptloom.host.ports import Role
 
-from .turns import Promise, Steps, Turns, add_options, compare, is_usual
+from .turns import Promise, Steps, Turns, add_options, compare
+from .turns import is_usual as is_usual
 
 WORDS = ("mug", "cat", "beach", "photo")
 PROMPT = "a photo of a mug and a cat at the beach"
@@ -118,7 +119,7 @@ TURNS = Turns(
 )
 
 
-def _options(parser: argparse.ArgumentParser) -> None:
+def arguments(parser: argparse.ArgumentParser) -> None:
     add_options(parser, rounds=21, seconds=60)
     parser.add_argument("--batch", type=int, default=1, help="pictures")
     parser.add_argument("--rank", type=int, default=16, help="of every LoRA")
@@ -126,16 +127,4 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: Options) -> Result:
     """Measure every model."""
-    return compare(TURNS, SUBJECT, options)
-
-
-SUBJECT = Subject(
-    kind="speed",
-    name="local",
-    page="local_cost",
-    title="Localised LoRAs: cost",
-    about="A sampling step with localised LoRAs beside a plain one, merged ones and hooks.",
-    run=run,
-    options=_options,
-    is_usual=is_usual,
-)
+    return compare(TURNS, options)

@@ -29,7 +29,7 @@ from harness.models import DTYPES, PRESETS, add_model_options, describe_model, o
 from harness.results import RUNS, Claim, Column, Result, Section, Status, Table, bound, stamp
 from harness.stage_timer import Stage, Stages
 from harness.store import short_digest
-from harness.subject import Options, Subject, add_common_options
+from harness.subject import Options, add_common_options
 
 from conceptloom.training.adapters import Scope
 from conceptloom.training.phases import TOKENS, WEIGHTS
@@ -299,7 +299,6 @@ def result_of(models: Sequence[Cells], options: Options) -> Result:
             ),
         ]
     return Result(
-        page=SUBJECT.page, title=SUBJECT.title, command="",
         **stamp(options.device, options.dtype), about=[NOTES] if models else ["Nothing finished."],
         sections=sections, claims=[claim for cells in models for claim in claims_of(cells)],
     )  # fmt: skip
@@ -456,7 +455,7 @@ def _memory_claim(cell: Cell, name: str, part: str) -> Claim:
     return Claim(says=says, found=peak, at_most=limit, status=Status.MET, measure=down)
 
 
-def _options(parser: argparse.ArgumentParser) -> None:
+def arguments(parser: argparse.ArgumentParser) -> None:
     add_common_options(parser)
     parser.add_argument("--preset", nargs="*", choices=list(PRESETS), help=f"default: {MODELS}")
     add_model_options(parser)
@@ -469,14 +468,6 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--report", action="store_true", help="compute nothing")
 
 
-SUBJECT = Subject(
-    kind="speed",
-    name="real",
-    page="at_scale",
-    title="All five methods at real sizes",
-    about="All methods at the sizes of SD 1.5, SD 2.1 and SDXL, compared with their targets.",
-    run=run,
-    options=_options,
-    is_usual=lambda options: options.device != "cpu" and not options.parts,
-    needs=" (needs a GPU; not run yet)",
-)
+def is_usual(options: Options) -> bool:
+    """Whether the result is the repository's."""
+    return options.device != "cpu" and not options.parts

@@ -21,7 +21,7 @@ from harness.interleaved import Row, median, ratio, take_turns, tell, worker_com
 from harness.machine import memory, settle, versions
 from harness.pytest_runner import comfyui_python
 from harness.results import Column, Result, Section, Table, bound, stamp
-from harness.subject import Options, Subject, add_common_options
+from harness.subject import Options, add_common_options
 
 from .comfyui import PRESETS, comfyui_version, models_of, random_models, start_comfyui
 
@@ -166,7 +166,7 @@ def result_of(taken: Mapping[str, Sequence[Row]], options: Options) -> Result:
     libraries = next(iter(taken.values()))[-1]["versions"]  # of ComfyUI's Python
     made["versions"] = {"ComfyUI": comfyui_version(), **libraries}
     return Result(
-        page=SUBJECT.page, title=SUBJECT.title, command="", **made, about=[about],
+        **made, about=[about],
         sections=[Section(table=Table(name="steps", columns=COLUMNS, rows=rows), after=NOTE)],
         claims=[bound("A step of core Train LoRA takes longer than ours", slower, at_least=1)],
     )  # fmt: skip
@@ -185,7 +185,7 @@ UNet, we beside the output projections alone. *Bypass* is its variant with hooks
 weights. It copies the MODEL by loading it once more, which is part of its peak."""
 
 
-def _options(parser: argparse.ArgumentParser) -> None:
+def arguments(parser: argparse.ArgumentParser) -> None:
     add_common_options(parser)
     parser.add_argument("--preset", default=USUAL, choices=PRESETS, help="a random model's size")
     parser.add_argument("--checkpoint", type=Path, help="a real model in place of the preset")
@@ -197,17 +197,5 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--variants", nargs="*", choices=VARIANTS, default=list(VARIANTS))
 
 
-def _is_usual(options: Options) -> bool:
+def is_usual(options: Options) -> bool:
     return options.checkpoint is None and options.preset == USUAL
-
-
-SUBJECT = Subject(
-    kind="speed",
-    name="residuals",
-    page="residuals_step",
-    title="Personalized Residuals: a step compared with core Train LoRA",
-    about="A training step of Personalized Residuals beside core's Train LoRA, in ComfyUI.",
-    run=run,
-    options=_options,
-    is_usual=_is_usual,
-)

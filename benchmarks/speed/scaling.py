@@ -18,7 +18,7 @@ from harness.machine import memory
 from harness.models import add_model_options, describe_model, open_model
 from harness.results import Column, Result, Section, Table, stamp
 from harness.store import kept_json
-from harness.subject import Options, Subject, add_common_options
+from harness.subject import Options, add_common_options
 
 from .scaling_series import LATENT, SERIES
 
@@ -115,12 +115,11 @@ def result_of(found: Mapping[str, Sequence[Row]], options: Options, model: str) 
         for name, rows in found.items()
     ]
     return Result(
-        page=SUBJECT.page, title=SUBJECT.title, command="",
         **stamp(options.device, options.dtype, "one CPU thread"), about=[about], sections=sections,
     )  # fmt: skip
 
 
-def _options(parser: argparse.ArgumentParser) -> None:
+def arguments(parser: argparse.ArgumentParser) -> None:
     add_common_options(parser)
     add_model_options(parser, preset=USUAL)
     parser.add_argument("--rounds", type=int, default=2, help="times through that count")
@@ -128,18 +127,6 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--series", nargs="*", choices=SERIES, default=list(SERIES))
 
 
-def _is_usual(options: Options) -> bool:
+def is_usual(options: Options) -> bool:
     usual = options.checkpoint is None and options.preset == USUAL
     return usual and set(options.series) == set(SERIES)
-
-
-SUBJECT = Subject(
-    kind="speed",
-    name="scaling",
-    page="scaling",
-    title="Time and memory by image size, rank and number of concepts",
-    about="How time and memory of a step grow with what it works on.",
-    run=run,
-    options=_options,
-    is_usual=_is_usual,
-)

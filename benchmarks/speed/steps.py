@@ -33,7 +33,7 @@ from harness.models import (
     remark_on,
 )
 from harness.results import Claim, Column, Result, Section, Table, bound, stamp
-from harness.subject import Options, Subject, add_common_options
+from harness.subject import Options, add_common_options
 from torch import nn
 
 from conceptloom.host.diffusers import DiffusersHost
@@ -228,7 +228,7 @@ def take_steps(names: Sequence[str], comparison: Comparison, options: Options) -
 # ---------------------------------------------------------------- the result
 
 
-def compare(comparison: Comparison, subject: Subject, options: Options) -> Result:
+def compare(comparison: Comparison, options: Options) -> Result:
     """Take the steps of every group, and build the result."""
     # without this, a thread that waits for another burns the time of whoever shares the cores
     os.environ["OMP_WAIT_POLICY"] = "passive"
@@ -237,12 +237,10 @@ def compare(comparison: Comparison, subject: Subject, options: Options) -> Resul
     groups = [
         take_steps(names, comparison, options) for names in chosen_groups(comparison, options)
     ]
-    return result_of(groups, comparison, subject, options)
+    return result_of(groups, comparison, options)
 
 
-def result_of(
-    groups: Sequence[Group], comparison: Comparison, subject: Subject, options: Options
-) -> Result:
+def result_of(groups: Sequence[Group], comparison: Comparison, options: Options) -> Result:
     """What the steps took, set beside each other."""
     threads = f"{options.threads or torch.get_num_threads()} threads"
     model = next(iter(groups[0].values()))[0]["model"]
@@ -250,7 +248,6 @@ def result_of(
     notes = "\n\n".join(filter(None, (comparison.notes, *_beside_official(groups, comparison))))
     table = Table(name="steps", columns=COLUMNS, rows=list(_rows(groups, comparison)))
     return Result(
-        page=subject.page, title=subject.title, command="",
         **stamp(options.device, threads, options.dtype),
         about=[f"{about}{load_average():.1f}.", *filter(None, [remark_on(options)])],
         sections=[Section(table=table, after=f"{NOTES}\n\n{notes}")],

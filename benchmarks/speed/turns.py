@@ -11,7 +11,7 @@ from harness.interleaved import describe, interleaved, paired_ratio
 from harness.machine import load_average
 from harness.models import DTYPES, add_model_options, describe_model, latent_side, open_model
 from harness.results import Claim, Column, Result, Row, Section, Table, bound, stamp
-from harness.subject import Options, Subject, add_common_options
+from harness.subject import Options, add_common_options
 
 from conceptloom.host.diffusers import DiffusersHost
 
@@ -72,7 +72,7 @@ def is_usual(options: Options) -> bool:
     return options.checkpoint is None and not options.preset and options.device == "cpu"
 
 
-def compare(turns: Turns, subject: Subject, options: Options) -> Result:
+def compare(turns: Turns, options: Options) -> Result:
     """Measure every model, and build the result."""
     if options.device == "cpu":
         torch.set_num_threads(1)  # more of them burn time while they wait for each other
@@ -102,7 +102,6 @@ def compare(turns: Turns, subject: Subject, options: Options) -> Result:
     if turns.notes:
         sections.append(Section(heading="Notes", text=turns.notes))
     return Result(
-        page=subject.page, title=subject.title, command="",
         **stamp(options.device, options.dtype, *["one CPU thread"] * (options.device == "cpu")),
         about=about, sections=sections, claims=claims,
     )  # fmt: skip

@@ -9,7 +9,7 @@ import argparse
 
 import torch
 from harness.results import Claim, Result, bound
-from harness.subject import Options, Subject
+from harness.subject import Options
 
 from conceptloom.attention.fusion import RegionFusion, RegionSource
 from conceptloom.attention.regions import with_background
@@ -26,7 +26,8 @@ from conceptloom.methods.concept_weaver.weave import host_injection
 from conceptloom.samplers.sigmas import guided_output_at, output_at
 from conceptloom.training.adapters import Scope, scope_weight_names
 
-from .turns import Promise, Steps, Turns, add_options, compare, is_usual
+from .turns import Promise, Steps, Turns, add_options, compare
+from .turns import is_usual as is_usual
 
 COUNTS = (1, 2, 4)
 STEPS = 4  # of the template that is timed; every step costs the same
@@ -127,22 +128,10 @@ TURNS = Turns(
 )
 
 
-def _options(parser: argparse.ArgumentParser) -> None:
+def arguments(parser: argparse.ArgumentParser) -> None:
     add_options(parser, rounds=7)
 
 
 def run(options: Options) -> Result:
     """Measure every model."""
-    return compare(TURNS, SUBJECT, options)
-
-
-SUBJECT = Subject(
-    kind="speed",
-    name="weave",
-    page="weave_cost",
-    title="Concept Weaver: cost",
-    about="A step that weaves concepts beside a plain one and beside score mixing.",
-    run=run,
-    options=_options,
-    is_usual=is_usual,
-)
+    return compare(TURNS, options)

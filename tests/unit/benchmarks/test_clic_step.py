@@ -12,7 +12,8 @@ import torch
 from harness.models import PRESETS, make_host
 from harness.report import page
 from harness.results import Status
-from speed.clic import COMPARISON, OURS, SUBJECT, VARIANTS
+from harness.subject import subject_of
+from speed.clic import COMPARISON, OURS, VARIANTS
 from speed.official import RATE, OfficialTransfer
 from speed.steps import Setting, chosen_groups, result_of
 
@@ -27,9 +28,7 @@ CLOSE = 1e-5  # of a loss: the two add up in different orders
 
 
 def options(*given: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    SUBJECT.options(parser)
-    return parser.parse_args(given)
+    return subject_of("speed", "clic").parse(given)
 
 
 def predicts_noise() -> DiffusersHost:
@@ -109,7 +108,7 @@ def test_the_page_tells_ratios_memory_and_agreement() -> None:
 
     pair = {"official": rows(6.0, 100, 1.0), OURS: rows(2.0, 20, 1.001)}
     others = {"plain": rows(1.0, 10, 3.0), OURS: rows(2.0, 20, 1.001)}
-    result = result_of([pair, others], COMPARISON, SUBJECT, options())
+    result = result_of([pair, others], COMPARISON, options())
     told = page(result)
     (claim,) = result.claims
     assert (claim.found, claim.status) == (3.0, Status.MET)

@@ -77,13 +77,13 @@ def test_the_result_has_tables_claims_and_cells(
     monkeypatch.setattr(experiment, "stamp", lambda *_: {"date": "today", "machine": "here"})
     made = Counting(tmp_path)
     made.compute(part_of("1/2"))
-    result = result_of(made, "counting", "Counting", "digest")
+    result = result_of(made, "counting", "digest")
     assert result.about[0] == "4 of 8 cells are finished so far."
     assert result.table("variants").value("whole", "likeness")["mean"] == 1.5
     (claim,) = result.claims
     assert (claim.found, claim.status) == (1.0, Status.UNSURE)  # one thing says nothing
     made.compute()
-    (claim,) = result_of(made, "counting", "Counting", "digest").claims
+    (claim,) = result_of(made, "counting", "digest").claims
     assert (claim.error, claim.status) == (0.0, Status.MET)
     assert len(result.cells) == 4
 

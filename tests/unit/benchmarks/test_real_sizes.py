@@ -14,9 +14,9 @@ from harness import stage_timer
 from harness.report import page
 from harness.results import Status
 from harness.stage_timer import Stage, Stages
+from harness.subject import subject_of
 from speed import real
 from speed.real import (
-    SUBJECT,
     TARGETS,
     TITLES,
     Part,
@@ -32,9 +32,7 @@ BREAK_A_SCENE = TARGETS[0]
 
 
 def options_of(*given: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    SUBJECT.options(parser)
-    return parser.parse_args(given)
+    return subject_of("speed", "real").parse(given)
 
 
 def cell(**changes: Any) -> dict[str, Any]:

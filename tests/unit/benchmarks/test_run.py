@@ -11,17 +11,30 @@ import pytest
 import run
 from harness import experiment, results
 from harness.results import Result
-from harness.subject import SUBJECTS, Subject, all_subjects, command_line
+from harness.subject import SUBJECTS, Subject, add_common_options, command_line, subject_of
 
-SMALL = Result(page="small", title="Small", command="", date="2026-01-01", machine="a test")
+SMALL = Result(date="2026-01-01", machine="a test")
+
+
+class Small(Subject):
+    """A subject whose module is here."""
+
+    usual, found = True, SMALL
+
+    @property
+    def module(self) -> object:
+        def arguments(parser: argparse.ArgumentParser) -> None:
+            add_common_options(parser)
+
+        return argparse.Namespace(
+            __doc__="A small one.", arguments=arguments, run=lambda options: self.found,
+            is_usual=lambda options: self.usual,
+        )  # fmt: skip
 
 
 def subject(**changes: object) -> Subject:
-    made = Subject(
-        kind="speed", name="small", page="small", title="Small", about="A small one.",
-        run=lambda options: SMALL, options=lambda parser: None,
-    )  # fmt: skip
-    return replace(made, **changes)
+    made = type("Changed", (Small,), changes)
+    return made("speed", "small", "small", "Small")
 
 
 @pytest.fixture(autouse=True)
@@ -34,16 +47,19 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_every_subject_of_the_list_is_what_its_words_say() -> None:
-    found = all_subjects()
-    words = [(kind, name) for kind, names in SUBJECTS.items() for name in names]
-    assert [(one.kind, one.name) for one in found] == words
-    assert len({one.page for one in found}) == len(found)
-    for one in found:
-        parser = argparse.ArgumentParser()
-        one.options(parser)
-        taken = {option for action in parser._actions for option in action.option_strings}
-        assert {"--quick", "--label"} <= taken, one.name
+@pytest.mark.parametrize("one", SUBJECTS, ids=lambda one: f"{one.kind} {one.name}")
+def test_every_subject_has_a_module_with_its_options(one: Subject) -> None:
+    assert subject_of(one.kind, one.name) is one
+    parser = argparse.ArgumentParser()
+    one.module.arguments(parser)
+    taken = {option for action in parser._actions for option in action.option_strings}
+    assert {"--quick", "--label"} <= taken
+    assert callable(one.module.run)
+
+
+def test_pages_and_words_of_subjects_are_their_own() -> None:
+    assert len({one.page for one in SUBJECTS}) == len(SUBJECTS)
+    assert len({(one.kind, one.name) for one in SUBJECTS}) == len(SUBJECTS)
 
 
 def test_no_option_is_understood_as_the_list(capsys: pytest.CaptureFixture[str]) -> None:
@@ -78,11 +94,7 @@ def test_a_page_shows_what_to_type_for_the_same_figures() -> None:
 def test_only_the_usual_run_and_a_labelled_one_are_the_repositorys(
     given: list[str], usual: bool, place: str, page: str, folders: Path
 ) -> None:
-    def options(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--label", default="")
-        parser.add_argument("--quick", action="store_true")
-
-    run.run_one(subject(is_usual=lambda _: usual, options=options), given)
+    run.run_one(subject(usual=usual), given)
     saved = json.loads((folders / place / f"{page}.json").read_text())
     assert saved["page"] == page
     assert saved["command"].startswith("python benchmarks/run.py speed small")
@@ -96,7 +108,7 @@ def test_the_picture_goes_beside_its_page(folders: Path) -> None:
     sheet.parent.mkdir(parents=True)
     sheet.write_bytes(b"jpeg")
     pictured = replace(SMALL, picture=("small.jpg", "What it shows"))
-    run.run_one(subject(run=lambda options: pictured), ["--label", "mine"])
+    run.run_one(subject(found=pictured), ["--label", "mine"])
     assert (folders / "pages" / "small@mine.jpg").read_bytes() == b"jpeg"
     assert "![What it shows](small@mine.jpg)" in (folders / "pages" / "small@mine.md").read_text()
 

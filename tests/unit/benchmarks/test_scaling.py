@@ -7,15 +7,14 @@ import argparse
 import pytest
 from harness.models import open_model
 from harness.report import page
+from harness.subject import subject_of
 from speed import scaling, scaling_series
-from speed.scaling import SUBJECT, rows_of
+from speed.scaling import rows_of
 from speed.scaling_series import SERIES
 
 
 def options(*given: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    SUBJECT.options(parser)
-    return parser.parse_args(given)
+    return subject_of("speed", "scaling").parse(given)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import shutil
@@ -18,6 +17,7 @@ transformers = pytest.importorskip("transformers")
 
 from harness.report import page as page_of  # noqa: E402
 from harness.results import Result, Status  # noqa: E402
+from harness.subject import subject_of  # noqa: E402
 from similarity import scenes as subject  # noqa: E402
 from similarity.common import Found  # noqa: E402
 from similarity.encoders import Clip, Dino, MaskFormer, Measures  # noqa: E402
@@ -39,7 +39,7 @@ from similarity.scene_measures import (  # noqa: E402
     FOUND,
     MASKED,
 )
-from similarity.scenes import LAG, LORA, SUBJECT, result_of  # noqa: E402
+from similarity.scenes import LAG, LORA, result_of  # noqa: E402
 
 from conceptloom.concepts.concept import Concept, LowRank  # noqa: E402
 from conceptloom.concepts.concept_file import save_concept  # noqa: E402
@@ -223,9 +223,8 @@ def test_pictures_of_unequal_size_are_reported_before_anything_is_learned(
 
 
 def called(arguments: list[str]) -> Result:
-    parser = argparse.ArgumentParser()
-    SUBJECT.options(parser)
-    return SUBJECT.run(parser.parse_args(arguments))
+    one = subject_of("similarity", "scenes")
+    return one.run(one.parse(arguments))
 
 
 def names_of(result: Result, table: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -12,11 +11,12 @@ import pytest
 import torch
 from harness.report import page as page_of
 from harness.results import Result, Row
+from harness.subject import subject_of
 from numpy.typing import NDArray
 from PIL import Image
 from quality.clic import taught_of
 from similarity import clic
-from similarity.clic import BEFORE, CLIP_T, DETAIL, OUTSIDE, SUBJECT, Measures, measured
+from similarity.clic import BEFORE, CLIP_T, DETAIL, OUTSIDE, Measures, measured
 from similarity.encoders import Clip, Dino
 from similarity.pairs import (
     CONCEPT,
@@ -184,9 +184,8 @@ def test_what_is_in_the_way_is_reported_before_anything_is_learned(
 
 
 def called(arguments: list[str]) -> Result:
-    parser = argparse.ArgumentParser()
-    SUBJECT.options(parser)
-    return SUBJECT.run(parser.parse_args(arguments))
+    subject = subject_of("similarity", "clic")
+    return subject.run(subject.parse(arguments))
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +11,9 @@ import pytest
 import torch
 from harness.report import page as page_of
 from harness.results import Result
+from harness.subject import subject_of
 from similarity import conceptlab as lab
 from similarity.conceptlab import (
-    SUBJECT,
     Judge,
     Learning,
     StepClock,
@@ -73,9 +72,8 @@ def cell(variant: str, seed: int = 0) -> Cell:
 def called(models: Path, *more: str) -> Result:
     command = ["--prior", str(models / "prior"), "--decoder", str(models / "decoder")]
     command += ["--clip", str(models / "clip"), "--categories", "pet", "--quick", *more]
-    parser = argparse.ArgumentParser()
-    SUBJECT.options(parser)
-    return SUBJECT.run(parser.parse_args(command))
+    subject = subject_of("similarity", "conceptlab")
+    return subject.run(subject.parse(command))
 
 
 def test_a_hundred_nouns_and_three_pairs_of_each_category() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,11 +13,12 @@ import pytest
 import torch
 from harness.report import page as page_of
 from harness.results import Result
+from harness.subject import subject_of
 from PIL import Image
 from quality.merging import merged_concept, named_sentence
 from similarity import weave as subject
 from similarity.encoders import Clip, Dino, Measures
-from similarity.weave import CLIP_I, CLIP_T, COLUMNS, DINO, SUBJECT, measured
+from similarity.weave import CLIP_I, CLIP_T, COLUMNS, DINO, measured
 from similarity.weave_jobs import (
     BASE,
     MASKED,
@@ -274,9 +274,8 @@ def test_no_weave_and_no_json_are_refused(weaves: Path) -> None:
 
 
 def called(arguments: list[str]) -> Result:
-    parser = argparse.ArgumentParser()
-    SUBJECT.options(parser)
-    return SUBJECT.run(parser.parse_args(arguments))
+    one = subject_of("similarity", "weave")
+    return one.run(one.parse(arguments))
 
 
 @pytest.mark.slow
