@@ -35,7 +35,7 @@ from conceptloom.scenes.scene import ConceptScene, make_scene, resized_scene
 from conceptloom.training.recipe import LoopConfig
 
 from .common import document_of, each_folder
-from .prompts import with_article
+from .protocol import with_article
 
 PAIR_FILE = "pair.json"
 CONCEPT = "my-detail"  # the handle of every detail

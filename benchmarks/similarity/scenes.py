@@ -70,9 +70,13 @@ from .common import (
 )
 from .costs import cost_section, costs_of, learned_concept
 from .encoders import MaskFormer, Measures
-from .prompts import (
+from .protocol import (
     BASE,
     BREAK_A_SCENE,
+    CLIP_T,
+    MASKED,
+    MEANINGS,
+    MEASURES,
     PAPER_TIMES,
     PROMPTS,
     RESIDUALS,
@@ -80,9 +84,10 @@ from .prompts import (
     SimilarityBudget,
     cases_of,
     full_budget,
+    measured,
+    pooled,
     quick_budget,
 )
-from .scene_measures import CLIP_T, MASKED, MEANINGS, MEASURES, measured, pooled
 
 LAG, LORA = "residuals with LAG", "residuals everywhere"
 VARIANTS = {

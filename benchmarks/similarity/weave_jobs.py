@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from quality.merging import merged_concept, named_sentence
+from quality.weave import merged_concept, named_sentence
 from torch import Tensor
 
 from conceptloom.cli.mask_reader import read_mask

@@ -37,16 +37,19 @@ from conceptloom.training.loop import Events, LoopConfig
 from conceptloom.training.loop import run as run_loop
 from conceptloom.training.losses import masked_loss
 
-from .official import EveryProbability, NewWords, goal_of, signed
-from .samples import (
+from .official import (
     NAMES,
     PRIOR_PROMPT,
     WORDS,
     Draw,
+    EveryProbability,
+    NewWords,
     draw_for,
+    goal_of,
     make_pictures,
     prompt_of,
     scene_of,
+    signed,
 )
 from .steps import (
     Comparison,

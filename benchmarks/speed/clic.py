@@ -41,8 +41,17 @@ from conceptloom.training.adapters import Scope
 from conceptloom.training.loop import Events, LoopConfig, step_generator
 from conceptloom.training.loop import run as run_loop
 
-from .official import EveryProbability, NewWords, goal_of, mean_map, signed
-from .samples import NAMES, WORDS, make_pictures, scene_of
+from .official import (
+    NAMES,
+    WORDS,
+    EveryProbability,
+    NewWords,
+    goal_of,
+    make_pictures,
+    mean_map,
+    scene_of,
+    signed,
+)
 from .steps import (
     Comparison,
     Losses,

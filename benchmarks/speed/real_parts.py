@@ -67,7 +67,7 @@ from conceptloom.training.runner import ConceptRecipe, loop_for
 from conceptloom.vision.ports import PriorSampling
 
 from .conceptlab import NEGATIVES, kandinsky_space
-from .samples import NAMES, WORDS, make_pictures, scene_of
+from .official import NAMES, WORDS, make_pictures, scene_of
 from .steps import unfrozen
 
 CLASS_ROWS = 4  # class images that are drawn at once

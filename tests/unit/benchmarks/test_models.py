@@ -18,7 +18,7 @@ from harness.models import (
     picture_side,
 )
 from speed.break_a_scene import OfficialRecipe
-from speed.samples import draw_for, make_pictures, scene_of
+from speed.official import draw_for, make_pictures, scene_of
 from speed.steps import ratio
 
 from conceptloom.cli.models import open_host

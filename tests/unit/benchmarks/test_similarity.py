@@ -21,23 +21,21 @@ from harness.subject import subject_of  # noqa: E402
 from similarity import scenes as subject  # noqa: E402
 from similarity.common import Found  # noqa: E402
 from similarity.encoders import Clip, Dino, MaskFormer, Measures  # noqa: E402
-from similarity.prompts import (  # noqa: E402
+from similarity.protocol import (  # noqa: E402  # noqa: E402
     BASE,
     BREAK_A_SCENE,
-    RESIDUALS,
-    Case,
-    SimilarityBudget,
-    cases_of,
-    full_budget,
-    quick_budget,
-)
-from similarity.scene_measures import (  # noqa: E402
     CLIP_I,
     CLIP_T,
     COLUMNS,
     DINO,
     FOUND,
     MASKED,
+    RESIDUALS,
+    Case,
+    SimilarityBudget,
+    cases_of,
+    full_budget,
+    quick_budget,
 )
 from similarity.scenes import LAG, LORA, result_of  # noqa: E402
 

@@ -11,8 +11,8 @@ import torch
 from similarity.clic import work_of
 from similarity.pairs import CONCEPT, Pair, Side
 from similarity.pairs import quick_budget as clic_budget
-from similarity.prompts import RESIDUALS
-from similarity.prompts import quick_budget as scene_budget
+from similarity.protocol import RESIDUALS
+from similarity.protocol import quick_budget as scene_budget
 from similarity.scenes import work_of as scene_work_of
 from similarity.weave import Weaver, key_of
 from similarity.weave_jobs import Part, WeaveJob

@@ -22,13 +22,13 @@ from similarity.encoders import (  # noqa: E402
     on_black,
     opened,
 )
-from similarity.prompts import Case  # noqa: E402
-from similarity.scene_measures import (  # noqa: E402
+from similarity.protocol import (  # noqa: E402
     CLIP_I,
     CLIP_T,
     DINO,
     FOUND,
     MASKED,
+    Case,
     likest,
     measured,
     pooled,

@@ -15,7 +15,7 @@ from harness.report import page as page_of
 from harness.results import Result
 from harness.subject import subject_of
 from PIL import Image
-from quality.merging import merged_concept, named_sentence
+from quality.weave import merged_concept, named_sentence
 from similarity import weave as subject
 from similarity.encoders import Clip, Dino, Measures
 from similarity.weave import CLIP_I, CLIP_T, COLUMNS, DINO, measured
