@@ -70,10 +70,11 @@ def run_one(subject: Subject, arguments: list[str]) -> None:
 
 
 def render() -> None:
-    """All pages, their index and README's table, from the results that are there."""
-    from claims.all import topics
+    """The list of claims, all pages, their index and README's table, from the results."""
+    from claims.all import refresh, topics
     from harness import report
 
+    refresh()
     report.write_pages(SUBJECTS, BY_HAND)
     report.write_summary(report.summary(topics()))
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import platform
 from pathlib import Path
 
 from .checkpoint import TinyWorldModules
 from .gate_figures import drawn, prompts_of
-
-log = logging.getLogger("conceptloom")
-RESULTS = Path(__file__).parents[1] / "docs" / "results"
 
 
 def machine() -> str:

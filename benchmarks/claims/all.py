@@ -10,6 +10,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -17,6 +18,7 @@ from harness.pytest_runner import host_python, passes
 from harness.report import counts, found
 from harness.results import (
     PAGES,
+    RESULTS,
     Claim,
     Column,
     Result,
@@ -26,6 +28,7 @@ from harness.results import (
     Table,
     load,
     load_all,
+    save,
     stamp,
 )
 from harness.subject import Options, add_common_options
@@ -139,6 +142,14 @@ def topics(tests: Sequence[Row] | None = None) -> dict[str, list[Claim]]:
     known = tests if tests is not None else kept.cells if kept else ()
     results = load_all()
     return {topic: [c for c, _ in claims_of(topic, results, known)] for topic in TOPICS}
+
+
+def refresh(folder: Path = RESULTS) -> None:
+    """Bring the list up to date with the results; what the tests said stays as it was."""
+    kept = load(PAGE, folder)
+    if kept is not None:
+        now = result_of(load_all(folder), kept.cells)
+        save(replace(kept, about=now.about, sections=now.sections), folder)
 
 
 def run(options: Options) -> Result:

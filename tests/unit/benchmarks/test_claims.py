@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from claims.all import PAGE, TOPICS, claims_of, outcomes_of, result_of, topics, verdict_of
+from claims.all import PAGE, TOPICS, claims_of, outcomes_of, refresh, result_of, topics, verdict_of
 from claims.exact import EXACT, Exact
-from harness.results import Claim, Result, Status, load, load_all
+from harness.results import Claim, Result, Status, load, load_all, save
 
 ROOT = Path(__file__).parents[3]
 EVERY = [(topic, claim) for topic, exact in EXACT.items() for claim in exact]
@@ -82,6 +83,21 @@ def test_the_list_of_claims_is_not_behind_the_results() -> None:
         for status in Status:
             number = sum(claim.status is status for claim in claims)
             assert counted[topic].get(status.value, 0) == number, (topic, status)
+
+
+def test_the_list_follows_a_new_result_and_keeps_what_the_tests_said(tmp_path: Path) -> None:
+    tests = [{"topic": "CLiC", "says": EXACT["CLiC"][0].says, "passed": 2, "status": "met"}]
+    before = replace(result_of({}, tests), page=PAGE, date="2026-01-01", command="as before")
+    save(before, tmp_path)
+    fast = Claim(says="It is fast", found=1.0, status=Status.MET)
+    made = Result(page="clic_step", date="2026-01-01", machine="a test", claims=[fast])
+    save(made, tmp_path)
+    refresh(tmp_path)
+    after = load(PAGE, tmp_path)
+    assert after is not None
+    assert before.table("counts").value("CLiC", "met") == 1
+    assert after.table("counts").value("CLiC", "met") == 2
+    assert (after.date, after.command, after.cells) == ("2026-01-01", "as before", tests)
 
 
 def test_every_result_with_claims_belongs_to_a_topic() -> None:
