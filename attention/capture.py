@@ -13,6 +13,7 @@ from ..host.prompt_text import HANDLE, composed
 from .maps import AttentionCapture, TokenQuery
 from .site_selection import sites_to_read
 
+LAST_NUMBER = 999
 READ_AT = (200, 400, 600)  # timesteps: objects are laid out, and still attended to
 
 
@@ -50,15 +51,17 @@ def read_attention(
     Args:
         latent: [1, C, h, w] clean latents of the picture.
         words: words, phrases or handles of the prompt.
-        timesteps: noise levels to read at, 0..T-1.
+        timesteps: noise levels to read at, 0..T-1; 0..999 where levels have no numbers.
         downsample: see `attention.site_selection.sites_to_read`.
         progress: called before every pass; may raise to cancel.
 
     Returns:
         word -> [gh, gw] probabilities, float32 on the CPU.
     """
-    if not timesteps or not all(0 <= t <= host.noise_path.last_t for t in timesteps):
-        raise ConfigError("timesteps", list(timesteps), f"between 0 and {host.noise_path.last_t}")
+    path = host.noise_path
+    last = path.last_t if path.numbered(1) == 1 else LAST_NUMBER
+    if not timesteps or not all(0 <= t <= last for t in timesteps):
+        raise ConfigError("timesteps", list(timesteps), f"between 0 and {last}")
     queries = [
         TokenQuery(0, word_positions(host, prompt, word), len(prompt.tokens)) for word in words
     ]
@@ -67,8 +70,8 @@ def read_attention(
     total = torch.zeros(())
     for done, timestep in enumerate(timesteps):
         progress(done, len(timesteps))
-        at = torch.tensor([timestep], device=host.device)
+        at = torch.tensor([path.numbered(timestep)], device=host.device)
         noise = torch.randn(latent.shape, generator=generator).to(latent)
-        host.predict(host.noise_path.add_noise(latent, noise, at), at, [prompt], [capture])
+        host.predict(path.add_noise(latent, noise, at), at, [prompt], [capture])
         total = total + capture.maps(queries).cpu()
     return dict(zip(words, total / len(timesteps), strict=True))

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError
+from ..errors import ConfigError, ModelError
 from ..host.inference import usable
 from ..host.ports import (
     Feature,
@@ -68,8 +68,17 @@ def default_blocks(sites: UNetSites) -> InjectionBlocks:
     The numbers of SD1 do not apply to other models: SDXL's decoder has 9 blocks, with attention
     in the first 6. Counted among blocks with attention, 4, 7, 9 are the 2nd, 5th and 7th of 9; of
     SDXL's 6 that makes blocks 1, 3, 4. The ResNet is the one in front of the first of them.
+
+    Raises:
+        ModelError: the model has no decoder.
     """
     numbers = [s.number for s in sites.transformers if s.place is Place.UP]
+    if not numbers:
+        raise ModelError(
+            f"Templates keep a layout in the features of a UNet's decoder, and this model "
+            f"({sites.family}) has none. Use Concept Weaver with a Stable Diffusion model; here, "
+            "Regions are drawn with Load LoRA (Localized)."
+        )
     share = len(numbers) / SD_ATTENTIONS
     chosen = [numbers[int((n - SD_FIRST) * share + 0.5)] for n in SD_BLOCKS]
     return InjectionBlocks((chosen[0],), tuple(dict.fromkeys(chosen)))

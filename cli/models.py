@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 
 from ..errors import ConfigError, ModelError, UnsupportedModelError
-from ..host.diffusers import DiffusersHost
+from ..host.diffusers import AnimaHost, DiffusersHost
 from ..host.diffusers.file_facts import check_layout, with_facts
 from ..host.ports import Host
 from ..tinyworld.dit.checkpoint import TITLES, load_dit
@@ -91,6 +91,9 @@ def _tinyworld(device: torch.device, dtype: torch.dtype) -> Host:
 
 def _tiny_transformer(family: str, device: torch.device, dtype: torch.dtype) -> Host:
     try:
+        if family == "anima":
+            host = AnimaHost.tinyworld(prepared=lambda network: _cast(network, device, dtype))
+            return cast(Host, host)
         load_dit(family)
     except ImportError as error:
         raise ModelError(f"TinyWorld outside ComfyUI needs diffusers ({HOW}).") from error

@@ -82,6 +82,10 @@ class NoisePath(ABC):
     def slope(self, noisy: Tensor, output: Tensor, level: float) -> Tensor:
         """dx_s/ds of a prediction at x_s."""
 
+    def numbered(self, timestep: int) -> float:
+        """t of a noise level in the numbers of Stable Diffusion, 0 to 999, as users write them."""
+        return timestep
+
     def add_noise(self, clean: Tensor, noise: Tensor, t: Tensor | float) -> Tensor:
         """x_t."""
         alpha, sigma = self._spread(t, clean)
@@ -252,6 +256,9 @@ class FlowPath(NoisePath):
     def coefficients(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
         at = t.float() if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64)
         return 1 - at, at
+
+    def numbered(self, timestep: int) -> float:
+        return min(timestep / 1000, self.last_t)
 
     def target(self, clean: Tensor, noise: Tensor, t: Tensor | float) -> Tensor:
         return noise - clean

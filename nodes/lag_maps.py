@@ -106,7 +106,7 @@ def read_masks(
 
         edits.append(setup.reading_edit(tokens, keep))
     latent = host.encode_image(image[:1, ..., :3])
-    at = torch.tensor([timestep], device=latent.device)
+    at = torch.tensor([host.noise_path.numbered(timestep)], device=latent.device)
     noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(0)).to(latent)
     host.predict(host.noise_path.add_noise(latent, noise, at), at, [encoded], edits)
     return SeenMasks(maps, names_of(localised), local)

@@ -24,12 +24,13 @@ from ..hooks import edits_installed
 from ..ports import ForwardInfo, StopForward, Tokens, UNetEdit, UNetSites
 from ..uncompiled import as_written
 from .compilation import check_can_edit, edits_possible, passed_by
+from .edits import OPTIONS_AT, options_of, picture_shape
 from .noise import input_scale, noise_path_of
 from .region_prompts import patches_contexts, region_prompts
 from .run_state import Slot
 from .sites import network_sites
 from .tokens import ContextReader, tokens_by_conditioning
-from .training import autograd_possible, checkpointed, exact_attention
+from .training import autograd_possible, checkpointed, exact_attention, let_go
 from .weights import kept_for_autograd, network_weights, usable
 
 Forward = Callable[[Tensor, UNetEdit], object]  # unit-variance latents, an edit: one pass
@@ -170,30 +171,41 @@ def _steer(run: _Run, guider: Any, x: Tensor, sigma: Tensor, options: dict[str, 
 
 
 def _gradient(
-    run: _Run, executor: Any, x: Tensor, timesteps: Tensor, context: Tensor,
-    y: Tensor | None = None, control: Any = None, transformer_options: Any = None, **more: Any,
+    run: _Run, executor: Any, x: Tensor, timesteps: Tensor, context: Tensor, *args: Any,
+    **kwargs: Any,
 ) -> Tensor:  # fmt: skip
-    """The steering's gradient to the UNet's input; leaves the UNet as it was."""
-    unet, tokens = executor.class_obj, run.asked or ()
-    sites, rows = network_sites(unet), x.shape[0]
-    weights = network_weights(unet, sites.network)
+    """The steering's gradient to the network's input; leaves the network as it was."""
+    network, tokens = executor.class_obj, run.asked or ()
+    sites, rows = network_sites(network), x.shape[0]
+    weights, shape = network_weights(network, sites.network), picture_shape(x)
+    given = options_of(args, kwargs)
     with autograd_possible(), kept_for_autograd(run.patcher, weights):
-        timesteps, context, y, more = _usable((timesteps, context, y, more))
+        timesteps, context = _usable((timesteps, context))
         info = ForwardInfo(
-            tuple(x.shape), timesteps, (True,) * rows, context.shape[1], (tokens,) * rows,
+            shape, timesteps, (True,) * rows, context.shape[1], (tokens,) * rows,
             tuple(range(rows)),
-            read_context=run.read_context if patches_contexts(transformer_options or {}) else None,
+            read_context=run.read_context if patches_contexts(given) else None,
+            text=sites.text,
         )  # fmt: skip
 
         def forward(moving: Tensor, edit: UNetEdit) -> object:
-            options = dict(transformer_options or {})
-            exact_attention(options)
             # A pass takes the tensors of a ControlNet off their lists: every one gets its own.
-            arguments = moving.to(x.dtype), timesteps, context, y, _usable(control), options
+            more, named = _usable(args), _usable(kwargs)
+            options = dict(given)
+            exact_attention(options)
+            if "transformer_options" in named:
+                named["transformer_options"] = options
+            else:
+                more = (*more[:OPTIONS_AT], options, *more[OPTIONS_AT + 1 :])
             with edits_installed(sites, [edit], info):
-                return executor(*arguments, **more)
+                return executor(
+                    moving.view(x.shape).to(x.dtype), timesteps, context, *more, **named
+                )
 
-        return run.steering.gradient(forward, usable(x).float(), sites, tokens)
+        flat = usable(x).float().view(shape)
+        gradient = run.steering.gradient(forward, flat, sites, tokens)
+        let_go(network)
+        return gradient.view(x.shape)
 
 
 def _usable(value: Any) -> Any:

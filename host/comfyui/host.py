@@ -241,6 +241,7 @@ class ComfyHost:
         encode = self._the_vae("encoded").encode
         if self._has_time:  # the host takes several pictures for a film
             latent = torch.cat([encode(row[None]) for row in pixels])
+            latent = latent.unsqueeze(2) if latent.ndim == 4 else latent  # of a VAE for pictures
         else:
             latent = encode(pixels)
         return self._flat(self._base.process_latent_in(latent)).to(self.device, torch.float32)
@@ -249,7 +250,8 @@ class ComfyHost:
     def decode_latent(self, latent: Tensor) -> Tensor:
         latent = usable(latent).detach().float()
         latent = latent.unsqueeze(2) if self._has_time else latent
-        pictures = self._the_vae("decoded").decode(self._base.process_latent_out(latent))
+        latent, vae = self._base.process_latent_out(latent), self._the_vae("decoded")
+        pictures = vae.decode(self._flat(latent) if vae.latent_dim == 2 else latent)
         return pictures.flatten(0, -4).float().cpu()
 
     def _flat(self, latent: Tensor) -> Tensor:

@@ -134,12 +134,16 @@ def with_samples(latent: Mapping[str, Any], samples: Tensor) -> dict[str, Any]:
 
 
 def _check_latents(model: Any, samples: Tensor) -> None:
-    channels = model.get_model_object("latent_format").latent_channels
+    form = model.get_model_object("latent_format")
+    channels, has_time = form.latent_channels, form.latent_dimensions == 3
     # Latents of zeros are Empty Latent Image's, and the host gives them the model's channels.
-    if samples.ndim != 4 or (samples.shape[1] != channels and samples.any()):
+    fits = samples.ndim == 4 or (has_time and samples.ndim == 5 and samples.shape[2] == 1)
+    if not fits or (samples.shape[1] != channels and samples.any()):
+        frames = "1 x " if has_time else ""
         raise InputError(
             f"The latents have the shape {list(samples.shape)}, but this MODEL draws batch x "
-            f"{channels} x height x width; encode the picture with the VAE of the same checkpoint."
+            f"{channels} x {frames}height x width; encode the picture with the VAE of the same "
+            "checkpoint."
         )
 
 

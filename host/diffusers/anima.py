@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -82,6 +83,33 @@ class AnimaHost(NetworkHost):
             )
         parts = {part: getattr(pipeline, part) for part in PARTS}
         return cls(**parts, scheduler=pipeline.scheduler)
+
+    @classmethod
+    def tinyworld(
+        cls, path: Path | None = None, prepared: Callable[[Any], Any] = lambda network: network
+    ) -> AnimaHost:
+        """The bundled tiny Anima, or another one in its format.
+
+        Args:
+            prepared: puts the networks where they shall be.
+
+        Raises:
+            ModelError: its weights are not there.
+        """
+        from ...tinyworld.dit.checkpoint import load_dit
+
+        world = load_dit(ANIMA.name, path)
+        network = prepared(world.transformer)
+        world.vae.to(network.device)
+        return cls(
+            transformer=network,
+            text_conditioner=prepared(world.adapter),
+            vae=world.vae,
+            text_encoder=prepared(world.text_encoder),
+            tokenizer=world.tokenizer,
+            t5_tokenizer=world.t5_tokenizer,
+            scheduler=world.scheduler,
+        )
 
     def _check_fit(self) -> None:
         reads, makes = self.network.config.text_embed_dim, self.conditioner.config.target_dim

@@ -228,7 +228,8 @@ def read_heat(
 
     Source: seg_diff.py:87-132. At every step the picture itself is noised (its `do_blending`).
     """
-    sites = [site for site in host.sites.transformers if site.place is Place.UP]
+    rising = [site for site in host.sites.transformers if site.place is Place.UP]
+    sites = list(host.sites.finders) or rising
     if not sites:
         raise ModelError("The model has no cross-attention in its up blocks to read maps from.")
     latent = host.encode_image(image[None])

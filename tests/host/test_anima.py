@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import comfy.model_base
 import comfy.samplers
+import comfy.supported_models
 import pytest
 import torch
 from anima_models import BLOCKS, HEADS, WIDTH, anima, in_diffusers
 from tiny_models import Graph, assert_same_state, graph_of, state_of
 
+from conceptloom.attention.injection import default_blocks
 from conceptloom.attention.maps import AttentionCapture, TokenQuery
 from conceptloom.attention.site_selection import sites_to_read
 from conceptloom.errors import ConfigError, ModelError
 from conceptloom.host.comfyui.host import ComfyHost
+from conceptloom.host.comfyui.noise import clock_of, noise_path_of
 from conceptloom.host.ports import Place, Role, Rows, UNetEdit
 from conceptloom.host.roles import roles_of
 
@@ -176,3 +180,41 @@ def test_edits_of_every_layer_are_the_same(host: ComfyHost, other: Any, graph: G
     assert (ours - plain).abs().max() > 0.01
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5 * float(ours.abs().max()))
     assert_same_state(graph.model, before)
+
+
+@pytest.mark.parametrize("kind", ["FLOW", "FLOW_COSMOS", "FLUX"])
+def test_flows_of_the_host_are_read_as_it_samples_them(kind: str):
+    config = {
+        "FLOW": comfy.supported_models.Anima,
+        "FLOW_COSMOS": comfy.supported_models.CosmosT2IPredict2,
+        "FLUX": comfy.supported_models.Krea2,
+    }[kind]
+    sampling = comfy.model_base.model_sampling(
+        config({"image_model": "anima"}), comfy.model_base.ModelType[kind]
+    )
+    path = noise_path_of(sampling)
+    assert path.name == "flow"
+    assert clock_of(sampling, path) == pytest.approx(1.0)
+    clean, drawn, output = (noise(1, 16, 4, 4, seed=i) for i in (1, 2, 3))
+    for level in (0.3, 0.8, 0.95):
+        t = path.timestep_at(level)
+        sigma = torch.tensor([level])
+        noisy = sampling.noise_scaling(sigma, drawn.clone(), clean.clone())  # x_s
+        x_t = sampling.calculate_input(sigma, noisy)
+        torch.testing.assert_close(path.add_noise(clean, drawn, t).float(), x_t)
+        torch.testing.assert_close(path.input_scale(level) * noisy, x_t)
+        theirs = sampling.calculate_denoised(sigma, output, noisy)
+        torch.testing.assert_close(path.denoised_at(noisy, output, level), theirs)
+        torch.testing.assert_close(path.denoised(x_t, output, t).float(), theirs)
+        exact = path.target(clean, drawn, t)
+        torch.testing.assert_close(path.denoised(x_t, exact, t).float(), clean)
+    levels = path.levels(6)
+    assert len(levels) == 7
+    assert bool((levels[:-1] > levels[1:]).all())
+    assert float(levels[0]) == pytest.approx(float(sampling.sigma_max), rel=1e-3)
+    assert path.numbered(500) == pytest.approx(0.5)
+
+
+def test_templates_are_refused_in_words(host: ComfyHost):
+    with pytest.raises(ModelError, match=r"this model \(anima\) has none"):
+        default_blocks(host.sites)
