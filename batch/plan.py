@@ -32,7 +32,8 @@ from pydantic import (
 )
 
 from ..cli.drawing import parsed_size
-from ..cli.models import TINYWORLD, Precision
+from ..cli.models import TINYWORLD
+from ..cli.options import Precision
 from ..cli.training_run import BREAK_A_SCENE
 from ..errors import InputError
 from ..methods.registry import method_options

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..cli.drawing import Drawing, draw, load_concepts, natural_size, parsed_size
-from ..cli.models import TINYWORLD, Precision, open_host
+from ..cli.models import TINYWORLD, open_host
+from ..cli.options import Precision
 from ..cli.picture_files import save_drawn
 from ..cli.results import CONCEPT
 from ..cli.scene_files import scene_from_folder

@@ -11,7 +11,7 @@ import typer
 
 from .console import say
 from .lab_options import Decoder, Name, Out, Prior, chosen_settings, lab_command, opened
-from .options import Device, Layout, Model, Precision, PrecisionName
+from .options import Device, Layout, Model, Precision, PrecisionOption
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +42,7 @@ def evolve(
     model: Model = "tinyworld",
     layout: Layout = None,
     device: Device = "auto",
-    precision: Precision = PrecisionName.FP32,
+    precision: PrecisionOption = Precision.FP32,
     **settings: Any,
 ) -> None:
     """Evolve a new concept from parents: concepts, photographs, or both (ConceptLab).

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .console import say
-from .options import Device, Layout, Model, Precision, PrecisionName
+from .options import Device, Layout, Model, Precision, PrecisionOption
 from .output import writable_file
 
 
@@ -37,7 +37,7 @@ def import_lora(
     model: Model = "tinyworld",
     layout: Layout = None,
     device: Device = "auto",
-    precision: Precision = PrecisionName.FP32,
+    precision: PrecisionOption = Precision.FP32,
 ) -> None:
     """Make a concept of a LoRA file, for `sample --lag` and `weave`."""
     from ..attention.local_setup import lora_for
@@ -46,13 +46,12 @@ def import_lora(
     from ..concepts.lora_file import read_lora
     from ..concepts.lora_pictures import picture_of
     from ..concepts.lora_words import words_of
-    from .models import Precision as Computed
     from .models import open_host
     from .picture_files import free_name
     from .picture_reader import read_image
 
     tensors, metadata = read_lora(file)
-    host = open_host(model, layout=layout, device=device, precision=Computed(precision.value))
+    host = open_host(model, layout=layout, device=device, precision=precision)
     lora = lora_for(host, tensors, file.name)
     concept = concept_of_lora(
         host,

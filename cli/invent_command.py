@@ -10,7 +10,7 @@ import typer
 
 from .console import say
 from .lab_options import Decoder, Name, Out, Prior, Vqa, chosen_settings, lab_command, opened
-from .options import Device, Layout, Model, Precision, PrecisionName
+from .options import Device, Layout, Model, Precision, PrecisionOption
 
 
 def invent(
@@ -26,7 +26,7 @@ def invent(
     model: Model = "tinyworld",
     layout: Layout = None,
     device: Device = "auto",
-    precision: Precision = PrecisionName.FP32,
+    precision: PrecisionOption = Precision.FP32,
     **settings: Any,
 ) -> None:
     """Invent a new member of a category (ConceptLab).
@@ -54,7 +54,7 @@ def mix(
     model: Model = "tinyworld",
     layout: Layout = None,
     device: Device = "auto",
-    precision: Precision = PrecisionName.FP32,
+    precision: PrecisionOption = Precision.FP32,
     **settings: Any,
 ) -> None:
     """Learn a mix of several words, in proportion to their weights (ConceptLab).

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import PrecisionName
+from .options import Precision
 from .output import writable_folder
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def opened(
     model: str,
     layout: Path | None,
     device: str,
-    precision: PrecisionName,
+    precision: Precision,
 ) -> ConceptLabBackend:
     """The backend that the options select.
 
@@ -57,16 +57,16 @@ def opened(
     """
     from ..errors import ConfigError
     from .laboratory import NONE, from_folders, on_host
-    from .models import TINYWORLD, Precision, device_of, open_host
+    from .models import TINYWORLD, device_of, open_host
 
     if vqa is None:
         vqa = TINYWORLD if model == TINYWORLD and prior in (TINYWORLD, NONE) else NONE
     if prior in (TINYWORLD, NONE):
-        host = open_host(model, layout=layout, device=device, precision=Precision(precision.value))
+        host = open_host(model, layout=layout, device=device, precision=precision)
         return on_host(host, prior, vqa)
-    if precision is PrecisionName.BF16:
+    if precision is Precision.BF16:
         raise ConfigError("precision", precision.value, "fp32 or fp16 for a prior from a folder")
-    is_half = precision is PrecisionName.FP16
+    is_half = precision is Precision.FP16
     return from_folders(Path(prior), decoder, vqa, sampling, device_of(device), half=is_half)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from enum import Enum
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +15,7 @@ from ..host.diffusers.file_facts import check_layout, with_facts
 from ..host.ports import Host
 from ..tinyworld.dit.checkpoint import TITLES, load_dit
 from ..tinyworld.dit.sizes import FAMILIES
+from .options import Precision
 
 log = logging.getLogger("conceptloom")
 
@@ -24,14 +24,6 @@ TRANSFORMERS = {f"{TINYWORLD}-{family}": family for family in FAMILIES}
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 INDEX = "model_index.json"
 HOW = "pip install 'conceptloom[diffusers]'"
-
-
-class Precision(str, Enum):
-    """Precision of UNet and text encoders; the VAE and trained parameters stay float32."""
-
-    FP32 = "fp32"
-    BF16 = "bf16"
-    FP16 = "fp16"
 
 
 _DTYPES = {

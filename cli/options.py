@@ -11,7 +11,9 @@ import typer
 from .output import writable_file
 
 
-class PrecisionName(str, Enum):
+class Precision(str, Enum):
+    """Precision of UNet and text encoders; the VAE and trained parameters stay float32."""
+
     FP32 = "fp32"
     BF16 = "bf16"
     FP16 = "fp16"
@@ -51,6 +53,6 @@ PictureOut = Annotated[
 ]
 ON_WHITE = "Transparent parts become white."
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...")]
-Precision = Annotated[
-    PrecisionName, typer.Option(help="Precision of the model; trained parameters are always fp32.")
+PrecisionOption = Annotated[
+    Precision, typer.Option(help="Precision of the model; trained parameters are always fp32.")
 ]

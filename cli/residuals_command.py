@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .console import say
-from .options import ON_WHITE, Device, Layout, Model, Precision, PrecisionName
+from .options import ON_WHITE, Device, Layout, Model, Precision, PrecisionOption
 from .output import writable_folder
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def train_residuals(
     model: Model = "tinyworld",
     layout: Layout = None,
     device: Device = "auto",
-    precision: Precision = PrecisionName.FP32,
+    precision: PrecisionOption = Precision.FP32,
     **settings: Any,
 ) -> None:
     """Learn one concept from a few pictures, for LAG sampling (Personalized Residuals).
@@ -55,7 +55,6 @@ def train_residuals(
     """
     from ..methods.personalized_residuals import learn_residuals
     from .models import TINYWORLD, open_host
-    from .models import Precision as Computed
     from .picture_reader import read_image
     from .results import CONCEPT, STATE, ResultFolder
     from .setting_options import changed_by_options
@@ -64,7 +63,7 @@ def train_residuals(
     chosen = changed_by_options(_start(model), settings)
     out = out or Path("runs") / handle
     results = ResultFolder(out)
-    host = open_host(model, layout=layout, device=device, precision=Computed(precision.value))
+    host = open_host(model, layout=layout, device=device, precision=precision)
     learned = results.run(
         lambda progress, save: learn_residuals(
             host,

@@ -11,7 +11,7 @@ import typer
 from rich.progress import Progress
 
 from .console import console, say
-from .options import Device, Layout, Model, PictureOut, Precision, PrecisionName
+from .options import Device, Layout, Model, PictureOut, Precision, PrecisionOption
 
 if TYPE_CHECKING:
     from ..attention.lag_config import LagConfig
@@ -65,7 +65,7 @@ def sample(
     model: Model = "tinyworld",
     layout: Layout = None,
     device: Device = "auto",
-    precision: Precision = PrecisionName.FP32,
+    precision: PrecisionOption = Precision.FP32,
     **settings: Any,
 ) -> None:
     """Draw pictures with learned concepts; saves each picture as soon as it is finished."""
@@ -74,12 +74,11 @@ def sample(
     from .drawing import Drawing, draw, load_concepts, natural_size, parsed_size
     from .local_loras import local_run
     from .models import TINYWORLD, open_host
-    from .models import Precision as Computed
     from .picture_files import Gallery, free_name
     from .setting_options import changed_by_options
 
     is_tiny = model == TINYWORLD
-    host = open_host(model, layout=layout, device=device, precision=Computed(precision.value))
+    host = open_host(model, layout=layout, device=device, precision=precision)
     loaded = load_concepts(host, concept or [])
     stack, edits, located = stacked(loaded), [], []
     config = changed_by_options(LagConfig(), settings)

@@ -15,7 +15,7 @@ from .options import (
     Layout,
     Model,
     Precision,
-    PrecisionName,
+    PrecisionOption,
     PresetName,
 )
 from .output import writable_folder
@@ -66,7 +66,7 @@ def train(
     model: Model = "tinyworld",
     layout: Layout = None,
     device: Device = "auto",
-    precision: Precision = PrecisionName.FP32,
+    precision: PrecisionOption = Precision.FP32,
     preset: Annotated[
         PresetName,
         typer.Option(help="Defaults of the settings below; auto selects them by the model."),
@@ -92,7 +92,6 @@ def train(
     from ..concepts.paths import ensure_writable
     from ..errors import InputError
     from .models import TINYWORLD, open_host
-    from .models import Precision as Computed
     from .picture_reader import read_images
     from .results import CONCEPT
     from .scene_files import scene_from_folder, scene_from_options
@@ -113,7 +112,7 @@ def train(
     classes = read_images(class_image) if class_image else None
     out = out or default_folder(taught.names)
     ensure_writable(out / CONCEPT)  # before a large model is loaded
-    host = open_host(model, layout=layout, device=device, precision=Computed(precision.value))
+    host = open_host(model, layout=layout, device=device, precision=precision)
     learned = run(host, taught, chosen, out, class_images=classes)
     say(f"learned {', '.join(f'<{name}>' for name in learned.concept.names)}", "bold green")
     for name, scores in learned.scores.items():

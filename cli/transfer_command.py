@@ -11,7 +11,7 @@ import typer
 from rich.progress import Progress
 
 from .console import console, say
-from .options import ON_WHITE, Device, Layout, Model, PictureOut, Precision, PrecisionName
+from .options import ON_WHITE, Device, Layout, Model, PictureOut, Precision, PrecisionOption
 
 if TYPE_CHECKING:
     from ..samplers.editing import EditConfig
@@ -102,7 +102,7 @@ def transfer(
     model: Model = "tinyworld",
     layout: Layout = None,
     device: Device = "auto",
-    precision: Precision = PrecisionName.FP32,
+    precision: PrecisionOption = Precision.FP32,
     **settings: Any,
 ) -> None:
     """Transfer a learned detail to an object in a photograph (CLiC).
@@ -113,7 +113,6 @@ def transfer(
     from ..concepts.concept import stacked
     from .drawing import load_concepts
     from .models import TINYWORLD, open_host
-    from .models import Precision as Computed
     from .picture_files import as_png, free_name, numbered, write_picture
     from .setting_options import changed_by_options
     from .transferring import Transfer, transferred
@@ -130,7 +129,7 @@ def transfer(
         seed=seed, count=count, composite=composite, feather_px=feather,
         config=replace(config, target_is_mask=not guide_everywhere),
     )  # fmt: skip
-    host = open_host(model, layout=layout, device=device, precision=Computed(precision.value))
+    host = open_host(model, layout=layout, device=device, precision=precision)
     stack = stacked(load_concepts(host, concept or []))
     with Progress(console=console, transient=True) as bars:
         task = bars.add_task("drawing", total=None)

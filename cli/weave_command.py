@@ -11,7 +11,7 @@ import typer
 from rich.progress import Progress
 
 from .console import console, say
-from .options import ON_WHITE, Device, Layout, Model, PictureOut, Precision, PrecisionName
+from .options import ON_WHITE, Device, Layout, Model, PictureOut, Precision, PrecisionOption
 
 if TYPE_CHECKING:
     from ..concepts.concept import Concept
@@ -54,7 +54,7 @@ def weave(
     model: Model = "tinyworld",
     layout: Layout = None,
     device: Device = "auto",
-    precision: Precision = PrecisionName.FP32,
+    precision: PrecisionOption = Precision.FP32,
     **settings: Any,
 ) -> None:
     """Redraw a template with a learned concept in each region (Concept Weaver).
@@ -74,7 +74,6 @@ def weave(
     )
     from ..methods.concept_weaver import weave as run
     from .models import TINYWORLD, open_host
-    from .models import Precision as Computed
     from .picture_files import as_png, free_name, write_picture
     from .picture_reader import read_image
     from .setting_options import changed_by_options
@@ -88,7 +87,7 @@ def weave(
     behind = parsed_region(background, load, with_mask=False) if background else None
     region_specs = [parsed_region(option, load) for option in region]
     regions = make_regions(sentence, region_specs, behind, growing)
-    host = open_host(model, layout=layout, device=device, precision=Computed(precision.value))
+    host = open_host(model, layout=layout, device=device, precision=precision)
     inversion = InversionConfig(
         resnet_until=config.resnet_until, attention_until=config.attention_until, keep=Keep.RAM
     )

@@ -15,7 +15,8 @@ from typing import Any, cast
 
 import torch
 
-from conceptloom.cli.models import TINYWORLD, Precision, open_host
+from conceptloom.cli.models import TINYWORLD, open_host
+from conceptloom.cli.options import Precision
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.host.diffusers.prompts import TextEncoder
 

@@ -13,7 +13,8 @@ from PIL import Image
 from conceptloom import __version__
 from conceptloom.cli import drawing
 from conceptloom.cli.drawing import ConceptOption, parsed_concept, parsed_size
-from conceptloom.cli.models import Precision, open_host
+from conceptloom.cli.models import open_host
+from conceptloom.cli.options import Precision
 from conceptloom.cli.picture_files import free_name
 from conceptloom.concepts.concept_file import load_concept, save_concept
 from conceptloom.errors import ConfigError, ModelError, UnsupportedModelError
