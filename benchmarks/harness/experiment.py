@@ -11,7 +11,6 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -255,8 +254,3 @@ def sheet_path(page: str) -> Path:
 
 def _told(found: Found) -> str:
     return ", ".join(f"{key} {np.mean(v):.2f}" for key, v in found.items() if len(v))
-
-
-def as_settings(budget: Any, **changes: Any) -> dict[str, Any]:
-    """A budget as a key holds it."""
-    return asdict(replace(budget, **changes)) if changes else asdict(budget)

@@ -220,13 +220,6 @@ def open_model(
     return cast(DiffusersHost, host)
 
 
-def model_arguments(options: argparse.Namespace) -> list[str]:
-    """The same options for another process."""
-    names = ("preset", "checkpoint", "layout", "device", "dtype")
-    given = {name: getattr(options, name) for name in names}
-    return [part for name, value in given.items() if value for part in (f"--{name}", str(value))]
-
-
 def latent_side(host: DiffusersHost) -> int:
     """Cells of a side of the latents that the model was made for."""
     return int(host.unet.config.sample_size)

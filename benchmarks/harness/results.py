@@ -8,7 +8,7 @@ deviation), `gain` with `error` (standard error over the things learned), or `me
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from enum import Enum
@@ -205,12 +205,6 @@ def load_all(folder: Path = RESULTS) -> dict[str, Result]:
     """Every result of a folder, by page."""
     paths = sorted(folder.glob("*.json"))
     return {path.stem: from_json(path.read_text(encoding="utf-8")) for path in paths}
-
-
-def columns(*named: tuple[str, str], digits: int = 2, text: Iterable[str] = ()) -> list[Column]:
-    """Columns of (key, title); those in `text` hold words."""
-    words = set(text)
-    return [Column(key=k, title=t, digits=digits, is_text=k in words) for k, t in named]
 
 
 def _table(raw: Mapping[str, Any] | None) -> Table | None:

@@ -24,7 +24,6 @@ from .encoders import Clip, Cutter, Dino, MaskFormer, Measures, Words
 
 CELLS = RUNS / "similarity"
 QUICK = "**A few steps, to see that it runs: these figures mean nothing.**"
-NEEDS = " (needs a checkpoint; not run yet)"
 SPREAD = "Mean ± standard deviation over the scenes; with one scene there is no spread."
 Found = Mapping[str, Sequence[float]]  # column -> a number for every picture, or for every object
 Rows = Mapping[str, Mapping[str, Found]]  # variant -> scene -> what its pictures gave

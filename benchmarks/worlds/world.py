@@ -89,19 +89,6 @@ class InventionTask:
     pair: tuple[str, str]
 
 
-class Seen(Protocol):
-    """An object that the ruler found."""
-
-    mask: Tensor  # [H, W], bool
-
-
-class Identity(Protocol):
-    """Whether an object is the one that was taught."""
-
-    similarity: float
-    right: bool
-
-
 class Ruler(Protocol):
     """Judges pictures [H, W, 3] by the world's truth; no method has learned from it."""
 

@@ -13,7 +13,6 @@ from harness.models import (
     add_model_options,
     describe_model,
     latent_side,
-    model_arguments,
     open_model,
     picture_side,
 )
@@ -51,11 +50,6 @@ def test_a_checkpoint_takes_the_place_of_the_preset(saved_model: Path) -> None:
     assert host.dtype is torch.bfloat16
     assert (latent_side(host), picture_side(host)) == (16, 64)
     assert f"Checkpoint `{saved_model.name}`" in describe_model(asked, host)
-
-
-def test_another_process_gets_the_same_options(saved_model: Path) -> None:
-    asked = options("--checkpoint", str(saved_model), "--device", "cpu", "--dtype", "bf16")
-    assert options(*model_arguments(asked)) == asked
 
 
 REAL = {  # numbers in the published weights: UNet, VAE, text encoders
