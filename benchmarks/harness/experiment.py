@@ -176,7 +176,7 @@ def folder_of(page: str, *settings: object) -> Path:
     return RUNS / page / short_digest([page, *settings])
 
 
-def perform(experiment: Experiment, options: Options, page: str, title: str, digest: str) -> Result:
+def perform(experiment: Experiment, options: Options, page: str, digest: str) -> Result:
     """Compute what is missing, unless only the report is wanted, and build the result."""
     one_thread()
     if not options.report:

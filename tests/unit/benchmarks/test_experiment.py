@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
-from harness import experiment
-from harness.experiment import Cell, Experiment, Found, part_of, result_of
-from harness.results import Status
+from harness import experiment, report, results, store
+from harness.experiment import Cell, Experiment, Found, part_of, perform, result_of
+from harness.results import Result, Status
 from harness.statistics import Expectation, Measure
 from harness.store import file_name, kept_tensors
+from harness.subject import SUBJECTS, subject_of
 from worlds.world import EDITIONS, load_world
 
 
@@ -86,6 +89,36 @@ def test_the_result_has_tables_claims_and_cells(
     (claim,) = result_of(made, "counting", "digest").claims
     assert (claim.error, claim.status) == (0.0, Status.MET)
     assert len(result.cells) == 4
+
+
+def test_only_the_report_of_what_is_finished_may_be_wanted(tmp_path: Path) -> None:
+    def performed(**asked: object) -> Result:
+        return perform(Counting(tmp_path), Namespace(part=(1, 1), **asked), "counting", "digest")
+
+    assert performed(report=True).about[0] == "0 of 8 cells are finished so far."
+    assert performed(report=False).about[0] == "8 of 8 cells are finished."
+    assert performed(report=True).about[0] == "8 of 8 cells are finished."
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", [one.name for one in SUBJECTS if one.kind == "quality" and one.name != "residuals"]
+)
+def test_every_quality_subject_runs(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As little as --quick does; residuals have tests of their own."""
+    one = subject_of("quality", name)
+    for module in (results, experiment, store):
+        monkeypatch.setattr(module, "RUNS", tmp_path)
+    for module in ("clic", "subjects"):
+        monkeypatch.setattr(import_module(f"quality.{module}"), PLACES[module], tmp_path / module)
+    result = one.run(one.parse(["--quick"]))
+    assert report.page(result)
+    assert result.claims or name == "clic_eta"
+
+
+PLACES = {"clic": "RUNS", "subjects": "STORE"}  # names of the folders that modules keep work in
 
 
 def test_a_file_is_there_whole_and_made_once(tmp_path: Path) -> None:
