@@ -24,6 +24,7 @@ from .lag_maps import LagMapsNode
 from .lag_sampler import LagSampler
 from .local_lora import LoadLoraLocalized
 from .local_masks import LocalizedLoraMasks
+from .lora_files import register_shipped_loras
 from .matching import ConceptDiscovery, RoIMatching
 from .prior import LoadBlip2, LoadDiffusionPrior
 from .regions import RegionsNode
@@ -87,6 +88,7 @@ class ConceptLoomExtension(ComfyExtension):
 
     async def on_load(self) -> None:
         register_concept_folders()
+        register_shipped_loras()
         shorten_error_names()
         show_warnings_on_nodes()
 

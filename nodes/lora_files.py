@@ -20,6 +20,12 @@ from .shared import CATEGORY, host_of
 
 LORAS = "loras"
 LORA_CATEGORY = f"{CATEGORY}/LoRA"
+SHIPPED = Path(__file__).parents[1] / "workflows" / "loras"  # what our workflows load
+
+
+def register_shipped_loras() -> None:
+    """Let every loader list the LoRAs of our workflows, behind the user's own folders."""
+    folder_paths.add_model_folder_path(LORAS, str(SHIPPED))
 
 
 @dataclass(frozen=True, slots=True)

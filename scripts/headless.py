@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -40,10 +39,6 @@ class HeadlessComfyUI:
     def __enter__(self) -> HeadlessComfyUI:
         for folder in ("custom_nodes", "models", "input", "output", "user"):
             (self.base / folder).mkdir(parents=True, exist_ok=True)
-        loras = self.base / "models" / "loras"
-        loras.mkdir(exist_ok=True)
-        for file in (ROOT / "workflows" / "loras").glob("*.safetensors"):
-            shutil.copyfile(file, loras / file.name)  # as the workflow's note asks of a user
         link = self.base / "custom_nodes" / "conceptloom"
         if not link.exists():
             link.symlink_to(ROOT, target_is_directory=True)

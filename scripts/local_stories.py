@@ -1,11 +1,12 @@
-"""The story of localised LoRAs: two files, each only where its subject is."""
+"""Stories of localised LoRAs: by words, in a painted mask, and next to a learned concept."""
 
 from __future__ import annotations
 
-from story_parts import BLUE, DRAWING, GREEN, PX, show
+from story_parts import BLUE, DRAWING, GREEN, PX, VIOLET, show
 from workflow_graph import Graph, Node, Output
 
 PROMPT = "a photo of a bullseye blue circle and a split green square on a gray background"
+BULLSEYE = "weave-bullseye-tinyworld.safetensors"  # shipped in workflows/concepts
 # file -> the words of the prompt that the base model knows
 LORAS = {
     "bullseye-tinyworld.safetensors": "blue circle",
@@ -17,8 +18,7 @@ def two_loras(graph: Graph) -> Graph:
     """Two LoRAs in one picture: localised, and merged as usual."""
     graph.note(
         "## Two LoRAs in one picture, without bleeding\n\n"
-        "Copy the two files of this pack's folder **workflows/loras** to **models/loras**, press "
-        "**R**, then **Run**. Each *Load LoRA (Localized)* names a file and the *words* of the "
+        "Press **Run**. Each *Load LoRA (Localized)* names a file and the *words* of the "
         "prompt that the base model knows: there the LoRA works, and nowhere else. *Localized LoRA "
         "Masks* shows the places. Below, the same prompt and seed with *Load LoRA*: both LoRAs "
         "work everywhere and mix.\n\n"
@@ -54,6 +54,92 @@ def two_loras(graph: Graph) -> Graph:
     drawn(graph, base, model, clip, latent, 720, "merged")
     graph.group("1. Each in its place", 620, 10, 1900, 620, GREEN)
     graph.group("2. The same, merged into the whole picture", 620, 650, 1520, 620, BLUE)
+    return graph
+
+
+def painted_mask(graph: Graph) -> Graph:
+    """One LoRA by its words, the other one inside of a painted mask."""
+    graph.note(
+        "## A character beside a painted mask\n\n"
+        "Press **Run**. The first *Load LoRA (Localized)* finds its place by its words. The second "
+        "one has a mask, here the right half; with *somewhere in here* the words are looked for "
+        "inside of it only. *Localized LoRA Masks* shows both places.\n\n"
+        "**Your own:** load a first picture of the prompt, paint over the character in "
+        "*MaskEditor*, and connect that mask. *exactly here* takes the mask as it is, from the "
+        "first step on. A mask moves nobody: paint where the model draws the character.",
+        (40, 40), (560, 290),
+    )  # fmt: skip
+    base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 400), (240, 90))
+    latent = graph.node(
+        "EmptyLatentImage", (60, 540), (300, 120), width=PX, height=PX, batch_size=4
+    )
+    nothing = graph.node("SolidMask", (60, 720), (270, 110), value=0.0, width=PX, height=PX)
+    half = graph.node("SolidMask", (60, 880), (270, 110), value=1.0, width=PX // 2, height=PX)
+    mask = graph.node(
+        "MaskComposite", (360, 720), (270, 150), "Right half", destination=nothing[0],
+        source=half[0], x=PX // 2, y=0, operation="add",
+    )  # fmt: skip
+    model, clip = base[0], base[1]
+    for i, (file, words) in enumerate(LORAS.items()):
+        where = {"mask": mask[0], "mask_means": "somewhere in here"} if i else {}
+        loaded = graph.node(
+            "ConceptLoomLoadLoraLocalized", (680 + 400 * i, 80), (360, 460), model=model,
+            clip=clip, lora_name=file, words=words, **where,
+        )  # fmt: skip
+        model, clip = loaded[0], loaded[1]
+    images = drawn(graph, base, model, clip, latent, 80, "painted")
+    masks = graph.node(
+        "ConceptLoomLocalizedLoraMasks", (2180, 80), (320, 380), "Where they work", model=model,
+        image=images,
+    )  # fmt: skip
+    show(graph, "Masks over the picture", masks[0], (2180, 520), (320, 300))
+    graph.group("1. A mask", 40, 660, 610, 350, GREEN)
+    graph.group("2. One by words, one inside of the mask", 660, 10, 1860, 830, BLUE)
+    return graph
+
+
+def beside_a_concept(graph: Graph) -> Graph:
+    """An imported LoRA and a concept trained here, in one picture."""
+    graph.note(
+        "## A LoRA next to a learned concept\n\n"
+        "Press **Run**. *Import LoRA as Concept* makes a concept of a LoRA file: the name "
+        "<split> stands for its trigger, and the words behind it show where it is. *Load Concept* "
+        "brings a concept of Personalized Residuals. *LAG Sampler* draws both, each in its place, "
+        "and shows the masks. *Save Concept* keeps the imported one.\n\n"
+        "**Your own:** any LoRA of models/loras, with words for its subject; concepts of any "
+        "method here that have one name. The same concepts go into *Regions*, too.",
+        (40, 40), (560, 290),
+    )  # fmt: skip
+    base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 400), (240, 90))
+    lora = graph.node(
+        "ConceptLoomImportLora", (640, 80), (360, 520), model=base[0], clip=base[1],
+        lora_name="split-tinyworld.safetensors", words="green square",
+    )  # fmt: skip
+    graph.node(
+        "ConceptLoomSaveConcept", (640, 660), (360, 130), concept=lora[0], name="split",
+        overwrite=True,
+    )  # fmt: skip
+    learned = graph.node(
+        "ConceptLoomLoadConcept", (640, 850), (360, 110), concept_name=BULLSEYE
+    )  # fmt: skip
+    latent = graph.node(
+        "EmptyLatentImage", (60, 540), (300, 120), width=PX, height=PX, batch_size=4
+    )
+    sampled = graph.node(
+        "ConceptLoomLagSampler", (1060, 80), (360, 800), model=base[0], clip=base[1],
+        concepts__concept0=lora[0], concepts__concept1=learned[0], latent_image=latent[0],
+        positive="a photo of a <split> green square and a <my-bullseye> circle on a white "
+        "background", **DRAWING,
+    )  # fmt: skip
+    decoded = graph.node("VAEDecode", (1480, 80), (160, 60), samples=sampled[0], vae=base[2])
+    graph.node(
+        "SaveImage", (1480, 190), (380, 380), images=decoded[0],
+        filename_prefix="conceptloom/lora/beside",
+    )  # fmt: skip
+    as_image = graph.node("MaskToImage", (1480, 620), (200, 60), mask=sampled[1])
+    show(graph, "Where they are", as_image[0], (1480, 730), (380, 240))
+    graph.group("1. Two concepts", 620, 10, 400, 970, GREEN)
+    graph.group("2. Both in one picture", 1040, 10, 840, 980, VIOLET)
     return graph
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from clic_stories import carry_an_ornament, learn_an_ornament, match_regions, new_objects
 from conceptlab_stories import invent, invention_in_a_scene, mix, three_generations
-from local_stories import two_loras
+from local_stories import beside_a_concept, painted_mask, two_loras
 from residual_stories import learn_from_pictures, residuals_and_lag, two_concepts_with_lag
 from story_parts import BLUE, DRAWING, GREEN, PX, VIOLET, show
 from weaver_stories import photograph_as_template, three_with_background, train_two_weave_two
@@ -40,6 +40,8 @@ def stories(schemas: dict[str, Any]) -> dict[str, Graph]:
         "16-invention-in-a-scene": invention_in_a_scene(Graph(schemas)),
         "17-learn-from-pictures": learn_from_pictures(Graph(schemas)),
         "18-two-loras": two_loras(Graph(schemas)),
+        "19-a-painted-mask": painted_mask(Graph(schemas)),
+        "20-lora-beside-a-concept": beside_a_concept(Graph(schemas)),
     }
 
 

@@ -112,12 +112,17 @@ def make_host(preset: Preset, device: str, dtype: torch.dtype, seed: int = 0) ->
 
     torch.manual_seed(seed)
     with torch.device(device):  # a GPU draws billions of weights at once
-        unet, vae = _unet(preset), _vae(preset)
-        encoders = [_text_encoder(preset, *text) for text in preset.texts]
+        unet, vae, encoders = networks_of(preset)
     for module in (unet, vae, *(e.model for e in encoders)):
         module.to(device, dtype)
     scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     return DiffusersHost(unet=unet.train(), vae=vae, encoders=encoders, scheduler=scheduler)
+
+
+def networks_of(preset: Preset) -> tuple[Any, Any, list[TextEncoder]]:
+    """UNet, VAE and text encoders, on torch's default device."""
+    encoders = [_text_encoder(preset, *text) for text in preset.texts]
+    return _unet(preset), _vae(preset), encoders
 
 
 def _unet(preset: Preset) -> Any:

@@ -78,6 +78,7 @@ SUBJECTS = (
     Subject("speed", "blended", "blended_cost", "Blended sampling and guidance: cost"),
     Subject("speed", "lag", "lag_cost", "LAG: cost"),
     Subject("speed", "local", "local_cost", "Localised LoRAs: cost"),
+    Subject("speed", "local_sdxl", "local_sdxl", "Localised LoRAs: full-size SDXL"),
     Subject("speed", "weave", "weave_cost", "Concept Weaver: cost"),
     Subject("speed", "core", "beside_core", "Our nodes compared with core ComfyUI's"),
     Subject(
