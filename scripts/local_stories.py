@@ -62,7 +62,7 @@ def painted_mask(graph: Graph) -> Graph:
     graph.note(
         "## A character beside a painted mask\n\n"
         "Press **Run**. The first *Load LoRA (Localized)* finds its place by its words. The second "
-        "one has a mask, here the right half; with *somewhere in here* the words are looked for "
+        "one has a mask, here the upper half; with *somewhere in here* the words are looked for "
         "inside of it only. *Localized LoRA Masks* shows both places.\n\n"
         "**Your own:** load a first picture of the prompt, paint over the character in "
         "*MaskEditor*, and connect that mask. *exactly here* takes the mask as it is, from the "
@@ -71,13 +71,13 @@ def painted_mask(graph: Graph) -> Graph:
     )  # fmt: skip
     base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 400), (240, 90))
     latent = graph.node(
-        "EmptyLatentImage", (60, 540), (300, 120), width=PX, height=PX, batch_size=4
+        "EmptyLatentImage", (60, 540), (300, 120), width=PX, height=PX, batch_size=1
     )
     nothing = graph.node("SolidMask", (60, 720), (270, 110), value=0.0, width=PX, height=PX)
-    half = graph.node("SolidMask", (60, 880), (270, 110), value=1.0, width=PX // 2, height=PX)
+    half = graph.node("SolidMask", (60, 880), (270, 110), value=1.0, width=PX, height=PX // 2)
     mask = graph.node(
-        "MaskComposite", (360, 720), (270, 150), "Right half", destination=nothing[0],
-        source=half[0], x=PX // 2, y=0, operation="add",
+        "MaskComposite", (360, 720), (270, 150), "Upper half", destination=nothing[0],
+        source=half[0], x=0, y=0, operation="add",
     )  # fmt: skip
     model, clip = base[0], base[1]
     for i, (file, words) in enumerate(LORAS.items()):
@@ -128,8 +128,8 @@ def beside_a_concept(graph: Graph) -> Graph:
     sampled = graph.node(
         "ConceptLoomLagSampler", (1060, 80), (360, 800), model=base[0], clip=base[1],
         concepts__concept0=lora[0], concepts__concept1=learned[0], latent_image=latent[0],
-        positive="a photo of a <split> green square and a <my-bullseye> circle on a white "
-        "background", **DRAWING,
+        positive="a photo of a <split> green square and a <my-bullseye> circle on a gray "
+        "background", quantile=0.7, **DRAWING,
     )  # fmt: skip
     decoded = graph.node("VAEDecode", (1480, 80), (160, 60), samples=sampled[0], vae=base[2])
     graph.node(

@@ -9,6 +9,7 @@ from typing import Any
 import folder_paths
 import pytest
 import torch
+from executor import Executor
 from local_loras import LINEAR, Tensors, local, merged, random_lora
 from safetensors.torch import save_file
 from test_lag import concept_of, sample
@@ -23,7 +24,7 @@ from conceptloom.nodes import import_lora
 from conceptloom.nodes.lag import with_lag
 from conceptloom.nodes.lag_maps import read_masks
 from conceptloom.nodes.lag_sampler import LagSampler
-from conceptloom.nodes.lora_files import loaded_lora
+from conceptloom.nodes.lora_files import SHIPPED, loaded_lora
 from conceptloom.nodes.shared import applied
 
 PROMPT = "a photo of a <miku> cat and a dog"
@@ -210,3 +211,12 @@ def test_the_node_says_what_it_needs(sd1: Graph, folders: Path):
     with pytest.raises(Exception, match="words"):
         imported(sd1, words="")
     assert loaded_lora(sd1.model, sd1.clip, "miku.safetensors").words.trigger == "miku"
+
+
+def test_loras_of_the_workflows_are_listed_behind_the_users_own(executor: Executor):
+    assert executor
+    places = folder_paths.get_folder_paths("loras")
+    assert Path(places[0]) == Path(folder_paths.models_dir) / "loras", "where new files are saved"
+    assert str(SHIPPED) in [str(Path(place).resolve()) for place in places]
+    folder_paths.filename_list_cache.clear()
+    assert "split-tinyworld.safetensors" in folder_paths.get_filename_list("loras")
