@@ -6,7 +6,7 @@ names beside them. A new family is a `Family` in a file of its own, and an entry
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -139,6 +139,21 @@ class Family:
         inner = self._inner(path)
         return inner[2].get(inner[1]) if inner else self.outer.get(path)
 
+    def paths(self, length: Callable[[str], int]) -> Iterator[str]:
+        """Canonical paths of all layers.
+
+        Args:
+            length: diffusers' name of a list of blocks -> how many it has.
+        """
+        for name, blocks in self._lists():
+            for number in range(length(blocks.diffusers)):
+                yield from (f"{name}.{number}.{part}" for part in blocks.parts)
+        yield from self.outer
+
+    def _lists(self) -> Iterator[tuple[str, BlockList]]:
+        yield self.blocks[0], BlockList(self.blocks[1], self.parts)
+        yield from self.lists.items()
+
     def roles_of(self, path: str) -> frozenset[Role]:
         """What a layer is for, by its canonical path."""
         part = self.part_of(path)
@@ -172,10 +187,7 @@ class Family:
 
     def _inner(self, path: str) -> tuple[str, str, Mapping[str, Part]] | None:
         """Of a layer in a block: diffusers' name of the block, its own name, and the table."""
-        for name, blocks in (
-            (self.blocks[0], BlockList(self.blocks[1], self.parts)),
-            *self.lists.items(),
-        ):
+        for name, blocks in self._lists():
             number, _, part = path.removeprefix(f"{name}.").partition(".")
             if path.startswith(f"{name}.") and number.isdecimal():
                 return f"{blocks.diffusers}.{number}", part, blocks.parts

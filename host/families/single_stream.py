@@ -22,6 +22,8 @@ from ..token_spans import TokenOrder
 from .family import AttentionPart, BlockList, Family, JointPlan, Part
 
 Z_IMAGE_QWEN, KREA_2_QWEN = "qwen3_4b", "qwen3vl_4b"
+# Hidden states of the language model that make a row of a context.
+TAPS = {"z_image": (-2,), "krea2": tuple(range(2, 36, 3))}
 FILLED = 32  # tokens of Z-Image's text and picture come in multiples of it
 _ATTENTION = (Role.ATTENTION, Role.LINEAR)
 _OUT = (Role.ATTENTION, Role.ATTENTION_OUT, Role.PROJ_OUT, Role.LINEAR)
