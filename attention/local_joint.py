@@ -117,20 +117,16 @@ class JointLocalEdit(LocalEdit):
 
     def _by_token(self, masks: Tensor, spans: TokenSpans, length: int) -> Tensor:
         """[B, L, G] of the picture alone, with or without what fills it, or of everything."""
-        positions = masks.flatten(2).transpose(1, 2)
-        if length == spans.positions:
-            return positions
-        filling = positions.mean(dim=1, keepdim=True)
-        picture = torch.cat(
-            [positions, filling.expand(-1, spans.n_picture - spans.positions, -1)], dim=1
-        )
-        if length == spans.n_picture:
-            return picture
-        weights = masks.new_zeros(len(masks), length, masks.shape[1])
-        weights[:, spans.picture] = picture
+        weights = spans.spread(masks.flatten(2), length).transpose(1, 2)
+        if length <= spans.n_picture:
+            return weights
         for start, g in zip(range(spans.total, length, spans.n_text), self._active, strict=False):
             weights[:, start : start + spans.n_text, g] = 1
         return weights
+
+    def _row_weights(self, grid: tuple[int, int], like: Tensor) -> Tensor:
+        """By the rows of the pass: a layer may have their tokens in one axis, or streams' rows."""
+        return self._weights.by_lora(self._masks.masks(like.device), grid, like)
 
     def _by_stream(self, inputs: Tensor) -> Tensor:
         """[B', 1, G] where streams are further rows of the batch."""

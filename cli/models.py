@@ -10,10 +10,10 @@ from typing import Any, cast
 import torch
 
 from ..errors import ConfigError, ModelError, UnsupportedModelError
-from ..host.diffusers import AnimaHost, DiffusersHost
+from ..host.diffusers import AnimaHost, DiffusersHost, SingleStreamHost
 from ..host.diffusers.file_facts import check_layout, with_facts
 from ..host.ports import Host
-from ..tinyworld.dit.checkpoint import TITLES, load_dit
+from ..tinyworld.dit.checkpoint import load_dit
 from ..tinyworld.dit.sizes import FAMILIES
 from .options import Precision
 
@@ -21,7 +21,9 @@ log = logging.getLogger("conceptloom")
 
 TINYWORLD = "tinyworld"
 TRANSFORMERS = {f"{TINYWORLD}-{family}": family for family in FAMILIES}
-PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
+UNETS = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
+SINGLE_STREAM = ("ZImagePipeline", "Krea2Pipeline")
+PIPELINES = (*UNETS, *SINGLE_STREAM)
 INDEX = "model_index.json"
 HOW = "pip install 'conceptloom[diffusers]'"
 
@@ -67,10 +69,11 @@ def open_host(
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"{path} could not be read as a base model: {error}") from error
     pipeline.vae.to(where)
-    for name in ("unet", "text_encoder", "text_encoder_2"):
+    for name in ("unet", "transformer", "text_encoder", "text_encoder_2"):
         if (network := getattr(pipeline, name, None)) is not None:
             _cast(network, where, dtype)
-    return cast(Host, DiffusersHost.from_pipeline(pipeline))
+    kind = SingleStreamHost if type(pipeline).__name__ in SINGLE_STREAM else DiffusersHost
+    return cast(Host, kind.from_pipeline(pipeline))
 
 
 def _tinyworld(device: torch.device, dtype: torch.dtype) -> Host:
@@ -84,14 +87,20 @@ def _tinyworld(device: torch.device, dtype: torch.dtype) -> Host:
 def _tiny_transformer(family: str, device: torch.device, dtype: torch.dtype) -> Host:
     try:
         if family == "anima":
-            host = AnimaHost.tinyworld(prepared=lambda network: _cast(network, device, dtype))
-            return cast(Host, host)
-        load_dit(family)
+            anima = AnimaHost.tinyworld(prepared=lambda network: _cast(network, device, dtype))
+            return cast(Host, anima)
+        world = load_dit(family)
     except ImportError as error:
         raise ModelError(f"TinyWorld outside ComfyUI needs diffusers ({HOW}).") from error
-    raise UnsupportedModelError(
-        f"{TITLES[family]} works in ComfyUI so far, not on the command line; use {TINYWORLD}."
+    world.vae.to(device)
+    host = SingleStreamHost(
+        transformer=_cast(world.transformer, device, dtype),
+        vae=world.vae,
+        text_encoder=_cast(world.text_encoder, device, dtype),
+        tokenizer=world.tokenizer,
+        scheduler=world.scheduler,
     )
+    return cast(Host, host)
 
 
 def _cast(network: Any, device: torch.device, dtype: torch.dtype) -> Any:
@@ -120,7 +129,7 @@ def device_of(name: str) -> torch.device:
 def _pipeline(path: Path, layout: Path | None) -> Any:
     if path.is_dir():
         return _pipeline_class(path).from_pretrained(
-            path, local_files_only=True, use_safetensors=True, **_without_filter()
+            path, local_files_only=True, use_safetensors=True, **_without_filter(path)
         )
     if path.suffix != ".safetensors" or not path.is_file():
         raise ModelError(
@@ -134,9 +143,14 @@ def _pipeline(path: Path, layout: Path | None) -> Any:
             "files and the tokenizer, not the weights."
         )
     kind = _pipeline_class(layout)
+    if kind.__name__ in SINGLE_STREAM:
+        raise UnsupportedModelError(
+            f"{layout} is a {kind.__name__}; a single file of this family is not read. Pass a "
+            "folder in diffusers format with its weights as the model."
+        )
     facts = check_layout(path, layout)
     pipeline = kind.from_single_file(
-        str(path), config=str(layout), local_files_only=True, **_without_filter()
+        str(path), config=str(layout), local_files_only=True, **_without_filter(layout)
     )
     pipeline.scheduler, overruled = with_facts(pipeline.scheduler, facts)
     if overruled:
@@ -155,19 +169,25 @@ def check_files(model: str, layout: Path | None) -> None:
         check_layout(path, layout)
 
 
-def _without_filter() -> dict[str, Any]:
-    return {"safety_checker": None, "feature_extractor": None}
+def _without_filter(folder: Path) -> dict[str, Any]:
+    """What keeps a Stable Diffusion pipeline from loading a filter of pictures."""
+    is_unet = _class_name(folder) in UNETS
+    return {"safety_checker": None, "feature_extractor": None} if is_unet else {}
 
 
-def _pipeline_class(folder: Path) -> Any:
+def _class_name(folder: Path) -> str:
     index = folder / INDEX
     if not index.is_file():
         raise ModelError(f"{folder} contains no {INDEX}; it is not a model in diffusers format.")
-    name = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
+    return json.loads(index.read_text(encoding="utf-8")).get("_class_name") or "nothing"
+
+
+def _pipeline_class(folder: Path) -> Any:
+    name = _class_name(folder)
     if name not in PIPELINES:
         raise UnsupportedModelError(
-            f"{folder} is a {name}; ConceptLoom supports Stable Diffusion 1.x, 2.x and XL "
-            f"({', '.join(PIPELINES)})."
+            f"{folder} is a {name}; ConceptLoom supports Stable Diffusion 1.x, 2.x and XL, Z-Image "
+            f"and Krea 2 ({', '.join(PIPELINES)})."
         )
     import diffusers
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .families.clip import ENCODERS
 from .families.family import TRANSFORMER
+from .families.registry import check_learns as check_learns
 from .families.registry import roles_in_transformers
 from .families.unet import NETWORK, roles_in_unets
 from .sites import Role as Role

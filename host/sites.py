@@ -101,6 +101,8 @@ class LayerSite:
     def outputs(self) -> int | None:
         """Channels of its output; None for a norm."""
         module: Any = self.module
+        if self.part is not None:
+            return self.part.stop - self.part.start
         return getattr(module, "out_features", None) or getattr(module, "out_channels", None)
 
     @property

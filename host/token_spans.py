@@ -44,6 +44,27 @@ class TokenSpans:
         """q, k or v [B, heads, S, d] of the sequence in the order text, picture."""
         return torch.cat([tokens[:, :, self.text], self.without_text(tokens, 2)], dim=2)
 
+    def spread(self, weights: Tensor, length: int) -> Tensor:
+        """Weights [B, G, N] of the picture's positions -> [B, G, length] of tokens.
+
+        What fills the picture gets the mean of its positions, the text and what stands behind the
+        sequence 0.
+
+        Args:
+            length: how many tokens a layer sees: positions alone, the picture with what fills it,
+                or the sequence and perhaps streams behind it.
+        """
+        if length == self.positions:
+            return weights
+        filling = weights.mean(dim=2, keepdim=True)
+        filling = filling.expand(-1, -1, self.n_picture - self.positions)
+        picture = torch.cat([weights, filling], dim=2)
+        if length == self.n_picture:
+            return picture
+        tokens = weights.new_zeros(*weights.shape[:2], length)
+        tokens[..., self.picture] = picture
+        return tokens
+
     def without_text(self, tokens: Tensor, dim: int) -> Tensor:
         """A sequence along a dimension, of which its text is left out."""
         before = tokens.narrow(dim, 0, self.text.start)

@@ -17,6 +17,7 @@ from ..concepts.concept import Concept
 from ..concepts.fingerprints import content_key, model_digest
 from ..errors import StorageError
 from ..host.ports import Host, Progress
+from ..host.roles import check_learns
 from ..scenes.scene import ConceptScene
 from .checkpoints import StateFolder
 from .loop import run
@@ -56,7 +57,12 @@ class ConceptRecipe(Recipe, Protocol):
 
 
 def loop_for(host: Host, loop: LoopConfig | None, *, seed: int, accumulation: int) -> LoopConfig:
-    """The loop's settings with those of a method, and loss scaling for float16."""
+    """The loop's settings with those of a method, and loss scaling for float16.
+
+    Raises:
+        UnsupportedModelError: nothing can be learned on the family of the host yet.
+    """
+    check_learns(host.sites)
     scale = HALF_PRECISION_SCALE if host.dtype is torch.float16 else 1.0
     return replace(loop or LoopConfig(), seed=seed, accumulation=accumulation, loss_scale=scale)
 

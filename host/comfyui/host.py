@@ -286,7 +286,7 @@ class ComfyHost:
         if unknown := [name for name in weights if name not in known]:
             raise self._unknown(unknown)
         if trainable:
-            check_learns(self._network)
+            check_learns(self.sites)
         before = (self._patcher, self._clip, self._learning, self._wrapped)
         with ExitStack() as stack:
             stack.enter_context(edits_possible())

@@ -2,5 +2,6 @@
 
 from .anima import AnimaHost
 from .host import DiffusersHost
+from .single_host import SingleStreamHost
 
-__all__ = ["AnimaHost", "DiffusersHost"]
+__all__ = ["AnimaHost", "DiffusersHost", "SingleStreamHost"]

@@ -18,11 +18,11 @@ from ..families.anima_text import AnimaRows, padded, rows_of, spliced
 from ..families.family import TRANSFORMER
 from ..fingerprint import fingerprint_of
 from ..noise import FlowPath
-from ..pictures import check_picture, planes_of
 from ..ports import HandleVectors, Prompt
 from ..uncompiled import as_written, check_uncompiled, uncompiled
 from .base import Named, NetworkHost, named
-from .placement import execution_device, in_sound_precision
+from .placement import execution_device
+from .vae import decoded, downscale_of, encoded
 
 PARTS = ("transformer", "text_conditioner", "vae", "text_encoder", "tokenizer", "t5_tokenizer")
 
@@ -62,7 +62,7 @@ class AnimaHost(NetworkHost):
         }
         self._check_fit()
         self.latent_channels = self.network.config.out_channels
-        self.pixels_per_latent = _downscale_of(vae)
+        self.pixels_per_latent = downscale_of(vae)
         width = self.network.config.text_embed_dim
         self.fingerprint = fingerprint_of(
             self.sites, width, self.encoders, self.noise_path, self.latent_channels
@@ -195,38 +195,11 @@ class AnimaHost(NetworkHost):
 
     @torch.no_grad()
     def encode_image(self, image: Tensor) -> Tensor:
-        check_picture(image, self.pixels_per_latent)
-        with in_sound_precision(self.vae):
-            pixels = self._for_vae(planes_of(image) * 2 - 1)
-            if not _has_time(self.vae):
-                latent = self.vae.encode(pixels).latent_dist.mean
-            else:  # several pictures would be a film
-                rows = [self.vae.encode(row[None, :, None]).latent_dist.mean for row in pixels]
-                latent = torch.cat(rows)[:, :, 0]
-        return self._scaled(latent.float()).to(self.device)
+        return encoded(self.vae, image, self.pixels_per_latent).to(self.device)
 
     @torch.no_grad()
     def decode_latent(self, latent: Tensor) -> Tensor:
-        with in_sound_precision(self.vae):
-            latent = self._for_vae(self._scaled(latent.detach().float(), back=True))
-            if not _has_time(self.vae):
-                pixels = self.vae.decode(latent).sample
-            else:
-                rows = [self.vae.decode(row[None, :, None]).sample[:, :, 0] for row in latent]
-                pixels = torch.cat(rows)
-        return (pixels.float() / 2 + 0.5).clamp(0, 1).movedim(1, -1).cpu()
-
-    def _scaled(self, latent: Tensor, *, back: bool = False) -> Tensor:
-        """Latents [B, C, h, w] of the VAE in the transformer's units, or the other way."""
-        config = self.vae.config
-        if (means := getattr(config, "latents_mean", None)) is None:
-            factor = config.scaling_factor
-            return latent / factor if back else latent * factor
-        mean, std = (
-            torch.tensor(numbers).to(latent).view(1, -1, 1, 1)
-            for numbers in (means, config.latents_std)
-        )
-        return latent * std + mean if back else (latent - mean) / std
+        return decoded(self.vae, latent)
 
     def _named_weights(self) -> Named:
         of_network = named("", self.network)
@@ -263,14 +236,3 @@ def _shift_of(scheduler: Any) -> float:
             "use FlowMatchEulerDiscreteScheduler(shift=3.0)."
         )
     return float(shift)
-
-
-def _has_time(vae: Any) -> bool:
-    """Whether a VAE encodes films, of which a picture is one with a single frame."""
-    return getattr(vae.config, "latents_mean", None) is not None
-
-
-def _downscale_of(vae: Any) -> int:
-    """Pixels on each side of a latent cell."""
-    blocks = getattr(vae.config, "block_out_channels", None)
-    return 2 ** (len(blocks) - 1 if blocks else len(vae.config.dim_mult) - 1)

@@ -56,10 +56,21 @@ class NetworkHost(ABC):
         edits: Sequence[UNetEdit] = (),
         conditional: Sequence[bool] | None = None,
     ) -> Tensor:
+        return self._predict(latent, timesteps, prompts, edits, conditional)
+
+    def _predict(
+        self,
+        latent: Tensor,
+        timesteps: Tensor,
+        prompts: Sequence[Prompt],
+        edits: Sequence[UNetEdit],
+        conditional: Sequence[bool] | None,
+        pictures: Sequence[int] | None = None,
+    ) -> Tensor:
         device, dtype = self.device, self.dtype
         latent, timesteps = latent.to(device), timesteps.to(device)
         context = batched_context(prompts, latent.shape[0]).to(device, dtype)
-        info = info_of(latent, timesteps, prompts, context, conditional, self.sites.text)
+        info = info_of(latent, timesteps, prompts, context, conditional, self.sites.text, pictures)
         with edits_installed(self.sites, edits, info):
             return self._forward(latent.to(dtype), timesteps, context, prompts).float()
 

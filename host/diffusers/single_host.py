@@ -169,7 +169,7 @@ class SingleStreamHost(NetworkHost):
         self, weights: Mapping[str, WeightEdit], *, trainable: bool, checkpointing: bool = False
     ) -> Iterator[None]:
         if trainable:
-            check_learns(self.network)
+            check_learns(self.sites)
         with super().edited(weights, trainable=trainable, checkpointing=checkpointing):
             yield
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...errors import UnsupportedModelError
-from ..sites import Role
+from ..sites import Role, UNetSites
 from . import clip
 from .anima import ANIMA, COSMOS
 from .family import TRANSFORMER, Family
@@ -32,14 +32,14 @@ def named(name: str) -> Family:
     return next(family for family in FAMILIES if family.name == name)
 
 
-def check_learns(network: Any) -> None:
-    """Whether a concept can be learned on a network.
+def check_learns(sites: UNetSites) -> None:
+    """Whether a concept can be learned on a network with these sites.
 
     Raises:
         UnsupportedModelError: not yet on its family.
     """
-    family = family_of(network)
-    if family is not None and family.joint is not None:
+    if sites.joint is not None:
+        family = named(sites.family)
         raise UnsupportedModelError(
             f"Learning on {family.title} is not supported yet; concepts can be learned on Stable "
             f"Diffusion and Anima. LoRAs for {family.title} work with Load LoRA (Localized). Train "
