@@ -1,12 +1,12 @@
 """Names the packages, because the repository root is itself the package `conceptloom`.
 
-Everything else is in pyproject.toml. A room that is not listed here does not reach the wheel.
+Everything else is in pyproject.toml. A package that is not listed here does not reach the wheel.
 """
 
 from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
-ROOMS = (
+PACKAGES = (
     "attention",
     "batch",
     "cli",
@@ -31,7 +31,9 @@ class BuildWithoutSetup(build_py):
         return [module for module in modules if module[:2] != ("conceptloom", "setup")]
 
 
-found = find_packages(".", include=[pattern for room in ROOMS for pattern in (room, f"{room}.*")])
+found = find_packages(
+    ".", include=[pattern for package in PACKAGES for pattern in (package, f"{package}.*")]
+)
 setup(
     packages=["conceptloom", *(f"conceptloom.{name}" for name in found)],
     cmdclass={"build_py": BuildWithoutSetup},

@@ -1,4 +1,4 @@
-"""What the pack warns of stands on the node that is running, from whichever room it comes."""
+"""What the pack warns of stands on the node that is running, from whichever package it comes."""
 
 from __future__ import annotations
 

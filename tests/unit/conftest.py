@@ -1,4 +1,4 @@
-"""What tests of several rooms ask for."""
+"""What tests of several packages ask for."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = (
+PACKAGES = (
     "attention",
     "batch",
     "cli",
@@ -48,7 +48,7 @@ class Source:
         self.tree = ast.parse(self.text, filename=self.name)
 
     @property
-    def room(self) -> str:
+    def top_package(self) -> str:
         return self.name.split("/")[0] if "/" in self.name else ""
 
     @property
@@ -60,7 +60,9 @@ class Source:
     @property
     def is_workshop(self) -> bool:
         """TinyWorld's own training: kept out of ComfyUI's archive, so other rules hold there."""
-        return self.room == "tinyworld" and any(fnmatch(self.name, line) for line in left_out())
+        return self.top_package == "tinyworld" and any(
+            fnmatch(self.name, line) for line in left_out()
+        )
 
     @property
     def package(self) -> list[str]:
@@ -125,8 +127,8 @@ def left_out() -> tuple[str, ...]:
 def shipped() -> tuple[Source, ...]:
     """Every Python file of the package."""
     paths = sorted(ROOT.glob("*.py"))
-    for room in ROOMS:
-        paths += sorted((ROOT / room).rglob("*.py"))
+    for package in PACKAGES:
+        paths += sorted((ROOT / package).rglob("*.py"))
     return tuple(Source(path) for path in paths if path.name != "setup.py")
 
 

@@ -10,14 +10,14 @@ from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 
-from .source import ROOMS, ROOT, Import, Source, module_path, on_every, shipped
+from .source import PACKAGES, ROOT, Import, Source, module_path, on_every, shipped
 
 BASICS = ("errors", "checks", "rng")
 PORT = ("host.ports", "host.prompt_text", "host.inference", "host.roles", *BASICS)
 MIDDLE = ("training", "samplers", "attention", "vision", "viz", "scenes", "concepts")
 BELOW_METHODS = (*MIDDLE, *PORT)
 
-# room (longest match wins) -> what it may import of our own; itself is always allowed
+# package (longest match wins) -> what it may import of our own; itself is always allowed
 ALLOWED = {
     "": ("nodes",),
     "errors": (),
@@ -67,7 +67,7 @@ HOST_MODULES = (
 )
 # ComfyUI brings these, so they may be imported anywhere, at once.
 ALWAYS_THERE = {"PIL", "einops", "numpy", "safetensors", "torch", "transformers"}
-# Optional ones may be imported at once only where the room is itself optional.
+# Optional ones may be imported at once only where the package is itself optional.
 OPTIONAL = {
     "cli": {"jinja2", "markupsafe", "rich", "tensorboard", "typer"},
     "batch": {"pydantic", "ray", "requests", "rich", "yaml"},
@@ -77,12 +77,16 @@ OPTIONAL = {
 on_every_file = on_every(shipped())
 
 
-def is_inside(module: str, room: str) -> bool:
-    return module == room or module.startswith(f"{room}.")
+def is_inside(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")
 
 
-def room_of(module: str, rooms: tuple[str, ...]) -> str:
-    return max((room for room in rooms if room and is_inside(module, room)), key=len, default="")
+def package_of(module: str, packages: tuple[str, ...]) -> str:
+    return max(
+        (package for package in packages if package and is_inside(module, package)),
+        key=len,
+        default="",
+    )
 
 
 def where(source: Source, found: Import) -> str:
@@ -90,20 +94,20 @@ def where(source: Source, found: Import) -> str:
 
 
 @on_every_file
-def test_rooms_import_only_what_lies_below_them(source: Source) -> Iterator[str]:
-    room = room_of(source.module, tuple(ALLOWED))
-    allowed = (*ALLOWED[room], room) if room else ALLOWED[room]
+def test_packages_import_only_what_lies_below_them(source: Source) -> Iterator[str]:
+    package = package_of(source.module, tuple(ALLOWED))
+    allowed = (*ALLOWED[package], package) if package else ALLOWED[package]
     for found in source.imports():
         if found.is_own and found.target:  # the root offers __version__ and imports nothing
             inside = any(is_inside(found.target, name) for name in allowed)
-            foreign_host = room == "host" and room_of(found.target, tuple(ALLOWED)) != "host"
+            foreign_host = package == "host" and package_of(found.target, tuple(ALLOWED)) != "host"
             if (not inside or foreign_host) and found.target != "errors":
                 yield where(source, found)
 
 
 @on_every_file
 def test_methods_never_import_each_other(source: Source) -> Iterator[str]:
-    if source.room != "methods":
+    if source.top_package != "methods":
         return
     own = source.module.split(".")[1:2]
     for found in source.imports():
@@ -114,7 +118,7 @@ def test_methods_never_import_each_other(source: Source) -> Iterator[str]:
 
 @on_every_file
 def test_only_nodes_and_the_comfyui_host_know_comfyui(source: Source) -> Iterator[str]:
-    if source.room == "nodes" or is_inside(source.module, "host.comfyui"):
+    if source.top_package == "nodes" or is_inside(source.module, "host.comfyui"):
         return
     for found in source.imports():
         if not found.is_own and found.target.split(".")[0] in HOST_MODULES:
@@ -124,7 +128,7 @@ def test_only_nodes_and_the_comfyui_host_know_comfyui(source: Source) -> Iterato
 @on_every_file
 def test_only_hosts_know_what_models_call_their_parts(source: Source) -> Iterator[str]:
     is_maker = any(fnmatch(source.module, f"tinyworld.{name}") for name in MODEL_MAKERS)
-    if source.room == "host" or is_maker or source.module in KEY_TABLES:
+    if source.top_package == "host" or is_maker or source.module in KEY_TABLES:
         return
     for node in source.literals():
         is_name = isinstance(node.value, str) and MODEL_NAMES.search(node.value)
@@ -135,7 +139,7 @@ def test_only_hosts_know_what_models_call_their_parts(source: Source) -> Iterato
 
 @on_every_file
 def test_only_hosts_know_how_many_channels_latents_have(source: Source) -> Iterator[str]:
-    if source.room in ("host", "tinyworld"):
+    if source.top_package in ("host", "tinyworld"):
         return
     for node in ast.walk(source.tree):
         if isinstance(node, ast.keyword) and node.arg == "latent_channels":
@@ -155,17 +159,17 @@ def made_by(node: ast.Call) -> str:
 
 
 @on_every_file
-def test_own_rooms_are_imported_relatively(source: Source) -> Iterator[str]:
+def test_own_packages_are_imported_relatively(source: Source) -> Iterator[str]:
     for found in source.imports():
         top = found.target.split(".")[0]
         is_hosts_nodes = top == "nodes"  # ComfyUI's module; the test above says who may
-        if not found.is_own and not is_hosts_nodes and top in ("conceptloom", "errors", *ROOMS):
+        if not found.is_own and not is_hosts_nodes and top in ("conceptloom", "errors", *PACKAGES):
             yield where(source, found)
 
 
 @on_every_file
 def test_optional_libraries_are_imported_late(source: Source) -> Iterator[str]:
-    optional = OPTIONAL.get(room_of(source.module, tuple(OPTIONAL)), set())
+    optional = OPTIONAL.get(package_of(source.module, tuple(OPTIONAL)), set())
     known = ALWAYS_THERE | set(sys.stdlib_module_names) | set(HOST_MODULES) | optional
     known |= {"typing_extensions"}  # torch needs it
     if source.is_workshop:
@@ -180,7 +184,7 @@ def test_nothing_imports_what_is_left_out_of_the_archive() -> None:
     workshop = {source.module for source in shipped() if source.is_workshop}
     for source in shipped():
         for found in source.imports():
-            if found.is_own and not (source.is_workshop or source.room == "cli"):
+            if found.is_own and not (source.is_workshop or source.top_package == "cli"):
                 assert found.target not in workshop, where(source, found)
 
 
@@ -266,7 +270,7 @@ def test_one_function_prepares_concepts_for_lag() -> None:
 
 @on_every_file
 def test_nodes_stay_thin(source: Source) -> Iterator[str]:
-    if source.room != "nodes":
+    if source.top_package != "nodes":
         return
     for node in ast.walk(source.tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == "execute":

@@ -20,7 +20,7 @@ NEEDED = {
     "web/docs/ConceptLoomConceptScene.md", "workflows/1-learn-a-scene.json",
     "workflows/concepts/two-objects-tinyworld.safetensors",
 }  # fmt: skip
-ROOMS = {
+PACKAGES = {
     "attention", "concepts", "host", "locales", "methods", "nodes", "samplers", "scenes",
     "subgraphs", "tinyworld", "training", "vision", "viz", "web", "workflows",
 }  # fmt: skip
@@ -48,8 +48,8 @@ def test_it_holds_what_is_needed(archive: set[str]):
 
 
 def test_it_holds_nothing_else(archive: set[str]):
-    """A new room has to be named here or in .comfyignore."""
-    assert {name.partition("/")[0] for name in archive if "/" in name} == ROOMS
+    """A new package has to be named here or in .comfyignore."""
+    assert {name.partition("/")[0] for name in archive if "/" in name} == PACKAGES
     assert {name for name in archive if "/" not in name} == PLAIN
 
 

@@ -145,7 +145,9 @@ def test_source_is_plain_text(source: Source) -> Iterator[str]:
 
 def test_sources_that_are_not_shipped_are_in_windows_code_page() -> None:
     """comfy-test reads the whole checkout, except scripts/."""
-    for path in (path for room in ("tests", "benchmarks") for path in (ROOT / room).rglob("*.py")):
+    for path in (
+        path for package in ("tests", "benchmarks") for path in (ROOT / package).rglob("*.py")
+    ):
         path.read_text(encoding="utf-8").encode("cp1252")
 
 
@@ -154,5 +156,5 @@ def test_no_bytecode_or_foreign_weights_are_tracked() -> None:
     ignored = (ROOT / ".gitignore").read_text(encoding="utf-8")
     assert "*.py[cod]" in ignored
     for suffix in ("*.ckpt", "*.pt", "*.pth", "*.bin", "*.pkl"):
-        for room in ("tinyworld", "workflows", "web"):
-            assert not list((ROOT / room).rglob(suffix))
+        for package in ("tinyworld", "workflows", "web"):
+            assert not list((ROOT / package).rglob(suffix))

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from .source import ROOMS, ROOT
+from .source import PACKAGES, ROOT
 
-CODE_FILE = re.compile(rf"`((?:{'|'.join(ROOMS)}|benchmarks|scripts|tests|docs)/[\w./-]+\.\w+)`")
+CODE_FILE = re.compile(rf"`((?:{'|'.join(PACKAGES)}|benchmarks|scripts|tests|docs)/[\w./-]+\.\w+)`")
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
 

@@ -66,9 +66,9 @@ def test_nodes_need_only_what_comfyui_brings(project: dict, root: Path) -> None:
 
 
 def test_every_room_reaches_the_wheel(root: Path) -> None:
-    from .source import ROOMS
+    from .source import PACKAGES
 
     setup = (root / "setup.py").read_text(encoding="utf-8")
-    assert all(f'"{room}"' in setup for room in ROOMS)
+    assert all(f'"{package}"' in setup for package in PACKAGES)
     folders = {path.parent.name for path in root.glob("*/__init__.py")}
-    assert folders <= {*ROOMS, "tests", "benchmarks"}
+    assert folders <= {*PACKAGES, "tests", "benchmarks"}
