@@ -25,13 +25,14 @@ class Schedule:
 
     def __init__(self, times: Sequence[float] | None, last_t: float) -> None:
         self.times = tuple(times) if times else None
+        self._close = 1e-6 * last_t  # numbers that differ less are of the same step
         self._late = self.times is not None and self.times[0] < last_t / 2
 
     def step(self, timestep: float) -> int:
         """Number of the step; passes between two steps belong to the earlier one."""
         assert self.times is not None
         falling = [-time for time in self.times]
-        return max(0, bisect_right(falling, -timestep + 1e-3) - 1)
+        return max(0, bisect_right(falling, -timestep + self._close) - 1)
 
     def finding_steps(self, share: float) -> int:
         """How many steps a LoRA is looked for; one where most of the noise is gone already."""

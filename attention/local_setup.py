@@ -91,7 +91,8 @@ class LocalSetup:
             PromptError: the words of a LoRA stand in none of the prompts.
         """
         check_prompts(self.loras, prompts)
-        return LocalEdit(self.loras, self.layers, on_masks=on_masks)
+        edit = local_edit_class(self.host.sites)
+        return edit(self.loras, self.layers, on_masks=on_masks)
 
 
 def local_setup(host: Host, loras: Sequence[LocalLora]) -> LocalSetup:

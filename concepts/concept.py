@@ -182,7 +182,7 @@ def renamed(concept: Concept, names: Mapping[str, str]) -> Concept:
     )
 
 
-TARGETS = {"eps": "noise (eps)", "v": "velocity (v)", "any": "something else"}
+TARGETS = {"eps": "noise (eps)", "v": "velocity (v)", "flow": "a flow", "any": "something else"}
 
 
 def check_applies(concept: Concept, fingerprint: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import ConceptFileError, ConfigError
+from ..errors import ConceptFileError, ConfigError, UnsupportedModelError
 from ..host.ports import Host
 from ..host.prompt_text import NAME
 from .changes import Change
@@ -26,7 +26,7 @@ from .lora_forms import Computed, Difference
 from .lora_words import LoraWords
 
 METHOD = "lora"
-MOST_VECTORS = 32  # of a handle: a trigger is a word or a phrase, not a prompt
+MOST_VECTORS = 28  # of a handle: a trigger is a word or a phrase, not a prompt
 LONGEST_NAME = 40
 
 
@@ -51,9 +51,15 @@ def concept_of_lora(
         difference: the host's own way to merge what depends on the weight.
 
     Raises:
+        UnsupportedModelError: the model has no concepts.
         ConfigError: the words are missing, or the trigger is a whole prompt.
         HandleError: the name cannot be a handle.
     """
+    if host.sites.joint is not None:
+        raise UnsupportedModelError(
+            "Concepts do not work on this model (Z-Image, Krea 2) yet; apply the file with Load LoRA "
+            "(Localized), or --local-lora on the command line."
+        )
     words = " ".join(words.split())
     if not words:
         raise ConfigError(
@@ -104,8 +110,8 @@ def lora_of_concept(concept: Concept, identity: str) -> LoraFile:
 
 def _vectors(host: Host, phrase: str) -> Mapping[str, Tensor]:
     vectors = {encoder: rows.cpu() for encoder, rows in host.word_vectors(phrase).items()}
-    counts = {len(rows) for rows in vectors.values()}
-    if len(counts) != 1 or not 1 <= counts.pop() <= MOST_VECTORS:
+    counts = [len(rows) for rows in vectors.values()]  # readers may cut a word differently
+    if min(counts) < 1 or max(counts) > MOST_VECTORS:
         raise ConfigError(
             "trigger",
             phrase,

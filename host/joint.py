@@ -103,7 +103,10 @@ class JointHooks:
                 return attend(query, key, value)
             for one in reached:
                 one()
-            output = _of_sequence(attend, query, key, value, self._spans.total)
+            total, text = self._spans.total, self._spans.n_text
+            if query.shape[2] < total or (query.shape[2] - total) % text:
+                raise _unlike(query.shape[2], total, "text and picture")
+            output = _of_sequence(attend, query, key, value, total)
             call = AttentionCall(
                 site, self._info, query, key, value, output, inputs[0], self._spans
             )
@@ -229,6 +232,6 @@ class Streams:
 def _unlike(count: int, expected: int, what: str) -> ModelError:
     return ModelError(
         f"This pass has {count} tokens of {what} and not the {expected} of one prompt and one "
-        "picture, so its regions cannot have a text of their own: reference pictures, further "
+        "picture, so text and picture cannot be told apart in it: reference pictures, further "
         "prompts and attention masks are not supported. Remove the node that adds them."
     )

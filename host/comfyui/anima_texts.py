@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,7 +37,7 @@ def check_anima_clip(clip: Any) -> None:
 class AnimaTexts:
     """See `texts.Texts`."""
 
-    uses_network, word_encoder = True, T5
+    word_encoder = T5
 
     def __init__(self, clip: Any, network: Any) -> None:
         check_anima_clip(clip)
@@ -59,7 +59,12 @@ class AnimaTexts:
         return ids_in(clip.tokenizer, encoder, text)
 
     def encode(
-        self, clip: Any, network: Any, text: str, handles: HandleVectors, like: Tensor
+        self,
+        clip: Any,
+        network: Callable[[], Any],
+        text: str,
+        handles: HandleVectors,
+        like: Tensor,
     ) -> Prompt:
         # Handles that the CLIP knew already (Apply Concept) are found like those given here.
         handles = {**getattr(clip.tokenizer, "handles", {}), **handles}
@@ -68,7 +73,8 @@ class AnimaTexts:
             lambda piece: ids_in(clip.tokenizer, T5, piece),
         )  # fmt: skip
         states = usable(qwen_states(clip, rows, handles)).to(like)
-        context = adapted(network, states, rows, handles).float()
+        # Encoding loads the CLIP alone, and may have sent the network away for it.
+        context = adapted(network(), states, rows, handles).float()
         return Prompt(text, context, rows.tokens, content=LAYOUT.is_content(rows.tokens))
 
 

@@ -218,10 +218,13 @@ class ComfyHost:
         return tuple(self._texts.ids(self._clip, self._texts.word_encoder, text))
 
     def encode_prompt(self, text: str, handles: HandleVectors | None = None) -> Prompt:
-        network = [self._patcher] if self._texts.uses_network else []
-        self._load([self._clip.patcher, *network])
+        self._load([self._clip.patcher])
         like = torch.empty(0, device=self.device, dtype=self.dtype)
-        return self._texts.encode(self._clip, self._network, text, handles or {}, like)
+        return self._texts.encode(self._clip, self._loaded_network, text, handles or {}, like)
+
+    def _loaded_network(self) -> Any:
+        self._load([self._patcher])
+        return self._network
 
     def word_vectors(self, word: str) -> dict[str, Tensor]:
         vectors = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -28,8 +28,6 @@ def llm_of(clip: Any) -> str:
 class LlmTexts:
     """See `texts.Texts`."""
 
-    uses_network = False
-
     def __init__(self, clip: Any, family: Family, context_width: int) -> None:
         self.word_encoder = next(iter(family.token_tables))
         if llm_of(clip) != self.word_encoder:
@@ -51,7 +49,12 @@ class LlmTexts:
         return list(_tokenizer(clip)(text, add_special_tokens=False)["input_ids"])
 
     def encode(
-        self, clip: Any, network: Any, text: str, handles: HandleVectors, like: Tensor
+        self,
+        clip: Any,
+        network: Callable[[], Any],
+        text: str,
+        handles: HandleVectors,
+        like: Tensor,
     ) -> Prompt:
         if handles:
             raise HandleError(

@@ -49,7 +49,7 @@ def clip_with_own_texts(
                 f"{left_out} weights of the text encoder are left out: Anima's prompts cannot be "
                 "read in several ways. Use Load LoRA for a LoRA that needs them."
             )
-        return clip
+        return clip.clone()
     weights = text_weights(clip.cond_stage_model, encoder_names(clip))
     modules = {
         key: [

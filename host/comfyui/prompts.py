@@ -95,7 +95,7 @@ def encoder_names(clip: Any) -> list[str]:
         raise UnsupportedModelError(
             f"This CLIP consists of {', '.join(sorted(parts)) or 'nothing'}; ConceptLoom works "
             "with the text encoders of Stable Diffusion 1.x, 2.x and XL (clip_l, clip_g, clip_h) "
-            "and with Anima's (Qwen3 0.6B)."
+            "and with Anima's (Qwen3 0.6B). On Z-Image and Krea 2 only Load LoRA (Localized) works."
         )
     return names
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -25,25 +25,27 @@ from .sites import context_width_of
 from .weights import Weight, text_weights
 
 
+Network = Callable[[], Any]
+
+
 class Texts(Protocol):
     """What `ComfyHost` asks of a CLIP; the CLIP is handed in, for learning works on a clone."""
 
     encoders: Mapping[str, int]  # text encoder -> width of its token vectors
     weights: Mapping[str, Weight]  # of the CLIP, by canonical name
     word_encoder: str  # the one whose tokens stand at the rows of a context
-    uses_network: bool  # prompts pass through the MODEL, too
 
     def ids(self, clip: Any, encoder: str, text: str) -> list[int]:
         """Token ids of a text, without start, end and padding."""
         ...
 
     def encode(
-        self, clip: Any, network: Any, text: str, handles: HandleVectors, like: Tensor
+        self, clip: Any, network: Network, text: str, handles: HandleVectors, like: Tensor
     ) -> Prompt:
         """One prompt, on the device of `like`; differentiable in the handle vectors.
 
         Args:
-            network: is loaded where `uses_network` says so.
+            network: loads the MODEL's network and gives it, for prompts that pass through it too.
             like: has the precision in which the network computes.
         """
         ...
@@ -51,8 +53,6 @@ class Texts(Protocol):
 
 class ClipTexts:
     """CLIP text encoders, whose outputs stand side by side."""
-
-    uses_network = False
 
     def __init__(self, clip: Any, context_width: int) -> None:
         names = encoder_names(clip)
@@ -65,7 +65,7 @@ class ClipTexts:
         return token_ids(clip, encoder, text)
 
     def encode(
-        self, clip: Any, network: Any, text: str, handles: HandleVectors, like: Tensor
+        self, clip: Any, network: Network, text: str, handles: HandleVectors, like: Tensor
     ) -> Prompt:
         return encode(clip, text, handles, like.device)
 
