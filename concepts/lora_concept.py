@@ -57,8 +57,8 @@ def concept_of_lora(
     """
     if host.sites.joint is not None:
         raise UnsupportedModelError(
-            "Concepts do not work on this model (Z-Image, Krea 2) yet; apply the file with Load LoRA "
-            "(Localized), or --local-lora on the command line."
+            "Concepts do not work on this model (Z-Image, Krea 2) yet; apply the file with Load "
+            "LoRA (Localized)."
         )
     words = " ".join(words.split())
     if not words:

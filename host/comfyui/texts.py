@@ -24,7 +24,6 @@ from .prompts import (
 from .sites import context_width_of
 from .weights import Weight, text_weights
 
-
 Network = Callable[[], Any]
 
 
@@ -56,9 +55,9 @@ class ClipTexts:
 
     def __init__(self, clip: Any, context_width: int) -> None:
         names = encoder_names(clip)
-        self.encoders = {name: encoder_width(clip, name) for name in names}
+        self.encoders: Mapping[str, int] = {n: encoder_width(clip, n) for n in names}
         check_widths(clip, context_width)
-        self.weights = text_weights(clip.cond_stage_model, names)
+        self.weights: Mapping[str, Weight] = text_weights(clip.cond_stage_model, names)
         self.word_encoder = names[0]
 
     def ids(self, clip: Any, encoder: str, text: str) -> list[int]:
