@@ -13,6 +13,11 @@ from ..words import Piece, pieces_of
 
 START, END = 151644, 151645  # <|im_start|>, <|im_end|>
 USER = (START, 872, 198)  # "<|im_start|>user\n"
+TEMPLATE = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+SYSTEM = (
+    "<|im_start|>system\nDescribe the image by detailing the color, shape, size, texture, quantity,"
+    " text, spatial relationships of the objects and background:<|im_end|>\n"
+)
 LEARNED = None  # in place of an id: a vector of somebody's own
 
 
