@@ -186,5 +186,5 @@ class DitConfig:
 
 SIZES = {
     "anima": DitConfig(family="anima", width=192, heads=6, layers=6),
-    "zimage": DitConfig(family="zimage", width=256, heads=4, layers=3, text_width=64, text_heads=1),
+    "zimage": DitConfig(family="zimage", width=256, heads=4, layers=2, text_width=64, text_heads=1),
 }
