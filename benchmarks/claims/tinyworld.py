@@ -21,7 +21,7 @@ HISTORY = """\
 This file was trained in two runs. The first, without grounding, took 64 minutes and 125376 samples
 on two shared cores of an AMD EPYC and reached, by the same measure: one object's shape 83.6 %, two
 objects both right 26.6 %, attention of the shape word 0.511. The second began with its weights,
-`tinyworld.train --samples 60000 --start FILE --learning-rate 1.5e-3 --minutes 80 --seed 5`, on two
+with the first edition's trainer, since removed (60,000 samples, rate 1.5e-3, seed 5), on two
 slower, shared cores (Intel Xeon 2.50 GHz, no bfloat16), for 58880 samples with the grounding loss
 (`tinyworld/recipe/grounding.py`) and more scenes of two objects. Both runs in one, from scratch
 with grounding, were not tried. The second edition's sizes: `tinyworld/README.md`."""

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from safetensors.torch import load_file
 from torch import Tensor
+from worlds.world import EDITIONS
 
 from .results import RUNS, Claim, Result, Section, stamp
 from .statistics import (
@@ -150,7 +151,9 @@ def add_options(parser: argparse.ArgumentParser, seeds: int = 0, *, keeps: bool 
     parser.add_argument(
         "--budget", choices=("full", "short"), default="full", help="a night, or an hour of a core"
     )
-    parser.add_argument("--world", default="first", help="edition of TinyWorld")
+    parser.add_argument(
+        "--world", choices=tuple(EDITIONS), default="first", help="edition of TinyWorld"
+    )
     if seeds:
         parser.add_argument("--seeds", type=int, default=seeds)
     if keeps:

@@ -171,6 +171,11 @@ def index(subjects: Sequence[Subject], made: Mapping[str, Result], by_hand: Sequ
             else f"{subject.title}{subject.needs or NOT_RUN}"
         )
         lines.append(f"| {name} | `{result.command if result else subject.command}` |")
+        labelled = sorted(page for page in made if page.startswith(f"{subject.page}@"))
+        lines += [
+            f"| [{subject.title}, {page.partition('@')[2]}]({page}.md) | `{made[page].command}` |"
+            for page in labelled
+        ]
     return "\n".join([*lines, *by_hand, ""])
 
 

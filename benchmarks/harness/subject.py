@@ -19,7 +19,7 @@ class Subject:
     """One benchmark: a module of its own in the folder of its kind.
 
     The module has `arguments(parser)` for its options, `run(options)`, which measures and returns
-    the result, and where other options make another result `is_usual(options)`.
+    the result; `is_usual(options)` where the repository's own result is not that of the defaults.
 
     Attributes:
         kind, name: its words on the command line.
@@ -56,10 +56,18 @@ class Subject:
         return replace(found, title=title, page=page)
 
     def is_usual(self, options: Options) -> bool:
-        """Whether these options make the repository's own result."""
-        check = getattr(self.module, "is_usual", None)
-        return check is None or check(options)
+        """Whether these options make the repository's own result.
 
+        They do where they are the defaults, but for those that only say how long to measure.
+        """
+        check = getattr(self.module, "is_usual", None)
+        if check is not None:
+            return check(options)
+        usual = vars(self.parse([]))
+        return all(vars(options)[name] == usual[name] for name in usual if name not in DURATION)
+
+
+DURATION = ("rounds", "seconds", "threads", "label", "report", "quick")
 
 SUBJECTS = (
     Subject(

@@ -21,7 +21,6 @@ from conceptloom.samplers.masks import latent_masks
 
 from .official import OfficialTransfer
 from .turns import Promise, Steps, Turns, add_options, compare
-from .turns import is_usual as is_usual
 
 PROMPT, WORD = "a photo of a mug", "mug"
 TITLES = {

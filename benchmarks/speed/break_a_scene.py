@@ -62,9 +62,6 @@ from .steps import (
     compare,
     step_by_step,
 )
-from .steps import (
-    is_usual as is_usual,
-)
 
 MAPS = 16  # side of the maps that are compared with masks
 KEPT = 32**2  # larger maps are computed but not kept

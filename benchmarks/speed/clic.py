@@ -64,9 +64,6 @@ from .steps import (
     step_by_step,
     unfrozen,
 )
-from .steps import (
-    is_usual as is_usual,
-)
 
 NAME, WORD = NAMES[0], WORDS[0]
 # Colours stay as they are: the others would have to draw the very same brightness.

@@ -155,7 +155,3 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_model_options(parser, preset=TINYWORLD)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--prior", type=Path, help="a folder as diffusers saves it")
-
-
-def is_usual(options: Options) -> bool:
-    return not options.prior and options.checkpoint is None and options.preset == TINYWORLD

@@ -198,7 +198,3 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=3, help="runs of each that count")
     parser.add_argument("--groups", nargs="*", choices=GROUPS, default=list(GROUPS))
     parser.add_argument("--seeds", type=int, default=3, help="of every edit; 0 draws none")
-
-
-def is_usual(options: Options) -> bool:
-    return options.checkpoint is None and set(options.groups) == set(GROUPS)

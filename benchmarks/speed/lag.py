@@ -19,7 +19,6 @@ from conceptloom.host.ports import Role
 from conceptloom.training.adapters import rank_for
 
 from .turns import Promise, Steps, Turns, add_options, compare
-from .turns import is_usual as is_usual
 
 WORDS = ("mug", "cat", "beach")
 NARROW = (

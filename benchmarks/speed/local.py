@@ -25,7 +25,6 @@ from conceptloom.concepts.lora_file import LoraFile
 from conceptloom.host.ports import Role
 
 from .turns import Promise, Steps, Turns, add_options, compare
-from .turns import is_usual as is_usual
 
 WORDS = ("mug", "cat", "beach", "photo")
 PROMPT = "a photo of a mug and a cat at the beach"

@@ -195,7 +195,3 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--latent", type=int, default=32, help="cells a side of a latent")
     parser.add_argument("--rounds", type=int, default=5, help="steps of each that count")
     parser.add_argument("--variants", nargs="*", choices=VARIANTS, default=list(VARIANTS))
-
-
-def is_usual(options: Options) -> bool:
-    return options.checkpoint is None and options.preset == USUAL

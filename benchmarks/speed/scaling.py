@@ -125,8 +125,3 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=2, help="times through that count")
     parser.add_argument("--steps", type=int, default=2, help="of every value in every round")
     parser.add_argument("--series", nargs="*", choices=SERIES, default=list(SERIES))
-
-
-def is_usual(options: Options) -> bool:
-    usual = options.checkpoint is None and options.preset == USUAL
-    return usual and set(options.series) == set(SERIES)

@@ -172,11 +172,6 @@ def add_step_options(parser: argparse.ArgumentParser, comparison: Comparison) ->
     )  # fmt: skip
 
 
-def is_usual(options: Options) -> bool:
-    """Whether the repository's own model is measured."""
-    return options.checkpoint is None and options.preset == PRESET
-
-
 def chosen_groups(comparison: Comparison, options: Options) -> list[list[str]]:
     """Names of those that take turns."""
     wanted = set(options.variants)

@@ -67,11 +67,6 @@ def add_options(
     )
 
 
-def is_usual(options: Options) -> bool:
-    """Whether the repository's own models are measured."""
-    return options.checkpoint is None and not options.preset and options.device == "cpu"
-
-
 def compare(turns: Turns, options: Options) -> Result:
     """Measure every model, and build the result."""
     if options.device == "cpu":

@@ -27,7 +27,6 @@ from conceptloom.samplers.sigmas import guided_output_at, output_at
 from conceptloom.training.adapters import Scope, scope_weight_names
 
 from .turns import Promise, Steps, Turns, add_options, compare
-from .turns import is_usual as is_usual
 
 COUNTS = (1, 2, 4)
 STEPS = 4  # of the template that is timed; every step costs the same

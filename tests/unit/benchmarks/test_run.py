@@ -122,3 +122,23 @@ def test_a_worker_gets_its_options_and_paths(monkeypatch: pytest.MonkeyPatch) ->
     assert (options.checkpoint, options.layout, options.rounds) == (
         Path("sd.safetensors"), None, 2
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "given", "usual"),
+    [
+        ("speed", "break_a_scene", [], True),
+        ("speed", "break_a_scene", ["--rounds", "3"], True),
+        ("speed", "break_a_scene", ["--device", "cuda"], False),
+        ("speed", "core", ["--device", "cuda"], False),
+        ("speed", "lag", ["--preset", "35m"], False),
+        ("quality", "clic", [], True),
+        ("quality", "clic", ["--part", "1/2"], False),
+        ("claims", "tinyworld", ["--count", "2"], False),
+    ],
+)
+def test_only_default_options_make_the_repositorys_own_result(
+    kind: str, name: str, given: list[str], usual: bool
+) -> None:
+    one = subject_of(kind, name)
+    assert one.is_usual(one.parse(given)) is usual
