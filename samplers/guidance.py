@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..attention.maps import AttentionCapture, TokenQuery
+from ..attention.site_selection import check_cross_attention
 from ..checks import require_whole
 from ..errors import ConfigError
 from ..host.ports import Place, StopForward, Tokens, TransformerSite, UNetSites
@@ -113,15 +114,18 @@ TargetsIn = Callable[[Tokens], Sequence[AttentionTarget]]  # of one prompt
 
 
 def guided_sites(sites: UNetSites, downsample: int = 0) -> list[TransformerSite]:
-    """Blocks of the up arm for guidance (the official code's "cross_up" layers).
+    """Blocks of a UNet's up arm for guidance (the official code's "cross_up" layers), or those of
+    a transformer that locate words best.
 
     Raises:
+        UnsupportedModelError: text and picture are one sequence in this model.
         ConfigError: the model has no cross-attention with that downsampling factor.
     """
-    up = [site for site in sites.transformers if site.place is Place.UP]
-    chosen = [site for site in up if downsample in (0, site.downsample)]
+    check_cross_attention(sites)
+    guided = list(sites.finders) or [s for s in sites.transformers if s.place is Place.UP]
+    chosen = [site for site in guided if downsample in (0, site.downsample)]
     if not chosen:
-        there = ", ".join(str(n) for n in sorted({site.downsample for site in up}))
+        there = ", ".join(str(n) for n in sorted({site.downsample for site in guided}))
         raise ConfigError("level", downsample, f"one of {there} for this model, or 0 for all")
     return chosen
 

@@ -20,6 +20,7 @@ from conceptloom.host.comfyui.host import ComfyHost
 from conceptloom.host.comfyui.noise import clock_of, noise_path_of
 from conceptloom.host.ports import Place, Role, Rows, UNetEdit
 from conceptloom.host.roles import roles_of
+from conceptloom.samplers.guidance import guided_sites
 
 PROMPT = "a photo of a red teapot, (on grass:1.3)"
 TIMES = torch.tensor([0.7, 0.3])
@@ -218,3 +219,10 @@ def test_flows_of_the_host_are_read_as_it_samples_them(kind: str):
 def test_templates_are_refused_in_words(host: ComfyHost):
     with pytest.raises(ModelError, match=r"this model \(anima\) has none"):
         default_blocks(host.sites)
+
+
+def test_guidance_takes_the_blocks_that_locate_words(host: ComfyHost):
+    sites = host.sites
+    assert guided_sites(sites) == list(sites.finders) == guided_sites(sites, 2)
+    with pytest.raises(ConfigError, match="one of 2 for this model"):
+        guided_sites(sites, 4)
