@@ -80,7 +80,7 @@ def test_every_setting_has_its_own_states(
 
     def folder(settings: BreakASceneConfig, loop: LoopConfig, given: Tensor | None = None) -> Path:
         learner = BreakAScene(host, scene(), settings)
-        kept = learn_module._kept(tmp_path, learner, loop, given)
+        kept = learn_module._state_folder(tmp_path, learner, loop, given)
         assert kept is not None
         return kept.folder
 

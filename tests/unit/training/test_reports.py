@@ -60,7 +60,7 @@ def test_without_tensorboard_nothing_happens_and_one_line_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    monkeypatch.setattr(reports, "_told", set())
+    monkeypatch.setattr(reports, "_reported", set())
     with caplog.at_level(logging.INFO, "conceptloom"):
         for _ in range(3):
             with TensorBoardLog(tmp_path) as board:
