@@ -99,7 +99,7 @@ def check_new_handles(model: Any, clip: Any, names: Iterable[str]) -> None:
         HandleError: a concept on MODEL or CLIP bears one of them.
         UnsupportedModelError: the MODEL is of a family that is not supported.
     """
-    network_sites(model.model.diffusion_model)  # refuses other families, in words
+    network_sites(as_written(model.model.diffusion_model))  # refuses other families, in words
     learned = {name: "" for name in names}
     check_free(model.get_attachment(APPLIED) or {}, learned)
     check_free(known_identities(clip), learned)

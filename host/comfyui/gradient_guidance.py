@@ -213,7 +213,8 @@ def _usable(value: Any) -> Any:
     if isinstance(value, Tensor):
         return usable(value)
     if isinstance(value, (list, tuple)):
-        return type(value)(_usable(part) for part in value)
+        parts = [_usable(part) for part in value]
+        return value._make(parts) if hasattr(value, "_make") else type(value)(parts)
     if isinstance(value, dict):
         return {name: _usable(part) for name, part in value.items()}
     return value

@@ -151,7 +151,7 @@ def test_a_step_is_that_of_a_plain_loop(other: Any):
     losses, gradients = step(learned)
     generator = torch.Generator().manual_seed(3)
     (sample,) = draw_samples(learned.scene, learned.config, 1, generator)
-    clean = learned._material.latents([sample])
+    clean = learned._dataset.latents([sample])
     noise = torch.randn(clean.shape, generator=generator)
     u = torch.randn(1, generator=generator).sigmoid()
     t = 3 * u / (1 + 2 * u)
@@ -177,7 +177,7 @@ def test_a_step_is_that_of_a_plain_loop(other: Any):
                 "return_dict": False,
             },
         )[0].squeeze(2)
-        error = (velocity - (noise - clean)) * learned._material.unions([sample])
+        error = (velocity - (noise - clean)) * learned._dataset.unions([sample])
         loss = error.square().mean()
         learning = {n: p for n, p in named.items() if n in gradients}
         expected = torch.autograd.grad(loss, list(learning.values()))

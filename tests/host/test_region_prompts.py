@@ -186,7 +186,7 @@ def test_the_base_prompt_goes_on_beside_regions(sd1: Graph, way: Any):
 @pytest.mark.parametrize("way", WAYS)
 def test_guidance_pulls_words_of_a_region(sd1: Graph, way: Any):
     model, clip = CrossAttentionGuidance.execute(
-        sd1.model, sd1.clip, "cat", 0.5, 2, "sign", 0, False
+        sd1.model, sd1.clip, "cat", False, None, eta=0.5, steps=2, rule="sign", level=0
     ).args
     negative = conditioning(clip, "dull")
     guided, plain = (

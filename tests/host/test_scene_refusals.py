@@ -183,7 +183,7 @@ def test_models_without_cross_attention_are_told_from_the_rest(executor: Executo
     transformer = SimpleNamespace(model=SimpleNamespace(diffusion_model=torch.nn.Identity()))
     result = train(executor, Graph(transformer, sd1.clip, sd1.vae))
     assert result.kind == "UnsupportedModelError"
-    assert "This MODEL is a Identity; ConceptLoom works on UNets" in result.error
+    assert "This MODEL is a Identity; ConceptLoom works on Stable Diffusion" in result.error
 
 
 def test_a_concept_of_another_base_is_refused(executor: Executor, learned: Any):

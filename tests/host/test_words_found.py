@@ -130,7 +130,7 @@ def test_every_encoder_of_sdxl_counts(text_g: str, text_l: str):
 
 def test_guidance_finds_its_words_behind_others(sd1: Graph):
     model, clip = CrossAttentionGuidance.execute(
-        sd1.model, sd1.clip, "house", 0.5, 2, "sign", 0, False
+        sd1.model, sd1.clip, "house", False, None, eta=0.5, steps=2, rule="sign", level=0
     ).args
     ours, other = conditioning(clip, OTHER), conditioning(clip, "a photo of a cat")
     positive, negative = ConditioningConcat().concat(other, ours)[0], conditioning(clip, "")
