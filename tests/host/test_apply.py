@@ -7,7 +7,7 @@ import torch
 from tiny_models import Graph, assert_same_state, state_of
 
 from conceptloom.errors import BaseMismatchError, HandleError
-from conceptloom.host.comfyui.apply import apply_concept, check_new_handles
+from conceptloom.host.comfyui.apply import apply_concept
 from conceptloom.host.comfyui.host import ComfyHost
 
 LATENT = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -109,12 +109,3 @@ def test_concepts_of_other_models_are_refused(sd1: Graph):
         apply_concept(sd1.model, sd1.clip, {name: (torch.zeros(5, 1), torch.zeros(1, 5), 1.0)}, {})
     with pytest.raises(HandleError):
         apply_concept(sd1.model, sd1.clip, {}, {"mug": {"clip_g": torch.zeros(1, 1280)}})
-
-
-def test_names_of_a_compiled_model_are_checked_like_others(
-    sd1: Graph, monkeypatch: pytest.MonkeyPatch
-):
-    """While another branch of the graph runs compiled, the network that both share is wrapped."""
-    compiled = torch.compile(sd1.model.model.diffusion_model, backend="eager")
-    monkeypatch.setattr(sd1.model.model, "diffusion_model", compiled)
-    check_new_handles(sd1.model, sd1.clip, ["mug"])
