@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from ..concepts.changes import Change, Diff, Kronecker
+from ..concepts.changes import Change, Diff
 from ..host.inference import usable
 from ..host.ports import (
     AttentionCall,
@@ -34,6 +34,7 @@ from ..host.ports import (
     UNetSites,
 )
 from ..host.roles import Role
+from .local_layers import added_linear
 from .region_layers import RegionLayers
 from .regions import at_grid
 
@@ -115,7 +116,7 @@ class RegionFusion(UNetEdit):
             cells = slice(None) if share.cells is None else share.cells
             part = share.weight.to(fused.dtype)
             if change := source.changes.get(weight):
-                fused[:, cells] += changed(change, mixed[:, cells]) * part
+                fused[:, cells] += added_linear(change, mixed[:, cells]) * part
             if isinstance(shift := source.changes.get(bias), Diff):
                 fused[:, cells] += shift.tensor.to(fused) * part
         return fused
@@ -155,7 +156,7 @@ class RegionFusion(UNetEdit):
         for layer in (call.site.key, call.site.value):
             output = layer.module(context)
             if layer.weight in source.changes:
-                output = output + changed(source.changes[layer.weight], context)
+                output = output + added_linear(source.changes[layer.weight], context)
             projections.append(output)
         return call.site.keys(projections[0]), call.site.split(projections[1])
 
@@ -176,7 +177,8 @@ class RegionFusion(UNetEdit):
             if change is None or not share.weight.numel():
                 continue
             cells = slice(None) if share.cells is None else share.cells
-            added[:, cells] += changed(change, tokens[:, cells]) * share.weight.to(output.dtype)
+            weight = share.weight.to(output.dtype)
+            added[:, cells] += added_linear(change, tokens[:, cells]) * weight
         if output.ndim == 4:
             added = added.transpose(1, 2).unflatten(2, output.shape[-2:])
         result = output.clone()
@@ -203,16 +205,6 @@ def region_edits(
     before = [layers] if any(source.changes for source in sources) else []
     inner = [injection] if injection is not None else []
     return [*before, *inner, RegionFusion(sources, masks, suppression)]
-
-
-def changed(change: Change, inputs: Tensor) -> Tensor:
-    """The effect of a change on the output [..., out] of a linear layer or a 1x1 convolution."""
-    if isinstance(change, Diff):
-        return F.linear(inputs, usable(change.tensor.flatten(1).to(inputs)))
-    if isinstance(change, Kronecker):
-        left, right = (usable(tensor.to(inputs)) for tensor in change.tensors)
-        return Kronecker(left, right, change.scale).apply(inputs)
-    return change.apply(inputs)
 
 
 def _share(plane: Tensor, device: torch.device) -> _Share:

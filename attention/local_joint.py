@@ -104,8 +104,7 @@ class JointLocalEdit(LocalEdit):
         spans, level = self._spans, self._level
         assert spans is not None
         assert level is not None
-        now = self._masks.masks(inputs.device)
-        masks = self._weights.by_lora(now, info.grid(level), inputs)  # [B, G, h, w]
+        masks = self._row_weights(info.grid(level), inputs)  # [B, G, h, w]
         if self._token_weights is None or self._token_weights.masks is not masks:
             self._token_weights = _Weights(masks, {})
         known = self._token_weights.by_length

@@ -42,6 +42,15 @@ def added(form: Applied, module: Any, inputs: Tensor, masked: Masked = unmasked)
         return masked(_normalised(module, inputs) * _planes(_delta(form, inputs), inputs, module))
     if is_convolution(module):
         return _convolved(form, module, inputs, masked)
+    return added_linear(form, inputs, masked)
+
+
+def added_linear(form: Applied, inputs: Tensor, masked: Masked = unmasked) -> Tensor:
+    """The same for the weight of a linear layer, or of a 1x1 convolution whose positions are rows.
+
+    Args:
+        inputs: [..., C]
+    """
     if isinstance(form, LowRank):
         return form.apply(inputs, masked)
     if isinstance(form, Kronecker):

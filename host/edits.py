@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .conditioning import OwnTexts, TextLayout, Tokens
 from .sites import AttentionSite, LayerSite, ResNetSite, TransformerSite, UNetSites
@@ -81,6 +81,26 @@ class AttentionCall:
         """[B, K, C] heads joined again; of a joint attention, rows of the context come first."""
         key = self.key if self.tokens is None else self.tokens.text_first(self.key)
         return key.transpose(1, 2).flatten(2)
+
+
+def run_edits(
+    edits: Iterable[Callable[[AttentionCall], Tensor | None]],
+    call: AttentionCall,
+    editing: set[nn.Module],
+) -> None:
+    """Call methods of edits in their order; each sees the output of those before it.
+
+    Args:
+        editing: holds the attention meanwhile, so that no hook reacts to what an edit projects.
+    """
+    editing.add(call.site.module)
+    try:
+        for edit in edits:
+            changed = edit(call)
+            if changed is not None:
+                call.output = changed
+    finally:
+        editing.discard(call.site.module)
 
 
 class UNetEdit:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from .coverage import Coverage
+from .edits import run_edits
 from .joint import JointHooks, Streams
 from .ports import (
     AttentionCall,
@@ -327,7 +328,7 @@ class _AttentionHooks:
         call = self._call(args[0])
         if not self._behind:
             self._kept.clear()
-        self._run([edit.attended for edit in self._before], call)
+        run_edits([edit.attended for edit in self._before], call, _editing)
         return (call.output, *args[1:])
 
     def _project(self, output: Tensor) -> Tensor | None:
@@ -335,7 +336,7 @@ class _AttentionHooks:
             return None
         call = self._call(output)
         self._kept.clear()
-        self._run([edit.attention for edit in self._behind], call)
+        run_edits([edit.attention for edit in self._behind], call, _editing)
         return call.output
 
     def _is_called(self) -> bool:
@@ -352,15 +353,3 @@ class _AttentionHooks:
         if kept.ndim == 3:
             return self._site.split(kept)
         return kept if self._site.heads_axis == 1 else kept.transpose(1, 2)
-
-    def _run(
-        self, edits: Sequence[Callable[[AttentionCall], Tensor | None]], call: AttentionCall
-    ) -> None:
-        _editing.add(self._site.module)
-        try:
-            for edit in edits:
-                changed = edit(call)
-                if changed is not None:
-                    call.output = changed
-        finally:
-            _editing.discard(self._site.module)

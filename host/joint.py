@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ..errors import ModelError
 from .coverage import Coverage
-from .edits import AttentionCall, ForwardInfo, UNetEdit
+from .edits import AttentionCall, ForwardInfo, UNetEdit, run_edits
 from .sites import AttentionSite
 from .token_spans import TokenOrder, TokenSpans
 
@@ -110,7 +110,7 @@ class JointHooks:
             call = AttentionCall(
                 site, self._info, query, key, value, output, inputs[0], self._spans
             )
-            self._run(site, [edit.attended for edit in before], call)
+            run_edits([edit.attended for edit in before], call, self._editing)
             if behind:
                 waiting.append(call)
             return call.output
@@ -120,28 +120,13 @@ class JointHooks:
                 return None
             call = waiting.pop()
             call.output = output
-            self._run(site, [edit.attention for edit in behind], call)
+            run_edits([edit.attention for edit in behind], call, self._editing)
             return call.output
 
         yield site.module.register_forward_pre_hook(keep_inputs)
         yield from self._seam.tap(site.module, handler)
         if behind:
             yield site.out.module.register_forward_hook(project)
-
-    def _run(
-        self,
-        site: AttentionSite,
-        edits: Sequence[Callable[[AttentionCall], Tensor | None]],
-        call: AttentionCall,
-    ) -> None:
-        self._editing.add(site.module)
-        try:
-            for edit in edits:
-                changed = edit(call)
-                if changed is not None:
-                    call.output = changed
-        finally:
-            self._editing.discard(site.module)
 
 
 def _of_sequence(attend: Attend, query: Tensor, key: Tensor, value: Tensor, total: int) -> Tensor:

@@ -15,7 +15,7 @@ from ..errors import ImageError
 from ..host.comfyui.lora import core_difference
 from ..host.comfyui.notices import tell
 from .concept import described, usage_prompt
-from .lora_files import LORA_CATEGORY, loaded_lora, lora_input, lora_stamps
+from .lora_files import LORA_CATEGORY, loaded_lora, lora_inputs, lora_stamps
 from .shared import host_of, picture, shown
 from .sockets import LearnedConcept
 
@@ -61,11 +61,7 @@ class ImportLora(io.ComfyNode):
 
 def _inputs() -> list[io.Input]:
     return [
-        io.Model.Input(
-            "model", tooltip="A model of the same family as the one that the LoRA was trained on."
-        ),
-        io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint."),
-        lora_input(),
+        *lora_inputs(),
         io.String.Input(
             "words",
             default="",

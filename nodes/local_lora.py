@@ -35,7 +35,7 @@ from ..host.comfyui.texts import telling_clip
 from ..host.comfyui.tokens import HIDDEN
 from ..host.ports import Host
 from .lag_knobs import one_mask
-from .lora_files import LORA_CATEGORY, loaded_lora, lora_input, lora_stamps
+from .lora_files import LORA_CATEGORY, loaded_lora, lora_inputs, lora_stamps
 from .shared import host_of
 
 KEY = "conceptloom.local_lora"
@@ -111,11 +111,7 @@ class LoadLoraLocalized(io.ComfyNode):
 
 def _first_inputs() -> list[io.Input]:
     return [
-        io.Model.Input(
-            "model", tooltip="A model of the same family as the one that the LoRA was trained on."
-        ),
-        io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint."),
-        lora_input(),
+        *lora_inputs(),
         io.String.Input(
             "words",
             default="",

@@ -45,13 +45,20 @@ class LoadedLora:
     path: Path
 
 
-def lora_input() -> io.Input:
-    """The list of files."""
-    return io.Combo.Input(
-        "lora_name",
-        options=folder_paths.get_filename_list(LORAS),
-        tooltip="LoRA, LoCon, LoHa, LoKr, GLoRA, DoRA, OFT, BOFT or full difference, .safetensors.",
-    )
+def lora_inputs() -> list[io.Input]:
+    """A base model and the list of files."""
+    return [
+        io.Model.Input(
+            "model", tooltip="A model of the same family as the one that the LoRA was trained on."
+        ),
+        io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint."),
+        io.Combo.Input(
+            "lora_name",
+            options=folder_paths.get_filename_list(LORAS),
+            tooltip="LoRA, LoCon, LoHa, LoKr, GLoRA, DoRA, OFT, BOFT or full difference, "
+            ".safetensors.",
+        ),
+    ]
 
 
 def lora_path(name: str) -> Path:

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from conceptloom.attention.fusion import RegionFusion, RegionSource, changed, region_edits
+from conceptloom.attention.fusion import RegionFusion, RegionSource, region_edits
+from conceptloom.attention.local_layers import added_linear
 from conceptloom.attention.regions import with_background
 from conceptloom.concepts.concept import Change, Concept, Diff, LowRank, weight_edits
 from conceptloom.host.diffusers import DiffusersHost
@@ -219,6 +220,8 @@ def test_keys_and_values_are_projected_once_a_run(host: DiffusersHost) -> None:
 
 def test_changes_by_hand() -> None:
     inputs = torch.tensor([[1.0, 2.0]])
-    assert changed(Diff(torch.tensor([[1.0, 1.0], [0.0, 3.0]])), inputs).tolist() == [[3.0, 6.0]]
+    assert added_linear(Diff(torch.tensor([[1.0, 1.0], [0.0, 3.0]])), inputs).tolist() == [
+        [3.0, 6.0]
+    ]
     low = LowRank(torch.tensor([[1.0], [2.0]]), torch.tensor([[1.0, 1.0]]), 0.5)
-    assert changed(low, inputs).tolist() == [[1.5, 3.0]]
+    assert added_linear(low, inputs).tolist() == [[1.5, 3.0]]
