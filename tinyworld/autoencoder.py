@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 
 from . import keys
-from .checkpoint import read_checkpoint
+from .checkpoint import read_checkpoint, write_float16
 from .model import ModelConfig, build_vae
 
 if TYPE_CHECKING:
@@ -77,17 +76,12 @@ def read_autoencoder(path: Path = AUTOENCODER) -> Autoencoder:
 
 def write_autoencoder(autoencoder: Autoencoder, path: Path = AUTOENCODER) -> None:
     """Write the file in float16 in one atomic step."""
-    from safetensors.torch import save_file
-
     metadata = {
         "format": FORMAT,
         "config": json.dumps(autoencoder.config.to_dict()),
         "training": json.dumps(autoencoder.figures),
     }
-    weights = {name: t.half().contiguous() for name, t in autoencoder.weights.items()}
-    temporary = path.with_suffix(".tmp")
-    save_file(weights, str(temporary), metadata=metadata)
-    os.replace(temporary, path)
+    write_float16(autoencoder.weights, metadata, path)
 
 
 def autoencoder_of(checkpoint: Path) -> Autoencoder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,10 +95,18 @@ def read_checkpoint(path: Path = CHECKPOINT) -> TinyWorldFile:
     )
 
 
-def write_checkpoint(file: TinyWorldFile, path: Path = CHECKPOINT) -> None:
-    """Write a checkpoint in float16 in one atomic step."""
+def write_float16(weights: Mapping[str, Tensor], metadata: dict[str, str], path: Path) -> None:
+    """Write a safetensors file in one atomic step, its tensors in float16."""
     from safetensors.torch import save_file
 
+    halved = {name: tensor.detach().half().contiguous() for name, tensor in weights.items()}
+    temporary = path.with_suffix(".tmp")
+    save_file(halved, str(temporary), metadata=metadata)
+    os.replace(temporary, path)
+
+
+def write_checkpoint(file: TinyWorldFile, path: Path = CHECKPOINT) -> None:
+    """Write a checkpoint in float16 in one atomic step."""
     config = file.config
     metadata = {
         "format": FORMAT,
@@ -111,10 +120,7 @@ def write_checkpoint(file: TinyWorldFile, path: Path = CHECKPOINT) -> None:
         "unknown_rows": str(file.unknown_rows),
         "training": json.dumps(file.training),
     }
-    weights = {k: v.detach().half().contiguous() for k, v in file.weights.items()}
-    temporary = path.with_suffix(".tmp")
-    save_file(weights, str(temporary), metadata=metadata)
-    os.replace(temporary, path)
+    write_float16(file.weights, metadata, path)
 
 
 def pack(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -33,6 +33,13 @@ def at_side(mask: ArrayLike | Tensor, side: int = SIDE) -> Tensor:
     if x.shape[-1] > side:
         return functional.adaptive_avg_pool2d(x[None], side)[0]
     return functional.interpolate(x[None, None], (side, side))[0, 0]
+
+
+def shrunk(cover: NDArray[np.float32], side: int) -> NDArray[np.uint8]:
+    """Means of a cover [S, S], 0..1, in side x side cells, as 0..255; more than 1 counts as 1."""
+    cell = len(cover) // side
+    means = cover.reshape(side, cell, side, cell).mean((1, 3))
+    return np.round(255 * np.minimum(means, 1)).astype(np.uint8)
 
 
 def components(mask: Tensor) -> list[Tensor]:

@@ -98,8 +98,7 @@ def render(
 ) -> Scene:
     """Draw things over a background, later ones on top."""
     canvas = scenery(background, size, rng)
-    angle = rng.uniform(-2.6, -0.5)  # light comes from above
-    light = (float(np.cos(angle)), float(np.sin(angle)))
+    light = random_light(rng)
     masks = np.zeros((len(things), size, size), np.float32)
     parts: list[dict[str, Array]] = []
     for i, thing in enumerate(things):
@@ -121,6 +120,12 @@ def render(
         background=background,
         light=light,
     )
+
+
+def random_light(rng: np.random.Generator) -> tuple[float, float]:
+    """Where light comes from: above."""
+    angle = rng.uniform(-2.6, -0.5)
+    return float(np.cos(angle)), float(np.sin(angle))
 
 
 Window = tuple[slice, slice]

@@ -6,7 +6,6 @@ The autoencoder lies in a file of its own; a checkpoint tells whose latents it w
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from ...errors import ModelError
 from ..autoencoder import Autoencoder, read_autoencoder
+from ..checkpoint import write_float16
 from . import keys
 from .networks import build_adapter, build_text_encoder, build_transformer
 from .sizes import DitConfig
@@ -116,8 +116,6 @@ def _missing(path: Path) -> str:
 
 def write_dit(file: DitFile, path: Path) -> None:
     """Write a checkpoint in float16 in one atomic step."""
-    from safetensors.torch import save_file
-
     config = file.config
     tokens = {
         "unknown": file.qwen.unknown,
@@ -134,10 +132,7 @@ def write_dit(file: DitFile, path: Path) -> None:
         "training": json.dumps(file.training),
         "autoencoder": file.autoencoder,
     }
-    weights = {k: v.detach().half().contiguous() for k, v in file.weights.items()}
-    temporary = path.with_suffix(".tmp")
-    save_file(weights, str(temporary), metadata=metadata)
-    os.replace(temporary, path)
+    write_float16(file.weights, metadata, path)
 
 
 def pack(

@@ -119,6 +119,18 @@ class DiffusionTask:
     workers: int = 0  # processes that render ahead
     start: Path | None = None  # a checkpoint of the same sizes whose weights are the first ones
 
+    @property
+    def budget(self) -> TrainingBudget:
+        """How long and how hard its networks are trained."""
+        return TrainingBudget(
+            minutes=self.minutes,
+            falling=self.falling,
+            learning_rate=self.learning_rate,
+            warmup_steps=200,
+            weight_decay=1e-3,
+            muon=True,
+        )
+
 
 class Trainer:
     """The networks, what they are fed, and the loss of a step."""
@@ -205,14 +217,6 @@ class Trainer:
 def train_diffusion(team: Team, config: ModelConfig, task: DiffusionTask) -> None:
     """Train or go on training; the result lies in `workdir`/tinyworld.safetensors."""
     trainer = Trainer(team, config, task)
-    budget = TrainingBudget(
-        minutes=task.minutes,
-        falling=task.falling,
-        learning_rate=task.learning_rate,
-        warmup_steps=200,
-        weight_decay=1e-3,
-        muon=True,
-    )
     modules = nn.ModuleDict({"unet": trainer.unet, "text": trainer.text})
     state = task.workdir / "diffusion_state.pt"
-    train(modules, trainer.loss_of, budget, team, state, trainer.save, EMA_DECAY)
+    train(modules, trainer.loss_of, task.budget, team, state, trainer.save, EMA_DECAY)

@@ -25,7 +25,6 @@ from ..judge.networks import (
     VOTE_UNIT,
     Describer,
     VotingFinder,
-    crop_object,
 )
 from ..judge.words import HEADS
 from ..planes import iou
@@ -33,7 +32,7 @@ from .degrade import bend, roughen, tint
 from .fast import ready_for_training
 from .judge_check import calibrate
 from .judge_objects import PARTS, JudgeObjects, load_objects
-from .judge_scenes import FAMILY, IGNORE, SHARDS, JudgeSamples, at_finder_side, load_samples
+from .judge_scenes import FAMILY, IGNORE, SHARDS, JudgeSamples, at_finder_side, cut, load_samples
 from .loop import Team, TrainingBudget, train
 
 log = logging.getLogger("conceptloom")
@@ -135,10 +134,7 @@ def cut_objects(samples: JudgeSamples, finder: VotingFinder, seed: int) -> Tenso
             found = (finder(functional.avg_pool2d(x[None], 2))[0] > 0) & around
             if iou(found, mask > 0.5) > 0.5:
                 mask = found.float()
-        wide = functional.interpolate(mask[None], (PICTURE, PICTURE), mode="bilinear")[0, 0]
-        if wide.max() <= 0.5:
-            wide = torch.ones_like(wide)
-        crops[at] = (crop_object(x, wide, ROOMY, ROOMY_MARGIN) * 255).round().byte()
+        crops[at] = cut(x, mask[0], ROOMY, ROOMY_MARGIN)
     return crops
 
 

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
-from ..judge.networks import PICTURE, crop_object
+from ..judge.networks import PICTURE, SIDE
 from ..members import KINDS, is_kept_away, training_member
 from ..painters.kinds import EMBLEMS, STYLES, UNNAMED_EMBLEMS, Member
-from ..scenes import RADII, draw_thing, posed
-from .judge_scenes import labels_of, small_mask, soften
+from ..planes import shrunk
+from ..scenes import RADII, draw_thing, posed, random_light
+from .judge_scenes import cut, labels_of, soften
 
 log = logging.getLogger("conceptloom")
 
@@ -76,9 +76,7 @@ def draw_objects(count: int, seed: tuple[int, ...], side: int, margin: float) ->
         soften(images, None, (*seed, start))
         for image, (_, mask, labels) in zip(images, drawn, strict=True):
             x = torch.from_numpy(image).permute(2, 0, 1).float() / 255
-            coarse = torch.from_numpy(mask).float()[None, None] / 255  # as the finder sees it
-            wide = functional.interpolate(coarse, (PICTURE, PICTURE), mode="bilinear")[0, 0]
-            crops.append((crop_object(x, wide, side, margin) * 255).round().byte())
+            crops.append(cut(x, torch.from_numpy(mask).float() / 255, side, margin))
             words.append(labels[0])
             forms.append(labels[1])
     return JudgeObjects(
@@ -97,15 +95,13 @@ def _object(rng: np.random.Generator) -> Drawn:
     radius = float(rng.uniform(0.9 * low, high))
     spot = (*(float(at) for at in rng.uniform(radius, 1 - radius, 2)), radius)
     thing = posed(_member(rng), spot, rng)
-    angle = rng.uniform(-2.6, -0.5)
-    light = (float(np.cos(angle)), float(np.sin(angle)))
-    window, colour, covers = draw_thing(thing, light, PICTURE)
+    window, colour, covers = draw_thing(thing, random_light(rng), PICTURE)
     cover = np.zeros((PICTURE, PICTURE), np.float32)
     cover[window] = covers.pop("")
     image = np.float32(rng.uniform(0, 255, 3)) * (1 - cover[..., None])
     image[window] += colour
     pixels = np.clip(image + 0.5, 0, 255).astype(np.uint8)
-    return pixels, small_mask(cover), labels_of(thing, covers)
+    return pixels, shrunk(cover, SIDE), labels_of(thing, covers)
 
 
 def _member(rng: np.random.Generator) -> Member:

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..judge.networks import SIDE
+from ..judge.networks import SIDE, crop_object
 from ..judge.words import BACKGROUND_NAMES, FORMS, HEADS, seen_words
 from ..members import KINDS, is_kept_away, near_distractor, training_member
 from ..painters.kinds import UNNAMED_EMBLEMS, Member
+from ..planes import shrunk
 from ..scenes import Placed, Spot, place, posed, render
 from ..shapes import COLOURS, SHAPES, TEXTURES
 from ..world import Item, nameless_item, vocabulary_item
@@ -140,20 +141,25 @@ def render_scenes(members: Iterable[tuple[int, Member]], seed: tuple[int, ...]) 
             words, forms = labels_of(thing, dict(parts))
             made["words"].append(words)
             made["forms"].append(forms)
-            made["masks"].append(small_mask(mask))
+            made["masks"].append(shrunk(mask, SIDE))
             made["scene"].append(len(made["images"]))
         made["images"].append(scene.image)
-        made["covers"].append(small_mask(scene.masks.sum(0)))
+        made["covers"].append(shrunk(scene.masks.sum(0), SIDE))
         made["backgrounds"].append(BACKGROUND_NAMES.index(background))
     stacked = {name: np.array(values) for name, values in made.items()}
     return JudgeSamples(**stacked)
 
 
-def small_mask(mask: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """A cover [128, 128], 0..1, at the finder's side."""
-    cell = len(mask) // SIDE
-    means = mask.reshape(SIDE, cell, SIDE, cell).mean((1, 3))
-    return np.round(255 * np.minimum(means, 1)).astype(np.uint8)
+def cut(image: Tensor, mask: Tensor, side: int, margin: float) -> Tensor:
+    """An object of a picture [3, S, S] as uint8 [4, side, side], see `crop_object`.
+
+    Args:
+        mask: [64, 64], 0..1, at the finder's side.
+    """
+    wide = functional.interpolate(mask[None, None], image.shape[1:], mode="bilinear")[0, 0]
+    if wide.max() <= 0.5:
+        wide = torch.ones_like(wide)
+    return (crop_object(image, wide, side, margin) * 255).round().byte()
 
 
 @torch.no_grad()

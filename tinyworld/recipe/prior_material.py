@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import TinyWorldModules, load_tinyworld
-from ..model import TOKENS
 from ..prior import PriorSizes
+from ..sampling import encode_prompts
 from .prior_scenes import LABELS, labels_of, prior_scene
 
 MEAN = torch.tensor((0.48145466, 0.4578275, 0.40821073)).view(1, 3, 1, 1)
@@ -57,19 +57,11 @@ class Material:
         """Hidden states [n, K, W] and positions of the end [n]."""
         return self.hidden[rows].float(), self.ends[rows]
 
-    @torch.no_grad()
     def _encode(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
         world: TinyWorldModules = self._world
         hidden, ends = [], []
         for start in range(0, len(prompts), PROMPTS_AT_ONCE):
-            tokens = world.tokenizer(
-                prompts[start : start + PROMPTS_AT_ONCE],
-                padding="max_length",
-                truncation=True,
-                max_length=TOKENS,
-                return_tensors="pt",
-            ).input_ids
-            states = world.text_encoder(tokens).last_hidden_state
+            tokens, states = encode_prompts(world, prompts[start : start + PROMPTS_AT_ONCE])
             hidden.append(states[:, : self._tokens].half())
             ends.append((tokens == world.tokenizer.eos_token_id).int().argmax(dim=1))
         return torch.cat(hidden), torch.cat(ends)

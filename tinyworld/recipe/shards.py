@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from ..captions import caption_words
 from ..checkpoint import load_tokenizer, row_of_token
 from ..model import END_TOKEN, START_TOKEN, TOKENS
+from ..planes import shrunk
 from ..scenes import ITEMS, SIZE, Scene, random_scene
 
 if TYPE_CHECKING:
@@ -92,19 +93,13 @@ def small_masks(scene: Scene) -> NDArray[np.uint8]:
     """Area means of the things' masks, and of the details that the caption tells of."""
     made = np.zeros((2 * ITEMS, MASK_SIDE, MASK_SIDE), np.uint8)
     for i, mask in enumerate(scene.masks):
-        made[i] = _small(mask)
+        made[i] = shrunk(mask, MASK_SIDE)
     for word in scene.words:
         shown = scene.parts[word.thing] if word.parts else {}
         found = [shown[part] for part in word.parts if part in shown]
         if found:
-            made[ITEMS + word.thing] = _small(np.sum(found, axis=0))
+            made[ITEMS + word.thing] = shrunk(np.sum(found, axis=0), MASK_SIDE)
     return made
-
-
-def _small(mask: NDArray[np.float32]) -> NDArray[np.uint8]:
-    cell = len(mask) // MASK_SIDE
-    means = mask.reshape(MASK_SIDE, cell, MASK_SIDE, cell).mean((1, 3))
-    return np.round(255 * np.minimum(means, 1)).astype(np.uint8)
 
 
 def render_shard(seed: int, index: int, size: int = SIZE) -> Samples:

@@ -16,7 +16,7 @@ from ..dit.sampling import PADDED
 from ..dit.sizes import DitConfig
 from . import grounding
 from .diffusion_training import EMA_DECAY, DiffusionTask, encoder
-from .loop import Team, TrainingBudget, train
+from .loop import Team, train
 from .plain_attention import plain_adapter, record_words
 from .retold import Told, captions, qwen_reader, t5_reader
 from .shards import SHARD, Shards
@@ -205,14 +205,6 @@ class Trainer:
 def train_transformer(team: Team, config: DitConfig, task: DiffusionTask) -> None:
     """Train or go on training; the result lies in `workdir`/<family>.safetensors."""
     trainer = Trainer(team, config, task)
-    budget = TrainingBudget(
-        minutes=task.minutes,
-        falling=task.falling,
-        learning_rate=task.learning_rate,
-        warmup_steps=200,
-        weight_decay=1e-3,
-        muon=True,
-    )
     modules = nn.ModuleDict({"networks": trainer.networks})
     state = task.workdir / "diffusion_state.pt"
-    train(modules, trainer.loss_of, budget, team, state, trainer.save, EMA_DECAY)
+    train(modules, trainer.loss_of, task.budget, team, state, trainer.save, EMA_DECAY)
