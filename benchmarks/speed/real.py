@@ -305,7 +305,6 @@ def result_of(models: Sequence[Cells], options: Options) -> Result:
 
 
 # part -> what a reader calls it, and the plain part whose step it is compared with
-# part -> what a reader calls it, and the plain part whose step it is compared with
 TITLES = {
     "break-a-scene": ("Break-A-Scene, full scope, 1 + 1 rows", "plain-full"),
     "handles-kv": ("Break-A-Scene, handles + K/V, 1 + 1 rows", "plain-kv"),
