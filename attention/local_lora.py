@@ -18,6 +18,7 @@ from ..concepts.lora_file import LoraFile
 from ..concepts.lora_forms import Computed, Difference, Form
 from ..errors import ConfigError, MaskError, PromptError
 from ..host.ports import Tokens, find_run, find_runs
+from ..host.roles import is_of_adapter
 from .local_layers import Applied, added, added_bias
 from .local_masks import Cut, MaskMeans
 
@@ -204,20 +205,23 @@ def check_prompts(loras: Sequence[LocalLora], prompts: Mapping[str, Tokens]) -> 
 def parts_of(
     lora: LocalLora, weight: Callable[[str], Tensor], difference: Difference | None = None
 ) -> dict[str, Part]:
-    """Canonical weight name -> what a LoRA adds to it in the UNet.
+    """Canonical weight name -> what a LoRA adds to it in the network, for layers of the picture.
 
     Args:
         weight: canonical name -> original weight.
         difference: the host's own way to merge what depends on the weight.
     """
-    return _parts(lora.file.unet, lora.strength, weight, difference)
+    forms = {name: form for name, form in lora.file.unet.items() if not is_of_adapter(name)}
+    return _parts(forms, lora.strength, weight, difference)
 
 
 def text_parts_of(
     lora: LocalLora, weight: Callable[[str], Tensor], difference: Difference | None = None
 ) -> dict[str, Part]:
-    """The same for the text encoders."""
-    return _parts(lora.file.text, lora.text_strength, weight, difference)
+    """The same for what makes contexts: text encoders, and an adapter behind them."""
+    forms = {name: form for name, form in lora.file.unet.items() if is_of_adapter(name)}
+    of_adapter = _parts(forms, lora.strength, weight, difference)
+    return of_adapter | _parts(lora.file.text, lora.text_strength, weight, difference)
 
 
 def text_changed(part: Part, is_bias: bool, module: Any, inputs: Tensor, output: Tensor) -> Tensor:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..concepts.lora_file import LoraFile, lora_of
 from ..concepts.lora_keys import key_map
 from ..host.ports import HandleVectors, Host, Prompt, Tokens, WeightEdit
+from ..host.prompt_text import without_passages
 from .local import REST, LocalEdit
 from .local_finding import OnMasks
 from .local_joint import local_edit_class
@@ -65,7 +66,8 @@ class LocalSetup:
         passages = [lora.words for lora in self.loras if lora.is_exact and lora.words]
         if passages:
             without = self.host.encode_prompt(without_passages(text, passages), handles)
-            texts[REST] = _as_long(without.context, prompt.context) - prompt.context
+            context = _as_long(without.context, prompt.context, self.host.sites.text.padded)
+            texts[REST] = context - prompt.context
         pooled = prompt.pooled
         if moved and pooled is not None:  # one vector for the whole picture
             pooled = pooled + torch.stack(moved).sum(dim=0) / len(moved)
@@ -121,18 +123,17 @@ def text_left_out(loras: Sequence[LocalLora]) -> str:
     )
 
 
-def without_passages(text: str, passages: Sequence[str]) -> str:
-    """A prompt without some of its words; longer passages go first."""
-    for words in sorted(passages, key=len, reverse=True):
-        spaced = r"\s+".join(map(re.escape, words.split()))
-        text = re.sub(rf"(?<!\w){spaced}(?!\w)", " ", text, flags=re.IGNORECASE)
-    return re.sub(r"\s+", " ", text).strip()
+def _as_long(context: Tensor, like: Tensor, padded: bool) -> Tensor:
+    """A context [1, K, width] of a shorter prompt, repeated; attention does not see repeats.
 
-
-def _as_long(context: Tensor, like: Tensor) -> Tensor:
-    """A context [1, K, width] of a shorter prompt, repeated; attention does not see repeats."""
-    if context.shape[1] == like.shape[1]:
+    Args:
+        padded: zeros come behind it instead.
+    """
+    missing = like.shape[1] - context.shape[1]
+    if missing == 0:
         return context
+    if padded:
+        return F.pad(context, (0, 0, 0, missing))
     times = -(-like.shape[1] // context.shape[1])
     return context.repeat(1, times, 1)[:, : like.shape[1]]
 

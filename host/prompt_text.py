@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from ..errors import HandleError
 
@@ -45,6 +45,14 @@ def split_at_handles(text: str, known: Collection[str]) -> Iterator[tuple[str, b
 def handles_in(text: str) -> list[str]:
     """Names in angle brackets, in order of first appearance, known or not."""
     return list(dict.fromkeys(composed(match[1]) for match in HANDLE.finditer(text)))
+
+
+def without_passages(text: str, passages: Iterable[str]) -> str:
+    """A prompt without some of its words; longer passages go first."""
+    for words in sorted(passages, key=len, reverse=True):
+        spaced = r"\s+".join(map(re.escape, words.split()))
+        text = re.sub(rf"(?<!\w){spaced}(?!\w)", " ", text, flags=re.IGNORECASE)
+    return re.sub(r"\s+", " ", text).strip()
 
 
 def misspelt(text: str, known: Collection[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .families.anima import ADAPTER
 from .families.clip import ENCODERS
 from .families.family import TRANSFORMER
 from .families.registry import check_learns as check_learns
@@ -28,6 +29,11 @@ def text_encoder_of(weight: str) -> str:
     """The text encoder that a weight belongs to; "" for one of the network that draws."""
     network = weight.partition(".")[0]
     return "" if network in NETWORKS else network
+
+
+def is_of_adapter(weight: str) -> bool:
+    """Whether it belongs to what makes contexts of a text encoder's states (Anima)."""
+    return weight.startswith(f"{TRANSFORMER}.{ADAPTER}.")
 
 
 def encoders_in(fingerprint: str) -> set[str]:

@@ -26,11 +26,11 @@ from ..attention.local_masks import Cut, MaskMeans
 from ..attention.local_setup import text_left_out
 from ..attention.local_stacks import LocalLayers
 from ..errors import PromptError
+from ..host.comfyui.anima_own_texts import Change
 from ..host.comfyui.edits import SamplingRun, with_edits
 from ..host.comfyui.lora import LoadedBeside, core_difference
 from ..host.comfyui.notices import tell
-from ..host.comfyui.own_texts import Change, clip_with_own_texts
-from ..host.comfyui.prompts import ids_of
+from ..host.comfyui.own_texts import clip_with_own_texts
 from ..host.comfyui.texts import telling_clip
 from ..host.comfyui.tokens import HIDDEN
 from ..host.ports import Host
@@ -259,7 +259,7 @@ def _reading(host: Host, clip: Any, lora: LocalLora) -> Any:
         patched.patcher.set_attachments(KEY, loras)
         return patched
     own = {one.key: _text_changes(host, one) for one in loras}
-    passages = [ids_of(clip, one.words) for one in loras if one.is_exact and one.tokens]
+    passages = [one.words for one in loras if one.is_exact and one.words]
     patched = clip_with_own_texts(telling, own, REST if passages else None, passages)
     patched.patcher.set_attachments(KEY, loras)
     return patched

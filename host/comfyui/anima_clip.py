@@ -8,7 +8,7 @@ has the vectors in those rows of its table, as an ordinary patch.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,8 @@ from ..families.anima import PAD, QWEN, ROWS, SPARE, T5
 from ..families.anima_text import AnimaRows, Row, rows_of, vectors_of
 from ..families.registry import token_table
 from ..ports import HandleVectors, Tokens
-from ..prompt_text import NAME, check_free, composed
+from ..prompt_text import NAME, check_free, composed, without_passages
+from .anima_own_texts import REST_TOKENS
 from .anima_texts import TOKENIZERS, ids_in
 from .weights import Weight, original_weight
 
@@ -35,22 +36,29 @@ class KnowsHandles:
     identities: Mapping[str, str]  # name -> identity of its concept
     spare: Mapping[str, tuple[int, ...]]  # name -> T5's ids, one for each of its vectors
     tell: Callable[[str, Any], None]
+    passages: Sequence[str] = ()  # words that the surroundings of painted LoRAs do not read
 
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **_: Any) -> Any:
         type(self).tell(text, self.handles)
-        rows = rows_of(
-            text, self.handles, lambda piece: ids_in(self, QWEN, piece),
-            lambda piece: ids_in(self, T5, piece),
-        )  # fmt: skip
-        pairs = {
-            TOKENIZERS[QWEN]: [[(self._token(row), 1.0) for row in rows.qwen]],
-            TOKENIZERS[T5]: [list(zip(spare_ids(rows, self.spare), rows.weights, strict=True))],
-        }
+        pairs = self._pairs(text)
+        if self.passages:
+            rest = self._pairs(without_passages(text, self.passages))
+            pairs |= {REST_TOKENS[name]: chunks for name, chunks in rest.items()}
         if not return_word_ids:
             return pairs
         return {
             name: [[(*pair, i + 1) for i, pair in enumerate(chunk)] for chunk in chunks]
             for name, chunks in pairs.items()
+        }
+
+    def _pairs(self, text: str) -> dict[str, list[list[tuple[Any, float]]]]:
+        rows = rows_of(
+            text, self.handles, lambda piece: ids_in(self, QWEN, piece),
+            lambda piece: ids_in(self, T5, piece),
+        )  # fmt: skip
+        return {
+            TOKENIZERS[QWEN]: [[(self._token(row), 1.0) for row in rows.qwen]],
+            TOKENIZERS[T5]: [list(zip(spare_ids(rows, self.spare), rows.weights, strict=True))],
         }
 
     def _token(self, row: Row) -> int | Tensor:

@@ -27,6 +27,7 @@ from ..ports import (
     WaitsForPrompt,
 )
 from ..uncompiled import as_written
+from .anima_own_texts import AnimaOwnTexts
 from .compilation import check_can_edit, edits_possible, noticing, passed_by
 from .noise import clock_of, noise_path_if_any, on_a_path
 from .region_prompts import patches_contexts, region_prompts
@@ -69,7 +70,9 @@ class _Run:
     lists: Sequence[str] = ()
     one_by_one: bool = False  # some edit had to see another prompt first
     edits: dict[nn.Module, tuple[UNetSites, Sequence[UNetEdit]]] = field(default_factory=dict)
-    own_texts: Mapping[Any, OwnTexts] = field(default_factory=dict)  # by conditioning
+    own_texts: Mapping[Any, OwnTexts | AnimaOwnTexts] = field(
+        default_factory=dict
+    )  # by conditioning
     passes: int = 0  # of the UNet
     # Prompts that other packs keep in the MODEL, and who reads them during a pass.
     regions: Sequence[Tokens] = ()
@@ -147,6 +150,7 @@ def with_edits(
                 sites, run.noise_path, run.sigmas, prompts, positive, unet, run.times()
             )
             run.edits[unet] = sites, make_edits(started)
+            run.own_texts = _adapted(run.own_texts, unet, context)
         sites, edits = run.edits[unet]
         options = options_of(args, kwargs)
         executor, ran = noticing(executor)
@@ -282,6 +286,16 @@ def _info(
     )
 
 
+def _adapted(
+    texts: Mapping[Any, OwnTexts | AnimaOwnTexts], network: Any, context: Tensor
+) -> dict[Any, OwnTexts]:
+    """Texts of regions as contexts, those that only the network makes contexts of, too."""
+    return {
+        one: own.adapted(as_written(network), context) if isinstance(own, AnimaOwnTexts) else own
+        for one, own in texts.items()
+    }
+
+
 def _encoded(chunks: Sequence[int], ids: Sequence[Any]) -> list[object]:
     """What tells prompts apart; without an id each chunk counts as one of its own."""
     pairs = enumerate(zip(chunks, ids, strict=False))
@@ -298,7 +312,10 @@ def _tokens(run: _Run, chunk: int, conditioning: Any) -> Tokens:
 
 
 def _own_texts(run: _Run, chunk: int, conditioning: Any) -> OwnTexts:
-    return {} if _is_borrowed(run, chunk, conditioning) else run.own_texts.get(conditioning, {})
+    texts = run.own_texts.get(conditioning, {})
+    return (
+        {} if isinstance(texts, AnimaOwnTexts) or _is_borrowed(run, chunk, conditioning) else texts
+    )
 
 
 def _known(run: _Run, conditioning: Any) -> tuple[int, str, Tokens]:

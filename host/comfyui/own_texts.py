@@ -7,6 +7,7 @@ vectors that every node knows.
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,14 +17,12 @@ from torch import Tensor
 
 from ..hooks import residuals_installed
 from ..ports import Tokens
+from .anima_own_texts import AnimaEncode, Change, names_of_encoder
 from .anima_texts import is_anima_clip
-from .notices import tell
-from .prompts import encoder_names
+from .prompts import encoder_names, ids_of
 from .tokens import ENCODE, OWN_TEXTS
 from .weights import text_weights
 
-# a layer, its input and its output -> its new output
-Change = Callable[[Any, Tensor, Tensor], Tensor]
 Pairs = Mapping[str, Any]  # encoder -> chunks of (token, weight), as the host's tokenizers give
 
 
@@ -31,40 +30,45 @@ def clip_with_own_texts(
     clip: Any,
     own: Mapping[str, Mapping[str, Change]],
     rest: str | None = None,
-    passages: Sequence[Mapping[str, Tokens]] = (),
+    passages: Sequence[str] = (),
 ) -> Any:
     """A clone of a CLIP that encodes each prompt in further ways.
 
-    What an earlier call put on the CLIP is replaced. Anima's stays as it is: there a LoRA's region
-    reads the prompt of the whole picture, without the words of the other LoRAs.
+    What an earlier call put on the CLIP is replaced.
 
     Args:
         own: who reads it -> canonical weight name -> what its layer gives instead.
         rest: who reads a prompt without the passages; None: nobody.
-        passages: encoder ("l") -> tokens that are left out there.
+        passages: words that are left out there.
     """
-    if is_anima_clip(clip):  # its contexts are made in the MODEL
-        if left_out := sum(map(len, own.values())):
-            tell(
-                f"{left_out} weights of the text encoder are left out: Anima's prompts cannot be "
-                "read in several ways. Use Load LoRA for a LoRA that needs them."
-            )
-        return clip.clone()
+    is_anima = is_anima_clip(clip)
+    of_encoders = {k: names_of_encoder(c) if is_anima else c for k, c in own.items()}
     weights = text_weights(clip.cond_stage_model, encoder_names(clip))
     modules = {
         key: [
             (weights[name].module, functools.partial(change, weights[name].module))
             for name, change in changes.items()
         ]
-        for key, changes in own.items()
+        for key, changes in of_encoders.items()
         if changes
     }
     patched = clip.clone()
     encode: Any = patched.patcher.get_model_object(ENCODE)
-    if isinstance(encode, _Encode):
+    if getattr(encode, "around", None) is not None:
         encode = encode.inner
+    if is_anima:
+        adapter = {
+            key: {name: change for name, change in changes.items() if name not in of_encoders[key]}
+            for key, changes in own.items()
+        }
+        patched.tokenizer = copy.copy(patched.tokenizer)
+        patched.tokenizer.passages = tuple(passages)
+        reader: Any = AnimaEncode(encode, modules, {k: c for k, c in adapter.items() if c}, rest)
+        patched.patcher.add_object_patch(ENCODE, reader)
+        return patched
     pads = {name.removeprefix("clip_"): _padding(clip, name) for name in encoder_names(clip)}
-    reader = _Encode(encode, modules, rest, passages, pads)
+    runs = [ids_of(clip, words) for words in passages]
+    reader = _Encode(encode, modules, rest, runs, pads)
     patched.patcher.add_object_patch(ENCODE, reader)
     return patched
 

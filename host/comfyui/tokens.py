@@ -13,13 +13,14 @@ from typing import Any
 from torch import Tensor
 
 from ..families.anima import PAD, ROWS
-from ..ports import OwnTexts, Tokens
+from ..ports import Tokens
 from .prompt_prints import PRINTS, either, print_of
 
 TOKENS = "conceptloom_tokens"  # entry of a conditioning's options
 OWN_TEXTS = "conceptloom_own_texts"  # another: what single regions read, see `Prompt.own_texts`
 ENCODE = "encode_token_weights"  # what the host calls for every prompt
 T5_IDS = "t5xxl_ids"  # a third, of the host: what stands at the rows of Anima's contexts
+T5_WEIGHTS = "t5xxl_weights"  # and how much each of them counts
 FILLERS = {49407, 0}  # CLIP's ids of the end and of padding
 HIDDEN = (
     "If it is there, a node between the text encoder and the sampler hides the words: one that "
@@ -97,8 +98,8 @@ class ContextReader:
         return self._known[key]
 
 
-def own_texts_by_conditioning(guider: Any) -> dict[Any, OwnTexts]:
-    """Id of a conditioning -> what single regions read in its place."""
+def own_texts_by_conditioning(guider: Any) -> dict[Any, Any]:
+    """Id of a conditioning -> what single regions read in its place: `OwnTexts`, or Anima's."""
     return {
         condition["uuid"]: condition[OWN_TEXTS]
         for _, _, condition in _conditions(guider)

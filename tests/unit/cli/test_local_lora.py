@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from conceptloom.attention.local_lora import LocalConfig, LocalLora
-from conceptloom.attention.local_setup import local_setup, lora_for, without_passages
+from conceptloom.attention.local_setup import local_setup, lora_for
 from conceptloom.cli.app import app
 from conceptloom.cli.local_loras import parsed_local
 from conceptloom.concepts.concept import Diff
@@ -179,10 +179,6 @@ def test_an_option_without_words_says_how(tiny: DiffusersHost):
     for text in ("a.safetensors", "a.safetensors:nan=girl"):
         with pytest.raises(ConfigError):
             parsed_local(text)
-
-
-def test_passages_leave_the_prompt():
-    assert without_passages("a Blue  circle and a circle", ["blue circle"]) == "a and a circle"
 
 
 def test_the_command_draws_and_writes_masks(tiny: DiffusersHost, tmp_path: Path):

@@ -12,7 +12,7 @@ from conceptloom.errors import PromptError
 from conceptloom.host.contexts import batched_context, batched_pooled
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.host.ports import Prompt
-from conceptloom.host.prompt_text import handles_in, misspelt, split_at_handles
+from conceptloom.host.prompt_text import handles_in, misspelt, split_at_handles, without_passages
 from conceptloom.host.prompt_weights import weighted_pieces
 
 from ..tiny_models import END, START, hooks_on, noise, tiny_host
@@ -272,3 +272,7 @@ def test_a_weight_moves_away_from_the_empty_prompt(host: DiffusersHost, xl: Diff
         assert torch.equal(model.encode_prompt("a (<mug>:1) here", handles).context, plain.context)
         if plain.pooled is not None:
             torch.testing.assert_close(heavy.pooled, plain.pooled)
+
+
+def test_passages_leave_the_prompt() -> None:
+    assert without_passages("a Blue  circle and a circle", ["blue circle"]) == "a and a circle"
