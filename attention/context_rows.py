@@ -30,16 +30,18 @@ def rows_with(
     n_concepts: int,
     context_length: int,
     device: torch.device,
+    n_pictures: int = 0,
 ) -> PromptRows:
     """Rows with positions of some of G concepts.
 
     Args:
         places: for each row and concept, its key positions.
         pictures: for each row, the picture that it belongs to.
+        n_pictures: of the batch, if these rows are a part of it.
     """
     index = [row for row, found in enumerate(places) if any(found)]
     chosen = torch.zeros(len(index), context_length, n_concepts, device=device)
-    holds = torch.zeros(max(pictures) + 1, n_concepts, 1, device=device)
+    holds = torch.zeros(max(n_pictures, max(pictures) + 1), n_concepts, 1, device=device)
     for r, row in enumerate(index):
         for g, positions in enumerate(places[row]):
             chosen[r, list(positions), g] = 1
@@ -73,8 +75,7 @@ def prompts_of_others(call: AttentionCall) -> Sequence[Tokens]:
 
 def repeats_rows(info: ForwardInfo, n_rows: int) -> bool:
     """Whether rows of an attention may be those of a pass, repeated by a pack of regions."""
-    pictures = max(info.pictures, default=info.latent_shape[0] - 1) + 1
-    return info.read_context is not None and n_rows > 0 and n_rows % pictures == 0
+    return info.read_context is not None and n_rows > 0 and n_rows % info.n_pictures == 0
 
 
 def info_of_others(call: AttentionCall) -> ForwardInfo:
@@ -83,7 +84,7 @@ def info_of_others(call: AttentionCall) -> ForwardInfo:
     A row with the tokens of a prompt of the pass is one of that prompt; the others are positive.
     """
     info, n_rows = call.info, len(call.context)
-    pictures = max(info.pictures, default=info.latent_shape[0] - 1) + 1
+    pictures = info.n_pictures
     prompts = prompts_of_others(call) or info.prompts
     known = {tokens: row for row, tokens in enumerate(info.prompts) if tokens}
     known |= {

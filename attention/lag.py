@@ -9,12 +9,12 @@
 Cross-attention of a block runs before its output projection, so the mask comes from the same
 forward pass and needs no second one. A transformer's blocks have no such projection: residuals lie
 on all of their layers, and those before the cross-attention take the mask of the block before.
+Where text and picture are one sequence, the tokens of a concept's own words take the residual too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -26,71 +26,19 @@ from ..host.ports import (
     AttentionSite,
     ForwardInfo,
     LayerSite,
-    Tokens,
     TransformerSite,
     UNetEdit,
     UNetSites,
     WaitsForPrompt,
-    find_run,
 )
 from ..samplers.masks import check_aspect
-from .context_rows import PromptRows, prompts_of_others, rows_with
+from .context_rows import PromptRows, prompts_of_others
 from .lag_config import LagConfig, Unconditional
 from .lag_masks import binarised, exclusive, smoothed, summed_attention
+from .lag_plan import LagConcept, Plan, by_token, plan_of, rows_of
 
 _LATEST = ""  # the block before, whichever it is
 OnMasks = Callable[[TransformerSite, Tensor, ForwardInfo], None]  # block, masks [P, G, h, w], info
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class LagConcept:
-    """One concept for the edit.
-
-    Attributes:
-        handle: name without brackets.
-        class_tokens: BPE ids of the class word; empty uses the handle alone.
-        residuals: weight of an output projection -> A [m, r] and B [r, m].
-        mask: [H, W], 0..1; also limits the concept. None is no limit.
-    """
-
-    handle: str
-    class_tokens: Tokens
-    residuals: Mapping[str, tuple[Tensor, Tensor]]
-    config: LagConfig
-    mask: Tensor | None = None
-
-    @property
-    def is_everywhere(self) -> bool:
-        """Whether no mask of any kind limits it."""
-        return not self.config.localised and self.mask is None
-
-    def positions(self, tokens: Tokens) -> tuple[int, ...]:
-        """C of the paper: the handle's tokens and the class word's; empty without the handle.
-
-        The class word that follows the handle counts; where none does, every one in the prompt.
-        """
-        handle, word = find_run(tokens, (self.handle,)), self.class_tokens
-        size = len(word)
-        following = {
-            after + i
-            for after in (place + 1 for place in handle)
-            if len(find_run(tokens[after : after + size], word)) == size
-            for i in range(size)
-        }
-        return (*handle, *(sorted(following) or find_run(tokens, word))) if handle else ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """What one kind of forward pass needs: which rows and tokens to look at."""
-
-    concepts: tuple[LagConcept, ...]  # those that are at work at this noise level
-    rows: PromptRows  # by the host's own prompts
-    picture_of: Tensor | None  # [B] picture of every row of the batch; None for a single one
-    may_have_rows: bool  # there are some, or another pack may bring them
-    is_everywhere: bool  # no mask of any kind limits any concept
-    is_plain: bool  # the mask itself is all that a row takes
-    shares_shape: bool  # all masks are cut from the attention in the same way
 
 
 class LagEdit(UNetEdit):
@@ -117,28 +65,30 @@ class LagEdit(UNetEdit):
         self._sites: UNetSites | None = None
         self._layers: list[LayerSite] = []  # of these sites, whose outputs change
         self._several = False  # a block may have many of them
-        self._plan: _Plan | None = None
+        self._plan: Plan | None = None
         self._rows_of_others: PromptRows | None = None  # in place of the plan's, in this pass
-        self._plans: dict[object, _Plan] = {}
+        self._plans: dict[object, Plan] = {}
         self._attention: dict[str, Tensor] = {}
         self._masks_of: dict[str, Tensor] = {}  # by block, of this pass
         self._factors: dict[object, tuple[Tensor, Tensor, Tensor]] = {}
         self._user_masks: dict[object, Tensor] = {}
         self._seen: dict[str, Tensor] = {}  # masks of the latest prompts with a concept
         self._seen_at: Tensor | None = None  # their timesteps
+        self._continues = False  # the batch of the pass before, of which this one has a part
 
     def begin(self, info: ForwardInfo) -> None:
         concepts = self._at_work(info)
         key = (
             concepts, info.prompts, info.pictures, info.context_length, info.timesteps.device,
-            info.read_context is not None, any(info.conditional),
+            info.read_context is not None, any(info.conditional), info.part,
         )  # fmt: skip
+        self._continues = not info.is_first
         if key not in self._plans:
             for concept in concepts:
                 if concept.mask is not None:
                     size = concept.mask.shape[-2], concept.mask.shape[-1]
                     check_aspect(size, (info.latent_shape[-2], info.latent_shape[-1]), " latents")
-            self._plans[key] = _plan(concepts, info)
+            self._plans[key] = plan_of(concepts, info)
         self._plan = plan = self._plans[key]
         if plan.rows.exist:
             self._seen_at = info.timesteps
@@ -188,13 +138,13 @@ class LagEdit(UNetEdit):
         before = self._attention.get(name)
         self._attention[name] = maps if before is None else before + maps
 
-    def _rows_at(self, plan: _Plan, call: AttentionCall) -> PromptRows:
+    def _rows_at(self, plan: Plan, call: AttentionCall) -> PromptRows:
         """The plan's rows, or those that another pack has put in their place."""
         if self._rows_of_others is None and (prompts := prompts_of_others(call)):
             n_pictures = len(plan.rows.holds)
             pictures = [row % n_pictures for row in range(len(prompts))]
             size, device = call.key.shape[-2], call.key.device
-            rows = _rows(plan.concepts, prompts, pictures, size, device)
+            rows = rows_of(plan.concepts, prompts, pictures, size, device)
             # Where nobody knows their words, they start with the host's own rows.
             self._rows_of_others = rows if any(prompts) else plan.rows
             if rows.exist:
@@ -208,6 +158,9 @@ class LagEdit(UNetEdit):
         weights: Tensor | None = None
         if not plan.is_everywhere:
             weights = self._weights(site, plan, inputs, info).to(inputs.dtype)  # [B, G, N]
+            if self._sites is not None and self._sites.joint is not None:
+                spans = self._sites.joint.spans(info)
+                weights = by_token(weights, plan, spans, inputs)
             if len(plan.concepts) > 1:
                 weights = weights.index_select(1, owner)  # [B, r, N]
         rows = len(inputs)
@@ -231,7 +184,7 @@ class LagEdit(UNetEdit):
             (self._seen_at.flatten()[0] == info.timesteps.flatten()[0]).all()
         )
 
-    def _weights(self, site: LayerSite, plan: _Plan, inputs: Tensor, info: ForwardInfo) -> Tensor:
+    def _weights(self, site: LayerSite, plan: Plan, inputs: Tensor, info: ForwardInfo) -> Tensor:
         """What each position of each row takes of each residual, [B, G, N].
 
         Where all rows take the same, [1, G, N].
@@ -251,7 +204,7 @@ class LagEdit(UNetEdit):
                 weights[negative, g] = float(config.unconditional is Unconditional.EVERYWHERE)
         return weights
 
-    def _masks(self, site: LayerSite, plan: _Plan, inputs: Tensor, info: ForwardInfo) -> Tensor:
+    def _masks(self, site: LayerSite, plan: Plan, inputs: Tensor, info: ForwardInfo) -> Tensor:
         """M_i of every picture and concept, [P, G, N]."""
         grid, rows = info.grid(site), self._rows_of_others or plan.rows
         shape = (*rows.holds.shape[:2], grid[0] * grid[1])
@@ -279,6 +232,8 @@ class LagEdit(UNetEdit):
             if concept.mask is not None:
                 masks[:, g] *= self._allowed(concept, grid, masks.device)
         masks = exclusive(masks if rows.all_hold else masks * rows.holds, attention)
+        if self._continues and site.name in self._seen:  # pictures of the parts before
+            masks = torch.maximum(masks, self._seen[site.name].to(masks))
         self._seen[site.name] = seen = masks.detach()  # or it would hold a guided pass's graph
         if self._several:
             self._masks_of[block.name] = self._masks_of[_LATEST] = masks
@@ -303,7 +258,7 @@ class LagEdit(UNetEdit):
         return seen if seen is not None and seen.shape == shape else None
 
     def _before_any(
-        self, plan: _Plan, rows: PromptRows, grid: tuple[int, int], device: torch.device
+        self, plan: Plan, rows: PromptRows, grid: tuple[int, int], device: torch.device
     ) -> Tensor:
         """Masks where nothing was located yet: nowhere, but for concepts that no mask limits."""
         masks = torch.zeros(*rows.holds.shape[:2], grid[0] * grid[1], device=device)
@@ -352,41 +307,3 @@ class LagEdit(UNetEdit):
 def _block_of(site: LayerSite) -> TransformerSite:
     assert isinstance(site.block, TransformerSite)
     return site.block
-
-
-@torch.inference_mode(False)  # a pass that autograd follows may need the same plan later
-def _plan(concepts: tuple[LagConcept, ...], info: ForwardInfo) -> _Plan:
-    n_rows = info.latent_shape[0]
-    pictures, device = list(info.pictures or range(n_rows)), info.timesteps.device
-    prompts = info.prompts or ((),) * n_rows
-    rows = _rows(concepts, prompts, pictures, info.context_length, device)
-    return _Plan(
-        concepts,
-        rows,
-        torch.tensor(pictures, device=device) if len(rows.holds) > 1 else None,
-        rows.exist or (info.read_context is not None and any(info.conditional)),
-        all(c.is_everywhere for c in concepts),
-        all(c.config.is_plain for c in concepts),
-        len({c.config.shape for c in concepts}) == 1,
-    )
-
-
-def _rows(
-    concepts: tuple[LagConcept, ...],
-    prompts: Sequence[Tokens],
-    pictures: Sequence[int],
-    context_length: int,
-    device: torch.device,
-) -> PromptRows:
-    places = [[_columns(c, tokens, context_length) for c in concepts] for tokens in prompts]
-    return rows_with(places, pictures, len(concepts), context_length, device)
-
-
-def _columns(concept: LagConcept, tokens: Tokens, context_length: int) -> list[int]:
-    """Key positions of a concept, in every repeat of its prompt."""
-    positions = concept.positions(tokens) if concept.config.localised else ()
-    return [
-        start + place
-        for start in (range(0, context_length, len(tokens)) if tokens else ())
-        for place in positions
-    ]

@@ -13,6 +13,7 @@ from fractions import Fraction
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from ..scenes.masks import blur
 
@@ -29,6 +30,11 @@ def summed_attention(
 
     Source: A_{i,C} = sum of A_j over j in C, arXiv 2405.12978, Sec. 3.2. The paper does
     not specify the reduction over heads; here it is the mean, before the median.
+
+    Memory: logits of some positions to all keys at a time, `MOST_LOGITS_ELSEWHERE` float32 numbers
+    (256 MiB) or one position's, and never the whole map: of 4096 positions and 4160 keys with 30
+    heads that is 2 GiB. Under autograd each part is computed again in the backward pass, so
+    that only query and key are kept until then.
 
     Args:
         query: [R, N, C] projected, heads not split.
@@ -48,15 +54,28 @@ def summed_attention(
     keys = (key.float() * scale).view(n_rows, n_keys, heads, -1).permute(0, 2, 3, 1).flatten(0, 1)
     bias = None if content is None else _ignoring(content, heads)
     parts: list[Tensor] = []
+    is_learning = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad)
     for part in query.split(at_once, dim=1) if query.shape[1] > at_once else (query,):
-        n = part.shape[1]
-        queries = part.float().view(n_rows, n, heads, -1).transpose(1, 2).flatten(0, 1)
-        logits = torch.bmm(queries, keys)
-        probs = (logits if bias is None else logits + bias).softmax(dim=-1)
-        word_probs = probs.view(n_rows, heads * n, n_keys)[..., : chosen.shape[1]]
-        summed = torch.bmm(word_probs, chosen)
-        parts.append(summed.view(n_rows, heads, n, -1).mean(dim=1))
+        given = part, keys, heads, chosen, bias
+        parts.append(
+            checkpoint(_of_part, *given, use_reentrant=False, preserve_rng_state=False)
+            if is_learning
+            else _of_part(*given)
+        )
     return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)).transpose(1, 2)
+
+
+def _of_part(
+    query: Tensor, keys: Tensor, heads: int, chosen: Tensor, bias: Tensor | None
+) -> Tensor:
+    """[R, n, G] of some positions; keys are [R * heads, d, K]."""
+    n_rows, n = query.shape[:2]
+    queries = query.float().view(n_rows, n, heads, -1).transpose(1, 2).flatten(0, 1)
+    logits = torch.bmm(queries, keys)
+    probs = (logits if bias is None else logits + bias).softmax(dim=-1)
+    word_probs = probs.view(n_rows, heads * n, -1)[..., : chosen.shape[1]]
+    summed = torch.bmm(word_probs, chosen)
+    return summed.view(n_rows, heads, n, -1).mean(dim=1)
 
 
 def _ignoring(content: Tensor, heads: int) -> Tensor:

@@ -80,14 +80,16 @@ class LocalEdit(UNetEdit):
 
     def begin(self, info: ForwardInfo) -> None:
         height, width = info.latent_shape[-2:]
-        pictures = max(info.pictures, default=info.latent_shape[0] - 1) + 1
         timestep = float(info.timesteps.flatten()[0])
-        if self._masks.begin(timestep, (pictures, height, width)):  # a run of its own
+        if self._masks.begin(timestep, (info.n_pictures, height, width)):  # a run of its own
             self._known.clear()
             self._own.clear()
             self._weights.forget()
         self._active = tuple(g for g in range(len(self._loras)) if self._masks.active(g))
-        key = (info.prompts, info.pictures, info.conditional, info.context_length, info.encoded)
+        key = (
+            info.prompts, info.pictures, info.conditional, info.context_length, info.encoded,
+            info.part,
+        )  # fmt: skip
         if key not in self._known:
             for lora in self._loras:
                 if lora.mask is not None:

@@ -26,7 +26,7 @@ class LocalRows:
         n_rows = info.latent_shape[0]
         self._n_rows = n_rows
         pictures = list(info.pictures or range(n_rows))
-        self.pictures = max(pictures) + 1
+        self.pictures = info.n_pictures
         device = info.timesteps.device
         with torch.inference_mode(False):
             self.picture_of = torch.tensor(pictures, device=device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import ConfigError, UnsupportedModelError
+from ..errors import ConfigError
 from ..host.ports import Place, TransformerSite, UNetSites
 
 PAPER_FACTOR = 4  # 16x16 maps at 512 px: where Hertz et al. 2022 found words to be localised best
@@ -13,19 +13,6 @@ def grid_at(downsample: int, latent_size: tuple[int, ...]) -> tuple[int, int]:
     """Rows and columns of the maps with a downsampling factor, for latents of (h, w)."""
     height, width = latent_size
     return -(-height // downsample), -(-width // downsample)
-
-
-def check_cross_attention(sites: UNetSites) -> None:
-    """Whether a model attends to words apart from the picture.
-
-    Raises:
-        UnsupportedModelError: text and picture are one sequence in it.
-    """
-    if sites.joint is not None:
-        raise UnsupportedModelError(
-            "This needs the cross-attention of a model, and Z-Image and Krea 2 have none: text and "
-            "picture are one sequence there. Use Stable Diffusion or Anima."
-        )
 
 
 def sites_to_read(
@@ -40,10 +27,8 @@ def sites_to_read(
             less for pictures so small that the maps would have fewer than 12 rows or columns.
 
     Raises:
-        UnsupportedModelError: text and picture are one sequence in this model.
         ConfigError: the model has no cross-attention with that factor.
     """
-    check_cross_attention(sites)
     if sites.finders:  # one grid, so the depth in the network decides
         if downsample not in (0, known := sites.finders[0].downsample):
             raise ConfigError("attention_level", downsample, f"0 or {known} for this model")

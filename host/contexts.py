@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import PromptError
-from .ports import ForwardInfo, Prompt, TextLayout, UNetEdit
+from .ports import BatchPart, ForwardInfo, Prompt, StopForward, TextLayout, UNetEdit
 
 PLAIN = TextLayout()
 
@@ -37,14 +37,17 @@ def rows_by_length(
 ) -> list[list[int]]:
     """Numbers of rows that can share a pass where prompts may not be repeated: those of one length.
 
-    Rows of positive prompts come first, for edits learn from them where words are.
+    Edits learn from rows of positive prompts where words are. So these come first, and where they
+    take several passes, negative ones wait for all of them.
     """
     check_number(prompts, rows)
     each = prompts if len(prompts) == rows else [prompts[0]] * rows
-    groups: dict[int, list[int]] = {}
-    order = sorted(range(rows), key=lambda row: conditional is not None and not conditional[row])
-    for row in order:
-        groups.setdefault(each[row].context.shape[1], []).append(row)
+    is_negative = [conditional is not None and not conditional[row] for row in range(rows)]
+    lengths = [prompt.context.shape[1] for prompt in each]
+    several = len({length for length, late in zip(lengths, is_negative, strict=True) if not late})
+    groups: dict[tuple[int, bool], list[int]] = {}
+    for row in sorted(range(rows), key=is_negative.__getitem__):
+        groups.setdefault((lengths[row], several > 1 and is_negative[row]), []).append(row)
     return [sorted(group) for group in groups.values()]
 
 
@@ -69,6 +72,7 @@ def info_of(
     conditional: Sequence[bool] | None,
     text: TextLayout = PLAIN,
     pictures: Sequence[int] | None = None,
+    part: BatchPart | None = None,
 ) -> ForwardInfo:
     """Information for edits about a forward pass with known prompts.
 
@@ -88,6 +92,7 @@ def info_of(
         tuple(p.serial for p in each),
         tuple(p.own_texts for p in each),
         text=text,
+        part=part,
     )
 
 
@@ -103,18 +108,29 @@ def in_groups(
     """A batch in several passes, each with the rows of a group.
 
     Args:
-        one_pass: like `Host.predict`, and the picture of each row.
+        one_pass: like `Host.predict`; then the picture of each row, and which part it is.
+
+    Raises:
+        StopForward: an edit ended the passes, each of them for itself.
     """
     rows = len(latent)
     is_conditional = tuple(conditional) if conditional is not None else (True,) * rows
     pictures, times = pictures_of(is_conditional), timesteps.expand(rows)
     each = prompts if len(prompts) == rows else [prompts[0]] * rows
-    parts = [
-        one_pass(
-            latent[list(group)], times[list(group)], [each[row] for row in group], edits,
-            [is_conditional[row] for row in group], [pictures[row] for row in group],
-        )
-        for group in groups
-    ]  # fmt: skip
+    parts: list[Tensor] = []
+    ended: StopForward | None = None
+    for number, group in enumerate(groups):
+        part = BatchPart(number, tuple(group), max(pictures) + 1)
+        try:
+            parts.append(
+                one_pass(
+                    latent[list(group)], times[list(group)], [each[row] for row in group], edits,
+                    [is_conditional[row] for row in group], [pictures[row] for row in group], part,
+                )
+            )  # fmt: skip
+        except StopForward as stop:
+            ended = stop
+    if ended is not None:
+        raise ended
     order = torch.tensor([row for group in groups for row in group])
     return torch.cat(parts)[order.argsort()]

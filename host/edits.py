@@ -17,6 +17,15 @@ from .token_spans import TokenSpans
 
 
 @dataclass(frozen=True, slots=True)
+class BatchPart:
+    """Which rows of a batch a pass has, where prompts of unlike length cannot share one."""
+
+    number: int  # 0 is the first of the passes
+    rows: tuple[int, ...]  # of each row of the pass: its number in the batch
+    pictures: int  # of the whole batch
+
+
+@dataclass(frozen=True, slots=True)
 class ForwardInfo:
     """Information for an edit about its forward pass."""
 
@@ -31,6 +40,24 @@ class ForwardInfo:
     # Tokens of every row of a context [R, K, width]; None where nobody but the host makes contexts.
     read_context: Callable[[Tensor], Sequence[Tokens]] | None = None
     text: TextLayout = TextLayout()
+    part: BatchPart | None = None  # None where the pass has the whole batch
+
+    @property
+    def n_pictures(self) -> int:
+        """Pictures of the batch, also of those that are not in this part of it."""
+        if self.part is not None:
+            return self.part.pictures
+        return max(self.pictures, default=self.latent_shape[0] - 1) + 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this pass is the whole batch, or the first part of it."""
+        return self.part is None or self.part.number == 0
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """Of each row of the pass: its number in the batch."""
+        return self.part.rows if self.part is not None else tuple(range(self.latent_shape[0]))
 
     def content(self, n_keys: int, device: torch.device) -> Tensor | None:
         """[B, n_keys] which keys stand for a piece of the prompt; None where that does not count.

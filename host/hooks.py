@@ -90,7 +90,18 @@ def checkpoint_contexts() -> tuple[AbstractContextManager[None], AbstractContext
     changing = [
         _Pass(p.sites, [e for e in p.edits if not e.reads_only], p.info) for p in _passes.get()
     ]
-    return nullcontext(), _hooked(changing, Coverage())
+    return nullcontext(), _again(changing)
+
+
+@contextmanager
+def _again(passes: Sequence[_Pass]) -> Iterator[None]:
+    """Passes of which a block is computed again."""
+    with ExitStack() as cleanup:
+        for one in passes:
+            if one.edits and one.sites.joint is not None:
+                cleanup.enter_context(one.sites.joint.around())
+        cleanup.enter_context(_hooked(passes, Coverage()))
+        yield
 
 
 @contextmanager

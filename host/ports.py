@@ -39,6 +39,7 @@ from .conditioning import find_run as find_run
 from .conditioning import find_runs as find_runs
 from .conditioning import is_token as is_token
 from .edits import AttentionCall as AttentionCall
+from .edits import BatchPart as BatchPart
 from .edits import ForwardInfo as ForwardInfo
 from .edits import StopForward as StopForward
 from .edits import UNetEdit as UNetEdit

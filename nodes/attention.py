@@ -32,7 +32,7 @@ class AttentionMaps(io.ComfyNode):
             display_name="Attention Maps",
             category=CATEGORY,
             description="Shows which parts of a picture each word of a prompt attends to. "
-            "Works with plain words and learned names, on any Stable Diffusion 1.x, 2.x or XL.",
+            "Works with plain words and learned names, on every model that ConceptLoom supports.",
             search_aliases=["daam", "heatmap", "cross attention", "token map", "iou"],
             inputs=[
                 io.Model.Input("model", tooltip="The base model, with or without concepts."),

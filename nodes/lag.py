@@ -8,7 +8,8 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..attention.lag import LagConcept, LagEdit, OnMasks
+from ..attention.lag import LagEdit, OnMasks
+from ..attention.lag_plan import LagConcept
 from ..concepts.concept import Concept, identities
 from ..errors import PromptError
 from ..host.comfyui.apply import model_with_identities

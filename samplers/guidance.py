@@ -25,7 +25,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..attention.maps import AttentionCapture, TokenQuery
-from ..attention.site_selection import check_cross_attention
 from ..checks import require_whole
 from ..errors import ConfigError
 from ..host.ports import Place, StopForward, Tokens, TransformerSite, UNetSites
@@ -118,10 +117,8 @@ def guided_sites(sites: UNetSites, downsample: int = 0) -> list[TransformerSite]
     a transformer that locate words best.
 
     Raises:
-        UnsupportedModelError: text and picture are one sequence in this model.
         ConfigError: the model has no cross-attention with that downsampling factor.
     """
-    check_cross_attention(sites)
     guided = list(sites.finders) or [s for s in sites.transformers if s.place is Place.UP]
     chosen = [site for site in guided if downsample in (0, site.downsample)]
     if not chosen:

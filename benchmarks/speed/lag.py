@@ -13,8 +13,9 @@ import torch
 from harness.results import Result
 from harness.subject import Options
 
-from conceptloom.attention.lag import LagConcept, LagEdit
+from conceptloom.attention.lag import LagEdit
 from conceptloom.attention.lag_config import LagConfig
+from conceptloom.attention.lag_plan import LagConcept
 from conceptloom.host.ports import Role
 from conceptloom.training.adapters import rank_for
 

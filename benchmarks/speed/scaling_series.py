@@ -14,7 +14,8 @@ import torch
 from harness.machine import clock_for, settle
 
 from conceptloom.attention.fusion import RegionFusion
-from conceptloom.attention.lag import LagConcept, LagEdit
+from conceptloom.attention.lag import LagEdit
+from conceptloom.attention.lag_plan import LagConcept
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.host.ports import UNetEdit
 from conceptloom.methods.break_a_scene import (

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from ...errors import ModelError
 from ..contexts import batched_context, batched_pooled, in_groups, info_of, rows_by_length
-from ..families.registry import check_learns, token_table
+from ..families.registry import token_table
 from ..fingerprint import fingerprint_of
 from ..hooks import edits_installed
 from ..noise import NoisePath
 from ..pictures import check_picture, planes_of
-from ..ports import HandleVectors, Prompt, Tokens, UNetEdit, WeightEdit, Words
+from ..ports import BatchPart, HandleVectors, Prompt, Tokens, UNetEdit, WeightEdit, Words
 from ..uncompiled import as_written
 from .compilation import check_can_edit, edits_possible
 from .noise import clock_of, noise_path_if_any, noise_path_of
@@ -145,11 +145,14 @@ class ComfyHost:
         edits: Sequence[UNetEdit],
         conditional: Sequence[bool] | None,
         pictures: Sequence[int] | None = None,
+        part: BatchPart | None = None,
     ) -> Tensor:
         rows = latent.shape[0]
         latent, timesteps = usable(latent).to(self.device), usable(timesteps).to(self.device)
         context = usable(batched_context(prompts, rows)).to(self.device)
-        info = info_of(latent, timesteps, prompts, context, conditional, self.sites.text, pictures)
+        info = info_of(
+            latent, timesteps, prompts, context, conditional, self.sites.text, pictures, part
+        )
         inputs = latent.unsqueeze(2) if self._has_time else latent
         self._load([self._patcher], self._base.memory_required([rows, *inputs.shape[1:]]))
         dtype = self.dtype
@@ -288,8 +291,6 @@ class ComfyHost:
         known = set(self.weight_names())
         if unknown := [name for name in weights if name not in known]:
             raise self._unknown(unknown)
-        if trainable:
-            check_learns(self.sites)
         before = (self._patcher, self._clip, self._learning, self._wrapped)
         with ExitStack() as stack:
             stack.enter_context(edits_possible())

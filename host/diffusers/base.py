@@ -15,7 +15,7 @@ from ...errors import ModelError
 from ..contexts import batched_context, info_of
 from ..families.registry import token_table
 from ..hooks import edits_installed
-from ..ports import NoisePath, Prompt, UNetEdit, UNetSites, WeightEdit
+from ..ports import BatchPart, NoisePath, Prompt, UNetEdit, UNetSites, WeightEdit
 from ..uncompiled import uncompiled
 from .placement import check_in_memory, compute_dtype, execution_device
 from .weights import checkpointed, edited_weights, frozen
@@ -66,11 +66,14 @@ class NetworkHost(ABC):
         edits: Sequence[UNetEdit],
         conditional: Sequence[bool] | None,
         pictures: Sequence[int] | None = None,
+        part: BatchPart | None = None,
     ) -> Tensor:
         device, dtype = self.device, self.dtype
         latent, timesteps = latent.to(device), timesteps.to(device)
         context = batched_context(prompts, latent.shape[0]).to(device, dtype)
-        info = info_of(latent, timesteps, prompts, context, conditional, self.sites.text, pictures)
+        info = info_of(
+            latent, timesteps, prompts, context, conditional, self.sites.text, pictures, part
+        )
         with edits_installed(self.sites, edits, info):
             return self._forward(latent.to(dtype), timesteps, context, prompts).float()
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,11 +13,11 @@ from ...errors import HandleError, ModelError, UnsupportedModelError
 from ..contexts import in_groups, rows_by_length
 from ..families.family import TRANSFORMER
 from ..families.llm_text import SYSTEM, TEMPLATE, is_content, prompt_rows, tokens_of
-from ..families.registry import check_learns, family_of
+from ..families.registry import family_of
 from ..families.single_stream import KREA_2, TAPS
 from ..fingerprint import fingerprint_of
 from ..noise import FlowPath
-from ..ports import HandleVectors, Prompt, Tokens, UNetEdit, WeightEdit, Words
+from ..ports import HandleVectors, Prompt, Tokens, UNetEdit, Words
 from ..uncompiled import as_written, check_uncompiled
 from .base import Named, NetworkHost, named
 from .placement import execution_device
@@ -163,15 +162,6 @@ class SingleStreamHost(NetworkHost):
     @torch.no_grad()
     def decode_latent(self, latent: Tensor) -> Tensor:
         return decoded(self.vae, latent)
-
-    @contextmanager
-    def edited(
-        self, weights: Mapping[str, WeightEdit], *, trainable: bool, checkpointing: bool = False
-    ) -> Iterator[None]:
-        if trainable:
-            check_learns(self.sites)
-        with super().edited(weights, trainable=trainable, checkpointing=checkpointing):
-            yield
 
     def _named_weights(self) -> Named:
         of_network, names = named("", self.network), Named()

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from ...attention.lag import LagConcept, LagEdit, OnMasks
+from ...attention.lag import LagEdit, OnMasks
 from ...attention.lag_config import LagConfig
+from ...attention.lag_plan import LagConcept
 from ...concepts.concept import Concept, LowRank, check_applies, identities, stacked
 from ...errors import BaseMismatchError, ConfigError, PromptError
 from ...host.ports import HandleVectors, Host, Progress, Tokens, find_run, no_progress

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -119,17 +119,27 @@ def local(
     return JointLocalEdit(loras, layers, **more)
 
 
-@contextmanager
-def merged(network: Network) -> Iterator[None]:
+def merged(network: Network) -> AbstractContextManager[None]:
     """The first of these LoRAs in the weights."""
     parts = random_parts(network.sites, 0)
+    deltas = {
+        site.weight: parts[site.weight][0].delta((site.outputs, site.module.in_features))
+        for site in network.sites.layers
+    }
+    return merged_layers(network, deltas)
+
+
+@contextmanager
+def merged_layers(network: Network, deltas: dict[str, torch.Tensor]) -> Iterator[None]:
+    """What is added to some weights, in them."""
     before = {}
     try:
         for site in network.sites.layers:
-            weight = site.module.weight
-            before.setdefault(site.module, weight.detach().clone())
-            rows = weight if site.part is None else weight[site.part]
-            rows += parts[site.weight][0].delta(rows.shape)
+            if site.weight in deltas:
+                weight = site.module.weight
+                before.setdefault(site.module, weight.detach().clone())
+                rows = weight if site.part is None else weight[site.part]
+                rows += deltas[site.weight]
         yield
     finally:
         for module, weight in before.items():

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from conceptloom.attention.lag import LagConcept, LagEdit
+from conceptloom.attention.lag import LagEdit
 from conceptloom.attention.lag_config import LagConfig, Unconditional
+from conceptloom.attention.lag_plan import LagConcept
 from conceptloom.attention.maps import AttentionCapture, TokenQuery
 from conceptloom.errors import ConfigError, MaskError
 from conceptloom.host.diffusers import DiffusersHost
