@@ -16,10 +16,13 @@ from typing import Any
 
 from conceptloom.attention.lag_config import LagConfig
 from conceptloom.methods.clic.matching import ReadConfig
+from conceptloom.methods.concept_weaver.config import InversionConfig, RegionConfig, WeaveConfig
 from conceptloom.methods.conceptlab.config import LOOKS
 from conceptloom.methods.conceptlab.spec import EVOLUTION, SPEC
 from conceptloom.methods.registry import method_specs, settings_of_folder
 from conceptloom.samplers.blended import BlendConfig
+from conceptloom.samplers.editing import EditConfig
+from conceptloom.samplers.guidance import GuidanceConfig
 from conceptloom.training.method_spec import RunSettings, Takes, settings_for
 from conceptloom.training.setting import BoundSetting, settings_in
 
@@ -31,6 +34,7 @@ END = "<!-- End of the settings. -->"
 OF_THE_NODE = {"preview_every", "preview_prompts", "preview_steps", "preview_cfg", "keep_state"}
 OF_THE_LOOP = {"max_grad_norm", "weight_decay"}
 ALL = "all"
+HEAD = ("Setting", "Option", "Description", "Default", "Values")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,63 @@ class Page:
                 is_shown = one.applies and one.declared.is_widget and one.name not in self.without
                 if is_shown and (not self.only or one.name in self.only):
                     yield one
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """The settings of something that draws, in docs/settings.md.
+
+    Attributes:
+        command: of the command line that takes them; "" for none.
+        nodes: that take them.
+        options: what the column says where a setting has no option of its own name.
+    """
+
+    title: str
+    command: str
+    nodes: str
+    config: Any
+    options: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def option(self, one: BoundSetting) -> str:
+        if not self.command:
+            return ""
+        flag = f"`--{one.option.replace('_', '-')}`"
+        return self.options.get(one.name, flag)
+
+
+NO_OPTION = ""
+DRAWING = (
+    Section(
+        "LAG sampling",
+        "sample",
+        "*Apply LAG*, *LAG Sampler* and *LAG Maps*",
+        LagConfig(),
+        {"strength": "`--concept FILE:STRENGTH`", "localised": "`--lag`"},
+    ),
+    Section(
+        "Edits under a mask",
+        "transfer",
+        "*Masked Blended Edit*, *Masked Blended Sampler* and *Cross-Attention Guidance*",
+        EditConfig(guidance=GuidanceConfig()),
+    ),
+    Section(
+        "Weaving: the template",
+        "weave",
+        "*Invert Template*",
+        InversionConfig(),
+        {name: NO_OPTION for name in ("refinements", "resnet_until", "attention_until")},
+    ),
+    Section("Weaving: the regions", "weave", "*Regions*", RegionConfig()),
+    Section(
+        "Weaving: the picture",
+        "weave",
+        "*Weave Concepts* and *Region Feature Fuser*",
+        WeaveConfig(),
+        {"mixing": "`--score-mixing`"},
+    ),
+    Section("RoI Matching", "", "*RoI Matching* and *Concept Discovery*", ReadConfig()),
+)
 
 
 def pages() -> dict[str, Page]:
@@ -117,7 +178,8 @@ def reference() -> str:
     """docs/settings.md: every setting of every method, with its option."""
     parts = [
         "# Settings",
-        "Written by `scripts/make-help` from the code. Defaults are the paper's.",
+        "Written by `scripts/make-help` from the code. Defaults are the paper's; TinyWorld has its "
+        "own. Methods that learn come first, then what draws with the concepts.",
     ]
     for spec in (*method_specs(), EVOLUTION):
         run: RunSettings = settings_for(spec)
@@ -125,18 +187,23 @@ def reference() -> str:
             OF_THE_NODE - {"keep_state"} | {"preview_seed"} if spec.takes is Takes.PRIOR else ()
         )
         rows = [
-            (
-                f"`{one.name}`",
-                f"`--{one.option.replace('_', '-')}`",
-                _text(one.declared.help),
-                *_values(one),
-            )
+            _row(one.name, f"`--{one.option.replace('_', '-')}`", one)
             for one in settings_in(run)
             if one.name not in unused
         ]
-        head = ("Setting", "Option", "Description", "Default", "Values")
-        parts += [f"## {spec.title}", _table(head, rows)]
+        parts += [f"## {spec.title}", _table(HEAD, rows)]
+    for section in DRAWING:
+        where = f"Command: `conceptloom {section.command}`. " if section.command else ""
+        rows = [
+            _row(".".join((*one.path[:-1], one.name)), section.option(one), one)
+            for one in settings_in(section.config)
+        ]
+        parts += [f"## {section.title}", f"{where}Nodes: {section.nodes}.", _table(HEAD, rows)]
     return "\n\n".join(parts) + "\n"
+
+
+def _row(name: str, option: str, one: BoundSetting) -> tuple[str, ...]:
+    return f"`{name}`", option, _text(one.declared.help), *_values(one)
 
 
 def _filled(path: Path, table: str) -> str:
