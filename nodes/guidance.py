@@ -45,7 +45,10 @@ class CrossAttentionGuidance(io.ComfyNode):
             "prompt with this node's CLIP output.",
             search_aliases=["attend and excite", "attention guidance", "layout", "clic", "remove"],
             inputs=[
-                io.Model.Input("model", tooltip="SD 1.x, 2.x or XL, with or without concepts."),
+                io.Model.Input(
+                    "model",
+                    tooltip="Any model that ConceptLoom supports, with or without concepts.",
+                ),
                 io.Clip.Input(
                     "clip", tooltip="Its CLIP; after Apply Concept it knows learned names."
                 ),

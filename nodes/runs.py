@@ -95,8 +95,8 @@ def model_inputs() -> list[io.Input]:
     return [
         io.Model.Input(
             "model",
-            tooltip="The base model: Stable Diffusion 1.x, 2.x or XL, or TinyWorld. The input "
-            "model is not modified.",
+            tooltip="The base model: Stable Diffusion 1.x, 2.x or XL, Anima, or TinyWorld. The "
+            "input model is not modified.",
         ),
         io.Clip.Input(
             "clip", tooltip="The CLIP of the same checkpoint. The input CLIP is not modified."

@@ -1,4 +1,4 @@
-"""Build locales/ from the nodes' schemas and scripts/translations/. See make-locales."""
+"""Build locales/ and docs/nodes.md from schemas and scripts/translations/. See make-locales."""
 
 from __future__ import annotations
 
@@ -184,6 +184,8 @@ def files(schemas: dict[str, Any]) -> tuple[dict[Path, Any], list[str]]:
 
 
 def main() -> None:
+    from node_reference import REFERENCE, reference
+
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--comfyui", type=Path, required=True)
     options = parser.parse_args()
@@ -191,7 +193,9 @@ def main() -> None:
         tempfile.TemporaryDirectory(prefix="conceptloom-locales-") as base,
         HeadlessComfyUI(options.comfyui, Path(base)) as server,
     ):
-        content, wrong = files(server.get("/object_info"))
+        schemas = server.get("/object_info")
+    content, wrong = files(schemas)
+    REFERENCE.write_text(reference(schemas), encoding="utf-8")
     for path, data in content.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,15 +1,12 @@
-"""Build docs/nodes.md from the nodes' schemas. See make-node-reference."""
+"""docs/nodes.md, made from the nodes' schemas. scripts/make-locales writes it."""
 
 from __future__ import annotations
 
-import argparse
-import tempfile
 from collections.abc import Iterable, Iterator
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
-from headless import ROOT, HeadlessComfyUI
+from headless import ROOT
 
 from locales import AUTOGROW, DYNAMIC_COMBO, PREFIX
 
@@ -18,7 +15,7 @@ MOST_CHOICES = 8  # a longer list, such as of samplers, is not spelt out
 FILE = ".safetensors"  # lists of files differ from one machine to the next
 OPTIONAL, ADVANCED = "optional", "advanced"
 INTRODUCTION = (
-    "Written by `scripts/make-node-reference` from the nodes' schemas. The name of a node links to "
+    "Written by `scripts/make-locales` from the nodes' schemas. The name of a node links to "
     "its help page, which the editor shows as well. *Advanced* inputs are hidden until you ask for "
     "them. [settings.md](settings.md) lists the settings of every preset."
 )
@@ -109,18 +106,3 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 def _text(text: str) -> str:
     """On one line of a Markdown table."""
     return text.replace("<", "\\<").replace("|", "\\|").replace("\n", "; ").strip()
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--comfyui", type=Path, required=True)
-    options = parser.parse_args()
-    with (
-        tempfile.TemporaryDirectory(prefix="conceptloom-nodes-") as base,
-        HeadlessComfyUI(options.comfyui, Path(base)) as server,
-    ):
-        REFERENCE.write_text(reference(server.get("/object_info")), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

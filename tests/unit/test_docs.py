@@ -1,4 +1,4 @@
-"""What the pages say about the code holds: links, names of files, imports, and README's example."""
+"""What the pages say about the code holds: links, names of files, imports, and examples."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_imports_of_examples_work(texts: dict[Path, str]):
                     exec(ast.unparse(node), {})
 
 
-def test_the_example_of_the_readme_runs(
+def test_the_example_of_the_python_page_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, texts: dict[Path, str]
 ):
     """As it stands, but for the number of steps."""
@@ -88,6 +88,6 @@ def test_the_example_of_the_readme_runs(
         picture[mask > 0] = (left * 5, 80, 40)
         Image.fromarray(mask).save(f"{name}.png")
     Image.fromarray(picture).save("table.png")
-    (example,) = PYTHON.findall(texts[ROOT / "README.md"])
+    (example,) = PYTHON.findall(texts[ROOT / "docs" / "python.md"])
     exec(example, {})
     assert set(load_concept(tmp_path / "my-scene.safetensors").names) == {"my-mug", "my-fish"}
