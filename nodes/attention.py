@@ -19,6 +19,7 @@ from ..host.ports import Host
 from ..host.prompt_text import HANDLE
 from ..viz.colors import concept_colours
 from ..viz.overlays import attention_overlay, describe_scores
+from .inputs import KNOWS_NAMES, model_inputs, seed_input
 from .shared import CATEGORY, host_of, listed, picture, shown, whole_numbers
 
 
@@ -35,11 +36,11 @@ class AttentionMaps(io.ComfyNode):
             "Works with plain words and learned names, on every model that ConceptLoom supports.",
             search_aliases=["daam", "heatmap", "cross attention", "token map", "iou"],
             inputs=[
-                io.Model.Input("model", tooltip="The base model, with or without concepts."),
-                io.Clip.Input(
-                    "clip", tooltip="Its CLIP; after Apply Concept it knows learned names."
+                *model_inputs(
+                    "The base model, with or without concepts.",
+                    KNOWS_NAMES,
+                    "Its VAE, which encodes the picture.",
                 ),
-                io.Vae.Input("vae", tooltip="Its VAE, which encodes the picture."),
                 io.Image.Input("image", tooltip="The picture to analyse; the first of a batch."),
                 io.String.Input(
                     "prompt",
@@ -76,15 +77,9 @@ class AttentionMaps(io.ComfyNode):
                     "values give fine, noisy maps, high ones coarse maps; 0 chooses as "
                     "training does.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=2**32 - 1,
-                    control_after_generate=False,
+                seed_input(
+                    "Seed of the noise added to the picture; the same seed gives the same maps.",
                     advanced=True,
-                    tooltip="Seed of the noise added to the picture; the same seed gives the "
-                    "same maps.",
                 ),
             ],
             outputs=[

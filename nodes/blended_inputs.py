@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from comfy_api.latest import io
 
 from ..samplers.editing import EditConfig
+from .inputs import KNOWS_NAMES, model_inputs, seed_input
 from .widgets import named_widgets, widgets_of
 
 FEATHER_PX = 4  # seam of a 512 px picture; ours
@@ -36,9 +37,11 @@ def edit_inputs(schedulers: Sequence[str]) -> list[io.Input]:
     """All inputs of Masked Blended Edit."""
     config = EditConfig()
     return [
-        io.Model.Input("model", tooltip="The model, with or without concepts and guidance."),
-        io.Clip.Input("clip", tooltip="Its CLIP; after Apply Concept it knows learned names."),
-        io.Vae.Input("vae", tooltip="Its VAE, for encoding and decoding."),
+        *model_inputs(
+            "The model, with or without concepts and guidance.",
+            KNOWS_NAMES,
+            "Its VAE, for encoding and decoding.",
+        ),
         io.Image.Input("image", tooltip="The picture to edit."),
         io.Mask.Input(
             "mask",
@@ -60,14 +63,7 @@ def edit_inputs(schedulers: Sequence[str]) -> list[io.Input]:
             dynamic_prompts=True,
             tooltip="What to avoid; may be empty.",
         ),
-        io.Int.Input(
-            "seed",
-            default=0,
-            min=0,
-            max=2**32 - 1,
-            control_after_generate=True,
-            tooltip="Seed of all noise; the same seed gives the same picture.",
-        ),
+        seed_input("Seed of all noise; the same seed gives the same picture.", changes=True),
         *named_widgets(config, "steps", "cfg"),
         io.Combo.Input(
             "scheduler",

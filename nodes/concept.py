@@ -10,6 +10,7 @@ from comfy_api.latest import io
 
 from ..concepts.changes import Kronecker, LowRank
 from ..concepts.concept import Concept
+from .inputs import OF_ITS_FAMILY, model_inputs
 from .shared import CATEGORY, applied, picture, shown
 from .sockets import LearnedConcept
 
@@ -29,12 +30,7 @@ class ApplyConcept(io.ComfyNode):
             "names, such as <my-mug>. Chain several of these nodes for several concepts.",
             search_aliases=["use concept", "load lora", "embedding"],
             inputs=[
-                io.Model.Input(
-                    "model",
-                    tooltip="A model of the same family as the one that "
-                    "the concept was trained on.",
-                ),
-                io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint."),
+                *model_inputs(OF_ITS_FAMILY),
                 LearnedConcept.Input("concept", tooltip="From a trainer or from Load Concept."),
                 io.Float.Input(
                     "strength",

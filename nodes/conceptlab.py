@@ -24,7 +24,7 @@ from ..methods.conceptlab import (
     weighted_words,
 )
 from ..methods.conceptlab.spec import EVOLUTION, SPEC
-from ..training.method_spec import RunSettings, settings_for
+from ..training.method_spec import MethodSpec, RunSettings, settings_for
 from .conceptlab_inputs import evolution_inputs, lab_outputs, mixing_inputs, trainer_inputs
 from .conceptlab_results import result_of
 from .prior_loading import LAB, LoadedPrior
@@ -59,7 +59,7 @@ class AdaptiveNegativesTrainer(io.ComfyNode):
         cls, prior: LoadedPrior, handle: str, category: str, name: str, checkpoint: int,
         vqa: VQAModel | None = None, **knobs: Any,
     ) -> io.NodeOutput:  # fmt: skip
-        settings = lab_settings(prior, knobs, positives=(category.strip(),))
+        settings = lab_settings(prior, SPEC, knobs, positives=(category.strip(),))
         folder, progress = run_folder(name), NodeProgress(cls.hidden.unique_id)
         made = invented(prior, handle, settings, vqa, folder, progress)
         return result_of(cls, made, checkpoint, folder, progress, asks=True)
@@ -88,7 +88,7 @@ class ConceptMixing(io.ComfyNode):
         cls, prior: LoadedPrior, handle: str, words: str, name: str, checkpoint: int, **knobs: Any
     ) -> io.NodeOutput:
         positives, weights = weighted_words(lines_of(words))
-        settings = lab_settings(prior, knobs, positives=positives, weights=weights)
+        settings = lab_settings(prior, SPEC, knobs, positives=positives, weights=weights)
         folder, progress = run_folder(name), NodeProgress(cls.hidden.unique_id)
         made = invented(prior, handle, settings, None, folder, progress)
         return result_of(cls, made, checkpoint, folder, progress)
@@ -119,7 +119,7 @@ class EvolveConcepts(io.ComfyNode):
         concepts: dict[str, Any], images: dict[str, Any], **knobs: Any,
     ) -> io.NodeOutput:  # fmt: skip
         shares = tuple(parsed_number("weights", entry) for entry in entries(weights))
-        settings = evolution_settings(prior, knobs, shares)
+        settings = lab_settings(prior, EVOLUTION, knobs, weights=shares)
         folder, progress = run_folder(name), NodeProgress(cls.hidden.unique_id)
         made = bred(
             prior, handle, connected(concepts), connected(images), settings, folder, progress
@@ -132,32 +132,17 @@ def connected(sockets: Mapping[str, Any]) -> list[Any]:
     return [value for value in sockets.values() if value is not None]
 
 
-def lab_settings(prior: LoadedPrior, knobs: Mapping[str, Any], **words: Any) -> RunSettings:
-    """The settings of the widgets; `words` are positives and their weights.
+def lab_settings(
+    prior: LoadedPrior, spec: MethodSpec, knobs: Mapping[str, Any], **words: Any
+) -> RunSettings:
+    """The settings of the widgets; `words` are positives and weights.
 
     Raises:
         ConfigError: a value is out of range.
     """
-    return _fitted(prior, settings_for(SPEC), knobs, words)
-
-
-def evolution_settings(
-    prior: LoadedPrior, knobs: Mapping[str, Any], weights: tuple[float, ...]
-) -> RunSettings:
-    """The settings of the widgets of Evolve Concepts.
-
-    Raises:
-        ConfigError: a value is out of range.
-    """
-    return _fitted(prior, settings_for(EVOLUTION), knobs, {"weights": weights})
-
-
-def _fitted(
-    prior: LoadedPrior, start: RunSettings, knobs: Mapping[str, Any], words: Mapping[str, Any]
-) -> RunSettings:
+    start = settings_for(spec)
     # The words first: what the widgets say is checked against them.
-    started = replace(start, config=replace(start.config, **words))
-    chosen = started.changed(knobs)
+    chosen = replace(start, config=replace(start.config, **words)).changed(knobs)
     return replace(chosen, config=prior.defaults.fitted(chosen.config))
 
 

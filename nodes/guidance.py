@@ -25,6 +25,7 @@ from ..samplers.guidance import (
 from ..samplers.masks import check_aspect, picture_masks
 from ..training.setting import changed
 from .blended import SAMPLING
+from .inputs import KNOWS_NAMES, model_inputs
 from .shared import host_of, listed
 from .widgets import widgets_of
 
@@ -45,12 +46,8 @@ class CrossAttentionGuidance(io.ComfyNode):
             "prompt with this node's CLIP output.",
             search_aliases=["attend and excite", "attention guidance", "layout", "clic", "remove"],
             inputs=[
-                io.Model.Input(
-                    "model",
-                    tooltip="Any model that ConceptLoom supports, with or without concepts.",
-                ),
-                io.Clip.Input(
-                    "clip", tooltip="Its CLIP; after Apply Concept it knows learned names."
+                *model_inputs(
+                    "Any model that ConceptLoom supports, with or without concepts.", KNOWS_NAMES
                 ),
                 io.String.Input(
                     "words",

@@ -23,7 +23,8 @@ from ..methods.personalized_residuals import (
     lag_setup,
     local_lora_of,
 )
-from .lag_knobs import LAG_CATEGORY, OF_ONE, lag_inputs, localised_of, model_inputs
+from .inputs import OF_ITS_FAMILY, model_inputs
+from .lag_knobs import LAG_CATEGORY, OF_ONE, lag_inputs, localised_of
 from .local_lora import with_local_lora
 from .shared import applied, host_of
 from .sockets import LearnedConcept
@@ -45,7 +46,7 @@ class ApplyLag(io.ComfyNode):
             "concepts.",
             search_aliases=["personalized residuals", "lora bleeding", "lora mask", "regional"],
             inputs=[
-                *model_inputs(),
+                *model_inputs(OF_ITS_FAMILY),
                 LearnedConcept.Input("concept", tooltip=OF_ONE),
                 *lag_inputs(),
             ],

@@ -25,16 +25,6 @@ OF_ONE = (
 PROMPT = "Must contain every concept's name and class word, for example: a photo of a <my-cat> cat."
 
 
-def model_inputs() -> list[io.Input]:
-    return [
-        io.Model.Input(
-            "model",
-            tooltip="A model of the same family as the one that the concept was trained on.",
-        ),
-        io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint."),
-    ]
-
-
 def concepts_input() -> io.Input:
     template = io.Autogrow.TemplatePrefix(
         LearnedConcept.Input("concept", tooltip=OF_ONE),

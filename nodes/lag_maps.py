@@ -18,13 +18,13 @@ from ..errors import ImageError
 from ..host.ports import UNetEdit
 from ..methods.personalized_residuals import Localised, by_engine, lag_setup, local_lora_of
 from ..viz.lag_overlays import blocks_sheet, masks_picture
+from .inputs import OF_ITS_FAMILY, model_inputs
 from .lag_knobs import (
     LAG_CATEGORY,
     PROMPT,
     concepts_input,
     lag_inputs,
     localised_of,
-    model_inputs,
 )
 from .shared import host_of, picture, shown
 
@@ -42,8 +42,7 @@ class LagMapsNode(io.ComfyNode):
             "averaged. It adds noise to the picture and reads one denoising step.",
             search_aliases=["attention mask", "localized attention", "mask preview"],
             inputs=[
-                *model_inputs(),
-                io.Vae.Input("vae", tooltip="Its VAE, which encodes the picture."),
+                *model_inputs(OF_ITS_FAMILY, vae="Its VAE, which encodes the picture."),
                 io.Image.Input("image", tooltip="The picture to analyse; the first of a batch."),
                 concepts_input(),
                 io.String.Input("prompt", default="", multiline=True, tooltip=PROMPT),

@@ -15,6 +15,7 @@ from ..host.comfyui.ksampler import SAMPLERS, SCHEDULERS, KSamplerCall, sampled
 from ..host.comfyui.progress import NodeProgress
 from ..methods.personalized_residuals import by_engine
 from ..viz.lag_overlays import masks_picture
+from .inputs import OF_ITS_FAMILY, model_inputs, seed_input
 from .lag import with_lag
 from .lag_knobs import (
     LAG_CATEGORY,
@@ -22,7 +23,6 @@ from .lag_knobs import (
     concepts_input,
     lag_inputs,
     localised_of,
-    model_inputs,
 )
 from .lag_maps import SeenMasks, names_of
 from .local_masks import latest_of
@@ -43,7 +43,12 @@ class LagSampler(io.ComfyNode):
             "separately, chain Apply LAG before any sampler.",
             search_aliases=["ksampler", "personalized residuals", "localized attention"],
             hidden=[io.Hidden.unique_id],
-            inputs=[*model_inputs(), concepts_input(), *_sampler_inputs(), *lag_inputs()],
+            inputs=[
+                *model_inputs(OF_ITS_FAMILY),
+                concepts_input(),
+                *_sampler_inputs(),
+                *lag_inputs(),
+            ],
             outputs=[
                 io.Latent.Output(
                     "latent", tooltip="The sampled latents; decode them with VAE Decode."
@@ -97,13 +102,10 @@ def _sampler_inputs() -> list[io.Input]:
         ),
         io.Latent.Input("latent_image", tooltip="An empty latent, or the latent of a picture "
         "to draw over."),
-        io.Int.Input(
-            "seed",
-            default=0,
-            min=0,
-            max=2**64 - 1,
-            control_after_generate=True,
-            tooltip="Seed of the noise; the same seed gives the same picture.",
+        seed_input(
+            "Seed of the noise; the same seed gives the same picture.",
+            most=2**64 - 1,
+            changes=True,
         ),
         io.Int.Input(
             "steps", default=30, min=1, max=10_000, tooltip="Sampling steps. Few are fast and "

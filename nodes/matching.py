@@ -30,9 +30,8 @@ from .matching_inputs import (
     SCOPES,
     learning_inputs,
     match_outputs,
-    model_inputs,
+    picture_reader,
     reading_inputs,
-    seed_input,
 )
 from .runs import run_folder
 from .shared import CATEGORY, host_of, picture, shown
@@ -57,7 +56,7 @@ class RoIMatching(io.ComfyNode):
             "its attention in every target.",
             search_aliases=["clic", "automatic mask", "correspondence", "segment", "region"],
             inputs=[
-                *model_inputs(),
+                *picture_reader(),
                 LearnedConcept.Input("concept", tooltip="The learned detail, from a trainer."),
                 io.Image.Input("source", tooltip="A picture with the detail."),
                 io.Mask.Input("source_mask", tooltip="Mask of the detail in it, white."),
@@ -69,7 +68,6 @@ class RoIMatching(io.ComfyNode):
                 ),
                 *learning_inputs(config.steps, config.learning_rate),
                 *reading_inputs(),
-                seed_input(),
             ],
             outputs=match_outputs(),
             hidden=[io.Hidden.unique_id],
@@ -108,7 +106,7 @@ class ConceptDiscovery(io.ComfyNode):
             "(CLiC). Returns a concept, and masks for training it further.",
             search_aliases=["clic", "common concept", "co-segmentation", "automatic mask"],
             inputs=[
-                *model_inputs(),
+                *picture_reader(),
                 io.Image.Input("images", tooltip="Two or more pictures of one size; a batch."),
                 io.String.Input(
                     "name", default="my-style", tooltip="Name of the shared element, for prompts."
@@ -126,7 +124,6 @@ class ConceptDiscovery(io.ComfyNode):
                 ),
                 *learning_inputs(config.steps, RATE_OF_SCOPE[Scope.CROSS_ATTENTION]),
                 *reading_inputs(),
-                seed_input(),
             ],
             outputs=[
                 LearnedConcept.Output("concept", tooltip="The shared element, as a concept."),

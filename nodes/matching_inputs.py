@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from ..methods.clic.config import CLiCConfig
 from ..methods.clic.matching import ReadConfig
 from ..training.adapters import Scope
+from .inputs import model_inputs, seed_input
 from .widgets import widgets_of
 
 SCOPES = (
@@ -18,13 +19,13 @@ SCOPES = (
 )
 
 
-def model_inputs() -> list[io.Input]:
+def picture_reader() -> list[io.Input]:
     """MODEL, CLIP and VAE."""
-    return [
-        io.Model.Input("model", tooltip="The base model, without the concept applied."),
-        io.Clip.Input("clip", tooltip="Its CLIP, without the concept applied."),
-        io.Vae.Input("vae", tooltip="Its VAE, which encodes the pictures."),
-    ]
+    return model_inputs(
+        "The base model, without the concept applied.",
+        "Its CLIP, without the concept applied.",
+        "Its VAE, which encodes the pictures.",
+    )
 
 
 def learning_inputs(steps: int, rate: float) -> list[io.Input]:
@@ -63,22 +64,13 @@ def learning_inputs(steps: int, rate: float) -> list[io.Input]:
 
 
 def reading_inputs() -> list[io.Input]:
-    """The widgets of reading maps."""
+    """The widgets of reading maps, and the seed."""
     config = ReadConfig()
     # Saved graphs hold three digits of 100/255.
-    return list(widgets_of(replace(config, threshold=round(config.threshold, 3))))
-
-
-def seed_input() -> io.Input:
-    """The seed of training and reading."""
-    return io.Int.Input(
-        "seed",
-        default=0,
-        min=0,
-        max=2**32 - 1,
-        control_after_generate=False,
-        tooltip="Seed of all randomness; the same seed gives the same masks.",
-    )
+    return [
+        *widgets_of(replace(config, threshold=round(config.threshold, 3))),
+        seed_input("Seed of all randomness; the same seed gives the same masks."),
+    ]
 
 
 def match_outputs() -> list[io.Output]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +10,6 @@ from torch import Tensor
 
 from ..host.comfyui.apply import check_new_handles
 from ..host.comfyui.progress import NodeProgress
-from ..host.ports import Host, Progress
 from ..methods.personalized_residuals import learn_residuals
 from ..methods.registry import settings_of_folder
 from ..training.results import size_of
@@ -48,50 +45,17 @@ class TrainPersonalizedResiduals(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         check_new_handles(model, clip, [handle])
         folder, progress = run_folder(name), NodeProgress(cls.hidden.unique_id)
-        inputs_of_user = SubjectInputs(images, handle, class_word, lines_of(captions))
-        learned = learn(host_of(model, clip, vae), inputs_of_user, knobs, folder, progress)
+        chosen = settings_of_folder("personalized_residuals").changed(knobs)
+        host = host_of(model, clip, vae)
+        with torch.inference_mode(False):  # on copies
+            learned = learn_residuals(
+                host, [image.clone() for image in images], handle, class_word, chosen.config,
+                captions=lines_of(captions), loop=chosen.loop, previews=chosen.previews,
+                folder=folder, save=concept_saver(folder), progress=progress,
+            )  # fmt: skip
         report = report_of(learned)
         progress(1, 1, report)
         return handed_out(cls, model, clip, learned, report)
-
-
-@dataclass(frozen=True, slots=True)
-class SubjectInputs:
-    """The inputs of the node."""
-
-    images: Tensor  # [P, H, W, C]
-    handle: str
-    class_word: str
-    captions: tuple[str, ...]
-
-
-def learn(
-    host: Host,
-    inputs_of_user: SubjectInputs,
-    knobs: dict[str, Any],
-    folder: Path,
-    progress: Progress,
-) -> TrainingResult:
-    """Train on copies, outside the inference mode of nodes.
-
-    Raises:
-        ConceptLoomError: see `learn_residuals`.
-    """
-    chosen = settings_of_folder("personalized_residuals").changed(knobs)
-    with torch.inference_mode(False):
-        return learn_residuals(
-            host,
-            [image.clone() for image in inputs_of_user.images],
-            inputs_of_user.handle,
-            inputs_of_user.class_word,
-            chosen.config,
-            captions=inputs_of_user.captions,
-            loop=chosen.loop,
-            previews=chosen.previews,
-            folder=folder,
-            save=concept_saver(folder),
-            progress=progress,
-        )
 
 
 def report_of(learned: TrainingResult) -> str:

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..methods.personalized_residuals import PersonalizedResidualsConfig
 from ..training.recipe import LoopConfig
-from .runs import model_inputs, name_input, preview_inputs
+from .runs import models_to_train, name_input, preview_inputs
 from .sockets import LearnedConcept
 from .widgets import named_widgets, widgets_of
 
@@ -20,7 +20,7 @@ def residuals_inputs() -> list[io.Input]:
 
 def _sockets() -> list[io.Input]:
     return [
-        *model_inputs(),
+        *models_to_train(),
         io.Image.Input(
             "images",
             tooltip="3 to 5 pictures of the same object, or one; a batch of the same size. The "

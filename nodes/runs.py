@@ -20,6 +20,7 @@ from ..training.runner import TrainingResult
 from ..viz.overlays import sample_strip
 from ..viz.plots import loss_plot
 from .concept_folders import SUFFIX
+from .inputs import model_inputs
 from .shared import applied, picture, shown
 from .widgets import named_widgets
 
@@ -90,19 +91,14 @@ def handed_out(
     return io.NodeOutput(learned.concept, *models, samples, *pictures, losses, report, ui=on_node)
 
 
-def model_inputs() -> list[io.Input]:
-    """The models to train."""
-    return [
-        io.Model.Input(
-            "model",
-            tooltip="The base model: Stable Diffusion 1.x, 2.x or XL, Anima, or TinyWorld. The "
-            "input model is not modified.",
-        ),
-        io.Clip.Input(
-            "clip", tooltip="The CLIP of the same checkpoint. The input CLIP is not modified."
-        ),
-        io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
-    ]
+def models_to_train() -> list[io.Input]:
+    """MODEL, CLIP and VAE of a trainer."""
+    return model_inputs(
+        "The base model: Stable Diffusion 1.x, 2.x or XL, Anima, or TinyWorld. The input model is "
+        "not modified.",
+        "The CLIP of the same checkpoint. The input CLIP is not modified.",
+        "",
+    )
 
 
 def name_input(default: str) -> io.Input:

@@ -20,6 +20,7 @@ from ..methods.concept_weaver import InversionConfig, Keep, Template, make_templ
 from ..methods.concept_weaver.features import blocks_of, feature_cost
 from ..training.setting import changed
 from ..viz.overlays import sample_strip
+from .inputs import model_inputs
 from .shared import CATEGORY, host_of, picture, shown, whole_numbers
 from .sockets import TemplateSocket
 from .widgets import named_widgets
@@ -83,9 +84,7 @@ class InvertTemplate(io.ComfyNode):
 def _inputs() -> list[io.Input]:
     config = InversionConfig()
     return [
-        io.Model.Input("model", tooltip="The model for weaving, without any concept applied."),
-        io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint."),
-        io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
+        *model_inputs("The model for weaving, without any concept applied.", vae=""),
         io.Image.Input(
             "image",
             tooltip="One picture, generated or photographed, at the size to draw: 512 px for "

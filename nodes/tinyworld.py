@@ -14,6 +14,7 @@ from ..tinyworld.concepts import CONCEPTS, concept_scene
 from ..tinyworld.dit.sizes import FAMILIES
 from ..tinyworld.shapes import BACKGROUNDS
 from ..tinyworld.world import SIZE
+from .inputs import seed_input
 from .shared import CATEGORY, listed
 
 MOST_OBJECTS = 3
@@ -104,14 +105,10 @@ class TinyWorldScene(io.ComfyNode):
                     default="white",
                     tooltip="Background behind the objects; plain ones make training easiest.",
                 ),
-                io.Int.Input(
-                    "seed",
+                seed_input(
+                    "Seed of the position and size of the objects; the same seed draws the same "
+                    "picture.",
                     default=2,
-                    min=0,
-                    max=2**32 - 1,
-                    control_after_generate=False,
-                    tooltip="Seed of the position and size of the objects; the same seed draws "
-                    "the same picture.",
                 ),
                 size_input(),
             ],

@@ -11,6 +11,7 @@ from ..errors import ConfigError
 from ..tinyworld.concepts import CONCEPTS
 from ..tinyworld.ornaments import PARTS, ornament_scene
 from ..tinyworld.shapes import BACKGROUNDS
+from .inputs import seed_input
 from .shared import CATEGORY
 from .tinyworld import size_input
 
@@ -55,14 +56,10 @@ class TinyWorldOrnament(io.ComfyNode):
                     default="white",
                     tooltip="Background behind the object; plain ones make training easiest.",
                 ),
-                io.Int.Input(
-                    "seed",
+                seed_input(
+                    "Seed of the object's position, size and rotation; the same seed gives the "
+                    "same object with and without an ornament.",
                     default=1,
-                    min=0,
-                    max=2**32 - 1,
-                    control_after_generate=False,
-                    tooltip="Seed of the object's position, size and rotation; the same seed "
-                    "gives the same object with and without an ornament.",
                 ),
                 size_input(),
             ],

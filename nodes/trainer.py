@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from .presets import preset_input, settings_of
 from .runs import (
     concept_saver,
     handed_out,
-    model_inputs,
+    models_to_train,
     name_input,
     preview_inputs,
     run_folder,
@@ -72,17 +72,16 @@ class CrossAttentionLossTrainer(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         check_new_handles(model, clip, scene.names)
         settings, folder = settings_of(preset, **of_the_node), run_folder(name)
-        run = TrainingRun(host_of(model, clip, vae), scene, settings, folder, prior_images)
-        progress = NodeProgress(cls.hidden.unique_id)
-        learned = run.learn(progress)
-        report = report_of(run, learned)
+        progress, host = NodeProgress(cls.hidden.unique_id), host_of(model, clip, vae)
+        learned = learned_scene(host, scene, settings, folder, prior_images, progress)
+        report = report_of(scene, learned)
         progress(1, 1, report)
         return handed_out(cls, model, clip, learned, report)
 
 
 def _sockets() -> list[io.Input]:
     return [
-        *model_inputs(),
+        *models_to_train(),
         Scene.Input("scene", tooltip="The training scene, from Concept Scene."),
         io.Image.Input(
             "prior_images",
@@ -130,30 +129,20 @@ def _outputs() -> list[io.Output]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class TrainingRun:
-    """One training run of the node."""
-
-    host: Host
-    scene: ConceptScene
-    settings: RunSettings
-    folder: Path
-    prior_images: Tensor | None = None
-
-    def learn(self, progress: Progress) -> TrainingResult:
-        """Train on copies, outside the inference mode of nodes."""
-        with torch.inference_mode(False):
-            class_images = self.prior_images
-            return self.settings.learn(
-                self.host,
-                copied_scene(self.scene),
-                class_images=class_images
-                if class_images is None
-                else class_images[..., :3].clone(),
-                folder=self.folder,
-                save=concept_saver(self.folder),
-                progress=progress,
-            )
+def learned_scene(
+    host: Host, scene: ConceptScene, settings: RunSettings, folder: Path, prior: Tensor | None,
+    progress: Progress,
+) -> TrainingResult:  # fmt: skip
+    """Train on copies, outside the inference mode of nodes; `prior` holds class pictures."""
+    with torch.inference_mode(False):
+        return settings.learn(
+            host,
+            copied_scene(scene),
+            class_images=None if prior is None else prior[..., :3].clone(),
+            folder=folder,
+            save=concept_saver(folder),
+            progress=progress,
+        )
 
 
 def copied_scene(scene: ConceptScene) -> ConceptScene:
@@ -165,9 +154,9 @@ def copied_scene(scene: ConceptScene) -> ConceptScene:
     return ConceptScene(pictures, scene.words)
 
 
-def report_of(run: TrainingRun, learned: TrainingResult) -> str:
+def report_of(scene: ConceptScene, learned: TrainingResult) -> str:
     """Report of a finished run, line by line."""
-    lines = list(run.scene.remarks)
+    lines = list(scene.remarks)
     lines += [f"<{name}>: {describe_scores(*scores)}" for name, scores in learned.scores.items()]
     losses = learned.concept.history
     terms = ["total", *sorted(losses.keys() - {"steps", "total"})]

@@ -15,6 +15,7 @@ from ..host.comfyui.sampling import (
 )
 from ..methods.clic.config import TwoStageConfig
 from .blended import SAMPLING
+from .inputs import seed_input
 
 
 class TwoStageGeneration(io.ComfyNode):
@@ -52,13 +53,8 @@ class TwoStageGeneration(io.ComfyNode):
                     tooltip="Steps with the base model: 0 uses the concept throughout, 5 of 50 "
                     "fix the outline, many leave no room for the concept.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=2**32 - 1,
-                    control_after_generate=True,
-                    tooltip="Seed of the noise; the same seed gives the same picture.",
+                seed_input(
+                    "Seed of the noise; the same seed gives the same picture.", changes=True
                 ),
                 io.Int.Input(
                     "steps",

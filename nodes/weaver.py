@@ -21,6 +21,7 @@ from ..methods.concept_weaver.features import capture_for, injection_of
 from ..methods.concept_weaver.regions import sources_of
 from ..methods.concept_weaver.template import check_sigmas, check_template
 from ..training.setting import changed
+from .inputs import model_inputs
 from .shared import host_of, shown
 from .sockets import RegionsSocket, TemplateSocket
 from .template import WEAVER, start_latent
@@ -86,7 +87,7 @@ class WeaveConcepts(io.ComfyNode):
             search_aliases=["concept weaver", "multi concept", "regional", "score mixing"],
             hidden=[io.Hidden.unique_id],
             inputs=[
-                *_inputs(vae=True),
+                *_inputs(vae=""),
                 *named_widgets(WeaveConfig(), "cfg", "mixing"),
             ],
             outputs=[
@@ -108,11 +109,13 @@ class WeaveConcepts(io.ComfyNode):
         return io.NodeOutput(woven.image, latent, ui=shown(cls, woven.image))
 
 
-def _inputs(*, vae: bool = False) -> list[io.Input]:
+def _inputs(vae: str | None = None) -> list[io.Input]:
     return [
-        io.Model.Input("model", tooltip="The model used to invert the template."),
-        io.Clip.Input("clip", tooltip="Its CLIP, without concepts applied; the regions add them."),
-        *([io.Vae.Input("vae", tooltip="The VAE of the same checkpoint.")] if vae else []),
+        *model_inputs(
+            "The model used to invert the template.",
+            "Its CLIP, without concepts applied; the regions add them.",
+            vae,
+        ),
         TemplateSocket.Input("template", tooltip="The inverted picture, from Invert Template."),
         RegionsSocket.Input("regions", tooltip="Concepts and their regions, from Regions."),
         *widgets_of(WeaveConfig(), without=("cfg", "mixing")),

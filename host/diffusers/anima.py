@@ -20,11 +20,14 @@ from ..fingerprint import fingerprint_of
 from ..noise import FlowPath
 from ..ports import HandleVectors, Prompt
 from ..uncompiled import as_written, check_uncompiled, uncompiled
-from .base import Named, NetworkHost, named
+from .base import Named, NetworkHost, named, named_layers, parts_of
 from .placement import execution_device
-from .vae import decoded, downscale_of, encoded
+from .vae import downscale_of
 
-PARTS = ("transformer", "text_conditioner", "vae", "text_encoder", "tokenizer", "t5_tokenizer")
+PARTS = (
+    "transformer", "text_conditioner", "vae", "text_encoder", "tokenizer", "t5_tokenizer",
+    "scheduler",
+)  # fmt: skip
 
 
 class AnimaHost(NetworkHost):
@@ -76,13 +79,7 @@ class AnimaHost(NetworkHost):
         Raises:
             UnsupportedModelError: one of them is missing.
         """
-        if lost := [part for part in PARTS if getattr(pipeline, part, None) is None]:
-            raise UnsupportedModelError(
-                f"This {type(pipeline).__name__} has no {lost[0]}; Anima needs "
-                f"{', '.join(PARTS)} and a scheduler."
-            )
-        parts = {part: getattr(pipeline, part) for part in PARTS}
-        return cls(**parts, scheduler=pipeline.scheduler)
+        return cls(**parts_of(pipeline, PARTS))
 
     @classmethod
     def tinyworld(
@@ -193,34 +190,12 @@ class AnimaHost(NetworkHost):
             for name, table in tables.items()
         }
 
-    @torch.no_grad()
-    def encode_image(self, image: Tensor) -> Tensor:
-        return encoded(self.vae, image, self.pixels_per_latent).to(self.device)
-
-    @torch.no_grad()
-    def decode_latent(self, latent: Tensor) -> Tensor:
-        return decoded(self.vae, latent)
-
     def _named_weights(self) -> Named:
-        of_network = named("", self.network)
-        names: Named = {}
-        for number in range(len(self.sites.transformers)):
-            for part in ANIMA.parts:
-                names |= self._renamed(f"{ANIMA.blocks[0]}.{number}.{part}", of_network)
-        for path in ANIMA.outer:
-            names |= self._renamed(path, of_network)
+        names = named_layers(ANIMA, self.network)
         names |= named(f"{TRANSFORMER}.{ADAPTER}.", self.conditioner)
         for path, place in named("", self._qwen).items():
             names[f"{QWEN}.model.{path.removeprefix('model.')}"] = place
         return names
-
-    def _renamed(self, path: str, of_network: Named) -> Named:
-        theirs = ANIMA.diffusers_name(path)
-        return {
-            f"{TRANSFORMER}.{path}.{kind}": of_network[f"{theirs}.{kind}"]
-            for kind in ("weight", "bias")
-            if f"{theirs}.{kind}" in of_network
-        }
 
 
 def sites_of(network: Any) -> Any:

@@ -11,13 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ...errors import ModelError
+from ...errors import ModelError, UnsupportedModelError
 from ..contexts import batched_context, info_of
+from ..families.family import TRANSFORMER, Family
 from ..families.registry import token_table
 from ..hooks import edits_installed
 from ..ports import BatchPart, NoisePath, Prompt, UNetEdit, UNetSites, WeightEdit
 from ..uncompiled import uncompiled
 from .placement import check_in_memory, compute_dtype, execution_device
+from .vae import decoded, encoded
 from .weights import checkpointed, edited_weights, frozen
 
 Named = dict[str, tuple[Any, str]]  # canonical name -> module, "weight" or "bias"
@@ -90,8 +92,13 @@ class NetworkHost(ABC):
     def token_table(self, encoder: str) -> Tensor:
         return self.weight(token_table(encoder))
 
-    def _for_vae(self, tensor: Tensor) -> Tensor:
-        return tensor.to(execution_device(self.vae), compute_dtype(self.vae))
+    @torch.no_grad()
+    def encode_image(self, image: Tensor) -> Tensor:
+        return encoded(self.vae, image, self.pixels_per_latent).to(self.device)
+
+    @torch.no_grad()
+    def decode_latent(self, latent: Tensor) -> Tensor:
+        return decoded(self.vae, latent)
 
     def weight(self, name: str) -> Tensor:
         module, attribute = self._weights[name]
@@ -134,3 +141,28 @@ def named(prefix: str, module: nn.Module) -> Named:
         owner, _, attribute = path.rpartition(".")
         found[f"{prefix}{path}"] = (module.get_submodule(owner), attribute)
     return found
+
+
+def named_layers(family: Family, network: nn.Module) -> Named:
+    """Every weight and bias of a transformer, by the names of its family."""
+    of_network, names = named("", network), Named()
+    for path in family.paths(lambda blocks: len(network.get_submodule(blocks))):
+        theirs = family.diffusers_name(path)
+        for kind in ("weight", "bias"):
+            if f"{theirs}.{kind}" in of_network:
+                names[f"{TRANSFORMER}.{path}.{kind}"] = of_network[f"{theirs}.{kind}"]
+    return names
+
+
+def parts_of(pipeline: Any, names: Sequence[str]) -> dict[str, Any]:
+    """Components of a pipeline of diffusers.
+
+    Raises:
+        UnsupportedModelError: one of them is missing.
+    """
+    parts = {name: getattr(pipeline, name, None) for name in names}
+    if lost := [name for name, part in parts.items() if part is None]:
+        raise UnsupportedModelError(
+            f"This {type(pipeline).__name__} has no {lost[0]}; it needs {', '.join(names)}."
+        )
+    return parts

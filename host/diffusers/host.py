@@ -15,14 +15,14 @@ from ..contexts import batched_pooled
 from ..families.clip import content_of
 from ..fingerprint import fingerprint_of
 from ..noise import EpsPath, VelocityPath
-from ..pictures import check_picture, planes_of
 from ..ports import HandleVectors, Prompt
 from ..uncompiled import as_written, check_uncompiled
-from .base import Named, NetworkHost
+from .base import Named, NetworkHost, named
 from .checks import check_fits, check_pipeline
-from .placement import execution_device, in_sound_precision
+from .placement import execution_device
 from .prompts import TextEncoder, Token
 from .sites import canonical_unet_names, unet_sites
+from .vae import downscale_of
 
 
 class DiffusersHost(NetworkHost):
@@ -59,7 +59,7 @@ class DiffusersHost(NetworkHost):
         kind = VelocityPath if velocity else EpsPath
         self.noise_path = kind(scheduler.alphas_cumprod, trailing)
         self.latent_channels = unet.config.in_channels
-        self.pixels_per_latent = 2 ** (len(vae.config.block_out_channels) - 1)
+        self.pixels_per_latent = downscale_of(vae)
         width, channels = unet.config.cross_attention_dim, self.latent_channels
         self.fingerprint = fingerprint_of(
             self.sites, width, self.encoders, self.noise_path, channels
@@ -157,35 +157,17 @@ class DiffusersHost(NetworkHost):
             vectors[encoder.name] = encoder.table(ids).detach().float().clone()
         return vectors
 
-    @torch.no_grad()
-    def encode_image(self, image: Tensor) -> Tensor:
-        check_picture(image, self.pixels_per_latent)
-        with in_sound_precision(self.vae):
-            pixels = planes_of(image) * 2 - 1
-            latent = self.vae.encode(self._for_vae(pixels)).latent_dist.mean
-        return (latent * self.vae.config.scaling_factor).to(self.device, torch.float32)
-
-    @torch.no_grad()
-    def decode_latent(self, latent: Tensor) -> Tensor:
-        with in_sound_precision(self.vae):
-            latent = self._for_vae(latent) / self.vae.config.scaling_factor
-            pixels = self.vae.decode(latent).sample.float()
-        return (pixels / 2 + 0.5).clamp(0, 1).movedim(1, -1).cpu()
-
     def _named_weights(self) -> Named:
-        named: Named = {}
-        for name, path in canonical_unet_names(self.unet).items():
-            module, _, attribute = path.rpartition(".")
-            named[name] = (self.unet.get_submodule(module), attribute)
+        of_unet = named("", self.unet)
+        names = {name: of_unet[path] for name, path in canonical_unet_names(self.unet).items()}
         for encoder in self._encoders:
-            for path, _ in encoder.model.named_parameters():
-                module, _, attribute = path.rpartition(".")
+            for path, place in named("", encoder.model).items():
                 # transformers 5 dropped the "text_model." level of its paths.
                 bare = path.removeprefix("text_model.")
                 if not bare.startswith("text_projection"):
                     bare = f"text_model.{bare}"
-                named[f"{encoder.name}.{bare}"] = (encoder.model.get_submodule(module), attribute)
-        return named
+                names[f"{encoder.name}.{bare}"] = place
+        return names
 
 
 def _handle_of(token: Token) -> str | None:

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ...errors import HandleError, ModelError, UnsupportedModelError
 from ..contexts import in_groups, rows_by_length
-from ..families.family import TRANSFORMER
 from ..families.llm_text import SYSTEM, TEMPLATE, is_content, prompt_rows, tokens_of
 from ..families.registry import family_of
 from ..families.single_stream import KREA_2, TAPS
@@ -19,10 +18,10 @@ from ..fingerprint import fingerprint_of
 from ..noise import FlowPath
 from ..ports import HandleVectors, Prompt, Tokens, UNetEdit, Words
 from ..uncompiled import as_written, check_uncompiled
-from .base import Named, NetworkHost, named
+from .base import Named, NetworkHost, named, named_layers, parts_of
 from .placement import execution_device
 from .single_stream import joint_sites, velocity
-from .vae import decoded, downscale_of, encoded
+from .vae import downscale_of
 
 PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
 
@@ -80,11 +79,7 @@ class SingleStreamHost(NetworkHost):
         Raises:
             UnsupportedModelError: a part of it is missing.
         """
-        if lost := [part for part in PARTS if getattr(pipeline, part, None) is None]:
-            raise UnsupportedModelError(
-                f"This {type(pipeline).__name__} has no {lost[0]}; it needs {', '.join(PARTS)}."
-            )
-        return cls(**{part: getattr(pipeline, part) for part in PARTS})
+        return cls(**parts_of(pipeline, PARTS))
 
     @property
     def _width(self) -> int:
@@ -155,29 +150,12 @@ class SingleStreamHost(NetworkHost):
         ids = torch.tensor(self._ids(word), device=execution_device(table))
         return {self._name: table(ids).detach().float().clone()}
 
-    @torch.no_grad()
-    def encode_image(self, image: Tensor) -> Tensor:
-        return encoded(self.vae, image, self.pixels_per_latent).to(self.device)
-
-    @torch.no_grad()
-    def decode_latent(self, latent: Tensor) -> Tensor:
-        return decoded(self.vae, latent)
-
     def _named_weights(self) -> Named:
-        of_network, names = named("", self.network), Named()
-        for path in self._family.paths(self._length):
-            theirs = self._family.diffusers_name(path)
-            for kind in ("weight", "bias"):
-                if f"{theirs}.{kind}" in of_network:
-                    names[f"{TRANSFORMER}.{path}.{kind}"] = of_network[f"{theirs}.{kind}"]
+        names = named_layers(self._family, self.network)
         for path, place in named("", self._encoder).items():
             inner = path.removeprefix("model.").removeprefix("language_model.")
             names[f"{self._name}.model.{inner}"] = place
         return names
-
-    def _length(self, blocks: str) -> int:
-        """How many blocks a list of diffusers has."""
-        return len(self.network.get_submodule(blocks))
 
 
 def _shift_of(scheduler: Any) -> float:

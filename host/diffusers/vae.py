@@ -1,4 +1,4 @@
-"""Pictures and latents with any autoencoder of diffusers that a transformer uses."""
+"""Pictures and latents with any autoencoder of diffusers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .placement import compute_dtype, execution_device, in_sound_precision
 
 
 def encoded(vae: Any, image: Tensor, pixels_per_latent: int) -> Tensor:
-    """Latents [B, C, h, w] in the transformer's units (mean of the posterior), float32."""
+    """Latents [B, C, h, w] in the network's units (mean of the posterior), float32."""
     check_picture(image, pixels_per_latent)
     with in_sound_precision(vae):
         pixels = _on(vae, planes_of(image) * 2 - 1)
@@ -36,7 +36,7 @@ def decoded(vae: Any, latent: Tensor) -> Tensor:
 
 
 def scaled(vae: Any, latent: Tensor, *, back: bool = False) -> Tensor:
-    """Latents [B, C, h, w] of a VAE in the transformer's units, or the other way."""
+    """Latents [B, C, h, w] of a VAE in the network's units, or the other way."""
     config = vae.config
     if has_time(vae):
         mean, std = (
@@ -50,13 +50,13 @@ def scaled(vae: Any, latent: Tensor, *, back: bool = False) -> Tensor:
 
 def has_time(vae: Any) -> bool:
     """Whether a VAE encodes films, of which a picture is one with a single frame."""
-    return getattr(vae.config, "latents_mean", None) is not None
+    return hasattr(vae.config, "dim_mult")
 
 
 def downscale_of(vae: Any) -> int:
     """Pixels on each side of a latent cell."""
-    blocks = getattr(vae.config, "block_out_channels", None)
-    return 2 ** (len(blocks) - 1 if blocks else len(vae.config.dim_mult) - 1)
+    config = vae.config
+    return 2 ** (len(config.dim_mult if has_time(vae) else config.block_out_channels) - 1)
 
 
 def _on(vae: Any, tensor: Tensor) -> Tensor:
