@@ -83,8 +83,9 @@ class RegionFusion(UNetEdit):
 
     def wanted_layers(self, sites: UNetSites) -> list[LayerSite]:
         changed_here = {name for source in self._sources for name in source.changes}
+        own = {site.out.name for site in sites.cross_attentions}  # see `attention`
         projections = (site for site in sites.layers if Role.PROJ_OUT in site.roles)
-        return [site for site in projections if site.weight in changed_here]
+        return [s for s in projections if s.weight in changed_here and s.name not in own]
 
     def attention(self, call: AttentionCall) -> Tensor | None:
         rows = _prompted(call.info)
@@ -204,7 +205,7 @@ def region_edits(
     layers = RegionLayers([source.changes for source in sources], masks)
     before = [layers] if any(source.changes for source in sources) else []
     inner = [injection] if injection is not None else []
-    return [*before, *inner, RegionFusion(sources, masks, suppression)]
+    return [*before, RegionFusion(sources, masks, suppression), *inner]
 
 
 def _share(plane: Tensor, device: torch.device) -> _Share:

@@ -6,6 +6,10 @@ Tumanyan et al. 2023 (arXiv 2211.12572), as Concept Weaver (arXiv 2404.03913, St
     f_t^l  q, k      of self-attention in decoder blocks l = 4, 7, 9
 
 Plug-and-Play's code injects q and k into all decoder blocks from 4 on; Concept Weaver names three.
+A transformer whose blocks are all alike has no ResNet: there the values of self-attention, which
+bring the content of other positions, take its place, in all blocks but the last (as in edits of
+Anima by its users); q and k are those of blocks as deep as the paper's, the second half counted as
+the decoder. Which of them keeps a layout best on such a network has not been measured yet.
 Features are captured at the inverted latents of each step, and injected while the share of finished
 steps is below a threshold, in rows with and without the prompt.
 """
@@ -31,17 +35,23 @@ from ..host.ports import (
     UNetSites,
 )
 
-Key = tuple[str, str, int]  # "resnet", "query" or "key"; name of the site; layer
+Key = tuple[str, str, int]  # a `Feature`; name of the site; layer
 Features = Mapping[Key, Tensor]  # of one step, one row each
 
 SD_BLOCKS = (4, 7, 9)  # decoder blocks of SD1 and SD2 whose self-attention is injected
 SD_ATTENTIONS = 9  # their decoder has self-attention in so many blocks, from number 3 on
 SD_FIRST = 3
+CONTENT = (Feature.RESIDUAL, Feature.VALUE)  # the others, q and k, say what belongs together
 
 
 @dataclass(frozen=True, slots=True)
 class InjectionBlocks:
-    """Decoder blocks that take features from the template, by their number on the way up."""
+    """Blocks that take features from the template, by number: of a UNet's on the way up.
+
+    Attributes:
+        resnets: those with their ResNet's output; of a transformer, with self-attention's values.
+        attentions: those with queries and keys of self-attention.
+    """
 
     resnets: tuple[int, ...]
     attentions: tuple[int, ...]
@@ -53,10 +63,10 @@ class InjectionBlocks:
         return [
             site
             for site in sites.features
-            if site.block.place is Place.UP
+            if site.block.place in (Place.UP, Place.FLAT)
             and (
                 resnets and site.block.number in self.resnets
-                if site.kind is Feature.RESIDUAL
+                if site.kind in CONTENT
                 else attentions and site.block.number in self.attentions
             )
         ]
@@ -70,18 +80,31 @@ def default_blocks(sites: UNetSites) -> InjectionBlocks:
     SDXL's 6 that makes blocks 1, 3, 4. The ResNet is the one in front of the first of them.
 
     Raises:
-        ModelError: the model has no decoder.
+        ModelError: the model has no such features.
     """
-    numbers = [s.number for s in sites.transformers if s.place is Place.UP]
-    if not numbers:
+    if numbers := [s.number for s in sites.transformers if s.place is Place.UP]:
+        chosen = _as_deep(numbers)
+        return InjectionBlocks(chosen[:1], chosen)
+    flat = _with_values(sites)
+    if not flat:
         raise ModelError(
-            f"Templates keep a layout in the features of a UNet's decoder, and this model "
-            f"({sites.family}) has none. Use Concept Weaver with a Stable Diffusion model; here, "
-            "Regions are drawn with Load LoRA (Localized)."
+            "Templates keep a layout in the features of a UNet's decoder or in self-attention, "
+            f"and on this model ({sites.family}) neither can be read yet. Use Concept Weaver with "
+            "Stable Diffusion or Anima; here, draw regions with Load LoRA (Localized)."
         )
-    share = len(numbers) / SD_ATTENTIONS
-    chosen = [numbers[int((n - SD_FIRST) * share + 0.5)] for n in SD_BLOCKS]
-    return InjectionBlocks((chosen[0],), tuple(dict.fromkeys(chosen)))
+    return InjectionBlocks(tuple(flat[:-1]), _as_deep(flat[len(flat) // 2 :]))
+
+
+def _as_deep(numbers: Sequence[int]) -> tuple[int, ...]:
+    """Those of a decoder's blocks that are as deep as the paper's."""
+    share, last = len(numbers) / SD_ATTENTIONS, len(numbers) - 1
+    chosen = [numbers[min(int((n - SD_FIRST) * share + 0.5), last)] for n in SD_BLOCKS]
+    return tuple(dict.fromkeys(chosen))
+
+
+def _with_values(sites: UNetSites) -> list[int]:
+    """Numbers of a transformer's blocks whose self-attention can be read."""
+    return sorted({s.block.number for s in sites.features if s.kind is Feature.VALUE})
 
 
 def checked_blocks(blocks: InjectionBlocks, sites: UNetSites) -> InjectionBlocks:
@@ -90,8 +113,9 @@ def checked_blocks(blocks: InjectionBlocks, sites: UNetSites) -> InjectionBlocks
     Raises:
         ConfigError: a number is not among those of the model.
     """
-    resnets = sorted({s.number for s in sites.resnets if s.place is Place.UP})
-    attentions = sorted({s.number for s in sites.transformers if s.place is Place.UP})
+    flat = _with_values(sites)
+    resnets = flat or sorted({s.number for s in sites.resnets if s.place is Place.UP})
+    attentions = flat or sorted({s.number for s in sites.transformers if s.place is Place.UP})
     for name, numbers, there in (
         ("resnet_blocks", blocks.resnets, resnets),
         ("attention_blocks", blocks.attentions, attentions),
@@ -181,10 +205,18 @@ def injected_steps(share: float, steps: int) -> int:
 def feature_numbers(
     sites: UNetSites, blocks: InjectionBlocks, latent_size: tuple[int, int]
 ) -> tuple[int, int]:
-    """How many numbers a step keeps: of ResNets, and of queries and keys."""
+    """How many numbers a step keeps: of content, and of queries and keys."""
     info = ForwardInfo((1, 1, *latent_size), torch.zeros(1), (True,), 0)
     numbers = {kind: 0 for kind in Feature}
     for site in blocks.sites(sites):
         height, width = info.grid(site.block)
         numbers[site.kind] += site.block.width * height * width
-    return numbers[Feature.RESIDUAL], numbers[Feature.QUERY] + numbers[Feature.KEY]
+    return (
+        sum(numbers[kind] for kind in CONTENT),
+        numbers[Feature.QUERY] + numbers[Feature.KEY],
+    )
+
+
+def holds(features: Features, *, content: bool) -> bool:
+    """Whether content is among features, or else queries and keys."""
+    return any((Feature(kind) in CONTENT) is content for kind, _, _ in features)

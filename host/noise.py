@@ -19,6 +19,7 @@ Shapes: latents [B, C, ...]; t is [B], or one number for all rows.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
@@ -29,6 +30,7 @@ from torch import Tensor
 from ..errors import ConfigError
 
 ZERO_SNR = 4.8973451890853435e-08  # alpha_bar where a schedule ends in pure noise; ComfyUI's value
+LEAST_PICTURE = 1e-4  # share of the picture at the noisiest point of an inverted flow
 ENDS_IN_NOISE = 1e-6  # a last alpha_bar below this was meant to be 0; Stable Diffusion's is 0.0047
 
 
@@ -41,6 +43,11 @@ class NoisePath(ABC):
     @abstractmethod
     def last_t(self) -> float:
         """t of the highest noise level; 0 is clean."""
+
+    @property
+    def highest_start(self) -> float:
+        """The highest noise level at which a sampler can start from latents and no noise."""
+        return math.inf
 
     @abstractmethod
     def coefficients(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
@@ -253,6 +260,11 @@ class FlowPath(NoisePath):
     def last_t(self) -> float:
         return 1.0
 
+    @property
+    def highest_start(self) -> float:
+        """Samplers multiply what they start from by 1 - t, so at 1 nothing of it would be left."""
+        return 1 - LEAST_PICTURE
+
     def coefficients(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
         at = t.float() if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64)
         return 1 - at, at
@@ -314,6 +326,10 @@ class CosmosPath(FlowPath):
     @property
     def last_t(self) -> float:
         return self.most / (1 + self.most)
+
+    @property
+    def highest_start(self) -> float:
+        return math.inf
 
     def timesteps(self, steps: int) -> list[float]:
         """Levels evenly spaced in s^(1/7), from `most` to `least` (Karras et al. 2022, arXiv

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..attention.injection import InjectionBlocks
 from ..errors import ImageError
 from ..host.comfyui.progress import NodeProgress
-from ..host.comfyui.sampling import scheduler_names, sigmas_of
+from ..host.comfyui.sampling import latent_of, scheduler_names, share_of_start, sigmas_of
 from ..host.ports import Host, latent_size
 from ..methods.concept_weaver import InversionConfig, Keep, Template, make_template
 from ..methods.concept_weaver.features import blocks_of, feature_cost
@@ -167,8 +167,9 @@ def keeping(
 
 
 def start_latent(model: Any, template: Template) -> dict[str, Tensor]:
-    """LATENT of the template's noise, in the host's scale."""
-    return {"samples": model.model.process_latent_out(template.trajectory[:1].clone())}
+    """LATENT from which a sampler without noise of its own starts at the template's."""
+    kept = share_of_start(model, float(template.sigmas[0]))
+    return latent_of(model, template.trajectory[:1] / kept)
 
 
 def compared(template: Template) -> Tensor:
@@ -185,11 +186,15 @@ def describe_template(template: Template) -> str:
         features = "stores no features; the fuser recomputes them"
     verdict = "" if template.psnr >= 30 else "; below 30 dB the layout may drift: raise refinements"
     blocks = template.blocks
+    content, relations = (
+        ", ".join(map(str, numbers)) or "none" for numbers in (blocks.resnets, blocks.attentions)
+    )
     return "\n".join(
         [
             f"reconstruction: {template.psnr:.1f} dB{verdict}",
             f"{template.steps} steps from sigma {float(template.sigmas[0]):.3g}; {features}",
-            f"ResNet blocks {', '.join(map(str, blocks.resnets)) or 'none'}; self-attention blocks "
-            f"{', '.join(map(str, blocks.attentions)) or 'none'}",
+            f"values of self-attention in blocks {content}; queries and keys in blocks {relations}"
+            if template.is_flat
+            else f"ResNet blocks {content}; self-attention blocks {relations}",
         ]
     )

@@ -14,7 +14,7 @@ from ..host.comfyui.edits import SamplingRun, with_edits
 from ..host.comfyui.extra_pass import ExtraForward
 from ..host.comfyui.host import ComfyHost
 from ..host.comfyui.progress import NodeProgress
-from ..host.comfyui.sampling import conditioning_of
+from ..host.comfyui.sampling import conditioning_of, latent_of
 from ..host.ports import UNetEdit
 from ..methods.concept_weaver import Regions, Template, WeaveConfig, weave
 from ..methods.concept_weaver.features import capture_for, injection_of
@@ -105,7 +105,7 @@ class WeaveConcepts(io.ComfyNode):
         config = changed(WeaveConfig(), settings)
         progress = NodeProgress(cls.hidden.unique_id)
         woven = weave(host_of(model, clip, vae), template, regions, config, progress=progress)
-        latent = {"samples": model.model.process_latent_out(woven.latent.cpu())}
+        latent = latent_of(model, woven.latent.cpu())
         return io.NodeOutput(woven.image, latent, ui=shown(cls, woven.image))
 
 
@@ -137,7 +137,7 @@ def woven_model(
 
     def make_edits(run: SamplingRun) -> Sequence[UNetEdit]:
         if run.sigmas is not None:
-            check_sigmas(template, run.sigmas)
+            check_sigmas(template, run.sigmas, host.noise_path.highest_start)
 
         def recompute(step: int, resnets: bool, attentions: bool) -> Features:
             capture = capture_for(

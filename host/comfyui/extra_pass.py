@@ -30,6 +30,7 @@ class ExtraForward:
 
     def __init__(self, host: ComfyHost, prompt: Prompt, shape: Sequence[int]) -> None:
         self._context, self._dtype = prompt.context, host.dtype
+        self._has_time, self._clock = host.has_time, host.clock
         self._extra: Mapping[str, Tensor] = host.extra_inputs(
             torch.zeros(*shape, device=host.device), [prompt]
         )
@@ -49,9 +50,10 @@ class ExtraForward:
             scaled = torch.cat([scaled, extra.pop("c_concat").to(scaled)], 1)
         info = ForwardInfo(tuple(scaled.shape), at, (True,), self._context.shape[1])
         with suppress(StopForward), plain_pass(), edits_installed(run.sites, edits, info):
+            inputs = scaled.unsqueeze(2) if self._has_time else scaled
             network(
-                scaled.to(self._dtype),
-                at,
+                inputs.to(self._dtype),
+                at * self._clock,
                 context=self._context.to(scaled.device, self._dtype),
                 transformer_options={},
                 **extra,

@@ -83,7 +83,7 @@ class ComfyHost:
         self.encoders = self._texts.encoders
         form = model.get_model_object("latent_format")
         self.latent_channels = form.latent_channels
-        self._has_time = form.latent_dimensions == 3
+        self.has_time = form.latent_dimensions == 3
         if vae is not None:
             check_channels(vae, self.latent_channels)
             self.pixels_per_latent = vae.spacial_compression_encode()
@@ -111,6 +111,11 @@ class ComfyHost:
         if self._noise_path is None:  # says why
             return noise_path_of(self._patcher.get_model_object("model_sampling"))
         return self._noise_path
+
+    @property
+    def clock(self) -> float:
+        """What the network takes as timestep, over the path's t."""
+        return clock_of(self._patcher.get_model_object("model_sampling"), self.noise_path)
 
     @property
     def device(self) -> torch.device:
@@ -153,27 +158,26 @@ class ComfyHost:
         info = info_of(
             latent, timesteps, prompts, context, conditional, self.sites.text, pictures, part
         )
-        inputs = latent.unsqueeze(2) if self._has_time else latent
+        inputs = latent.unsqueeze(2) if self.has_time else latent
         self._load([self._patcher], self._base.memory_required([rows, *inputs.shape[1:]]))
         dtype = self.dtype
         extra: dict[str, Any] = self.extra_inputs(latent, prompts)
         if self.sites.joint is not None:
             extra["num_tokens"] = context.shape[1]
         inputs = torch.cat([inputs, extra.pop("c_concat")], 1) if "c_concat" in extra else inputs
-        sampling = self._patcher.get_model_object("model_sampling")
         with (
             edits_possible() if edits else nullcontext(),
             edits_installed(self.sites, edits, info),
         ):
             output = self._base.diffusion_model(
                 inputs.to(dtype),
-                timesteps.float() * clock_of(sampling, self.noise_path),
+                timesteps.float() * self.clock,
                 context=context.to(dtype),
                 transformer_options=self._transformer_options(timesteps, info.conditional),
                 **extra,
             ).float()
         let_go(self._network)
-        return output.squeeze(2) if self._has_time else output
+        return output.squeeze(2) if self.has_time else output
 
     def extra_inputs(self, latent: Tensor, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
         """What some networks take beside latent and context: SDXL's sizes, an inpainting mask."""
@@ -245,7 +249,7 @@ class ComfyHost:
         check_picture(image, self.pixels_per_latent)
         pixels = planes_of(usable(image)).movedim(1, -1)
         encode = self._the_vae("encoded").encode
-        if self._has_time:  # the host takes several pictures for a film
+        if self.has_time:  # the host takes several pictures for a film
             latent = torch.cat([encode(row[None]) for row in pixels])
             latent = latent.unsqueeze(2) if latent.ndim == 4 else latent  # of a VAE for pictures
         else:
@@ -255,7 +259,7 @@ class ComfyHost:
     @torch.no_grad()
     def decode_latent(self, latent: Tensor) -> Tensor:
         latent = usable(latent).detach().float()
-        latent = latent.unsqueeze(2) if self._has_time else latent
+        latent = latent.unsqueeze(2) if self.has_time else latent
         latent, vae = self._base.process_latent_out(latent), self._the_vae("decoded")
         pictures = vae.decode(self._flat(latent) if vae.latent_dim == 2 else latent)
         return pictures.flatten(0, -4).float().cpu()

@@ -133,6 +133,20 @@ def with_samples(latent: Mapping[str, Any], samples: Tensor) -> dict[str, Any]:
     return entries | {"samples": samples}
 
 
+def latent_of(model: Any, latents: Tensor) -> dict[str, Tensor]:
+    """LATENT of clean latents [B, C, h, w], in the host's scale and with the host's axes."""
+    has_time = model.get_model_object("latent_format").latent_dimensions == 3
+    samples = latents.unsqueeze(2) if has_time else latents.clone()
+    return {"samples": model.model.process_latent_out(samples)}
+
+
+def share_of_start(model: Any, sigma: float) -> float:
+    """What a sampler without noise multiplies the latents by that it starts from."""
+    sampling = model.get_model_object("model_sampling")
+    one, nothing = torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 1, 1)
+    return float(sampling.noise_scaling(torch.tensor([sigma]), nothing, one))
+
+
 def _check_latents(model: Any, samples: Tensor) -> None:
     form = model.get_model_object("latent_format")
     channels, has_time = form.latent_channels, form.latent_dimensions == 3

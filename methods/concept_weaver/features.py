@@ -16,6 +16,7 @@ from ...attention.injection import (
     checked_blocks,
     default_blocks,
     feature_numbers,
+    holds,
     injected_steps,
 )
 from ...errors import ImageError
@@ -129,10 +130,10 @@ def injection_of(
 
     def features_at(step: int) -> Features:
         stored = template.features[step] if step < len(template.features) else {}
-        kinds = {kind for kind, _, _ in stored}
         resnets = step < resnet_steps and bool(template.blocks.resnets)
         attentions = step < attention_steps and bool(template.blocks.attentions)
-        if (resnets and "resnet" not in kinds) or (attentions and "query" not in kinds):
+        lacks_content = resnets and not holds(stored, content=True)
+        if lacks_content or (attentions and not holds(stored, content=False)):
             return recompute(step, resnets, attentions)
         return stored
 

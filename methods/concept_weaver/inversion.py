@@ -29,7 +29,8 @@ def make_template(
     Args:
         image: [1, H, W, 3], 0..1.
         text: p_src, a description of the picture; in the paper the base prompt.
-        sigmas: [S + 1] of the later sampler; `config.steps` is ignored.
+        sigmas: [S + 1] of the later sampler; `config.steps` is ignored. A flow's begin just below
+            pure noise, see `NoisePath.highest_start`.
         progress: called after every step, first with the size of the stored features; may raise.
     """
     config = config or InversionConfig()
@@ -38,7 +39,7 @@ def make_template(
             f"The template has the shape {list(image.shape)}; connect one picture, 1 x height x "
             "width x 3."
         )
-    sigmas = checked_sigmas(sigmas)
+    sigmas = checked_sigmas(sigmas).clamp_max(host.noise_path.highest_start)
     steps = len(sigmas) - 1
     blocks = blocks_of(host.sites, config)
     prompt, latent = host.encode_prompt(text), host.encode_image(image[..., :3])
@@ -68,6 +69,7 @@ def make_template(
         psnr=psnr(reconstruction, seen),
         base=host.fingerprint,
         model=model_digest(host),
+        is_flat=not host.sites.resnets,
     )
     return with_features(host, template, config, n_stored, _from(progress, 2 * steps, total))
 

@@ -14,7 +14,7 @@ from ...concepts.concept import Change, Concept, check_base, weight_edits
 from ...errors import HandleError, InputError, MaskError, PromptError
 from ...host.ports import Host
 from ...host.prompt_text import handles_in
-from ...host.roles import text_encoder_of
+from ...host.roles import is_of_adapter, text_encoder_of
 from .config import RegionConfig
 from .prompts import Subject, marked_word, weave_prompts
 
@@ -134,7 +134,7 @@ def _source(host: Host, part: WeaveRegion) -> RegionSource:
     if part.concept is None:
         return RegionSource(host.encode_prompt(part.prompt).context)
     check_base(part.concept, host.fingerprint)
-    text_edits = {n: e for n, e in weight_edits(part.concept).items() if text_encoder_of(n)}
+    text_edits = {n: e for n, e in weight_edits(part.concept).items() if _is_of_text(n)}
     with host.edited(text_edits, trainable=False):
         context = host.encode_prompt(part.prompt, part.concept.handles).context
     return RegionSource(context.detach(), _placed(host, part))
@@ -145,7 +145,7 @@ def _placed(host: Host, part: WeaveRegion) -> dict[str, Change]:
     assert part.concept is not None
     sites = host.sites.layers
     known = {name for site in sites for name in (site.weight, site.bias)}
-    drawing = {n: c for n, c in part.concept.weights.items() if not text_encoder_of(n)}
+    drawing = {n: c for n, c in part.concept.weights.items() if not _is_of_text(n)}
     if lost := [name for name in drawing if name not in known]:
         log.warning(
             "%s changes %d weights that have no place in the picture (embeddings of time and "
@@ -153,6 +153,11 @@ def _placed(host: Host, part: WeaveRegion) -> dict[str, Change]:
             part.name, len(lost), lost[0],
         )  # fmt: skip
     return {name: change for name, change in drawing.items() if name in known}
+
+
+def _is_of_text(weight: str) -> bool:
+    """Whether a weight works on prompts alone."""
+    return bool(text_encoder_of(weight)) or is_of_adapter(weight)
 
 
 def _handle(region_spec: RegionSpec) -> str:

@@ -6,6 +6,7 @@ template.features[k]     f_t^l at that point: ResNet residual, queries and keys;
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +33,7 @@ class Template:
         features: of the first steps, as many as are kept.
         reconstruction: [H, W, 3] what the sampler draws from the noise.
         psnr: of it against what the VAE makes of the picture, in decibel.
+        is_flat: of a transformer without ResNets; values of self-attention take their place.
         base, model: fingerprint of the family, digest of the very checkpoint.
     """
 
@@ -46,6 +48,7 @@ class Template:
     psnr: float
     base: str
     model: str
+    is_flat: bool = False
 
     @property
     def steps(self) -> int:
@@ -62,8 +65,11 @@ class Template:
         return sum(t.numel() * t.element_size() for of in self.features for t in of.values())
 
 
-def check_sigmas(template: Template, sigmas: Tensor) -> None:
+def check_sigmas(template: Template, sigmas: Tensor, highest: float = math.inf) -> None:
     """Check that a sampler uses the template's noise levels, from one of them to the end.
+
+    Args:
+        highest: `NoisePath.highest_start` of the model.
 
     Raises:
         ConfigError: it has others.
@@ -72,6 +78,7 @@ def check_sigmas(template: Template, sigmas: Tensor) -> None:
     tail = known[-len(received) :] if len(received) > 1 else received[:0]
     same = len(tail) == len(received) > 1
     same = same and torch.allclose(tail, received, rtol=SAME_SIGMA, atol=1e-4)
+    same = same and float(received[0]) < (1 + highest) / 2
     if not same:
         summary = (
             f"{len(received) - 1} steps from sigma {float(received[0]):.4g}"

@@ -12,7 +12,6 @@ import torch
 from anima_models import BLOCKS, HEADS, WIDTH, anima, in_diffusers
 from tiny_models import Graph, assert_same_state, graph_of, state_of
 
-from conceptloom.attention.injection import default_blocks
 from conceptloom.attention.maps import AttentionCapture, TokenQuery
 from conceptloom.attention.site_selection import sites_to_read
 from conceptloom.errors import ConfigError, ModelError
@@ -214,11 +213,6 @@ def test_flows_of_the_host_are_read_as_it_samples_them(kind: str):
     assert bool((levels[:-1] > levels[1:]).all())
     assert float(levels[0]) == pytest.approx(float(sampling.sigma_max), rel=1e-3)
     assert path.numbered(500) == pytest.approx(0.5)
-
-
-def test_templates_are_refused_in_words(host: ComfyHost):
-    with pytest.raises(ModelError, match=r"this model \(anima\) has none"):
-        default_blocks(host.sites)
 
 
 def test_guidance_takes_the_blocks_that_locate_words(host: ComfyHost):

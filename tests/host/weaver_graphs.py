@@ -10,7 +10,7 @@ from typing import Any
 import nodes
 import torch
 from executor import Executor, Result, given, node, pack_nodes
-from tiny_models import graph_of
+from tiny_models import Graph, graph_of
 
 SIDE, STEPS = 64, 3
 SENTENCE = "a photo of a cup and a toy"
@@ -34,21 +34,24 @@ _concepts: dict[tuple[str, str, str], Any] = {}
 def concept(family: str, name: str, parts: str = ".attn2.to_k.weight") -> Any:
     """The same object every time, so that ComfyUI's cache knows it."""
     if (family, name, parts) not in _concepts:
-        host = pack("host.comfyui.host").ComfyHost(*vars(graph_of(family)).values())
-        concepts = pack("concepts.concept")
-        generator = torch.Generator().manual_seed(len(name))
-        weights = {
-            weight: concepts.Diff(0.3 * torch.randn(host.weight(weight).shape, generator=generator))
-            for weight in host.weight_names()
-            if weight.endswith(parts)
-        }
-        vectors = {
-            e: torch.randn(1, width, generator=generator) for e, width in host.encoders.items()
-        }
-        _concepts[family, name, parts] = concepts.Concept(
-            handles={name: vectors}, weights=weights, base=host.fingerprint, method="test"
-        )
+        _concepts[family, name, parts] = random_concept(graph_of(family), name, parts)
     return _concepts[family, name, parts]
+
+
+def random_concept(models: Graph, name: str, parts: str) -> Any:
+    """Of the pack's own class, with changes of all weights whose names end so."""
+    host = pack("host.comfyui.host").ComfyHost(models.model, models.clip, models.vae)
+    concepts = pack("concepts.concept")
+    generator = torch.Generator().manual_seed(len(name))
+    weights = {
+        weight: concepts.Diff(0.3 * torch.randn(host.weight(weight).shape, generator=generator))
+        for weight in host.weight_names()
+        if weight.endswith(parts)
+    }
+    vectors = {e: torch.randn(1, width, generator=generator) for e, width in host.encoders.items()}
+    return concepts.Concept(
+        handles={name: vectors}, weights=weights, base=host.fingerprint, method="test"
+    )
 
 
 def values_of(family: str = "sd1", **more: Any) -> dict[str, Any]:
