@@ -46,7 +46,7 @@ TOPICS = {
         "residuals_quality",
         "residuals_ablations",
     ),
-    "Localised LoRAs": ("local_cost", "local_sdxl"),
+    "Localised LoRAs": ("local_cost", "local_sdxl", "local_zimage"),
     "Concept Weaver": ("weave_cost", "weave_quality"),
     "ConceptLab": ("conceptlab_step", "conceptlab_quality"),
     "Both hosts": (),

@@ -1,0 +1,80 @@
+"""Localised LoRAs in a full-size Z-Image with random weights, in ComfyUI on a CPU.
+
+Transformer (6 billion numbers) and text encoder (4 billion) are real in shape, bfloat16, and made
+one after the other: the text encoder reads the prompt and goes before the transformer comes. What
+counts: all keys of two layouts are found, a run with two LoRAs goes through, and what it needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from harness.interleaved import ask_once, worker_command
+from harness.pytest_runner import comfyui_python
+from harness.results import Column, Result, Section, Table, bound, stamp
+from harness.subject import Options, add_common_options
+
+from .comfyui import comfyui_version
+
+GB = 2**30
+
+
+def run(options: Options) -> Result:
+    """Ask the process inside of ComfyUI."""
+    if options.quick:
+        options.preset, options.size, options.steps = "tiny", 64, 2
+    asked = {name: getattr(options, name) for name in ("preset", "size", "steps", "rank")}
+    told = ask_once(worker_command("speed.local_zimage_worker", asked, comfyui_python()))
+    files = told["files"]
+    parts = [
+        {"part": part["part"], "seconds": part["seconds"], "gib": part["peak"] / GB}
+        for part in told["parts"]
+    ]
+    return Result(
+        **stamp("cpu", "bfloat16", "one run"),
+        about=(
+            f"ComfyUI {comfyui_version()}; transformer of {told['numbers'] / 1e9:.2f} and text "
+            f"encoder of {told['text_numbers'] / 1e9:.2f} billion random numbers, "
+            f"{options.size} px, {options.steps} steps of Euler at guidance 1; LoRAs of rank {options.rank} on every "
+            "linear layer of the main blocks. Seconds are of one run on a shared machine and only "
+            "say that it runs; the peak is the process's own.",
+        ),
+        sections=[
+            Section(heading="Files", table=Table(name="files", columns=FILES, rows=files)),
+            Section(heading="Parts", table=Table(name="parts", columns=PARTS, rows=parts)),
+        ],
+        claims=[
+            bound("every key of two layouts is found on Z-Image",
+                  sum(float(row["lost"]) for row in files), at_most=0,
+                  measure="keys that fit nothing"),
+            bound("two LoRAs are drawn in a full-size Z-Image", float(told["masks"]), at_least=2,
+                  measure="regions that were found"),
+        ],
+    )  # fmt: skip
+
+
+FILES = [
+    Column(key="layout", title="layout", is_text=True),
+    Column(key="keys", title="keys", digits=0),
+    Column(key="lost", title="not found", digits=0),
+    Column(key="weights", title="weights", digits=0),
+    Column(key="megabytes", title="MB", digits=0),
+]
+PARTS = [
+    Column(key="part", title="part", is_text=True),
+    Column(key="seconds", title="seconds", digits=1),
+    Column(key="gib", title="peak, GiB", digits=1),
+]
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    add_common_options(parser)
+    parser.add_argument("--preset", default="full", choices=["full", "tiny"])
+    parser.add_argument("--size", type=int, default=256, help="side of the picture in pixels")
+    parser.add_argument("--steps", type=int, default=3, help="steps of Euler")
+    parser.add_argument("--rank", type=int, default=8, help="of the LoRAs")
+
+
+def is_usual(options: Options) -> bool:
+    """Whether it is the full size."""
+    return options.preset == "full"
