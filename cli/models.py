@@ -81,6 +81,7 @@ def _tinyworld(device: torch.device, dtype: torch.dtype) -> Host:
         host = DiffusersHost.tinyworld(prepared=lambda network: _cast(network, device, dtype))
     except ImportError as error:
         raise ModelError(f"TinyWorld outside ComfyUI needs diffusers ({HOW}).") from error
+    host.origin = "tinyworld"
     return cast(Host, host)
 
 
@@ -100,6 +101,7 @@ def _tiny_transformer(family: str, device: torch.device, dtype: torch.dtype) -> 
         tokenizer=world.tokenizer,
         scheduler=world.scheduler,
     )
+    host.origin = "tinyworld"
     return cast(Host, host)
 
 

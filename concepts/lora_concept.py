@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import ConceptFileError, ConfigError, UnsupportedModelError
+from ..errors import ConceptFileError, ConfigError
 from ..host.ports import Host
 from ..host.prompt_text import NAME
 from .changes import Change
@@ -51,15 +51,9 @@ def concept_of_lora(
         difference: the host's own way to merge what depends on the weight.
 
     Raises:
-        UnsupportedModelError: the model has no concepts.
         ConfigError: the words are missing, or the trigger is a whole prompt.
         HandleError: the name cannot be a handle.
     """
-    if host.sites.joint is not None:
-        raise UnsupportedModelError(
-            "Concepts do not work on this model (Z-Image, Krea 2) yet; apply the file with Load "
-            "LoRA (Localized)."
-        )
     words = " ".join(words.split())
     if not words:
         raise ConfigError(

@@ -24,6 +24,7 @@ from torch import Tensor
 from ..errors import ConceptFileError, ConfigError
 from ..host.families.anima import T5
 from ..host.families.family import TRANSFORMER
+from ..host.families.registry import exported_name
 from ..host.families.unet_names import lora_name
 from ..host.ports import Progress, no_progress
 from ..host.roles import encoders_in, text_encoder_of
@@ -162,7 +163,9 @@ _PEFT = "diffusion_model."
 
 def _stock_name(module: str, base: str, encoders: set[str]) -> str:
     network, _, path = module.partition(".")
-    return f"{_PEFT}{path}" if network == TRANSFORMER else lora_name(module, base, encoders)
+    if network == TRANSFORMER:
+        return f"{_PEFT}{exported_name(path)}"
+    return lora_name(module, base, encoders)
 
 
 def _factor_tensors(stock: str, change: LowRank | Kronecker) -> dict[str, Tensor]:

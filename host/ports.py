@@ -138,6 +138,11 @@ class Host(Protocol):
         """Family and shapes of the base model, as stored in a concept."""
         ...
 
+    @property
+    def origin(self) -> str:
+        """What the model's file or folder is called; "" where nobody knows."""
+        ...
+
     def predict(
         self,
         latent: Tensor,

@@ -60,9 +60,10 @@ def loop_for(host: Host, loop: LoopConfig | None, *, seed: int, accumulation: in
     """The loop's settings with those of a method, and loss scaling for float16.
 
     Raises:
-        UnsupportedModelError: nothing can be learned on the family of the host yet.
+        UnsupportedModelError: the model is distilled to a few steps.
     """
-    check_learns(host.sites)
+    if warning := check_learns(host.sites, host.origin):
+        log.warning("%s", warning)
     scale = HALF_PRECISION_SCALE if host.dtype is torch.float16 else 1.0
     return replace(loop or LoopConfig(), seed=seed, accumulation=accumulation, loss_scale=scale)
 

@@ -35,7 +35,8 @@ def run(options: Options) -> Result:
         about=(
             f"ComfyUI {comfyui_version()}; transformer of {told['numbers'] / 1e9:.2f} and text "
             f"encoder of {told['text_numbers'] / 1e9:.2f} billion random numbers, "
-            f"{options.size} px, {options.steps} steps of Euler at guidance 1; LoRAs of rank {options.rank} on every "
+            f"{options.size} px, {options.steps} steps of Euler at guidance 1; LoRAs of rank "
+            f"{options.rank} on every "
             "linear layer of the main blocks. Seconds are of one run on a shared machine and only "
             "say that it runs; the peak is the process's own.",
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from pathlib import PurePath
 from typing import Any
 
 import comfy.model_management
@@ -125,6 +126,12 @@ class ComfyHost:
     def dtype(self) -> torch.dtype:
         # Asked of the patcher: a node may have set it, and the model hears of that when loaded.
         return self._patcher.get_model_object("manual_cast_dtype") or self._base.get_dtype()
+
+    @property
+    def origin(self) -> str:
+        made_by = getattr(self._patcher, "cached_patcher_init", None)  # loader, arguments
+        paths = (str(one) for one in (made_by[1] if made_by else ()) if isinstance(one, str))
+        return next((PurePath(path).name for path in paths), "")
 
     def predict(
         self,

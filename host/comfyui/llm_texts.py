@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
 
-from ...errors import HandleError, ModelError
+from ...errors import ModelError
 from ..families.family import Family
-from ..families.llm_text import LEARNED, is_content, tokens_of
+from ..families.llm_text import is_content, tokens_of
 from ..families.single_stream import KREA_2, Z_IMAGE
 from ..ports import HandleVectors, Prompt, Tokens
+from .llm_clip import checked_handles, knowing, name_of
 from .tokens import telling_tokens
 from .weights import Weight, text_weights
 
@@ -37,7 +39,7 @@ class LlmTexts:
                 f"with {self.word_encoder}. Load CLIP with {family.title}'s own text encoder, and "
                 "connect that."
             )
-        self._title, self._width = family.title, context_width
+        self._width = context_width
         encoder: Any = getattr(clip.cond_stage_model, self.word_encoder).transformer
         width = encoder.get_input_embeddings().embedding_dim
         self.encoders: Mapping[str, int] = {self.word_encoder: width}
@@ -56,25 +58,42 @@ class LlmTexts:
         handles: HandleVectors,
         like: Tensor,
     ) -> Prompt:
-        if handles:
-            raise HandleError(
-                f"Learned handles (<{next(iter(handles))}>) do not work on {self._title} yet; "
-                "remove the concept, or use it with the model it was learned on."
-            )
-        pairs = clip.tokenize(text)
-        context = clip.encode_from_tokens(pairs)
+        reader, name = clip, self.word_encoder
+        if handles:  # those that the CLIP knew already (Apply Concept) are found like these
+            reader = copy.copy(clip)  # shares everything but the tokenizer
+            known = {**getattr(clip.tokenizer, "handles", {}), **handles}
+            reader.tokenizer = knowing(clip.tokenizer, name, known, {})
+        pairs = reader.tokenize(text)
+        context = reader.encode_from_tokens(pairs)
         if context.shape[-1] != self._width:
             raise ModelError(
                 f"This CLIP makes contexts {context.shape[-1]} wide, but the MODEL reads "
                 f"{self._width}; connect MODEL and CLIP of the same release."
             )
-        tokens = _tokens(clip, pairs, context.shape[1])
+        tokens = _tokens(reader, pairs, context.shape[1])
         return Prompt(text, context.to(like.device).float(), tokens, content=is_content(tokens))
 
 
-def telling_llm(clip: Any) -> Any:
-    """A clone of a CLIP that writes the letters of each prompt's rows into its conditioning."""
+def telling_llm(
+    clip: Any, handles: HandleVectors | None = None, identities: Mapping[str, str] | None = None,
+    tell: Callable[[str, Any], None] | None = None,
+) -> Any:  # fmt: skip
+    """A clone of a CLIP that writes the letters of each prompt's rows into its conditioning.
+
+    Args:
+        handles: that it shall know; with what tells of words that look like handles and are none.
+
+    Raises:
+        HandleError: a handle does not fit.
+    """
     patched = clip.clone()
+    if handles is not None:
+        name = llm_of(clip)
+        encoder: Any = getattr(clip.cond_stage_model, name).transformer
+        width = encoder.get_input_embeddings().embedding_dim
+        checked = checked_handles(handles, name, width)
+        patched.tokenizer = knowing(clip.tokenizer, name, checked, identities or {}, tell)
+        clip = patched
     telling_tokens(patched, lambda pairs, rows: _tokens(clip, pairs, rows))
     return patched
 
@@ -83,7 +102,7 @@ def _tokens(clip: Any, pairs: Mapping[str, Any], rows: int) -> Tokens:
     tokenizer = _tokenizer(clip)
     ids = [entry[0] for chunk in pairs[llm_of(clip)] for entry in chunk]
     return tokens_of(
-        [token if isinstance(token, int) else LEARNED for token in ids],
+        [token if isinstance(token, int) else name_of(clip.tokenizer, token) for token in ids],
         lambda run: tokenizer.decode(
             run, skip_special_tokens=False, clean_up_tokenization_spaces=False
         ),

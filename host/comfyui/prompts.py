@@ -25,6 +25,8 @@ from ..uncompiled import as_written
 from .anima_clip import KnowsHandles, knowing
 from .anima_clip import named_tokens as anima_tokens
 from .anima_texts import TOKENIZERS, is_anima_clip
+from .llm_clip import KnowsLlmHandles
+from .llm_texts import llm_of, telling_llm
 from .notices import tell
 from .sites import context_width_of, network_sites
 from .tokens import merged, telling_tokens
@@ -77,7 +79,8 @@ def check_spelling(clip: Any, text: str) -> None:
     One that knows handles tells by itself.
     """
     inner = getattr(clip.tokenizer, encoder_names(clip)[0])
-    if not isinstance(inner, HandleTokens) and not isinstance(clip.tokenizer, KnowsHandles):
+    knowing_kinds = (KnowsHandles, KnowsLlmHandles)
+    if not isinstance(inner, HandleTokens) and not isinstance(clip.tokenizer, knowing_kinds):
         tell_misspelt(text, ())
 
 
@@ -89,13 +92,15 @@ def encoder_names(clip: Any) -> list[str]:
     """
     if is_anima_clip(clip):
         return [QWEN]
+    if name := llm_of(clip):
+        return [name]
     parts = {name for name, _ in clip.cond_stage_model.named_children()}
     names = [name for name in ENCODERS if name in parts and hasattr(clip.tokenizer, name)]
     if not names or parts - set(names):
         raise UnsupportedModelError(
             f"This CLIP consists of {', '.join(sorted(parts)) or 'nothing'}; ConceptLoom works "
             "with the text encoders of Stable Diffusion 1.x, 2.x and XL (clip_l, clip_g, clip_h) "
-            "and with Anima's (Qwen3 0.6B). On Z-Image and Krea 2 only Load LoRA (Localized) works."
+            "and with those of Anima, Z-Image and Krea 2 (Qwen3)."
         )
     return names
 
@@ -121,6 +126,9 @@ def clip_with_handles(
         patched.tokenizer = tokenizer = knowing(clip, handles, named, staticmethod(tell_misspelt))
         telling_tokens(patched, lambda pairs, _: _anima_tokens(tokenizer, pairs), is_printed=False)
         return patched
+    if llm_of(clip):
+        check_free(known_identities(clip), named)
+        return telling_llm(clip, handles, named, staticmethod(tell_misspelt))
     with torch.no_grad():
         patched.tokenizer = _tokenizer_with(clip, _vectors_by_encoder(clip, handles), named)
     names = encoder_names(clip)
@@ -142,7 +150,7 @@ def _anima_tokens(tokenizer: Any, pairs: Mapping[str, Any]) -> Tokens:
 
 def known_identities(clip: Any) -> dict[str, str]:
     """Handle -> identity of the concept that it stands for in a CLIP."""
-    if isinstance(clip.tokenizer, KnowsHandles):
+    if isinstance(clip.tokenizer, KnowsHandles | KnowsLlmHandles):
         return dict(clip.tokenizer.identities)
     inner = getattr(clip.tokenizer, encoder_names(clip)[0])
     return dict(inner.identities) if isinstance(inner, HandleTokens) else {}

@@ -19,6 +19,7 @@ from .prompts import (
     encode,
     encoder_names,
     encoder_width,
+    known_identities,
     token_ids,
 )
 from .sites import context_width_of
@@ -89,4 +90,6 @@ def texts_of(clip: Any, network: Any, sites: UNetSites) -> Texts:
 
 def telling_clip(clip: Any) -> Any:
     """A clone of a CLIP that tells which words stand at which rows of its conditionings."""
-    return telling_llm(clip) if llm_of(clip) else clip_with_handles(clip, {})
+    if llm_of(clip) and not known_identities(clip):
+        return telling_llm(clip)
+    return clip_with_handles(clip, {})

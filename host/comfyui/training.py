@@ -12,6 +12,7 @@ import torch
 from comfy.clip_model import CLIPLayer
 from comfy.ldm.common_dit import rms_norm
 from comfy.ldm.cosmos.predict2 import Block as CosmosBlock
+from comfy.ldm.lumina.model import JointTransformerBlock
 from comfy.ldm.modules.attention import BasicTransformerBlock, attention_pytorch
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from comfy.text_encoders import llama
@@ -21,7 +22,14 @@ from torch.utils.checkpoint import checkpoint
 from ..hooks import checkpoint_contexts
 from ..inference import usable
 
-BLOCKS = (BasicTransformerBlock, ResBlock, CosmosBlock)  # computed again as a whole
+try:
+    from comfy.ldm.krea2.model import SingleStreamBlock
+except ImportError:  # an older host, which does not know Krea 2
+    SINGLE_STREAM: tuple[type[nn.Module], ...] = ()
+else:
+    SINGLE_STREAM = (SingleStreamBlock,)
+# Computed again as a whole.
+BLOCKS = (BasicTransformerBlock, ResBlock, CosmosBlock, JointTransformerBlock, *SINGLE_STREAM)
 
 
 @contextmanager

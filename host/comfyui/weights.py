@@ -136,8 +136,8 @@ class WrappedWeights:
         self._residuals: list[tuple[nn.Module, Callable[[Tensor, Tensor], Tensor]]] = []
         for name, weight in weights.items():
             edit = edits.get(name)
-            if trainable and isinstance(edit, FactoredEdit) and weight.rows is None:
-                self._residuals.append((weight.module, edit.residual))
+            if trainable and isinstance(edit, FactoredEdit):
+                self._residuals.append((weight.module, _residual_of(weight, edit)))
                 edit = None
             if edit is not None:
                 edit = _on_rows(weight, edit)
@@ -227,6 +227,19 @@ def _copied(patcher: Any) -> Wrapper:
         return weight.clone() if paged or weight.is_inference() else weight
 
     return wrapper
+
+
+def _residual_of(weight: Weight, edit: FactoredEdit) -> Callable[[Tensor, Tensor], Tensor]:
+    """What an edit adds to a layer's output, of which it may change some channels."""
+    rows = weight.rows
+    if rows is None:
+        return edit.residual
+
+    def residual(inputs: Tensor, output: Tensor) -> Tensor:
+        changed = edit.residual(inputs, output[..., rows])
+        return torch.cat([output[..., : rows.start], changed, output[..., rows.stop :]], dim=-1)
+
+    return residual
 
 
 def _on_rows(weight: Weight, edit: WeightEdit) -> WeightEdit:

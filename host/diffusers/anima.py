@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,13 @@ from torch import Tensor
 from ...errors import ModelError, UnsupportedModelError
 from ..families import transformer
 from ..families.anima import ADAPTER, ANIMA, LAYOUT, QWEN, T5
-from ..families.anima_text import AnimaRows, padded, rows_of, spliced
+from ..families.anima_text import AnimaRows, padded, rows_of
 from ..families.family import TRANSFORMER
 from ..fingerprint import fingerprint_of
 from ..noise import FlowPath
 from ..ports import HandleVectors, Prompt
-from ..uncompiled import as_written, check_uncompiled, uncompiled
-from .base import Named, NetworkHost, named, named_layers, parts_of
+from ..uncompiled import as_written, check_uncompiled
+from .base import Named, NetworkHost, named, named_layers, parts_of, splicing
 from .placement import execution_device
 from .vae import downscale_of
 
@@ -149,7 +148,7 @@ class AnimaHost(NetworkHost):
         )
         states = self._states(rows, handles)
         weights = torch.tensor(rows.weights).to(states)[None, :, None]
-        with self._splicing(self.conditioner.embed, rows.t5, handles, T5):
+        with splicing(self.conditioner.embed, rows.t5, handles, T5):
             made = self.conditioner(states, rows.ids().to(states.device))
         n_rows = len(rows.t5)  # behind them are zeros
         context = padded(made[:, :n_rows] * weights).float()
@@ -159,26 +158,9 @@ class AnimaHost(NetworkHost):
         """[1, L, width] what Qwen3 says of a prompt, as the conditioner takes it."""
         ids = torch.tensor([[row if isinstance(row, int) else 0 for row in rows.qwen]])
         table = self._qwen.get_input_embeddings()
-        with self._splicing(table, rows.qwen, handles, QWEN):
+        with splicing(table, rows.qwen, handles, QWEN):
             states = self._qwen(input_ids=ids.to(execution_device(self._qwen))).last_hidden_state
         return states.to(self.device, self.dtype)
-
-    @contextmanager
-    def _splicing(
-        self, table: Any, rows: Sequence[Any], handles: HandleVectors, encoder: str
-    ) -> Iterator[None]:
-        """Vectors of handles in place of looked-up rows, differentiably, for one forward pass."""
-        if all(isinstance(row, int) for row in rows):
-            yield
-            return
-        hook = table.register_forward_hook(
-            lambda module, args, looked_up: spliced(looked_up, rows, handles, encoder)
-        )
-        try:
-            with uncompiled:
-                yield
-        finally:
-            hook.remove()
 
     def word_vectors(self, word: str) -> dict[str, Tensor]:
         tables = {QWEN: self._qwen.get_input_embeddings(), T5: self.conditioner.embed}

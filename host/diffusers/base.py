@@ -13,10 +13,11 @@ from torch.nn.utils import parametrize
 
 from ...errors import ModelError, UnsupportedModelError
 from ..contexts import batched_context, info_of
+from ..families.anima_text import Row, spliced
 from ..families.family import TRANSFORMER, Family
 from ..families.registry import token_table
 from ..hooks import edits_installed
-from ..ports import BatchPart, NoisePath, Prompt, UNetEdit, UNetSites, WeightEdit
+from ..ports import BatchPart, HandleVectors, NoisePath, Prompt, UNetEdit, UNetSites, WeightEdit
 from ..uncompiled import uncompiled
 from .placement import check_in_memory, compute_dtype, execution_device
 from .vae import decoded, encoded
@@ -30,6 +31,7 @@ class NetworkHost(ABC):
 
     Attributes:
         network: its own code, also where a compiled one runs.
+        origin: what the folder of the model is called, where it is known.
     """
 
     network: Any
@@ -40,6 +42,7 @@ class NetworkHost(ABC):
     latent_channels: int
     pixels_per_latent: int
     fingerprint: str
+    origin: str = ""
     _weights: Named
 
     @property
@@ -132,6 +135,24 @@ class NetworkHost(ABC):
                 stack.enter_context(checkpointed(self.network))
             stack.enter_context(edited_weights(self._weights, weights, trainable=trainable))
             yield
+
+
+@contextmanager
+def splicing(
+    table: Any, rows: Sequence[Row], handles: HandleVectors, encoder: str
+) -> Iterator[None]:
+    """Vectors of handles in place of looked-up rows, differentiably, for one forward pass."""
+    if all(isinstance(row, int) for row in rows):
+        yield
+        return
+    hook = table.register_forward_hook(
+        lambda module, args, looked_up: spliced(looked_up, rows, handles, encoder)
+    )
+    try:
+        with uncompiled:
+            yield
+    finally:
+        hook.remove()
 
 
 def named(prefix: str, module: nn.Module) -> Named:

@@ -9,16 +9,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...errors import HandleError, ModelError, UnsupportedModelError
+from ...errors import ModelError, UnsupportedModelError
 from ..contexts import in_groups, rows_by_length
-from ..families.llm_text import SYSTEM, TEMPLATE, is_content, prompt_rows, tokens_of
+from ..families.llm_text import (
+    SYSTEM,
+    TEMPLATE,
+    ids_in,
+    is_content,
+    prompt_rows,
+    rows_of,
+    tokens_of,
+)
 from ..families.registry import family_of
 from ..families.single_stream import KREA_2, TAPS
 from ..fingerprint import fingerprint_of
 from ..noise import FlowPath
 from ..ports import HandleVectors, Prompt, Tokens, UNetEdit, Words
 from ..uncompiled import as_written, check_uncompiled
-from .base import Named, NetworkHost, named, named_layers, parts_of
+from .base import Named, NetworkHost, named, named_layers, parts_of, splicing
 from .placement import execution_device
 from .single_stream import joint_sites, velocity
 from .vae import downscale_of
@@ -27,7 +35,7 @@ PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
 
 
 class SingleStreamHost(NetworkHost):
-    """A Z-Image or Krea 2 model as a `Host`, to draw with; nothing is learned on it yet.
+    """A Z-Image or Krea 2 model as a `Host`.
 
     The networks stay the caller's: they are read, hooked for one pass, and given back unchanged.
 
@@ -79,7 +87,12 @@ class SingleStreamHost(NetworkHost):
         Raises:
             UnsupportedModelError: a part of it is missing.
         """
-        return cls(**parts_of(pipeline, PARTS))
+        host = cls(**parts_of(pipeline, PARTS))
+        names = (getattr(one, "name_or_path", "") for one in (pipeline, pipeline.transformer))
+        host.origin = next(filter(None, names), "")
+        if getattr(pipeline.config, "is_distilled", False):
+            host.origin = f"{host.origin or type(pipeline).__name__} (distilled)"
+        return host
 
     @property
     def _width(self) -> int:
@@ -126,14 +139,13 @@ class SingleStreamHost(NetworkHost):
         return SYSTEM + TEMPLATE if self._family is KREA_2 else TEMPLATE
 
     def encode_prompt(self, text: str, handles: HandleVectors | None = None) -> Prompt:
-        if handles:
-            raise HandleError(
-                f"Learned handles (<{next(iter(handles))}>) do not work on {self._family.title} "
-                "yet; remove the concept, or use it with the model it was learned on."
-            )
-        ids = self._ids(self._template.format(text))
-        taken = torch.tensor([ids], device=execution_device(self._encoder))
-        states = self._encoder(input_ids=taken, output_hidden_states=True).hidden_states
+        handles = handles or {}
+        rows = rows_of(self._template.format(text), handles, self._name, self._ids)
+        ids = ids_in(rows)
+        known = [token if isinstance(token, int) else 0 for token in ids]
+        taken = torch.tensor([known], device=execution_device(self._encoder))
+        with splicing(self._encoder.get_input_embeddings(), rows, handles, self._name):
+            states = self._encoder(input_ids=taken, output_hidden_states=True).hidden_states
         context = torch.cat([states[tap] for tap in TAPS[self._family.name]], dim=-1)
         if self._family is KREA_2:  # without what stands before the prompt
             context = context[:, prompt_rows(ids).start :]

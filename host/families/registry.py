@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from ...errors import UnsupportedModelError
@@ -11,6 +12,9 @@ from .anima import ANIMA, COSMOS
 from .family import TRANSFORMER, Family
 from .single_stream import KREA_2, Z_IMAGE
 
+# In names of files: variants that need few steps, and those that cannot be such.
+DISTILLED = re.compile(r"(?<!de)(?<!de[-_ ])(turbo|distill|lightning|tdm)", re.IGNORECASE)
+UNDISTILLED = re.compile(r"(base|raw|midtrain|de[-_ ]?(turbo|distill)|tinyworld)", re.IGNORECASE)
 FAMILIES = (ANIMA, COSMOS, Z_IMAGE, KREA_2)
 # In messages.
 SUPPORTED = (
@@ -32,19 +36,32 @@ def named(name: str) -> Family:
     return next(family for family in FAMILIES if family.name == name)
 
 
-def check_learns(sites: UNetSites) -> None:
-    """Whether a concept can be learned on a network with these sites.
+def check_learns(sites: UNetSites, origin: str) -> str:
+    """What a user should know before something is learned on a model; "" if there is nothing.
+
+    Few-step variants have the same weights by name and shape as the model they were distilled
+    from. Only what a file or folder is called tells them apart.
+
+    Args:
+        origin: what the model's file or folder is called; "" where nobody knows.
 
     Raises:
-        UnsupportedModelError: not yet on its family.
+        UnsupportedModelError: it is a distilled variant.
     """
-    if sites.joint is not None:
-        family = named(sites.family)
+    if sites.joint is None:
+        return ""
+    family = named(sites.family)
+    if DISTILLED.search(origin):
         raise UnsupportedModelError(
-            f"Learning on {family.title} is not supported yet; concepts can be learned on Stable "
-            f"Diffusion and Anima. LoRAs for {family.title} work with Load LoRA (Localized). Train "
-            f"them with another program on {family.base}: distilled variants lose their few steps."
+            f"{origin} is distilled to a few steps, which learning would undo. Learn on "
+            f"{family.base}, and draw with this one: concepts of one fit the other."
         )
+    if UNDISTILLED.search(origin):
+        return ""
+    return (
+        f"{origin or 'This model'} does not tell whether it is distilled to a few steps (Turbo). "
+        f"If it is, learn on {family.base} instead: learning undoes the distillation."
+    )
 
 
 def roles_in_transformers(weight: str) -> frozenset[Role]:
@@ -53,6 +70,15 @@ def roles_in_transformers(weight: str) -> frozenset[Role]:
     known = (family for family in FAMILIES if family.part_of(path) is not None)
     family = next(known, None)  # the few names that two families share have no role in learning
     return family.roles_of(path) if family is not None else frozenset()
+
+
+def exported_name(path: str) -> str:
+    """Name of a layer in LoRA files that ComfyUI and diffusers both read, without a prefix.
+
+    ComfyUI's, but where it keeps several layers in one: then diffusers' within a block.
+    """
+    family = next((one for one in FAMILIES if one.part_of(path) is not None), None)
+    return path if family is None or not family.fused else family.diffusers_name(path)
 
 
 def token_table(encoder: str) -> str:

@@ -82,12 +82,12 @@ Z_IMAGE = Family(
         "context_refiner": BlockList("context_refiner", _z_image_parts(Rows.TEXT)),
     },
     outer={
-        "x_embedder": Part("all_x_embedder.2-1", _LINEAR, Rows.JOINT),
+        "x_embedder": Part("all_x_embedder.2-1", (), Rows.JOINT),
         "cap_embedder.1": Part("cap_embedder.1", _LINEAR, Rows.TEXT),
         "t_embedder.mlp.0": Part("t_embedder.mlp.0"),
         "t_embedder.mlp.2": Part("t_embedder.mlp.2"),
         "final_layer.adaLN_modulation.1": Part("all_final_layer.2-1.adaLN_modulation.1"),
-        "final_layer.linear": Part("all_final_layer.2-1.linear", _LINEAR, Rows.JOINT),
+        "final_layer.linear": Part("all_final_layer.2-1.linear", (), Rows.JOINT),
     },
     fused={"attention.qkv": ("attention.to_q", "attention.to_k", "attention.to_v")},
     attentions={
@@ -127,14 +127,14 @@ KREA_2 = Family(
         for name in ("layerwise_blocks", "refiner_blocks")
     },
     outer={
-        "first": Part("img_in", _LINEAR, Rows.JOINT),
+        "first": Part("img_in", (), Rows.JOINT),
         "txtfusion.projector": Part("text_fusion.projector", _LINEAR, Rows.TEXT),
         "txtmlp.1": Part("txt_in.linear_1", _LINEAR, Rows.TEXT),
         "txtmlp.3": Part("txt_in.linear_2", _LINEAR, Rows.TEXT),
         "tmlp.0": Part("time_embed.linear_1"),
         "tmlp.2": Part("time_embed.linear_2"),
         "tproj.1": Part("time_mod_proj"),
-        "last.linear": Part("final_layer.linear", _LINEAR, Rows.JOINT),
+        "last.linear": Part("final_layer.linear", (), Rows.JOINT),
     },
     attentions={
         "attn": AttentionPart(AttentionKind.JOINT, "attn.wq", "attn.wk", "attn.wv", "attn.wo")

@@ -14,7 +14,7 @@ from tiny_single import CLIPS, diffusers_network, graph_of_single
 
 from conceptloom.attention.local_lora import LocalLora
 from conceptloom.attention.local_setup import local_setup, lora_for
-from conceptloom.errors import HandleError, ModelError, UnsupportedModelError
+from conceptloom.errors import ModelError, PromptError, UnsupportedModelError
 from conceptloom.host.comfyui.host import ComfyHost
 from conceptloom.host.diffusers import SingleStreamHost
 
@@ -162,6 +162,6 @@ def test_what_does_not_fit_is_refused_in_words(kind: str, graph: Graph, host: Si
     wide.set_input_embeddings(torch.nn.Embedding(10, 64))
     with pytest.raises(ModelError, match="makes contexts"):
         python_host(kind, graph, text_encoder=wide)
-    with pytest.raises(HandleError, match="yet"):
+    with pytest.raises(PromptError, match="has no vectors"):
         host.encode_prompt("a <mug>", {"mug": {}})
     assert math.isfinite(host.noise_path.shift)

@@ -15,6 +15,7 @@ class FakeHost:
 
     fingerprint = "unet32 context8 clip_l8 eps 4ch 00000000"
     device = torch.device("cpu")
+    origin = ""
 
     def __init__(self, dtype: torch.dtype = torch.float32, encoders: tuple[str, ...] = ("clip_l",)):
         generator = torch.Generator().manual_seed(3)

@@ -1,0 +1,126 @@
+"""Handles as words that the text nodes of Z-Image and Krea 2 understand.
+
+A language model reads the prompt in a template; a handle's vectors come among its tokens. The
+host's own mark for vectors is not used: it leaves out the line's end behind it, which the template
+has.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import HandleError
+from ..families.anima_text import vectors_of
+from ..families.llm_text import LEARNED, START_OF_TURN, rows_of
+from ..ports import HandleVectors
+from ..prompt_text import NAME, composed, split_at_handles
+
+
+class KnowsLlmHandles:
+    """Mixed into the class of a tokenizer with a template: handles become vectors.
+
+    Attributes:
+        handles: name -> encoder -> [n, width].
+        identities: name -> identity of its concept.
+        vectors: name -> what stands for it among the tokens, one for each vector.
+        encoder: the language model's name.
+    """
+
+    handles: HandleVectors
+    identities: Mapping[str, str]
+    vectors: Mapping[str, tuple[Tensor, ...]]
+    encoder: str
+    tell: Callable[[str, Any], None] | None
+    llama_template: str  # the host's own
+
+    def tokenize_with_weights(
+        self, text: str, return_word_ids: bool = False, llama_template: str | None = None,
+        **more: Any,
+    ) -> Any:  # fmt: skip
+        if self.tell is not None:
+            self.tell(text, self.handles)
+        if not any(is_handle for _, is_handle in split_at_handles(text, self.handles)):
+            return super().tokenize_with_weights(  # type: ignore[misc]
+                text, return_word_ids, llama_template=llama_template, **more
+            )
+        whole = text
+        if not text.startswith(START_OF_TURN):
+            whole = (llama_template or self.llama_template).format(text)
+        tokenizer = getattr(self, self.encoder).tokenizer
+        rows = rows_of(
+            whole, self.handles, self.encoder,
+            lambda piece: tokenizer(piece, add_special_tokens=False)["input_ids"],
+        )  # fmt: skip
+        tokens = [row if isinstance(row, int) else self.vectors[row[0]][row[1]] for row in rows]
+        ends = [(number + 1,) if return_word_ids else () for number in range(len(tokens))]
+        pairs = [(token, 1.0, *end) for token, end in zip(tokens, ends, strict=True)]
+        return {self.encoder: [pairs]}
+
+
+@cache  # a prompt is encoded in every step of learning
+def _kind(kind: type) -> type:
+    return type(kind.__name__, (KnowsLlmHandles, kind), {})
+
+
+def knowing(
+    tokenizer: Any, encoder: str, handles: HandleVectors, identities: Mapping[str, str],
+    tell: Callable[[str, Any], None] | None = None,
+) -> Any:  # fmt: skip
+    """A copy of a tokenizer that knows handles, and those that it knew.
+
+    Args:
+        tell: says which words of a prompt look like handles and are none.
+    """
+    knows = copy.copy(tokenizer)
+    if not isinstance(tokenizer, KnowsLlmHandles):
+        knows.__class__ = _kind(type(tokenizer))
+        knows.handles, knows.identities, knows.vectors = {}, {}, {}
+    knows.encoder, knows.tell = encoder, tell
+    knows.handles = {**knows.handles, **handles}
+    knows.identities = {**knows.identities, **identities}
+    knows.vectors = {
+        name: knows.vectors[name]
+        if name in knows.vectors and name not in handles
+        else tuple(vectors_of(knows.handles, name, encoder))
+        for name in knows.handles
+    }
+    return knows
+
+
+def name_of(tokenizer: Any, token: Any) -> str | None:
+    """The handle that a vector among the tokens belongs to."""
+    if isinstance(tokenizer, KnowsLlmHandles):
+        for name, vectors in tokenizer.vectors.items():
+            if any(token is vector for vector in vectors):
+                return name
+    return LEARNED
+
+
+def checked_handles(handles: HandleVectors, encoder: str, width: int) -> HandleVectors:
+    """Copies of handles' vectors for a language model.
+
+    Raises:
+        HandleError: one has none for it, or of another width.
+    """
+    checked: dict[str, dict[str, Tensor]] = {}
+    for name, vectors in handles.items():
+        if NAME.fullmatch(name) is None or composed(name) != name:
+            raise HandleError(
+                f"{name!r} cannot be a handle; use 1 to 40 composed letters, digits, - and _."
+            )
+        if encoder not in vectors or vectors[encoder].shape[-1] != width:
+            has = ", ".join(f"{k} ({v.shape[-1]} wide)" for k, v in vectors.items())
+            raise HandleError(
+                f"<{name}> has vectors for {has or 'no text encoder'}, but this CLIP needs "
+                f"{encoder} ({width} wide); the concept was trained on another kind of base "
+                "model. Load a checkpoint of its family."
+            )
+        with torch.no_grad():
+            checked[name] = {encoder: vectors[encoder].detach().clone()}
+    return checked
