@@ -24,6 +24,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ..concepts.changes import Change, Diff
+from ..errors import UnsupportedModelError
 from ..host.inference import usable
 from ..host.ports import (
     AttentionCall,
@@ -79,6 +80,12 @@ class RegionFusion(UNetEdit):
         self._projected: dict[str, list[tuple[Tensor, Tensor] | None]] = {}
 
     def wanted_attentions(self, sites: UNetSites) -> list[AttentionSite]:
+        if sites.joint is not None:
+            raise UnsupportedModelError(
+                "Regions need the cross-attention of a model, and Z-Image and Krea 2 have none: "
+                "text and picture are one sequence there. Use Apply LAG or Load LoRA (Localized) "
+                "for several concepts, or weave on Stable Diffusion or Anima."
+            )
         return sites.cross_attentions
 
     def wanted_layers(self, sites: UNetSites) -> list[LayerSite]:

@@ -94,8 +94,8 @@ def handed_out(
 def models_to_train() -> list[io.Input]:
     """MODEL, CLIP and VAE of a trainer."""
     return model_inputs(
-        "The base model: Stable Diffusion 1.x, 2.x or XL, Anima, or TinyWorld. The input model is "
-        "not modified.",
+        "The base model: Stable Diffusion 1.x, 2.x or XL, Anima, Z-Image, Krea 2, or TinyWorld. "
+        "The input model is not modified.",
         "The CLIP of the same checkpoint. The input CLIP is not modified.",
         "",
     )

@@ -130,7 +130,7 @@ class ComfyHost:
     @property
     def origin(self) -> str:
         made_by = getattr(self._patcher, "cached_patcher_init", None)  # loader, arguments
-        paths = (str(one) for one in (made_by[1] if made_by else ()) if isinstance(one, str))
+        paths = (one for one in (made_by[1] if made_by else ()) if isinstance(one, (str, PurePath)))
         return next((PurePath(path).name for path in paths), "")
 
     def predict(

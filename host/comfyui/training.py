@@ -22,14 +22,17 @@ from torch.utils.checkpoint import checkpoint
 from ..hooks import checkpoint_contexts
 from ..inference import usable
 
-try:
-    from comfy.ldm.krea2.model import SingleStreamBlock
-except ImportError:  # an older host, which does not know Krea 2
-    SINGLE_STREAM: tuple[type[nn.Module], ...] = ()
-else:
-    SINGLE_STREAM = (SingleStreamBlock,)
+
+def _krea_2_blocks() -> tuple[type[nn.Module], ...]:
+    try:
+        from comfy.ldm.krea2.model import SingleStreamBlock
+    except ImportError:  # an older host, which does not know Krea 2
+        return ()
+    return (SingleStreamBlock,)
+
+
 # Computed again as a whole.
-BLOCKS = (BasicTransformerBlock, ResBlock, CosmosBlock, JointTransformerBlock, *SINGLE_STREAM)
+BLOCKS = (BasicTransformerBlock, ResBlock, CosmosBlock, JointTransformerBlock, *_krea_2_blocks())
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from test_single_stream import LATENT
 from tiny_models import Graph, assert_same_state, state_of
 from tiny_single import graph_of_single
 
+from conceptloom.attention.fusion import RegionSource, region_edits
 from conceptloom.concepts.concept import Concept
 from conceptloom.concepts.concept_file import load_concept, save_concept
 from conceptloom.concepts.lora_export import export_lora
@@ -308,3 +309,12 @@ def test_a_file_s_name_comes_from_the_loader(graph: Graph):
     model = graph.model.clone()
     model.cached_patcher_init = (lambda path, options: None, ("/models/z_image_turbo.gguf", {}))
     assert ComfyHost(model, graph.clip).origin == "z_image_turbo.gguf"
+
+
+def test_regions_are_refused_in_words(hosts: tuple[Any, Any]):
+    for host in hosts:
+        prompt = host.encode_prompt("a cat")
+        masks = torch.ones(1, 8, 8)
+        edits = region_edits([RegionSource(prompt.context)], masks)
+        with pytest.raises(UnsupportedModelError, match="one sequence"):
+            host.predict(LATENT[:1], AT, [prompt], edits)
