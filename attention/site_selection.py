@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from ..errors import ConfigError
-from ..host.ports import Place, TransformerSite, UNetSites
+from torch import Tensor
+
+from ..errors import ConfigError, ModelError
+from ..host.ports import Host, Place, TransformerSite, UNetSites
 
 PAPER_FACTOR = 4  # 16x16 maps at 512 px: where Hertz et al. 2022 found words to be localised best
 SMALLEST_GRID = 12  # a coarser map cannot outline an object
@@ -13,6 +15,30 @@ def grid_at(downsample: int, latent_size: tuple[int, ...]) -> tuple[int, int]:
     """Rows and columns of the maps with a downsampling factor, for latents of (h, w)."""
     height, width = latent_size
     return -(-height // downsample), -(-width // downsample)
+
+
+def rising_sites(sites: UNetSites) -> list[TransformerSite]:
+    """Blocks of a UNet's up arm (the "cross_up" layers of CLiC's official code), or those of a
+    transformer that locate words best.
+
+    Raises:
+        ModelError: there is none.
+    """
+    rising = [site for site in sites.transformers if site.place is Place.UP]
+    chosen = list(sites.finders) or rising
+    if not chosen:
+        raise ModelError("The model has no cross-attention in its up blocks to read maps from.")
+    return chosen
+
+
+def located_rows(host: Host, timesteps: Tensor) -> list[int]:
+    """Rows of a batch whose noise level shows where words are: all of a UNet's.
+
+    Args:
+        timesteps: [B].
+    """
+    first, last = (share * host.noise_path.last_t for share in host.sites.located_at)
+    return [row for row, t in enumerate(timesteps.tolist()) if first <= t <= last]
 
 
 def sites_to_read(

@@ -85,6 +85,10 @@ class NoisePath(ABC):
     def input_scale(self, level: float) -> float:
         """x_t / x_s at a noise level."""
 
+    def picture_scale(self, level: float) -> float:
+        """Share of the picture in x_s; that of the noise is s."""
+        return 1.0
+
     @abstractmethod
     def slope(self, noisy: Tensor, output: Tensor, level: float) -> Tensor:
         """dx_s/ds of a prediction at x_s."""
@@ -304,6 +308,9 @@ class FlowPath(NoisePath):
     def input_scale(self, level: float) -> float:
         return 1.0
 
+    def picture_scale(self, level: float) -> float:
+        return 1 - level
+
     def slope(self, noisy: Tensor, output: Tensor, level: float) -> Tensor:
         return output
 
@@ -354,6 +361,9 @@ class CosmosPath(FlowPath):
 
     def input_scale(self, level: float) -> float:
         return 1 / (1 + level)
+
+    def picture_scale(self, level: float) -> float:
+        return 1.0
 
     def slope(self, noisy: Tensor, output: Tensor, level: float) -> Tensor:
         return (noisy + output) / (1 + level)

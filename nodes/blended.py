@@ -92,14 +92,14 @@ def blended_sampler(config: BlendConfig, masks: Tensor | None, *, ends_held: boo
         mask = _cells(call, masks)
         return sample_blended(
             denoise, call.source, mask, call.sigmas, draw, config,
-            input_scale=call.input_scale, first_noise=call.noise, ends_held=ends_held,
+            frame=call, first_noise=call.noise, ends_held=ends_held,
         )  # fmt: skip
 
     return sampler_of(sample)
 
 
 def _cells(call: SamplerCall, masks: Tensor | None) -> Tensor:
-    """[1 or B, 1, h, w], 1 = redrawn."""
+    """[1 or B, 1, h, w], 1 = redrawn; with an axis for time where latents have one."""
     if masks is None:
         if call.mask is None:
             raise MaskError(
@@ -109,4 +109,5 @@ def _cells(call: SamplerCall, masks: Tensor | None) -> Tensor:
         return call.mask[:, :1].to(call.source)
     height, width = call.source.shape[-2:]
     planes = picture_masks(masks, (height * NOMINAL_PX, width * NOMINAL_PX))
-    return latent_masks(planes, (height, width)).amax(dim=0, keepdim=True).to(call.source)
+    mask = latent_masks(planes, (height, width)).amax(dim=0, keepdim=True).to(call.source)
+    return mask.unsqueeze(2) if call.source.ndim == 5 else mask

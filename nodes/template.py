@@ -13,8 +13,9 @@ from torch import Tensor
 
 from ..attention.injection import InjectionBlocks
 from ..errors import ImageError
+from ..host.comfyui.noise import picture_scale
 from ..host.comfyui.progress import NodeProgress
-from ..host.comfyui.sampling import latent_of, scheduler_names, share_of_start, sigmas_of
+from ..host.comfyui.sampling import latent_of, scheduler_names, sigmas_of
 from ..host.ports import Host, latent_size
 from ..methods.concept_weaver import InversionConfig, Keep, Template, make_template
 from ..methods.concept_weaver.features import blocks_of, feature_cost
@@ -168,7 +169,8 @@ def keeping(
 
 def start_latent(model: Any, template: Template) -> dict[str, Tensor]:
     """LATENT from which a sampler without noise of its own starts at the template's."""
-    kept = share_of_start(model, float(template.sigmas[0]))
+    sampling = model.get_model_object("model_sampling")
+    kept = picture_scale(sampling, float(template.sigmas[0]))
     return latent_of(model, template.trajectory[:1] / kept)
 
 

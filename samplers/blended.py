@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -27,10 +28,19 @@ from ..training.setting import setting
 
 Denoise = Callable[[Tensor, float, int], Tensor]  # x_sigma, sigma, number of the step -> x_0
 DrawNoise = Callable[[], Tensor]  # unit noise like the latents
-InputScale = Callable[[float], float]  # noise level -> x_t / x_sigma, see `host.noise`
-
-
 MOST_STEPS = 10_000  # of the hosts' samplers
+
+
+class Frame(Protocol):
+    """In which x_sigma = picture_scale(sigma) x_0 + sigma noise, see `host.noise`."""
+
+    def input_scale(self, level: float) -> float:
+        """x_t / x_sigma at a noise level."""
+        ...
+
+    def picture_scale(self, level: float) -> float:
+        """Share of the picture in x_sigma."""
+        ...
 
 
 class SourceLevel(str, Enum):
@@ -112,14 +122,16 @@ class BlendConfig:
 
 
 def noised_source(
-    source: Tensor, noise: Tensor, sigma: float, level: float, input_scale: InputScale
+    source: Tensor, noise: Tensor, sigma: float, level: float, frame: Frame
 ) -> Tensor:
     """x_sigma [B, C, h, w] of the source, carrying the noise of `level`.
 
     If the two differ, the scale is that of x_t, the network's input.
     """
-    noisy = source + level * noise
-    return noisy if level == sigma else noisy * (input_scale(level) / input_scale(sigma))
+    noisy = frame.picture_scale(level) * source + level * noise
+    if level == sigma:
+        return noisy
+    return noisy * (frame.input_scale(level) / frame.input_scale(sigma))
 
 
 def blended(latent: Tensor, outside: Tensor, mask: Tensor) -> Tensor:
@@ -127,17 +139,25 @@ def blended(latent: Tensor, outside: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask > 0, latent * mask + outside * (1 - mask), outside)
 
 
+def _spread(sigma: float, frame: Frame) -> float:
+    """Standard deviation of x_sigma where picture and noise have variance 1."""
+    return (frame.picture_scale(sigma) ** 2 + sigma**2) ** 0.5
+
+
 def stochastic_step(
-    noisy: Tensor, denoised: Tensor, sigma: float, following: float, eta: float, draw: DrawNoise
-) -> Tensor:
+    noisy: Tensor, denoised: Tensor, sigma: float, following: float, eta: float, draw: DrawNoise,
+    frame: Frame,
+) -> Tensor:  # fmt: skip
     """x at the following noise level, DDIM with any eta.
 
-    Source: Song et al. 2020 (arXiv 2010.02502), Eq. 12 and 16. In this frame
-    eta^2 sigma'^2 (sigma^2 - sigma'^2) / sigma^2 of the variance is fresh noise.
+    Source: Song et al. 2020 (arXiv 2010.02502), Eq. 12 and 16. With r the ratio of noise to
+    picture at a level, eta^2 sigma'^2 (1 - r'^2 / r^2) of the variance is fresh noise; where the
+    picture's share is 1, r is sigma. A flow makes the same steps at the same r.
     """
-    fresh = eta * following * (1 - (following / sigma) ** 2) ** 0.5
+    share, after = frame.picture_scale(sigma), frame.picture_scale(following)
+    fresh = eta * following * (1 - (following * share / (after * sigma)) ** 2) ** 0.5
     deterministic = max(following**2 - fresh**2, 0.0) ** 0.5
-    moved = denoised + deterministic / sigma * (noisy - denoised)
+    moved = after * denoised + deterministic / sigma * (noisy - share * denoised)
     return moved + fresh * draw() if fresh else moved
 
 
@@ -150,7 +170,7 @@ def sample_blended(
     draw: DrawNoise,
     config: BlendConfig,
     *,
-    input_scale: InputScale,
+    frame: Frame,
     first_noise: Tensor | None = None,
     ends_held: bool = True,
     before_step: Callable[[Tensor, float, int], Tensor] = lambda latent, sigma, step: latent,
@@ -168,7 +188,7 @@ def sample_blended(
         mask: [1 or B, 1, h, w], 1 = redrawn.
         sigmas: S + 1 falling noise levels; may end above 0 if another sampler continues.
         draw: unit noise like `source`; the only randomness.
-        input_scale: of the model's noise path.
+        frame: in which the noise levels count, such as the model's noise path.
         first_noise: noise to start from, as `draw` gives it.
         ends_held: blend the source around the mask after the last step, unless that step is free.
         before_step: x_sigma, sigma, number of the step -> x_sigma.
@@ -186,9 +206,9 @@ def sample_blended(
     config.check(steps)
     noise = draw() if first_noise is None else first_noise
     sigma = sigmas[config.start]
-    latent = noised_source(source, noise, sigma, sigma, input_scale)
+    latent = noised_source(source, noise, sigma, sigma, frame)
     if config.inside is Inside.NOISE:  # the first pass sees nothing of the source
-        latent = noise / input_scale(sigma)
+        latent = noise * _spread(sigma, frame)
     for step in range(config.start, steps):
         sigma, following = sigmas[step], sigmas[step + 1]
         if step < steps - config.free_steps and step > config.start:
@@ -196,15 +216,15 @@ def sample_blended(
                 noise = draw()
             noisier = config.source_level is SourceLevel.ONE_BEFORE
             level = sigmas[step - 1] if noisier else sigma
-            outside = noised_source(source, noise, sigma, level, input_scale)
+            outside = noised_source(source, noise, sigma, level, frame)
             latent = blended(latent, outside, mask)
         latent = before_step(latent, sigma, step)
         denoised = denoise(latent, sigma, step)
-        latent = stochastic_step(latent, denoised, sigma, following, config.eta, draw)
+        latent = stochastic_step(latent, denoised, sigma, following, config.eta, draw, frame)
         progress(step + 1 - config.start, steps - config.start, "drawing under the mask")
     if ends_held and not config.free_steps:
         if config.fresh_noise and sigmas[-1] > 0:  # others sample on
             noise = draw()
-        outside = noised_source(source, noise, sigmas[-1], sigmas[-1], input_scale)
+        outside = noised_source(source, noise, sigmas[-1], sigmas[-1], frame)
         latent = blended(latent, outside, mask)
     return latent

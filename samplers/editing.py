@@ -144,7 +144,7 @@ def edit_latents(
             sigmas,
             lambda: torch.randn(start.shape, generator=generator).to(start),
             blend,
-            input_scale=host.noise_path.input_scale,
+            frame=host.noise_path,
             ends_held=not last,
             before_step=guide,
             progress=progress,

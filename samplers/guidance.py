@@ -25,9 +25,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..attention.maps import AttentionCapture, TokenQuery
+from ..attention.site_selection import rising_sites
 from ..checks import require_whole
 from ..errors import ConfigError
-from ..host.ports import Place, StopForward, Tokens, TransformerSite, UNetSites
+from ..host.ports import StopForward, Tokens, TransformerSite, UNetSites
 from ..training.setting import setting
 
 log = logging.getLogger("conceptloom")
@@ -113,13 +114,12 @@ TargetsIn = Callable[[Tokens], Sequence[AttentionTarget]]  # of one prompt
 
 
 def guided_sites(sites: UNetSites, downsample: int = 0) -> list[TransformerSite]:
-    """Blocks of a UNet's up arm for guidance (the official code's "cross_up" layers), or those of
-    a transformer that locate words best.
+    """Blocks for guidance, see `rising_sites`.
 
     Raises:
-        ConfigError: the model has no cross-attention with that downsampling factor.
+        ModelError, ConfigError: the model has no cross-attention with that downsampling factor.
     """
-    guided = list(sites.finders) or [s for s in sites.transformers if s.place is Place.UP]
+    guided = rising_sites(sites)
     chosen = [site for site in guided if downsample in (0, site.downsample)]
     if not chosen:
         there = ", ".join(str(n) for n in sorted({site.downsample for site in guided}))

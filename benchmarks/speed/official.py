@@ -212,7 +212,7 @@ class OfficialTransfer:
                     self._host.noise_path.levels(steps).tolist(),
                     lambda: torch.randn(source.shape, generator=generator).to(source),
                     BlendConfig(start=0),
-                    input_scale=self._host.noise_path.input_scale,
+                    frame=self._host.noise_path,
                     before_step=self._guided,
                 )
         finally:

@@ -69,6 +69,12 @@ def input_scale(sampling: Any, sigma: float) -> float:
     return float(sampling.calculate_input(level, one))
 
 
+def picture_scale(sampling: Any, sigma: float) -> float:
+    """Share of the picture in x_sigma: what a sampler multiplies the latents by that it gets."""
+    level, one = (torch.tensor([n], dtype=torch.float64) for n in (sigma, 1.0))
+    return float(sampling.noise_scaling(level, torch.zeros_like(one), one))
+
+
 def on_a_path(sampling: Any, timesteps: torch.Tensor, last_t: float) -> torch.Tensor:
     """What a UNet takes as timesteps, as numbers from 0 (clean) to `last_t`.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,14 +14,15 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
-from .noise import input_scale
+from .noise import input_scale, picture_scale
 from .prompts import check_prompts_fit, check_spelling
 
 
 @dataclass(frozen=True, slots=True)
 class SamplerCall:
-    """What a sampler gets from the host. Latents are scaled, x_sigma = x_0 + sigma noise."""
+    """What a sampler gets from the host; x_sigma = picture_scale(sigma) x_0 + sigma noise."""
 
+    # Latents may have an axis for time, [B, C, 1, h, w].
     denoise: Callable[[Tensor, float], Tensor]  # x_sigma, sigma -> x_0, guidance scale included
     sigmas: list[float]  # noise levels, falling
     noise: Tensor  # [B, C, h, w] unit noise from the NOISE socket
@@ -30,7 +30,15 @@ class SamplerCall:
     mask: Tensor | None  # [B, C, h, w] the LATENT's noise mask, 1 = drawn anew
     seed: int
     report: Callable[[int, Tensor, Tensor], None]  # step, x_0, x_sigma: progress and preview
-    input_scale: Callable[[float], float]  # sigma -> x_t / x_sigma
+    sampling: Any  # the model's conversions
+
+    def input_scale(self, level: float) -> float:
+        """x_t / x_sigma at a noise level."""
+        return input_scale(self.sampling, level)
+
+    def picture_scale(self, level: float) -> float:
+        """Share of the picture in x_sigma."""
+        return picture_scale(self.sampling, level)
 
 
 def sampler_of(sample: Callable[[SamplerCall], Tensor]) -> Any:
@@ -61,9 +69,8 @@ def sampler_of(sample: Callable[[SamplerCall], Tensor]) -> Any:
         seed = arguments.get("seed") or 0
         sampling = model.inner_model.inner_model.model_sampling
         call = SamplerCall(
-            denoise, levels, model.noise, model.latent_image, mask, seed, report,
-            functools.partial(input_scale, sampling),
-        )  # fmt: skip
+            denoise, levels, model.noise, model.latent_image, mask, seed, report, sampling
+        )
         return sample(call)
 
     return comfy.samplers.KSAMPLER(conceptloom_blended)
@@ -138,13 +145,6 @@ def latent_of(model: Any, latents: Tensor) -> dict[str, Tensor]:
     has_time = model.get_model_object("latent_format").latent_dimensions == 3
     samples = latents.unsqueeze(2) if has_time else latents.clone()
     return {"samples": model.model.process_latent_out(samples)}
-
-
-def share_of_start(model: Any, sigma: float) -> float:
-    """What a sampler without noise multiplies the latents by that it starts from."""
-    sampling = model.get_model_object("model_sampling")
-    one, nothing = torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 1, 1)
-    return float(sampling.noise_scaling(torch.tensor([sigma]), nothing, one))
 
 
 def _check_latents(model: Any, samples: Tensor) -> None:

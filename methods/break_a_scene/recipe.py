@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...attention.maps import AttentionCapture, TokenQuery
-from ...attention.site_selection import sites_to_read
+from ...attention.site_selection import located_rows, sites_to_read
 from ...host.ports import Host, Progress, Prompt, no_progress
 from ...rng import sample_noise
 from ...scenes.scene import ConceptScene
@@ -109,8 +109,7 @@ class BreakAScene(SceneRecipe[BreakASceneConfig]):
         capture: AttentionCapture,
     ) -> Tensor:
         """The attention loss of the rows whose noise level shows where words are; 0 without any."""
-        first, last = (share * self.host.noise_path.last_t for share in self.host.sites.located_at)
-        rows = [r for r, t in enumerate(timesteps[: len(samples)].tolist()) if first <= t <= last]
+        rows = located_rows(self.host, timesteps[: len(samples)])
         if not rows:
             return torch.zeros((), device=timesteps.device)
         seen = [samples[row] for row in rows]

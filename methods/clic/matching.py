@@ -19,14 +19,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...attention.maps import AttentionCapture, TokenQuery, normalised_min_max
+from ...attention.site_selection import rising_sites
 from ...checks import require_fraction, require_whole
 from ...concepts.concept import Change, Concept, Diff, weight_edits
 from ...concepts.handles import HandleParameters
-from ...errors import HandleError, ImageError, ModelError
+from ...errors import HandleError, ImageError
 from ...host.ports import (
     HandleVectors,
     Host,
-    Place,
     Progress,
     Prompt,
     StopForward,
@@ -228,10 +228,7 @@ def read_heat(
 
     Source: seg_diff.py:87-132. At every step the picture itself is noised (its `do_blending`).
     """
-    rising = [site for site in host.sites.transformers if site.place is Place.UP]
-    sites = list(host.sites.finders) or rising
-    if not sites:
-        raise ModelError("The model has no cross-attention in its up blocks to read maps from.")
+    sites = rising_sites(host.sites)
     latent = host.encode_image(image[None])
     size = (latent.shape[-2], latent.shape[-1])
     query = TokenQuery(0, prompt.find_handle(name), len(prompt.tokens))

@@ -9,10 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...attention.maps import AttentionCapture, TokenQuery
-from ...attention.site_selection import grid_at
+from ...attention.site_selection import grid_at, located_rows, rising_sites
 from ...attention.start_token import StartDetached
-from ...errors import ModelError
-from ...host.ports import Host, Place, Progress, Prompt, UNetEdit, no_progress
+from ...host.ports import Host, Progress, Prompt, UNetEdit, no_progress
 from ...rng import sample_noise
 from ...scenes.scene import ConceptScene
 from ...scenes.soft_masks import soft_mask
@@ -44,9 +43,7 @@ class CLiC(SceneRecipe[CLiCConfig]):
         progress: Progress = no_progress,
     ) -> None:
         super().__init__(host, scene, config)
-        self.sites = [s for s in host.sites.transformers if s.place is Place.UP]
-        if config.attention_weight and not self.sites:
-            raise ModelError("The model has no cross-attention in its up blocks to read maps from.")
+        self.sites = rising_sites(host.sites) if config.attention_weight else []
         with torch.no_grad():
             self._views = SceneViews(host, self.scene, config, progress)
 
@@ -77,7 +74,7 @@ class CLiC(SceneRecipe[CLiCConfig]):
             inputs.append(self._noisy_regions(samples, noisy, noise, timesteps))
             texts += [sample.roi_prompt for sample in samples]
         prompts = self._encoded(texts)
-        capture = AttentionCapture(self.sites if self.config.attention_weight else ())
+        capture = AttentionCapture(self.sites)
         predicted = self.host.predict(
             torch.cat(inputs), timesteps.repeat(len(inputs)), prompts, self._edits(capture)
         )
@@ -87,7 +84,9 @@ class CLiC(SceneRecipe[CLiCConfig]):
             target = path.target(latent, noise, timesteps)
             terms |= self._context_terms(samples, parts.pop(0), target)
             if self.config.attention_weight:
-                terms["attention"] = self._attention_term(samples, prompts, capture)
+                config = self.config
+                attention = self._attention_term(samples, prompts, timesteps, capture)
+                terms["attention"] = config.attention_weight * attention
         if parts:
             target = path.target(self._clean_regions(samples, latent), noise, timesteps)
             terms["roi"] = self._roi_term(samples, parts[0], target)
@@ -113,19 +112,24 @@ class CLiC(SceneRecipe[CLiCConfig]):
         return {"context": config.context_weight * loss}
 
     def _attention_term(
-        self, samples: Sequence[ViewSample], prompts: Sequence[Prompt], capture: AttentionCapture
-    ) -> Tensor:
-        """l_att = || CA(v*, x_t) - Resize(M) ||^2."""
+        self, samples: Sequence[ViewSample], prompts: Sequence[Prompt], timesteps: Tensor,
+        capture: AttentionCapture,
+    ) -> Tensor:  # fmt: skip
+        """l_att = || CA(v*, x_t) - Resize(M) ||^2 of the rows whose noise level shows where words
+        are; 0 without any."""
+        rows = located_rows(self.host, timesteps)
+        if not rows:
+            return torch.zeros((), device=timesteps.device)
         queries = [
-            TokenQuery(row, prompts[row].find_handle(sample.name), len(prompts[row].tokens))
-            for row, sample in enumerate(samples)
+            TokenQuery(row, prompts[row].find_handle(samples[row].name), len(prompts[row].tokens))
+            for row in rows
         ]
         grid = grid_at(self.config.attention_level, self.latent_size)
         maps = capture.maps(queries, grid)
-        masks = self._views.masks(samples)
+        masks = self._views.masks([samples[row] for row in rows])
         if masks.shape[-2:] != grid:
             masks = F.adaptive_avg_pool2d(masks, grid)
-        return self.config.attention_weight * attention_loss(maps, masks[:, 0])
+        return attention_loss(maps, masks[:, 0])
 
     def _noisy_regions(
         self, samples: Sequence[ViewSample], noisy: Tensor, noise: Tensor, timesteps: Tensor

@@ -27,7 +27,7 @@ SOURCE = noise(1, 4, 4, 4, seed=1)
 MASK = torch.zeros(1, 1, 4, 4)
 MASK[..., :2] = 1
 MASK[..., 1] = 0.5
-SCALE = EpsPath(torch.tensor([0.9, 0.5])).input_scale
+FRAME = EpsPath(torch.tensor([0.9, 0.5]))
 
 
 class Draws:
@@ -51,16 +51,18 @@ def run(config: BlendConfig, **more):
         return 0.5 * latent / (1 + sigma**2)
 
     mask = more.pop("mask", MASK)
-    more["input_scale"] = SCALE
+    more["frame"] = FRAME
     return sample_blended(denoise, SOURCE, mask, SIGMAS, draws, config, **more), seen, draws
 
 
 def test_a_step_by_hand():
     noisy, denoised = torch.tensor([10.0]), torch.tensor([2.0])
     # half way down: 2 + 2/4 * (10 - 2)
-    assert stochastic_step(noisy, denoised, 4.0, 2.0, 0.0, lambda: torch.ones(1)).item() == 6.0
+    assert (
+        stochastic_step(noisy, denoised, 4.0, 2.0, 0.0, lambda: torch.ones(1), FRAME).item() == 6.0
+    )
     # eta 1: fresh = 2 * sqrt(1 - 1/4) = sqrt(3), kept = sqrt(4 - 3) = 1; 2 + 1/4 * 8 + sqrt(3)
-    found = stochastic_step(noisy, denoised, 4.0, 2.0, 1.0, lambda: torch.ones(1)).item()
+    found = stochastic_step(noisy, denoised, 4.0, 2.0, 1.0, lambda: torch.ones(1), FRAME).item()
     assert found == pytest.approx(4 + 3**0.5)
 
 
@@ -77,11 +79,51 @@ def test_steps_are_those_of_diffusers_for_any_eta(eta: float):
     latent, predicted, fresh = (noise(1, 4, 4, 4, seed=i) for i in range(3))
     theirs = scheduler.step(predicted, now, latent, eta=eta, variance_noise=fresh).prev_sample
     noisy = latent * (1 + sigma**2) ** 0.5
-    ours = stochastic_step(noisy, noisy - sigma * predicted, sigma, following, eta, lambda: fresh)
+    ours = stochastic_step(
+        noisy, noisy - sigma * predicted, sigma, following, eta, lambda: fresh, path
+    )
     assert torch.allclose(ours / (1 + following**2) ** 0.5, theirs, atol=1e-5)
     if eta == 0:
         ours = ddim_step(path, latent, predicted, int(now), int(then))
         assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
+def test_a_flow_makes_the_steps_of_its_ratio_of_noise_to_picture(eta: float):
+    """x_s / (1 - s) = x_0 + r noise, r = s / (1 - s): there the step is Stable Diffusion's."""
+    path, (s, after) = FlowPath(3.0), (0.8, 0.5)
+    noisy, denoised, fresh = (noise(1, 4, 4, 4, seed=i) for i in range(3))
+    ours = stochastic_step(noisy, denoised, s, after, eta, lambda: fresh, path)
+    ratios, scaled = (s / (1 - s), after / (1 - after)), noisy / (1 - s)
+    theirs = stochastic_step(scaled, denoised, *ratios, eta, lambda: fresh, FRAME)
+    torch.testing.assert_close(ours, theirs * (1 - after))
+
+
+def test_a_flow_starts_from_pure_noise_and_ends_at_its_picture():
+    path, (drawn, denoised) = FlowPath(3.0), (noise(1, 4, 4, 4, seed=i) for i in range(2))
+    for eta in (0.0, 1.0):
+        first = stochastic_step(drawn, denoised, 1.0, 0.6, eta, lambda: SOURCE, path)
+        kept = drawn if eta == 0 else SOURCE
+        torch.testing.assert_close(first, 0.4 * denoised + 0.6 * kept)
+        last = stochastic_step(first, denoised, 0.6, 0.0, eta, lambda: SOURCE, path)
+        assert torch.equal(last, denoised)
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_around_the_mask_of_a_flow_the_source_comes_back_exactly(eta: float):
+    path, seen, draws = FlowPath(3.0), [], Draws()
+
+    def denoise(latent: torch.Tensor, sigma: float, step: int) -> torch.Tensor:
+        seen.append((latent, sigma))
+        return 0.5 * latent
+
+    levels = path.levels(5).tolist()
+    config = BlendConfig(start=1, eta=eta)
+    found = sample_blended(denoise, SOURCE, MASK, levels, draws, config, frame=path)
+    outside = MASK.expand_as(SOURCE) == 0
+    assert torch.equal(found[outside], SOURCE[outside])
+    latent, sigma = seen[0]
+    torch.testing.assert_close(latent, (1 - sigma) * SOURCE + sigma * draws.given[0])
 
 
 def test_steps_are_skipped_and_the_model_sees_the_rest():
@@ -113,7 +155,7 @@ def test_the_source_may_come_one_step_noisier():
         # variance-preserving latents at the noisier level, scaled to the step's own sigma
         expected = (SOURCE + level * drawn) * ((1 + sigma**2) / (1 + level**2)) ** 0.5
         assert torch.allclose(latent[outside], expected[outside])
-    assert torch.equal(noised_source(SOURCE, SOURCE, 2.0, 2.0, SCALE), 3 * SOURCE)
+    assert torch.equal(noised_source(SOURCE, SOURCE, 2.0, 2.0, FRAME), 3 * SOURCE)
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
@@ -141,7 +183,9 @@ def test_a_full_mask_blends_nothing():
     for step in range(5):
         assert torch.equal(seen[step][0], latent)
         denoised = 0.5 * latent / (1 + SIGMAS[step] ** 2)
-        latent = stochastic_step(latent, denoised, SIGMAS[step], SIGMAS[step + 1], 0.0, draws)
+        latent = stochastic_step(
+            latent, denoised, SIGMAS[step], SIGMAS[step + 1], 0.0, draws, FRAME
+        )
     assert torch.equal(found, latent)
 
 
@@ -186,7 +230,7 @@ def test_pure_noise_one_step_noisier_is_the_official_loop_of_blended_latent_diff
         sigmas,
         Draws(),
         BlendConfig(start=2, **settings),
-        input_scale=SCALE,
+        frame=FRAME,
         ends_held=False,
     )
     scaled = ours / (1 + sigmas[-1] ** 2) ** 0.5
@@ -195,7 +239,10 @@ def test_pure_noise_one_step_noisier_is_the_official_loop_of_blended_latent_diff
 
 
 def test_pure_noise_has_the_scale_that_the_path_gives_it():
-    for input_scale, factor in ((SCALE, 5**0.5), (FlowPath(1.0).input_scale, 1.0)):
+    for frame, levels, factor in (
+        (FRAME, [4.0, 2.0, 1.0, 0.0], 5**0.5),
+        (FlowPath(1.0), [1.0, 0.8, 0.5, 0.0], (0.2**2 + 0.8**2) ** 0.5),
+    ):
         seen, draws = [], Draws()
 
         def denoise(latent: torch.Tensor, sigma: float, step: int, seen=seen) -> torch.Tensor:
@@ -203,8 +250,7 @@ def test_pure_noise_has_the_scale_that_the_path_gives_it():
             return latent
 
         config = BlendConfig(start=1, inside=Inside.NOISE, eta=0.0)
-        levels = [4.0, 2.0, 1.0, 0.0]
-        sample_blended(denoise, SOURCE, MASK, levels, draws, config, input_scale=input_scale)
+        sample_blended(denoise, SOURCE, MASK, levels, draws, config, frame=frame)
         torch.testing.assert_close(seen[0], draws.given[0] * factor)
 
 
@@ -230,7 +276,7 @@ def test_noise_levels_may_end_above_zero():
     found, draws = [], Draws()
     result = sample_blended(
         lambda latent, sigma, step: latent * 0, SOURCE, MASK, SIGMAS[:3], draws,
-        BlendConfig(start=0, eta=0.0), input_scale=SCALE,
+        BlendConfig(start=0, eta=0.0), frame=FRAME,
         progress=lambda step, total, *_: found.append((step, total)),
     )  # fmt: skip
     outside = MASK.expand_as(SOURCE) == 0
