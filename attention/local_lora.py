@@ -194,7 +194,7 @@ def check_prompts(loras: Sequence[LocalLora], prompts: Mapping[str, Tokens]) -> 
             raise PromptError(
                 f'No prompt holds the words "{lora.words}"{behind}, so {lora.name} cannot be '
                 "placed; write them in the positive prompt exactly so, for example beside the "
-                "trigger word, and encode it with the CLIP of the node that loads it."
+                "trigger word."
             )
     for one, other in _pairs(loras):
         for tokens in prompts.values():

@@ -148,6 +148,10 @@ def read_plan(path: Path) -> Plan:
     """
     try:
         held = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(
+            f"There is no batch plan {path}; `conceptloom batch --help` shows its format."
+        ) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path} could not be read as YAML: {error}") from error
     try:

@@ -68,6 +68,9 @@ def parsed_concept(option: str) -> ConceptOption:
     """
     match = _OPTION.fullmatch(option)
     if match is None:
+        file, colon, number = option.rpartition(":")
+        if colon and not Path(option).exists() and Path(file).is_file():
+            raise ConfigError("strength", number, "a number, such as 0.8")
         return ConceptOption(Path(option))  # a colon may belong to the name: C:/mug.safetensors
     file, number, name = match.groups()
     try:
@@ -102,7 +105,8 @@ def parsed_size(text: str) -> tuple[int, int]:
     try:
         return int(height if x else width), int(width)
     except ValueError as error:
-        raise ConfigError("size", text, "as 512x768 (width x height) or 512") from error
+        allowed = "like 512x768 (width x height), or 512 for a square"
+        raise ConfigError("size", text, allowed) from error
 
 
 def load_concepts(host: Host, options: Sequence[str]) -> list[tuple[Concept, float]]:
@@ -130,9 +134,8 @@ def check_prompts(prompts: Sequence[str], stack: AppliedConcepts) -> None:
         raise InputError("There is no prompt; pass --prompt.")
     for prompt in prompts:
         if wrong := misspelt(prompt, stack.handles):
-            raise PromptError(
-                f"The prompt {prompt!r}: {wrong[0]} Load a concept file with --concept."
-            )
+            remedy = "" if stack.handles else " Load a concept file with --concept."
+            raise PromptError(f"The prompt {prompt!r}: {wrong[0]}{remedy}")
 
 
 def tell_wordless(prompts: Sequence[str], stack: AppliedConcepts) -> None:

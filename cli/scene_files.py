@@ -47,7 +47,10 @@ def parsed_mask(option: str) -> tuple[str, str, str]:
     if not colon or not _WORD.fullmatch(word):
         file, word = rest, ""  # "C:/mug.png" has a colon but no word
     if not equals or not file:
-        raise MaskError(f"--mask is {option!r}; it must be NAME=FILE or NAME=FILE:WORD.")
+        raise MaskError(
+            f"--mask is {option!r}; it must be NAME=FILE or NAME=FILE:WORD, such as "
+            "my-mug=mug.png:cup."
+        )
     return checked_name(name.strip()), file, word.strip()
 
 

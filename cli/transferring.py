@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from ..concepts.concept import AppliedConcepts
-from ..errors import ImageError, PromptError
+from ..errors import PromptError
 from ..host.ports import Host, Progress, no_progress
 from ..host.prompt_text import HANDLE, composed, handles_in
 from ..samplers.editing import EditConfig, Region, edit_latents
 from ..samplers.masks import composited, picture_masks
 from .drawing import check_prompts, tell_wordless
 from .mask_reader import read_mask
-from .picture_reader import read_image
+from .own_pictures import picture_for
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +45,7 @@ def transferred(
     Raises:
         ImageError, MaskError, PromptError: see `errors`.
     """
-    image, masks = _picture(host, request.image), [read_mask(path) for path in request.masks]
+    image, masks = picture_for(host, request.image), [read_mask(path) for path in request.masks]
     texts = _prompts(request)
     check_prompts([*texts, request.plain, request.negative], stack)
     tell_wordless([" ".join(texts)], stack)
@@ -83,13 +83,3 @@ def _prompts(request: Transfer) -> list[str]:
             "mask in order, or a single one."
         )
     return prompts * len(request.masks) if len(prompts) == 1 else prompts
-
-
-def _picture(host: Host, path: Path) -> Tensor:
-    image, side = read_image(path), host.pixels_per_latent
-    if image.shape[0] % side or image.shape[1] % side:
-        raise ImageError(
-            f"{path} is {image.shape[1]}x{image.shape[0]} px; its sides must be multiples of "
-            f"{side} for this model. Resize or crop it first."
-        )
-    return image

@@ -74,8 +74,8 @@ def weave(
     )
     from ..methods.concept_weaver import weave as run
     from .models import TINYWORLD, open_host
+    from .own_pictures import picture_for
     from .picture_files import as_png, free_name, write_picture
-    from .picture_reader import read_image
     from .setting_options import changed_by_options
 
     growing = changed_by_options(RegionConfig(), {n: settings.pop(n) for n in _OF_REGIONS})
@@ -98,7 +98,7 @@ def weave(
             bars.update(task, completed=step, total=total, description=message or None)
 
         sigmas = host.noise_path.levels(steps)
-        image = read_image(template)[None]
+        image = picture_for(host, template)[None]
         inverted = make_template(host, image, sentence, sigmas, inversion, progress=report)
         woven = run(host, inverted, regions, config, progress=report)
     say(f"reconstruction of the template: {inverted.psnr:.1f} dB")

@@ -57,7 +57,10 @@ def foreign_tensors(shapes: Mapping[str, tuple[int, ...]]) -> str:
         return any(piece in name for name in names for piece in pieces)
 
     if any_has(*foreign.LORA):
-        return "it is a LoRA; load it with Load LoRA."
+        return (
+            "it is a LoRA; load it with Load LoRA, or make a concept of it with Import LoRA as "
+            "Concept (conceptloom import-lora)."
+        )
     if any_has(*foreign.CHECKPOINT):
         return "it is a checkpoint; load it with Load Checkpoint."
     if any_has(*foreign.CONTROLNET):

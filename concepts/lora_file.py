@@ -105,7 +105,9 @@ def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             names = list(file.keys())
             return {key: file.get_tensor(key) for key in names}, dict(file.metadata() or {})
     except FileNotFoundError as error:
-        raise ConceptFileError(f"There is no LoRA file {path}.") from error
+        raise ConceptFileError(
+            f"There is no LoRA file {path}; check the name and the folder."
+        ) from error
     except (SafetensorError, OSError) as error:
         raise ConceptFileError(f"{path.name} cannot be read as a LoRA: {error}") from error
 

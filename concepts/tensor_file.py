@@ -155,6 +155,10 @@ def read_header(path: Path) -> tuple[Document, dict[str, TensorEntry]]:
                 raise ConceptFileError(_damaged(path, f"its {size:,} bytes have no valid header"))
             file.seek(8)
             text = file.read(length)
+    except FileNotFoundError as error:
+        raise ConceptFileError(
+            f"There is no concept file {path}; check the name and the folder."
+        ) from error
     except OSError as error:
         raise ConceptFileError(f"{path} cannot be read: {error.strerror or error}.") from error
     header = _parsed(path, text)

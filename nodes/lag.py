@@ -116,7 +116,8 @@ def _with_residuals(
         try:
             return [setup.edit(run.last_t, prompts, on_masks)]
         except PromptError as error:
-            raise PromptError(f"{error} {HIDDEN}") from error
+            remedy = "Encode the prompt with the CLIP that knows the name."
+            raise PromptError(f"{error} {remedy} {HIDDEN}") from error
 
     patched = with_edits(identified, KEY, edits, replace=True)
     patched.set_attachments(KEY, setup.concepts)

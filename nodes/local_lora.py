@@ -236,7 +236,8 @@ def with_local_lora(
             try:
                 check_prompts(loras, run.positive)
             except PromptError as error:
-                raise PromptError(f"{error} {HIDDEN}") from error
+                remedy = "Encode the prompt with the CLIP of the node that loads it."
+                raise PromptError(f"{error} {remedy} {HIDDEN}") from error
         edit = local_edit_class(run.sites)
         return [edit(loras, layers, run.times, run.last_t, keep)]
 

@@ -86,15 +86,20 @@ def make_scene(
             label picture of several classes.
     """
     if not images:
-        raise ImageError("The scene has no picture: connect at least one image.")
+        raise ImageError("The scene has no picture: connect an image, or name one with --image.")
     if not masks:
-        raise MaskError("The scene has no mask: connect one mask for each concept.")
+        raise MaskError(
+            "The scene has no mask: connect one for each concept, or name them with "
+            "--mask NAME=FILE:WORD, such as my-mug=mug.png:cup."
+        )
     named = {checked_name(name): list(of_name) for name, of_name in masks.items()}
     if len(named) != len(masks):
         raise HandleError(f"Two concepts have the same name among {', '.join(masks)}; rename one.")
     known = {checked_name(name): word.strip() for name, word in words.items()}
     if lost := [name for name in known if name not in named]:
-        raise HandleError(f"<{lost[0]}> has a word but no mask; connect its mask.")
+        raise HandleError(
+            f"<{lost[0]}> has a word but no mask; give it a mask, or remove the word."
+        )
     for name, of_name in named.items():
         if len(of_name) != len(images):
             raise MaskError(

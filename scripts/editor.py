@@ -9,12 +9,14 @@ from typing import Any
 from browser import Chromium
 from headless import HeadlessComfyUI
 
+OPENS_WITHIN = 400  # seconds, on a busy machine
 READY = "window.app?.graph && window.app.canvas && document.querySelector('#graph-canvas')"
 # Without them a first visit begins with a tour, and the corner of every screenshot with a map.
 QUIET = {
     "Comfy.TutorialCompleted": True,
     "Comfy.Minimap.Visible": False,
     "Comfy.Graph.CanvasInfo": False,
+    "LiteGraph.Canvas.MinFontSizeForLOD": 0,  # texts stay in workflows that are small on the screen
 }
 NODES = """
     const canvas = window.app.canvas, scale = canvas.ds.scale, offset = canvas.ds.offset;
@@ -73,7 +75,7 @@ class Editor:
         for name, value in {**QUIET, **settings}.items():
             self._server.post(f"/settings/{name}", value)
         self._browser.open(f"http://127.0.0.1:{self._server.port}/")
-        self._browser.wait(READY)
+        self._browser.wait(READY, OPENS_WITHIN)
         time.sleep(3)  # blueprints, templates and the default workflow are still on their way
         self.at_start = self._browser.complaints()
 

@@ -202,7 +202,9 @@ def make_adapters(
     """
     names = scope_weight_names(host.weight_names(), scope)
     if scope is not Scope.HANDLES and not names:
-        raise ModelError(f"The base model has no weight for the scope {scope.value!r}.")
+        raise ModelError(
+            f"The base model has no weight for the scope {scope.value!r}; choose another scope."
+        )
     parts: dict[str, FullWeight | LowRankWeight] = {}
     for name in names:
         original = host.weight(name)

@@ -132,4 +132,4 @@ class BreakASceneConfig:
         if self.attention_level not in (0, 1, 2, 4, 8):
             raise ConfigError("attention_level", self.attention_level, "0, 1, 2, 4 or 8")
         if self.token_phase.steps + self.weight_phase.steps == 0:
-            raise ConfigError("steps", 0, "at least 1 in one of the two phases")
+            raise ConfigError("token_steps + weight_steps", 0, "1 or more")

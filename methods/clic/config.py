@@ -163,7 +163,7 @@ class CLiCConfig:
         if self.attention_level not in (1, 2, 4, 8):
             raise ConfigError("attention_level", self.attention_level, "1, 2, 4 or 8")
         if self.token_phase.steps + self.weight_phase.steps == 0:
-            raise ConfigError("steps", 0, "at least 1 in one of the two phases")
+            raise ConfigError("token_steps + weight_steps", 0, "1 or more")
         if not self.context_weight + self.attention_weight + self.roi_weight:
             raise ConfigError("context_weight", 0, "above 0 where the other two weights are 0")
         for name, texts in (("prompt", (self.prompt,)), ("roi_prompts", self.roi_prompts)):

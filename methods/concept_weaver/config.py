@@ -116,7 +116,7 @@ class BankConfig:
         for name in ("smallest", "flip"):
             require_fraction(name, getattr(self, name))
         if self.token_phase.steps + self.weight_phase.steps == 0:
-            raise ConfigError("steps", 0, "at least 1 in one of the two phases")
+            raise ConfigError("token_steps + weight_steps", 0, "1 or more")
         if self.weight_phase.steps and self.weight_phase.scope is not Scope.CROSS_ATTENTION_KV:
             allowed = (
                 "cross-attention K/V: Region Feature Fuser cannot separate other changes by region"

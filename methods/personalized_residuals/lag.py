@@ -13,7 +13,7 @@ from ...attention.lag import LagEdit, OnMasks
 from ...attention.lag_config import LagConfig
 from ...attention.lag_plan import LagConcept
 from ...concepts.concept import Concept, LowRank, check_applies, identities, stacked
-from ...errors import BaseMismatchError, ConfigError, PromptError
+from ...errors import BaseMismatchError, ConfigError, InputError, PromptError
 from ...host.ports import HandleVectors, Host, Progress, Tokens, find_run, no_progress
 from ...host.roles import Role, is_matrix, roles_of
 from ...samplers.ddim import sample_ddim
@@ -77,11 +77,14 @@ def lag_setup(host: Host, requested: Sequence[Localised]) -> LagSetup:
     Raises:
         HandleError: two different concepts have the same handle.
         BaseMismatchError: a concept was trained on another base model.
-        ConfigError: there is no concept; one changes more than output projections or has several
+        InputError: there is no concept.
+        ConfigError: one changes more than output projections or has several
             handles; or one comes twice with different settings.
     """
     if not requested:
-        raise ConfigError("concepts", "empty", "at least one; connect a concept")
+        raise InputError(
+            "There is no concept to localise; connect one to LAG, or load one with --concept."
+        )
     return LagSetup(
         concepts=joined([lag_concept(host, one) for one in requested]),
         handles=stacked([(one.concept, 0.0) for one in requested]).handles,
@@ -116,8 +119,12 @@ def single_handle(concept: Concept) -> str:
         ConfigError: it has several.
     """
     if len(concept.names) != 1:
+        names = ", ".join(f"<{name}>" for name in concept.names)
         raise ConfigError(
-            "concept", ", ".join(f"<{n}>" for n in concept.names), "a concept with one handle"
+            "concept",
+            names,
+            "a concept with one handle, since LAG localises one; apply this concept without LAG "
+            "(Apply Concept), or learn each object by itself",
         )
     return concept.names[0]
 
@@ -223,8 +230,7 @@ def check_prompts(concepts: Sequence[LagConcept], prompts: Mapping[str, Tokens])
         if not holding:
             raise PromptError(
                 f"No prompt contains {name}, so LAG cannot localise the concept; write {name} in "
-                "the positive prompt and encode it with the CLIP that knows the name, or switch "
-                "localised off."
+                "the positive prompt, or draw without LAG (localised off, or no --lag)."
             )
         for text, tokens in holding.items():
             n_handle = len(find_run(tokens, (concept.handle,)))

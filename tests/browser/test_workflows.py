@@ -26,7 +26,7 @@ def ui(name: str) -> dict[str, Any]:
 @pytest.fixture(scope="module", params=DRAWN_BY_VUE)
 def page(request: pytest.FixtureRequest, editor: Editor) -> tuple[str, Editor]:
     """The editor, with nodes drawn in either way that ComfyUI has."""
-    editor.reopen({"Comfy.VueNodes.Enabled": DRAWN_BY_VUE[request.param]})
+    editor.reopen({"Comfy.Locale": "en", "Comfy.VueNodes.Enabled": DRAWN_BY_VUE[request.param]})
     return request.param, editor
 
 

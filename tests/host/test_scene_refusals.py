@@ -112,7 +112,7 @@ def test_an_error_begins_with_its_kind_and_sentence_and_no_path(
 RUNS = {
     "no steps at all": (
         {"preset__token_steps": 0, "preset__weight_steps": 0},
-        "steps is 0; it must be at least 1 in one of the two phases",
+        "token_steps + weight_steps is 0; it must be 1 or more",
     ),
     "negative steps": ({"preset__token_steps": -1}, "Value -1 smaller than min of 0"),
     "a negative rate": ({"preset__token_rate": -1e-4}, "smaller than min"),

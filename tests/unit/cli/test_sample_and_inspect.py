@@ -93,6 +93,7 @@ BAD_SAMPLES = {
     "misspelt negative": (["-p", "x", "--negative", "<my-cat>"], "<my-cat>"),
     "missing file": (["-p", "x", "-c", "nowhere.safetensors"], "nowhere.safetensors"),
     "odd size": (["-p", "x", "--size", "63"], "multiples of 4"),
+    "concept that is not there": (["-p", "x", "-c", "no.safetensors"], "There is no concept file"),
     "size in words": (["-p", "x", "--size", "large"], "512"),
     "no guidance": (["-p", "x", "--cfg", "0"], "cfg"),
     "too many steps": (["-p", "x", "--steps", "2000"], "between 1 and"),
@@ -252,6 +253,7 @@ def test_misspelt_and_missing_words_are_reported(
         result = command("sample", "-p", prompt, *given, "-o", tmp_path / "x.png")
         assert result.exit_code == 2
         assert told in " ".join(result.output.split())
+        assert "Load a concept file" not in result.output  # one is loaded
     result = command("sample", "-p", "a toy", *given, "-o", tmp_path / "x.png")
     assert result.exit_code == 0
     assert "contains no learned word" in result.output

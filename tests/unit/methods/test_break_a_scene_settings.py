@@ -123,7 +123,10 @@ def test_bad_settings_are_reported(kind: Any, name: str, value: Any, told: str) 
 
 
 def test_a_recipe_of_no_steps_is_reported() -> None:
-    with pytest.raises(ConfigError, match=r"steps is 0; .*at least 1 in one of the two phases"):
+    with pytest.raises(
+        ConfigError,
+        match=r"token_steps \+ weight_steps is 0; .*1 or more",
+    ):
         config(0, 0)
 
 

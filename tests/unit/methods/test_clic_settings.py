@@ -79,7 +79,7 @@ BAD_SETTINGS: list[tuple[str, Any, str]] = [
     ("prompt", "a chair", "prompt is .* contains {concept}"),
     ("roi_prompts", (), "roi_prompts is .* contains {concept}"),
     ("object_word", " ", "object_word is ''; .* like chair"),
-    ("weight_phase", WeightPhase(steps=0), "steps is 0; .*at least 1"),
+    ("weight_phase", WeightPhase(steps=0), "token_steps . weight_steps is 0; .*1 or more"),
 ]
 
 

@@ -13,7 +13,14 @@ from torch import Tensor
 from conceptloom.attention.lag_config import LagConfig
 from conceptloom.concepts.concept import Concept, Diff, stacked
 from conceptloom.concepts.concept_file import load_concept, save_concept
-from conceptloom.errors import BaseMismatchError, ConfigError, HandleError, ImageError, PromptError
+from conceptloom.errors import (
+    BaseMismatchError,
+    ConfigError,
+    HandleError,
+    ImageError,
+    InputError,
+    PromptError,
+)
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.host.ports import Host, UNetSites
 from conceptloom.methods.concept_weaver.prompts import marked_word
@@ -25,6 +32,7 @@ from conceptloom.methods.personalized_residuals import (
     sample_lag,
 )
 from conceptloom.methods.personalized_residuals.dataset import make_dataset
+from conceptloom.methods.personalized_residuals.lag import lag_setup, single_handle
 from conceptloom.samplers.ddim import sample_ddim, seeded_noise
 from conceptloom.training.adapters import Scope, Start, make_adapters, rank_for
 from conceptloom.training.loop import step_generator
@@ -314,3 +322,14 @@ def test_concepts_that_change_more_or_fit_another_model_are_refused(
         drawn(host, more)
     with pytest.raises(BaseMismatchError):
         drawn(tiny_host("sdxl"), concept)
+
+
+def test_lag_says_what_to_do_with_a_concept_of_two_objects():
+    both = cast(Any, SimpleNamespace(names=("my-mug", "my-fish")))
+    with pytest.raises(ConfigError, match=r"<my-mug>, <my-fish>.*without LAG .Apply Concept."):
+        single_handle(both)
+
+
+def test_lag_without_a_concept_says_so(host: DiffusersHost):
+    with pytest.raises(InputError, match="no concept to localise; connect one"):
+        lag_setup(cast(Host, host), [])

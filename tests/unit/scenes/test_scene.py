@@ -52,7 +52,7 @@ def test_alpha_is_dropped_and_values_stay_in_range() -> None:
 
 
 BAD_PICTURES = [
-    ([], "no picture: connect at least one image"),
+    ([], "no picture: connect an image, or name one with --image"),
     ([torch.zeros(1, 1, 3)], r"Picture 1 is 1x1 px; a side needs 16 px or more"),
     ([torch.zeros(15, 48, 3)], r"Picture 1 is 48x15 px"),
     ([torch.zeros(32, 48, 1)], r"Picture 1 has the shape \[32, 48, 1\].*RGB"),
@@ -71,7 +71,7 @@ def test_bad_pictures_are_reported(images: list[Tensor], told: str) -> None:
 
 NAN = torch.full((32, 48), math.nan)
 BAD_MASKS: list[tuple[dict[str, list[Tensor | None]], str]] = [
-    ({}, "no mask: connect one mask for each concept"),
+    ({}, "no mask: connect one for each concept, or name them with --mask NAME=FILE:WORD"),
     ({"mug": [torch.zeros(32, 48)]}, "Every mask of picture 1 is empty: nothing is painted"),
     ({"mug": [None]}, "Every mask of picture 1 is empty"),
     ({"mug": [mask(4, 9)], "cat": [torch.zeros(32, 48)]}, "<cat> is empty in every picture"),
@@ -98,7 +98,11 @@ BAD_NAMES = [
     ({"my mug": [mask(4, 9)]}, {}, r"'my mug' cannot be a handle.*my-mug"),
     ({"": [mask(4, 9)]}, {}, "A handle is empty"),
     ({"mug": [mask(4, 9)], "<mug>": [mask(20, 30)]}, {}, "Two concepts have the same name"),
-    ({"mug": [mask(4, 9)]}, {"cat": "cat"}, "<cat> has a word but no mask; connect its mask"),
+    (
+        {"mug": [mask(4, 9)]},
+        {"cat": "cat"},
+        "<cat> has a word but no mask; give it a mask, or remove the word",
+    ),
 ]
 
 
