@@ -17,7 +17,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-STARTS_WITHIN, ANSWERS_WITHIN = 60, 300  # seconds; a busy machine paints slowly
+STARTS_WITHIN, ANSWERS_WITHIN = 180, 600  # seconds; a busy machine paints slowly
 
 
 def missing() -> list[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-STARTS_WITHIN = 240  # seconds; a busy machine is slow to import torch
+STARTS_WITHIN = 900  # seconds; a busy machine is slow to import torch
 
 
 class HeadlessComfyUI:

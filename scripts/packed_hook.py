@@ -24,8 +24,6 @@ IN_NO_WORKFLOW = {
     "ConceptLoomMaskedBlendedSampler",
     # gives what LAG Sampler gives besides pictures
     "ConceptLoomLagMaps",
-    # needs a LoRA file of the user's
-    "ConceptLoomImportLora",
     # learns for minutes before anything is to be seen
     "ConceptLoomConceptDiscovery",
 }

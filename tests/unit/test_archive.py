@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import re
 import subprocess
 from fnmatch import fnmatch
@@ -84,3 +86,20 @@ def test_every_help_page_shows_pictures_that_are_there(archive: set[str], root: 
         assert f"images/nodes/{page.stem}.jpg" in pictures, page.name
         for picture in pictures:
             assert f"web/docs/{picture}" in archive, f"{page.name}: {picture}"
+
+
+def test_comfy_tests_hook_names_the_nodes_without_a_workflow(root: Path):
+    """`scripts/packed_hook.py` runs inside comfy-test only, so a stale list would fail late."""
+    tree = ast.parse((root / "scripts" / "packed_hook.py").read_text(encoding="utf-8"))
+    (listed,) = [
+        ast.literal_eval(line.value)
+        for line in tree.body
+        if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "IN_NO_WORKFLOW"
+    ]
+    nodes = {page.stem for page in (root / "web" / "docs").glob("*.md")}
+    used = {
+        node["class_type"]
+        for path in (root / "workflows" / "api").glob("*.json")
+        for node in json.loads(path.read_text(encoding="utf-8")).values()
+    }
+    assert listed == nodes - used

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -72,3 +73,11 @@ def test_every_room_reaches_the_wheel(root: Path) -> None:
     assert all(f'"{package}"' in setup for package in PACKAGES)
     folders = {path.parent.name for path in root.glob("*/__init__.py")}
     assert folders <= {*PACKAGES, "tests", "benchmarks"}
+
+
+def test_githubs_workflow_runs_what_the_local_gate_runs(root: Path) -> None:
+    gate = (root / ".ci" / "run").read_text(encoding="utf-8")
+    targets = set(re.findall(r"make ([\w-]+) <", gate))
+    assert targets == {"test", "test-comfyui"}
+    workflow = (root / ".github" / "workflows" / "check.yml").read_text(encoding="utf-8")
+    assert targets <= set(re.findall(r"- run: make ([\w-]+)", workflow))
