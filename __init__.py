@@ -4,7 +4,7 @@ Nothing is imported here: ComfyUI, pytest and `import conceptloom` all run this 
 the first of them has a host to offer.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 WEB_DIRECTORY = "./web"
 
