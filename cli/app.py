@@ -20,7 +20,7 @@ from .evolve_command import evolve, evolve_with_options
 from .import_command import import_lora
 from .inspect_command import inspect
 from .invent_command import invent, invent_with_options, mix, mix_with_options
-from .output import writable_folder
+from .options import writable_folder
 from .residuals_command import residuals_with_options, train_residuals
 from .sample_command import sample, sample_with_options
 from .train_command import train, train_with_options

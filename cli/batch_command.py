@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .console import complain, say
-from .output import writable_folder
+from .options import writable_folder
 
 
 def batch(

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from .console import say
-from .options import Device, Layout, Model, Precision, PrecisionOption
-from .output import writable_file
+from .options import Device, Layout, Model, Precision, PrecisionOption, writable_file
 
 
 def import_lora(
@@ -44,8 +43,7 @@ def import_lora(
     from ..concepts.concept_file import save_concept
     from ..concepts.lora_concept import concept_of_lora
     from ..concepts.lora_file import read_lora
-    from ..concepts.lora_pictures import picture_of
-    from ..concepts.lora_words import words_of
+    from ..concepts.lora_metadata import picture_of, words_of
     from .models import open_host
     from .picture_files import free_name
     from .picture_reader import read_image

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import Precision
-from .output import writable_folder
+from .options import Precision, writable_folder
 
 if TYPE_CHECKING:
     from ..training.method_spec import MethodSpec, RunSettings

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .console import say
-from .options import ON_WHITE, Device, Layout, Model, Precision, PrecisionOption
-from .output import writable_folder
+from .options import ON_WHITE, Device, Layout, Model, Precision, PrecisionOption, writable_folder
 
 if TYPE_CHECKING:
     from ..training.method_spec import RunSettings

@@ -17,8 +17,8 @@ from .options import (
     Precision,
     PrecisionOption,
     PresetName,
+    writable_folder,
 )
-from .output import writable_folder
 
 _SCENE, _PRIOR = "Scene", "Prior preservation"  # panels
 

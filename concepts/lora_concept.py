@@ -23,7 +23,7 @@ from .handles import checked_name
 from .lora_dense import resolved
 from .lora_file import LoraFile
 from .lora_forms import Computed, Difference
-from .lora_words import LoraWords
+from .lora_metadata import LoraWords
 
 METHOD = "lora"
 MOST_VECTORS = 28  # of a handle: a trigger is a word or a phrase, not a prompt

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..concepts.concept import Concept
 from ..concepts.lora_concept import concept_of_lora
-from ..concepts.lora_pictures import picture_of
+from ..concepts.lora_metadata import picture_of
 from ..errors import ImageError
 from ..host.comfyui.lora import core_difference
 from ..host.comfyui.notices import tell

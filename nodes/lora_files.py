@@ -13,7 +13,7 @@ from comfy_api.latest import io
 
 from ..concepts.lora_file import LoraFile, lora_of, read_lora
 from ..concepts.lora_keys import key_map
-from ..concepts.lora_words import LoraWords, words_of
+from ..concepts.lora_metadata import LoraWords, words_of
 from ..errors import ConceptFileError
 from ..host.comfyui.lora import converted, host_key_map
 from .shared import CATEGORY, host_of

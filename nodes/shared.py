@@ -17,8 +17,7 @@ from ..concepts.handles import checked_name
 from ..errors import ConceptFileError, ConfigError, HandleError
 from ..host.comfyui.apply import KroneckerDelta, WeightDelta, apply_concept
 from ..host.comfyui.host import ComfyHost
-from ..host.comfyui.node_text import for_the_editor
-from ..host.comfyui.notices import with_notices
+from ..host.comfyui.notices import for_the_editor, with_notices
 from ..host.ports import Host
 from .concept_folders import CONCEPTS
 

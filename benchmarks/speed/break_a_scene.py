@@ -30,8 +30,7 @@ from conceptloom.methods.break_a_scene import (
     TokenPhase,
     WeightPhase,
 )
-from conceptloom.methods.break_a_scene.dataset import SceneDataset
-from conceptloom.methods.break_a_scene.union_sampling import UnionSample
+from conceptloom.methods.break_a_scene.dataset import SceneDataset, UnionSample
 from conceptloom.training.adapters import Scope
 from conceptloom.training.loop import Events, LoopConfig
 from conceptloom.training.loop import run as run_loop

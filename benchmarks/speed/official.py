@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.host.ports import NoisePath, Prompt
 from conceptloom.methods.break_a_scene import BreakASceneConfig
-from conceptloom.methods.break_a_scene.union_sampling import draw_samples
+from conceptloom.methods.break_a_scene.dataset import draw_samples
 from conceptloom.samplers.blended import BlendConfig, sample_blended
 from conceptloom.samplers.sigmas import output_at
 from conceptloom.scenes.scene import ConceptScene, make_scene

@@ -1,23 +1,42 @@
-"""Warnings for the user: on the console, and on the running node.
+"""Text on a node while it runs, with the pack's warnings.
 
-Whatever the pack warns of while a node runs is shown on that node, from whichever room it comes:
-people who work in the editor do not see the console.
+A warning of the pack during a run appears on the running node too: people who work in the editor do
+not see the console.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
 from collections import OrderedDict
 from typing import Any
 
 from comfy_execution.utils import get_executing_context
 
-from .node_text import show_text
-
 log = logging.getLogger("conceptloom")
 
-MOST_NODES = 64  # runs of nodes whose sentences are remembered
+BRACKETS = str.maketrans("<>", "\u2039\u203a")
+MOST_NODES = 64  # runs of nodes with remembered warnings
 MOST_SHOWN = 5  # on one node, the latest
+
+
+def show_text(text: str, node_id: str | None) -> None:
+    """Replace what a node shows; nothing happens where no server runs or the host is too old."""
+    server = running_server()
+    if server is not None and node_id is not None:
+        server.send_progress_text(for_the_editor(text), node_id)
+
+
+def for_the_editor(text: str) -> str:
+    """A text as a node may show it: the editor takes it for HTML and would swallow <my-mug>."""
+    return text.translate(BRACKETS)
+
+
+def running_server() -> Any:
+    """The running server where it can show text on a node, else None (tests, scripts)."""
+    # Not imported: where nobody has loaded it, none is running.
+    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+    return server if hasattr(server, "send_progress_text") else None
 
 
 def tell(sentence: str) -> None:

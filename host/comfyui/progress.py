@@ -9,8 +9,7 @@ import comfy.utils
 from PIL import Image
 from torch import Tensor
 
-from .node_text import show_text
-from .notices import with_notices
+from .notices import show_text, with_notices
 
 PREVIEW_PX = 512  # longer side of what is sent to the browser
 

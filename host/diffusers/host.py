@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...errors import PromptError
+from ...errors import ModelError, PromptError, UnsupportedModelError
 from ..contexts import batched_pooled
 from ..families.clip import content_of
 from ..fingerprint import fingerprint_of
@@ -18,7 +18,6 @@ from ..noise import EpsPath, VelocityPath
 from ..ports import HandleVectors, Prompt
 from ..uncompiled import as_written, check_uncompiled
 from .base import Named, NetworkHost, named
-from .checks import check_fits, check_pipeline
 from .placement import execution_device
 from .prompts import TextEncoder, Token
 from .sites import canonical_unet_names, unet_sites
@@ -173,3 +172,52 @@ class DiffusersHost(NetworkHost):
 def _handle_of(token: Token) -> str | None:
     """Name of the handle that a token belongs to; None for an ordinary token."""
     return None if isinstance(token, int) else token[0]
+
+
+PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+PREDICTS = ("epsilon", "v_prediction")
+
+
+def check_pipeline(pipeline: Any) -> None:
+    """UnsupportedModelError when a pipeline lacks what a base model is made of."""
+    if lost := [part for part in PARTS if getattr(pipeline, part, None) is None]:
+        raise UnsupportedModelError(
+            f"This {type(pipeline).__name__} has no {lost[0]}; ConceptLoom works with "
+            "StableDiffusionPipeline (1.x, 2.x) and StableDiffusionXLPipeline."
+        )
+
+
+def check_fits(unet: Any, vae: Any, widths: Mapping[str, int], scheduler: Any) -> None:
+    """Whether the parts of a base model belong to each other.
+
+    Args:
+        widths: of the text encoders.
+
+    Raises:
+        UnsupportedModelError: another kind of prediction, or a UNet with further inputs.
+        ModelError: the parts are those of different models, or their projections are fused.
+    """
+    prediction = getattr(scheduler.config, "prediction_type", None)
+    if prediction not in PREDICTS:
+        raise UnsupportedModelError(
+            f"The model of this {type(scheduler).__name__} predicts {prediction or 'a flow'}; "
+            "ConceptLoom supports noise (epsilon) and velocity (v_prediction)."
+        )
+    takes, makes = unet.config.in_channels, vae.config.latent_channels
+    if takes != makes:
+        raise UnsupportedModelError(
+            f"The UNet takes {takes} channels but the VAE makes {makes}; models for inpainting "
+            "and editing take additional channels. Load the plain text-to-image model."
+        )
+    reads, width = unet.config.cross_attention_dim, sum(widths.values())
+    if reads != width:
+        raise ModelError(
+            f"The text encoders ({', '.join(widths)}) make contexts {width} wide, but the UNet "
+            f"reads {reads}; load both from the same model."
+        )
+    processors = [type(getattr(module, "processor", None)).__name__ for module in unet.modules()]
+    if any(name.startswith("Fused") for name in processors):
+        raise ModelError(
+            "The UNet's attention projections are fused, which hides keys and values; call "
+            "unfuse_qkv_projections() first."
+        )

@@ -17,8 +17,7 @@ from torch import Tensor
 from ...errors import PromptError
 from ..families.clip import CHUNK
 from ..ports import HandleVectors
-from ..prompt_text import split_at_handles
-from ..prompt_weights import weighted_pieces
+from ..prompt_text import split_at_handles, weighted_pieces
 from ..uncompiled import uncompiled
 from .placement import execution_device
 

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from ...errors import PromptError
 from ..conditioning import HandleVectors, Token
-from ..prompt_text import split_at_handles
-from ..prompt_weights import weighted_pieces
+from ..prompt_text import split_at_handles, weighted_pieces
 from .anima import END, PAD, QWEN, QWEN_PAD, ROWS, SPARE, T5
 
 Ids = Callable[[str], Sequence[int]]  # a text -> its ids, without anything around them

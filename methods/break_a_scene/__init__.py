@@ -7,7 +7,7 @@ attention of each word to its own mask. Phase 1 trains the words, phase 2 the wo
 
     ours                      theirs          where
     handle                    <asset_i>       concepts/handles.py
-    subset                    s = (i1 .. ik)  union_sampling.py   union sampling, paper Sec. 4.2
+    subset                    s = (i1 .. ik)  dataset.py     union sampling, paper Sec. 4.2
     masked_loss               L_rec           training/losses.py
     attention_loss            L_attn          losses.py      on CA(v_i, z_t), paper Sec. 4.3
     prior loss                L_prior         recipe.py      in the code, not in the paper

@@ -1,4 +1,4 @@
-"""The scene for the losses: latents, and masks on both grids, also mirrored; computed once."""
+"""Latents and masks of the scene, and the concepts of each step: union sampling."""
 
 from __future__ import annotations
 
@@ -10,10 +10,42 @@ from torch import Tensor
 
 from ...attention.site_selection import grid_at
 from ...host.ports import Host, Progress, no_progress
+from ...rng import bernoulli, randint
 from ...scenes.masks import mask_on_grid
 from ...scenes.scene import ConceptScene, SceneImage
 from ...training.scene_recipe import PictureEncoder
-from .union_sampling import UnionSample
+from .config import BreakASceneConfig
+
+
+@dataclass(frozen=True, slots=True)
+class UnionSample:
+    """One row of a batch."""
+
+    image: int  # which picture of the scene
+    mirrored: bool
+    names: tuple[str, ...]  # the drawn concepts, in the order of the prompt
+
+    def prompt(self, prefix: str) -> str:
+        """For example "a photo of <mug> and <cat>"."""
+        return prefix + " and ".join(f"<{name}>" for name in self.names)
+
+
+def draw_samples(
+    scene: ConceptScene, config: BreakASceneConfig, rows: int, generator: torch.Generator
+) -> list[UnionSample]:
+    """For each row: a picture, and a random subset of its concepts in random order."""
+    return [_draw_sample(scene, config, generator) for _ in range(rows)]
+
+
+def _draw_sample(
+    scene: ConceptScene, config: BreakASceneConfig, generator: torch.Generator
+) -> UnionSample:
+    image = randint(len(scene.images), generator)
+    names: Sequence[str] = list(scene.images[image].masks)
+    count = 1 + randint(len(names), generator) if config.union_sampling else 1
+    order = torch.randperm(len(names), generator=generator)[:count].tolist()
+    mirrored = bernoulli(config.flip, generator)
+    return UnionSample(image, mirrored, tuple(names[i] for i in order))
 
 
 @dataclass(frozen=True, slots=True)

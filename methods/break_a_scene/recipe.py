@@ -17,9 +17,8 @@ from ...training.phases import WEIGHTS
 from ...training.recipe import Losses, Phase
 from ...training.scene_recipe import SceneRecipe
 from .config import BreakASceneConfig
-from .dataset import SceneDataset
+from .dataset import SceneDataset, UnionSample, draw_samples
 from .losses import attention_loss
-from .union_sampling import UnionSample, draw_samples
 
 
 class BreakAScene(SceneRecipe[BreakASceneConfig]):

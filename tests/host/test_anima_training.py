@@ -30,7 +30,7 @@ from conceptloom.methods.break_a_scene import (
     TokenPhase,
     WeightPhase,
 )
-from conceptloom.methods.break_a_scene.union_sampling import draw_samples
+from conceptloom.methods.break_a_scene.dataset import draw_samples
 from conceptloom.nodes.shared import applied
 from conceptloom.scenes.scene import ConceptScene, make_scene
 from conceptloom.training.adapters import Scope

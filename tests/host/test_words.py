@@ -20,7 +20,7 @@ from conceptloom.concepts.concept_file import load_concept, save_concept
 from conceptloom.host.comfyui.host import ComfyHost
 from conceptloom.host.comfyui.prompts import clip_with_handles
 from conceptloom.host.comfyui.sampling import conditioning_of
-from conceptloom.host.prompt_weights import weighted_pieces
+from conceptloom.host.prompt_text import weighted_pieces
 from conceptloom.nodes.shared import applied
 
 KOREAN = "\ub0b4\ucef5"

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from conceptloom.host.diffusers.prompts import TextEncoder
 from conceptloom.host.diffusers.sites import canonical_unet_names
 from conceptloom.methods.break_a_scene import BreakAScene, BreakASceneConfig, recipe
-from conceptloom.methods.break_a_scene.union_sampling import UnionSample
+from conceptloom.methods.break_a_scene.dataset import UnionSample
 from conceptloom.scenes.scene import make_scene
 
 HANDLES = ("asset0", "asset1")  # the official names, without brackets

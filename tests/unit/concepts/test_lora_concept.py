@@ -20,8 +20,7 @@ from conceptloom.concepts.lora_export import export_lora
 from conceptloom.concepts.lora_file import LoraFile, lora_of, read_lora
 from conceptloom.concepts.lora_forms import Computed
 from conceptloom.concepts.lora_keys import key_map
-from conceptloom.concepts.lora_pictures import picture_of
-from conceptloom.concepts.lora_words import LoraWords
+from conceptloom.concepts.lora_metadata import LoraWords, picture_of
 from conceptloom.errors import ConceptFileError, ConfigError
 from conceptloom.host.diffusers.host import DiffusersHost
 

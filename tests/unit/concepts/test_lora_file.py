@@ -15,7 +15,7 @@ from conceptloom.concepts.lora_dense import difference_of, resolved
 from conceptloom.concepts.lora_file import lora_of, read_lora
 from conceptloom.concepts.lora_forms import Computed, Kronecker, form_of
 from conceptloom.concepts.lora_keys import key_map
-from conceptloom.concepts.lora_words import words_of
+from conceptloom.concepts.lora_metadata import words_of
 from conceptloom.errors import BaseMismatchError, ConceptFileError
 from conceptloom.host.diffusers.host import DiffusersHost
 

@@ -12,8 +12,13 @@ from conceptloom.errors import PromptError
 from conceptloom.host.contexts import batched_context, batched_pooled
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.host.ports import Prompt
-from conceptloom.host.prompt_text import handles_in, misspelt, split_at_handles, without_passages
-from conceptloom.host.prompt_weights import weighted_pieces
+from conceptloom.host.prompt_text import (
+    handles_in,
+    misspelt,
+    split_at_handles,
+    weighted_pieces,
+    without_passages,
+)
 
 from ..tiny_models import END, START, hooks_on, noise, tiny_host
 

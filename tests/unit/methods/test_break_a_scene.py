@@ -13,9 +13,8 @@ from conceptloom.methods.break_a_scene import (
     BreakAScene,
     recipe,
 )
-from conceptloom.methods.break_a_scene.dataset import SceneDataset
+from conceptloom.methods.break_a_scene.dataset import SceneDataset, UnionSample, draw_samples
 from conceptloom.methods.break_a_scene.losses import attention_loss
-from conceptloom.methods.break_a_scene.union_sampling import UnionSample, draw_samples
 from conceptloom.scenes.scene import ConceptScene, make_scene, with_background
 from conceptloom.training.loop import step_generator
 from conceptloom.training.losses import masked_loss
