@@ -204,7 +204,7 @@ def region_edits(
     sources: Sequence[RegionSource], masks: Tensor, suppression: float = 0.0,
     injection: UNetEdit | None = None,
 ) -> list[UNetEdit]:  # fmt: skip
-    """All that draws regions in one pass; a template's features replace what regions change there.
+    """All edits that draw regions in one pass; the template's features apply last.
 
     Args:
         sources, masks, suppression: see `RegionFusion`.

@@ -8,6 +8,7 @@ Masks are flat, [pictures P, concepts G, positions N], N = h * w of the block.
 
 from __future__ import annotations
 
+import functools
 import math
 from fractions import Fraction
 
@@ -99,8 +100,7 @@ def binarised(attention: Tensor, quantile: float = 0.5, softness: float = 0.0) -
     Returns:
         [..., N] 0..1.
     """
-    # The number as it is written: 0.07 * 100 is a little more than 7 in binary.
-    left_out = math.ceil(Fraction(repr(float(quantile))) * attention.shape[-1])
+    left_out = _share_of(float(quantile), attention.shape[-1])
     if left_out == 0:
         return torch.ones_like(attention)
     threshold = attention.kthvalue(left_out, dim=-1, keepdim=True).values
@@ -108,6 +108,12 @@ def binarised(attention: Tensor, quantile: float = 0.5, softness: float = 0.0) -
         return (attention > threshold).to(attention)
     width = softness * attention.std(dim=-1, keepdim=True)
     return ((attention - threshold) / width.clamp_min(1e-12)).sigmoid()
+
+
+@functools.cache
+def _share_of(quantile: float, count: int) -> int:
+    """A share of a number, rounded up, of the share as written: 0.07 * 100 is above 7 in binary."""
+    return math.ceil(Fraction(repr(quantile)) * count)
 
 
 def smoothed(attention: Tensor, grid: tuple[int, int], sigma: float) -> Tensor:

@@ -308,12 +308,11 @@ class _AttentionHooks:
 
     def installed(self) -> Iterator[Any]:
         site, depth = self._site, _depth.get()
-        for name, layer, norm in (
-            ("query", site.query, site.query_norm),
-            ("key", site.key, site.key_norm),
-        ):
-            yield _on(layer.module if norm is None else norm, self._keeping(name))
-        yield _on(site.key.module, self._keep_context)
+        norm = site.query_norm
+        yield _on(site.query.module if norm is None else norm, self._keeping("query"))
+        if site.key_norm is not None:
+            yield _on(site.key_norm, self._keeping("key"))
+        yield _on(site.key.module, self._keep_key)
         yield _on(site.value.module, self._keeping("value"))
         if self._before:
             yield site.out.module.register_forward_pre_hook(
@@ -329,9 +328,12 @@ class _AttentionHooks:
 
         return hook
 
-    def _keep_context(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+    def _keep_key(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        """The context, and the key unless a norm changes it; one hook, as each costs time."""
         if self._site.module not in _editing:
             self._kept["context"] = args[0]
+            if self._site.key_norm is None:
+                self._kept["key"] = output
 
     def _hand_on(self, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         if not self._is_called():

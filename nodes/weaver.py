@@ -133,7 +133,7 @@ def woven_model(
     host = host_of(model, clip)
     check_template(template, host.fingerprint, model_digest(host), regions.size)
     sources = sources_of(host, regions)
-    again = ExtraForward(cast(ComfyHost, host), template.prompt, template.trajectory[:1].shape)
+    extra_pass = ExtraForward(cast(ComfyHost, host), template.prompt, template.trajectory[:1].shape)
 
     def make_edits(run: SamplingRun) -> Sequence[UNetEdit]:
         if run.sigmas is not None:
@@ -145,7 +145,7 @@ def woven_model(
             )
             scale = host.noise_path.input_scale(float(template.sigmas[step]))
             scaled = template.trajectory[step : step + 1].to(host.device) * scale
-            again(run, scaled, template.timesteps[step], [capture])
+            extra_pass(run, scaled, template.timesteps[step], [capture])
             return capture.features
 
         injection = injection_of(

@@ -27,7 +27,7 @@ CONCEPT, OBJECT = "{concept}", "{object}"  # what stands in prompts for the hand
 
 
 class Form(str, Enum):
-    """Where paper and official code compute something else."""
+    """Which formula applies where the paper and the official code differ."""
 
     PAPER = "paper"
     OFFICIAL = "official"

@@ -1,4 +1,4 @@
-"""A scene as CLiC's losses need it: latents and masks of every view, made once."""
+"""Latents and masks of every view of a scene, encoded once before the first step."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ class EncodedView:
         masks: name -> [h, w], 0..1.
         regions: name -> [C, h, w] latents of the region on blank pixels; official form only.
         valid: [h, w], 1 where the loss of the whole picture counts.
+        prefix: see `View`.
     """
 
     latent: Tensor
@@ -64,7 +65,7 @@ class SceneViews:
         self._config = config
         mirrors = [m for m in (False, True) if (config.flip > 0 if m else config.flip < 1)]
         encode = PictureEncoder(host, len(mirrors) * _n_encoded(scene, config), progress)
-        self._views = [
+        self._views = [  # by picture, then by whether they are mirrored
             {m: _encoded(encode, picture, config, number, m) for m in mirrors}
             for number, picture in enumerate(scene.images)
         ]
@@ -118,7 +119,7 @@ def _encoded(
 ) -> list[EncodedView]:
     views = views_of(picture, config, number, mirrored)
     encoded = [_encoded_view(encode, view, config) for view in views]
-    # A copy that was cut out beside the concept has nothing to teach.
+    # An enlarged copy may show a part of the picture without the concept; it teaches nothing.
     usable = [view for view in encoded if view.masks]
     if not usable:
         raise MaskError(
@@ -142,7 +143,6 @@ def _encoded_view(encode: PictureEncoder, view: View, config: CLiCConfig) -> Enc
     }
     valid = (mask_on_grid(view.valid, size, "bilinear") > WHOLE).float()
     if config.context_form is Form.OFFICIAL:
-        # The outermost cells go (learning.py:229-231); a larger copy keeps them there, here it
-        # loses them too.
+        # Excludes the outermost cells (learning.py:229-231); the code keeps those of larger copies.
         valid = erode(valid, 1, beyond=0)
     return EncodedView(latent, masks, regions, valid.to(latent.device), view.prefix)

@@ -11,10 +11,10 @@ from ...attention.maps import normalised_min_max
 def outside_weighted(mask: Tensor, background_weight: float) -> Tensor:
     """The official context mask: the region as it is, a constant weight around it.
 
-    Source: learning.py:110-115, whose constant 0.25 is 0.5 * 0.5: as M_soft of the paper stands
-    inside the square, the error around the region counts a * a there too. The code puts it where
-    the mask is below 0.05; here it is the least that a place can weigh, so that a faint edge does
-    not count less than what lies beyond it, and a = 1 is the plain loss.
+    Source: learning.py:110-115. Its constant 0.25 is 0.5 * 0.5, because the paper's M_soft is
+    inside the square, so that the error around the region counts a * a. The code uses the constant
+    where the mask is below 0.05; here it is the minimum weight, so that a faint edge never weighs
+    less than the area around it, and a = 1 is the plain loss.
 
     Args:
         mask: any shape, 0..1.

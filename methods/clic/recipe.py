@@ -50,16 +50,18 @@ class CLiC(SceneRecipe[CLiCConfig]):
     @property
     def rows(self) -> int:
         """Rows of the largest forward pass."""
-        return self._footprint.rows * (bool(self._reads_context) + bool(self.config.roi_weight))
+        return self._footprint.rows * (self._reads_whole + bool(self.config.roi_weight))
 
     @property
-    def _reads_context(self) -> float:
-        return self.config.context_weight + self.config.attention_weight
+    def _reads_whole(self) -> bool:
+        """Whether whole pictures go through the UNet, for l_context and l_att."""
+        return bool(self.config.context_weight or self.config.attention_weight)
 
     def losses(self, phase: Phase, generator: torch.Generator) -> Losses:
         """The weighted loss terms of one batch: l_context, l_att and l_RoI.
 
-        Picture and region go through the UNet side by side, with the same noise and timestep.
+        Pictures and regions go through the UNet in one batch, the pictures first, with the same
+        noise and timesteps.
         """
         samples = [self._views.draw(generator) for _ in range(self._footprint.rows)]
         latent = self._views.latents(samples)
@@ -67,7 +69,7 @@ class CLiC(SceneRecipe[CLiCConfig]):
         path = self.host.noise_path
         noisy = path.add_noise(latent, noise, timesteps)
         inputs, texts = [], []
-        if self._reads_context:
+        if self._reads_whole:
             inputs.append(noisy)
             texts += [sample.prompt for sample in samples]
         if self.config.roi_weight:
@@ -78,30 +80,27 @@ class CLiC(SceneRecipe[CLiCConfig]):
         predicted = self.host.predict(
             torch.cat(inputs), timesteps.repeat(len(inputs)), prompts, self._edits(capture)
         )
-        parts = list(predicted.split(len(samples)))
+        parts, config = predicted.split(len(samples)), self.config
         terms: dict[str, Tensor] = {}
-        if self._reads_context:
+        if config.context_weight:
             target = path.target(latent, noise, timesteps)
-            terms |= self._context_terms(samples, parts.pop(0), target)
-            if self.config.attention_weight:
-                config = self.config
-                attention = self._attention_term(samples, prompts, timesteps, capture)
-                terms["attention"] = config.attention_weight * attention
-        if parts:
+            terms["context"] = self._context_term(samples, parts[0], target)
+        if config.attention_weight:
+            attention = self._attention_term(samples, prompts, timesteps, capture)
+            terms["attention"] = config.attention_weight * attention
+        if config.roi_weight:
             target = path.target(self._clean_regions(samples, latent), noise, timesteps)
-            terms["roi"] = self._roi_term(samples, parts[0], target)
+            terms["roi"] = self._roi_term(samples, parts[-1], target)
         return terms
 
     def _edits(self, capture: AttentionCapture) -> list[UNetEdit]:
         return [StartDetached(), capture] if self.config.detach_start else [capture]
 
-    def _context_terms(
+    def _context_term(
         self, samples: Sequence[ViewSample], predicted: Tensor, target: Tensor
-    ) -> dict[str, Tensor]:
+    ) -> Tensor:
         """l_context = || M_soft (eps_hat - eps) ||^2, M_soft = a + (1 - a) M."""
         config = self.config
-        if not config.context_weight:
-            return {}
         mask, valid = self._views.masks(samples), self._views.valid(samples)
         if config.context_form is Form.PAPER:
             soft = soft_mask(mask, config.background_weight) * valid
@@ -109,7 +108,7 @@ class CLiC(SceneRecipe[CLiCConfig]):
         else:
             outside = outside_weighted(mask, config.background_weight) * valid
             loss = area_loss(predicted, target, outside)
-        return {"context": config.context_weight * loss}
+        return config.context_weight * loss
 
     def _attention_term(
         self, samples: Sequence[ViewSample], prompts: Sequence[Prompt], timesteps: Tensor,
@@ -134,13 +133,13 @@ class CLiC(SceneRecipe[CLiCConfig]):
     def _noisy_regions(
         self, samples: Sequence[ViewSample], noisy: Tensor, noise: Tensor, timesteps: Tensor
     ) -> Tensor:
-        """M x_t of the paper, or blank pixels with the same noise of the code."""
+        """M x_t as in the paper, or the region on blank pixels with the same noise (code)."""
         if self.config.roi_form is Form.PAPER:
             return self._views.masks(samples) * noisy
         return self.host.noise_path.add_noise(self._views.regions(samples), noise, timesteps)
 
     def _clean_regions(self, samples: Sequence[ViewSample], latent: Tensor) -> Tensor:
-        """The picture that M x_t, or the blank pixels of the code, are a noisy version of."""
+        """[B, C, h, w] clean latents of `_noisy_regions`."""
         if self.config.roi_form is Form.PAPER:
             return self._views.masks(samples) * latent
         return self._views.regions(samples)
@@ -148,9 +147,10 @@ class CLiC(SceneRecipe[CLiCConfig]):
     def _roi_term(self, samples: Sequence[ViewSample], predicted: Tensor, target: Tensor) -> Tensor:
         """l_RoI = || eps_hat(M x_t, c*, t) - eps ||^2.
 
-        Models that predict something else have their own target, that of M x_0 with the whole
-        noise: a word that sees the region alone is not taught what lies around it. The noise there
-        is not in M x_t and cannot be told, nor all of it in a cell that the mask cuts.
+        The target is that of M x_0 with the noise of the whole picture, for models that predict v
+        or a flow too, so that the word does not learn the surroundings of its region. Outside the
+        mask the noise is not in M x_t, so it cannot be predicted; in cells that the mask cuts,
+        only a part of it can.
         """
         if self.config.roi_form is Form.PAPER:
             loss = masked_loss(predicted, target, torch.ones_like(target[:, :1]))

@@ -98,7 +98,7 @@ def with_features(
 def computed_features(
     host: Host, template: Template, step: int, *, resnets: bool = True, attentions: bool = True
 ) -> Features:
-    """f_t^l of one step, by a pass at the inverted latents that ends as soon as they are there."""
+    """f_t^l of one step, by a pass at the inverted latents that stops after the last of them."""
     capture = capture_for(host.sites, template.blocks, resnets=resnets, attentions=attentions)
     noisy = template.trajectory[step : step + 1].to(host.device)
     with contextlib.suppress(StopForward):
@@ -109,7 +109,7 @@ def computed_features(
 def capture_for(
     sites: UNetSites, blocks: InjectionBlocks, *, resnets: bool, attentions: bool
 ) -> FeatureCapture:
-    """An edit that keeps the wanted features and ends the pass."""
+    """An edit that records the requested features and stops the pass."""
     return FeatureCapture(blocks.sites(sites, resnets=resnets, attentions=attentions), stop=True)
 
 
@@ -123,7 +123,7 @@ def injection_of(
     """The edit that injects the template's features; missing ones are computed again.
 
     Args:
-        recompute: features of a step: ResNets wanted, attentions wanted.
+        recompute: called with a step, and whether ResNet and attention features are needed.
     """
     resnet_steps = injected_steps(resnet_until, template.steps)
     attention_steps = injected_steps(attention_until, template.steps)
