@@ -112,7 +112,7 @@ class RegionFusion(UNetEdit):
         return output
 
     def _with_out_changes(self, call: AttentionCall, mixed: Tensor, fused: Tensor) -> Tensor:
-        """What sources add to the attention's own output projection, each under its mask."""
+        """Add the sources' changes of the attention's output projection, each under its mask."""
         weight, bias = call.site.out.weight, call.site.out.bias
         if not any({weight, bias} & source.changes.keys() for source in self._sources):
             return fused

@@ -67,7 +67,7 @@ def region_masks(
         if float(mask.max()) == 0:
             raise MaskError(
                 f"Other regions with priority cover the region of {name} completely. Change the "
-                "order or the priority, or paint the masks apart."
+                "order or the priority, or separate the masks."
             )
     return masks_and_background
 

@@ -92,7 +92,7 @@ def trigger_of(metadata: LoraWords) -> str:
 
 
 def proposed_name(*texts: str) -> str:
-    """A handle out of the first text that has letters for one."""
+    """A handle made of the first text with usable letters."""
     names = ("-".join(NAME.findall(text.lower()))[:LONGEST_NAME].strip("-") for text in texts)
     return checked_name(next(filter(None, names), METHOD))
 

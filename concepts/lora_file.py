@@ -78,7 +78,7 @@ class LoraFile:
 
     @property
     def text(self) -> dict[str, Form]:
-        """Those of the text encoders."""
+        """Changes of the text encoders."""
         return {name: form for name, form in self.changes.items() if text_encoder_of(name)}
 
     def summary(self) -> str:

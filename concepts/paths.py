@@ -123,7 +123,7 @@ _PROBE_BYTES = 4096  # a full disk still takes an empty file
 
 
 def _part_name() -> str:
-    """Of a file while it is being written: as short for long names as for short ones."""
+    """Name of a file while it is written; short for long names too."""
     return f".{uuid.uuid4().hex[:16]}.part"
 
 

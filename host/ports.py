@@ -87,7 +87,7 @@ class Progress(Protocol):
 
 
 def no_progress(step: int, total: int, message: str = "", preview: Tensor | None = None) -> None:
-    """Reports nowhere."""
+    """Ignores every report."""
 
 
 def part_of(whole: Progress, done: int, of: int, name: str, each: int = 1) -> Progress:

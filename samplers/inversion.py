@@ -88,6 +88,6 @@ def reconstruct(
 
 
 def psnr(first: Tensor, second: Tensor) -> float:
-    """Peak signal-to-noise ratio of two pictures 0..1, in decibel; infinite when they are equal."""
+    """Peak signal-to-noise ratio of two pictures 0..1, in decibels; infinite if they are equal."""
     error = float((first.float().cpu() - second.float().cpu()).square().mean())
     return math.inf if error == 0 else -10 * math.log10(error)

@@ -26,8 +26,8 @@ def picture_masks(masks: Tensor, size_px: tuple[int, int]) -> Tensor:
             a nearly black mask is scaled to a maximum of 1.
 
     Raises:
-        MaskError: a mask is empty, of another aspect, not a 2D tensor of finite numbers, or a
-            label picture with several classes.
+        MaskError: a mask is empty, has another aspect ratio, is not a 2D tensor of finite numbers,
+            or is a label picture with several classes.
     """
     planes = masks.detach().float().cpu()
     planes = planes[None] if planes.ndim == 2 else planes

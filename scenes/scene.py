@@ -82,8 +82,8 @@ def make_scene(
     Raises:
         HandleError: a name is not a handle, comes twice, or has a word but no mask.
         ImageError: a picture is too small, has another channel count, or there is none.
-        MaskError: a mask is empty, of another aspect, covers the same pixels as another, or is a
-            label picture of several classes.
+        MaskError: a mask is empty, has another aspect ratio, covers the same pixels as another, or
+            is a label picture of several classes.
     """
     if not images:
         raise ImageError("The scene has no picture: connect an image, or name one with --image.")
@@ -175,8 +175,8 @@ def _fitted_mask(name: str, mask: Tensor, size: tuple[int, int]) -> Tensor:
     if not has_same_aspect((height, width), size):
         raise MaskError(
             f"The mask of <{name}> is {width}x{height} px but its picture is {size[1]}x{size[0]} "
-            "px, another aspect; crop or pad the mask to the picture. (A mask with the same "
-            "aspect is resized.)"
+            "px, a different aspect ratio; crop or pad the mask to the picture. (A mask with the "
+            "same aspect ratio is resized.)"
         )
     return resize_masks(mask[None], size)[0]
 

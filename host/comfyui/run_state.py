@@ -10,14 +10,14 @@ Run = TypeVar("Run")
 
 
 class Slot(Generic[Run]):
-    """Empty but for the time of a run. Copies of a MODEL's options share it."""
+    """Empty except during a run. Copies of a MODEL's options share it."""
 
     def __init__(self) -> None:
         self.run: Run | None = None
 
     @contextmanager
     def filled(self, run: Run) -> Iterator[None]:
-        """The run's for as long as the context lasts; runs may nest."""
+        """Hold the state of a run during the context; runs may nest."""
         outer, self.run = self.run, run
         try:
             yield

@@ -32,7 +32,7 @@ class Template:
         blocks: where features are taken.
         features: of the first steps, as many as are kept.
         reconstruction: [H, W, 3] what the sampler draws from the noise.
-        psnr: of it against what the VAE makes of the picture, in decibel.
+        psnr: of it against what the VAE makes of the picture, in decibels.
         is_flat: of a transformer without ResNets; values of self-attention take their place.
         base, model: fingerprint of the family, digest of the very checkpoint.
     """
@@ -118,5 +118,5 @@ def check_template(
     if not has_same_aspect(mask_size, (height, width)):
         raise MaskError(
             f"The regions are {mask_size[1]}x{mask_size[0]} px but the template is {width}x"
-            f"{height} px, another aspect; make the masks from the template's own picture."
+            f"{height} px, a different aspect ratio; make the masks from the template's picture."
         )

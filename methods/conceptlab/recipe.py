@@ -26,7 +26,7 @@ SIMILARITY = "similarity "  # before the name of a constraint, in the columns of
 
 
 class EnoughLearned(Exception):
-    """The answers repeated for as many rounds as the user allowed."""
+    """The answers repeated for `early_stop` rounds; training may end."""
 
 
 @dataclass(slots=True)

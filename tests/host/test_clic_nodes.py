@@ -135,7 +135,7 @@ def test_cancelling_keeps_the_work_and_queueing_again_goes_on(
 
 BAD = {
     "an empty mask": ({"mask": MASK * 0}, "MaskError", "Every mask of picture 1 is empty"),
-    "another size": ({"mask": MASK[:, : SIDE // 2]}, "MaskError", "another aspect"),
+    "another size": ({"mask": MASK[:, : SIDE // 2]}, "MaskError", "a different aspect ratio"),
     "prior preservation": ({"prior": True}, "ImageError", "remove them (prior_images"),
     "no place for the name": (
         {"preset__prompt": "a chair"}, "ConfigError", "a text that contains {concept}"

@@ -30,7 +30,7 @@ SCENES = {
     "a mask of another aspect": (
         dict(picture=image(), rows=masks()[:, : SIDE // 2]),
         "MaskError",
-        "The mask of <my-mug> is 32x16 px but its picture is 32x32 px, another aspect",
+        "The mask of <my-mug> is 32x16 px but its picture is 32x32 px, a different aspect ratio",
     ),
     "an empty mask": (
         dict(picture=image(), rows=masks() * torch.tensor([1.0, 0.0])[:, None, None]),

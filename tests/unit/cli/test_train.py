@@ -180,7 +180,7 @@ BAD_INPUT = {
     "missing mask": (["kitchen.png"], ["my-a=nowhere.png"], "There is no mask"),
     "text as picture": (["text.png"], ["my-a=swirl.png"], "save it as PNG"),
     "picture of one pixel": (["dot.png"], ["my-a=swirl.png"], "1x1 px"),
-    "mask of another size": (["kitchen.png"], ["my-a=wide.png"], "another aspect"),
+    "mask of another size": (["kitchen.png"], ["my-a=wide.png"], "a different aspect ratio"),
     "empty mask": (["kitchen.png"], ["my-a=empty.png"], "empty"),
     "same mask twice": (["kitchen.png"], ["my-a=swirl.png", "my-b=swirl.png"], "same pixels"),
     "handle twice": (["kitchen.png"], ["my-a=swirl.png", "my-a=robot.png"], "2 masks for 1"),
