@@ -15,6 +15,7 @@ from ..tiny_transformers import random_file
 
 pytest.importorskip("diffusers")
 
+from conceptloom.cli import models
 from conceptloom.cli.app import app
 from conceptloom.cli.models import open_host
 from conceptloom.errors import UnsupportedModelError
@@ -75,20 +76,45 @@ def test_two_localised_loras_of_two_layouts(world: Path):
     assert list((world / "two").rglob("*masks*"))
 
 
-def test_learning_is_refused_in_words(world: Path, tmp_path: Path):
-    picture, mask = tmp_path / "mug.png", tmp_path / "mask.png"
+def scene_of(folder: Path) -> list[str]:
+    """A red picture with a mask in its middle."""
+    picture, mask = folder / "mug.png", folder / "mask.png"
     Image.new("RGB", (128, 128), "red").save(picture)
     shape = Image.new("L", (128, 128))
     shape.paste(255, (32, 32, 96, 96))
     shape.save(mask)
+    return ["-i", str(picture), "--mask", f"my-mug={mask}:mug"]
+
+
+def test_a_concept_is_learned_and_drawn_in_its_place(world: Path, tmp_path: Path):
+    quick = ["--token-steps", "1", "--weight-steps", "1", "--scope", "low-rank", "--rank", "2",
+             "--class-draw", "0", "--batch-size", "1", "--checkpointing", "--preview-every", "0",
+             "--preview-steps", "2"]  # fmt: skip
     result = CliRunner().invoke(
         app,
-        ["train", "--model", "tinyworld-zimage", "-i", str(picture), "--mask", f"my-mug={mask}:mug",
-         "--out", str(tmp_path / "out.safetensors")],
+        ["train", "--model", "tinyworld-zimage", *scene_of(tmp_path), *quick,
+         "--out", str(tmp_path / "out")],
     )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    (concept,) = (tmp_path / "out").glob("*.safetensors")
+    told = drawn(world / "told", f"--concept={concept}")
+    assert told.shape == (128, 128, 3)
+
+
+def test_distilled_folders_are_refused_in_words(world: Path, tmp_path: Path, monkeypatch):
+    def turbo(*args: object, **kwargs: object) -> object:
+        host = open_host("tinyworld-zimage")
+        host.origin = "z-image-turbo"
+        return host
+
+    monkeypatch.setattr(models, "open_host", turbo)
+    result = CliRunner().invoke(
+        app,
+        ["train", "--model", "turbo", *scene_of(tmp_path), "--out", str(tmp_path / "out")],
+    )
     said = " ".join(result.output.replace("\u2502", " ").split())
     assert result.exit_code != 0
-    assert "Learning on Z-Image is not supported yet" in said, said
+    assert "z-image-turbo is distilled to a few steps" in said, said
     assert "Z-Image (not Turbo)" in said
 
 
