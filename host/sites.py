@@ -190,6 +190,8 @@ class UNetSites:
         finders: blocks that locate words best; empty if the downsampling factor decides.
         located_at: shares of the path's last t between which they do.
         joint: how to step in where text and picture are one sequence.
+        kept_by_block: tensors of [positions, width] that a block of a transformer keeps for the
+            backward pass; 0 for a UNet.
     """
 
     transformers: tuple[TransformerSite, ...]
@@ -203,6 +205,7 @@ class UNetSites:
     finders: tuple[TransformerSite, ...] = ()
     located_at: tuple[float, float] = (0.0, 1.0)
     joint: JointSeam | None = None
+    kept_by_block: int = 0
 
     @property
     def cross_attentions(self) -> list[AttentionSite]:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from ..host.ports import Host, Progress
+from ..host.ports import Host, Progress, Role, Rows, UNetSites
 from .checkpoints import KEPT
 from .divergence import remaining
 from .previews import Previews
@@ -116,13 +116,11 @@ def estimate_of(
     """
     count = sum(p.numel() for p in parameters)
     cells = latent_size[0] * latent_size[1]
-    numbers = 0
-    for site in host.sites.transformers:
-        layers = 1 if checkpointing else site.depth * KEPT_BY_LAYER
-        numbers += layers * site.width * cells // site.downsample**2
-    for block in host.sites.resnets:
-        stored_per_resnet = 1 if checkpointing else KEPT_BY_RESNET
-        numbers += stored_per_resnet * block.width * cells // block.downsample**2
+    if host.sites.kept_by_block:  # they compute in their own precision
+        numbers = _kept_by_transformer(host.sites, cells, checkpointing)
+        bytes_a_number = host.dtype.itemsize
+    else:
+        numbers = _kept_by_unet(host.sites, cells, checkpointing)
     passes = rows * (PASSES_OF_STEP + checkpointing)
     seconds = _seconds_of_pass(host, latent_size)
     return Estimate(
@@ -132,6 +130,32 @@ def estimate_of(
         passes * seconds,
         picture_passes * seconds,
     )
+
+
+def _kept_by_unet(sites: UNetSites, cells: int, checkpointing: bool) -> int:
+    numbers = 0
+    for site in sites.transformers:
+        layers = 1 if checkpointing else site.depth * KEPT_BY_LAYER
+        numbers += layers * site.width * cells // site.downsample**2
+    for block in sites.resnets:
+        stored_per_resnet = 1 if checkpointing else KEPT_BY_RESNET
+        numbers += stored_per_resnet * block.width * cells // block.downsample**2
+    return numbers
+
+
+def _kept_by_transformer(sites: UNetSites, cells: int, checkpointing: bool) -> int:
+    """Of a transformer's blocks, those of the picture alone among them; when they are computed
+    again, each keeps its input, and the one at hand everything.
+    """
+    first = sites.transformers[0]
+    refiners = {
+        ".".join(site.name.split(".")[:2])
+        for site in sites.layers
+        if site.block is None and site.rows is Rows.JOINT and Role.LINEAR in site.roles
+    }
+    blocks = len(sites.transformers) + len(refiners)
+    tensors = blocks + sites.kept_by_block if checkpointing else blocks * sites.kept_by_block
+    return tensors * first.width * cells // first.downsample**2
 
 
 @torch.no_grad()

@@ -111,6 +111,8 @@ class Family:
         fused: a layer of ComfyUI that holds several, and their canonical names in their order.
         joint: where text and picture are one sequence.
         accepts: tells the family from others of the same class.
+        kept_by_block: tensors of [positions, width] that a block keeps for the backward pass,
+            counted on one block at 1024 px.
         base: the variant that LoRAs are trained on, in messages.
     """
 
@@ -133,6 +135,7 @@ class Family:
     joint: JointPlan | None = None
     accepts: Callable[[Any], bool] = any_network
     base: str = ""
+    kept_by_block: int = 40
 
     def part_of(self, path: str) -> Part | None:
         """The layer that a canonical path names; None for one that is in no table."""

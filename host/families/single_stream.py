@@ -102,6 +102,7 @@ Z_IMAGE = Family(
     heads=("n_local_heads", "heads"),
     text=TextLayout(before=3, by_letters=True),
     finders=(0.5, 0.63),
+    kept_by_block=34,
     token_tables={Z_IMAGE_QWEN: f"{Z_IMAGE_QWEN}.model.embed_tokens.weight"},
     joint=JointPlan(
         order=(TokenOrder(True, FILLED), TokenOrder(False, FILLED)),
@@ -142,6 +143,7 @@ KREA_2 = Family(
     heads=("heads", "num_heads"),
     text=TextLayout(by_letters=True),
     finders=(0.25, 0.39),
+    kept_by_block=29,
     token_tables={KREA_2_QWEN: f"{KREA_2_QWEN}.model.embed_tokens.weight"},
     joint=JointPlan(
         order=(TokenOrder(), TokenOrder()),

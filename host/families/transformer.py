@@ -65,6 +65,7 @@ def sites_of(
         finders=tuple(blocks[first : max(last, first + 1)]),
         located_at=family.located_at,
         joint=view.seam(tap, around),
+        kept_by_block=family.kept_by_block,
     )
 
 

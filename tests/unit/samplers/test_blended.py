@@ -254,33 +254,6 @@ def test_pure_noise_has_the_scale_that_the_path_gives_it():
         torch.testing.assert_close(seen[0], draws.given[0] * factor)
 
 
-@pytest.mark.parametrize("eta", [0.0, 1.0])
-def test_a_flow_keeps_to_its_path(eta: float):
-    """With a model that knows the picture, each step sees (1 - sigma) x_0 and noise of sigma."""
-    path, seen = FlowPath(3.0), []
-    source = 5 + torch.zeros(1, 4, 64, 64)
-    mask = torch.zeros(1, 1, 64, 64)
-    mask[..., :32] = 1
-    generator = torch.Generator().manual_seed(0)
-
-    def denoise(latent: torch.Tensor, sigma: float, step: int) -> torch.Tensor:
-        seen.append((sigma, latent))
-        return source
-
-    result = sample_blended(
-        denoise, source, mask, path.levels(6).tolist(),
-        lambda: torch.randn(source.shape, generator=generator), BlendConfig(start=1, eta=eta),
-        frame=path,
-    )  # fmt: skip
-    assert len(seen) == 5
-    for sigma, latent in seen:
-        noise = (latent - (1 - sigma) * source) / sigma
-        for part in noise.chunk(2, dim=3):
-            assert float(part.mean()) == pytest.approx(0.0, abs=0.05)
-            assert float(part.std()) == pytest.approx(1.0, abs=0.05)
-    torch.testing.assert_close(result, source)
-
-
 def test_soft_masks_mix():
     mask = torch.full((1, 1, 4, 4), 0.25)
     assert torch.allclose(blended(torch.ones(4, 4), torch.zeros(4, 4), mask), mask)

@@ -7,6 +7,9 @@ import torch
 from torch import nn
 
 from conceptloom.host.diffusers import DiffusersHost
+from conceptloom.host.families.family import Family
+from conceptloom.host.families.single_stream import KREA_2, Z_IMAGE
+from conceptloom.host.ports import LayerSite, Place, Role, Rows, TransformerSite, UNetSites
 from conceptloom.training import estimate as estimate_module
 from conceptloom.training.estimate import MIB, Estimate, estimate_of
 
@@ -61,6 +64,55 @@ def test_time_is_that_of_one_row_and_memory_that_of_all(host: DiffusersHost) -> 
     assert two.activation_bytes == 2 * one.activation_bytes
     assert two.batch_seconds == 16
     assert_unchanged(before, host)
+
+
+class OfSize:
+    """A transformer of a real size, without weights."""
+
+    dtype, device, latent_channels = torch.bfloat16, torch.device("cpu"), 16
+
+    def __init__(self, width: int, blocks: int, refiners: int, kept: int) -> None:
+        linear = frozenset({Role.LINEAR})
+        empty = nn.Identity()
+        self.sites = UNetSites(
+            tuple(
+                TransformerSite(f"layers.{n}", Place.FLAT, n, 2, width, 1, 1, empty)
+                for n in range(blocks)
+            ),
+            (),
+            layers=tuple(
+                LayerSite(f"noise_refiner.{n}.attention.to_q", Rows.JOINT, 2, empty, linear)
+                for n in range(refiners)
+            ),
+            kept_by_block=kept,
+        )
+
+    def encode_prompt(self, text: str) -> str:
+        return text
+
+    def predict(self, latent: torch.Tensor, *args: object) -> torch.Tensor:
+        return latent
+
+
+@pytest.mark.parametrize(
+    ("family", "size", "weights", "learned", "measured", "total"),
+    [
+        (Z_IMAGE, (3840, 30, 2), 6.16e9, 31_300_000, 33.8, 14.0),
+        (KREA_2, (6144, 28, 0), 12.8e9, 53_700_000, 38.4, 27.0),
+    ],
+)
+def test_single_streams_at_1024_px(
+    family: Family, size: tuple[int, int, int], weights: float, learned: int, measured: float,
+    total: float,
+) -> None:  # fmt: skip
+    """Frozen bfloat16 weights, low-rank masters and recomputed blocks, in GiB."""
+    learning = [nn.Parameter(torch.empty(learned))]
+    host = OfSize(*size, family.kept_by_block)
+    again = estimate_of(host, learning, (128, 128), 1, checkpointing=True)  # type: ignore[arg-type]
+    besides = again.learning_bytes + again.activation_bytes
+    assert (2 * weights + besides) / 2**30 == pytest.approx(total, rel=0.05)
+    kept = estimate_of(host, learning, (128, 128), 1)  # type: ignore[arg-type]
+    assert kept.activation_bytes / 2**30 == pytest.approx(measured, rel=0.1)
 
 
 def test_recomputing_takes_less_memory_and_one_pass_more(host: DiffusersHost) -> None:
