@@ -9,7 +9,6 @@ import typer
 
 from .cancelling import Cancelled, Stopped
 from .console import say
-from .progress import RunProgress
 
 
 def download(
@@ -32,6 +31,7 @@ def download(
         conceptloom download kandinsky-2-1-prior --to ~/ComfyUI/models
     """
     from ..vision.downloads import download as fetch
+    from .progress import RunProgress
 
     try:
         with RunProgress() as progress:

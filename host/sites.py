@@ -145,7 +145,7 @@ class AttentionSite:
 
     def split(self, projected: Tensor) -> Tensor:
         """[B, K, C] of a projection -> [B, heads, K, d]."""
-        return projected.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return projected.view(*projected.shape[:-1], self.heads, -1).transpose(1, 2)
 
     def keys(self, projected: Tensor) -> Tensor:
         """Keys [B, heads, K, d] of what the key's layer gives, as the attention compares them."""

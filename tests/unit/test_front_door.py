@@ -42,6 +42,12 @@ def test_loading_the_root_imports_nothing(root: Path) -> None:
     assert seconds < 0.1
 
 
+def test_the_list_of_commands_loads_no_torch() -> None:
+    code = "import conceptloom.cli.app, sys; print({'torch', 'numpy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
 def test_the_entry_point_is_a_coroutine_function() -> None:
     assert inspect.iscoroutinefunction(conceptloom.comfy_entrypoint)
 
