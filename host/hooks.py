@@ -194,8 +194,8 @@ def _joint_hooks(
     """Those of attentions to text and picture."""
     if one.sites.joint is not None:
         joint = [
-            {site: edits for site, edits in wishes.items() if site.kind is AttentionKind.JOINT}
-            for wishes in (before, behind)
+            {site: edits for site, edits in requested.items() if site.kind is AttentionKind.JOINT}
+            for requested in (before, behind)
         ]
         current = _is_current()
         hooks = JointHooks(
@@ -211,11 +211,11 @@ def _is_current() -> Callable[[], bool]:
 
 
 def _asked(
-    wishes: Iterable[tuple[Iterable[_AnySite], UNetEdit]],
+    requests: Iterable[tuple[Iterable[_AnySite], UNetEdit]],
 ) -> dict[_AnySite, list[UNetEdit]]:
     """Site -> the edits that ask for it, in their order."""
     edits_at: dict[_AnySite, list[UNetEdit]] = {}
-    for sites, edit in wishes:
+    for sites, edit in requests:
         for site in sites:
             edits_at.setdefault(site, []).append(edit)
     return edits_at

@@ -29,7 +29,7 @@ from .token_spans import TokenOrder, TokenSpans
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v [B, heads, S, d] -> [B, S, C]
 Handler = Callable[[Attend, Tensor, Tensor, Tensor], Tensor]
-Wishes = Mapping[AttentionSite, Sequence[UNetEdit]]
+SiteEdits = Mapping[AttentionSite, Sequence[UNetEdit]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,7 +76,7 @@ class JointHooks:
     """
 
     def __init__(
-        self, seam: JointSeam, info: ForwardInfo, before: Wishes, behind: Wishes,
+        self, seam: JointSeam, info: ForwardInfo, before: SiteEdits, behind: SiteEdits,
         coverage: Coverage, current: Callable[[], bool], editing: set[nn.Module],
     ) -> None:  # fmt: skip
         self._seam, self._info, self._spans = seam, info, seam.spans(info)
