@@ -60,11 +60,24 @@ class SceneBudget:
     sampling_steps: int
 
 
-BUDGETS = {
-    "full": SceneBudget(60, 250, Scope.FULL.value, 6e-4, 4, 0, True, 4, 25),
-    "short": SceneBudget(40, 200, Scope.FULL.value, 6e-4, 3, 0, True, 1, 16),
-    "quick": SceneBudget(1, 1, Scope.CROSS_ATTENTION_KV.value, 6e-4, 1, 0, True, 1, 1),
-}
+def budgets_of(world: World) -> dict[str, SceneBudget]:
+    """The full one is what the world's model learns scenes with."""
+    preset = world.presets["break_a_scene"]
+    tokens, weights = preset.token_phase, preset.weight_phase
+    full = SceneBudget(
+        tokens.steps, weights.steps, weights.scope.value, weights.learning_rate, preset.batch_size,
+        preset.class_images.draw, True, 4, 25,
+    )  # fmt: skip
+    short = replace(
+        full, token_steps=tokens.steps * 2 // 3, weight_steps=weights.steps * 4 // 5,
+        batch_size=min(3, preset.batch_size), pictures=1, sampling_steps=16,
+    )  # fmt: skip
+    quick = replace(
+        full, token_steps=1, weight_steps=1, scope=Scope.CROSS_ATTENTION_KV.value, batch_size=1,
+        pictures=1, sampling_steps=1,
+    )  # fmt: skip
+    return {"full": full, "short": short, "quick": quick}
+
 
 Change = Callable[[BreakASceneConfig], BreakASceneConfig]
 
@@ -264,7 +277,8 @@ class SceneExperiment(Experiment):
 
 def run(options: Options) -> Result:
     """Learn, draw and judge every cell."""
-    world, budget = load_world(options.world), budget_of(options, BUDGETS)
+    world = load_world(options.world)
+    budget = budget_of(options, budgets_of(world))
     host = world.open("cpu")
     digest = model_digest(host)
     folder = folder_of(PAGE, digest, asdict(budget))

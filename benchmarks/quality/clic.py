@@ -313,7 +313,7 @@ class DetailExperiment(Experiment):
 
 def run(options: Options) -> Result:
     """Learn, carry over and judge every cell."""
-    world, budget = load_world(options.world), budget_of(options, BUDGETS)
+    world, budget = load_world(options.world, "details"), budget_of(options, BUDGETS)
     host = world.open("cpu")
     digest = model_digest(host)
     folder = folder_of(PAGE, digest, asdict(budget))

@@ -124,7 +124,7 @@ def edited(
 def run(options: Options) -> Result:
     """All series, and the sheet of the first seed."""
     one_thread()
-    world, budget = load_world(options.world), budget_of(options, BUDGETS)
+    world, budget = load_world(options.world, "details"), budget_of(options, BUDGETS)
     host = world.open("cpu")
     etas, n_pairs, seeds = budget_of(options, SWEEPS)
     tasks = world.details[:n_pairs]

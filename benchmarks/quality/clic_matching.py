@@ -157,7 +157,7 @@ def _panel(task: DetailTask, target: Target, match: Match) -> Tensor:
 def run(options: Options) -> Result:
     """Match every ornament, and show the first targets."""
     one_thread()
-    world, budget = load_world(options.world), budget_of(options, BUDGETS)
+    world, budget = load_world(options.world, "details"), budget_of(options, BUDGETS)
     host = world.open("cpu")
     steps, noises, count, n_pairs = budget_of(options, SIZES)
     learning = replace(

@@ -289,7 +289,7 @@ class InventionExperiment(Experiment):
 
 def run(options: Options) -> Result:
     """Invent, draw and judge every cell."""
-    world, budget = load_world(options.world), budget_of(options, BUDGETS)
+    world, budget = load_world(options.world, "inventions"), budget_of(options, BUDGETS)
     host = world.open("cpu")
     laboratory = on_host(host, TINYWORLD, TINYWORLD)
     digest = laboratory.space.digest

@@ -148,7 +148,7 @@ class LagExperiment(Experiment):
                     continue
                 self._judge.add(image, plain, names[0], place, into)
                 if kind == "beside":
-                    seen = [(one.colour, one.shape) for one in ruler.find(image)]
+                    seen = [self.world.colour_and_class(one) for one in ruler.find(image)]
                     into["other"].append(float(self.world.other in seen))
         return rows
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from conceptloom.tinyworld.ornaments import ornament_scene
 from conceptloom.tinyworld.presets import CFG
 from conceptloom.tinyworld.shapes import BACKGROUNDS, SHAPES
 from conceptloom.tinyworld.world import SIZE, Scene, article, render
+from conceptloom.training.adapters import Scope
 
 from .world import DetailTask, InventionTask, SceneTask, SubjectTask, WeaveTask, World
 
@@ -64,12 +66,22 @@ def _open(device: str = "cpu") -> Host:
     return open_host(device=device)
 
 
+# Every weight learns, as in the paper.
+SCENES = replace(
+    BREAK_A_SCENE,
+    weight_phase=replace(
+        BREAK_A_SCENE.weight_phase, steps=250, scope=Scope.FULL, learning_rate=6e-4
+    ),
+    class_images=replace(BREAK_A_SCENE.class_images, draw=0),
+)
+
 WORLD = World(
     name="first",
     side_px=SIZE,
     open=_open,
     ruler=load_oracle,
     likeness=likeness,
+    colour_and_class=lambda one: (one.colour, one.shape),
     judge=Judge,
     scene=_scene,
     ornamented=_ornamented,
@@ -85,7 +97,7 @@ WORLD = World(
     template_words=TEMPLATE_WORDS,
     background_words={name: name for name in ("grass", "beach", "sky", "gray")}
     | {"bricks": "brick"},
-    presets={"break_a_scene": BREAK_A_SCENE, "residuals": RESIDUALS, "bank": BANK},
+    presets={"break_a_scene": SCENES, "residuals": RESIDUALS, "bank": BANK},
     cfg=CFG,
     members=tuple(SHAPES),
     other=("blue", "triangle"),

@@ -12,12 +12,22 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from conceptloom.host.ports import Host
-from conceptloom.tinyworld.world import Scene
 
-EDITIONS = {"first": "worlds.first"}
+EDITIONS = {"first": "worlds.first", "second": "worlds.second"}
+
+
+class Scene(Protocol):
+    """A rendered picture [H, W, 3] with a mask [H, W] of each of its things."""
+
+    @property
+    def image(self) -> NDArray[np.uint8]: ...
+    @property
+    def masks(self) -> NDArray[np.float32]: ...
 
 
 @dataclass(frozen=True)
@@ -111,6 +121,7 @@ class World:
         open: the base model, on a device.
         ruler: loads the ruler, once.
         likeness: cosine of what the ruler found with a reference.
+        colour_and_class: of what the ruler found.
         judge: judges pictures of a scene's concepts: (scene, handles) -> judge with `look`.
         scene: renders unseen objects: (objects, seed, background).
         ornamented: renders an object with an ornament: (object, ornament, seed, background, part).
@@ -131,6 +142,7 @@ class World:
     open: Callable[[str], Host]
     ruler: Callable[[], Ruler]
     likeness: Callable[[Any, Tensor], float]
+    colour_and_class: Callable[[Any], tuple[str, str]]
     judge: Callable[[Scene, Sequence[str]], Any]
     scene: Callable[[Sequence[str], int, str], Scene]
     ornamented: Callable[[str, str, int, str, str], Scene]
@@ -162,9 +174,19 @@ class World:
         return f"a photo of {', '.join(parts[:-1])} and {parts[-1]} {task.place}"
 
 
-def load_world(name: str) -> World:
-    """The edition of this name."""
-    return import_module(EDITIONS[name]).WORLD
+def load_world(name: str, needs: str = "") -> World:
+    """The edition of this name.
+
+    Args:
+        needs: field with tasks that there have to be.
+
+    Raises:
+        SystemExit: there are none.
+    """
+    world = import_module(EDITIONS[name]).WORLD
+    if needs and not getattr(world, needs):
+        raise SystemExit(f"The {name} world has no {needs} to measure yet; take --world first.")
+    return world
 
 
 def handle_of(name: str) -> str:
