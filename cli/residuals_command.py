@@ -21,7 +21,13 @@ def _option(help: str, name: str = "", short: str = "") -> typer.models.OptionIn
 
 def train_residuals(
     image: Annotated[
-        list[Path], typer.Option("--image", "-i", help=f"A picture; repeat for several. {ON_WHITE}")
+        list[Path],
+        typer.Option(
+            "--image",
+            "-i",
+            help="A picture of the object alone, since without masks the name stands for all that "
+            f"the pictures share; repeat for several. {ON_WHITE}",
+        ),
     ],
     handle: Annotated[str, typer.Option(help="Its name, written <NAME> in prompts.")],
     class_word: Annotated[str, typer.Option("--class", help="Class of the object.")] = "",
