@@ -88,6 +88,7 @@ SUBJECTS = (
     Subject("speed", "local", "local_cost", "Localised LoRAs: cost"),
     Subject("speed", "local_sdxl", "local_sdxl", "Localised LoRAs: full-size SDXL"),
     Subject("speed", "local_zimage", "local_zimage", "Localised LoRAs: full-size Z-Image"),
+    Subject("speed", "anima", "full_size_anima", "Full-size Anima: training, localised LoRAs"),
     Subject("speed", "weave", "weave_cost", "Concept Weaver: cost"),
     Subject("speed", "core", "beside_core", "Our nodes compared with core ComfyUI's"),
     Subject(

@@ -107,7 +107,7 @@ def transformer(sizes: dict[str, Any]) -> Any:
     )
 
 
-def files(network: Any, rank: int) -> dict[str, dict[str, Any]]:
+def files(network: Any, rank: int, blocks: str = "layers.") -> dict[str, dict[str, Any]]:
     """Layout -> tensors on every linear layer of the main blocks, as its program names them."""
     import torch
 
@@ -119,10 +119,10 @@ def files(network: Any, rank: int) -> dict[str, dict[str, Any]]:
         return up.half(), (torch.randn(rank, columns, generator=generator) * columns**-0.5).half()
 
     for name, module in network.named_modules():
-        if not name.startswith("layers.") or not isinstance(module, torch.nn.Linear):
+        if not name.startswith(blocks) or not isinstance(module, torch.nn.Linear):
             continue
         rows, columns = module.weight.shape
-        if name.endswith("adaLN_modulation.0"):
+        if "_modulation" in name:
             continue
         start = f"lora_unet_{name.replace('.', '_')}"
         up, down = factors(rows, columns)
@@ -144,9 +144,7 @@ def work(options: Options) -> None:
     """Draw once, and tell what it took."""
     start_comfyui("cpu")
     import comfy.model_management
-    import folder_paths
     import torch
-    from safetensors.torch import save_file
     from weaver_graphs import pack
 
     stages, sizes = Stages(), NETWORKS[options.preset]
@@ -166,21 +164,31 @@ def work(options: Options) -> None:
         with stages.part("transformer: made"):
             model = transformer(sizes)
             numbers = fill(model.model.diffusion_model)
-        rows = []
-        node = pack("nodes.local_lora").LoadLoraLocalized
-        place = Path(folder_paths.get_folder_paths("loras")[0])
-        place.mkdir(parents=True, exist_ok=True)
         with stages.part("two files: read, applied"):
-            for layout, tensors in files(model.model.diffusion_model, options.rank).items():
-                save_file(tensors, place / f"{layout}.safetensors")
-                folder_paths.filename_list_cache.clear()
-                rows.append(file_row(model, clip, layout, tensors))
-                model, clip, _ = node.execute(
-                    model, clip, f"{layout}.safetensors", WORDS[layout], 1.0, 1.0,
-                    mask_means="exactly here", found_after=0.2, threshold=0.45, grow=0.06, end=1.0,
-                ).args  # fmt: skip
+            made = files(model.model.diffusion_model, options.rank)
+            model, _, rows = with_files(model, clip, made)
         found = drawn(model, conditioning, options, stages)
     tell(files=rows, parts=stages.rows, numbers=numbers, text_numbers=text_numbers, masks=found)
+
+
+def with_files(model: Any, clip: Any, made: dict[str, dict[str, Any]]) -> tuple[Any, Any, Any]:
+    """MODEL and CLIP with a localised LoRA of each file, and what the files hold."""
+    import folder_paths
+    from safetensors.torch import save_file
+    from weaver_graphs import pack
+
+    node, rows = pack("nodes.local_lora").LoadLoraLocalized, []
+    place = Path(folder_paths.get_folder_paths("loras")[0])
+    place.mkdir(parents=True, exist_ok=True)
+    for layout, tensors in made.items():
+        save_file(tensors, place / f"{layout}.safetensors")
+        folder_paths.filename_list_cache.clear()
+        rows.append(file_row(model, clip, layout, tensors))
+        model, clip, _ = node.execute(
+            model, clip, f"{layout}.safetensors", WORDS[layout], 1.0, 1.0,
+            mask_means="exactly here", found_after=0.2, threshold=0.45, grow=0.06, end=1.0,
+        ).args  # fmt: skip
+    return model, clip, rows
 
 
 def file_row(model: Any, clip: Any, layout: str, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -196,8 +204,14 @@ def file_row(model: Any, clip: Any, layout: str, tensors: dict[str, Any]) -> dic
     }  # fmt: skip
 
 
-def drawn(model: Any, conditioning: Any, options: Options, stages: Stages) -> int:
-    """Regions that were found in a run of ComfyUI's own sampler."""
+def drawn(
+    model: Any, conditioning: Any, options: Options, stages: Stages, axes: tuple[int, ...] = ()
+) -> int:
+    """Regions that were found in a run of ComfyUI's own sampler.
+
+    Args:
+        axes: of latents, between channels and height.
+    """
     import comfy.samplers
     import torch
 
@@ -205,7 +219,8 @@ def drawn(model: Any, conditioning: Any, options: Options, stages: Stages) -> in
     guider.set_conds(conditioning, conditioning)
     guider.set_cfg(1.0)
     side = options.size // 8
-    noise = torch.randn(1, 16, side, side, generator=torch.Generator().manual_seed(0))
+    shape = (1, 16, *axes, side, side)
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     sampling = model.get_model_object("model_sampling")
     sigmas = comfy.samplers.calculate_sigmas(sampling, "simple", options.steps)
     times = [time.perf_counter()]

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from conceptloom.host.diffusers import DiffusersHost
+from conceptloom.host.families.anima import ANIMA
 from conceptloom.host.families.family import Family
 from conceptloom.host.families.single_stream import KREA_2, Z_IMAGE
 from conceptloom.host.ports import LayerSite, Place, Role, Rows, TransformerSite, UNetSites
@@ -97,11 +98,12 @@ class OfSize:
 @pytest.mark.parametrize(
     ("family", "size", "weights", "learned", "measured", "total"),
     [
+        (ANIMA, (2048, 28, 0), 2.09e9, 22_900_000, 17.4, 5.5),
         (Z_IMAGE, (3840, 30, 2), 6.16e9, 31_300_000, 33.8, 14.0),
         (KREA_2, (6144, 28, 0), 12.8e9, 53_700_000, 38.4, 27.0),
     ],
 )
-def test_single_streams_at_1024_px(
+def test_transformers_at_1024_px(
     family: Family, size: tuple[int, int, int], weights: float, learned: int, measured: float,
     total: float,
 ) -> None:  # fmt: skip
