@@ -56,6 +56,12 @@ class Words:
         return re.compile(before + r"\s+".join(map(re.escape, words)) + behind, re.IGNORECASE)
 
 
+def as_in_text(word: str) -> str:
+    """A word as it stands in the middle of a prompt, where its token begins with a space."""
+    bare = word.strip()
+    return f" {bare}" if bare and _SPACED.match(bare) else bare
+
+
 def pieces_of(ids: Sequence[int | None], decode: Callable[[list[int]], str]) -> tuple[Piece, ...]:
     """What each token of a text stands for.
 

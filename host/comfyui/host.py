@@ -21,6 +21,7 @@ from ..noise import NoisePath
 from ..pictures import check_picture, planes_of
 from ..ports import BatchPart, HandleVectors, Prompt, Tokens, UNetEdit, WeightEdit, Words
 from ..uncompiled import as_written
+from ..words import as_in_text
 from .compilation import check_can_edit, edits_possible
 from .noise import clock_of, noise_path_if_any, noise_path_of
 from .sites import context_width_of, network_sites
@@ -242,9 +243,10 @@ class ComfyHost:
 
     def word_vectors(self, word: str) -> dict[str, Tensor]:
         vectors = {}
+        text = as_in_text(word) if self.sites.text.by_letters else word
         for name in self.encoders:
             table = self._original(token_table(name))
-            ids = torch.tensor(self._texts.ids(self._clip, name, word), device=table.device)
+            ids = torch.tensor(self._texts.ids(self._clip, name, text), device=table.device)
             vectors[name] = table[ids].to(self.device, torch.float32, copy=True)
         return vectors
 

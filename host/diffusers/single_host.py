@@ -26,6 +26,7 @@ from ..fingerprint import fingerprint_of
 from ..noise import FlowPath
 from ..ports import HandleVectors, Prompt, Tokens, UNetEdit, Words
 from ..uncompiled import as_written, check_uncompiled
+from ..words import as_in_text
 from .base import Named, NetworkHost, named, named_layers, parts_of, splicing
 from .placement import execution_device
 from .single_stream import joint_sites, velocity
@@ -159,7 +160,7 @@ class SingleStreamHost(NetworkHost):
 
     def word_vectors(self, word: str) -> dict[str, Tensor]:
         table = self._encoder.get_input_embeddings()
-        ids = torch.tensor(self._ids(word), device=execution_device(table))
+        ids = torch.tensor(self._ids(as_in_text(word)), device=execution_device(table))
         return {self._name: table(ids).detach().float().clone()}
 
     def _named_weights(self) -> Named:

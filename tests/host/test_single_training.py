@@ -20,9 +20,11 @@ from tiny_single import graph_of_single
 from conceptloom.attention.fusion import RegionSource, region_edits
 from conceptloom.concepts.concept import Concept
 from conceptloom.concepts.concept_file import load_concept, save_concept
+from conceptloom.concepts.lora_concept import concept_of_lora
 from conceptloom.concepts.lora_export import export_lora
-from conceptloom.concepts.lora_file import lora_of
+from conceptloom.concepts.lora_file import LoraFile, lora_of
 from conceptloom.concepts.lora_keys import key_map
+from conceptloom.concepts.lora_metadata import LoraWords
 from conceptloom.errors import HandleError, UnsupportedModelError
 from conceptloom.host.comfyui.host import ComfyHost
 from conceptloom.host.comfyui.prompts import clip_with_handles
@@ -36,8 +38,8 @@ from conceptloom.methods.break_a_scene import (
     TokenPhase,
     WeightPhase,
 )
-from conceptloom.methods.break_a_scene.union_sampling import draw_samples
-from conceptloom.methods.personalized_residuals import Localised, sample_lag
+from conceptloom.methods.break_a_scene.dataset import draw_samples
+from conceptloom.methods.personalized_residuals import Localised, local_lora_of, sample_lag
 from conceptloom.nodes.lag import with_lag
 from conceptloom.nodes.shared import applied
 from conceptloom.training.adapters import Scope
@@ -123,6 +125,24 @@ def test_a_clip_with_handles_encodes_and_tells_them(hosts: tuple[Any, Any], grap
         clip_with_handles(graph.clip, {"other": {"clip_l": torch.zeros(1, 8)}})
     with pytest.raises(HandleError):
         clip_with_handles(clip, vectors(host, seed=9), {"my-cat": "two"})
+
+
+def test_an_imported_lora_s_trigger_is_read_as_its_handle(hosts: tuple[Any, Any]):
+    """And LAG applies the concept where its words are."""
+    made = learned_concept(hosts[0])
+    for host in hosts:
+        file = LoraFile(changes=made.weights, identity="one")
+        words = LoraWords(trigger="ohwx person")
+        concept = concept_of_lora(host, file, words, words="red mug")
+        (name,) = concept.handles
+        handle = host.encode_prompt(f"a photo of <{name}> red mug", concept.handles)
+        word = host.encode_prompt("a photo of ohwx person red mug")
+        torch.testing.assert_close(handle.context, word.context, rtol=1e-5, atol=1e-5)
+        lora = local_lora_of(host, Localised(concept=concept))
+        assert lora.places(handle.tokens) == handle.find(host.tokenize("red mug"))
+    for text in ("\u732b", "cat", " cat "):
+        ours, theirs = (next(iter(host.word_vectors(text).values())).cpu() for host in hosts)
+        torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
