@@ -242,7 +242,7 @@ def _parts(
         if isinstance(form, Computed):
             with torch.no_grad():
                 original = weight(name).float().cpu()
-                parts[name] = resolved(form, original, strength, difference), 1.0
+                parts[name] = resolved(form, original, strength, difference, name), 1.0
         else:
             parts[name] = form, strength
     return parts

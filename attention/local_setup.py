@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -29,8 +30,18 @@ def lora_for(host: Host, tensors: Mapping[str, Tensor], what: str = "The LoRA") 
     Raises:
         BaseMismatchError: nothing of it fits, or it has other widths.
     """
-    names = key_map(host.weight_names(), host.sites, host.encoders)
-    return lora_of(tensors, names, lambda name: tuple(host.weight(name).shape), what)
+    known = set(host.weight_names())
+    names = key_map(known, host.sites, host.encoders)
+    return lora_of(tensors, names, shapes_of(host, known), what)
+
+
+def shapes_of(host: Host, known: Collection[str]) -> Callable[[str], tuple[int, ...] | None]:
+    """Name of a weight or bias -> its shape in a base model; None where it has none.
+
+    Args:
+        known: names of all of its weights.
+    """
+    return functools.cache(lambda name: tuple(host.weight(name).shape) if name in known else None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -25,7 +25,7 @@ FIRST_VERSION, VERSION = 1, 2
 _PAIRS = {"up": "down", "left": "right"}  # parts of a change that belong together
 _TEXT_LIMIT = 10_000  # characters of one prompt
 _PROMPTS_LIMIT = 1_000
-_LARGEST_SCALE = 1e6
+LARGEST_SCALE = 1e6
 
 _NETWORK = "[a-z][a-z0-9_]{0,31}"  # a text encoder, or the network that draws
 HANDLE_KEY = re.compile(rf"handle\.({NAME.pattern})\.({_NETWORK})")
@@ -88,7 +88,7 @@ def check_document(path: Path, document: Document) -> None:
     if not all(type(seed) is int for seed in document["seeds"].values()):
         raise refusal(path, "a seed is not a whole number")
     scales = document["scales"].values()
-    if not all(type(scale) in (int, float) and abs(scale) < _LARGEST_SCALE for scale in scales):
+    if not all(type(scale) in (int, float) and abs(scale) < LARGEST_SCALE for scale in scales):
         raise refusal(path, "a scale is not a number")
 
 

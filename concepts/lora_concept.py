@@ -17,8 +17,9 @@ from torch import Tensor
 from ..errors import ConceptFileError, ConfigError
 from ..host.ports import Host
 from ..host.prompt_text import NAME
-from .changes import Change
+from .changes import Change, scale_of
 from .concept import Concept
+from .concept_checks import LARGEST_SCALE
 from .handles import checked_name
 from .lora_dense import resolved
 from .lora_file import LoraFile
@@ -120,11 +121,12 @@ def _weights(host: Host, file: LoraFile, difference: Difference | None) -> dict[
     for name, form in file.changes.items():
         change: Any = form
         if isinstance(form, Computed):
-            change = resolved(form, host.weight(name).float().cpu(), 1.0, difference)
-        if not all(bool(tensor.isfinite().all()) for tensor in change.tensors):
+            change = resolved(form, host.weight(name).float().cpu(), 1.0, difference, name)
+        finite = all(bool(tensor.isfinite().all()) for tensor in change.tensors)
+        if not finite or not abs(scale_of(change)) < LARGEST_SCALE:
             raise ConceptFileError(
-                f"The LoRA holds NaN or infinite numbers at {name}; the file is damaged, download "
-                "it again."
+                f"The LoRA holds NaN, infinite or huge numbers at {name}; the file is damaged, "
+                "download it again."
             )
         weights[name] = change
     return weights

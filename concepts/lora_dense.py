@@ -18,17 +18,29 @@ BARE = ("dora_scale",)  # what makes an entry a DoRA
 
 
 def resolved(
-    form: Computed, weight: Tensor, strength: float, difference: Difference | None = None
-) -> LowRank | Kronecker | Diff:
+    form: Computed, weight: Tensor, strength: float, difference: Difference | None = None,
+    name: str = "one weight",
+) -> LowRank | Kronecker | Diff:  # fmt: skip
     """The entry for one weight at one strength, which is in it already.
 
     Args:
         weight: original, float32.
         difference: the host's own way; by default the one of this module.
+        name: of the weight, for messages.
+
+    Raises:
+        ConceptFileError: the numbers of the entry are so large that the difference overflows.
     """
     if form.kind == "GLoRA" and isinstance(own := _glora(form.parts, weight.float()), LowRank):
-        return LowRank(own.up, own.down, strength * own.scale)
-    return Diff((difference or difference_of)(form.parts, weight, strength))
+        change: LowRank | Diff = LowRank(own.up, own.down, strength * own.scale)
+    else:
+        change = Diff((difference or difference_of)(form.parts, weight, strength))
+    if not all(bool(tensor.isfinite().all()) for tensor in change.tensors):
+        raise ConceptFileError(
+            f"The {form.kind} of the LoRA gives NaN or infinite numbers at {name}; the file is "
+            "damaged, download it again, or load the base model that it was trained on."
+        )
+    return change
 
 
 def difference_of(parts: Parts, weight: Tensor, strength: float) -> Tensor:
@@ -90,11 +102,12 @@ def _rotations(parts: Parts) -> Tensor:
     blocks = parts["oft_blocks"].float()
     skew = blocks - blocks.transpose(-1, -2)
     bound = float(parts["alpha"]) if "alpha" in parts else 0.0
-    size = float(skew.norm()) + 1e-8
-    if 0 < bound < size:
+    if bound > 0 and bound < (size := float(skew.norm()) + 1e-8):
         skew = skew * (bound / size)
     identity = torch.eye(blocks.shape[-1], device=blocks.device)
-    return (identity + skew) @ (identity - skew).inverse()
+    # Singular only where numbers overflow, which `resolved` notices.
+    inverse, _ = torch.linalg.inv_ex(identity - skew)
+    return (identity + skew) @ inverse
 
 
 def _oft(parts: Parts, weight: Tensor, strength: float) -> Tensor:

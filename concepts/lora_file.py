@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,11 +19,14 @@ from torch import Tensor
 from ..errors import BaseMismatchError, ConceptFileError
 from ..host.roles import text_encoder_of
 from .concept import Diff
-from .lora_forms import Computed, Form, Kronecker, form_of
+from .lora_checks import Shape, check_entry, shortened
+from .lora_forms import Form, form_of, parts_used
 from .lora_fused import apart
 from .transformer_keys import Target
 
 log = logging.getLogger("conceptloom")
+
+MOST_SIDES = 8  # of a tensor; the weights of models have up to five
 
 # How files end the name of a module -> part of an entry. Longer endings first.
 _SUFFIXES = {
@@ -52,7 +55,7 @@ _SUFFIXES = {
         )
     },
 }  # fmt: skip
-_BIAS_PARTS = {"diff_b": "diff_b", "b_norm": "b_norm"}
+_BIAS_PARTS = ("diff_b", "b_norm")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -103,19 +106,28 @@ def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(str(path), framework="pt") as file:
             names = list(file.keys())
-            return {key: file.get_tensor(key) for key in names}, dict(file.metadata() or {})
+            # Copied: a file that another program overwrites ends a process that has it mapped.
+            tensors = {key: file.get_tensor(key).clone() for key in names}
+            for key, tensor in tensors.items():
+                if tensor.ndim > MOST_SIDES or tensor.is_complex():
+                    raise ValueError(f"{key} has {tensor.ndim} dimensions of {tensor.dtype}")
+                tensor.flatten()[:1].float()  # raises for types that torch cannot convert
+            return tensors, dict(file.metadata() or {})
     except FileNotFoundError as error:
         raise ConceptFileError(
             f"There is no LoRA file {path}; check the name and the folder."
         ) from error
-    except (SafetensorError, OSError) as error:
-        raise ConceptFileError(f"{path.name} cannot be read as a LoRA: {error}") from error
+    except (SafetensorError, OSError, RuntimeError, ValueError, TypeError) as error:
+        raise ConceptFileError(
+            f"{path.name} cannot be read as a LoRA: {shortened(str(error), 200)}. It was truncated "
+            "or changed during download or copying, or is of another kind; download it again."
+        ) from error
 
 
 def lora_of(
     tensors: Mapping[str, Tensor],
     names: Mapping[str, Target],
-    shape_of: Callable[[str], tuple[int, ...]],
+    shape_of: Callable[[str], Shape | None],
     what: str = "The LoRA",
 ) -> LoraFile:
     """What the tensors of a LoRA file add to the weights of a base model.
@@ -123,25 +135,25 @@ def lora_of(
     Args:
         names: a file's name of a module -> canonical name of its weight, or of several that the
             file has in one.
-        shape_of: canonical name -> shape in the base model.
+        shape_of: canonical name -> shape in the base model; None where it has no such weight.
         what: the file, for messages.
 
     Raises:
         BaseMismatchError: nothing fits, or a weight has other widths in the base model.
+        ConceptFileError: an entry holds NaN or infinite numbers, or tensors that do not fit each
+            other.
     """
     entries, unmatched = _entries(tensors, names)
     changes: dict[str, Form] = {}
     kinds: Counter[str] = Counter()
     for target, (keys, parts) in entries.items():
-        forms = _forms(target, parts, shape_of, what)
-        if not forms:
-            unmatched += keys
+        forms, used = _forms(target, parts, shape_of, what)
+        unmatched += [key for key, part in keys.items() if part not in used]
         for name, kind, form in forms:
-            _check_fits(name, form, shape_of(name), what)
             changes[name] = form
             kinds[kind] += 1
     if not changes:
-        example = next(iter(tensors), "nothing")
+        example = shortened(next(iter(tensors), "nothing"))
         raise BaseMismatchError(
             f"{what} holds {len(tensors)} tensors and none of them fits this base model (the first "
             f"is {example}). It was made for another kind of model, or it is not a LoRA; load the "
@@ -150,7 +162,7 @@ def lora_of(
     if unmatched:
         log.warning(
             "%s: %d of %d keys fit no weight of this base model and are left out, the first is %s.",
-            what, len(unmatched), len(tensors), unmatched[0],
+            what, len(unmatched), len(tensors), shortened(unmatched[0]),
         )  # fmt: skip
     return LoraFile(
         changes=changes,
@@ -172,16 +184,16 @@ def identity_of(tensors: Mapping[str, Tensor]) -> str:
 
 def _entries(
     tensors: Mapping[str, Tensor], names: Mapping[str, Target]
-) -> tuple[dict[Target, tuple[list[str], dict[str, Tensor]]], list[str]]:
-    """Canonical weight name -> keys and parts of its entry; and the keys that name none."""
-    entries: dict[Target, tuple[list[str], dict[str, Tensor]]] = {}
+) -> tuple[dict[Target, tuple[dict[str, str], dict[str, Tensor]]], list[str]]:
+    """Canonical weight name -> keys with their parts, and parts; and the keys that name none."""
+    entries: dict[Target, tuple[dict[str, str], dict[str, Tensor]]] = {}
     unmatched: list[str] = []
     for key, tensor in tensors.items():
         for suffix, part in _SUFFIXES.items():
             weight = names.get(key[: -len(suffix)]) if key.endswith(suffix) else None
             if weight is not None:
-                keys, parts = entries.setdefault(weight, ([], {}))
-                keys.append(key)
+                keys, parts = entries.setdefault(weight, ({}, {}))
+                keys[key] = part
                 parts[part] = tensor
                 break
         else:
@@ -189,61 +201,52 @@ def _entries(
     return entries, unmatched
 
 
+Named = list[tuple[str, str, Form]]  # name of a weight or bias, kind, form
+
+
 def _forms(
-    target: Target,
-    parts: Mapping[str, Tensor],
-    shape_of: Callable[[str], tuple[int, ...]],
-    what: str,
-) -> list[tuple[str, str, Form]]:
-    """Name, kind and form of what one entry changes: weights, their biases, or both."""
-    if isinstance(target, str):
-        return _forms_of_one(target, parts)
-    forms: list[tuple[str, str, Form]] = []
-    rows = [shape_of(weight)[0] for weight in target]
-    for name, kind, form in _forms_of_one(target[0], parts):
-        _, _, attribute = name.rpartition(".")
-        shape = (sum(rows), *shape_of(target[0])[1:])
-        _check_fits(name, form, shape if attribute == "weight" else shape[:1], what)
-        split = apart(form, rows)
+    target: Target, parts: Mapping[str, Tensor], shape_of: Callable[[str], Shape | None], what: str
+) -> tuple[Named, set[str]]:
+    """What one entry changes, weights, their biases, or both; and the parts that say so."""
+    weights = (target,) if isinstance(target, str) else target
+    forms: Named = []
+    used: set[str] = set()
+    for is_bias, kind, form, own in _forms_of_whole(weights, parts, shape_of, what):
+        rows = [(shape_of(weight) or ())[0] for weight in weights]
+        split = [form] if len(weights) == 1 else apart(form, rows)
         if split is None:  # all of the entry is told as left out, and not a part of it
-            return []
-        for weight, part in zip(target, split, strict=True):
-            forms.append((f"{weight.rpartition('.')[0]}.{attribute}", kind, part))
-    return forms
+            return [], set()
+        used |= own
+        for weight, part in zip(weights, split, strict=True):
+            forms.append((_bias(weight) if is_bias else weight, kind, part))
+    return forms, used
 
 
-def _forms_of_one(weight: str, parts: Mapping[str, Tensor]) -> list[tuple[str, str, Form]]:
-    """The same of an entry for one weight."""
-    forms: list[tuple[str, str, Form]] = []
-    of_weight = form_of({name: part for name, part in parts.items() if name not in _BIAS_PARTS})
-    if of_weight is not None:
-        forms.append((weight, *of_weight))
+def _forms_of_whole(
+    weights: tuple[str, ...], parts: Mapping[str, Tensor],
+    shape_of: Callable[[str], Shape | None], what: str,
+) -> Iterator[tuple[bool, str, Form, set[str]]]:  # fmt: skip
+    """Whether it is of the biases, kind and form of the whole of an entry; and its parts."""
+    of_weight = parts_used({n: part for n, part in parts.items() if n not in _BIAS_PARTS})
+    shape = _whole_shape([shape_of(weight) for weight in weights]) if of_weight else None
+    if shape is not None:
+        check_entry(weights[0], of_weight, shape, what)
+        if (known := form_of(of_weight)) is not None:
+            yield False, *known, set(of_weight)
     for part in _BIAS_PARTS:
-        if part in parts:
-            bias = f"{weight.removesuffix('.weight')}.bias"
-            forms.append((bias, "bias", Diff(parts[part].float())))
-    return forms
+        biases = [shape_of(_bias(weight)) for weight in weights] if part in parts else [None]
+        if (shape := _whole_shape(biases)) is not None:
+            check_entry(_bias(weights[0]), {"diff": parts[part]}, shape, what)
+            yield True, "bias", Diff(parts[part].float()), {part}
 
 
-def _check_fits(name: str, form: Form, shape: tuple[int, ...], what: str) -> None:
-    if isinstance(form, Computed):
-        return  # seen when it is computed
-    if isinstance(form, Kronecker):
-        (a, b), (c, d, *kernel) = form.left.shape, form.right.shape
-        size, rows = a * b * c * d * _count(kernel), a * c
-    elif isinstance(form, Diff):
-        size, rows = form.tensor.numel(), form.tensor.shape[0] if form.tensor.ndim else 1
-    else:
-        size, rows = form.up.shape[0] * form.down[0].numel(), form.up.shape[0]
-    if rows != shape[0] or size != _count(shape):
-        raise BaseMismatchError(
-            f"{what} changes {name} in {rows} outputs and {size} values, and this base model has "
-            f"{'x'.join(map(str, shape))} there; it was made for another kind of base model."
-        )
+def _bias(weight: str) -> str:
+    return f"{weight.removesuffix('.weight')}.bias"
 
 
-def _count(shape: tuple[int, ...] | list[int]) -> int:
-    total = 1
-    for side in shape:
-        total *= side
-    return total
+def _whole_shape(shapes: Sequence[Shape | None]) -> Shape | None:
+    """Of several weights, row below row; None where the base model lacks one."""
+    if not all(shapes):
+        return None
+    known = [shape for shape in shapes if shape]
+    return (sum(shape[0] for shape in known), *known[0][1:])

@@ -39,14 +39,37 @@ class Computed:
 Form = Change | Computed
 
 
+# Parts of each kind; any kind may have some of the last line as well.
+_OF_KIND = {
+    "LoRA": ("up", "down", "mid"),
+    "LoHa": ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"),
+    "LoKr": ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2"),
+    "GLoRA": ("a1.weight", "a2.weight", "b1.weight", "b2.weight"),
+    "OFT": ("oft_blocks",),
+    "BOFT": ("oft_blocks", "rescale"),
+    "difference": ("diff", "w_norm"),
+    "set": ("set_weight",),
+}
+_OF_ANY = ("alpha", "dora_scale")
+
+
+def parts_used(parts: Parts) -> dict[str, Tensor]:
+    """The parts that make up an entry of a known kind; none where they make up no known kind."""
+    base = _kind_of(parts)
+    if base is None or "reshape_weight" in parts:
+        return {}
+    used = (*_OF_KIND[base], *_OF_ANY)
+    return {name: part for name, part in parts.items() if name in used}
+
+
 def form_of(parts: Parts) -> tuple[str, Form] | None:
     """Kind and form of the entry of a weight; None where its parts make up no known kind.
 
     Args:
         parts: tensors by name, those of LoRA named "up", "down" and "mid".
     """
-    base = _kind_of(parts)
-    if base is None or "reshape_weight" in parts:
+    base, parts = _kind_of(parts), parts_used(parts)
+    if base is None or not parts:
         return None
     if "dora_scale" in parts:
         return "DoRA", Computed("DoRA", parts)

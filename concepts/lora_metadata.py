@@ -7,6 +7,7 @@ import binascii
 import io
 import json
 import logging
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from torch import Tensor
 from .concept_file import THUMBNAIL_PX
 
 MOST_TAGS = 12
+LONGEST = 400  # characters of a phrase; a trigger is far shorter
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,10 @@ class LoraWords:
 
 
 def words_of(metadata: Mapping[str, str]) -> LoraWords:
-    """Trigger phrase, tags and title; damaged metadata is ignored."""
+    """Trigger phrase, tags and title, each at most 400 characters that can be shown in one line.
+
+    Damaged metadata is ignored.
+    """
     trigger = _first(
         metadata, "modelspec.trigger_phrase", "trigger_words", "ss_trigger_words", "activation text"
     )
@@ -55,9 +60,17 @@ def words_of(metadata: Mapping[str, str]) -> LoraWords:
 def _first(metadata: Mapping[str, str], *keys: str) -> str:
     for key in keys:
         value = metadata.get(key)
-        if isinstance(value, str) and value.strip() and value.strip().lower() != "none":
-            return value.strip()
+        phrase = _phrase(value) if isinstance(value, str) else ""
+        if phrase and phrase.lower() != "none":
+            return phrase
     return ""
+
+
+def _phrase(text: str) -> str:
+    """One line of printable characters: files are written by anybody."""
+    start = text[: 4 * LONGEST]
+    shown = "".join(letter if letter.isprintable() else " " for letter in start)
+    return " ".join(shown.split())[:LONGEST].strip()
 
 
 def _tags(text: str) -> tuple[str, ...]:
@@ -69,8 +82,11 @@ def _tags(text: str) -> tuple[str, ...]:
     counted: Counter[str] = Counter()
     for tags in folders.values() if isinstance(folders, dict) else ():
         for tag, number in tags.items() if isinstance(tags, dict) else ():
-            if isinstance(number, int | float) and str(tag).strip():
-                counted[str(tag).strip()] += int(number)
+            is_count = isinstance(number, int) or (
+                isinstance(number, float) and math.isfinite(number)
+            )
+            if is_count and (said := _phrase(tag)):
+                counted[said] += int(number)
     return tuple(tag for tag, _ in counted.most_common(MOST_TAGS))
 
 

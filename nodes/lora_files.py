@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import folder_paths
 from comfy_api.latest import io
 
+from ..attention.local_setup import shapes_of
 from ..concepts.lora_file import LoraFile, lora_of, read_lora
 from ..concepts.lora_keys import key_map
 from ..concepts.lora_metadata import LoraWords, words_of
@@ -91,6 +91,5 @@ def loaded_lora(model: Any, clip: Any, name: str) -> LoadedLora:
     hosts_own = host_key_map(model, clip, host.sites.network)
     names = key_map(known, host.sites, host.encoders)
     names |= {other: weight for other, weight in hosts_own.items() if weight in known}
-    shapes = functools.cache(lambda weight: tuple(host.weight(weight).shape))
-    file = lora_of(converted(tensors), names, shapes, name)
+    file = lora_of(converted(tensors, name), names, shapes_of(host, known), name)
     return LoadedLora(file, words_of(metadata), metadata, path)

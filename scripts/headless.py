@@ -32,6 +32,11 @@ class HeadlessComfyUI:
         self._process: subprocess.Popen | None = None
 
     @property
+    def pid(self) -> int | None:
+        """Of the server's process, while it runs."""
+        return self._process.pid if self._process is not None else None
+
+    @property
     def log(self) -> str:
         """What the server printed so far."""
         return (self.base / "server.log").read_text(encoding="utf-8", errors="replace")

@@ -1,8 +1,8 @@
-"""Robustness: bad inputs, faults in every run, torn files, queues and little memory.
+"""Robustness: bad inputs, faults in every run, torn files, LoRA files, queues, servers, memory.
 
 Runs the torture tests of the suite with more cases than the suite does, and counts how many were
-tried and what failed. `--only "stopped and (LAG or fuser)"` tries a part again; the rest stays as
-it was found.
+tried and what failed. `--only "stopped and (LAG or fuser)"` or `--only changed_file` tries a part
+again; the rest of the result stays, with its date.
 """
 
 from __future__ import annotations
@@ -14,23 +14,37 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from harness.pytest_runner import host_python, passes
-from harness.results import RUNS, Column, Result, Row, Section, Table, bound, stamp
+from harness.results import RUNS, Claim, Column, Result, Row, Section, Table, bound, load, stamp
 from harness.subject import Options, add_common_options
 
-KEPT = RUNS / "torture"
-FILES, HOST = "tests/unit/concepts/test_torture_files.py", "tests/host/torture"
+PAGE = "torture"
+TALLIES = RUNS / "torture"
+FILES = ("tests/unit/concepts/test_torture_files.py", "tests/unit/concepts/test_torture_loras.py")
+HOST = ("tests/host/torture", "tests/workflows/test_endurance.py")
+KILLED = (
+    "tests/unit/batch/test_cluster.py::test_a_killed_worker_loses_nothing_and_nothing_is_done_twice"
+)
 TITLES = {
     "nodes": "nodes fed with bad input",
     "stops": "cancel, a crash, no memory inside of a run",
     "files": "files torn byte by byte",
+    "loras": "LoRA files of every kind changed at random",
     "queue": "runs after one another",
     "memory": "runs with little memory",
+    "servers": "many runs in one server, two servers on one models folder",
+    "batch": "a worker of `conceptloom batch` killed",
 }
 COUNTED = (
     Column(key="what", title="what", is_text=True),
     Column(key="cases", title="cases tried"),
     Column(key="failing", title="failing now"),
 )
+DATED = (*COUNTED, Column(key="date", title="date", is_text=True))
+DETAILS = {  # area -> heading of a table with its parts
+    "nodes": "By node",
+    "loras": "LoRA files, by family of the base model and kind of change",
+    "servers": "Servers",
+}
 
 
 def tried(options: Options) -> tuple[list[dict], list[str]]:
@@ -38,35 +52,42 @@ def tried(options: Options) -> tuple[list[dict], list[str]]:
     host = host_python()
     if host is None:
         sys.exit("No ComfyUI found; say where it is with COMFYUI_PATH.")
-    tally = KEPT / f"{options.times}.jsonl"
+    tally = TALLIES / f"{options.times}.jsonl"
     tally.parent.mkdir(parents=True, exist_ok=True)
-    asked = {
+    environment = {
         "CONCEPTLOOM_TORTURE": str(options.times),
         "CONCEPTLOOM_TORTURE_TALLY": str(tally),
     }
-    failed: list[str] = []
+    chosen = ["-k", options.only] if options.only else []
     if options.only is None:
         tally.unlink(missing_ok=True)
-        if not passes([FILES], environment=asked):
-            failed.append(FILES)
-    chosen = ["-k", options.only] if options.only else []
-    if not passes([HOST], *chosen, host=host, environment=asked):
-        failed.append(HOST)
+    failed = [suite for suite in FILES if not passes([suite], *chosen, environment=environment)]
+    failed += [
+        suite for suite in HOST if not passes([suite], *chosen, host=host, environment=environment)
+    ]
+    if options.only is None or options.only in KILLED:
+        survived = passes([KILLED])
+        row = {"area": "batch/killed", "cases": 1, "failures": [] if survived else [KILLED]}
+        with open(tally, "a") as file:
+            file.write(json.dumps(row) + "\n")
     return last_rows(tally.read_text().splitlines() if tally.is_file() else []), failed
 
 
 def last_rows(lines: Iterable[str]) -> list[dict]:
-    """What a part tried again replaces what it found before."""
-    found = {row["area"]: row for row in map(json.loads, lines)}
-    return list(found.values())
+    """A part tried again replaces its earlier row."""
+    rows = {row["area"]: row for row in map(json.loads, lines)}
+    return list(rows.values())
 
 
-def result_of(rows: Sequence[Row], suites: Sequence[str], times: int) -> Result:
+def result_of(
+    rows: Sequence[Row], suites: Sequence[str], times: int, before: Result | None = None
+) -> Result:
     """What was tried and what failed.
 
     Args:
         suites: that did not pass, whatever they wrote down.
         times: how many times the suite's cases; from 2 on faults come at every pass of a run.
+        before: the earlier result; areas that were not tried now stay as they are there.
     """
     counts: dict[str, int] = defaultdict(int)
     failures: dict[str, list[str]] = defaultdict(list)
@@ -74,20 +95,12 @@ def result_of(rows: Sequence[Row], suites: Sequence[str], times: int) -> Result:
         area = row["area"].partition("/")[0]
         counts[area] += row["cases"]
         failures[area] += row["failures"]
-    found = [row for row in rows if row["area"].startswith("found/")]
-    fixed = [row["area"].partition("/")[2] for row in found if not row["failures"]]
+    made = stamp("cpu")
     areas = [
-        {"what": title, "cases": counts[area], "failing": len(failures[area])}
+        {"what": title, "cases": counts[area], "failing": len(failures[area]), "date": made["date"]}
+        if counts[area]
+        else _earlier(before, title)
         for area, title in TITLES.items()
-    ]
-    nodes = [
-        {
-            "what": row["area"].partition("/")[2],
-            "cases": row["cases"],
-            "failing": len(row["failures"]),
-        }
-        for row in rows
-        if row["area"].startswith("nodes/")
     ]
     notes = []
     if suites:
@@ -95,28 +108,70 @@ def result_of(rows: Sequence[Row], suites: Sequence[str], times: int) -> Result:
     if still := [text for area in TITLES for text in failures[area]]:
         notes.append("\n".join(["Failing now:", "", *(f"- {text}" for text in still)]))
     sections = [
-        Section(table=Table(name="areas", columns=COUNTED, rows=areas), after="\n\n".join(notes)),
-        Section(
-            heading="Found by these tests",
-            text=f"{len(found)} cases, {len(fixed)} of them fixed.\n\n"
-            + "\n".join(f"- {name}" for name in fixed),
-        ),
-        Section(heading="By node", table=Table(name="nodes", columns=COUNTED, rows=nodes)),
+        Section(table=Table(name="areas", columns=DATED, rows=areas), after="\n\n".join(notes))
     ]
-    about = (
-        f"{times} times the suite's cases. A case fails when anything but a result or one of the "
-        "pack's own errors comes out, when an input or a model is changed, when a hook stays "
-        "behind, when cancel is not heard, when a run that goes on ends elsewhere than one that "
-        "was never stopped, or when a torn file is read as another one."
-    )
-    claims = [
-        bound(f"Torture: {title}, none failing", len(failures[area]), at_most=0)
-        for area, title in TITLES.items()
-    ]
+    sections += _fixed(rows, before)
+    for area, heading in DETAILS.items():
+        if part := _rows_of(area, rows) or _earlier_rows(before, area):
+            table = Table(name=area, columns=COUNTED, rows=part)
+            sections.append(Section(heading=heading, table=table))
     return Result(
-        **stamp("cpu"), about=[about],
-        sections=sections, claims=claims,
+        **made, about=[f"{times} times the suite's cases. {ABOUT}"],
+        sections=sections, claims=[_claim(row) for row in areas],
     )  # fmt: skip
+
+
+ABOUT = """\
+A case fails when anything but a result or one of the pack's own errors comes out, when an input
+or a model is changed, when a hook stays behind, when cancel is not heard, when a run that goes on
+ends elsewhere than one that was never stopped, or when a torn file is read as another one. A LoRA
+file also fails when it takes 20 s or 256 MB more than before, when its error is longer than 2,000
+characters or not printable, or when a file appears outside its folder; a server fails when its
+memory grows by over 2 % after the first quarter of its runs.""".replace("\n", " ")
+
+
+def _claim(row: Row) -> Claim:
+    failing = row["failing"] if row["cases"] else None
+    return bound(f"Torture: {row['what']}, none failing", failing, at_most=0)
+
+
+def _fixed(rows: Sequence[Row], before: Result | None) -> list[Section]:
+    """The faults that these tests discovered and that are fixed."""
+    heading = "Found by these tests"
+    discovered = [row for row in rows if row["area"].startswith("found/")]
+    if not discovered:
+        return [s for s in (before.sections if before else ()) if s.heading == heading]
+    fixed = [row["area"].partition("/")[2] for row in discovered if not row["failures"]]
+    text = f"{len(discovered)} cases, {len(fixed)} of them fixed.\n\n"
+    return [Section(heading=heading, text=text + "\n".join(f"- {name}" for name in fixed))]
+
+
+def _earlier(before: Result | None, title: str) -> Row:
+    """An area as it was measured before."""
+    known = before.table("areas").rows if before is not None else ()
+    row = next((row for row in known if row["what"] == title and row["cases"]), None)
+    if row is None or before is None:
+        return {"what": title, "cases": 0, "failing": 0, "date": ""}
+    return {"date": before.date, **row}
+
+
+def _earlier_rows(before: Result | None, area: str) -> Sequence[Row]:
+    try:
+        return before.table(area).rows if before is not None else ()
+    except LookupError:
+        return ()
+
+
+def _rows_of(area: str, rows: Sequence[Row]) -> list[Row]:
+    return [
+        {
+            "what": row["area"].partition("/")[2],
+            "cases": row["cases"],
+            "failing": len(row["failures"]),
+        }
+        for row in rows
+        if row["area"].startswith(f"{area}/")
+    ]
 
 
 def run(options: Options) -> Result:
@@ -126,7 +181,12 @@ def run(options: Options) -> Result:
     rows, failed = tried(options)
     if not rows:
         sys.exit("No test wrote anything down; see above.")
-    return result_of(rows, failed, options.times)
+    return result_of(rows, failed, options.times, load(PAGE) if options.only else None)
+
+
+def is_usual(options: Options) -> bool:
+    """Whether this makes the repository's own result: a part does, too, for the rest stays."""
+    return options.times > 1 and not options.quick
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,14 +12,24 @@ import comfy.model_patcher
 import torch
 from torch import Tensor, nn
 
-from ...errors import ModelError
+from ...errors import ConceptFileError, ModelError
 
 _NETWORK, _TRANSFORMER = "diffusion_model.", ".transformer."
 
 
-def converted(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A file's tensors after what the host does to layouts of single programs."""
-    return comfy.lora_convert.convert_lora(dict(tensors))
+def converted(tensors: Mapping[str, Tensor], what: str = "The LoRA") -> dict[str, Tensor]:
+    """A file's tensors after what the host does to layouts of single programs.
+
+    Raises:
+        ConceptFileError: the host cannot, because the file is damaged.
+    """
+    try:
+        return comfy.lora_convert.convert_lora(dict(tensors))
+    except Exception as error:
+        raise ConceptFileError(
+            f"{what} cannot be read as a LoRA: ComfyUI could not convert its layout "
+            f"({type(error).__name__}). The file is damaged; download it again."
+        ) from error
 
 
 def host_key_map(model: Any, clip: Any, network: str = "unet") -> dict[str, str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,64 +15,12 @@ from tiny_models import Graph
 
 from conceptloom.host.comfyui.host import ComfyHost
 
+sys.path.append(str(Path(__file__).parents[1]))
+
+from unit.lora_kinds import KINDS, entry
+
 PLACES = ("attn1.to_q", "attn1.to_out.0", "attn2.to_k", "attn2.to_v", "ff.net.2", "proj_in",
           "in_layers.2", ".op", "emb_layers.1", "q_proj")  # fmt: skip
-RANK, BLOCK = 2, 8
-ALPHA = torch.tensor(1.0)
-
-
-def entry(kind: str, shape: torch.Size, generator: torch.Generator) -> Tensors:
-    """One module's tensors of a kind of file, small enough for the whole model to stay sound."""
-
-    def random(*size: int, scale: float = 0.3) -> torch.Tensor:
-        return scale * torch.randn(size, generator=generator)
-
-    out, inner, kernel = shape[0], shape[1], tuple(shape[2:])
-    ones = (1,) * len(kernel)
-    count = shape[1:].numel()
-    down = random(RANK, inner, *kernel, scale=count**-0.5)
-    lora = {"lora_up.weight": random(out, RANK, *ones), "lora_down.weight": down, "alpha": ALPHA}
-    match kind:
-        case "LoRA":
-            return lora
-        case "LoCon, Tucker" if kernel:
-            return {
-                **lora,
-                "lora_down.weight": random(RANK, inner, *ones, scale=inner**-0.5),
-                "lora_mid.weight": random(RANK, RANK, *kernel),
-            }
-        case "LoHa":
-            return {
-                "hada_w1_a": random(out, RANK), "hada_w1_b": random(RANK, count),
-                "hada_w2_a": random(out, RANK), "hada_w2_b": random(RANK, count, scale=count**-0.5),
-                "alpha": ALPHA,
-            }  # fmt: skip
-        case "LoKr":
-            left = random(4, 2, scale=1.0)
-            return {"lokr_w1": left, "lokr_w2": random(out // 4, inner // 2, *kernel, scale=0.05)}
-        case "GLoRA":
-            return {
-                "a1.weight": random(inner, RANK, scale=inner**-0.5),
-                "a2.weight": random(RANK, inner),
-                "b1.weight": random(out, RANK), "b2.weight": random(RANK, count, scale=count**-0.5),
-                "alpha": ALPHA,
-            }  # fmt: skip
-        case "DoRA":
-            return {**lora, "dora_scale": 1 + random(out, 1, *ones).abs()}
-        case "DoRA, inputs":
-            return {**lora, "dora_scale": 0.5 + random(1, inner, *ones).abs()}
-        case "OFT":
-            return {"oft_blocks": random(out // BLOCK, BLOCK, BLOCK), "alpha": torch.tensor(0.0)}
-        case "BOFT":
-            return {"oft_blocks": random(1, out // BLOCK, BLOCK, BLOCK), "alpha": torch.tensor(0.0)}
-        case "differences":
-            return {"diff": random(*shape, scale=0.3 * count**-0.5), "diff_b": random(out)}
-        case _:
-            return lora
-
-
-KINDS = ("LoRA", "LoCon, Tucker", "LoHa", "LoKr", "GLoRA", "DoRA", "DoRA, inputs", "OFT", "BOFT",
-         "differences")  # fmt: skip
 
 
 def tensors_of(graph: Graph, kind: str) -> Tensors:
