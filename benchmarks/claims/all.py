@@ -47,6 +47,8 @@ TOPICS = {
         "residuals_ablations",
     ),
     "Localised LoRAs": ("local_cost", "local_sdxl", "local_zimage"),
+    "Anima": (),
+    "Z-Image and Krea 2": (),
     "Concept Weaver": ("weave_cost", "weave_quality"),
     "ConceptLab": ("conceptlab_step", "conceptlab_quality"),
     "Both hosts": (),

@@ -49,6 +49,72 @@ EXACT: dict[str, tuple[Exact, ...]] = {
             "tests/host/test_lag.py::test_the_exported_lora_in_load_lora_is_lag_off",
         )),
     ),
+    "Localised LoRAs": (
+        Exact(says="Under a mask of ones core's Load LoRA, under zeros the base model bit for bit, "
+              "in ten kinds of files", tests=(
+            "tests/host/test_local_lora.py::test_a_mask_of_ones_is_core_load_lora",
+            "tests/host/test_local_lora.py::test_a_mask_of_zeros_is_the_base_model_bit_for_bit",
+            "tests/host/test_local_formats.py::test_ones_are_core_load_lora_and_zeros_the_base",
+        )),
+        Exact(says="Every kind of entry adds what core adds, at any strength and mask", tests=(
+            "tests/host/test_lora_formats.py::test_entries_add_what_core_adds",
+            "tests/host/test_lora_formats.py::test_a_mask_of_numbers_mixes_both_weights",
+        )),
+        Exact(says="The order of nodes changes nothing", tests=(
+            "tests/host/test_local_lora.py::test_the_order_of_nodes_does_not_matter",
+            "tests/host/test_imported_lora.py::test_the_order_beside_apply_lag_does_not_matter",
+        )),
+        Exact(says="Imported as a concept and applied, a LoRA file is core's Load LoRA", tests=(
+            "tests/host/test_imported_lora.py::test_applied_it_is_load_lora",
+            "tests/host/test_imported_lora.py::test_a_lokr_applies_as_core_applies_it",
+        )),
+        Exact(says="ComfyUI and diffusers predict the same", tests=(
+            "tests/host/test_local_company.py::test_both_hosts_predict_the_same",
+        )),
+    ),
+    "Anima": (
+        Exact(says="ComfyUI and diffusers agree: contexts, velocity, maps, edits, loss, gradients",
+              tests=(
+            "tests/host/test_anima.py::test_contexts_and_tokens_are_the_same",
+            "tests/host/test_anima.py::test_velocity_is_the_same_in_both_hosts",
+            "tests/host/test_anima.py::test_maps_are_the_same_and_tell_shares_among_words",
+            "tests/host/test_anima.py::test_edits_of_every_layer_are_the_same",
+            "tests/host/test_anima_training.py::test_losses_and_gradients_are_the_same_in_both_hosts",
+        )),
+        Exact(says="Velocity is that of ComfyUI's own sampler", tests=(
+            "tests/host/test_anima.py::test_velocity_is_what_the_hosts_own_sampler_computes",
+        )),
+        Exact(says="A localised LoRA under ones is the merged one, under zeros the base model "
+              "bit for bit", tests=(
+            "tests/host/test_anima_loras.py::test_a_mask_of_ones_is_the_merged_model",
+            "tests/host/test_anima_loras.py::test_a_mask_of_zeros_is_the_base_model_bit_for_bit",
+        )),
+        Exact(says="LAG under a mask of ones is the concept in the weights", tests=(
+            "tests/host/test_anima_concepts.py::test_lag_under_a_mask_of_ones_is_the_concept_in_the_weights",
+            "tests/host/test_anima_concepts.py::test_lag_is_the_same_in_both_hosts",
+        )),
+        Exact(says="Checkpointing changes no gradient; core reads the exported LoRA", tests=(
+            "tests/host/test_anima_training.py::test_checkpointing_changes_no_gradient",
+            "tests/host/test_anima_training.py::test_an_exported_lora_is_read_by_core_and_by_us",
+        )),
+    ),
+    "Z-Image and Krea 2": (
+        Exact(says="ComfyUI and diffusers agree: velocity, maps, masks, two localised LoRAs",
+              tests=(
+            "tests/host/test_single_stream.py::test_prediction_is_the_hosts",
+            "tests/host/test_single_stream.py::test_prediction_is_that_of_diffusers",
+            "tests/host/test_joint.py::test_attention_to_words_is_the_same_in_both_hosts",
+            "tests/host/test_joint.py::test_found_masks_are_the_same_in_both_hosts",
+            "tests/host/test_joint.py::test_two_loras_are_the_same_in_both_hosts",
+        )),
+        Exact(says="A localised LoRA under ones is the merged one, under zeros the base model "
+              "bit for bit", tests=(
+            "tests/host/test_joint.py::test_ones_are_the_merged_lora",
+            "tests/host/test_joint.py::test_zeros_are_the_base_model",
+            "tests/host/test_single_local.py::test_ones_are_core_s_own_merge",
+            "tests/host/test_single_local.py::test_zeros_are_the_base_model",
+        )),
+    ),
     "Concept Weaver": (
         Exact(says="Regions sum to exactly 1", tests=(
             "tests/unit/attention/test_regions.py::test_sums_are_exactly_one_at_every_size",
