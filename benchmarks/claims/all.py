@@ -34,6 +34,7 @@ from harness.results import (
 from harness.subject import Options, add_common_options
 
 from .exact import EXACT, Exact
+from .targets import TARGETS
 
 PAGE = "claims"
 # topic -> pages whose claims belong to it
@@ -54,11 +55,11 @@ TOPICS = {
     "Both hosts": (),
     "TinyWorld": ("tinyworld",),
     "Torture": ("torture",),
-    "Real sizes": ("at_scale",),
+    "Real sizes": ("gpu",),
 }
 UNMEASURED = {
-    "local_cost": "Localised LoRAs cost at most 1.15 of a plain step and 0.1 per LoRA",
-    "at_scale": "On a GPU, at real sizes",
+    "local_cost": ("Localised LoRAs cost at most 1.15 of a plain step and 0.1 per LoRA",),
+    "gpu": tuple(target.says for target in TARGETS),
 }
 MEANING = """\
 *met*: the figure keeps what was promised, the gain is beyond two standard errors, or every test
@@ -119,7 +120,7 @@ def claims_of(topic: str, results: Mapping[str, Result], tests: Sequence[Row]) -
         if page in results:
             claims += [(claim, [page]) for claim in results[page].claims]
         else:
-            claims.append((Claim(says=UNMEASURED.get(page, page)), [page]))
+            claims += [(Claim(says=says), [page]) for says in UNMEASURED.get(page, (page,))]
     for exact in EXACT.get(topic, ()):
         row = next((row for row in tests if row["says"] == exact.says and _of(row, topic)), None)
         files = list(dict.fromkeys(name.partition("::")[0] for name in exact.tests))

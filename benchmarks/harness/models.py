@@ -153,17 +153,22 @@ def _unet(preset: Preset) -> Any:
 
 
 def _vae(preset: Preset) -> Any:
+    return vae_of(preset.vae_channels)
+
+
+def vae_of(channels: tuple[int, ...], latent_channels: int = 4, scaling: float = 0.18215) -> Any:
+    """A random autoencoder, on torch's default device."""
     from diffusers import AutoencoderKL
 
-    levels = len(preset.vae_channels)
+    levels = len(channels)
     return AutoencoderKL(
-        block_out_channels=preset.vae_channels,
+        block_out_channels=channels,
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,
         layers_per_block=2,
-        norm_num_groups=min(32, preset.vae_channels[0]),
-        latent_channels=4,
-        scaling_factor=0.18215,
+        norm_num_groups=min(32, channels[0]),
+        latent_channels=latent_channels,
+        scaling_factor=scaling,
     ).requires_grad_(False)
 
 

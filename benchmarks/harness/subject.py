@@ -95,7 +95,11 @@ SUBJECTS = (
         "speed", "scaling", "scaling", "Time and memory by image size, rank and number of concepts"
     ),
     Subject(
-        "speed", "real", "at_scale", "All five methods at real sizes", " (needs a GPU; not run yet)"
+        "speed",
+        "gpu",
+        "gpu",
+        "All models and methods on one GPU, in nine minutes",
+        " (needs a GPU; not run yet)",
     ),
     Subject(
         "quality",

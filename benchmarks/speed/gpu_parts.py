@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from harness.stage_timer import Stages
 from torch import nn
 
+from conceptloom.attention.local_setup import local_setup
 from conceptloom.concepts.concept import Concept, Diff, LowRank, weight_edits
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.methods.break_a_scene import (
@@ -67,6 +68,7 @@ from conceptloom.training.runner import ConceptRecipe, loop_for
 from conceptloom.vision.ports import PriorSampling
 
 from .conceptlab import NEGATIVES, kandinsky_space
+from .local import PROMPT, lora_of
 from .official import NAMES, WORDS, make_pictures, scene_of
 from .steps import unfrozen
 
@@ -89,7 +91,7 @@ class Task:
         sampling_steps: of every drawing.
     """
 
-    host: DiffusersHost
+    host: Any
     stages: Stages
     side: int
     most: int = 0
@@ -205,6 +207,20 @@ def residuals(task: Task) -> None:
     with task.stages.single("preparing"):
         recipe = PersonalizedResiduals(task.host, lesson, config)
     learn(task, recipe, {RESIDUALS: planned.steps})
+
+
+def localised(task: Task, count: int = 2) -> None:
+    """A picture drawn with LoRAs of rank 16 on every linear layer, each in its own place."""
+    host, stages, steps = task.host, task.stages, task.sampling_steps
+    with stages.single("preparing"):
+        setup = local_setup(host, [lora_of(host, number, 16) for number in range(count)])
+        prompt, negative = setup.encode(PROMPT), setup.encode("")
+        edit = setup.edit(steps, {PROMPT: prompt.tokens})
+    stages.plan(DRAWING, steps)
+    sample_ddim(
+        host, [prompt], negative, seeded_noise(host, 0, 1, (task.side, task.side)), steps=steps,
+        edits=[edit], progress=lambda *_: stages.step(DRAWING),
+    )  # fmt: skip
 
 
 def lag(task: Task) -> None:
