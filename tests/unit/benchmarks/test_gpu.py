@@ -149,6 +149,7 @@ def test_memory_is_limited_on_a_gpu_alone(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call:UserWarning")  # torch about diffusers
 @pytest.mark.parametrize("model", MODELS)
 def test_all_cells_run_at_tiny_sizes_and_are_not_made_again(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
