@@ -101,7 +101,8 @@ def two_servers(comfyui: Path, tmp_path: Path) -> Iterator[tuple[HeadlessComfyUI
 def use(name: str, number: int) -> dict[str, Any]:
     """A concept of the models folder, applied."""
     graph = short("20-lora-beside-a-concept", number)
-    graph["concept"] = {"class_type": "ConceptLoomLoadConcept", "inputs": {"concept_name": name}}
+    inputs = {"concept_name": name, "rename": ""}
+    graph["concept"] = {"class_type": "ConceptLoomLoadConcept", "inputs": inputs}
     graph["told"] = {"class_type": "PreviewAny", "inputs": {"source": ["concept", 1]}}
     return graph
 
