@@ -14,7 +14,6 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -34,7 +33,8 @@ from ..samplers.masks import check_aspect
 from .context_rows import info_of_others, repeats_rows
 from .lag_masks import summed_attention
 from .local_finding import OnMasks, RunMasks, Schedule
-from .local_layers import added, added_bias, convolved, is_convolution
+from .local_gates import Gate, gate_of
+from .local_layers import added, added_bias, is_convolution
 from .local_lora import LocalLora, Part
 from .local_masks import finding_sites
 from .local_rows import LocalRows
@@ -98,7 +98,7 @@ class LocalEdit(UNetEdit):
             self._known[key] = LocalRows(self._loras, info)
         self._rows = self._known[key]
         self._reads_others = info.read_context is not None
-        self._weights.begin(self._rows, self._active)
+        self._weights.begin(self._rows, self._active, same_pass=self._masks.same_pass)
 
     def end(self) -> None:
         self._masks.end()
@@ -138,7 +138,9 @@ class LocalEdit(UNetEdit):
             return None
         stack = self._layers.stack(site)
         if stack is not None:
-            output = self._add_stacked(site, stack, inputs, output, grid)
+            output = self._gate(site, stack, inputs, output, grid).add(inputs, output)
+        if not self._layers.has_single(site):
+            return output
         for g, (form, factor) in self._working(site.weight):
             masked = self._masked(g, grid)
             output = output + factor * added(form, site.module, inputs, masked)
@@ -170,19 +172,20 @@ class LocalEdit(UNetEdit):
         """Changes that are not stacked, of LoRAs that are at work."""
         return [(g, part) for g, part in self._layers.single(name) if g in self._active]
 
-    def _add_stacked(
+    def _gate(
         self, site: LayerSite, stack: FactorStack, inputs: Tensor, output: Tensor,
         grid: tuple[int, int],
-    ) -> Tensor:  # fmt: skip
-        up, down = usable(stack.up.to(inputs)), usable(stack.down.to(inputs))
+    ) -> Gate:  # fmt: skip
         masks = self._masks.masks(inputs.device)
-        if is_convolution(site.module):
-            weights = self._weights.by_factor(masks, grid, inputs, stack)  # [B, R, h, w]
-            narrow = convolved(site.module, inputs, down) * weights
-            return output + F.conv2d(narrow, up[:, :, None, None])
-        weights = self._weights.by_factor(masks, grid, inputs, stack, flat=True)  # [B, N, R]
-        narrow = F.linear(inputs, down) * weights
-        return torch.baddbmm(output, narrow, up.T.expand(len(output), -1, -1))
+        gate = self._weights.gate(site, masks, inputs, output)
+        if gate is None:
+            on_planes = is_convolution(site.module)
+            weights, cells = self._weights.by_factor(
+                masks, grid, inputs, stack, on_planes=on_planes
+            )
+            gate = gate_of(site.module, stack, weights, cells, inputs, output)
+            self._weights.keep_gate(site, gate)
+        return gate
 
     def _on_whole(
         self, site: LayerSite, inputs: Tensor, output: Tensor, info: ForwardInfo
@@ -243,20 +246,18 @@ class LocalEdit(UNetEdit):
         active = self._active
         if not active:
             return None
-        context = call.context
-        weights = self._row_weights(grid, call.output).flatten(2)  # [B, G, N]
-        rest = (1 - weights.sum(dim=1)).clamp_min(0)[..., None]
-        output = rest * self._of_rest(call, context)
-        for g in active:
+        masks, context = self._masks.masks(call.output.device), call.context
+        regions = self._weights.regions(masks, grid, call.output)
+        output = regions.rest * self._of_rest(call, context)
+        for g, region in regions.by_lora:
             hidden = rows.hidden(g, call.key.shape[2], call.query.device)
-            # where masks change from layer to layer, everywhere
-            cells = None if self._masks.same_pass else self._weights.cells(g, grid, weights)
+            cells, query = region.cells, call.query
             if cells is None:
-                own = self._attend(call, call.query, context, g, hidden)
-                output = output + weights[:, g, :, None] * own
-            elif cells.numel():
-                own = self._attend(call, call.query[:, :, cells], context, g, hidden)
-                output = output.index_add(1, cells, weights[:, g, cells, None] * own)
+                own = self._attend(call, query, context, g, hidden)
+                output += own * region.weights
+            else:
+                own = self._attend(call, query.index_select(2, cells), context, g, hidden)
+                output.index_add_(1, cells, own * region.weights)
         return output
 
     def _watch(self, call: AttentionCall, grid: tuple[int, int]) -> None:
@@ -298,7 +299,7 @@ class LocalEdit(UNetEdit):
                 call.site.keys(self._projected(call.site.key, g, own)),
                 call.site.split(self._projected(call.site.value, g, own)),
             )
-        keys, values = (t.index_select(0, rows.encoded_of.to(t.device)) for t in self._own[place])
+        keys, values = (rows.spread(usable(t)) for t in self._own[place])
         attended = F.scaled_dot_product_attention(
             query, keys.to(query), values.to(query), attn_mask=hidden
         )

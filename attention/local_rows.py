@@ -61,7 +61,9 @@ class LocalRows:
                 numbers[one] = len(numbers)
                 first.append(row)
         self._first = first  # a row of each prompt
-        self.encoded_of = torch.tensor([numbers[one] for one in encoded], device=device)
+        order = [numbers[one] for one in encoded]
+        self._all_differ = order == list(range(self._n_rows))
+        self.encoded_of = torch.tensor(order, device=device)
 
     @property
     def holds_words(self) -> bool:
@@ -111,6 +113,12 @@ class LocalRows:
                 readable[row, ..., sorted(places)] = False
             self._hidden[key] = None if bool(readable.all()) else readable.to(device)
         return self._hidden[key]
+
+    def spread(self, by_prompt: Tensor) -> Tensor:
+        """[U, ...] of the prompts that differ -> [B, ...] of the rows."""
+        if self._all_differ:
+            return by_prompt
+        return by_prompt.index_select(0, self.encoded_of.to(by_prompt.device))
 
     def has_context(self, key: str) -> bool:
         """Whether some prompt was encoded in another way for a LoRA."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -41,7 +40,7 @@ def shapes_of(host: Host, known: Collection[str]) -> Callable[[str], tuple[int, 
     Args:
         known: names of all of its weights.
     """
-    return functools.cache(lambda name: tuple(host.weight(name).shape) if name in known else None)
+    return lambda name: host.weight_shape(name) if name in known else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -82,6 +82,19 @@ PRESETS = {
         vocabulary=49408,
         linear_projections=True,
     ),
+    "sdxl_blocks": Preset(
+        channels=(320, 640, 1280),
+        heads=(5, 10, 20),
+        texts=(("clip_l", 768, 1, 12), ("clip_g", 1280, 1, 20)),
+        vae_channels=(32, 32, 32, 32),
+        vocabulary=1000,
+        latent=16,
+        depths=(1, 1, 2),
+        first_attends=False,
+        linear_projections=True,
+        remark="SDXL's widths with a few of its blocks: transformers of 1 and 2 layers for 2 and "
+        "10, one layer in each text encoder.",
+    ),
     "sdxl": Preset(
         channels=(320, 640, 1280),
         heads=(5, 10, 20),

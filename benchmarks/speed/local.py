@@ -1,10 +1,11 @@
 """Localised LoRAs' cost: a denoising step with 1, 2 and 4 of them beside the other ways.
 
-A step is one pass with both prompts (guidance), after the places were found. Beside them: the step
-in which places are looked for, the same LoRAs merged into the weights, and the passes alone that
-hooks and masked conditioning need: one for the negative prompt, one for the whole prompt, and one
-per LoRA, without the weights that core swaps in between. The target is 1.15 of the plain step and
-0.1 more per LoRA.
+A step is one pass with both prompts (guidance), after the regions were located; each LoRA is looked
+for in a quarter of the picture of its own, so that regions are of a size that characters have and
+four of them fill the picture. Beside them: the step that locates, one LoRA in the whole picture,
+the same LoRAs merged into the weights, and the passes alone that hooks and masked conditioning
+need: one for the negative prompt, one for the whole prompt, and one per LoRA, without the weights
+that core swaps in between. The target is 1.15 of the plain step and 0.1 more per LoRA.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from harness.interleaved import timed
 from harness.results import Result
 from harness.subject import Options
 
-from conceptloom.attention.local_lora import LocalLora
+from conceptloom.attention.local_lora import LocalConfig, LocalLora
+from conceptloom.attention.local_masks import MaskMeans
 from conceptloom.attention.local_setup import LocalSetup, local_setup
 from conceptloom.concepts.concept import LowRank
 from conceptloom.concepts.lora_file import LoraFile
@@ -32,18 +34,25 @@ STEPS = 5  # of the run that is measured in
 COUNTS = (1, 2, 4)
 
 
-def lora_of(host: Any, number: int, rank: int) -> LocalLora:
-    """A LoRA of random numbers on every linear layer of the UNet."""
+def lora_of(host: Any, number: int, rank: int, everywhere: bool = False) -> LocalLora:
+    """A LoRA of random numbers on every linear layer of the UNet, in a quarter of the picture."""
     generator = torch.Generator().manual_seed(number)
     changes = {}
     for site in host.sites.layers:
         if Role.LINEAR in site.roles:
-            shape = host.weight(site.weight).shape
+            shape = host.weight_shape(site.weight)
             up = 0.01 * torch.randn(shape[0], rank, generator=generator)
             changes[site.weight] = LowRank(up, torch.randn(rank, *shape[1:], generator=generator))
-    words = WORDS[number]
     file = LoraFile(changes=changes, identity=str(number))
-    return LocalLora(file=file, name=words, words=words, tokens=host.tokenize(words))
+    if everywhere:
+        return LocalLora(file=file, name="all", words="", tokens=(), mask=torch.ones(2, 2))
+    quarter = torch.zeros(4)
+    quarter[number] = 1
+    words = WORDS[number]
+    return LocalLora(
+        file=file, name=words, words=words, tokens=host.tokenize(words),
+        mask=quarter.view(2, 2), config=LocalConfig(mask_means=MaskMeans.SOMEWHERE),
+    )  # fmt: skip
 
 
 @torch.no_grad()
@@ -75,6 +84,9 @@ def steps_of(host: Any, side: int, options: Options) -> Steps:
         found[f"{count} localised"] = lambda p=prompts, e=edit: step(times[2], p, [e])
         if count == 1:
             found["looking for 1"] = lambda p=prompts, e=looking: step(times[0], p, [e])
+            everywhere = local_setup(host, [lora_of(host, 0, options.rank, everywhere=True)])
+            whole = prompts_of(everywhere), everywhere.edit(STEPS, {PROMPT: plain[-1].tokens})
+            found["1 in the whole picture"] = lambda w=whole: step(times[2], w[0], [w[1]])
         found[f"{count} merged"] = _merged(host, setup, lambda: step(times[2], plain))
         found[f"{count} by hooks, passes alone"] = lambda n=count: [
             step(times[2], plain[:1] * rows, part=slice(0, rows)) for _ in range(2 + n)
@@ -99,7 +111,7 @@ def _merged(host: Any, setup: LocalSetup, step: Callable[[], Any]) -> Callable[[
 
 TURNS = Turns(
     make=steps_of,
-    models=("tinyworld",),
+    models=("tinyworld", "sdxl_blocks"),
     promises=[
         Promise(
             says=f"{count} localised LoRA{'s' * (count > 1)}: at most {1.15 + 0.1 * count:.2f} of "

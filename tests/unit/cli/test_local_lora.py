@@ -10,8 +10,8 @@ from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from conceptloom.attention.local_lora import LocalConfig, LocalLora
-from conceptloom.attention.local_setup import local_setup, lora_for
+from conceptloom.attention.local_lora import LocalLora
+from conceptloom.attention.local_setup import local_setup
 from conceptloom.cli.app import app
 from conceptloom.cli.local_loras import parsed_local
 from conceptloom.concepts.concept import Diff
@@ -19,48 +19,14 @@ from conceptloom.errors import ConfigError
 from conceptloom.host.diffusers.host import DiffusersHost
 from conceptloom.samplers.ddim import sample_ddim, seeded_noise
 
+from ..local_cases import LINEAR, NORMS, RESNET, lora, random_lora
+
 PROMPT = "a blue circle and a green square on white"
-LINEAR = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "q_proj", "fc1")
-RESNET = ("in_layers.2", "out_layers.3", "emb_layers.1", "skip_connection", ".op", ".conv")
-NORMS = ("norm1", "norm3", "norm", "out_layers.0", "out.0")
 
 
 @pytest.fixture(scope="module")
 def tiny() -> DiffusersHost:
     return DiffusersHost.tinyworld()
-
-
-def random_lora(host: DiffusersHost, seed: int, which: tuple[str, ...]) -> dict[str, torch.Tensor]:
-    generator, tensors = torch.Generator().manual_seed(seed), {}
-    for name in host.weight_names():
-        network, _, path = name.removesuffix(".weight").partition(".")
-        if not name.endswith(".weight") or not path.endswith(which):
-            continue
-        start = f"diffusion_model.{path}"
-        if network != "unet":
-            start = f"text_encoders.{network}.transformer.{path}"
-        shape = host.weight(name).shape
-        if len(shape) == 1:
-            tensors[f"{start}.diff"] = 0.3 * torch.randn(shape, generator=generator)
-            tensors[f"{start}.diff_b"] = 0.3 * torch.randn(shape, generator=generator)
-            continue
-        tensors[f"{start}.lora_up.weight"] = 0.3 * torch.randn(shape[0], 2, generator=generator)
-        down = torch.randn(2, *shape[1:], generator=generator) / shape[1:].numel() ** 0.5
-        tensors[f"{start}.lora_down.weight"] = down
-    return tensors
-
-
-def lora(host: DiffusersHost, seed: int, words: str, which=LINEAR, mask=None, strength=1.0):
-    return LocalLora(
-        file=lora_for(host, random_lora(host, seed, which)),
-        name=f"{seed}.safetensors",
-        words=words,
-        tokens=host.tokenize(words),
-        strength=strength,
-        text_strength=strength,
-        config=LocalConfig(),
-        mask=mask,
-    )
 
 
 @torch.no_grad()
