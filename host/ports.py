@@ -199,6 +199,10 @@ class Host(Protocol):
         """Original weight by canonical name; detached, never patched. Do not write into it."""
         ...
 
+    def weight_shape(self, name: str) -> tuple[int, ...]:
+        """Shape of `weight`; copies nothing, also where a model is quantised or out of memory."""
+        ...
+
     def weight_names(self) -> list[str]:
         """Canonical names of every weight and bias of UNet and text encoders."""
         ...

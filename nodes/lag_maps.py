@@ -16,7 +16,13 @@ from ..attention.local_setup import local_setup
 from ..concepts.concept import Concept, stacked
 from ..errors import ImageError
 from ..host.ports import UNetEdit
-from ..methods.personalized_residuals import Localised, by_engine, lag_setup, local_lora_of
+from ..methods.personalized_residuals import (
+    Localised,
+    by_engine,
+    is_merged,
+    lag_setup,
+    local_lora_of,
+)
 from ..viz.lag_overlays import blocks_sheet, masks_picture
 from .inputs import OF_ITS_FAMILY, model_inputs
 from .lag_knobs import (
@@ -89,10 +95,11 @@ def read_masks(
         raise ImageError(f"The image has the shape {list(image.shape)}; connect an RGB picture.")
     host = host_of(model, clip, vae)
     residuals, loras = by_engine(localised)
+    loras = [one for one in loras if not is_merged(one)]  # others work in the whole picture
     handles = stacked([(one.concept, 0.0) for one in localised]).handles
     encoded = host.encode_prompt(prompt, handles)
     tokens, maps, edits = {prompt: encoded.tokens}, LagMaps(), list[UNetEdit]()
-    if residuals or not loras:
+    if residuals:
         edits.append(lag_setup(host, residuals).edit(host.noise_path.last_t, tokens, maps))
     located = [replace(local_lora_of(host, one), text_strength=0, strength=0) for one in loras]
     local: dict[str, Tensor] = {}
@@ -104,6 +111,8 @@ def read_masks(
             local.update(zip(labels, found.float().cpu().unbind(dim=1), strict=True))
 
         edits.append(setup.reading_edit(tokens, keep))
+        painted = [lora for lora in setup.loras if lora.is_exact and lora.mask is not None]
+        local.update({lora.shown_as: lora.mask[None].float().cpu() for lora in painted})
     latent = host.encode_image(image[:1, ..., :3])
     at = torch.tensor([host.noise_path.numbered(timestep)], device=latent.device)
     noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(0)).to(latent)

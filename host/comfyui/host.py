@@ -38,6 +38,7 @@ from .weights import (
     network_weights,
     original_weight,
     reaches_the_unet,
+    shape_of,
     usable,
 )
 
@@ -292,6 +293,13 @@ class ComfyHost:
             return original_weight(self._patcher, self._weights[name])
         if name in self._text_weights:
             return original_weight(self._clip.patcher, self._text_weights[name])
+        raise self._unknown([name])
+
+    def weight_shape(self, name: str) -> tuple[int, ...]:
+        if name in self._weights:
+            return shape_of(self._patcher, self._weights[name])
+        if name in self._text_weights:
+            return shape_of(self._clip.patcher, self._text_weights[name])
         raise self._unknown([name])
 
     def weight_names(self) -> list[str]:

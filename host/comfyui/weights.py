@@ -111,6 +111,14 @@ def original_weight(patcher: Any, weight: Weight) -> Tensor:
     return usable(weight.of(value.detach()))
 
 
+def shape_of(patcher: Any, weight: Weight) -> tuple[int, ...]:
+    """Shape of a weight, whatever the host keeps it as."""
+    shape = tuple(comfy.utils.get_attr(patcher.model, weight.key).shape)
+    if weight.rows is None:
+        return shape
+    return (weight.rows.stop - weight.rows.start, *shape[1:])
+
+
 class WrappedWeights:
     """Wrappers for a patcher that has no other owner.
 

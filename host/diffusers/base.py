@@ -104,13 +104,18 @@ class NetworkHost(ABC):
         return decoded(self.vae, latent)
 
     def weight(self, name: str) -> Tensor:
-        module, attribute = self._weights[name]
-        if parametrize.is_parametrized(module, attribute):
-            weight = module.parametrizations[attribute].original
-        else:
-            weight = getattr(module, attribute)
+        weight = self._original(name)
         check_in_memory(name, weight)
         return weight.detach()
+
+    def weight_shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._original(name).shape)
+
+    def _original(self, name: str) -> Tensor:
+        module, attribute = self._weights[name]
+        if parametrize.is_parametrized(module, attribute):
+            return module.parametrizations[attribute].original
+        return getattr(module, attribute)
 
     def weight_names(self) -> list[str]:
         return list(self._weights)

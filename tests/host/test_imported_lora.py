@@ -19,6 +19,7 @@ from tiny_models import Graph, assert_same_state, graph_of, state_of
 from conceptloom.attention.lag_config import LagConfig, Unconditional
 from conceptloom.concepts.concept import Concept
 from conceptloom.errors import ConfigError, PromptError
+from conceptloom.host.comfyui.host import ComfyHost
 from conceptloom.methods.personalized_residuals import Localised
 from conceptloom.nodes import import_lora
 from conceptloom.nodes.lag import with_lag
@@ -162,6 +163,38 @@ def test_lag_maps_show_where_it_would_be(sd1: Graph, folders: Path):
     masks, _ = seen.shown((64, 64), 1)
     assert masks.shape == (2, 64, 64)
     assert 0.01 < float(masks[0].mean()) < 0.99
+
+
+def test_lag_maps_of_a_lora_that_is_not_located(sd1: Graph, folders: Path):
+    """In the whole picture there is no region to show; a painted one is shown as it is painted."""
+    stored(folders, sd1)
+    left = torch.cat([torch.ones(8, 5), torch.zeros(8, 5)], dim=1)
+    for mask, expected in ((None, 1.0), (left, 0.5)):
+        config = LagConfig(localised=False)
+        one = Localised(concept=imported(sd1), config=config, mask=mask)
+        image = torch.rand(1, 64, 80, 3)
+        seen = read_masks(sd1.model, sd1.clip, sd1.vae, image, [one], "a <miku> cat", 400)
+        masks, _ = seen.shown((64, 80), 1)
+        assert float(masks.mean()) == pytest.approx(expected)
+
+
+def test_shapes_of_a_quantised_model_are_read_without_its_weights(
+    sd1: Graph, folders: Path, monkeypatch: pytest.MonkeyPatch
+):
+    tensors, copies = stored(folders, sd1), list[str]()
+    weight = ComfyHost.weight
+
+    def counted(host: ComfyHost, name: str) -> torch.Tensor:
+        copies.append(name)
+        return weight(host, name)
+
+    monkeypatch.setattr(ComfyHost, "weight", counted)
+    file = loaded_lora(sd1.model, sd1.clip, "miku.safetensors").file
+    assert 3 * len(file.changes) == len(tensors)
+    assert copies == []
+    host = ComfyHost(sd1.model, sd1.clip)
+    for name in host.weight_names():
+        assert host.weight_shape(name) == tuple(weight(host, name).shape)
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,9 @@ class FakeHost:
     def weight(self, name: str) -> Tensor:
         return self.weights[name]
 
+    def weight_shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self.weights[name].shape)
+
     def weight_names(self) -> list[str]:
         return list(self.weights)
 
