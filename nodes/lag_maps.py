@@ -111,8 +111,9 @@ def read_masks(
             local.update(zip(labels, found.float().cpu().unbind(dim=1), strict=True))
 
         edits.append(setup.reading_edit(tokens, keep))
-        painted = [lora for lora in setup.loras if lora.is_exact and lora.mask is not None]
-        local.update({lora.shown_as: lora.mask[None].float().cpu() for lora in painted})
+        for lora in setup.loras:
+            if lora.is_exact and lora.mask is not None:
+                local[lora.shown_as] = lora.mask[None].float().cpu()
     latent = host.encode_image(image[:1, ..., :3])
     at = torch.tensor([host.noise_path.numbered(timestep)], device=latent.device)
     noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(0)).to(latent)
