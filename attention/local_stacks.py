@@ -41,7 +41,7 @@ class LocalLayers:
         self.n_loras = len(parts)
         self._stacks: dict[str, FactorStack] = {}
         self._single: dict[str, list[tuple[int, Part]]] = {}
-        self._with_single: set[LayerSite] = set()
+        self._with_single: set[str] = set()
         placed: set[str] = set()
         for site in sites.layers:
             names = (site.weight, site.bias)
@@ -53,17 +53,17 @@ class LocalLayers:
                     self._stacks[site.name] = _stack(site, stacked, keep)
                 rest = [entry for entry in there if entry not in stacked]
                 if rest:
-                    self._with_single.add(site)
+                    self._with_single.add(site.name)
                     self._single[name] = [(g, (_kept(f, keep), s)) for g, (f, s) in rest]
         self.unplaced = sorted({name for one in parts for name in one} - placed)
 
     def touches(self, site: LayerSite) -> bool:
         """Whether any LoRA changes a layer."""
-        return site.name in self._stacks or site in self._with_single
+        return site.name in self._stacks or site.name in self._with_single
 
     def has_single(self, site: LayerSite) -> bool:
         """Whether any LoRA changes a layer in a way that is not stacked."""
-        return site in self._with_single
+        return site.name in self._with_single
 
     def stack(self, site: LayerSite) -> FactorStack | None:
         """Low-rank changes of a layer on the picture's grid."""

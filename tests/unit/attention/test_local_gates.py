@@ -147,3 +147,11 @@ def test_steps_alternate_between_modes(tiny: DiffusersHost):
             results.append(run.step(step))
     for other in results[1:]:
         assert torch.equal(results[0], other)
+
+
+def test_layers_are_known_by_name(tiny: DiffusersHost):
+    """A run in ComfyUI has site objects of its own, others than those of the loader."""
+    layers = local_setup(tiny, [lora(tiny, 1, "blue circle", ("emb_layers.1",))]).layers
+    others = [s for s in DiffusersHost.tinyworld().sites.layers if s.name.endswith("emb_layers.1")]
+    assert others
+    assert all(layers.touches(site) and layers.has_single(site) for site in others)
