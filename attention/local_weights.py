@@ -45,8 +45,8 @@ class RowWeights:
         self._weights: dict[object, Tensor] = {}
         self._factors: dict[object, tuple[Tensor, Tensor | None]] = {}
         self._regions: dict[object, Regions] = {}
-        self._gates: dict[object, dict[LayerSite, Gate]] = {}
-        self._gates_now: dict[LayerSite, Gate] = {}  # of this kind of pass
+        self._gates: dict[object, dict[str, Gate]] = {}  # by name of the layer: sites are made anew
+        self._gates_now: dict[str, Gate] = {}  # of this kind of pass
 
     def begin(self, rows: LocalRows, active: tuple[int, ...], *, same_pass: bool) -> None:
         """A pass with these rows, and these LoRAs at work.
@@ -68,13 +68,13 @@ class RowWeights:
 
     def gate(self, site: LayerSite, masks: Tensor, inputs: Tensor, output: Tensor) -> Gate | None:
         """What a layer had in an earlier pass of the same kind, if it still serves."""
-        gate = self._gates_now.get(site) if masks is self._masks else None
+        gate = self._gates_now.get(site.name) if masks is self._masks else None
         return gate if gate is not None and gate.fits(inputs, output) else None
 
     def keep_gate(self, site: LayerSite, gate: Gate) -> None:
         """For later passes of the same kind."""
         if gate.lasts:
-            self._gates_now[site] = gate
+            self._gates_now[site.name] = gate
 
     def by_lora(self, masks: Tensor, grid: Grid, like: Tensor, n_rows: int = 0) -> Tensor:
         """[B, G, h, w] in the precision of a layer; 0 for LoRAs that are not at work.
