@@ -45,8 +45,9 @@ def open_host(
     """A base model, ready for training and sampling.
 
     Args:
-        model: "tinyworld" (comes with the pack), "tinyworld-anima", "tinyworld-zimage", a folder
-            in diffusers format, or a single .safetensors file in the original layout.
+        model: "tinyworld" (comes with the pack), a folder in diffusers format, or a single
+            .safetensors file in the original layout. "tinyworld-anima" and "tinyworld-zimage"
+            are not in this version; tinyworld/recipe trains them.
         layout: for a single file, a folder of the same family in diffusers format; only its
             small JSON files and its tokenizer are read. Shapes, markers and metadata of the file
             take precedence.
@@ -189,7 +190,8 @@ def _pipeline_class(folder: Path) -> Any:
     if name not in PIPELINES:
         raise UnsupportedModelError(
             f"{folder} is a {name}; ConceptLoom supports Stable Diffusion 1.x, 2.x and XL, Z-Image "
-            f"and Krea 2 ({', '.join(PIPELINES)})."
+            f"and Krea 2 ({', '.join(PIPELINES)}). Anima works in ComfyUI or, in Python, through "
+            "AnimaHost."
         )
     import diffusers
 

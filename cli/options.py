@@ -72,8 +72,9 @@ Model = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="Base model: tinyworld (ships with the pack), tinyworld-anima, tinyworld-zimage, "
-        "a folder in diffusers format, or a .safetensors file. Nothing is downloaded.",
+        help="Base model: tinyworld (ships with the pack), a folder in diffusers format, or a "
+        ".safetensors file. Nothing is downloaded. (tinyworld-anima and tinyworld-zimage are not "
+        "in this version; tinyworld/recipe trains them.)",
     ),
 ]
 Layout = Annotated[

@@ -34,7 +34,7 @@ def picture_for(host: Host, path: Path) -> Tensor:
     times = height * width / (native[0] * native[1])
     if times > MUCH:
         log.warning(
-            "%s has %.0f times the pixels that this model draws at its best; it takes long and "
+            "%s has %.0f times the pixels that this model draws at its best; drawing is slow and "
             "objects come out too small. Resize it with its masks, for example to %s px.",
             path, times, fit,
         )  # fmt: skip

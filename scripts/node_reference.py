@@ -13,6 +13,7 @@ from locales import AUTOGROW, DYNAMIC_COMBO, PREFIX
 REFERENCE = ROOT / "docs" / "nodes.md"
 MOST_CHOICES = 8  # a longer list, such as of samplers, is not spelt out
 FILE = ".safetensors"  # lists of files differ from one machine to the next
+NONE = "(none found)"  # the only choice of a list whose folder is empty here
 OPTIONAL, ADVANCED = "optional", "advanced"
 INTRODUCTION = (
     "Written by `scripts/make-locales` from the nodes' schemas. The name of a node links to "
@@ -93,6 +94,8 @@ def _choices(choices: Iterable[Any]) -> str:
     words = [str(one) for one in choices]
     if any(word.endswith(FILE) for word in words):
         return "a file"
+    if words == [NONE]:
+        return "a file of its folder"
     if not words or len(words) > MOST_CHOICES:
         return "choice"
     return f"choice: {'; '.join(_text(word) for word in words)}"

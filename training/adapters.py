@@ -202,8 +202,14 @@ def make_adapters(
     """
     names = scope_weight_names(host.weight_names(), scope)
     if scope is not Scope.HANDLES and not names:
+        lacking = (
+            "cross-attention (text and picture are one sequence)"
+            if scope in (Scope.CROSS_ATTENTION_KV, Scope.CROSS_ATTENTION)
+            else "weight"
+        )
         raise ModelError(
-            f"The base model has no weight for the scope {scope.value!r}; choose another scope."
+            f"This model has no {lacking} for the scope {scope.value!r}; choose the scope "
+            f"{Scope.LOW_RANK.value!r} or {Scope.HANDLES.value!r}."
         )
     parts: dict[str, FullWeight | LowRankWeight] = {}
     for name in names:
