@@ -89,7 +89,7 @@ def _inputs() -> list[io.Input]:
         io.Image.Input(
             "image",
             tooltip="One picture, generated or photographed, at the size to draw: 512 px for "
-            "SD 1.5, 768 for SD 2.1, 1024 for SDXL. Sides must be multiples of 8.",
+            "SD 1.5, 768 for SD 2.1, 1024 for SDXL and Anima. Sides must be multiples of 8.",
         ),
         io.String.Input(
             "prompt",
@@ -120,18 +120,23 @@ def _inputs() -> list[io.Input]:
             "free memory.",
         ),
         *named_widgets(config, "resnet_until", "attention_until"),
-        _blocks("resnet_blocks", "ResNet output", "4"),
-        _blocks("attention_blocks", "self-attention", "4, 7, 9"),
+        _blocks("resnet_blocks", "ResNet output", "4", "all but the last (values)"),
+        _blocks(
+            "attention_blocks",
+            "self-attention",
+            "4, 7, 9",
+            "three of the second half (queries, keys)",
+        ),
     ]
 
 
-def _blocks(name: str, what: str, on_sd: str) -> io.Input:
+def _blocks(name: str, what: str, on_sd: str, on_anima: str) -> io.Input:
     return io.String.Input(
         name,
         default="",
         advanced=True,
         tooltip=f"Indices of the decoder blocks with {what} injection. Empty: {on_sd} on SD 1 and "
-        "2 as in the paper, the same depth on other models.",
+        f"2 as in the paper, the same depth on SDXL, on Anima {on_anima}.",
     )
 
 

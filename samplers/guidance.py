@@ -85,7 +85,8 @@ class GuidanceConfig:
         name="level",
         option="guide_downsample",
         help="Downsampling factor of the guiding attention maps, relative to the latents. 0 uses "
-        "all maps as the authors do; 4 alone is cheaper and coarser.",
+        "all maps as the authors do (on Anima, Z-Image and Krea 2 those that locate words best); "
+        "4 alone is cheaper and coarser.",
         choices={str(factor): factor for factor in (0, 1, 2, 4, 8)},
         is_advanced=True,
         panel=GUIDANCE,

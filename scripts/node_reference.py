@@ -95,7 +95,7 @@ def _choices(choices: Iterable[Any]) -> str:
     if any(word.endswith(FILE) for word in words):
         return "a file"
     if words == [NONE]:
-        return "a file of its folder"
+        return "choice: what its folder holds"
     if not words or len(words) > MOST_CHOICES:
         return "choice"
     return f"choice: {'; '.join(_text(word) for word in words)}"
