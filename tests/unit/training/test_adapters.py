@@ -234,5 +234,8 @@ def test_a_rank_above_the_weights_own_is_cut() -> None:
 def test_a_model_without_such_weights_is_refused() -> None:
     host = FakeHost()
     host.weights = {"unet.out.0.bias": torch.ones(3)}
-    with pytest.raises(ModelError, match="proj_out"):
+    with pytest.raises(ModelError, match="no weight for the scope 'proj_out'"):
         make_adapters(host, Scope.PROJ_OUT)
+    for scope in (Scope.CROSS_ATTENTION_KV, Scope.CROSS_ATTENTION):
+        with pytest.raises(ModelError, match=r"no cross-attention .* choose the scope 'low-rank'"):
+            make_adapters(host, scope)
