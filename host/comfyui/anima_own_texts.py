@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -66,6 +67,21 @@ class AnimaOwnTexts:
     whole: AdapterInput
     own: Mapping[str, AdapterInput]
 
+    def at(self, states: Tensor | None) -> AnimaOwnTexts:
+        """The same prompt after nodes changed its states, for every reader.
+
+        Args:
+            states: [1, L, width] of the conditioning as it is sampled; None is not known.
+        """
+        if states is None:
+            return self
+        before = self.whole.states
+        own = {
+            key: replace(one, states=_followed(one.states, before, states))
+            for key, one in self.own.items()
+        }
+        return AnimaOwnTexts(replace(self.whole, states=states), own)
+
     def adapted(self, network: Any, like: Tensor) -> OwnTexts:
         """What is to be added to the context of the whole picture for each reader."""
         whole = self.whole.context(network, like)
@@ -113,6 +129,21 @@ class AnimaEncode:
 def _input_of(encoded: Any, changes: Mapping[str, Change] | None = None) -> AdapterInput:
     states, _, others = encoded
     return AdapterInput(states, others[T5_IDS], others[T5_WEIGHTS], changes or {})
+
+
+def _followed(own: Tensor, before: Tensor, after: Tensor) -> Tensor:
+    """States of one reader, moved as a node moved those of the whole picture.
+
+    Args:
+        own: [1, K, width]; a reader without some words has fewer rows.
+        before, after: [1, L, width], [1, M, width]; rows that a node put behind them are kept.
+    """
+    after = after.to(before)
+    rows = min(own.shape[1], before.shape[1], after.shape[1])
+    moved = own[:, :rows] + (after[:, :rows] - before[:, :rows])
+    # A node that blanks a prompt blanks it for every reader; the adapter cannot tell afterwards.
+    moved = moved * (after[:, :rows] != 0).any(dim=-1, keepdim=True)
+    return torch.cat([moved, after[:, before.shape[1] :]], dim=1)
 
 
 def names_of_encoder(changes: Mapping[str, Any]) -> dict[str, Any]:

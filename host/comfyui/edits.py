@@ -130,7 +130,10 @@ def with_edits(
         run = _Run(sigmas, tokens_by_conditioning(guider))
         positive = guider.conds.get("positive") or ()
         run.regions = region_prompts(guider.model_options, positive, run.read_context)
-        run.own_texts = own_texts_by_conditioning(guider)
+        run.own_texts = {
+            one: texts.at(states) if isinstance(texts, AnimaOwnTexts) else texts
+            for one, (texts, states) in own_texts_by_conditioning(guider).items()
+        }
         run.samples_with(patcher.get_model_object("model_sampling"))  # of nodes behind this too
         with slot.filled(run):
             return executor(noise, latent, sampler, sigmas, *args, **kwargs)

@@ -98,10 +98,13 @@ class ContextReader:
         return self._known[key]
 
 
-def own_texts_by_conditioning(guider: Any) -> dict[Any, Any]:
-    """Id of a conditioning -> what single regions read in its place: `OwnTexts`, or Anima's."""
+def own_texts_by_conditioning(guider: Any) -> dict[Any, tuple[Any, Tensor | None]]:
+    """Id of a conditioning -> what single regions read in its place, and its present vectors.
+
+    The former is `OwnTexts`, or Anima's.
+    """
     return {
-        condition["uuid"]: condition[OWN_TEXTS]
+        condition["uuid"]: (condition[OWN_TEXTS], condition.get("cross_attn"))
         for _, _, condition in _conditions(guider)
         if "uuid" in condition and OWN_TEXTS in condition
     }

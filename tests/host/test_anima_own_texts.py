@@ -11,7 +11,7 @@ import pytest
 import torch
 from anima_models import anima, in_diffusers
 from local_loras import local
-from nodes import KSampler
+from nodes import ConditioningZeroOut, KSampler
 from test_anima_loras import LEFT, ONES, PROMPT, drawn, lora, setup_of
 from tiny_models import Graph, assert_same_state, state_of
 
@@ -112,6 +112,24 @@ def test_everywhere_a_loras_text_is_that_of_the_merged_model(graph: Graph, host:
     expected = drawn(*comfy.sd.load_lora_for_models(graph.model, graph.clip, tensors, 0.7, 0.7))
     assert not torch.allclose(drawn(graph.model, graph.clip), expected, atol=1e-2)
     torch.testing.assert_close(drawn(model, clip), expected, rtol=0, atol=1e-4)
+
+
+def test_a_blanked_negative_is_blank_for_a_loras_text_too(graph: Graph, host: ComfyHost):
+    """The adapter makes rows of a prompt's tokens even where its states are zeros."""
+    tensors = text_lora(host)
+
+    def with_blank(model: Any, clip: Any) -> torch.Tensor:
+        prompt = clip.encode_from_tokens_scheduled(clip.tokenize(PROMPT))
+        blank = ConditioningZeroOut().zero_out(prompt)[0]
+        empty = {"samples": torch.zeros(1, 16, 1, 12, 20)}
+        done = KSampler().sample(model, 5, 3, 3.0, "euler", "simple", prompt, blank, empty, 1.0)
+        return done[0]["samples"]
+
+    local_pair = local(graph, tensors, words="", mask=ONES, strength=0.7)
+    merged = comfy.sd.load_lora_for_models(graph.model, graph.clip, tensors, 0.7, 0.7)
+    expected = with_blank(*merged)
+    assert not torch.allclose(with_blank(graph.model, graph.clip), expected, atol=1e-2)
+    torch.testing.assert_close(with_blank(*local_pair), expected, rtol=0, atol=1e-4)
 
 
 def test_words_of_painted_loras_are_not_read_by_the_rest(graph: Graph, host: ComfyHost):
