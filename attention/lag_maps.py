@@ -14,29 +14,38 @@ from ..host.ports import ForwardInfo, TransformerSite
 class LagMaps:
     """Collects masks; pass it to `LagEdit` as `on_masks`.
 
-    Of every block it keeps the newest mask and the mean over all passes, nothing else.
+    Of every block it keeps the newest mask and the mean over all passes, nothing else. A pass with
+    a part of the batch counts for the pictures in it.
     """
 
     def __init__(self) -> None:
         self._newest: dict[str, Tensor] = {}
         self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
+        self._counts: dict[str, Tensor] = {}  # [P, 1, 1, 1] passes of every picture, on the CPU
 
     def __call__(self, site: TransformerSite, masks: Tensor, info: ForwardInfo) -> None:
         name, before = site.name, self._sums.get(site.name)
         self._newest[name] = masks
+        count = torch.ones(len(masks), 1, 1, 1)
+        if info.part is not None:  # parts before are in the masks again, later ones are zeros
+            count = torch.zeros_like(count)
+            count[list(info.pictures)] = 1
+            masks = masks * count.to(masks)
         if before is None or before.shape != masks.shape:  # another size: a pass of its own
-            self._sums[name], self._counts[name] = masks.clone(), 1
+            self._sums[name], self._counts[name] = masks.clone(), count
         else:
             self._sums[name] = before + masks
-            self._counts[name] += 1
+            self._counts[name] = self._counts[name] + count
 
     def __bool__(self) -> bool:
         return bool(self._newest)
 
     def blocks(self) -> Mapping[str, Tensor]:
         """Name of a block -> [P, G, h, w] mean over all passes, on the CPU."""
-        return {name: (total / self._counts[name]).cpu() for name, total in self._sums.items()}
+        return {
+            name: total.cpu() / self._counts[name].clamp_min(1)
+            for name, total in self._sums.items()
+        }
 
     def averaged(self, size: tuple[int, int]) -> Tensor:
         """[P, G, *size] mean over blocks and passes, 0..1, on the CPU."""
