@@ -63,7 +63,8 @@ class RunMasks:
 
     def _forget(self) -> None:
         self._shape: tuple[int, ...] = ()
-        self._remembered: tuple[int, Tensor] | None = None  # step, attention up to it
+        self._before: Tensor | None = None  # attention up to the step before the latest
+        self._latest: tuple[int, Tensor] | None = None  # step, the strongest of its passes
         self._sum: Tensor | None = None  # over the layers of this pass
         self._count = 0
         self._kept: Tensor | None = None
@@ -81,8 +82,8 @@ class RunMasks:
         self._shape = self._shape or shape
         self.same_pass = step < 0 or shape != self._shape
         late = not self.same_pass and step >= self._finding_steps()
-        if late and self._kept is None and self._remembered is not None:
-            self._kept = self._cut(self._remembered[1])
+        if late and self._kept is None and self._latest is not None:
+            self._kept = self._cut(self._blended(self._latest[1]))
             if self._on_masks is not None:
                 self._on_masks(self._kept)
         return is_first
@@ -110,15 +111,28 @@ class RunMasks:
         if self._sum is not None and self._schedule.times is None and self._on_masks is not None:
             self._on_masks(self._cut(self._sum / self._count))
         if self._sum is not None and not self.same_pass and self._kept is None:
-            now = self._sum / self._count
-            before = self._remembered
-            if before is None or before[1].shape != now.shape:
-                self._remembered = self._step, now
-            elif before[0] == self._step:  # another prompt at the same step
-                self._remembered = self._step, torch.maximum(before[1], now)
-            else:
-                self._remembered = self._step, REMEMBERED * before[1] + (1 - REMEMBERED) * now
+            self._collect(self._sum / self._count)
         self._sum, self._cut_now = None, None
+
+    def _collect(self, now: Tensor) -> None:
+        """Attention [P, G, h, w] of a pass; zeros where it has no such picture or words.
+
+        Other prompts and other pictures may follow at the same step, so a step is blended with
+        those before it when all of its passes are over.
+        """
+        if self._latest is None or self._latest[1].shape != now.shape:
+            self._before = None
+        elif self._latest[0] == self._step:
+            now = torch.maximum(self._latest[1], now)
+        else:
+            self._before = self._blended(self._latest[1])
+        self._latest = self._step, now
+
+    def _blended(self, latest: Tensor) -> Tensor:
+        """Attention of a step together with that of the steps before it."""
+        if self._before is None:
+            return latest
+        return REMEMBERED * self._before + (1 - REMEMBERED) * latest
 
     def active(self, g: int) -> bool:
         """Whether a LoRA may work at this step at all."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -108,7 +109,10 @@ def test_positions_and_own_words_take_the_residual(kind: str):
 
 
 def test_prompts_of_unlike_length_find_masks_together(kind: str):
-    """A batch in several passes has the masks that each picture has alone, from step to step."""
+    """A batch in several passes has the masks that each picture has alone, from step to step.
+
+    Of ten steps, two are for finding, so that one is blended with another.
+    """
     graph: Graph = graph_of_single(kind)
     host = ComfyHost(graph.model, graph.clip)
     texts = (PROMPT, "a red mug and a teapot")
@@ -125,10 +129,10 @@ def test_prompts_of_unlike_length_find_masks_together(kind: str):
         lora = LocalLora(file=file, name="one", words="red", tokens=host.tokenize("red"))
         setup, shown = local_setup(host, [lora]), []
         prompts = [setup.encode(texts[n]) for n in pictures]
-        edit = setup.edit(5, {p.text: p.tokens for p in prompts}, shown.append)
+        edit = setup.edit(10, {p.text: p.tokens for p in prompts}, shown.append)
         latent, negative = LATENT[pictures], setup.encode("blurry")
         rows = len(pictures)
-        for level in host.noise_path.levels(5)[:-1]:
+        for level in host.noise_path.levels(10)[:-1]:
             output = host.predict(
                 torch.cat([latent] * 2), level.expand(2 * rows), [*prompts, *[negative] * rows],
                 [edit], [True] * rows + [False] * rows,
@@ -142,3 +146,32 @@ def test_prompts_of_unlike_length_find_masks_together(kind: str):
         alone = drawn([number])
         torch.testing.assert_close(together[1][number], alone[1][0], rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(together[0][number], alone[0][0], rtol=1e-3, atol=1e-3)
+
+
+def test_maps_of_unlike_prompts_are_those_of_each_alone(kind: str):
+    """LAG in a batch of several parts: every picture's mean is over the passes that had it."""
+    graph: Graph = graph_of_single(kind)
+    host, network = ComfyHost(graph.model, graph.clip), Network(kind, False)
+    red, prompts = host.tokenize("red"), []
+    for text in (PROMPT, "a red mug and a teapot"):
+        prompt = host.encode_prompt(text)
+        place = prompt.find(red)[0]
+        tokens = (*prompt.tokens[:place], "cat", *prompt.tokens[place + 1 :])
+        prompts.append(replace(prompt, tokens=tokens))
+    assert len({len(prompt.tokens) for prompt in prompts}) == 2
+
+    def maps_of(pictures: list[int]) -> LagMaps:
+        maps = LagMaps()
+        edit = LagEdit([concept(network, "cat")], host.noise_path.last_t, maps)
+        for level in host.noise_path.levels(3)[:-1]:
+            chosen = [prompts[n] for n in pictures]
+            host.predict(LATENT[pictures], level.expand(len(pictures)), chosen, [edit])
+        return maps
+
+    together = maps_of([0, 1])
+    for number in range(2):
+        alone = maps_of([number])
+        for size in ((5, 6), (10, 12)):
+            torch.testing.assert_close(together.averaged(size)[number], alone.averaged(size)[0])
+            torch.testing.assert_close(together.newest(size)[number], alone.newest(size)[0])
+        assert alone.averaged((5, 6)).mean() == pytest.approx(0.5, abs=0.02)
