@@ -212,8 +212,9 @@ def _check_size(host: Host, size_px: tuple[int, int]) -> None:
 
 
 def natural_size(host: Host) -> tuple[int, int]:
-    """Native size (H, W) of a model: 16 latent cells for TinyWorld, 64 for SD 1, 128 for XL."""
+    """Native size (H, W) of a model: 16 latent cells for TinyWorld, 64 for SD 1, 128 for others."""
     tiny, medium, large = 16, 64, 128
     channels = host.sites.transformers[0].width
-    cells = tiny if channels < 320 else large if len(host.encoders) > 1 else medium
+    is_unet = bool(host.sites.resnets)
+    cells = tiny if channels < 320 else medium if is_unet and len(host.encoders) == 1 else large
     return cells * host.pixels_per_latent, cells * host.pixels_per_latent

@@ -48,7 +48,7 @@ TOPICS = {
         "residuals_ablations",
     ),
     "Localised LoRAs": ("local_cost", "local_sdxl", "local_zimage"),
-    "Anima": (),
+    "Anima": ("full_size_anima",),
     "Z-Image and Krea 2": (),
     "Concept Weaver": ("weave_cost", "weave_quality"),
     "ConceptLab": ("conceptlab_step", "conceptlab_quality"),
@@ -64,7 +64,8 @@ UNMEASURED = {
 MEANING = """\
 *met*: the figure keeps what was promised, the gain is beyond two standard errors, or every test
 passes and no case of it fails. *not sure*: the gain is within two standard errors. *missed*: the
-figure or the gain says the opposite. *not measured*: what it needs is not here."""
+figure or the gain says the opposite. *not measured*: what it needs is not here, or its tests were
+not run yet."""
 Outcomes = Mapping[str, Sequence[str]]  # "file::name" -> "passed", "failed" or "skipped" a case
 Sourced = tuple[Claim, Sequence[str]]  # a claim, and its page or files of tests
 

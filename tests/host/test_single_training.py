@@ -18,6 +18,7 @@ from tiny_models import Graph, assert_same_state, state_of
 from tiny_single import graph_of_single
 
 from conceptloom.attention.fusion import RegionSource, region_edits
+from conceptloom.cli.drawing import natural_size
 from conceptloom.concepts.concept import Concept
 from conceptloom.concepts.concept_file import load_concept, save_concept
 from conceptloom.concepts.lora_concept import concept_of_lora
@@ -39,9 +40,11 @@ from conceptloom.methods.break_a_scene import (
     WeightPhase,
 )
 from conceptloom.methods.break_a_scene.dataset import draw_samples
+from conceptloom.methods.clic import CLiC, CLiCConfig
 from conceptloom.methods.personalized_residuals import Localised, local_lora_of, sample_lag
 from conceptloom.nodes.lag import with_lag
 from conceptloom.nodes.shared import applied
+from conceptloom.scenes.scene import make_scene
 from conceptloom.training.adapters import Scope
 from conceptloom.training.runner import loop_for
 
@@ -323,6 +326,22 @@ def test_distilled_variants_are_refused_by_name(
         else:
             loop_for(host, None, seed=0, accumulation=1)
     assert ("does not tell" in caplog.text) == (outcome == "warned")
+
+
+def test_clic_is_refused_in_words(hosts: tuple[Any, Any]):
+    picture = torch.zeros(64, 64, 3)
+    scene = make_scene([picture], {"mark": [torch.ones(64, 64)]}, {"mark": "cat"})
+    for host in hosts:
+        with pytest.raises(UnsupportedModelError, match="CLiC needs cross-attention"):
+            CLiC(host, scene, CLiCConfig())
+
+
+def test_pictures_have_the_model_s_own_size(hosts: tuple[Any, Any], monkeypatch: Any):
+    host = hosts[1]
+    assert natural_size(host) == (16 * host.pixels_per_latent,) * 2  # as small as TinyWorld
+    large = [replace(site, width=3840) for site in host.sites.transformers]
+    monkeypatch.setattr(host, "sites", replace(host.sites, transformers=large))
+    assert natural_size(host) == (128 * host.pixels_per_latent,) * 2
 
 
 def test_a_file_s_name_comes_from_the_loader(graph: Graph):

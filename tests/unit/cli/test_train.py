@@ -209,7 +209,7 @@ def test_bad_scenes_end_with_one_message(
 
 
 BAD_SETTINGS = {
-    "zero steps": (["--token-steps", 0, "--weight-steps", 0], "at least 1"),
+    "zero steps": (["--token-steps", 0, "--weight-steps", 0], "it must be 1 or more"),
     "negative rate": (["--weight-rate", -1], "weight_rate"),
     "rate that is no number": (["--token-rate", "nan"], "token_rate"),
     "no such level": (["--attention-level", 3], "attention_level"),

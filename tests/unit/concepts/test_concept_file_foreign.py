@@ -13,7 +13,7 @@ from conceptloom.errors import ConceptFileError
 
 
 def test_a_missing_file_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(ConceptFileError, match="cannot be read"):
+    with pytest.raises(ConceptFileError, match="There is no concept file"):
         load_concept(tmp_path / "nobody.safetensors")
     with pytest.raises(ConceptFileError, match="cannot be read"):
         load_concept(tmp_path)

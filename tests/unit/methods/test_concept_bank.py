@@ -128,7 +128,10 @@ def test_mirrored_copies_are_others() -> None:
     ("wrong", "told"),
     [
         ({"prompt": "a photo"}, "contains {handle}"),
-        ({"weight_phase": WeightPhase(steps=0)}, "at least 1 in one of the two phases"),
+        (
+            {"weight_phase": WeightPhase(steps=0)},
+            r"token_steps \+ weight_steps is 0; it must be 1 or more",
+        ),
         ({"weight_phase": WeightPhase(scope=Scope.FULL)}, "cannot separate other changes"),
         ({"smallest": 2.0}, "between 0 and 1"),
         ({"views": 0}, "1 or more"),
