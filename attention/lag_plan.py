@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..host.ports import ForwardInfo, Tokens, TokenSpans, find_run, find_runs
 from .context_rows import PromptRows, rows_with
-from .lag_config import LagConfig
+from .lag_config import LagConfig, Unconditional
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -82,12 +82,18 @@ def _words(
     concepts: tuple[LagConcept, ...], prompts: Sequence[Tokens], conditional: Sequence[bool],
     context_length: int, device: torch.device,
 ) -> Tensor:  # fmt: skip
-    """[B, G, K] 1 where a row of a positive prompt's context says a concept."""
+    """[B, G, K] 1 where a row of a positive prompt's context says a concept.
+
+    And in all of a negative one that takes the residual everywhere.
+    """
     words = torch.zeros(len(prompts), len(concepts), context_length, device=device)
     for row, tokens in enumerate(prompts):
-        for g, concept in enumerate(concepts if conditional[row] else ()):
-            places = concept.positions(tokens)
-            words[row, g, [place for place in places if place < context_length]] = 1
+        for g, concept in enumerate(concepts):
+            if conditional[row]:
+                places = concept.positions(tokens)
+                words[row, g, [place for place in places if place < context_length]] = 1
+            elif concept.config.unconditional is Unconditional.EVERYWHERE:
+                words[row, g] = 1
     return words
 
 

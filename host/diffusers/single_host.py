@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 import torch
@@ -90,7 +91,7 @@ class SingleStreamHost(NetworkHost):
         """
         host = cls(**parts_of(pipeline, PARTS))
         names = (getattr(one, "name_or_path", "") for one in (pipeline, pipeline.transformer))
-        host.origin = next(filter(None, names), "")
+        host.origin = next((name for name in map(_called, names) if name), "")
         if getattr(pipeline.config, "is_distilled", False):
             host.origin = f"{host.origin or type(pipeline).__name__} (distilled)"
         return host
@@ -182,3 +183,13 @@ def _shift_of(scheduler: Any) -> float:
             "FlowMatchEulerDiscreteScheduler."
         )
     return float(shift)
+
+
+def _called(where: Any) -> str:
+    """What a file, a folder or a repository is called; `where` is a path, a name, or empty.
+
+    A snapshot of a hub's cache is called as its repository, not by its hash.
+    """
+    parts = PurePath(str(where)).parts
+    repositories = [part for part in parts if part.startswith("models--")]
+    return (repositories or list(parts) or [""])[-1]

@@ -13,9 +13,12 @@ from .family import TRANSFORMER, Family
 from .single_stream import KREA_2, Z_IMAGE
 
 # In names of files: variants that need few steps, and those that cannot be such.
-DISTILLED = re.compile(r"(?<!de)(?<!de[-_ ])(turbo|distill|lightning|tdm)", re.IGNORECASE)
+DISTILLED = re.compile(
+    r"(?<!de)(?<!de[-_ ])(?<!un)(?<!non)(?<!non[-_ ])(turbo|distill|lightning|tdm)", re.IGNORECASE
+)
 UNDISTILLED = re.compile(
-    r"(base|raw|midtrain|de[-_ ]?(turbo|distill)|tinyworld|^zimage\.safetensors$)", re.IGNORECASE
+    r"(base|raw|midtrain|(de|un|non)[-_ ]?(turbo|distill)|tinyworld|^zimage\.safetensors$)",
+    re.IGNORECASE,
 )
 FAMILIES = (ANIMA, COSMOS, Z_IMAGE, KREA_2)
 # In messages.

@@ -96,7 +96,7 @@ class CLiC(SceneRecipe[CLiCConfig]):
             target = path.target(latent, noise, timesteps)
             terms["context"] = self._context_term(samples, parts[0], target)
         if config.attention_weight:
-            attention = self._attention_term(samples, prompts, timesteps, capture)
+            attention = self._attention_term(samples, prompts, timesteps, capture, predicted)
             terms["attention"] = config.attention_weight * attention
         if config.roi_weight:
             target = path.target(self._clean_regions(samples, latent), noise, timesteps)
@@ -122,13 +122,13 @@ class CLiC(SceneRecipe[CLiCConfig]):
 
     def _attention_term(
         self, samples: Sequence[ViewSample], prompts: Sequence[Prompt], timesteps: Tensor,
-        capture: AttentionCapture,
+        capture: AttentionCapture, predicted: Tensor,
     ) -> Tensor:  # fmt: skip
         """l_att = || CA(v*, x_t) - Resize(M) ||^2 of the rows whose noise level shows where words
         are; 0 without any."""
         rows = located_rows(self.host, timesteps)
         if not rows:
-            return torch.zeros((), device=timesteps.device)
+            return 0 * predicted.sum()  # a loss all the same, where it is the only one
         queries = [
             TokenQuery(row, prompts[row].find_handle(samples[row].name), len(prompts[row].tokens))
             for row in rows

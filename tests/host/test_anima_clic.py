@@ -133,8 +133,8 @@ def test_a_blended_edit_is_the_same_in_both_hosts_and_exact_outside(host: ComfyH
     assert torch.equal(ours[..., 6:].cpu(), LATENT[..., 6:])
     assert not torch.allclose(ours[..., :6].cpu(), LATENT[..., :6], atol=0.1)
     # a sign of the guidance may differ where the gradient is nearly 0
-    apart = (ours - theirs).abs().flatten()
-    assert float(apart.median()) < 1e-5 * float(ours.abs().max())
+    apart = (ours - theirs).abs()[..., :6].flatten()  # outside nothing can differ
+    assert float(apart.quantile(0.9)) < 1e-5 * float(ours.abs().max())
     assert not torch.equal(harmonised, ours)
     assert_same_state(anima().model, before[0])
     assert_same_state(anima().clip.patcher, before[1])

@@ -308,6 +308,8 @@ def test_lag_takes_concepts_of_both_engines(hosts: tuple[Any, Any], graph: Graph
         ("z_image_turbo_bf16.safetensors", "refused"),
         ("krea2-distilled-tdm", "refused"),
         ("Z-Image-De-Turbo", "quiet"),
+        ("Z-Image-Base-non-distilled", "quiet"),
+        ("undistilled-krea2", "quiet"),
         ("z_image_base.safetensors", "quiet"),
         ("krea2_raw", "quiet"),
         ("mine.safetensors", "warned"),

@@ -20,6 +20,7 @@ from conceptloom.cli.app import app
 from conceptloom.cli.models import open_host
 from conceptloom.errors import UnsupportedModelError
 from conceptloom.host.diffusers import SingleStreamHost
+from conceptloom.host.families.registry import check_learns
 from conceptloom.tinyworld.dit import checkpoint
 
 PROMPT = "a photo of a red mug and a blue teapot on the grass"
@@ -125,7 +126,7 @@ def test_a_folder_of_diffusers(world: Path, tmp_path: Path):
     parts = checkpoint.load_dit("zimage")
     embedder = transformer_z_image.TimestepEmbedder  # diffusers knows one width of it
     parts.transformer.t_embedder = embedder(256, mid_size=1024).requires_grad_(False)
-    folder = tmp_path / "pipeline"
+    folder = tmp_path / "turbo" / "pipeline"  # the folder's own name counts, not those above
     ZImagePipeline(
         parts.scheduler, parts.vae, parts.text_encoder, parts.tokenizer, parts.transformer
     ).save_pretrained(folder)
@@ -135,6 +136,8 @@ def test_a_folder_of_diffusers(world: Path, tmp_path: Path):
         tokenizer=parts.tokenizer, scheduler=parts.scheduler,
     )  # fmt: skip
     assert isinstance(host, SingleStreamHost)
+    assert host.origin == "pipeline"
+    assert "does not tell" in check_learns(host.sites, host.origin)
     prompt = own.encode_prompt(PROMPT)
     assert host.encode_prompt(PROMPT).tokens == prompt.tokens
     latent, t = torch.randn(1, 16, 16, 16), torch.tensor([0.7])
