@@ -7,6 +7,8 @@ import re
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
+from torch import Tensor
+
 from ..errors import HandleError
 
 # Vowel signs of many scripts are marks and no letters to a regular expression.
@@ -23,6 +25,34 @@ def composed(name: str) -> str:
     file systems give an accent as a character of its own.
     """
     return unicodedata.normalize("NFC", name)
+
+
+def check_vectors(
+    handle: str, vectors: Mapping[str, Tensor], widths: Mapping[str, int | None]
+) -> None:
+    """Whether a handle is a name and has vectors for the text encoders of a CLIP.
+
+    Args:
+        widths: encoder -> width of its vectors; None where nobody knows it yet.
+
+    Raises:
+        HandleError: it is no name, or lacks vectors of an encoder or has others.
+    """
+    if NAME.fullmatch(handle) is None or composed(handle) != handle:
+        raise HandleError(
+            f"{handle!r} cannot be a handle; use 1 to 40 composed letters, digits, - and _."
+        )
+    has = {name: one.shape[-1] for name, one in vectors.items()}
+    if any(name not in has or width not in (None, has[name]) for name, width in widths.items()):
+        raise HandleError(
+            f"<{handle}> has vectors for {_wide(has) or 'no text encoder'}, but this CLIP needs "
+            f"{_wide(widths)}; the concept was trained on another kind of base model. Load a "
+            "checkpoint of its family."
+        )
+
+
+def _wide(widths: Mapping[str, int | None]) -> str:
+    return ", ".join(f"{name} ({width} wide)" if width else name for name, width in widths.items())
 
 
 def split_at_handles(text: str, known: Collection[str]) -> Iterator[tuple[str, bool]]:

@@ -234,4 +234,7 @@ def drawn(
     stages.rows.append({**last, "peak": stages.rows[-1]["peak"]})
     record = model.get_attachment("conceptloom.local_masks")
     masks = record.masks
-    return 0 if masks is None else int((masks.amax((0, 2, 3)) > 0.5).sum())
+    if masks is None:
+        return 0
+    share = (masks > 0.5).float().mean((0, 2, 3))  # a region is neither nothing nor everything
+    return int(((share > 0) & (share < 1)).sum())

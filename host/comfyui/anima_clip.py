@@ -20,7 +20,7 @@ from ..families.anima import PAD, QWEN, ROWS, SPARE, T5
 from ..families.anima_text import AnimaRows, Row, rows_of, vectors_of
 from ..families.registry import token_table
 from ..ports import HandleVectors, Tokens
-from ..prompt_text import NAME, check_free, composed, without_passages
+from ..prompt_text import check_free, check_vectors, without_passages
 from .anima_own_texts import REST_TOKENS
 from .anima_texts import TOKENIZERS, ids_in
 from .weights import Weight, original_weight
@@ -90,11 +90,10 @@ def knowing(
     known = dict(before.handles) if before else {}
     named = dict(before.identities) if before else {}
     check_free(named, identities)
-    widths = {
-        QWEN: clip.cond_stage_model.qwen3_06b.transformer.get_input_embeddings().embedding_dim
-    }
+    embeddings = clip.cond_stage_model.qwen3_06b.transformer.get_input_embeddings()
+    widths = {QWEN: embeddings.embedding_dim, T5: None}  # the adapter lies in the model
     for name, vectors in handles.items():
-        _check(name, vectors, widths)
+        check_vectors(name, vectors, widths)
         known[name] = {encoder: vectors[encoder].detach().clone() for encoder in (QWEN, T5)}
     if before is None:
         kind = type(clip.tokenizer)
@@ -170,18 +169,3 @@ def _allotted(
                 )
             spare[name] = tuple(range(start, start + count))
     return spare
-
-
-def _check(handle: str, vectors: Mapping[str, Tensor], widths: Mapping[str, int]) -> None:
-    if NAME.fullmatch(handle) is None or composed(handle) != handle:
-        raise HandleError(
-            f"{handle!r} cannot be a handle; use 1 to 40 composed letters, digits, - and _."
-        )
-    fits = all(name in vectors for name in (QWEN, T5))
-    if not fits or any(vectors[name].shape[-1] != width for name, width in widths.items()):
-        has = ", ".join(f"{k} ({v.shape[-1]} wide)" for k, v in vectors.items())
-        raise HandleError(
-            f"<{handle}> has vectors for {has or 'no text encoder'}, but Anima needs {QWEN} "
-            f"({widths[QWEN]} wide) and {T5}; the concept was trained on another kind of base "
-            "model. Load a checkpoint of its family."
-        )

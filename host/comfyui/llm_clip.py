@@ -15,11 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...errors import HandleError
 from ..families.anima_text import vectors_of
 from ..families.llm_text import LEARNED, START_OF_TURN, rows_of
 from ..ports import HandleVectors
-from ..prompt_text import NAME, composed, split_at_handles
+from ..prompt_text import check_vectors, split_at_handles
 
 
 class KnowsLlmHandles:
@@ -110,17 +109,7 @@ def checked_handles(handles: HandleVectors, encoder: str, width: int) -> HandleV
     """
     checked: dict[str, dict[str, Tensor]] = {}
     for name, vectors in handles.items():
-        if NAME.fullmatch(name) is None or composed(name) != name:
-            raise HandleError(
-                f"{name!r} cannot be a handle; use 1 to 40 composed letters, digits, - and _."
-            )
-        if encoder not in vectors or vectors[encoder].shape[-1] != width:
-            has = ", ".join(f"{k} ({v.shape[-1]} wide)" for k, v in vectors.items())
-            raise HandleError(
-                f"<{name}> has vectors for {has or 'no text encoder'}, but this CLIP needs "
-                f"{encoder} ({width} wide); the concept was trained on another kind of base "
-                "model. Load a checkpoint of its family."
-            )
+        check_vectors(name, vectors, {encoder: width})
         with torch.no_grad():
             checked[name] = {encoder: vectors[encoder].detach().clone()}
     return checked

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...errors import HandleError, ModelError, PromptError, UnsupportedModelError
+from ...errors import ModelError, PromptError, UnsupportedModelError
 from ..families.anima import ANIMA, QWEN, T5
 from ..families.clip import ENCODERS, content_of
 from ..ports import HandleVectors, Prompt, Tokens
-from ..prompt_text import HANDLE, NAME, check_free, composed, misspelt
+from ..prompt_text import HANDLE, check_free, check_vectors, composed, misspelt
 from ..uncompiled import as_written
 from .anima_clip import KnowsHandles, knowing
 from .anima_clip import named_tokens as anima_tokens
@@ -267,23 +267,9 @@ def _vectors_by_encoder(clip: Any, handles: HandleVectors) -> dict[str, dict[str
     for name in encoder_names(clip):
         width, rows[name] = encoder_width(clip, name), {}
         for handle, vectors in handles.items():
-            _check_handle(handle, vectors, name, width)
+            check_vectors(handle, vectors, {name: width})
             rows[name][handle] = vectors[name].reshape(-1, width).clone()
     return rows
-
-
-def _check_handle(handle: str, vectors: Mapping[str, Tensor], name: str, width: int) -> None:
-    if NAME.fullmatch(handle) is None or composed(handle) != handle:
-        raise HandleError(
-            f"{handle!r} cannot be a handle; use 1 to 40 composed letters, digits, - and _."
-        )
-    if name not in vectors or vectors[name].shape[-1] != width:
-        has = ", ".join(f"{k} ({v.shape[-1]} wide)" for k, v in vectors.items())
-        raise HandleError(
-            f"<{handle}> has vectors for {has or 'no text encoder'}, but this CLIP needs {name} "
-            f"({width} wide); the concept was trained on another kind of base model. Load a "
-            "checkpoint of its family."
-        )
 
 
 def _named_tokens(chunks: Any, rows: Mapping[str, Tensor]) -> tuple[int | str, ...]:

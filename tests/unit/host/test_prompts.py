@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from conceptloom.errors import PromptError
+from conceptloom.errors import HandleError, PromptError
 from conceptloom.host.contexts import batched_context, batched_pooled
 from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.host.ports import Prompt
 from conceptloom.host.prompt_text import (
+    check_vectors,
     handles_in,
     misspelt,
     split_at_handles,
@@ -91,6 +92,20 @@ def test_vectors_of_a_missing_encoder_are_reported(xl: DiffusersHost) -> None:
     with pytest.raises(PromptError, match="<mug> has no vectors for the text encoder clip_g"):
         xl.encode_prompt("a <mug>", {"mug": {"clip_l": noise(1, 16)}})
     assert hooks_on(xl) == before
+
+
+@pytest.mark.parametrize(
+    ("widths", "needs"),
+    [
+        ({"qwen3": 32}, r"qwen3 \(16 wide\).*needs qwen3 \(32 wide\)"),
+        ({"qwen3": 16, "t5": None}, r"needs qwen3 \(16 wide\), t5"),
+        ({"clip_l": 16}, r"needs clip_l \(16 wide\)"),
+    ],
+)
+def test_vectors_that_a_clip_cannot_take_are_named(widths: dict, needs: str) -> None:
+    check_vectors("mug", {"qwen3": noise(1, 16)}, {"qwen3": 16})
+    with pytest.raises(HandleError, match=needs):
+        check_vectors("mug", {"qwen3": noise(1, 16)}, widths)
 
 
 def test_encoders_with_different_numbers_of_vectors_are_reported(xl: DiffusersHost) -> None:
