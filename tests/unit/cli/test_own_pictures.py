@@ -22,7 +22,7 @@ def host(kind: str = "tinyworld") -> Host:
     site = SimpleNamespace(width=WIDTH[kind])
     parts: dict[str, Any] = {
         "pixels_per_latent": 4 if kind == "tinyworld" else 8,
-        "sites": SimpleNamespace(transformers=[site]),
+        "sites": SimpleNamespace(transformers=[site], resnets=[site]),
         "encoders": {"clip_l": 768},
     }
     return cast(Host, SimpleNamespace(**parts))
