@@ -26,9 +26,10 @@ from conceptloom.tinyworld.judge import scores
 from conceptloom.tinyworld.judge.judge import Found, load_judge
 from conceptloom.tinyworld.judge.lineup import TARGET, Lineup, lineup
 from conceptloom.tinyworld.judge.scores import Identity, likeness
-from conceptloom.tinyworld.members import HELD_OUT, KINDS, training_member
+from conceptloom.tinyworld.members import HELD_OUT, KINDS
 from conceptloom.tinyworld.painters.kinds import Member
 from conceptloom.tinyworld.presets import CFG
+from conceptloom.tinyworld.recipe.gate_figures import true_members
 from conceptloom.tinyworld.recipe.train import IN_TRAINING
 from conceptloom.tinyworld.scenes import SIZE, Placed, Scene, concept, member_scene, render
 from conceptloom.tinyworld.shapes import BACKGROUNDS
@@ -51,6 +52,10 @@ TEMPLATE_WORDS = {
     "boat1": "red boat",
     "umbrella2": "blue umbrella",
 }
+
+
+# A held-out member -> its class, the plain word that comes near it.
+CLASS_OF = {f"{kind}{number}": kind for kind in KINDS for number in range(1, HELD_OUT + 1)}
 
 
 class JudgeRuler:
@@ -130,8 +135,7 @@ class SceneJudge:
 
 
 def _name_of(member: Member) -> str:
-    names = (f"{member.kind}{number}" for number in range(1, HELD_OUT + 1))
-    return next(name for name in names if concept(name) == member)
+    return next(name for name in CLASS_OF if concept(name) == member)
 
 
 def _at(mask: Tensor, height: int, width: int) -> Tensor:
@@ -162,9 +166,7 @@ def _template(task: WeaveTask, seed: int) -> Scene:
 def _member_of(words: str, rng: np.random.Generator) -> Member:
     """A training member, "red mug" -> one whose colour is called red."""
     colour, kind = words.split()
-    while (one := training_member(kind, rng)).colour != colour:
-        pass
-    return one
+    return true_members([(colour, kind)], rng)[0]
 
 
 def _no_details(*_: Any) -> NoReturn:
@@ -172,10 +174,9 @@ def _no_details(*_: Any) -> NoReturn:
 
 
 def _open(device: str = "cpu") -> Host:
-    host = DiffusersHost.tinyworld(IN_TRAINING)
     if torch.device(device).type != "cpu":
         raise ValueError("the second edition is measured on a CPU until it is bundled")
-    return host
+    return DiffusersHost.tinyworld(IN_TRAINING)
 
 
 # Whole weights: at 300 steps twice as many members are recognised as with low-rank changes.
@@ -201,9 +202,9 @@ WORLD = World(
     ornamented=_no_details,
     template=_template,
     article=article,
-    concepts=tuple(f"{kind}{number}" for kind in KINDS for number in range(1, HELD_OUT + 1)),
+    concepts=tuple(CLASS_OF),
     backgrounds=BACKGROUNDS,
-    words={f"{kind}{number}": kind for kind in KINDS for number in range(1, HELD_OUT + 1)},
+    words=CLASS_OF,
     template_words=TEMPLATE_WORDS,
     background_words={name: name for name in ("white", "grass", "beach", "sky", "gray")}
     | {"bricks": "brick"},
