@@ -9,26 +9,18 @@ from __future__ import annotations
 
 import argparse
 
-from harness.interleaved import ask_once, worker_command
-from harness.pytest_runner import comfyui_python
-from harness.results import Result, Section, Table, bound, stamp
-from harness.subject import Options, add_common_options
+from harness.results import Result, bound, stamp
+from harness.subject import Options
 
+from . import local_zimage
 from .comfyui import comfyui_version
-from .local_zimage import FILES, GB, PARTS
+from .local_zimage import ask_comfyui, claims_of_drawing, parts_of, sections_of
 
 
 def run(options: Options) -> Result:
     """Ask the process inside of ComfyUI."""
-    if options.quick:
-        options.preset, options.size, options.steps = "tiny", 64, 3
-    asked = {name: getattr(options, name) for name in ("preset", "size", "steps", "rank")}
-    told = ask_once(worker_command("speed.anima_worker", asked, comfyui_python()))
-    files, step = told["files"], told["step"]
-    parts = [
-        {"part": part["part"], "seconds": part["seconds"], "gib": part["peak"] / GB}
-        for part in told["parts"]
-    ]
+    told = ask_comfyui("speed.anima_worker", options, quick_steps=3)
+    step = told["step"]
     return Result(
         **stamp("cpu", "bfloat16", "one run"),
         about=(
@@ -41,33 +33,23 @@ def run(options: Options) -> Result:
             "machine and only say that it runs; the peak is the process's own. No VAE is loaded: "
             "latents are means of 8x8 pixels, and nothing is decoded.",
         ),
-        sections=[
-            Section(heading="Files", table=Table(name="files", columns=FILES, rows=files)),
-            Section(heading="Parts", table=Table(name="parts", columns=PARTS, rows=parts)),
-        ],
+        sections=sections_of(told),
         claims=[
             bound("a training step on Anima gives every tensor that learns a finite gradient",
                   float(step["tensors"] - step["with_gradient"]), at_most=0,
                   measure="tensors without one"),
-            bound("every key of two layouts is found on Anima",
-                  sum(float(row["lost"]) for row in files), at_most=0,
-                  measure="keys that fit nothing"),
-            bound("two LoRAs are drawn in a full-size Anima", float(told["masks"]), at_least=2,
-                  measure="regions that were found"),
+            *claims_of_drawing("Anima", told),
             bound("a full-size Anima learns and draws at 256 px in 12 GiB",
-                  max(float(part["gib"]) for part in parts), at_most=12, measure="peak, GiB"),
+                  max(float(part["gib"]) for part in parts_of(told)), at_most=12,
+                  measure="peak, GiB"),
         ],
     )  # fmt: skip
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    add_common_options(parser)
-    parser.add_argument("--preset", default="full", choices=["full", "tiny"])
-    parser.add_argument("--size", type=int, default=256, help="side of the picture in pixels")
-    parser.add_argument("--steps", type=int, default=4, help="steps of Euler")
-    parser.add_argument("--rank", type=int, default=8, help="of the LoRAs that are drawn with")
+    local_zimage.arguments(parser, steps=4)
 
 
 def is_usual(options: Options) -> bool:
     """Whether it is the full size."""
-    return options.preset == "full"
+    return local_zimage.is_usual(options)

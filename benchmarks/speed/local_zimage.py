@@ -8,10 +8,12 @@ counts: all keys of two layouts are found, a run with two LoRAs goes through, an
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from typing import Any
 
 from harness.interleaved import ask_once, worker_command
 from harness.pytest_runner import comfyui_python
-from harness.results import Column, Result, Section, Table, bound, stamp
+from harness.results import Claim, Column, Result, Row, Section, Table, bound, stamp
 from harness.subject import Options, add_common_options
 
 from .comfyui import comfyui_version
@@ -21,15 +23,7 @@ GB = 2**30
 
 def run(options: Options) -> Result:
     """Ask the process inside of ComfyUI."""
-    if options.quick:
-        options.preset, options.size, options.steps = "tiny", 64, 2
-    asked = {name: getattr(options, name) for name in ("preset", "size", "steps", "rank")}
-    told = ask_once(worker_command("speed.local_zimage_worker", asked, comfyui_python()))
-    files = told["files"]
-    parts = [
-        {"part": part["part"], "seconds": part["seconds"], "gib": part["peak"] / GB}
-        for part in told["parts"]
-    ]
+    told = ask_comfyui("speed.local_zimage_worker", options, quick_steps=2)
     return Result(
         **stamp("cpu", "bfloat16", "one run"),
         about=(
@@ -41,18 +35,43 @@ def run(options: Options) -> Result:
             "say that it runs; the peak is the process's own. Nothing is decoded, and the text "
             "encoder is unloaded before the transformer is made.",
         ),
-        sections=[
-            Section(heading="Files", table=Table(name="files", columns=FILES, rows=files)),
-            Section(heading="Parts", table=Table(name="parts", columns=PARTS, rows=parts)),
-        ],
-        claims=[
-            bound("every key of two layouts is found on Z-Image",
-                  sum(float(row["lost"]) for row in files), at_most=0,
-                  measure="keys that fit nothing"),
-            bound("two LoRAs are drawn in a full-size Z-Image", float(told["masks"]), at_least=2,
-                  measure="regions that were found"),
-        ],
-    )  # fmt: skip
+        sections=sections_of(told),
+        claims=claims_of_drawing("Z-Image", told),
+    )
+
+
+def ask_comfyui(worker: str, options: Options, quick_steps: int) -> dict[str, Any]:
+    """What a worker inside of ComfyUI says of a full-size model, or of a tiny one if quick."""
+    if options.quick:
+        options.preset, options.size, options.steps = "tiny", 64, quick_steps
+    asked = {name: getattr(options, name) for name in ("preset", "size", "steps", "rank")}
+    return ask_once(worker_command(worker, asked, comfyui_python()))
+
+
+def parts_of(told: Mapping[str, Any]) -> list[Row]:
+    """Seconds and peak of each part of the run."""
+    return [
+        {"part": part["part"], "seconds": part["seconds"], "gib": part["peak"] / GB}
+        for part in told["parts"]
+    ]
+
+
+def sections_of(told: Mapping[str, Any]) -> list[Section]:
+    """The tables of files and of parts."""
+    files = Table(name="files", columns=FILES, rows=told["files"])
+    parts = Table(name="parts", columns=PARTS, rows=parts_of(told))
+    return [Section(heading="Files", table=files), Section(heading="Parts", table=parts)]
+
+
+def claims_of_drawing(title: str, told: Mapping[str, Any]) -> list[Claim]:
+    """That no key of the files is lost, and that both LoRAs have a region."""
+    return [
+        bound(f"every key of two layouts is found on {title}",
+              sum(float(row["lost"]) for row in told["files"]), at_most=0,
+              measure="keys that fit nothing"),
+        bound(f"two LoRAs are drawn in a full-size {title}", float(told["masks"]), at_least=2,
+              measure="regions that were found"),
+    ]  # fmt: skip
 
 
 FILES = [
@@ -69,12 +88,12 @@ PARTS = [
 ]
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def arguments(parser: argparse.ArgumentParser, steps: int = 3) -> None:
     add_common_options(parser)
     parser.add_argument("--preset", default="full", choices=["full", "tiny"])
     parser.add_argument("--size", type=int, default=256, help="side of the picture in pixels")
-    parser.add_argument("--steps", type=int, default=3, help="steps of Euler")
-    parser.add_argument("--rank", type=int, default=8, help="of the LoRAs")
+    parser.add_argument("--steps", type=int, default=steps, help="steps of Euler")
+    parser.add_argument("--rank", type=int, default=8, help="of the LoRAs that are drawn with")
 
 
 def is_usual(options: Options) -> bool:
