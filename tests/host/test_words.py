@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import torch
@@ -31,7 +32,8 @@ def test_the_hosts_own_prompt_node_tells_misspelt_words(
     graph: Graph, messages: list[Any], caplog: pytest.LogCaptureFixture, written: str
 ):
     clip = clip_with_handles(graph.clip, {"my-box": handle_for(graph.clip)})
-    with CurrentNodeContext(f"queue {id(clip)}", "7"), caplog.at_level(logging.WARNING):
+    queue = str(uuid4())  # a queue hears of a word once
+    with CurrentNodeContext(queue, "7"), caplog.at_level(logging.WARNING):
         for _ in range(2):
             CLIPTextEncode().encode(clip, f"a {written}")
     (told,) = [r.getMessage() for r in caplog.records if "plain text" in r.getMessage()]
