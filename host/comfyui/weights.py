@@ -6,7 +6,7 @@ wherever it pages, casts or offloads it, and the weights themselves are never to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -142,20 +142,23 @@ class WrappedWeights:
         self._wrappers: list[tuple[Weight, Wrapper]] = []
         self._positions: list[tuple[Weight, Wrapper]] = []
         self._residuals: list[tuple[nn.Module, Callable[[Tensor, Tensor], Tensor]]] = []
+        by_key: dict[str, list[tuple[Weight, WeightEdit | None]]] = {}
         for name, weight in weights.items():
             edit = edits.get(name)
             if trainable and isinstance(edit, FactoredEdit):
                 self._residuals.append((weight.module, _residual_of(weight, edit)))
                 edit = None
+            by_key.setdefault(weight.key, []).append((weight, edit))
+        for key, kept_together in by_key.items():
+            weight, edit = kept_together[0][0], _edit_of_all(kept_together)
             if edit is not None:
-                edit = _on_rows(weight, edit)
                 wrapper = _edited(patcher, edit) if trainable else _edited_once(edit)
             elif trainable and _autograd_keeps(weight):
                 wrapper = _copied(patcher)
             else:
                 continue
             self._wrappers.append((weight, wrapper))
-            if edit is not None and name.endswith("embeddings.position_embedding.weight"):
+            if edit is not None and key.endswith("embeddings.position_embedding.weight"):
                 self._positions.append((weight, wrapper))
 
     @contextmanager
@@ -250,15 +253,22 @@ def _residual_of(weight: Weight, edit: FactoredEdit) -> Callable[[Tensor, Tensor
     return residual
 
 
-def _on_rows(weight: Weight, edit: WeightEdit) -> WeightEdit:
-    """An edit for the whole of what the host keeps, of which it changes some rows."""
-    if weight.rows is None:
-        return edit
+def _edit_of_all(weights: Sequence[tuple[Weight, WeightEdit | None]]) -> WeightEdit | None:
+    """One edit of what the host keeps, which may hold the rows of several weights.
+
+    A wrapper for each of them would copy the whole tensor as often.
+    """
+    edits = [(weight.rows, edit) for weight, edit in weights if edit is not None]
+    if not edits or edits[0][0] is None:
+        return edits[0][1] if edits else None
+    in_order = sorted(((rows, edit) for rows, edit in edits if rows), key=lambda it: it[0].start)
 
     def edited(whole: Tensor) -> Tensor:
-        changed = whole.clone()
-        changed[weight.rows] = edit(weight.of(whole)).to(whole)
-        return changed
+        parts, end = list[Tensor](), 0
+        for rows, edit in in_order:
+            parts += [whole[end : rows.start], edit(whole[rows]).to(whole)]
+            end = rows.stop
+        return torch.cat([*parts, whole[end:]])
 
     return edited
 

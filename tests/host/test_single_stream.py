@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from test_predict import host_denoised
 from tiny_models import Graph
 from tiny_single import diffusers_network, graph_of_single
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from conceptloom.errors import ModelError, PromptError
 from conceptloom.host.comfyui.host import ComfyHost
 from conceptloom.host.comfyui.texts import telling_clip
 from conceptloom.host.comfyui.tokens import TOKENS
+from conceptloom.host.comfyui.weights import WrappedWeights, network_weights
 from conceptloom.host.diffusers.single_stream import velocity
 from conceptloom.host.families.registry import family_of
 from conceptloom.host.noise import FlowPath
@@ -135,3 +139,58 @@ def test_weights_in_a_fused_layer_are_apart(graph: Graph, host: ComfyHost):
         whole[256:512] -= 0.5
     assert (changed - base).abs().max() > 1e-3
     torch.testing.assert_close(changed, expected)
+
+
+class Copies(TorchDispatchMode):
+    """Counts new tensors as large as a fused weight."""
+
+    def __init__(self, elements: int) -> None:
+        super().__init__()
+        self.count, self._elements = 0, elements
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        is_new = func in (torch.ops.aten.clone.default, torch.ops.aten.cat.default)
+        self.count += is_new and made.numel() == self._elements
+        return made
+
+
+class Plus:
+    """A trainable edit of one weight."""
+
+    def __init__(self, amount: float) -> None:
+        self.amount = torch.tensor(amount, requires_grad=True)
+
+    def __call__(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight * (1 + self.amount)
+
+
+@pytest.mark.parametrize(("edited", "copies"), [((), 1), (("to_q", "to_v"), 2)])
+def test_a_fused_weight_is_copied_once_for_all_its_parts(
+    edited: tuple[str, ...], copies: int, monkeypatch: pytest.MonkeyPatch
+):
+    """Autograd keeps a copy of each paged weight; q, k and v share theirs."""
+    graph = graph_of_single("z_image")
+    start = "transformer.layers.0.attention."
+    with torch.inference_mode(False):
+        edits = {f"{start}{part}.weight": Plus(0.1 * n) for n, part in enumerate(edited, 1)}
+        patcher = graph.model.clone()
+        monkeypatch.setattr(patcher.model, "model_lowvram", True, raising=False)
+        weights = network_weights(patcher.model.diffusion_model, "transformer")
+        fused = weights[f"{start}to_k.weight"]
+        whole = fused.module.weight.detach().clone()
+        wrapped = WrappedWeights(patcher, weights, edits, trainable=True)
+        with wrapped.installed(), Copies(whole.numel()) as mode:
+            used = whole
+            for wrapper in patcher.weight_wrapper_patches[fused.key]:
+                used = wrapper(used)
+        assert mode.count == copies
+        assert used.data_ptr() != whole.data_ptr()
+        for part, rows in zip(("to_q", "to_k", "to_v"), whole.chunk(3), strict=True):
+            edit = edits.get(f"{start}{part}.weight")
+            mine = used[weights[f"{start}{part}.weight"].rows]
+            torch.testing.assert_close(mine, edit(rows) if edit else rows, rtol=0, atol=0)
+        if edits:
+            used.sum().backward()
+            for edit in edits.values():
+                assert edit.amount.grad is not None
