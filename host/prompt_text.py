@@ -16,6 +16,9 @@ _MARKS = "".join(c for c in map(chr, range(0x300, 0x10000)) if unicodedata.categ
 NAME = re.compile(rf"[\w{_MARKS}-]{{1,40}}")  # of a handle, without brackets
 _OPEN, _CLOSE = "[<\uff1c]", "[>\uff1e]"  # an East Asian keyboard gives full-width brackets
 HANDLE = re.compile(f"{_OPEN}({NAME.pattern}){_CLOSE}")
+MARK = "embedding:"  # how ComfyUI marks a vector in a prompt
+# Both forms that a user may write, so that the mark is never doubled.
+MARKED = re.compile(rf"(?:{MARK})?{HANDLE.pattern}")
 _BRACKETED = re.compile(rf"{_OPEN}([^<>\uff1c\uff1e\n]{{1,80}}){_CLOSE}")
 _WEIGHT = re.compile(r"(.*?)\s*[:\uff1a]\s*([-+]?[\d.]+)")
 
@@ -58,10 +61,11 @@ def _wide(widths: Mapping[str, int | None]) -> str:
 def split_at_handles(text: str, known: Collection[str]) -> Iterator[tuple[str, bool]]:
     """Pieces of a prompt in order, each with whether it is the name of a known handle.
 
-    `<name>` of an unknown handle stays part of the text around it.
+    `<name>` of an unknown handle stays part of the text around it. `embedding:<name>`, which users
+    of ComfyUI may write, is the same as `<name>`.
     """
     start = 0
-    for match in HANDLE.finditer(text):
+    for match in MARKED.finditer(text):
         if composed(match[1]) not in known:
             continue
         if text[start : match.start()].strip():
@@ -151,6 +155,11 @@ def check_free(known: Mapping[str, str], added: Mapping[str, str]) -> None:
             f"Rename one of them: in ComfyUI with the input rename of Load Concept ({name}: "
             f"{name}-2), on the command line with --concept FILE:STRENGTH:NEWNAME."
         )
+
+
+def unescaped(text: str) -> str:
+    r"""A prompt whose `\(` and `\)` are brackets, for models that know no weights."""
+    return text.replace("\\(", "(").replace("\\)", ")")
 
 
 EMPHASIS = 1.1  # of brackets without a number

@@ -1,13 +1,14 @@
 """Handles as words that the text nodes of Z-Image and Krea 2 understand.
 
 A language model reads the prompt in a template; a handle's vectors come among its tokens. The
-host's own mark for vectors is not used: it leaves out the line's end behind it, which the template
-has.
+host's own mark for vectors is not used for them: it leaves out the line's end behind it, which the
+template has. Marked files of vectors beside a handle are the host's business, as without one.
 """
 
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
@@ -15,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..families.anima_text import vectors_of
+from ..families.anima_text import Row, vectors_of
 from ..families.llm_text import LEARNED, START_OF_TURN, rows_of
 from ..ports import HandleVectors
-from ..prompt_text import check_vectors, split_at_handles
+from ..prompt_text import MARK, check_vectors, split_at_handles
 
 
 class KnowsLlmHandles:
@@ -51,15 +52,37 @@ class KnowsLlmHandles:
         whole = text
         if not text.startswith(START_OF_TURN):
             whole = (llama_template or self.llama_template).format(text)
-        tokenizer = getattr(self, self.encoder).tokenizer
+        files: dict[str, tuple[Tensor, ...]] = {}
+        inner = getattr(self, self.encoder)
         rows = rows_of(
-            whole, self.handles, self.encoder,
-            lambda piece: tokenizer(piece, add_special_tokens=False)["input_ids"],
-        )  # fmt: skip
-        tokens = [row if isinstance(row, int) else self.vectors[row[0]][row[1]] for row in rows]
+            whole, self.handles, self.encoder, lambda piece: _rows_of_piece(inner, piece, files)
+        )
+        vectors = {**self.vectors, **files}
+        tokens = [row if isinstance(row, int) else vectors[row[0]][row[1]] for row in rows]
         ends = [(number + 1,) if return_word_ids else () for number in range(len(tokens))]
         pairs = [(token, 1.0, *end) for token, end in zip(tokens, ends, strict=True)]
         return {self.encoder: [pairs]}
+
+
+def _rows_of_piece(inner: Any, text: str, files: dict[str, tuple[Tensor, ...]]) -> list[Row]:
+    """Tokens of a text without handles, as the host's own tokenizer reads it.
+
+    Args:
+        files: takes the vectors that the text names files of, under names that no handle has.
+    """
+    rows: list[Row] = []
+    # Behind a marked word the host takes all white space for one space: keep it off the template.
+    for part in re.split(r"(?=<\|im_)", text):
+        part = re.sub(rf"(?<=\s){MARK}\s*$", "", part)  # a mark without a name
+        ((*pairs,),) = inner.tokenize_with_weights(part, disable_weights=True, min_length=0)
+        for token, *_ in pairs:
+            if isinstance(token, Tensor):
+                name = f"{MARK}{len(files)}"
+                files[name] = (token,)
+                rows.append((name, 0))
+            else:
+                rows.append(int(token))
+    return rows
 
 
 @cache  # a prompt is encoded in every step of learning

@@ -20,7 +20,7 @@ from ...errors import ModelError, PromptError, UnsupportedModelError
 from ..families.anima import ANIMA, QWEN, T5
 from ..families.clip import ENCODERS, content_of
 from ..ports import HandleVectors, Prompt, Tokens
-from ..prompt_text import HANDLE, check_free, check_vectors, composed, misspelt
+from ..prompt_text import HANDLE, MARK, MARKED, check_free, check_vectors, composed, misspelt
 from ..uncompiled import as_written
 from .anima_clip import KnowsHandles, knowing
 from .anima_clip import named_tokens as anima_tokens
@@ -30,10 +30,6 @@ from .llm_texts import llm_of, telling_llm
 from .notices import tell
 from .sites import context_width_of, network_sites
 from .tokens import merged, telling_tokens
-
-MARK = "embedding:"
-# Both forms that a user may write, so that the mark is never doubled.
-MARKED = re.compile(rf"(?:{MARK})?{HANDLE.pattern}")
 
 
 class HandleTokens:

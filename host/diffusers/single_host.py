@@ -26,6 +26,7 @@ from ..families.single_stream import KREA_2, TAPS
 from ..fingerprint import fingerprint_of
 from ..noise import FlowPath
 from ..ports import HandleVectors, Prompt, Tokens, UNetEdit, Words
+from ..prompt_text import unescaped
 from ..uncompiled import as_written, check_uncompiled
 from ..words import as_in_text
 from .base import Named, NetworkHost, named, named_layers, parts_of, splicing
@@ -136,13 +137,16 @@ class SingleStreamHost(NetworkHost):
     def _ids(self, text: str) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
+    def _ids_of_prompt(self, text: str) -> list[int]:
+        return self._ids(unescaped(text))
+
     @property
     def _template(self) -> str:
         return SYSTEM + TEMPLATE if self._family is KREA_2 else TEMPLATE
 
     def encode_prompt(self, text: str, handles: HandleVectors | None = None) -> Prompt:
         handles = handles or {}
-        rows = rows_of(self._template.format(text), handles, self._name, self._ids)
+        rows = rows_of(self._template.format(text), handles, self._name, self._ids_of_prompt)
         ids = ids_in(rows)
         known = [token if isinstance(token, int) else 0 for token in ids]
         taken = torch.tensor([known], device=execution_device(self._encoder))

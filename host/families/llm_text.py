@@ -25,12 +25,13 @@ LEARNED = None  # in place of an id: a vector of somebody's own
 
 
 def rows_of(
-    text: str, handles: HandleVectors, encoder: str, ids: Callable[[str], Sequence[int]]
+    text: str, handles: HandleVectors, encoder: str, ids: Callable[[str], Sequence[Row]]
 ) -> tuple[Row, ...]:
-    """Tokens of a text in its template; a handle has one for each of its vectors.
+    r"""Tokens of a text in its template; a handle has one for each of its vectors.
 
     Args:
-        ids: a text -> its ids, without anything around them.
+        ids: a text -> its ids, without anything around them. Both hosts read it as ComfyUI's own
+            text node does: `\(` is a bracket, and weights are text.
     """
     pieces, rows = list(split_at_handles(text, handles)), list[Row]()
     for number, (piece, is_handle) in enumerate(pieces):
