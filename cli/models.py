@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,6 +12,9 @@ import torch
 
 from ..errors import ConfigError, ModelError, UnsupportedModelError
 from ..host.diffusers import AnimaHost, DiffusersHost, SingleStreamHost
+from ..host.diffusers.anima_files import PIPELINE as ANIMA_PIPELINE
+from ..host.diffusers.anima_files import AnimaFiles, anima_files, bytes_of
+from ..host.diffusers.anima_loading import load_anima
 from ..host.diffusers.file_facts import check_layout, with_facts
 from ..host.ports import Host
 from ..tinyworld.dit.checkpoint import load_dit
@@ -45,12 +49,14 @@ def open_host(
     """A base model, ready for training and sampling.
 
     Args:
-        model: "tinyworld" (comes with the pack), a folder in diffusers format, or a single
-            .safetensors file in the original layout. "tinyworld-anima" and "tinyworld-zimage"
-            are not in this version; tinyworld/recipe trains them.
+        model: "tinyworld" (comes with the pack), a folder in diffusers format or with Anima's
+            published files, or a single .safetensors file in the original layout.
+            "tinyworld-anima" and "tinyworld-zimage" are not in this version; tinyworld/recipe
+            trains them.
         layout: for a single file, a folder of the same family in diffusers format; only its
             small JSON files and its tokenizer are read. Shapes, markers and metadata of the file
-            take precedence.
+            take precedence. For Anima, a folder with whatever the model lacks: tokenizers, text
+            encoder, VAE.
         device: "auto" (CUDA if available), "cpu", "cuda", "cuda:1", "mps", ...
 
     Raises:
@@ -64,6 +70,9 @@ def open_host(
         return _tiny_transformer(TRANSFORMERS[model], where, dtype)
     path = Path(model)
     try:
+        if (files := _anima(path, layout)) is not None:
+            tell_room(path.name, bytes_of(files, dtype), where, precision)
+            return cast(Host, load_anima(files, where, dtype))
         pipeline = _pipeline(path, layout)
     except ImportError as error:
         raise ModelError(f"Model files need diffusers ({HOW}): {error}.") from error
@@ -129,6 +138,37 @@ def device_of(name: str) -> torch.device:
     return device
 
 
+def _anima(path: Path, layout: Path | None) -> AnimaFiles | None:
+    """Where Anima's parts lie; None for every other model, and for one that is not there."""
+    if not path.is_dir() and not (path.suffix == ".safetensors" and path.is_file()):
+        return None
+    return anima_files(path, layout)
+
+
+def tell_room(name: str, needed: int, device: torch.device, precision: Precision) -> None:
+    """A line with the memory that a model's weights take; a warning where there is less."""
+    gib = needed / 2**30
+    log.info("The weights of %s take %.1f GiB (%s).", name, gib, precision.value)
+    there = memory_of(device)
+    if there is None or needed <= there:
+        return
+    advice = "" if precision is not Precision.FP32 else " --precision bf16 takes about half of it."
+    log.warning(
+        "The weights of %s take %.1f GiB, but %s has %.1f GiB.%s",
+        name, gib, device, there / 2**30, advice,
+    )  # fmt: skip
+
+
+def memory_of(device: torch.device) -> int | None:
+    """Bytes that are free on a GPU, or that the machine has; None where nobody says."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # Windows
+        return None
+
+
 def _pipeline(path: Path, layout: Path | None) -> Any:
     if path.is_dir():
         return _pipeline_class(path).from_pretrained(
@@ -165,10 +205,14 @@ def check_files(model: str, layout: Path | None) -> None:
     """Check the headers of a base model's local files before any work begins.
 
     Raises:
-        ModelError: a single file and its layout disagree.
+        ModelError: a single file and its layout disagree, or Anima lacks a part.
     """
     path = Path(model)
-    if path.is_file() and path.suffix == ".safetensors" and layout is not None and layout.is_dir():
+    if (files := _anima(path, layout)) is not None:
+        files.networks()
+    elif (
+        path.is_file() and path.suffix == ".safetensors" and layout is not None and layout.is_dir()
+    ):
         check_layout(path, layout)
 
 
@@ -189,9 +233,8 @@ def _pipeline_class(folder: Path) -> Any:
     name = _class_name(folder)
     if name not in PIPELINES:
         raise UnsupportedModelError(
-            f"{folder} is a {name}; ConceptLoom supports Stable Diffusion 1.x, 2.x and XL, Z-Image "
-            f"and Krea 2 ({', '.join(PIPELINES)}). Anima works in ComfyUI or, in Python, through "
-            "AnimaHost."
+            f"{folder} is a {name}; ConceptLoom supports Stable Diffusion 1.x, 2.x and XL, Anima, "
+            f"Z-Image and Krea 2 ({', '.join((*PIPELINES, ANIMA_PIPELINE))})."
         )
     import diffusers
 

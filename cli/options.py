@@ -72,16 +72,17 @@ Model = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="Base model: tinyworld (ships with the pack), a folder in diffusers format, or a "
-        ".safetensors file. Nothing is downloaded. (tinyworld-anima and tinyworld-zimage are not "
-        "in this version; tinyworld/recipe trains them.)",
+        help="Base model: tinyworld (ships with the pack), a folder in diffusers format or with "
+        "Anima's published files, or a .safetensors file. Nothing is downloaded. (tinyworld-anima "
+        "and tinyworld-zimage are not in this version; tinyworld/recipe trains them.)",
     ),
 ]
 Layout = Annotated[
     Path | None,
     typer.Option(
         help="For a single file: a folder of the same family in diffusers format. The file's own "
-        "metadata takes precedence."
+        "metadata takes precedence. For Anima: a folder with what the model lacks, such as "
+        "tokenizers, text encoder and VAE."
     ),
 ]
 PictureOut = Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,11 @@ class AnimaHost(NetworkHost):
         )
 
     def _check_fit(self) -> None:
+        if self.network.config.concat_padding_mask and find_spec("torchvision") is None:
+            raise ModelError(
+                "diffusers resizes the padding mask of this transformer with torchvision, which is "
+                "not installed; pip install torchvision, or load the model with open_host."
+            )
         reads, makes = self.network.config.text_embed_dim, self.conditioner.config.target_dim
         source = self.conditioner.config.source_dim
         if reads != makes or source != self.encoders[QWEN]:

@@ -38,7 +38,7 @@ def compute_dtype(network: Any) -> torch.dtype:
 @contextmanager
 def in_sound_precision(vae: Any) -> Iterator[None]:
     """A VAE that overflows in half precision, as SDXL's does, computes in float32 in here."""
-    overflows = vae.dtype is torch.float16 and vae.config.force_upcast
+    overflows = vae.dtype is torch.float16 and vae.config.get("force_upcast", False)
     try:
         if overflows:
             vae.to(torch.float32)

@@ -29,9 +29,7 @@ def build_transformer(config: DitConfig) -> Any:
 
     if config.family == "anima":
         network: Any = diffusers.CosmosTransformer3DModel(**config.diffusers_dict())
-        network.register_to_config(concat_padding_mask=False)
-        network.register_forward_pre_hook(_with_padding_mask, with_kwargs=True)
-        return _with_eps(network, ANIMA_EPS)
+        return _with_eps(with_own_padding_mask(network), ANIMA_EPS)
     from diffusers.models.transformers.transformer_z_image import TimestepEmbedder
 
     network = diffusers.ZImageTransformer2DModel(**config.diffusers_dict())
@@ -39,6 +37,14 @@ def build_transformer(config: DitConfig) -> Any:
     middle = min(config.width, 1024)
     network.t_embedder = TimestepEmbedder(min(config.width, ZIMAGE_TIME), mid_size=middle)
     return _with_eps(network, ZIMAGE_EPS)
+
+
+def with_own_padding_mask(network: Any) -> Any:
+    """A CosmosTransformer3DModel, which belongs to the caller, that does without torchvision."""
+    if network.config.concat_padding_mask:
+        network.register_to_config(concat_padding_mask=False)
+        network.register_forward_pre_hook(_with_padding_mask, with_kwargs=True)
+    return network
 
 
 def _with_padding_mask(
