@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +18,7 @@ from ..host.diffusers.file_facts import check_layout, with_facts
 from ..host.ports import Host
 from ..tinyworld.dit.checkpoint import load_dit
 from ..tinyworld.dit.sizes import FAMILIES
+from ..training.free_memory import free_memory
 from .options import Precision
 
 log = logging.getLogger("conceptloom")
@@ -149,24 +149,14 @@ def tell_room(name: str, needed: int, device: torch.device, precision: Precision
     """A line with the memory that a model's weights take; a warning where there is less."""
     gib = needed / 2**30
     log.info("The weights of %s take %.1f GiB (%s).", name, gib, precision.value)
-    there = memory_of(device)
+    there = free_memory(device)
     if there is None or needed <= there:
         return
     advice = "" if precision is not Precision.FP32 else " --precision bf16 takes about half of it."
     log.warning(
-        "The weights of %s take %.1f GiB, but %s has %.1f GiB.%s",
+        "The weights of %s take %.1f GiB, but %s has %.1f GiB free.%s",
         name, gib, device, there / 2**30, advice,
     )  # fmt: skip
-
-
-def memory_of(device: torch.device) -> int | None:
-    """Bytes that are free on a GPU, or that the machine has; None where nobody says."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):  # Windows
-        return None
 
 
 def _pipeline(path: Path, layout: Path | None) -> Any:

@@ -62,7 +62,10 @@ def weave(
         conceptloom weave room.png -s "a cup and a toy" -r cup=my-mug.safetensors,cup-mask.png \\
             -r toy=my-toy.safetensors,toy-mask.png
     """  # fmt: skip
+    from torch import device as place
+
     from ..concepts.concept_file import load_concept
+    from ..host.ports import latent_size
     from ..methods.concept_weaver import (
         InversionConfig,
         Keep,
@@ -73,6 +76,8 @@ def weave(
         make_template,
     )
     from ..methods.concept_weaver import weave as run
+    from ..methods.concept_weaver.features import fitting
+    from ..training.free_memory import free_memory
     from .models import TINYWORLD, open_host
     from .own_pictures import picture_for
     from .picture_files import as_png, free_name, write_picture
@@ -89,7 +94,7 @@ def weave(
     regions = make_regions(sentence, region_specs, behind, growing)
     host = open_host(model, layout=layout, device=device, precision=precision)
     inversion = InversionConfig(
-        resnet_until=config.resnet_until, attention_until=config.attention_until, keep=Keep.RAM
+        resnet_until=config.resnet_until, attention_until=config.attention_until
     )
     with Progress(console=console, transient=True) as bars:
         task = bars.add_task("inverting", total=None)
@@ -99,10 +104,14 @@ def weave(
 
         sigmas = host.noise_path.levels(steps)
         image = picture_for(host, template)[None]
+        size = latent_size(host, image.shape[1:3])
+        inversion = fitting(host, size, inversion, steps, free_memory(place("cpu")))
         inverted = make_template(host, image, sentence, sigmas, inversion, progress=report)
         woven = run(host, inverted, regions, config, progress=report)
     say(f"reconstruction of the template: {inverted.psnr:.1f} dB")
     say(regions.prompts)
+    if inversion.keep is Keep.NOTHING:
+        say("The template's features were computed again in each step: they need much memory.")
     notes = {"sentence": sentence, "prompts": regions.prompts, "steps": str(steps)}
     file = as_png(out) if out else free_name(Path("woven.png"))
     say(f"wrote {write_picture(woven.image[0], file, notes)}", "bold green")

@@ -11,14 +11,13 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..attention.injection import InjectionBlocks
 from ..errors import ImageError
 from ..host.comfyui.noise import picture_scale
 from ..host.comfyui.progress import NodeProgress
 from ..host.comfyui.sampling import latent_of, scheduler_names, sigmas_of
 from ..host.ports import Host, latent_size
 from ..methods.concept_weaver import InversionConfig, Keep, Template, make_template
-from ..methods.concept_weaver.features import blocks_of, feature_cost
+from ..methods.concept_weaver.features import fitting
 from ..training.setting import changed
 from ..viz.overlays import sample_strip
 from .inputs import model_inputs
@@ -28,7 +27,6 @@ from .widgets import named_widgets
 
 WEAVER = f"{CATEGORY}/Concept Weaver"
 AUTO = "auto"
-SHARE_OF_FREE_RAM = 0.25  # above it, "auto" computes features again instead of keeping them
 
 
 class InvertTemplate(io.ComfyNode):
@@ -165,11 +163,8 @@ def keeping(
         )
     if keep != AUTO:
         return replace(config, keep=Keep(keep))
-    blocks: InjectionBlocks = blocks_of(host.sites, config)
-    size = latent_size(host, image.shape[1:3])
     free = comfy.model_management.get_free_memory(torch.device("cpu"))
-    fits = feature_cost(host, blocks, size, config, steps) <= SHARE_OF_FREE_RAM * free
-    return replace(config, keep=Keep.RAM if fits else Keep.NOTHING)
+    return fitting(host, latent_size(host, image.shape[1:3]), config, steps, free)
 
 
 def start_latent(model: Any, template: Template) -> dict[str, Tensor]:

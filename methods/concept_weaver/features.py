@@ -19,13 +19,15 @@ from ...attention.injection import (
     holds,
     injected_steps,
 )
-from ...errors import ImageError
+from ...errors import ConfigError, ImageError
 from ...host.ports import ForwardInfo, Host, Progress, StopForward, UNetSites
 from ...samplers.sigmas import output_at
+from ...training.free_memory import GIB, free_memory
 from .config import InversionConfig, Keep
 from .template import Template
 
 MIB = 2**20
+SHARE_OF_FREE_RAM = 0.25  # above it, `fitting` has features computed again
 
 
 def blocks_of(sites: UNetSites, config: InversionConfig) -> InjectionBlocks:
@@ -58,6 +60,46 @@ def feature_cost(
     numbers = resnets * injected_steps(config.resnet_until, steps)
     numbers += attentions * injected_steps(config.attention_until, steps)
     return numbers * _half(host.dtype).itemsize
+
+
+def fitting(
+    host: Host,
+    latent_size: tuple[int, int],
+    config: InversionConfig,
+    steps: int,
+    free: int | None,
+) -> InversionConfig:
+    """The settings with features in RAM if they leave most of it free, else computed again.
+
+    Args:
+        free: bytes of memory; None where nobody knows.
+    """
+    cost = feature_cost(host, blocks_of(host.sites, config), latent_size, config, steps)
+    fits = free is None or cost <= SHARE_OF_FREE_RAM * free
+    return replace(config, keep=Keep.RAM if fits else Keep.NOTHING)
+
+
+def check_room(config: InversionConfig, cost: int, device: torch.device) -> None:
+    """Whether a template's features fit where they shall be kept.
+
+    Args:
+        cost: their bytes.
+        device: of the model.
+
+    Raises:
+        ConfigError: there is less memory.
+    """
+    if config.keep is Keep.NOTHING:
+        return
+    place = torch.device("cpu") if config.keep is Keep.RAM else device
+    free = free_memory(place)
+    if free is not None and cost > free:
+        raise ConfigError(
+            "keep", config.keep.value,
+            f"{Keep.NOTHING.value} for this template: its features take {cost / GIB:.1f} GiB, and "
+            f"{free / GIB:.1f} GiB are free. Fewer steps or lower shares of them (resnet_until, "
+            "attention_until) take less",
+        )  # fmt: skip
 
 
 def describe_size(

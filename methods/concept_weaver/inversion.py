@@ -11,7 +11,14 @@ from ...host.ports import Host, Progress, no_progress
 from ...samplers.inversion import invert, psnr, reconstruct
 from ...samplers.sigmas import checked_sigmas
 from .config import InversionConfig, Keep
-from .features import blocks_of, describe_size, kept_steps, with_features
+from .features import (
+    blocks_of,
+    check_room,
+    describe_size,
+    feature_cost,
+    kept_steps,
+    with_features,
+)
 from .template import Template
 
 
@@ -32,6 +39,9 @@ def make_template(
         sigmas: [S + 1] of the later sampler; `config.steps` is ignored. A flow's begin just below
             pure noise, see `NoisePath.highest_start`.
         progress: called after every step, first with the size of the stored features; may raise.
+
+    Raises:
+        ConfigError: the features do not fit where `config.keep` has them.
     """
     config = config or InversionConfig()
     if image.ndim != 4 or image.shape[0] != 1:
@@ -45,6 +55,7 @@ def make_template(
     prompt, latent = host.encode_prompt(text), host.encode_image(image[..., :3])
     size = (latent.shape[-2], latent.shape[-1])
     n_stored = 0 if config.keep is Keep.NOTHING else kept_steps(config, steps)
+    check_room(config, feature_cost(host, blocks, size, config, steps), host.device)
     message = describe_size(host, blocks, size, config, steps)
     total = 2 * steps + n_stored
     progress(0, total, message)

@@ -135,9 +135,9 @@ def test_memory_is_told_before_it_is_taken(
     (line,) = [r.message for r in caplog.records if "GiB" in r.message]
     size = sum(p.numel() * 4 for p in pipeline_parameters(pipeline))
     assert f"tiny-anima take {size / 2**30:.1f} GiB (fp32)" in line
-    monkeypatch.setattr(models, "memory_of", lambda device: 2**20)
+    monkeypatch.setattr(models, "free_memory", lambda device: 2**20)
     open_host(str(pipeline))
-    assert "but cpu has 0.0 GiB. --precision bf16 takes about half" in caplog.text
+    assert "but cpu has 0.0 GiB free. --precision bf16 takes about half" in caplog.text
 
 
 def pipeline_parameters(folder: Path) -> list[torch.Tensor]:
