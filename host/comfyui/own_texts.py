@@ -20,6 +20,7 @@ from ..ports import Tokens
 from .anima_own_texts import AnimaEncode, Change, names_of_encoder
 from .anima_texts import is_anima_clip
 from .prompts import encoder_names, ids_of
+from .t5_texts import tokenizer_name
 from .tokens import ENCODE, OWN_TEXTS
 from .weights import text_weights
 
@@ -143,6 +144,6 @@ def _without(chunk: list[Any], runs: Sequence[Tokens], pad: int) -> list[Any]:
 
 
 def _padding(clip: Any, name: str) -> int:
-    tokenizer = getattr(clip.tokenizer, name)
+    tokenizer = getattr(clip.tokenizer, tokenizer_name(name))
     pad = getattr(tokenizer, "pad_token", None)
     return int(pad if pad is not None else tokenizer.end_token)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ...errors import ModelError, PromptError, UnsupportedModelError
-from ..families.anima import ANIMA, QWEN, T5
+from ..families.anima import ANIMA, COSMOS, QWEN, T5, T5_XXL
 from ..families.clip import ENCODERS, content_of
 from ..ports import HandleVectors, Prompt, Tokens
 from ..prompt_text import HANDLE, MARK, MARKED, check_free, check_vectors, composed, misspelt
@@ -29,6 +29,7 @@ from .llm_clip import KnowsLlmHandles
 from .llm_texts import llm_of, telling_llm
 from .notices import tell
 from .sites import context_width_of, network_sites
+from .t5_texts import is_t5_clip, tokenizer_name
 from .tokens import merged, telling_tokens
 
 
@@ -74,7 +75,7 @@ def check_spelling(clip: Any, text: str) -> None:
 
     One that knows handles tells by itself.
     """
-    inner = getattr(clip.tokenizer, encoder_names(clip)[0])
+    inner = _inner(clip.tokenizer, encoder_names(clip)[0])
     knowing_kinds = (KnowsHandles, KnowsLlmHandles)
     if not isinstance(inner, HandleTokens) and not isinstance(clip.tokenizer, knowing_kinds):
         tell_misspelt(text, ())
@@ -90,13 +91,15 @@ def encoder_names(clip: Any) -> list[str]:
         return [QWEN]
     if name := llm_of(clip):
         return [name]
+    if is_t5_clip(clip):
+        return [T5_XXL]
     parts = {name for name, _ in clip.cond_stage_model.named_children()}
     names = [name for name in ENCODERS if name in parts and hasattr(clip.tokenizer, name)]
     if not names or parts - set(names):
         raise UnsupportedModelError(
             f"This CLIP consists of {', '.join(sorted(parts)) or 'nothing'}; ConceptLoom works "
             "with the text encoders of Stable Diffusion 1.x, 2.x and XL (clip_l, clip_g, clip_h) "
-            "and with those of Anima, Z-Image and Krea 2 (Qwen3)."
+            "and with those of Anima, Z-Image and Krea 2 (Qwen3) and of Cosmos-Predict2 (T5)."
         )
     return names
 
@@ -128,7 +131,7 @@ def clip_with_handles(
     with torch.no_grad():
         patched.tokenizer = _tokenizer_with(clip, _vectors_by_encoder(clip, handles), named)
     names = encoder_names(clip)
-    known = {name: getattr(patched.tokenizer, name).handles for name in names}
+    known = {name: _inner(patched.tokenizer, name).handles for name in names}
 
     def named_tokens(pairs: Mapping[str, Any], rows: int) -> Tokens:
         by_key = {name.removeprefix("clip_"): name for name in names}
@@ -148,7 +151,7 @@ def known_identities(clip: Any) -> dict[str, str]:
     """Handle -> identity of the concept that it stands for in a CLIP."""
     if isinstance(clip.tokenizer, KnowsHandles | KnowsLlmHandles):
         return dict(clip.tokenizer.identities)
-    inner = getattr(clip.tokenizer, encoder_names(clip)[0])
+    inner = _inner(clip.tokenizer, encoder_names(clip)[0])
     return dict(inner.identities) if isinstance(inner, HandleTokens) else {}
 
 
@@ -160,7 +163,7 @@ def encode(clip: Any, text: str, handles: HandleVectors, device: torch.device) -
     pairs = reader.tokenize(text)
     # Handles that the CLIP knew already (Apply Concept) are found like those given here.
     named = [
-        _named_tokens(pairs[name.removeprefix("clip_")], getattr(reader.tokenizer, name).handles)
+        _named_tokens(pairs[name.removeprefix("clip_")], _inner(reader.tokenizer, name).handles)
         for name in rows
     ]
     if any(_handle_places(tokens) != _handle_places(named[0]) for tokens in named):
@@ -175,15 +178,13 @@ def encode(clip: Any, text: str, handles: HandleVectors, device: torch.device) -
         context.to(device, torch.float32),
         tokens,
         pooled.to(device, torch.float32) if pooled is not None else None,
-        content=content_of(tokens, getattr(reader.tokenizer, next(iter(rows))).end_token),
+        content=_content(reader.tokenizer, next(iter(rows)), tokens),
     )
 
 
 def token_ids(clip: Any, name: str, text: str) -> list[int]:
     """BPE ids of a text in one encoder, without start, end and padding."""
-    return list(
-        getattr(clip.tokenizer, name).tokenizer(text, add_special_tokens=False)["input_ids"]
-    )
+    return list(_inner(clip.tokenizer, name).tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def ids_of(clip: Any, text: str) -> dict[str, tuple[int, ...]]:
@@ -206,7 +207,7 @@ def _tokenizer_with(
     check_free(known_identities(clip), identities)
     outer = copy.copy(clip.tokenizer)
     for name, known in rows.items():
-        inner: Any = copy.copy(getattr(outer, name))
+        inner: Any = copy.copy(_inner(outer, name))
         named = identities
         if isinstance(inner, HandleTokens):
             known, named = {**inner.handles, **known}, {**inner.identities, **named}
@@ -216,8 +217,19 @@ def _tokenizer_with(
         inner.handles, inner.identities, inner.tells = known, named, name == next(iter(rows))
         if inner.embedding_directory is None:
             inner.embedding_directory = []  # without a folder the host does not look for marks
-        setattr(outer, name, inner)
+        setattr(outer, tokenizer_name(name), inner)
     return outer
+
+
+def _inner(tokenizer: Any, name: str) -> Any:
+    """The tokenizer of one encoder."""
+    return getattr(tokenizer, tokenizer_name(name))
+
+
+def _content(tokenizer: Any, name: str, tokens: Tokens) -> tuple[bool, ...]:
+    if name == T5_XXL:
+        return COSMOS.text.is_content(tokens)
+    return content_of(tokens, _inner(tokenizer, name).end_token)
 
 
 def _identities_of(clip: Any, rows: Mapping[str, Mapping[str, Tensor]]) -> dict[str, str]:
@@ -227,7 +239,7 @@ def _identities_of(clip: Any, rows: Mapping[str, Mapping[str, Tensor]]) -> dict[
     def agrees(handle: str) -> bool:
         return handle in known and all(
             torch.equal(
-                getattr(clip.tokenizer, encoder).handles[handle].to(added[handle]), added[handle]
+                _inner(clip.tokenizer, encoder).handles[handle].to(added[handle]), added[handle]
             )
             for encoder, added in rows.items()
         )

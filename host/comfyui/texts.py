@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from ...errors import ModelError
-from ..families.anima import ANIMA
+from ..families.anima import ANIMA, COSMOS
 from ..families.registry import family_of
 from ..ports import HandleVectors, Prompt, UNetSites
 from .anima_texts import AnimaTexts
@@ -23,6 +23,7 @@ from .prompts import (
     token_ids,
 )
 from .sites import context_width_of
+from .t5_texts import is_t5_clip
 from .weights import Weight, text_weights
 
 Network = Callable[[], Any]
@@ -52,10 +53,16 @@ class Texts(Protocol):
 
 
 class ClipTexts:
-    """CLIP text encoders, whose outputs stand side by side."""
+    """CLIP text encoders, whose outputs stand side by side, or Cosmos-Predict2's T5."""
 
-    def __init__(self, clip: Any, context_width: int) -> None:
+    def __init__(self, clip: Any, context_width: int, *, is_t5: bool = False) -> None:
         names = encoder_names(clip)
+        if is_t5_clip(clip) != is_t5:
+            needs = "Cosmos-Predict2 reads" if is_t5 else "this MODEL does not read"
+            raise ModelError(
+                f"This CLIP consists of {', '.join(names)}, but {needs} prompts with the old "
+                "T5-XXL; connect MODEL and CLIP of the same family."
+            )
         self.encoders: Mapping[str, int] = {n: encoder_width(clip, n) for n in names}
         check_widths(clip, context_width)
         self.weights: Mapping[str, Weight] = text_weights(clip.cond_stage_model, names)
@@ -80,11 +87,8 @@ def texts_of(clip: Any, network: Any, sites: UNetSites) -> Texts:
         return AnimaTexts(clip, network)
     if (family := family_of(network)) is not None and family.joint is not None:
         return LlmTexts(clip, family, context_width_of(sites))
-    if sites.family != "unet":
-        raise ModelError(
-            f"ConceptLoom cannot read prompts for {sites.family} yet. Use a model of Stable "
-            "Diffusion, Anima, Z-Image or Krea 2."
-        )
+    if sites.family == COSMOS.name:
+        return ClipTexts(clip, context_width_of(sites), is_t5=True)
     return ClipTexts(clip, context_width_of(sites))
 
 

@@ -15,7 +15,7 @@ from comfy.ldm.cosmos.predict2 import Block as CosmosBlock
 from comfy.ldm.lumina.model import JointTransformerBlock
 from comfy.ldm.modules.attention import BasicTransformerBlock, attention_pytorch
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
-from comfy.text_encoders import llama
+from comfy.text_encoders import llama, t5
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -107,6 +107,27 @@ def _plain_forward(module: Any) -> Callable[..., Any] | None:
         def norm(x: Tensor) -> Tensor:
             weight = usable(module.weight.detach())
             return rms_norm(x, weight + 1.0 if module.add else weight, module.eps)
+
+        return norm
+    return _plain_t5(module)
+
+
+def _plain_t5(module: Any) -> Callable[..., Any] | None:
+    """The same for the parts of a T5."""
+    if type(module) is t5.T5LayerFF:
+        return lambda x: x + module.DenseReluDense(module.layer_norm(x))
+    if type(module) is t5.T5LayerSelfAttention:
+
+        def attention(x: Tensor, *args: Any, **arguments: Any) -> tuple[Tensor, Any]:
+            attended, bias = module.SelfAttention(module.layer_norm(x), *args, **arguments)
+            return x + attended, bias
+
+        return attention
+    if type(module) is t5.T5LayerNorm:
+
+        def norm(x: Tensor) -> Tensor:
+            x = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + module.variance_epsilon)
+            return usable(module.weight.detach()).to(x) * x
 
         return norm
     return None

@@ -158,7 +158,7 @@ def anima_files(model: Path, layout: Path | None) -> AnimaFiles | None:
         raise UnsupportedModelError(
             f"{model} has the transformer of Cosmos-Predict2 and no adapter of Anima "
             "(llm_adapter). A transformer of Anima alone needs --layout with Anima's folder in "
-            "diffusers format; Cosmos-Predict2 itself is not supported."
+            "diffusers format; Cosmos-Predict2 itself works in ComfyUI alone."
         )
     return AnimaFiles(model, file, folders)
 

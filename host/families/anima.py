@@ -17,6 +17,7 @@ from .family import AttentionPart, Family, Part
 QWEN = "qwen3_06b"  # the language model
 T5 = "anima_t5"  # the adapter's own vectors of T5's tokens
 ADAPTER = "llm_adapter"
+T5_XXL = "t5xxl"  # Cosmos-Predict2's text encoder, the old T5-XXL
 ROWS = 512  # of a context, at least
 END, PAD = 1, 0  # T5's ids behind a prompt
 QWEN_PAD = 151643  # what an empty prompt is for Qwen
@@ -100,4 +101,6 @@ ANIMA = _family(
     {QWEN: f"{QWEN}.model.embed_tokens.weight", T5: f"transformer.{ADAPTER}.embed.weight"},
 )
 # Contexts are T5-XXL's own; a prompt is followed by its end token and zeros.
-COSMOS = _family("cosmos2", "Cosmos-Predict2", "MiniTrainDIT", LAYOUT, {})
+COSMOS = _family(
+    "cosmos2", "Cosmos-Predict2", "MiniTrainDIT", LAYOUT, {T5_XXL: f"{T5_XXL}.shared.weight"}
+)

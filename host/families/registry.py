@@ -23,7 +23,8 @@ UNDISTILLED = re.compile(
 FAMILIES = (ANIMA, COSMOS, Z_IMAGE, KREA_2)
 # In messages.
 SUPPORTED = (
-    "Stable Diffusion 1.x, 2.x and XL and models trained from them, Anima, Z-Image and Krea 2"
+    "Stable Diffusion 1.x, 2.x and XL and models trained from them, Anima, Cosmos-Predict2, "
+    "Z-Image and Krea 2"
 )
 
 
