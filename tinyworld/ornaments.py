@@ -1,4 +1,4 @@
-"""Objects of the vocabulary that carry an unseen ornament on one of their parts.
+"""Members that carry an ornament which no training picture shows on the part made for emblems.
 
 What CLiC is about: the ornament is no object of its own, it belongs to a part of another one. The
 same part can be left bare: a picture to carry the ornament over to, with its true place.
@@ -6,100 +6,85 @@ same part can be left bare: a picture to carry the ornament over to, with its tr
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+from numpy.typing import NDArray
 
-from .concepts import CONCEPTS, item
-from .shapes import SHAPES, Array, Mask
-from .world import SIZE, Item, Scene, article, render
+from .concepts import CONCEPTS, concept, known_member
+from .members import ground_colour
+from .painters.kinds import Member
+from .scenes import SIZE, Scene, posed, render
+from .shapes import Array
 
-# part of an object -> its centre, in radii of the object; x to the right, y down
-PARTS: dict[str, tuple[float, float]] = {
-    "middle": (0.0, 0.0),
-    "top": (0.0, -0.28),
-    "bottom": (0.0, 0.28),
-    "left": (-0.28, 0.0),
-    "right": (0.28, 0.0),
+# ornament -> colours of its disc and of the emblem on it
+ORNAMENTS: dict[str, tuple[str, str]] = {
+    "spiral": ("cream", "purple"),
+    "sun": ("black", "yellow"),
+    "clover": ("white", "green"),
+    "bolt": ("blue", "cream"),
 }
-# A latent of the bundled model covers 4 px: an ornament needs eight of them across to be one.
-REACH = 0.75  # radius of an ornament, in radii of its object
-LEAST_LEFT = 0.4  # of the square around an ornament, of which a disc fills 0.71
-RADIUS = (0.33, 0.35)  # of an object with an ornament, picture units
+DRAWS = 50  # of a member, until its surface has another colour than the ornament
+RADIUS = (0.38, 0.42)  # of an object with an ornament, picture units
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrnamentScene:
+    """A picture of one object, and where its ornament is or would be.
+
+    Attributes:
+        image:  [S, S, 3]
+        masks:  [2, S, S]  the object with the ornament's place, and that place.
+        bearer: the object with the ornament on it.
+    """
+
+    image: NDArray[np.uint8]
+    masks: Array
+    bearer: Member
 
 
 def ornament_scene(
-    whole: str,
-    ornament: str,
-    seed: int = 0,
-    background: str = "white",
-    *,
-    part: str = "middle",
-    size: int = SIZE,
-) -> Scene:
-    """One object with a concept on one of its parts: masks are [object, ornament].
-
-    The mask of the object includes the ornament's place. What of an ornament would lie outside of
-    its object is cut off.
+    whole: str, ornament: str, seed: int = 0, background: str = "white", size: int = SIZE
+) -> OrnamentScene:
+    """One object with an ornament, or with that place left bare.
 
     Args:
-        whole: colour and shape, "yellow square" or "red striped circle".
-        ornament: a name of `CONCEPTS`; "" leaves the part bare, and the second mask says where an
-            ornament would go. The same seed puts the object in the same place with and without.
-        seed: of the object's place, size and turn, and of the background.
-        part: a name of `PARTS`.
+        whole: a class, with a colour or without, "red mug"; or a held-out member, "mug1".
+        ornament: a name of `ORNAMENTS`; "" leaves the part bare, and the second mask says where an
+            ornament would go. The same seed gives the same object in the same place with and
+            without.
+        seed: of the object, its place, size and pose, and of the background.
 
     Raises:
-        KeyError: the object, the ornament or the part is not known, or the object lacks that part.
+        KeyError: the object or the ornament is not known.
     """
-    if ornament and ornament not in CONCEPTS:
-        raise KeyError(f"unknown ornament {ornament!r}; known are {', '.join(CONCEPTS)}")
-    if not whole.split():
-        raise KeyError("no object was named")
-    if part not in PARTS:
-        raise KeyError(f"unknown part {part!r}; known are {', '.join(PARTS)}")
+    if ornament and ornament not in ORNAMENTS:
+        raise KeyError(f"unknown ornament {ornament!r}; known are {', '.join(ORNAMENTS)}")
+    member = _member(whole, ornament or next(iter(ORNAMENTS)), np.random.default_rng((seed, 3)))
+    adorned = _rendered(member, seed, background, size)
+    bare = _rendered(member.changed(options={"emblem": ""}), seed, background, size)
+    shown = adorned if ornament else bare
+    return OrnamentScene(
+        image=shown.image, masks=np.stack([adorned.masks[0], adorned.emblem(0)]), bearer=member
+    )
+
+
+def _member(whole: str, ornament: str, rng: np.random.Generator) -> Member:
+    """The object in plain, with the ornament; its surface differs from the ornament's disc."""
+    disc, mark = ORNAMENTS[ornament]
+    for _ in range(DRAWS):
+        base = concept(whole) if whole in CONCEPTS else known_member(whole, rng)
+        if ground_colour(base) != disc:
+            return base.changed(
+                options={"pattern": "plain", "emblem": ornament, "style": "badge"},
+                colours={"second": disc, "mark": mark},
+                numbers={"emblem_size": 1.1, "emblem_form": 0.5},
+            )
+    raise KeyError(f"{whole!r} is {disc} like the {ornament}'s disc; choose another colour")
+
+
+def _rendered(member: Member, seed: int, background: str, size: int) -> Scene:
     rng = np.random.default_rng(seed)
     radius = float(rng.uniform(*RADIUS))
-    x, y = rng.uniform(radius + 0.01, 0.99 - radius, 2)
-    base = item(whole, (float(x), float(y), radius), rng)
-    if base.shape is None:
-        raise KeyError(f"{whole!r} is no object of the vocabulary; give a colour and a shape")
-    mark = _on_part(base, ornament, part)
-    image, _ = render([base, mark] if ornament else [base], background, rng, size)
-    # The place alone is drawn over nothing, with dice of its own: backgrounds differ, masks do not.
-    _, bare = render([base, mark], "white", np.random.default_rng(0), size)
-    if bare[1].sum() < LEAST_LEFT * (2 * mark.radius * size) ** 2:
-        raise KeyError(f"{article(whole)} has no {part}, so nothing can be put there")
-    caption = f"a photo of {article(whole)}"
-    if ornament:
-        caption += f" with {article(ornament)}"
-    return Scene(
-        image=image,
-        masks=np.stack([bare.sum(0), bare[1]]),
-        caption=caption,
-        items=(base, mark) if ornament else (base,),
-        background=background,
-    )
-
-
-def _on_part(base: Item, ornament: str, part: str) -> Item:
-    """The ornament on a part of an object, turned with it and cut off where the object ends."""
-    u, v = PARTS[part]
-    cos, sin = float(np.cos(base.angle)), float(np.sin(base.angle))
-    silhouette = SHAPES[str(base.shape)]
-
-    def paint(a: Array, b: Array) -> tuple[Mask, Array]:
-        where, colour = CONCEPTS[ornament](a, b) if ornament else _bare(a, b)
-        return where & silhouette(u + REACH * a, v + REACH * b), colour
-
-    return Item(
-        words=ornament,
-        paint=paint,
-        x=base.x + base.radius * (cos * u - sin * v),
-        y=base.y + base.radius * (sin * u + cos * v),
-        radius=REACH * base.radius,
-        angle=base.angle,
-    )
-
-
-def _bare(u: Array, v: Array) -> tuple[Mask, Array]:
-    """Where an ornament would go: a disc without a colour of its own."""
-    return np.hypot(u, v) < 0.95, np.zeros((*u.shape, 3), np.float32)
+    x, y = (float(at) for at in rng.uniform(radius + 0.01, 0.99 - radius, 2))
+    return render([posed(member, (x, y, radius), rng)], background, rng, size)

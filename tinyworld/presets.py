@@ -7,7 +7,7 @@ changes it forgets little in so few of them, and would learn little beside class
 from __future__ import annotations
 
 from ..training.adapters import Scope
-from .world import SIZE as SIZE  # px; photographs come at its size
+from .scenes import SIZE as SIZE  # px; photographs come at its size
 
 CFG = 3.0  # of previews and class images
 HANDLE_RATE, FULL_RATE = 5e-3, 5e-4  # of vectors of words, and of every weight

@@ -1,31 +1,32 @@
 """A question answerer that knows the truth: what BLIP-2 is to photographs, for TinyWorld.
 
-It looks at the largest object. What the oracle's networks have no word for is "object".
+It looks at the largest object. What the judge has no word for is "object".
 """
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from .oracle import Found, load_oracle
-from .oracle_nets import OTHER
+from .judge.judge import Found, load_judge
+from .judge.words import OTHER
 
 UNKNOWN = "object"
-_COLOUR, _TEXTURE, _GROUND = ("colour", "color"), ("texture", "pattern"), ("background", "where")
+_COLOUR, _PATTERN, _EMBLEM = ("colour", "color"), ("texture", "pattern"), ("emblem", "symbol")
+_GROUND = ("background", "where")
 
 
-class OracleVQA:
-    """Answers what kind, shape, colour, texture or background a picture shows, in a word."""
+class JudgeVQA:
+    """Answers what class, colour, pattern, emblem or background a picture shows, in a word."""
 
-    name = "tinyworld oracle"
+    name = "tinyworld judge"
 
     def answer(self, image: Tensor, question: str) -> str:
         """One word; empty where there is no object to tell of."""
-        lowered, oracle = question.lower(), load_oracle()
+        lowered, judge = question.lower(), load_judge()
         picture = image.detach().float().cpu()
         if any(word in lowered for word in _GROUND):
-            return oracle.background(picture)
-        objects = oracle.find(picture)
+            return judge.background(picture)
+        objects = judge.find(picture)
         return _describe(objects[0], lowered) if objects else ""
 
     def offload(self) -> None:
@@ -35,8 +36,10 @@ class OracleVQA:
 def _describe(found: Found, asked: str) -> str:
     if any(word in asked for word in _COLOUR):
         said = found.colour
-    elif any(word in asked for word in _TEXTURE):
-        said = found.texture
+    elif any(word in asked for word in _PATTERN):
+        said = found.words.get("pattern", OTHER)
+    elif any(word in asked for word in _EMBLEM):
+        said = found.words.get("emblem") or "none"
     else:
-        said = found.shape
+        said = found.kind
     return UNKNOWN if said == OTHER else said

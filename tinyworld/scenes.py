@@ -6,14 +6,14 @@ Places are unit coordinates (0..1, x right, y down); pictures are uint8 [S, S, 3
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .captions import Word, caption_of, text_of
-from .members import KINDS, held_out, training_member
+from .members import KINDS, training_member
 from .painters.kinds import Member
 from .painters.marks import BADGE, EMBLEM
 from .painters.sheet import Sheet
@@ -229,16 +229,17 @@ def member_scene(
 
     The seed decides places, poses and the background's details, whatever the members are.
     """
+    return scene_of([lambda _, one=one: one for one in members], seed, background, size)
+
+
+def scene_of(
+    things: Sequence[Callable[[Spot], Member | Item]], seed: int, background: str, size: int
+) -> Scene:
+    """The same of anything that can be made for a place."""
     rng = np.random.default_rng(seed)
-    spots = place(len(members), rng)
-    things = [posed(one, spot, rng) for one, spot in zip(members, spots, strict=True)]
-    words = caption_of(things, background, np.random.default_rng((seed, 1)))
-    return render(things, background, rng, size, words)
-
-
-def concept(name: str) -> Member:
-    """A held-out member by its name: class and number, "mug1" to "mug4"."""
-    kind, number = name.rstrip("0123456789"), name[len(name.rstrip("0123456789")) :]
-    if kind not in KINDS or not number or not 1 <= int(number) <= len(held_out(kind)):
-        raise KeyError(f"unknown concept {name!r}; use a class and 1 to 4: {', '.join(KINDS)}")
-    return held_out(kind)[int(number) - 1]
+    placed = [
+        posed(thing(spot), spot, rng)
+        for thing, spot in zip(things, place(len(things), rng), strict=True)
+    ]
+    words = caption_of(placed, background, np.random.default_rng((seed, 1)))
+    return render(placed, background, rng, size, words)

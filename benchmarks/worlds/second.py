@@ -22,16 +22,16 @@ from conceptloom.methods.break_a_scene.spec import ON_TINYWORLD as BREAK_A_SCENE
 from conceptloom.methods.concept_weaver.spec import ON_TINYWORLD as BANK
 from conceptloom.methods.personalized_residuals.spec import ON_TINYWORLD as RESIDUALS
 from conceptloom.tinyworld.captions import Word
+from conceptloom.tinyworld.concepts import CONCEPTS, concept
 from conceptloom.tinyworld.judge import scores
 from conceptloom.tinyworld.judge.judge import Found, load_judge
 from conceptloom.tinyworld.judge.lineup import TARGET, Lineup, lineup
 from conceptloom.tinyworld.judge.scores import Identity, likeness
-from conceptloom.tinyworld.members import HELD_OUT, KINDS
+from conceptloom.tinyworld.members import KINDS
 from conceptloom.tinyworld.painters.kinds import Member
 from conceptloom.tinyworld.presets import CFG
 from conceptloom.tinyworld.recipe.gate_figures import true_members
-from conceptloom.tinyworld.recipe.train import IN_TRAINING
-from conceptloom.tinyworld.scenes import SIZE, Placed, Scene, concept, member_scene, render
+from conceptloom.tinyworld.scenes import SIZE, Placed, Scene, member_scene, render
 from conceptloom.tinyworld.shapes import BACKGROUNDS
 from conceptloom.tinyworld.world import article
 from conceptloom.training.adapters import Scope
@@ -52,10 +52,6 @@ TEMPLATE_WORDS = {
     "boat1": "red boat",
     "umbrella2": "blue umbrella",
 }
-
-
-# A held-out member -> its class, the plain word that comes near it.
-CLASS_OF = {f"{kind}{number}": kind for kind in KINDS for number in range(1, HELD_OUT + 1)}
 
 
 class JudgeRuler:
@@ -135,7 +131,7 @@ class SceneJudge:
 
 
 def _name_of(member: Member) -> str:
-    return next(name for name in CLASS_OF if concept(name) == member)
+    return next(name for name in CONCEPTS if concept(name) == member)
 
 
 def _at(mask: Tensor, height: int, width: int) -> Tensor:
@@ -176,7 +172,7 @@ def _no_details(*_: Any) -> NoReturn:
 def _open(device: str = "cpu") -> Host:
     if torch.device(device).type != "cpu":
         raise ValueError("the second edition is measured on a CPU until it is bundled")
-    return DiffusersHost.tinyworld(IN_TRAINING)
+    return DiffusersHost.tinyworld()
 
 
 # Whole weights: at 300 steps twice as many members are recognised as with low-rank changes.
@@ -202,9 +198,9 @@ WORLD = World(
     ornamented=_no_details,
     template=_template,
     article=article,
-    concepts=tuple(CLASS_OF),
+    concepts=tuple(CONCEPTS),
     backgrounds=BACKGROUNDS,
-    words=CLASS_OF,
+    words=CONCEPTS,
     template_words=TEMPLATE_WORDS,
     background_words={name: name for name in ("white", "grass", "beach", "sky", "gray")}
     | {"bricks": "brick"},

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 
 from ..autoencoder import read_autoencoder
+from ..checkpoint import CHECKPOINT
 from ..dit.sizes import FAMILIES, SIZES
 from ..model import ModelConfig
 from .diffusion_training import DiffusionTask, save_autoencoder, train_diffusion
@@ -33,8 +34,6 @@ from .transformer_training import train_transformer
 from .vae_training import train_vae
 
 log = logging.getLogger("conceptloom")
-
-IN_TRAINING = Path(__file__).parent / "in_training.safetensors"  # until it is the bundled model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
         "--start",
         type=Path,
         nargs="?",
-        const=IN_TRAINING,
+        const=CHECKPOINT,
         help="checkpoint whose sizes and weights to begin with; without a file, the repository's",
     )
     return p

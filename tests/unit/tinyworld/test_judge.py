@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from conceptloom.tinyworld.concepts import concept
 from conceptloom.tinyworld.judge.judge import WEIGHTS, Found, Judge, load_judge, read_judge
 from conceptloom.tinyworld.judge.lineup import LINEUP, Lineup, lineup, lineup_members
 from conceptloom.tinyworld.judge.networks import CROP, SIDE, crop_object
@@ -24,7 +25,7 @@ from conceptloom.tinyworld.judge.words import HEADS, seen_words, words_of
 from conceptloom.tinyworld.members import KINDS, held_out
 from conceptloom.tinyworld.painters.kinds import UNNAMED_EMBLEMS
 from conceptloom.tinyworld.recipe.judge_check import true_scenes, word_figures
-from conceptloom.tinyworld.scenes import concept, member_scene
+from conceptloom.tinyworld.scenes import member_scene
 
 
 @pytest.fixture(scope="module")

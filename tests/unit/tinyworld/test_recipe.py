@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 pytest.importorskip("diffusers")
 
-from conceptloom.tinyworld.checkpoint import read_checkpoint
+from conceptloom.tinyworld.checkpoint import CHECKPOINT, read_checkpoint
 from conceptloom.tinyworld.model import ModelConfig, build_unet, build_vae
 from conceptloom.tinyworld.recipe import loop
 from conceptloom.tinyworld.recipe.diffusion_training import drop_words, velocity_loss
@@ -19,7 +19,7 @@ from conceptloom.tinyworld.recipe.fast import ready_for_training
 from conceptloom.tinyworld.recipe.loop import Team, TrainingBudget, averaged, train
 from conceptloom.tinyworld.recipe.muon import Muon, is_matrix, orthogonal
 from conceptloom.tinyworld.recipe.shards import world_token_ids
-from conceptloom.tinyworld.recipe.train import IN_TRAINING, parser
+from conceptloom.tinyworld.recipe.train import parser
 from conceptloom.tinyworld.recipe.vae_start import start_near_linear
 from conceptloom.tinyworld.recipe.vae_training import busy_crop, even_out, psnr, to_tensor
 from conceptloom.tinyworld.scenes import random_scene
@@ -215,9 +215,9 @@ def test_crops_lie_where_most_happens() -> None:
 
 
 def test_training_goes_on_from_the_weights_of_the_repository() -> None:
-    assert parser().parse_args(["--start"]).start == IN_TRAINING
+    assert parser().parse_args(["--start"]).start == CHECKPOINT
     assert parser().parse_args([]).start is None
-    file = read_checkpoint(IN_TRAINING)
+    file = read_checkpoint(CHECKPOINT)
     assert list(file.token_ids) == world_token_ids()
     assert (file.config.resolution_px, file.config.latent_channels) == (128, 16)
-    assert IN_TRAINING.stat().st_size <= 16e6
+    assert CHECKPOINT.stat().st_size <= 16e6

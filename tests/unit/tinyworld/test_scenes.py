@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from conceptloom.tinyworld.captions import PATTERN_NOUNS, caption_words
+from conceptloom.tinyworld.concepts import concept
 from conceptloom.tinyworld.members import KINDS, held_out, is_kept_away, member
 from conceptloom.tinyworld.painters.kinds import EMBLEMS, PATTERNS, STYLES, UNNAMED_EMBLEMS
 from conceptloom.tinyworld.painters.sheet import PALETTE
@@ -14,7 +15,6 @@ from conceptloom.tinyworld.scenes import (
     RADII,
     SIZE,
     Placed,
-    concept,
     member_scene,
     place,
     random_scene,
