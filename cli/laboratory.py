@@ -11,7 +11,7 @@ from ..concepts.concept_file import save_concept
 from ..host.ports import Host
 from ..methods.conceptlab import Invented, SpaceDefaults
 from ..tinyworld.prior import GALLERY, SENTENCES, load_tiny_prior
-from ..tinyworld.questions import OracleVQA
+from ..tinyworld.questions import JudgeVQA
 from ..training.results import ResultFile
 from ..vision.clip_space import ClipSpace
 from ..vision.generators import HostImageGenerator
@@ -82,10 +82,10 @@ def from_folders(
 
 
 def questions_of(vqa: str, device: torch.device, dtype: torch.dtype) -> VQAModel | None:
-    """The VQA model: "tinyworld" is the oracle, "none" is None, else a BLIP-2 folder."""
+    """The VQA model: "tinyworld" is the judge, "none" is None, else a BLIP-2 folder."""
     if vqa == NONE:
         return None
-    return OracleVQA() if vqa == TINYWORLD else load_blip2(Path(vqa), device, dtype)
+    return JudgeVQA() if vqa == TINYWORLD else load_blip2(Path(vqa), device, dtype)
 
 
 def write_results(made: Invented, results: ResultFolder) -> None:

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from ...scenes.scene import ConceptScene
 from ...tinyworld.concepts import concept_scene
+from ...tinyworld.judge.judge import load_judge
+from ...tinyworld.judge.lineup import LINEUP
+from ...tinyworld.world import article
 from ...viz.plots import loss_plot
 from ...viz.scene_preview import scene_preview
 from .break_a_scene_run import DemoConfig, DemoRun, DrawnPrompt, learn_and_draw, taught_scene
@@ -42,7 +45,8 @@ def _story(config: DemoConfig, scene: ConceptScene, run: DemoRun, pixels_per_lat
             Section(
                 "One picture, one mask for each object",
                 "The training data: one picture, a mask for each object, and a plain word to "
-                f"start from for each ({words}). The words to learn are {handles}. The area "
+                f"start from for each ({words}). The model has seen many of each class, but never "
+                f"these. The words to learn are {handles}. The area "
                 f"outside the masks becomes <{config.surroundings}>, because nothing else shows "
                 "the model where an object ends.",
                 [
@@ -88,7 +92,7 @@ def _story(config: DemoConfig, scene: ConceptScene, run: DemoRun, pixels_per_lat
             Section(
                 "Combined with an object that the model already knows",
                 "A learned word works in a prompt like any other: here next to "
-                f"{config.neighbour}.",
+                f"{article(config.neighbour)}.",
                 figures[n_apart + n_together :],
             ),
             Section(
@@ -99,7 +103,8 @@ def _story(config: DemoConfig, scene: ConceptScene, run: DemoRun, pixels_per_lat
             ),
             Section(
                 "The figures",
-                "The oracle identifies each object among all 16 unseen objects of this world.",
+                f"The judge tells each object from {LINEUP - 1} others of its class: other "
+                "held-out members, and members that differ from it in one or two things.",
                 table=_table(config, run),
                 meaning=_meaning(run.drawn),
                 commands=_commands(config, run.concept),
@@ -148,10 +153,11 @@ def _meaning(drawn: Sequence[DrawnPrompt]) -> str:
     return (
         f"No leak (no learned object without its word in the prompt): {clean} of {len(every)} "
         f"pictures. Requested background: {places} of {len(every)}. Likeness is the cosine of "
-        "the oracle's description with the training object: 1 at best, 0.6 or more for the same "
-        "object. Attention is the IoU of the word's map with the object's exact mask and, in "
-        "brackets, the probability that a point inside gets more attention than a point outside; "
-        "the unseen picture shows the objects in other places on another background."
+        "the judge's description with the object: 1 at best, "
+        f"{load_judge().calibration.same:.2f} or more for the same object. Attention is the IoU "
+        "of the word's map with the object's exact mask and, in brackets, the probability that a "
+        "point inside gets more attention than a point outside; the unseen picture shows the "
+        "objects in other places on another background."
     )
 
 

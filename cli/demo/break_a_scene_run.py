@@ -19,24 +19,23 @@ from ...methods.break_a_scene import learn_scene
 from ...methods.registry import settings_of_method
 from ...samplers.ddim import sample_ddim, seeded_noise
 from ...scenes.scene import ConceptScene, make_scene, with_background
-from ...tinyworld.concepts import concept_scene
+from ...tinyworld.concepts import CONCEPTS, concept_scene
+from ...tinyworld.judge.named import SceneJudge, Verdict
 from ...tinyworld.measures import Localisation
+from ...tinyworld.presets import SIZE
+from ...tinyworld.scenes import Scene
 from ...tinyworld.shapes import BACKGROUNDS
-from ...tinyworld.world import Scene, article
+from ...tinyworld.world import article
 from ...training.adapters import Scope
 from ...training.method_spec import TINYWORLD, RunSettings
 from ...training.runner import TrainingResult
 from ...viz.colors import concept_colours
 from ...viz.overlays import attention_overlay
-from .judge import ELSEWHERE_SEED, Judge, Verdict, as_image, word_localisation
+from .judge import ELSEWHERE_SEED, as_image, word_localisation
 from .story import DemoContext, DemoSample, Figure
 
 # Every weight learns, as in the paper: low-rank changes of so small a model give little likeness.
-# Without class images every word would bring the whole taught picture along.
-LEARNING = {
-    "token_steps": 40, "weight_steps": 200, "scope": Scope.FULL, "weight_rate": 6e-4,
-    "batch_size": 2, "prior_weight": 1.0,
-}  # fmt: skip
+LEARNING = {"token_steps": 60, "weight_steps": 240, "scope": Scope.FULL, "weight_rate": 5e-4}
 PREVIEWS = 5  # rows of the timeline
 STATE = "demo-state"  # not the name that trainings use: it is deleted at the end
 
@@ -50,42 +49,46 @@ def demo_settings(overrides: Mapping[str, Any]) -> RunSettings:
 class DemoConfig:
     """What this story teaches and draws."""
 
-    objects: tuple[str, ...] = ("split", "bullseye")  # of `tinyworld.concepts`
-    words: tuple[str, ...] = ("square", "circle")  # initialiser words
+    objects: tuple[str, ...] = ("mug1", "cat4")  # of `tinyworld.concepts`
     scene_seed: int = 2
     background: str = "white"
     surroundings: str = "my-surroundings"  # what no mask covers is a concept too (paper Sec. 4.2)
-    alone_on: tuple[str, ...] = ("gray", "beach", "bricks")
-    together_on: tuple[str, ...] = ("sky", "gray", "grass")
-    neighbour: str = "a red square"  # something the model knew before
-    neighbour_on: str = "white"
+    alone_on: tuple[str, ...] = ("grass", "beach", "sky")
+    together_on: tuple[str, ...] = ("grass", "sky", "gray")
+    neighbour: str = "blue ball"  # something the model knew before
+    neighbour_on: str = "grass"
     seeds: tuple[int, ...] = (1, 2)
     steps: int = 25  # DDIM
     cfg: float = 3.0
     settings: RunSettings = field(default_factory=lambda: demo_settings({}))
 
     @property
+    def words(self) -> list[str]:
+        """Initialiser words: the classes of the objects."""
+        return [CONCEPTS[name] for name in self.objects]
+
+    @property
     def handles(self) -> list[str]:
-        """Names of the objects, without brackets."""
-        return [f"my-{name}" for name in self.objects]
+        """Words to learn, without brackets."""
+        return [f"my-{word}" for word in self.words]
 
 
 @dataclass(frozen=True, slots=True)
 class DrawnPrompt:
-    """A prompt, its pictures and the oracle's verdicts."""
+    """A prompt, its pictures and the judge's verdicts."""
 
     prompt: str
     asked: tuple[str, ...]  # handles
+    known: str  # colour and class of something else that it asks for, or ""
     background: str  # a key of BACKGROUNDS
     images: Tensor  # [n, H, W, 3]
     verdicts: Sequence[Verdict] = ()
 
     def figure(self) -> Figure:
         """The pictures side by side over the prompt."""
-        judged = zip(self.images, self.verdicts, strict=True)
-        return Figure(
-            self.prompt, [DemoSample(image, v.is_right, v.summary) for image, v in judged]
-        )
+        judged, place = zip(self.images, self.verdicts, strict=True), self.background
+        samples = [DemoSample(image, v.is_right(place), v.summary(place)) for image, v in judged]
+        return Figure(self.prompt, samples)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +128,14 @@ def learn_and_draw(
     context.say("Break-A-Scene: drawing the concepts in new places")
     stack = stacked([(learned.concept, 1.0)])
     elsewhere = concept_scene(list(config.objects), ELSEWHERE_SEED, config.alone_on[0])
-    judge = Judge(truth, config.handles)
+    judge = SceneJudge(dict(zip(config.handles, config.objects, strict=True)))
     prompts = prompts_of(config)
     drawn: list[DrawnPrompt] = []
     with host.edited(stack.edits, trainable=False), torch.no_grad():
-        for prompt, names, background in prompts:
+        for prompt, names, known, background in prompts:
             images = _draw(host, stack.handles, prompt, config)
-            verdicts = [judge.look(image, names) for image in images]
-            drawn.append(DrawnPrompt(prompt, names, background, images, verdicts))
+            verdicts = [judge.look(image, names, known) for image in images]
+            drawn.append(DrawnPrompt(prompt, names, known, background, images, verdicts))
             context.progress(len(drawn), len(prompts), "drawing")
         maps = [_map(host, stack.handles, one) for one in drawn if len(one.asked) > 1]
         taught = word_localisation(host, stack.handles, config.handles, truth)
@@ -152,27 +155,27 @@ def taught_scene(truth: Scene, config: DemoConfig) -> ConceptScene:
     return with_background(scene, config.surroundings, config.background)
 
 
-def prompts_of(config: DemoConfig) -> list[tuple[str, tuple[str, ...], str]]:
-    """(prompt, requested handles, background): apart, together, beside a known object."""
+def prompts_of(config: DemoConfig) -> list[tuple[str, tuple[str, ...], str, str]]:
+    """(prompt, handles, known object, background): apart, together, beside a known object."""
     subsets = [(name,) for name in config.handles]
     apart = [(names, "", place) for names in subsets for place in config.alone_on]
     together = [(tuple(config.handles), "", place) for place in config.together_on]
-    beside = [(names, f" and {config.neighbour}", config.neighbour_on) for names in subsets]
+    beside = [(names, config.neighbour, config.neighbour_on) for names in subsets]
     return [
-        (
-            f"a photo of {' and '.join(f'<{name}>' for name in names)}{more} {BACKGROUNDS[place]}",
-            names,
-            place,
-        )
-        for names, more, place in [*apart, *together, *beside]
+        (f"a photo of {_things(names, known)} {BACKGROUNDS[place]}", names, known, place)
+        for names, known, place in [*apart, *together, *beside]
     ]
+
+
+def _things(names: Sequence[str], known: str) -> str:
+    """Handles, and something else with its article."""
+    return " and ".join([*(f"<{name}>" for name in names), *([article(known)] if known else [])])
 
 
 @torch.no_grad()
 def _draw(host: Host, handles: HandleVectors, prompt: str, config: DemoConfig) -> Tensor:
     """Pictures [n, H, W, 3] of a prompt, one for each seed."""
-    height, width = concept_scene([config.objects[0]]).image.shape[:2]
-    noise = torch.cat([seeded_noise(host, seed, 1, (height, width)) for seed in config.seeds])
+    noise = torch.cat([seeded_noise(host, seed, 1, (SIZE, SIZE)) for seed in config.seeds])
     encoded, negative = host.encode_prompt(prompt, handles), host.encode_prompt("")
     latent = sample_ddim(host, [encoded], negative, noise, steps=config.steps, cfg=config.cfg)
     return host.decode_latent(latent)

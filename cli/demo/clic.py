@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -18,23 +17,22 @@ from ...samplers.blended import BlendConfig
 from ...samplers.editing import EditConfig, Region, edit_latents
 from ...samplers.masks import composited
 from ...scenes.scene import make_scene
-from ...tinyworld.concepts import CONCEPTS, concept_scene
+from ...tinyworld.judge.judge import load_judge
+from ...tinyworld.judge.lineup import LINEUP
+from ...tinyworld.judge.named import ornament_identity, ornament_lineup
 from ...tinyworld.measures import localisation
-from ...tinyworld.oracle import likeness, load_oracle
 from ...tinyworld.ornaments import ornament_scene
-from ...tinyworld.world import Scene
 from ...training.method_spec import TINYWORLD
 from ...viz.colors import concept_colours
 from ...viz.overlays import attention_overlay
-from .judge import ELSEWHERE_SEED, as_image, mean
+from .judge import as_image, mean
 from .story import DemoContext, DemoSample, Figure, Section, Story, Table
 
-ORNAMENT, WORD = "face", "circle"  # of `tinyworld.concepts`, and what its name starts from
-SOURCE, SOURCE_ON = "purple square", "white"
-TARGET, TARGET_ON = "green circle", "sky"
+ORNAMENT, WORD = "spiral", "circle"  # of `tinyworld.ornaments`, and what its name starts from
+SOURCE, SOURCE_ON = "red mug", "white"
+TARGET, TARGET_ON = "blue vase", "sky"
 NAME = f"my-{ORNAMENT}"
 COUNT, STEPS, CFG, FEATHER_PX = 4, 16, 3.0, 1
-STEPS_OF_WEIGHTS = 120
 
 
 def tell(context: DemoContext) -> Story:
@@ -45,7 +43,7 @@ def tell(context: DemoContext) -> Story:
     bare = ornament_scene(TARGET, "", context.seed + 105, TARGET_ON)
     source, mark = as_image(taught.image), torch.from_numpy(taught.masks[1])
     image, place = as_image(bare.image), torch.from_numpy(bare.masks[1])
-    overrides = {"weight_steps": STEPS_OF_WEIGHTS, "object_word": SOURCE, "preview_steps": 1}
+    overrides = {"object_word": SOURCE, "preview_steps": 1}
     settings = settings_of_method("clic", TINYWORLD).changed(overrides)
     assert isinstance(settings.config, CLiCConfig)
     config = replace(settings.config, seed=context.seed)
@@ -77,29 +75,34 @@ def tell(context: DemoContext) -> Story:
         progress=context.progress,
     )
     pasted = composited(host.decode_latent(drawn), image[None], place, FEATHER_PX)
-    references = _references(taught, bare)
-    results = [_seen(picture, place, references) for picture in pasted]
+    goal = ornament_scene(TARGET, ORNAMENT, context.seed + 105, TARGET_ON).bearer
+    others, judge = ornament_lineup(goal), load_judge()
+    whole = bare.masks[0]
+    results = [
+        ornament_identity([judge.describe(picture, whole)], goal, others) for picture in pasted
+    ]
     overlay = attention_overlay(source, {NAME: heat}, {NAME: mark}, None, concept_colours([NAME]))
     moved = float((pasted - image).abs()[:, place == 0].max())
-    right = sum(name == ORNAMENT for name, _ in results)
+    right = sum(one.right for one in results)
     scores = localisation(heat, mark)
     carried = [
         Figure(
-            f"Transferred, recognised as: {name}",
-            [DemoSample(picture, name == ORNAMENT, f"recognised as {name}")],
+            f"Transferred, nearest to: {one.nearest}",
+            [DemoSample(picture, one.right, f"{one.nearest}, likeness {one.similarity:.2f}")],
         )
-        for picture, (name, _) in zip(pasted, results, strict=True)
+        for picture, one in zip(pasted, results, strict=True)
     ]
     before = Figure.of(image, f"Before: a {TARGET}")
     source_figure = Figure.of(source, f"Training picture: a {SOURCE} with <{NAME}>")
     section = Section(
         "",
-        f"<{NAME}> is not an object but an ornament on a {SOURCE}. CLiC learns it in that "
-        f"context, from one picture and a mask ({config.token_phase.steps} + "
-        f"{config.weight_phase.steps} steps), and draws it under a mask on a {TARGET}. Every "
-        "step restores the picture around the mask. A tick means that the oracle recognises the "
-        f"{ORNAMENT} there, rather than one of the other {len(CONCEPTS) - 1} unseen objects or a "
-        f"bare {TARGET}.",
+        f"<{NAME}> is not an object but an ornament on a {SOURCE}, of a kind that the model has "
+        "never seen. CLiC learns it in that context, from one picture and a mask "
+        f"({config.token_phase.steps} + {config.weight_phase.steps} steps), and draws it under a "
+        f"mask on a {TARGET}. Every step restores the picture around the mask. A tick means that "
+        "the judge takes it for the "
+        f"same {TARGET} with the taught {ORNAMENT}, rather than one of {LINEUP - 1} that differ in "
+        "the ornament alone: bare, with another mark or in other colours.",
         [
             Figure.of(overlay, f"Attention of <{NAME}> on the training picture", is_wide=True),
             source_figure,
@@ -112,14 +115,15 @@ def tell(context: DemoContext) -> Story:
                 (
                     f"<{NAME}>",
                     f"{right} of {COUNT}",
-                    f"{mean([score for _, score in results]):.2f}",
+                    f"{mean([one.similarity for one in results]):.2f}",
                     f"{moved:g}",
                     f"{scores.iou:.2f} ({scores.auc:.2f})",
                 )
             ],
         ),
-        "Likeness is the cosine of the oracle's description with the training ornament, 1 at "
-        "best. Change outside is the largest difference of a pixel outside the mask.",
+        f"Likeness is the cosine of the judge's description with the {TARGET} that bears the "
+        "ornament, 1 at best. Change outside is the largest difference of a pixel outside the "
+        "mask.",
         "conceptloom train --method clic -i chair.png --mask my-carving=mask.png:pattern\n"
         "conceptloom transfer -c concept.safetensors -i photo.png --mask place.png "
         "-p 'a bench with <my-carving> style'",
@@ -133,24 +137,3 @@ def _looks(context: DemoContext, image: Tensor, text: str, handles: HandleVector
     host, word = context.host, f"<{NAME}>"
     prompt = host.encode_prompt(text, handles)
     return read_attention(host, host.encode_image(image[None]), prompt, [word])[word]
-
-
-def _references(taught: Scene, bare: Scene) -> dict[str, Tensor]:
-    """What the oracle knows: the taught ornament, its place left bare, all other unseen objects."""
-    oracle = load_oracle()
-    references = {
-        ORNAMENT: oracle.reference(taught.image, taught.masks[1]),
-        f"a bare {TARGET}": oracle.reference(bare.image, bare.masks[1]),
-    }
-    for name in CONCEPTS:
-        if name != ORNAMENT:
-            other = concept_scene([name], seed=ELSEWHERE_SEED)
-            references[name] = oracle.reference(other.image, other.masks[0])
-    return references
-
-
-def _seen(picture: Tensor, place: Tensor, references: Mapping[str, Tensor]) -> tuple[str, float]:
-    """What stands in the place, of all that the oracle knows, and how like the taught one."""
-    seen = load_oracle().describe(picture, place)
-    scores = {name: likeness(seen, views) for name, views in references.items()}
-    return max(scores, key=scores.__getitem__), scores[ORNAMENT]

@@ -16,25 +16,29 @@ from ...methods.conceptlab import (
     invent,
 )
 from ...samplers.ddim import sample_ddim, seeded_noise
-from ...tinyworld.oracle import load_oracle
-from ...tinyworld.presets import PRIOR_RATE
-from ...tinyworld.shapes import BACKGROUNDS, SHAPES
-from ...tinyworld.silhouettes import nearest_silhouette
+from ...tinyworld.judge.judge import load_judge
+from ...tinyworld.judge.lineup import BANK
+from ...tinyworld.judge.scores import Novelty, novelty
+from ...tinyworld.members import CATEGORIES
+from ...tinyworld.presets import PRIOR_RATE, SIZE
+from ...tinyworld.shapes import BACKGROUNDS
+from ...tinyworld.world import article
 from ...vision.ports import PriorSampling
 from ..laboratory import on_host
 from ..models import TINYWORLD
+from .judge import mean
 from .story import DemoContext, DemoSample, Figure, Section, Story, Table
 
-NAME, CATEGORY, FIRST = "my-thing", "red object", "square"
+NAME, CATEGORY = "my-creature", "animal"
+MEMBERS = CATEGORIES[CATEGORY]
 STEPS, LOOK_EVERY = 100, 20
 PLACES = ("white", "grass", "beach")
-DDIM_STEPS, CFG, COUNT = 20, 3.0, 4
-NEW = 0.8  # overlap below which an outline is none of the named ones
+DDIM_STEPS, CFG, COUNT = 20, 3.0, 2
 
 
 def tell(context: DemoContext) -> Story:
-    """Invent, draw elsewhere, and let geometry say how new it is."""
-    context.say(f"ConceptLab: inventing a {CATEGORY} without a name")
+    """Invent, draw elsewhere, and let the judge say how new it is."""
+    context.say(f"ConceptLab: inventing {article(CATEGORY)} without a name")
     laboratory = on_host(context.host, TINYWORLD, TINYWORLD)
     config = laboratory.defaults.fitted(
         ConceptLabConfig(
@@ -42,7 +46,7 @@ def tell(context: DemoContext) -> Story:
             negatives=NegativesConfig(every=LOOK_EVERY),
             steps=STEPS,
             learning_rate=PRIOR_RATE,
-            initialiser_word=FIRST,
+            initialiser_word=CATEGORY,
             sampling=PriorSampling(steps=3, checkpointing=False),
             seed=context.seed,
         )
@@ -58,15 +62,17 @@ def tell(context: DemoContext) -> Story:
     )
     save_concept(made.concept, context.folder / f"{NAME}.safetensors")
     drawn = {place: _drawn(context, _prompt(place), made.concept.handles) for place in PLACES}
-    outlines = [overlap for images in drawn.values() for overlap in _overlaps(images)]
-    samples = [_shown(place, images[0]) for place, images in drawn.items()]
-    circles = _overlaps(_drawn(context, "a photo of a circle on a white background", {}))
+    seen = [one for images in drawn.values() for one in map(_novelty, images)]
+    samples = [_shown(place, image) for place, images in drawn.items() for image in images]
+    base = _drawn(context, f"a photo of {article(CATEGORY)} {BACKGROUNDS[PLACES[0]]}", {})
     left = ", ".join(made.negatives) or "nothing"
     section = Section(
         "",
-        f"<{NAME}> started as the word {FIRST}, with the category {CATEGORY}. Every {LOOK_EVERY} "
-        "steps the demo drew it and asked a model what the picture shows; the answer became "
-        f"another negative. It moved away from: {left}.",
+        f"<{NAME}> started as the word {CATEGORY}, of which the model knows {len(MEMBERS)} "
+        f"classes: {', '.join(MEMBERS)}. Every {LOOK_EVERY} steps the demo drew it and asked a "
+        "model what the picture shows; the answer became another negative. It moved away from: "
+        f"{left}. A tick means that the judge finds nothing in the picture that is near to a known "
+        "member, and no class without doubt.",
         [
             Figure.of(
                 made.timeline(), "Round by round: each answer becomes a negative", is_wide=True
@@ -75,16 +81,18 @@ def tell(context: DemoContext) -> Story:
             Figure.of(made.plots()[0], "Similarity to every constraint", is_wide=True),
         ],
         Table(
-            ("", "overlap with the nearest named shape", f"pictures below {NEW}"),
-            [(f"<{NAME}>", *_cells(outlines)), ("a circle, for comparison", *_cells(circles))],
+            ("", f"probability of {CATEGORY}", "likeness to the nearest known member", "new"),
+            [
+                (f"<{NAME}>", *_cells(seen)),
+                (f"the word {CATEGORY}, for comparison", *_cells([_novelty(one) for one in base])),
+            ],
         ),
-        f"Overlap of the outline with the nearest of {len(SHAPES)} named silhouettes, at the same "
-        "area and the best rotation. This measure is pure geometry, without training. A named "
-        "shape has 0.86 or more.",
-        f"conceptloom invent {NAME} --of '{CATEGORY}' --from {FIRST}",
+        f"The nearest of {len(load_judge().bank)} members, {BANK} of each class; likeness is a "
+        f"cosine, and below {load_judge().calibration.known:.2f} an object is none of them.",
+        f"conceptloom invent {NAME} --of {CATEGORY}",
     )
     title = "ConceptLab: invent a new object"
-    return Story("conceptlab", title, [NAME], [section], samples)
+    return Story("conceptlab", title, [NAME], [section], samples[::COUNT])
 
 
 def _prompt(place: str) -> str:
@@ -92,30 +100,33 @@ def _prompt(place: str) -> str:
 
 
 def _shown(place: str, image: Tensor) -> Figure:
-    overlaps = _overlaps(image[None])
-    is_new = bool(overlaps) and overlaps[0] < NEW
-    seen = f"overlap {overlaps[0]:.2f} with a named shape" if overlaps else "no object found"
+    found = _novelty(image)
+    is_new = found is not None and found.novel
+    seen = "no object found" if found is None else f"likeness {found.nearest:.2f} to a known member"
     return Figure(f"<{NAME}> {BACKGROUNDS[place]}", [DemoSample(image, is_new, seen)])
 
 
 @torch.no_grad()
 def _drawn(context: DemoContext, text: str, handles: HandleVectors) -> Tensor:
     noise = torch.cat(
-        [seeded_noise(context.host, seed, 1, (64, 64)) for seed in range(1, COUNT + 1)]
+        [seeded_noise(context.host, seed, 1, (SIZE, SIZE)) for seed in range(1, COUNT + 1)]
     )
     prompt, negative = context.host.encode_prompt(text, handles), context.host.encode_prompt("")
     latent = sample_ddim(context.host, [prompt], negative, noise, steps=DDIM_STEPS, cfg=CFG)
     return context.host.decode_latent(latent)
 
 
-def _overlaps(images: Tensor) -> list[float]:
-    """Of the largest object of every picture that shows one."""
-    objects_found = [objects[0] for objects in map(load_oracle().find, images) if objects]
-    return [nearest_silhouette(one.mask).overlap for one in objects_found]
+def _novelty(image: Tensor) -> Novelty | None:
+    """Of the largest object; None where there is none."""
+    judge = load_judge()
+    objects = judge.find(image)
+    return novelty(judge, objects[0], CATEGORY) if objects else None
 
 
-def _cells(overlaps: Sequence[float]) -> tuple[str, str]:
-    if not overlaps:
-        return "no object found", "-"
-    mean = sum(overlaps) / len(overlaps)
-    return f"{mean:.2f}", f"{sum(o < NEW for o in overlaps)} of {len(overlaps)}"
+def _cells(seen: Sequence[Novelty | None]) -> tuple[str, str, str]:
+    found = [one for one in seen if one is not None]
+    return (
+        f"{mean([one.category for one in found]):.2f}",
+        f"{mean([one.nearest for one in found]):.2f}",
+        f"{sum(one.novel for one in found)} of {len(seen)}",
+    )

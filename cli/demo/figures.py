@@ -1,4 +1,4 @@
-"""The demo's figures as JSON: prompts, the oracle's verdicts, times."""
+"""The demo's figures as JSON: prompts, the judge's verdicts, times."""
 
 from __future__ import annotations
 

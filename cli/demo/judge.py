@@ -1,9 +1,8 @@
-"""The oracle's verdicts on pictures with learned concepts; it knows TinyWorld's ground truth."""
+"""What the stories measure beside the judge's verdicts: where words look, means."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -11,78 +10,10 @@ from torch import Tensor
 
 from ...attention.capture import read_attention
 from ...host.ports import HandleVectors, Host
-from ...tinyworld.concepts import CONCEPTS, concept_scene
 from ...tinyworld.measures import Localisation, localisation
-from ...tinyworld.oracle import Identity, Oracle, load_oracle
-from ...tinyworld.world import Scene
+from ...tinyworld.scenes import Scene
 
-ELSEWHERE_SEED = 7  # of the pictures that show the other objects, and of unseen arrangements
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What the oracle sees in one drawn picture.
-
-    Attributes:
-        identities: of every concept that the prompt asks for.
-        leaked: concepts of the scene that were not asked for, or came more than once.
-        background: a key of `tinyworld.shapes.BACKGROUNDS`.
-    """
-
-    identities: Mapping[str, Identity]
-    leaked: Sequence[str]
-    background: str
-
-    @property
-    def is_right(self) -> bool:
-        """Every requested concept is there, and no other one."""
-        return all(identity.right for identity in self.identities.values()) and not self.leaked
-
-    @property
-    def summary(self) -> str:
-        """What is there, what is missing and what is too much."""
-        names = self.identities.items()
-        present = [f"<{name}>" for name, identity in names if identity.right]
-        missing = [f"<{name}>" for name, identity in names if not identity.right]
-        parts = [f"{', '.join(present)} found"] if present else []
-        parts += [f"{', '.join(missing)} not found"] if missing else []
-        parts += [f"<{name}> too much" for name in self.leaked]
-        return "; ".join(parts)
-
-
-class Judge:
-    """Compares drawn pictures with the objects of a rendered scene.
-
-    Args:
-        truth: the scene that was taught.
-        handles: handle of each of its objects, in order.
-
-    Identity is judged among all unseen objects of the world: the taught ones as the taught picture
-    shows them, the others as distractors.
-    """
-
-    def __init__(self, truth: Scene, handles: Sequence[str], oracle: Oracle | None = None) -> None:
-        self._oracle = oracle or load_oracle()
-        self._handles = list(handles)
-        taught = {item.words for item in truth.items}
-        self._references = {
-            handle: self._oracle.reference(truth.image, mask)
-            for handle, mask in zip(handles, truth.masks, strict=True)
-        }
-        for name in CONCEPTS:
-            if name not in taught:
-                other = concept_scene([name], seed=ELSEWHERE_SEED)
-                reference = self._oracle.reference(other.image, other.masks[0])
-                self._references[f"another: {name}"] = reference
-
-    def look(self, image: Tensor, expected: Sequence[str]) -> Verdict:
-        """Verdict on a picture [H, W, 3], 0..1."""
-        seen = self._oracle.leaked(image, self._references, expected)
-        return Verdict(
-            {name: self._oracle.identity(image, self._references, name) for name in expected},
-            [name for name in seen if name in self._handles],
-            self._oracle.background(image),
-        )
+ELSEWHERE_SEED = 7  # of unseen arrangements
 
 
 def word_localisation(

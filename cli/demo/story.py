@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
 
+from ...concepts.concept import Concept
 from ...host.ports import Host, Progress
 
 
@@ -20,15 +21,16 @@ class DemoContext:
     progress: Progress  # called at every step; may raise to cancel
     say: Callable[[str], None]  # prints one line on the terminal
     seed: int = 0
+    learned: dict[str, Concept] = field(default_factory=dict[str, Concept])  # by an earlier story
 
 
 @dataclass(frozen=True, slots=True)
 class DemoSample:
-    """A picture, and the oracle's verdict if it was asked for one."""
+    """A picture, and the judge's verdict if it was asked for one."""
 
     image: Tensor  # [H, W, 3], 0..1
     is_as_asked: bool | None = None  # None: nobody asked
-    seen: str = ""  # what the oracle saw
+    seen: str = ""  # what the judge saw
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ class Story:
 
     @property
     def judged(self) -> list[tuple[Figure, DemoSample]]:
-        """Every sample that the oracle judged, with the figure that says what was asked."""
+        """Every sample that the judge judged, with the figure that says what was asked."""
         return [
             (figure, sample)
             for section in self.sections
