@@ -70,7 +70,7 @@ class LoadDiffusionPrior(io.ComfyNode):
                     "7.5, TinyWorld 3.",
                 ),
                 whole_input("size", 512, 32, 2048, "Side of a picture in pixels: 512 for "
-                "Kandinsky and SD 1.5, 1024 for SDXL, 64 for TinyWorld.", step=8),
+                "Kandinsky and SD 1.5, 1024 for SDXL, 128 for TinyWorld.", step=8),
                 io.Model.Input(
                     "model",
                     optional=True,
@@ -115,7 +115,7 @@ class LoadBlip2(io.ComfyNode):
                     "model_folder",
                     options=[ORACLE, *models_in(VQA, CONFIG)],
                     tooltip=f"A folder in models/{VQA} such as blip2-flan-t5-xl (safetensors), or "
-                    "the oracle that knows TinyWorld's shapes.",
+                    "TinyWorld's own judge, which knows its classes.",
                 ),
                 io.Combo.Input(
                     "precision",

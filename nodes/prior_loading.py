@@ -98,11 +98,11 @@ def prior_from_folders(
 
 
 def questions_from(model_folder: str, precision: str) -> VQAModel:
-    """The VQA model: TinyWorld's oracle, or a BLIP-2 in models/vqa."""
+    """The VQA model: TinyWorld's judge, or a BLIP-2 in models/vqa."""
     if model_folder == ORACLE:
-        from ..tinyworld.questions import OracleVQA
+        from ..tinyworld.questions import JudgeVQA
 
-        return OracleVQA()
+        return JudgeVQA()
     from ..vision.vqa import load_blip2
 
     device = comfy.model_management.get_torch_device()

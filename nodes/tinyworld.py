@@ -10,10 +10,11 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..host.comfyui.tinyworld import load_tinyworld
 from ..host.comfyui.tinyworld_dit import load_tinyworld_dit
-from ..tinyworld.concepts import CONCEPTS, concept_scene
+from ..tinyworld.concepts import KNOWN, concept_scene
 from ..tinyworld.dit.sizes import FAMILIES
+from ..tinyworld.members import KINDS
+from ..tinyworld.scenes import SIZE
 from ..tinyworld.shapes import BACKGROUNDS
-from ..tinyworld.world import SIZE
 from .inputs import seed_input
 from .shared import CATEGORY, listed
 
@@ -43,9 +44,9 @@ class TinyWorldCheckpoint(io.ComfyNode):
             node_id="ConceptLoomTinyWorldCheckpoint",
             display_name="TinyWorld Checkpoint",
             category=f"{CATEGORY}/TinyWorld",
-            description="A Stable Diffusion model of 5 million parameters that ships with this "
-            f"pack: {SIZE} px pictures of coloured shapes. Every workflow runs on it without a "
-            "download or a GPU.",
+            description="A Stable Diffusion model of 6 million parameters that ships with this "
+            f"pack: {SIZE} px pictures of {len(KINDS)} classes of objects, such as mugs, fish and "
+            "houses. Every workflow runs on it without a download or a GPU.",
             search_aliases=["tiny model", "demo checkpoint", "load checkpoint"],
             inputs=[
                 io.Combo.Input(
@@ -54,16 +55,16 @@ class TinyWorldCheckpoint(io.ComfyNode):
                     default="sd1",
                     optional=True,
                     tooltip="Structure of the model. sd1: a UNet like Stable Diffusion 1's. "
-                    "anima and zimage: small transformers like Anima and Z-Image, for 128 px, "
-                    "where their weights come with this version.",
+                    "anima and zimage: small transformers like Anima and Z-Image, where their "
+                    "weights come with this version.",
                 )
             ],
             outputs=[
                 io.Model.Output("model", tooltip="Its UNet or transformer, for any sampler."),
                 io.Clip.Output(
                     "clip",
-                    tooltip="Its text encoder. It knows words such as a red striped circle, a "
-                    "green star, on the grass, at the beach.",
+                    tooltip="Its text encoder. It knows words such as a red mug, a blue fish with "
+                    "a star, a green house, on the grass, at the beach.",
                 ),
                 io.Vae.Output(
                     "vae", tooltip=f"Its VAE, for pictures of {SIZE} px or any multiple of it."
@@ -83,21 +84,19 @@ class TinyWorldScene(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        known = ", ".join(CONCEPTS)
         return io.Schema(
             node_id="ConceptLoomTinyWorldScene",
             display_name="TinyWorld Scene",
             category=f"{CATEGORY}/TinyWorld",
-            description="A test picture for training: objects that TinyWorld has no word for, "
-            "with exact masks.",
+            description="A test picture for training: objects that TinyWorld never saw, with "
+            "exact masks.",
             search_aliases=["example image", "test picture", "sample masks"],
             inputs=[
                 io.String.Input(
                     "objects",
-                    default="mushroom, fish",
-                    tooltip=f"One to {MOST_OBJECTS} names, separated by commas. Unknown to the "
-                    f"model: {known}. Known to it: a colour, optionally a texture, and a shape, "
-                    "such as red striped square.",
+                    default="mug1, fish2",
+                    tooltip=f"One to {MOST_OBJECTS} names, separated by commas: {KNOWN}. Class and "
+                    "number are a member of the class that the model never saw.",
                 ),
                 io.Combo.Input(
                     "background",

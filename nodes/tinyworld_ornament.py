@@ -1,4 +1,4 @@
-"""TinyWorld Ornament: an object with a detail on one of its parts, or with that part left bare."""
+"""TinyWorld Ornament: an object with an emblem on it, or with that place left bare."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..errors import ConfigError
-from ..tinyworld.concepts import CONCEPTS
-from ..tinyworld.ornaments import PARTS, ornament_scene
+from ..tinyworld.members import HELD_OUT, KINDS
+from ..tinyworld.ornaments import ORNAMENTS, ornament_scene
 from ..tinyworld.shapes import BACKGROUNDS
 from .inputs import seed_input
 from .shared import CATEGORY
@@ -27,28 +27,22 @@ class TinyWorldOrnament(io.ComfyNode):
             node_id="ConceptLoomTinyWorldOrnament",
             display_name="TinyWorld Ornament",
             category=f"{CATEGORY}/TinyWorld",
-            description="An object that TinyWorld knows, with an unknown ornament on one of "
-            "its parts, or without it: pictures for trying CLiC.",
+            description="An object with an emblem that TinyWorld never saw, or with the emblem's "
+            "place left bare: pictures for trying CLiC.",
             search_aliases=["example image", "test picture", "clic", "detail", "sample masks"],
             inputs=[
                 io.String.Input(
                     "object",
-                    default="yellow square",
-                    tooltip="A colour, optionally a texture, and a shape: red striped circle.",
+                    default="yellow mug",
+                    tooltip="A class, with a colour or without, such as yellow mug; or a class and "
+                    f"a number from 1 to {HELD_OUT}, such as mug1. Classes: {', '.join(KINDS)}.",
                 ),
                 io.Combo.Input(
                     "ornament",
-                    options=[*CONCEPTS, BARE],
-                    default="bullseye",
-                    tooltip=f"The ornament; {BARE} leaves the part bare, and the mask shows its "
+                    options=[*ORNAMENTS, BARE],
+                    default="spiral",
+                    tooltip=f"The emblem; {BARE} leaves the object bare, and the mask shows its "
                     "place.",
-                ),
-                io.Combo.Input(
-                    "part",
-                    options=list(PARTS),
-                    default="middle",
-                    tooltip="The part of the object with the ornament; not every shape has "
-                    "every part.",
                 ),
                 io.Combo.Input(
                     "background",
@@ -57,7 +51,7 @@ class TinyWorldOrnament(io.ComfyNode):
                     tooltip="Background behind the object; plain ones make training easiest.",
                 ),
                 seed_input(
-                    "Seed of the object's position, size and rotation; the same seed gives the "
+                    "Seed of the object, its position, size and tilt; the same seed gives the "
                     "same object with and without an ornament.",
                     default=1,
                 ),
@@ -74,24 +68,24 @@ class TinyWorldOrnament(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, object: str, ornament: str, part: str, background: str, seed: int, size: int
+        cls, object: str, ornament: str, background: str, seed: int, size: int
     ) -> io.NodeOutput:
         mark = "" if ornament == BARE else ornament
-        return io.NodeOutput(*rendered_ornament(object, mark, part, background, seed, size))
+        return io.NodeOutput(*rendered_ornament(object, mark, background, seed, size))
 
 
 def rendered_ornament(
-    whole: str, ornament: str, part: str, background: str, seed: int, size: int
+    whole: str, ornament: str, background: str, seed: int, size: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """IMAGE [1, H, W, 3] and the MASKs [1, H, W] of ornament and object.
 
     Raises:
-        ConfigError: the object is not known, or lacks that part.
+        ConfigError: the object is not known.
     """
     try:
-        scene = ornament_scene(whole.strip(), ornament, seed, background, part=part, size=size)
+        scene = ornament_scene(whole.strip(), ornament, seed, background, size)
     except KeyError as error:
-        allowed = f"a colour and a shape such as yellow square: {error.args[0]}"
+        allowed = f"a class, with a colour or without, such as yellow mug: {error.args[0]}"
         raise ConfigError("object", whole, allowed) from error
     image = torch.from_numpy(scene.image.astype(np.float32) / 255)
     masks = torch.from_numpy(scene.masks).float()

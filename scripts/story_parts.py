@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from workflow_graph import Graph, Output
 
 GREEN, BLUE, VIOLET = "#3f5f3f", "#3f4f6f", "#5a4a6a"
-PX = 64  # side of a TinyWorld picture
+PX = 128  # side of a TinyWorld picture
 DRAWING = {  # of TinyWorld, by a KSampler
     "seed": 7, "steps": 25, "cfg": 3.0, "sampler_name": "ddim", "scheduler": "normal",
     "denoise": 1.0,

@@ -36,9 +36,9 @@ def resolution_setting(default: int = 0) -> int:
     return setting(
         default,
         help="Training resolution: the area of a square with this side; the aspect ratio is "
-        "kept. 512 for SD 1.5, 768 for SD 2.1, 1024 for SDXL, Anima, Z-Image and Krea 2, 64 for "
-        "TinyWorld. 0 keeps the size of the pictures; a large photograph then takes long and much "
-        "memory.",
+        "kept. 512 for SD 1.5, 768 for SD 2.1, 1024 for SDXL, Anima, Z-Image and Krea 2, 128 "
+        "for TinyWorld. 0 keeps the size of the pictures; a large photograph then takes long and "
+        "much memory.",
         option="resolution",
         minimum=0,
         maximum=4096,

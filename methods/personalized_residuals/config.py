@@ -56,7 +56,7 @@ class PersonalizedResidualsConfig:
         0,
         help="Training resolution: side of the square crop from the centre of every picture. "
         "Use the model's native size: 512 for SD 1.5, 768 for SD 2.1, 1024 for SDXL, Anima, "
-        "Z-Image and Krea 2, 64 for TinyWorld. Larger takes long and much memory and teaches a "
+        "Z-Image and Krea 2, 128 for TinyWorld. Larger takes long and much memory and teaches a "
         "scale that the model never draws; smaller loses detail. 0 keeps the size of the pictures.",
         option="resolution",
         minimum=0,

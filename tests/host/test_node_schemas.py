@@ -191,7 +191,7 @@ SURFACE = {
     ),
     "TinyWorldCheckpoint": (["family"], ["MODEL", "CLIP", "VAE"]),
     "TinyWorldOrnament": (
-        ["object", "ornament", "part", "background", "seed", "size"], ["IMAGE", "MASK", "MASK"]
+        ["object", "ornament", "background", "seed", "size"], ["IMAGE", "MASK", "MASK"]
     ),
     "TinyWorldScene": (["objects", "background", "seed", "size"], ["IMAGE", "MASK"]),
 }  # fmt: skip

@@ -13,7 +13,7 @@ def executor() -> Executor:
 
 
 def render(executor: Executor, **more):
-    inputs = {"object": "yellow square", "ornament": "bullseye", "part": "middle"}
+    inputs = {"object": "yellow mug", "ornament": "spiral"}
     inputs |= {"background": "white", "seed": 1, "size": 64, **more}
     outputs = {"image": ["1", 0], "mark": ["1", 1], "whole": ["1", 2]}
     return executor.run({"1": node("TinyWorldOrnament", **inputs)}, **outputs)
@@ -33,7 +33,11 @@ def test_an_object_comes_with_and_without_its_ornament(executor: Executor):
 
 @pytest.mark.parametrize(
     ("wrong", "told"),
-    [({"object": "yellow"}, "object is 'yellow'"), ({"object": "a yellow swan"}, "object is")],
+    [
+        ({"object": "yellow"}, "object is 'yellow'"),
+        ({"object": "a yellow mug"}, "object is"),
+        ({"object": "mug5"}, "object is 'mug5'"),
+    ],
 )
 def test_what_it_does_not_know_is_reported(executor: Executor, wrong: dict, told: str):
     assert told in render(executor, **wrong).error

@@ -10,6 +10,7 @@ import pytest
 from blueprint_graph import INPUTS, OUTPUTS, Blueprint
 from blueprints import SUBGRAPHS, blueprints
 from headless import HeadlessComfyUI
+from story_parts import PX
 from workflow_graph import Graph, Output
 
 NAMES = sorted(path.stem for path in SUBGRAPHS.glob("*.json"))
@@ -107,7 +108,7 @@ def by_kind(prompt: dict[str, Any], kind: str) -> dict[str, Any]:
 def world(graph: Graph) -> tuple[dict[str, Output], dict[str, Output]]:
     """The model and a picture with two objects."""
     base = graph.node("ConceptLoomTinyWorldCheckpoint", (0, 0), (240, 90))
-    scene = graph.node("ConceptLoomTinyWorldScene", (0, 200), (270, 150), objects="split, bullseye")
+    scene = graph.node("ConceptLoomTinyWorldScene", (0, 200), (270, 150), objects="mug1, fish2")
     return (
         {"model": base[0], "clip": base[1], "vae": base[2]},
         {"image": scene[0], "mask": scene[1]},
@@ -122,7 +123,7 @@ def test_one_picture_becomes_a_concept_file(
     prompt = dragged_in(
         graph, built["Learn concepts from one picture"], **base,
         image=picture["image"], masks=picture["mask"],
-        concepts="one: square\ntwo: circle", name="blueprint", overwrite=True,
+        concepts="one: mug\ntwo: fish", name="blueprint", overwrite=True,
     )  # fmt: skip
     trainer = by_kind(prompt, "CrossAttentionLossTrainer")
     assert trainer["name"] == by_kind(prompt, "SaveConcept")["name"] == "blueprint"
@@ -139,10 +140,10 @@ def test_two_concepts_come_into_one_picture(
     base, picture = world(graph)
     concepts = []
     for name in ("one", "two"):
-        only = graph.node("ConceptLoomTinyWorldScene", (0, 0), (270, 150), objects="split")
+        only = graph.node("ConceptLoomTinyWorldScene", (0, 0), (270, 150), objects="mug1")
         scene = graph.node(
             "ConceptLoomConceptScene", (0, 0), (360, 560),
-            images=only[0], masks__mask0=only[1], concepts=f"{name}: square",
+            images=only[0], masks__mask0=only[1], concepts=f"{name}: mug",
         )  # fmt: skip
         few = {f"preset__{knob}": value for knob, value in FEW_STEPS.items()}
         trainer = graph.node(
@@ -151,9 +152,9 @@ def test_two_concepts_come_into_one_picture(
         )  # fmt: skip
         concepts.append(trainer[0])
     halves = []
-    for x in (0, 32):
-        half = {"value": 1.0, "width": 32, "height": 64}
-        black = graph.node("SolidMask", (0, 0), (200, 100), value=0.0, width=64, height=64)
+    for x in (0, PX // 2):
+        half = {"value": 1.0, "width": PX // 2, "height": PX}
+        black = graph.node("SolidMask", (0, 0), (200, 100), value=0.0, width=PX, height=PX)
         white = graph.node("SolidMask", (0, 0), (200, 100), **half)
         halves.append(graph.node(
             "MaskComposite", (0, 0), (200, 100),
@@ -162,7 +163,7 @@ def test_two_concepts_come_into_one_picture(
     prompt = dragged_in(
         graph, built["Weave two concepts"], **base, image=picture["image"],
         concept_1=concepts[0], concept_2=concepts[1], mask_1=halves[0], mask_2=halves[1],
-        sentence="a photo of a square and a circle", words="square\ncircle", steps=4,
+        sentence="a photo of a mug and a fish", words="mug\nfish", steps=4,
     )  # fmt: skip
     assert by_kind(prompt, "InvertTemplate")["prompt"] == by_kind(prompt, "Regions")["sentence"]
     woven = next(key for key, node in prompt.items() if "WeaveConcepts" in node["class_type"])
