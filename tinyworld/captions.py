@@ -54,6 +54,15 @@ def text_of(words: Sequence[Word]) -> str:
     return " ".join(word.text for word in words).replace(" ,", ",")
 
 
+def article(words: str) -> str:
+    """The words with "a" or "an" in front."""
+    return f"{_article(words)} {words}"
+
+
+def _article(words: str) -> str:
+    return "an" if words[0] in "aeiou" else "a"
+
+
 def caption_words() -> list[str]:
     """Every word that a caption can hold."""
     parts = [part for kind in KINDS.values() for part in kind.spoken]
@@ -112,8 +121,7 @@ def _phrase(thing: Placed, number: int, rng: np.random.Generator) -> list[Word]:
         nouns, detail = _member_words(thing.what, number, rng)
     else:
         nouns, detail = _item_words(thing, rng), []
-    article = "an" if nouns[0][0] in "aeiou" else "a"
-    return [Word(article), *(Word(text, number) for text in nouns), *detail]
+    return [Word(_article(nouns[0])), *(Word(text, number) for text in nouns), *detail]
 
 
 def _item_words(thing: Placed, rng: np.random.Generator) -> list[str]:
@@ -149,8 +157,8 @@ def _member_words(
         parts = list(kind.spoken)
         part = parts[rng.integers(len(parts))]
         tint = one.colours[kind.spoken[part]]
-        article = [] if part in PLURAL_PARTS else ["an" if tint[0] in "aeiou" else "a"]
-        detail = _having([*article, tint, part], number, (part,))
+        before = [] if part in PLURAL_PARTS else [_article(tint)]
+        detail = _having([*before, tint, part], number, (part,))
     if rng.random() < COLOUR_TOLD:
         nouns = [one.colour, *nouns]
     return nouns, detail

@@ -11,11 +11,11 @@ from functools import partial
 
 import numpy as np
 
+from .items import Item, vocabulary_item
 from .members import HELD_OUT, KINDS, held_out, training_member
 from .painters.kinds import Member
 from .scenes import SIZE, Scene, Spot, scene_of
 from .shapes import COLOURS, SHAPES, TEXTURES
-from .world import Item, vocabulary_item
 
 # name of a held-out member -> its class, the plain word that comes near it
 CONCEPTS = {f"{kind}{number}": kind for kind in KINDS for number in range(1, HELD_OUT + 1)}
@@ -41,7 +41,7 @@ def known_member(words: str, rng: np.random.Generator) -> Member:
     Raises:
         KeyError: the class is not known, or has no members of that colour.
     """
-    *colours, kind = words.split()
+    *colours, kind = words.split() or [""]
     if kind not in KINDS or len(colours) > 1:
         raise KeyError(f"unknown object {words!r}; known are {KNOWN}")
     main = next(iter(KINDS[kind].colours.values()))
@@ -61,7 +61,7 @@ def thing(words: str, spot: Spot, rng: np.random.Generator) -> Member | Item:
     colour, *between, shape = words.split() if " " in words else ("", words)
     texture = between[0] if between else "plain"
     if colour in COLOURS and shape in SHAPES and texture in TEXTURES and len(between) < 2:
-        return vocabulary_item(colour, shape, texture, spot, rng)
+        return vocabulary_item(colour, shape, texture, spot[2], rng)
     return known_member(words, rng)
 
 

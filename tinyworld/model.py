@@ -25,11 +25,11 @@ SCHEDULE: dict[str, Any] = {
 class ModelConfig:
     """Every size of the model; travels in the checkpoint's metadata."""
 
-    resolution_px: int = 64  # side of the square pictures it was trained on
+    resolution_px: int = 128  # side of the square pictures it was trained on
     prediction_type: str = "v_prediction"  # or "epsilon"
     scaling_factor: float = 1.0  # latents times this have unit variance
-    latent_channels: int = 4
-    unet_channels: tuple[int, ...] = (64, 128)  # per level, multiples of 32
+    latent_channels: int = 16
+    unet_channels: tuple[int, ...] = (96, 96)  # per level, multiples of 32
     unet_attention: tuple[bool, ...] = (True, True)  # cross-attention at this level?
     unet_layers: int = 1  # ResNet blocks per level on the way down, one more on the way up
     unet_heads: int = 4
@@ -37,9 +37,9 @@ class ModelConfig:
     context_dim: int = 128  # width of the text encoder
     text_layers: int = 2
     text_heads: int = 4
-    vae_channels: tuple[int, ...] = (32, 64, 64)  # per level; one halving between two levels
+    vae_channels: tuple[int, ...] = (32, 32, 64, 96)  # per level; one halving between two levels
     vae_layers: int = 1
-    vae_norm_groups: int = 4
+    vae_norm_groups: int = 2
 
     @property
     def downscale(self) -> int:

@@ -38,7 +38,7 @@ class PriorSizes:
     prior_layers: int = 2
     prior_heads: int = 2
     tokens: int = 40  # of a prompt that the prior reads; the world's sentences have 25 at most
-    image_px: int = ModelConfig().resolution_px
+    image_px: int = 64  # at which the image encoder sees a picture
     vision_channels: tuple[int, ...] = (16, 32, 48, 48)
     vision_squeezed: int = 16
 

@@ -1,4 +1,4 @@
-"""Scenes of the second edition: members, plain shapes and nameless things on a background.
+"""Scenes of the world: members, plain shapes and nameless things on a background.
 
 Places are unit coordinates (0..1, x right, y down); pictures are uint8 [S, S, 3] and masks float32,
 0..1. The same generator makes the same scene.
@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .captions import Word, caption_of, text_of
+from .items import Item, nameless_item, vocabulary_item
 from .members import KINDS, training_member
 from .painters.kinds import Member
 from .painters.marks import BADGE, EMBLEM
 from .painters.sheet import Sheet
 from .scenery import scenery
 from .shapes import BACKGROUNDS, COLOURS, SHAPES, TEXTURES, Array
-from .world import Item, nameless_item, vocabulary_item
 
 SIZE = 128  # px
 SUPERSAMPLE = 2
@@ -37,7 +37,7 @@ Spot = tuple[float, float, float]  # x, y, radius
 
 @dataclass(frozen=True, kw_only=True)
 class Placed:
-    """A member of a class, or an `Item` of the first edition's world, in its place and pose."""
+    """A member of a class, or an `Item` that belongs to none, in its place and pose."""
 
     what: Member | Item
     x: float
@@ -214,11 +214,11 @@ def random_scene(rng: np.random.Generator, size: int = SIZE) -> Scene:
 def _anything(spot: Spot, rng: np.random.Generator, taken: set[str]) -> Member | Item:
     dice = rng.random()
     if dice < NAMELESS:
-        return nameless_item(spot, rng)
+        return nameless_item(spot[2], rng)
     if dice < NAMELESS + PLAIN_SHAPE:
         colour = str(rng.choice([c for c in COLOURS if c not in taken]))
         texture = str(rng.choice(TEXTURES, p=[0.55, 0.15, 0.15, 0.15]))
-        return vocabulary_item(colour, str(rng.choice(list(SHAPES))), texture, spot, rng)
+        return vocabulary_item(colour, str(rng.choice(list(SHAPES))), texture, spot[2], rng)
     return training_member(str(rng.choice(list(KINDS))), rng, taken)
 
 

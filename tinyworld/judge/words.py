@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ..items import Item
 from ..members import KINDS
 from ..painters.kinds import EMBLEMS, PATTERNS, STYLES, UNNAMED_EMBLEMS, Member
 from ..painters.marks import EMBLEM, PATTERN
 from ..painters.sheet import PALETTE
 from ..shapes import BACKGROUNDS, SHAPES, Array
-from ..world import Item
 
 OTHER = "other"
 KIND_NAMES = (*KINDS, *SHAPES, OTHER)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..captions import article
 from ..checkpoint import TinyWorldModules
 from ..judge.judge import Judge, load_judge
 from ..measures import localisation
@@ -21,7 +22,6 @@ from ..painters.kinds import Member
 from ..sampling import draw, encode_prompts, word_maps
 from ..scenes import Scene, member_scene, random_scene
 from ..shapes import BACKGROUNDS
-from ..world import article
 
 BATCH = 16
 TIMESTEP = 400  # at which attention is looked at

@@ -1,4 +1,4 @@
-"""What a checkpoint of the second edition reaches: `python -m conceptloom.tinyworld.recipe.gates`.
+"""What a checkpoint reaches: `python -m conceptloom.tinyworld.recipe.gates`.
 
 Writes the figures as JSON; `table` renders them. Gates (gate_figures.py): class, colour, two
 objects both right, background, attention of the class word, reconstruction, size of the file.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
+import platform
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
@@ -17,7 +19,6 @@ from typing import Any
 import torch
 
 from ..checkpoint import load_tinyworld, read_checkpoint
-from ..gates import machine
 from ..judge.judge import load_judge
 from ..sampling import GUIDANCE, STEPS
 from .gate_figures import Gate, measure
@@ -25,6 +26,16 @@ from .gate_figures import Gate, measure
 log = logging.getLogger("conceptloom")
 RESULTS = Path(__file__).parents[2] / "docs" / "results" / "tinyworld2.json"
 CHECKPOINT = Path("runs/tinyworld2/tinyworld.safetensors")
+
+
+def machine() -> str:
+    """The processor and its cores, in words."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        models = [s for s in info.read_text().split("\n") if s.startswith("model name")]
+        name = models[0].split(":")[1].strip() if models else name
+    return f"{name}, {os.cpu_count()} cores"
 
 
 def results(gates: list[Gate], path: Path, count: int) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..items import Item, nameless_item, vocabulary_item
 from ..judge.networks import SIDE, crop_object
 from ..judge.words import BACKGROUND_NAMES, FORMS, HEADS, seen_words
 from ..members import KINDS, is_kept_away, near_distractor, training_member
@@ -25,7 +26,6 @@ from ..painters.kinds import UNNAMED_EMBLEMS, Member
 from ..planes import shrunk
 from ..scenes import Placed, Spot, place, posed, render
 from ..shapes import COLOURS, SHAPES, TEXTURES
-from ..world import Item, nameless_item, vocabulary_item
 
 log = logging.getLogger("conceptloom")
 
@@ -110,13 +110,13 @@ def spots_of(count: int, rng: np.random.Generator) -> list[Spot]:
     return [(x, y, r * rng.uniform(0.9, 1.0)) for x, y, r in spots]
 
 
-def other_thing(spot: Spot, rng: np.random.Generator) -> Item:
+def other_thing(radius: float, rng: np.random.Generator) -> Item:
     """A plain shape or something nameless."""
     if rng.random() < 0.4:
-        return nameless_item(spot, rng)
+        return nameless_item(radius, rng)
     texture = str(rng.choice(TEXTURES, p=[0.4, 0.2, 0.2, 0.2]))
     return vocabulary_item(
-        str(rng.choice(list(COLOURS))), str(rng.choice(list(SHAPES))), texture, spot, rng
+        str(rng.choice(list(COLOURS))), str(rng.choice(list(SHAPES))), texture, radius, rng
     )
 
 
@@ -130,7 +130,7 @@ def render_scenes(members: Iterable[tuple[int, Member]], seed: tuple[int, ...]) 
         things: list[Placed] = []
         for spot in spots_of(count, rng) if count else []:
             if not waiting or rng.random() < OTHERS:
-                number, what = IGNORE, other_thing(spot, rng)
+                number, what = IGNORE, other_thing(spot[2], rng)
             else:
                 number, what = waiting.pop()
             things.append(posed(what, spot, rng))

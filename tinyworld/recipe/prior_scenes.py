@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..captions import PREFIXES, Word
+from ..captions import PREFIXES, Word, article
 from ..members import CATEGORIES, KINDS, training_member
 from ..painters.kinds import EMBLEMS, MAIN, PATTERNS, Member
 from ..scenes import Scene, place, posed, random_scene, render
 from ..shapes import BACKGROUNDS
-from ..world import article
 
 ALONE = 0.8  # share of scenes with a single member; the others are the diffusion model's own
 AS_CATEGORY = 0.3  # how often a member is called by its category

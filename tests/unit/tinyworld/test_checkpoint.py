@@ -28,8 +28,8 @@ from conceptloom.tinyworld.checkpoint import (
     write_checkpoint,
 )
 from conceptloom.tinyworld.model import ModelConfig, build_text_encoder, build_unet, build_vae
-from conceptloom.tinyworld.vocabulary import applied_merges, reduce_vocabulary
-from conceptloom.tinyworld.world import world_words
+from conceptloom.tinyworld.scenes import SIZE
+from conceptloom.tinyworld.vocabulary import GUEST_WORDS, applied_merges, reduce_vocabulary
 
 SMALL = ModelConfig(
     unet_channels=(32, 32, 64),
@@ -46,9 +46,13 @@ def world() -> TinyWorldModules:
     return load_tinyworld()
 
 
-def test_bundled_file_is_small_enough() -> None:
-    weights = sum(path.stat().st_size for path in CHECKPOINT.parent.glob("*.safetensors"))
-    assert weights <= 12e6
+def test_bundled_files_are_small_enough() -> None:
+    assert CHECKPOINT.stat().st_size <= 16e6
+    assert sum(path.stat().st_size for path in CHECKPOINT.parent.rglob("*.safetensors")) <= 24e6
+
+
+def test_bundled_model_has_the_sizes_that_are_built_by_default(world: TinyWorldModules) -> None:
+    assert replace(world.config, scaling_factor=1.0) == ModelConfig()
 
 
 def test_bundled_file_loads_frozen_and_finite(world: TinyWorldModules) -> None:
@@ -59,13 +63,11 @@ def test_bundled_file_loads_frozen_and_finite(world: TinyWorldModules) -> None:
 
 
 def test_bundled_networks_fit_each_other(world: TinyWorldModules) -> None:
-    ids = world.tokenizer("a photo of a red circle", padding="max_length", max_length=77)
+    ids = world.tokenizer("a photo of a red mug", padding="max_length", max_length=77)
     context = world.text_encoder(torch.tensor([ids.input_ids]))[0]
-    side = world.config.latent_size
-    latent = torch.zeros(1, world.config.latent_channels, side, side)
+    latent = torch.zeros(1, 16, 16, 16)
     assert world.unet(latent, 500, context).sample.shape == latent.shape
-    size = world.config.resolution_px
-    assert world.vae.decode(latent).sample.shape == (1, 3, size, size)
+    assert world.vae.decode(latent).sample.shape == (1, 3, SIZE, SIZE)
 
 
 def test_key_tables_are_inverse() -> None:
@@ -89,7 +91,7 @@ def test_names_are_those_of_sd1() -> None:
     vae = keys.vae_to_sd1(build_vae(config).state_dict(), config)
     assert vae["first_stage_model.decoder.mid.attn_1.q.weight"].ndim == 4
     # the decoder's deepest level has the highest number
-    assert vae["first_stage_model.decoder.up.2.block.0.conv1.weight"].shape[0] == 64
+    assert vae["first_stage_model.decoder.up.3.block.0.conv1.weight"].shape[0] == 96
 
 
 def test_unknown_weight_names_are_refused() -> None:
@@ -169,7 +171,7 @@ def test_any_prompt_tokenises() -> None:
 
 def test_trained_rows_cover_the_world() -> None:
     tokenizer, ids = load_tokenizer(), set(read_checkpoint().token_ids)
-    assert {i for word in world_words() for i in tokenizer(word).input_ids} == ids
+    assert {i for word in caption_words() for i in tokenizer(word).input_ids} == ids
 
 
 def test_applied_merges_follow_the_ranks() -> None:
@@ -185,11 +187,13 @@ def test_reduced_vocabulary_agrees_with_the_full_one(tmp_path: Path) -> None:
         pytest.skip("COMFYUI_PATH names no ComfyUI")
     from transformers import CLIPTokenizer
 
-    words = [*world_words(), *caption_words(), "xylophone"]
+    words = [*caption_words(), *GUEST_WORDS]
     reduce_vocabulary(full, tmp_path / "reduced", words)
-    theirs = CLIPTokenizer.from_pretrained(str(full), local_files_only=True)
-    for word in words:
-        assert load_tokenizer()(word).input_ids == theirs(word).input_ids or word == "xylophone"
-    ours = json.loads((tmp_path / "reduced" / "vocab.json").read_text())
+    for name in ("vocab.json", "merges.txt"):
+        assert (tmp_path / "reduced" / name).read_text() == (TOKENIZER / name).read_text()
+    theirs, ours = CLIPTokenizer.from_pretrained(str(full), local_files_only=True), load_tokenizer()
+    assert all(ours(word).input_ids == theirs(word).input_ids for word in words)
+    assert ours("xylophone").input_ids != theirs("xylophone").input_ids
     table = json.loads((full / "vocab.json").read_text())
-    assert all(table[name] == index for name, index in ours.items())
+    ids = json.loads((TOKENIZER / "vocab.json").read_text())
+    assert all(table[name] == index for name, index in ids.items())

@@ -58,7 +58,7 @@ def test_training_starts_where_the_checkpoint_stands() -> None:
     text = build_text_encoder(world.config, len(file.token_ids) + file.unknown_rows)
     config = load_weights(unet, text, CHECKPOINT, file.token_ids)
     assert config == world.config
-    latent, context = torch.randn(1, 4, 16, 16), torch.randn(1, 77, config.context_dim)
+    latent, context = torch.randn(1, 16, 16, 16), torch.randn(1, 77, config.context_dim)
     maps = record_cross_attention(unet)
     with torch.no_grad():
         found = unet.eval()(latent, 500, context).sample

@@ -157,7 +157,7 @@ def test_averages_are_worn_for_a_moment_only() -> None:
 
 def test_fast_attention_computes_the_same() -> None:
     torch.manual_seed(0)
-    config = ModelConfig(unet_channels=(32, 64), context_dim=32)
+    config = ModelConfig(unet_channels=(32, 64), latent_channels=4, context_dim=32)
     unet = build_unet(config).eval()
     latent, context = torch.randn(1, 4, 16, 16), torch.randn(1, 77, 32)
     with torch.no_grad():
@@ -170,8 +170,7 @@ def test_autoencoder_starts_at_smooth_block_averages() -> None:
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     pictures = np.stack([random_scene(rng, 64).image for _ in range(24)])
-    sizes = ModelConfig(latent_channels=16, vae_channels=(32, 32, 64, 96), vae_norm_groups=2)
-    vae = build_vae(sizes).eval()
+    vae = build_vae(ModelConfig()).eval()
     before = psnr(vae, pictures)
     start_near_linear(vae, to_tensor(pictures).contiguous())
     assert psnr(vae, pictures) > max(15.0, before + 6)  # means of 8 x 8 pixels of a 64 px picture
@@ -181,13 +180,7 @@ def test_evened_out_latents_decode_alike() -> None:
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     pictures = np.stack([random_scene(rng, 64).image for _ in range(24)])
-    sizes = ModelConfig(
-        resolution_px=64,
-        latent_channels=16,
-        vae_channels=(32, 32, 64, 96),
-        vae_norm_groups=2,
-    )
-    vae = build_vae(sizes).eval()
+    vae = build_vae(ModelConfig()).eval()
     start_near_linear(vae, to_tensor(pictures).contiguous())
     x = to_tensor(pictures)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The second edition's gates: prompts that repeat, readings that can fail, a table of them."""
+"""The gates: prompts that repeat, readings that can fail, a table of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from conceptloom.tinyworld.judge.judge import WEIGHTS, load_judge
-from conceptloom.tinyworld.recipe.gate_figures import Gate, prompts_of, read, true_pictures
+from conceptloom.tinyworld.recipe.gate_figures import (
+    Gate,
+    last_token,
+    prompts_of,
+    read,
+    true_pictures,
+)
 from conceptloom.tinyworld.recipe.gates import judge_table, table
 
 
@@ -17,6 +23,12 @@ def test_prompts_repeat_and_name_what_they_ask() -> None:
         assert len({colour for colour, _ in prompt.objects}) == 2
         assert len({kind for _, kind in prompt.objects}) == 2
         assert all(f"{colour} {kind}" in prompt.text for colour, kind in prompt.objects)
+
+
+def test_last_token_of_a_word_of_several_tokens() -> None:
+    # "an" is an article here and the end of "cy-an" there
+    assert last_token([1, 550, 7, 1470, 550, 9], [1470, 550]) == 4
+    assert last_token([1, 550, 7], [550]) == 1
 
 
 needs_judge = pytest.mark.skipif(

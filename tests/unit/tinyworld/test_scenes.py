@@ -1,4 +1,4 @@
-"""Scenes of the second edition: the same for a seed, masks and captions that tell the truth."""
+"""Scenes: the same for a seed, masks and captions that tell the truth."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from conceptloom.tinyworld.captions import PATTERN_NOUNS, caption_words
-from conceptloom.tinyworld.concepts import concept
 from conceptloom.tinyworld.members import KINDS, held_out, is_kept_away, member
 from conceptloom.tinyworld.painters.kinds import EMBLEMS, PATTERNS, STYLES, UNNAMED_EMBLEMS
 from conceptloom.tinyworld.painters.sheet import PALETTE
@@ -230,11 +229,3 @@ def test_backgrounds_are_all_known_and_differ() -> None:
         assert all(np.abs(one - other).sum() > 20 for other in means[:i])
     with pytest.raises(KeyError, match="unknown background 'moon'"):
         scenery("moon", 64, np.random.default_rng(0))
-
-
-def test_concepts_have_names() -> None:
-    assert concept("mug1") == held_out("mug")[0]
-    assert concept("cat4") == held_out("cat")[3]
-    for name in ("mug", "mug0", "mug5", "dragon1"):
-        with pytest.raises(KeyError, match="unknown concept"):
-            concept(name)
