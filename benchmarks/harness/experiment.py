@@ -1,6 +1,6 @@
 """Quality experiments: cells (thing, seed, variant) are learned, drawn, kept, and judged.
 
-An experiment says which cells there are, how one is made and what the ruler makes of it; this
+An experiment says which cells there are, how one is made and what the judge makes of it; this
 module plans them, goes on with what is finished and builds the result.
 """
 
@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from safetensors.torch import load_file
 from torch import Tensor
-from worlds.world import EDITIONS
 
 from .results import RUNS, Claim, Result, Section, stamp
 from .statistics import (
@@ -80,7 +79,7 @@ class Experiment(ABC):
 
     @abstractmethod
     def judge(self, cell: Cell, kept: Mapping[str, Tensor]) -> dict[str, Found]:
-        """What the ruler says, by row of the table."""
+        """What the judge says, by row of the table."""
 
     def about(self) -> list[str]:
         """Paragraphs: what was learned and how long."""
@@ -135,7 +134,7 @@ class Experiment(ABC):
             sys.stderr.write(f"{spent:.0f} s of CPU\n")
 
     def finished(self) -> Cells:
-        """Every row of the cells that are there, as today's ruler sees them."""
+        """Every row of the cells that are there, as today's judge sees them."""
         found: dict[tuple[str, int, str], Found] = {}
         for cell in self.cells():
             kept = self.kept(cell)
@@ -150,9 +149,6 @@ def add_options(parser: argparse.ArgumentParser, seeds: int = 0, *, keeps: bool 
     add_common_options(parser)
     parser.add_argument(
         "--budget", choices=("full", "short"), default="full", help="a night, or an hour of a core"
-    )
-    parser.add_argument(
-        "--world", choices=tuple(EDITIONS), default="first", help="edition of TinyWorld"
     )
     if seeds:
         parser.add_argument("--seeds", type=int, default=seeds)

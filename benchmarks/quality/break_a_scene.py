@@ -1,7 +1,7 @@
-"""Break-A-Scene: what each part contributes, judged by the world's ruler.
+"""Break-A-Scene: what each part contributes, judged by TinyWorld's judge.
 
-Learns scenes of two and three unseen objects with the whole method and with one part switched off
-in turn, and draws each object on other backgrounds, alone and with the others.
+Learns scenes of two held-out members with the whole method and with one part switched off
+in turn, and draws each on other backgrounds, alone and with the others.
 """
 
 from __future__ import annotations
@@ -26,16 +26,23 @@ from harness.statistics import Cells, Expectation, Measure, compared
 from harness.store import NO_PREVIEW, as_bytes, as_floats
 from harness.subject import Options
 from torch import Tensor
-from worlds.world import SceneTask, World, load_world
 
 from conceptloom.cli.demo.judge import as_image, word_localisation
 from conceptloom.concepts.concept import stacked
 from conceptloom.concepts.fingerprints import model_digest
 from conceptloom.host.ports import Host
 from conceptloom.methods.break_a_scene import BreakASceneConfig, learn_scene
+from conceptloom.methods.break_a_scene.spec import ON_TINYWORLD
 from conceptloom.samplers.ddim import sample_ddim, seeded_noise
 from conceptloom.scenes.scene import ConceptScene, make_scene, with_background
+from conceptloom.tinyworld.concepts import CONCEPTS, concept_scene
+from conceptloom.tinyworld.judge.named import SceneJudge
+from conceptloom.tinyworld.presets import CFG
+from conceptloom.tinyworld.shapes import BACKGROUNDS
 from conceptloom.training.adapters import Scope
+
+from . import world
+from .tasks import BACKGROUND_WORDS, SCENES, SceneTask
 
 PAGE = "break_a_scene_quality"
 
@@ -60,9 +67,9 @@ class SceneBudget:
     sampling_steps: int
 
 
-def budgets_of(world: World) -> dict[str, SceneBudget]:
-    """The full one is what the world's model learns scenes with."""
-    preset = world.presets["break_a_scene"]
+def budgets() -> dict[str, SceneBudget]:
+    """The full one is what TinyWorld learns scenes with."""
+    preset = ON_TINYWORLD
     tokens, weights = preset.token_phase, preset.weight_phase
     full = SceneBudget(
         tokens.steps, weights.steps, weights.scope.value, weights.learning_rate, preset.batch_size,
@@ -104,9 +111,11 @@ MEASURES = (
     Measure("alone", "identity alone", "share of pictures of one word that show its object"),
     Measure("together", "identity together", "the same, per word, where all words are asked for"),
     Measure(
-        "nearest", "nearest", "share of words whose object is the likest of 16, however unlike"
+        "nearest",
+        "nearest",
+        "share of words whose object is the likest of 16 of its class, however unlike",
     ),
-    Measure("likeness", "likeness", "cosine of the oracle's description with the taught object"),
+    Measure("likeness", "likeness", "cosine of the judge's description with the taught member"),
     Measure("iou", "attention IoU", "of the word's map with the exact mask, unseen arrangement"),
     Measure(
         "auc", "attention AUC", "chance that a point inside is looked at more than one outside"
@@ -128,14 +137,9 @@ EXPECTATIONS = [
 ]
 
 
-def config_of(
-    base: BreakASceneConfig, budget: SceneBudget, seed: int, variant: str
-) -> BreakASceneConfig:
-    """The settings of a cell.
-
-    Args:
-        base: what the world's model learns with.
-    """
+def config_of(budget: SceneBudget, seed: int, variant: str) -> BreakASceneConfig:
+    """The settings of a cell."""
+    base = ON_TINYWORLD
     whole = replace(
         base,
         token_phase=replace(base.token_phase, steps=budget.token_steps),
@@ -153,15 +157,15 @@ def config_of(
     return VARIANTS[variant](whole)
 
 
-def scene_of(world: World, task: SceneTask, *, surroundings: bool) -> ConceptScene:
+def scene_of(task: SceneTask, *, surroundings: bool) -> ConceptScene:
     """The scene of a task; the surroundings of its objects may be one more concept."""
-    truth = world.scene(task.objects, task.seed, task.background)
+    truth = world.scene_of(task)
     masks = [[torch.from_numpy(mask)] for mask in truth.masks]
-    words = {h: world.words[name] for h, name in zip(task.handles, task.objects, strict=True)}
+    words = {h: CONCEPTS[name] for h, name in zip(task.handles, task.objects, strict=True)}
     scene = make_scene([as_image(truth.image)], dict(zip(task.handles, masks, strict=True)), words)
     if not surroundings:
         return scene
-    return with_background(scene, SURROUNDINGS, world.background_words[task.background])
+    return with_background(scene, SURROUNDINGS, BACKGROUND_WORDS[task.background])
 
 
 def asked_of(task: SceneTask) -> list[tuple[str, ...]]:
@@ -175,32 +179,29 @@ class SceneExperiment(Experiment):
     variants = rows = tuple(VARIANTS)
     whole, measures, expectations = WHOLE, MEASURES, EXPECTATIONS
 
-    def __init__(
-        self, world: World, host: Host, budget: SceneBudget, folder: Path, seeds: int
-    ) -> None:
+    def __init__(self, host: Host, budget: SceneBudget, folder: Path, seeds: int) -> None:
         super().__init__(folder, seeds)
-        self.world, self.host, self.budget = world, host, budget
-        self.tasks = {task.name: task for task in world.scenes}
+        self.host, self.budget = host, budget
+        self.tasks = {task.name: task for task in SCENES}
         self.things = tuple(self.tasks)
 
     def config(self, cell: Cell) -> BreakASceneConfig:
-        base = self.world.presets["break_a_scene"]
-        return config_of(base, self.budget, cell.seed, cell.variant)
+        return config_of(self.budget, cell.seed, cell.variant)
 
     def key(self, cell: Cell) -> str:
         return repr(self.config(cell))
 
     def make(self, cell: Cell) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Pictures by "prompt/background", and how well the words find their objects."""
-        host, world, budget, task = self.host, self.world, self.budget, self.tasks[cell.thing]
-        scene = scene_of(world, task, surroundings=budget.surroundings)
+        host, budget, task = self.host, self.budget, self.tasks[cell.thing]
+        scene = scene_of(task, surroundings=budget.surroundings)
         learned = learn_scene(host, scene, self.config(cell), previews=NO_PREVIEW)
         stack = stacked([(learned.concept, 1.0)])
         kept: dict[str, Tensor] = {}
         with host.edited(stack.edits, trainable=False), torch.no_grad():
             for number, names in enumerate(asked_of(task)):
                 kept |= self._drawn(task, names, number, cell.seed, stack.handles)
-            unseen = world.scene(task.objects, HELD_OUT_SEED, task.elsewhere[0])
+            unseen = concept_scene(task.objects, HELD_OUT_SEED, task.elsewhere[0])
             places = word_localisation(host, stack.handles, task.handles, unseen)
         kept["iou"] = torch.tensor([scores.iou for scores in places.values()])
         kept["auc"] = torch.tensor([scores.auc for scores in places.values()])
@@ -212,24 +213,22 @@ class SceneExperiment(Experiment):
         """One prompt on every other background, from the same noise for all variants."""
         host, budget, places = self.host, self.budget, task.elsewhere
         words = " and ".join(f"<{name}>" for name in names)
-        noise = seeded_noise(host, 1000 * seed + number, budget.pictures, self.world.size)
+        noise = seeded_noise(host, 1000 * seed + number, budget.pictures, world.PICTURE)
         prompts = [
-            host.encode_prompt(f"a photo of {words} {self.world.backgrounds[place]}", handles)
+            host.encode_prompt(f"a photo of {words} {BACKGROUNDS[place]}", handles)
             for place in places
             for _ in noise
         ]
         latent = sample_ddim(
             host, prompts, host.encode_prompt(""), noise.repeat(len(places), 1, 1, 1),
-            steps=budget.sampling_steps, cfg=self.world.cfg,
+            steps=budget.sampling_steps, cfg=CFG,
         )  # fmt: skip
         images = as_bytes(host.decode_latent(latent)).split(budget.pictures)
         return {f"{number}/{place}": part for place, part in zip(places, images, strict=True)}
 
     def judge(self, cell: Cell, kept: Mapping[str, Tensor]) -> dict[str, Found]:
         task, found = self.tasks[cell.thing], {measure.key: list[float]() for measure in MEASURES}
-        judge = self.world.judge(
-            self.world.scene(task.objects, task.seed, task.background), task.handles
-        )
+        judge = SceneJudge(dict(zip(task.handles, task.objects, strict=True)))
         for number, names in enumerate(asked_of(task)):
             kind = "alone" if len(names) == 1 else "together"
             for place in task.elsewhere:
@@ -247,8 +246,8 @@ class SceneExperiment(Experiment):
     def about(self) -> list[str]:
         budget = self.budget
         told = (
-            f"{len(self.things)} scenes ({'; '.join(self.things)}) of objects that the base model "
-            f"has no words for, {self.seeds} seeds. Steps: {budget.token_steps} + "
+            f"{len(self.things)} scenes ({'; '.join(self.things)}) of members that the base model "
+            f"has never seen, {self.seeds} seeds. Steps: {budget.token_steps} + "
             f"{budget.weight_steps}, batch {budget.batch_size}, scope {budget.scope} at "
             f"{budget.weight_rate:g}, class images: {budget.class_images}. For every prompt "
             f"{budget.pictures} picture(s) on each of two backgrounds that differ from the taught "
@@ -277,13 +276,11 @@ class SceneExperiment(Experiment):
 
 def run(options: Options) -> Result:
     """Learn, draw and judge every cell."""
-    world = load_world(options.world)
-    budget = budget_of(options, budgets_of(world))
-    host = world.open("cpu")
+    budget, host = budget_of(options, budgets()), world.open_model()
     digest = model_digest(host)
     folder = folder_of(PAGE, digest, asdict(budget))
     seeds = 1 if options.quick else options.seeds
-    experiment = SceneExperiment(world, host, budget, folder, seeds)
+    experiment = SceneExperiment(host, budget, folder, seeds)
     if options.quick:
         experiment.things = experiment.things[:1]
     return perform(experiment, options, PAGE, digest)

@@ -1,4 +1,4 @@
-"""CLiC: what each part contributes, judged by the world's ruler.
+"""CLiC: what each part contributes, judged by TinyWorld's judge.
 
 Learns unseen ornaments on one object and carries each over to a part of another object, with the
 whole method and with one part switched off in turn.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -27,7 +27,6 @@ from harness.statistics import Cells, Expectation, Measure
 from harness.store import NO_PREVIEW, as_bytes, as_floats, kept_concept, short_digest
 from harness.subject import Options
 from torch import Tensor
-from worlds.world import DetailTask, World, load_world
 
 from conceptloom.attention.capture import read_attention
 from conceptloom.cli.demo.judge import as_image
@@ -45,15 +44,21 @@ from conceptloom.samplers.blended import BlendConfig
 from conceptloom.samplers.editing import EditConfig, Region, edit_latents
 from conceptloom.samplers.masks import composited
 from conceptloom.scenes.scene import make_scene
+from conceptloom.tinyworld.judge.judge import load_judge
+from conceptloom.tinyworld.judge.lineup import LINEUP, Lineup
+from conceptloom.tinyworld.judge.named import ornament_identity, ornament_lineup
 from conceptloom.tinyworld.measures import localisation
 from conceptloom.tinyworld.planes import iou
-from conceptloom.tinyworld.world import Scene
 from conceptloom.training.adapters import Scope
 from conceptloom.training.phases import TokenPhase, WeightPhase
 
+from . import world
+from .tasks import DETAILS, DetailTask
+from .world import bare_of, found_in, goal_of, taught_of
+
 PAGE = "clic_quality"
 
-HANDLE = "my-mark"
+HANDLE, WORD = "my-mark", "circle"  # and what it starts from
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +101,13 @@ VARIANTS: dict[str, Change] = {
 }
 WHOLE = "whole method"
 MEASURES = (
-    Measure("right", "identity", "share of pictures whose target place shows the ornament"),
-    Measure("likeness", "likeness", "cosine of the target place with the taught ornament"),
+    Measure(
+        "right",
+        "identity",
+        "share of pictures that the judge takes for the target with the "
+        f"ornament, of {LINEUP} that differ in the ornament alone",
+    ),
+    Measure("likeness", "likeness", "cosine of the target with what it is like with the ornament"),
     Measure(
         "outside",
         "change outside",
@@ -105,9 +115,7 @@ MEASURES = (
         False,
     ),
     Measure("pasted", "with pasting", "largest difference outside the mask after it", False),
-    Measure(
-        "shape", "shape kept", "overlap of the object with the target's, as the oracle sees it"
-    ),
+    Measure("shape", "shape kept", "overlap of the object with the target's, as the judge sees it"),
     Measure("auc", "attention AUC", "chance that a point of the taught mask is looked at more"),
 )
 # What the paper's ablation says that each part is for (Sec. 4, Fig. 9), in our measures.
@@ -132,21 +140,15 @@ EXPECTATIONS = [
 ]
 
 
-def taught_of(world: World, task: DetailTask) -> Scene:
-    """The picture with the ornament, whose second mask marks it."""
-    return world.ornamented(
-        task.source, task.ornament, task.seed, task.source_background, task.part
-    )
-
-
-def bare_of(world: World, task: DetailTask) -> Scene:
-    """The target before; its second mask says where the ornament belongs."""
-    return world.ornamented(task.target, "", task.seed + 100, task.target_background, task.part)
-
-
-def taught_mask(world: World, task: DetailTask) -> Tensor:
+def taught_mask(task: DetailTask) -> Tensor:
     """[H, W] where the ornament is in the taught picture."""
-    return torch.from_numpy(taught_of(world, task).masks[1])
+    return torch.from_numpy(taught_of(task).masks[1])
+
+
+@cache
+def lineup_of(task: DetailTask) -> Lineup:
+    """The target with its ornament, among others that differ in that alone."""
+    return ornament_lineup(goal_of(task).bearer)
 
 
 def config_of(task: DetailTask, budget: DetailBudget, seed: int, variant: str) -> CLiCConfig:
@@ -170,22 +172,22 @@ def config_of(task: DetailTask, budget: DetailBudget, seed: int, variant: str) -
     return VARIANTS[variant](whole)
 
 
-def learn(world: World, host: Host, task: DetailTask, config: CLiCConfig) -> Concept:
+def learn(host: Host, task: DetailTask, config: CLiCConfig) -> Concept:
     """The ornament of a task."""
     scene = make_scene(
-        [as_image(taught_of(world, task).image)],
-        {HANDLE: [taught_mask(world, task)]},
-        {HANDLE: world.words.get(task.ornament, "square")},
+        [as_image(taught_of(task).image)],
+        {HANDLE: [taught_mask(task)]},
+        {HANDLE: WORD},
     )
     return learn_detail(host, scene, config, previews=NO_PREVIEW).concept
 
 
-def learned_ornament(world: World, host: Host, task: DetailTask, budget: DetailBudget) -> Concept:
+def learned_ornament(host: Host, task: DetailTask, budget: DetailBudget) -> Concept:
     """The same by the whole method, once for every benchmark that only uses it."""
     config = config_of(task, budget, 0, WHOLE)
-    key = short_digest([model_digest(host), world.name, task.name, asdict(config)])
+    key = short_digest([model_digest(host), task.name, asdict(config)])
     path = RUNS / "clic_ornaments" / f"{task.ornament}-{key}.safetensors"
-    return kept_concept(path, lambda: learn(world, host, task, config))
+    return kept_concept(path, lambda: learn(host, task, config))
 
 
 class DetailExperiment(Experiment):
@@ -194,12 +196,10 @@ class DetailExperiment(Experiment):
     variants = rows = tuple(VARIANTS)
     whole, measures, expectations, digits = WHOLE, MEASURES, EXPECTATIONS, 3
 
-    def __init__(
-        self, world: World, host: Host, budget: DetailBudget, folder: Path, seeds: int
-    ) -> None:
+    def __init__(self, host: Host, budget: DetailBudget, folder: Path, seeds: int) -> None:
         super().__init__(folder, seeds)
-        self.world, self.host, self.budget = world, host, budget
-        self.tasks = {task.name: task for task in world.details}
+        self.host, self.budget = host, budget
+        self.tasks = {task.name: task for task in DETAILS}
         self.things = tuple(self.tasks)
 
     def config(self, cell: Cell) -> CLiCConfig:
@@ -210,9 +210,9 @@ class DetailExperiment(Experiment):
 
     def make(self, cell: Cell) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Learn one cell and carry the ornament over: pictures, and how well the word looks."""
-        host, world, budget, task = self.host, self.world, self.budget, self.tasks[cell.thing]
-        config, taught, bare = self.config(cell), taught_of(world, task), bare_of(world, task)
-        stack = stacked([(learn(world, host, task, config), 1.0)])
+        host, budget, task = self.host, self.budget, self.tasks[cell.thing]
+        config, taught, bare = self.config(cell), taught_of(task), bare_of(task)
+        stack = stacked([(learn(host, task, config), 1.0)])
         latent, place = host.encode_image(as_image(bare.image)[None]), bare.masks[1]
         with host.edited(stack.edits, trainable=False), torch.no_grad():
             words = config.prompt_of(HANDLE)
@@ -233,41 +233,29 @@ class DetailExperiment(Experiment):
             seed=1000 * cell.seed,
             rows=budget.pictures,
         )
-        auc = localisation(heat, taught_mask(world, task)).auc
+        auc = localisation(heat, taught_mask(task)).auc
         return {
             "pictures": as_bytes(host.decode_latent(drawn)),
             "rebuilt": as_bytes(host.decode_latent(latent)),
             "auc": torch.tensor(auc),
         }, {}
 
-    @cached_property
-    def references(self) -> dict[str, Tensor]:
-        """Every taught ornament, as the ruler sees it."""
-        ruler, found = self.world.ruler(), {}
-        for task in self.tasks.values():
-            taught = taught_of(self.world, task)
-            found[task.ornament] = ruler.reference(taught.image, taught.masks[1])
-        return found
-
     def judge(self, cell: Cell, kept: Mapping[str, Tensor]) -> dict[str, Found]:
-        """Compares what is in the target place with the taught ornament, and with the others."""
-        ruler, task = self.world.ruler(), self.tasks[cell.thing]
-        found: Found = {measure.key: [] for measure in MEASURES}
-        bare = bare_of(self.world, task)
+        """Tells the target with the ornament from others, and measures what changes around it."""
+        task, found = self.tasks[cell.thing], {measure.key: list[float]() for measure in MEASURES}
+        bare, goal = bare_of(task), goal_of(task).bearer
         whole, place = (torch.from_numpy(mask) for mask in bare.masks)
         source, rebuilt = as_image(bare.image)[None], as_floats(kept["rebuilt"])
-        # Without an ornament the place looks like its object: that counts as one more answer.
-        references = {**self.references, "nothing": ruler.reference(bare.image, place)}
         outside = place == 0
         for picture in as_floats(kept["pictures"]):
-            seen = ruler.describe(picture, place)
-            scores = {name: self.world.likeness(seen, r) for name, r in references.items()}
-            found["right"].append(float(max(scores, key=scores.__getitem__) == task.ornament))
-            found["likeness"].append(scores[task.ornament])
-            found["outside"].append(float((picture - rebuilt[0]).abs()[outside].mean()))
             pasted = composited(picture[None], source, place, 0)
+            seen = load_judge().describe(pasted[0], whole)
+            identity = ornament_identity([seen], goal, lineup_of(task))
+            found["right"].append(float(identity.right))
+            found["likeness"].append(identity.similarity)
+            found["outside"].append(float((picture - rebuilt[0]).abs()[outside].mean()))
             found["pasted"].append(float((pasted - source).abs()[0][outside].max()))
-            masks = [thing.mask for thing in ruler.find(picture)]
+            masks = [thing.mask for thing in found_in(picture)]
             found["shape"].append(max((iou(mask, whole > 0.5) for mask in masks), default=0.0))
         found["auc"].append(float(kept["auc"]))
         return {cell.variant: found}
@@ -276,7 +264,7 @@ class DetailExperiment(Experiment):
         budget = self.budget
         return [
             f"{len(self.things)} pairs of a source and a target ({'; '.join(self.things)}), "
-            f"{self.seeds} seeds. The ornaments are outside of the base model's vocabulary; the "
+            f"{self.seeds} seeds. The base model has never seen the ornaments; the "
             "target is another object, and its mask says where the ornament belongs. Steps: "
             f"{budget.token_steps} + {budget.weight_steps}, batch {budget.batch_size}, every "
             f"weight at {budget.weight_rate:g} (cross-attention alone, as in the paper, gets an "
@@ -296,9 +284,9 @@ class DetailExperiment(Experiment):
         """A row for each pair; grey where a cell is not finished."""
         rows: list[Tensor] = []
         for task in self.tasks.values():
-            bare = bare_of(self.world, task)
+            bare = bare_of(task)
             source, place = as_image(bare.image), torch.from_numpy(bare.masks[1])
-            row = [as_image(taught_of(self.world, task).image), source]
+            row = [as_image(taught_of(task).image), source]
             for variant in VARIANTS:
                 kept = self.kept(Cell(task.name, 0, variant))
                 if kept is None:
@@ -313,13 +301,10 @@ class DetailExperiment(Experiment):
 
 def run(options: Options) -> Result:
     """Learn, carry over and judge every cell."""
-    world, budget = load_world(options.world, "details"), budget_of(options, BUDGETS)
-    host = world.open("cpu")
+    host, budget = world.open_model(), budget_of(options, BUDGETS)
     digest = model_digest(host)
     folder = folder_of(PAGE, digest, asdict(budget))
-    experiment = DetailExperiment(
-        world, host, budget, folder, 1 if options.quick else options.seeds
-    )
+    experiment = DetailExperiment(host, budget, folder, 1 if options.quick else options.seeds)
     if options.quick:
         experiment.things = experiment.things[:1]
     return perform(experiment, options, PAGE, digest)

@@ -1,7 +1,8 @@
 """CLiC's guidance from strong removal to strong pull: does the concept follow its eta?
 
 Carries learned ornaments onto bare parts of other objects with every eta, from the same seeds, and
-measures how much the word is attended to under the mask and how like the ornament the place looks.
+measures how much the word is attended to under the mask and how like the target with the ornament
+it looks.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from harness.store import one_thread, save_sheet
 from harness.subject import Options
 from torch import Tensor
 from torch.nn import functional as F
-from worlds.world import DetailTask, World, load_world
 
 from conceptloom.attention.capture import read_attention
 from conceptloom.cli.demo.judge import as_image
@@ -29,18 +29,15 @@ from conceptloom.samplers.blended import BlendConfig
 from conceptloom.samplers.editing import EditConfig, Region, edit_latents
 from conceptloom.samplers.guidance import GuidanceConfig
 from conceptloom.samplers.masks import composited
+from conceptloom.tinyworld.judge.judge import load_judge
+from conceptloom.tinyworld.judge.lineup import TARGET
+from conceptloom.tinyworld.judge.scores import likeness
 from conceptloom.viz.overlays import sample_strip
 
-from .clic import (
-    BUDGETS,
-    HANDLE,
-    WHOLE,
-    DetailBudget,
-    bare_of,
-    config_of,
-    learned_ornament,
-    taught_of,
-)
+from . import world
+from .clic import BUDGETS, HANDLE, WHOLE, DetailBudget, config_of, learned_ornament, lineup_of
+from .tasks import DETAILS, DetailTask
+from .world import bare_of
 
 PAGE = "clic_eta"
 
@@ -76,13 +73,12 @@ class Reading:
     """One edited picture."""
 
     attention: float  # mean probability of the word under the mask
-    identity: float  # best cosine with the ornament's reference
+    identity: float  # cosine with the target that bears the ornament
     outside: float  # largest change of a pixel outside of the mask
     picture: Tensor
 
 
 def edited(
-    world: World,
     host: Host,
     task: DetailTask,
     concept: Concept,
@@ -91,10 +87,10 @@ def edited(
     budget: DetailBudget,
 ) -> list[Reading]:
     """The target of a pair with every eta, from the same noise."""
-    stack, ruler = stacked([(concept, 1.0)]), world.ruler()
-    taught, bare = taught_of(world, task), bare_of(world, task)
-    reference = ruler.reference(taught.image, taught.masks[1])
-    mask, image = torch.from_numpy(bare.masks[1]), as_image(bare.image)
+    stack, bare = stacked([(concept, 1.0)]), bare_of(task)
+    reference = lineup_of(task).references[TARGET]
+    whole, mask = (torch.from_numpy(one) for one in bare.masks)
+    image = as_image(bare.image)
     words = config_of(task, budget, 0, WHOLE).prompt_of(HANDLE)
     text = words.replace(task.source, task.target)
     readings: list[Reading] = []
@@ -115,7 +111,7 @@ def edited(
         picture = composited(host.decode_latent(latent), image[None], mask, 0)[0]
         with host.edited(stack.edits, trainable=False):
             attention = attention_under(host, latent, prompt, f"<{HANDLE}>", mask, downsample=1)
-        identity = world.likeness(ruler.describe(picture, mask), reference)
+        identity = likeness(load_judge().describe(picture, whole), reference)
         change = (picture - image).abs().amax(dim=-1)[mask == 0].max()
         readings.append(Reading(attention, identity, float(change), picture))
     return readings
@@ -124,14 +120,13 @@ def edited(
 def run(options: Options) -> Result:
     """All series, and the sheet of the first seed."""
     one_thread()
-    world, budget = load_world(options.world, "details"), budget_of(options, BUDGETS)
-    host = world.open("cpu")
+    host, budget = world.open_model(), budget_of(options, BUDGETS)
     etas, n_pairs, seeds = budget_of(options, SWEEPS)
-    tasks = world.details[:n_pairs]
+    tasks = DETAILS[:n_pairs]
     rows: list[list[Reading]] = []
     for task in tasks:
-        concept = learned_ornament(world, host, task, budget)
-        rows += [edited(world, host, task, concept, seed, etas, budget) for seed in range(seeds)]
+        concept = learned_ornament(host, task, budget)
+        rows += [edited(host, task, concept, seed, etas, budget) for seed in range(seeds)]
     strip = sample_strip(
         [reading.picture for row in rows[::seeds] for reading in row],
         [f"eta {eta:g}" for _ in rows[::seeds] for eta in etas],

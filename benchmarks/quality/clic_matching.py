@@ -18,7 +18,6 @@ from harness.statistics import Cells, Expectation, Measure, judged, means_of
 from harness.store import one_thread, save_sheet
 from harness.subject import Options
 from torch import Tensor
-from worlds.world import DetailTask, World, load_world
 
 from conceptloom.cli.demo.judge import as_image
 from conceptloom.concepts.concept import weight_edits
@@ -36,27 +35,34 @@ from conceptloom.methods.clic.matching import (
     vectors_of,
 )
 from conceptloom.tinyworld.measures import localisation
+from conceptloom.tinyworld.ornaments import ornament_scene
 from conceptloom.tinyworld.planes import iou
 from conceptloom.training.phases import TokenPhase
 from conceptloom.viz.colors import concept_colours
 from conceptloom.viz.overlays import attention_overlay
 from conceptloom.viz.overlays import stacked as stacked_rows
 
-from .clic import BUDGETS, DetailBudget, learned_ornament, taught_mask, taught_of
+from . import world
+from .clic import BUDGETS, DetailBudget, learned_ornament, taught_mask
+from .tasks import DETAILS, DetailTask
+from .world import found_in, taught_of
 
 PAGE = "clic_matching"
 
-COLOURS = ("pink", "cyan", "orange", "red", "blue", "yellow", "purple", "green")
+# unseen objects; none has the colour of an ornament's disc
+OBJECTS = (
+    "red mug", "green vase", "pink ball", "yellow house", "orange teapot", "purple mug",
+    "cyan vase", "red house",
+)  # fmt: skip
 UNSEEN = 500  # first seed of the targets
 MATCHED, LEARNED, OBJECT, RULER = (
     "RoI Matching (w*)",
     "the learned word v*, no training of a place",
     "the object's word, base model",
-    "the whole object, as the ruler sees it",
+    "the whole object, as the judge sees it",
 )
 ROWS = (MATCHED, LEARNED, OBJECT, RULER)
 KINDS = {0: "bare", 1: "with the ornament"}
-SHAPES = ("circle", "square")  # of the unseen objects
 IOU = Measure("iou", "IoU", "overlap of what is found with the true place")
 AUC = Measure("auc", "AUC", "the same of the map before its threshold, by its order alone")
 # steps of w*, noise levels to read at, objects a pair, pairs
@@ -69,28 +75,24 @@ class Target:
 
     image: Tensor  # [H, W, 3]
     place: Tensor  # [H, W]
-    shape: str  # word of the object
+    word: str  # class of the object
     kind: int  # of KINDS
 
 
-def targets_of(world: World, task: DetailTask, count: int) -> list[Target]:
+def targets_of(task: DetailTask, count: int) -> list[Target]:
     """`count` objects with a bare part, and the same with the ornament on it."""
     found: list[Target] = []
     for i in range(count):
-        colour = COLOURS[(task.seed + 3 * i) % len(COLOURS)]
-        shape = SHAPES[i % 2]
+        name = OBJECTS[(task.seed + 3 * i) % len(OBJECTS)]
         background = ("white", "gray", "sky", "grass")[i % 4]
         for kind, ornament in enumerate(("", task.ornament)):
-            scene = world.ornamented(
-                f"{colour} {shape}", ornament, UNSEEN + i, background, task.part
-            )
+            scene = ornament_scene(name, ornament, UNSEEN + i, background)
             place = torch.from_numpy(scene.masks[1])
-            found.append(Target(as_image(scene.image), place, shape, kind))
+            found.append(Target(as_image(scene.image), place, name.split()[-1], kind))
     return found
 
 
 def scores_of(
-    world: World,
     host: Host,
     task: DetailTask,
     budget: DetailBudget,
@@ -98,17 +100,17 @@ def scores_of(
     count: int,
 ) -> tuple[dict[tuple[int, str], Found], list[Match], list[Target]]:
     """Every way to find the place, on every target, by (kind, row); and the matches of w*."""
-    targets, learning = targets_of(world, task, count), config.learning
-    concept = learned_ornament(world, host, task, budget)
+    targets, learning = targets_of(task, count), config.learning
+    concept = learned_ornament(host, task, budget)
     with host.edited(weight_edits(concept), trainable=False):
         start = {e: rows.to(host.device) for e, rows in vectors_of(concept, "").items()}
-        taught = as_image(taught_of(world, task).image)
-        word = learn_region(host, start, taught, taught_mask(world, task), config)
+        taught = as_image(taught_of(task).image)
+        word = learn_region(host, start, taught, taught_mask(task), config)
         found = _read(host, targets, lambda _: word, learning.prompt_of(REGION), config)
         plain = _read(host, targets, lambda _: {REGION: start}, learning.prompt_of(REGION), config)
-    vectors = {shape: _word_vectors(host, shape) for shape in SHAPES}
+    vectors = {word: _word_vectors(host, word) for word in {one.word for one in targets}}
     prompt = f"a photo of a <{REGION}>"
-    objects = _read(host, targets, lambda target: vectors[target.shape], prompt, config)
+    objects = _read(host, targets, lambda target: vectors[target.word], prompt, config)
     cells: dict[tuple[int, str], Found] = {
         (kind, row): {IOU.key: [], AUC.key: []} for kind in KINDS for row in ROWS
     }
@@ -118,7 +120,7 @@ def scores_of(
             cell[IOU.key].append(iou(match.mask > 0.5, target.place > 0.5))
             cell[AUC.key].append(localisation(match.heat, target.place).auc)
     for target in targets:
-        wholes = [thing.mask for thing in world.ruler().find(target.image)]
+        wholes = [thing.mask for thing in found_in(target.image)]
         best = max((iou(mask, target.place > 0.5) for mask in wholes), default=0.0)
         cells[target.kind, RULER][IOU.key].append(best)
     return cells, found, targets
@@ -157,8 +159,7 @@ def _panel(task: DetailTask, target: Target, match: Match) -> Tensor:
 def run(options: Options) -> Result:
     """Match every ornament, and show the first targets."""
     one_thread()
-    world, budget = load_world(options.world, "details"), budget_of(options, BUDGETS)
-    host = world.open("cpu")
+    host, budget = world.open_model(), budget_of(options, BUDGETS)
     steps, noises, count, n_pairs = budget_of(options, SIZES)
     learning = replace(
         ROI_MATCHING,
@@ -169,10 +170,10 @@ def run(options: Options) -> Result:
     config = MatchConfig(learning=learning, reading=ReadConfig(steps=noises))
     cells: dict[int, dict[tuple[str, int, str], Found]] = {kind: {} for kind in KINDS}
     panels: list[Tensor] = []
-    tasks = world.details[:n_pairs]
+    tasks = DETAILS[:n_pairs]
     for task in tasks:
         named = replace(config, learning=replace(learning, object_word=task.source))
-        new, found, targets = scores_of(world, host, task, budget, named, count)
+        new, found, targets = scores_of(host, task, budget, named, count)
         for (kind, row), cell in new.items():
             cells[kind][task.ornament, 0, row] = cell
         panels += [_panel(task, *both) for both in zip(targets[:2], found[:2], strict=True)]

@@ -26,7 +26,6 @@ from harness.statistics import Cells, Expectation, Measure
 from harness.store import as_bytes, as_floats
 from harness.subject import Options
 from torch import Tensor
-from worlds.world import InventionTask, World, load_world
 
 from conceptloom.cli.laboratory import ConceptLabBackend, on_host
 from conceptloom.cli.models import TINYWORLD
@@ -38,11 +37,17 @@ from conceptloom.methods.conceptlab import (
     text_space_config,
 )
 from conceptloom.samplers.ddim import sample_ddim, seeded_noise
+from conceptloom.tinyworld.judge.judge import load_judge
+from conceptloom.tinyworld.judge.scores import CLEAR, novelty
+from conceptloom.tinyworld.members import KINDS
+from conceptloom.tinyworld.presets import CFG
 from conceptloom.tinyworld.prior import SENTENCES
-from conceptloom.tinyworld.silhouettes import nearest_silhouette
 from conceptloom.vision.clip_space import ClipSpace
 from conceptloom.vision.generators import HostImageGenerator
 from conceptloom.viz.overlays import sample_strip
+
+from . import world
+from .tasks import INVENTIONS, InventionTask
 
 PAGE = "conceptlab_quality"
 
@@ -69,37 +74,42 @@ BUDGETS = {
     "quick": InventionBudget(2, 1, 1e-2, 1.0, 2, 4.0, 1, 2),
 }
 
-ADAPTIVE, FIXED, ALL_FIXED, NONE = "adaptive", "fixed pair", "all six fixed", "no negatives"
+ADAPTIVE, FIXED, ALL_FIXED, NONE = "adaptive", "fixed pair", "all sixteen fixed", "no negatives"
 IN_TEXT = "adaptive, in text space"
-PROMPTED, ALL_PROMPTED, WORDS = "negative prompt, pair", "negative prompt, all six", "words alone"
+PROMPTED, ALL_PROMPTED, WORDS = (
+    "negative prompt, pair",
+    "negative prompt, all sixteen",
+    "words alone",
+)
 LEARNED = (ADAPTIVE, FIXED, ALL_FIXED, NONE, IN_TEXT)
 VARIANTS = (*LEARNED, PROMPTED, ALL_PROMPTED, WORDS)
 MEANING = {
     ADAPTIVE: "begins with no negatives; what the answerer sees in the pictures is added",
-    FIXED: "two members from the first step on, nobody is asked",
-    ALL_FIXED: "all six named members from the first step on",
+    FIXED: "two classes from the first step on, nobody is asked",
+    ALL_FIXED: "all sixteen classes from the first step on",
     NONE: "the category alone",
     IN_TEXT: "the same as adaptive, but compared is the text encoder's feature and not what the "
     "prior imagines; the paper's CLIP-ConceptLab",
     PROMPTED: "nothing is learned; the base model draws the category with the pair as its negative",
-    ALL_PROMPTED: "the same with all six names in the negative prompt",
+    ALL_PROMPTED: "the same with all sixteen names in the negative prompt",
     WORDS: "nothing is learned; the base model draws the category's own words",
 }
 MEASURES = (
     Measure(
         "positive", "positive", "cosine of the pictures with the category, in the prior's space"
     ),
-    Measure("distance", "distance", "positive minus the cosine with the nearest of the six named "
-            "members"),
-    Measure("novelty", "novelty", "1 - overlap of the outline with the nearest of the six "
-            "silhouettes, by geometry alone"),
-    Measure("new", "new", "share of pictures that show an object whose outline overlaps less than "
-            "0.8 with each of the six"),
-    Measure("seen", "an object", "share of pictures in which the oracle finds an object at all"),
-    Measure("named", "named", "share of pictures whose object the oracle calls by one of the six "
-            "names", False),
+    Measure("distance", "distance", "positive minus the cosine with the nearest of the sixteen "
+            "classes"),
+    Measure("novelty", "novelty", "1 - likeness to the nearest of many known members, as the judge "
+            "describes the largest object"),
+    Measure("new", "new", "share of pictures whose object is near to no known member, and of no "
+            "class without doubt"),
+    Measure("seen", "an object", "share of pictures in which the judge finds an object at all"),
+    Measure("category", "category", "probability of all classes of the category together"),
+    Measure("named", "named", "share of pictures whose object the judge calls by a class of the "
+            f"category with a probability of {CLEAR:g} or more", False),
 )  # fmt: skip
-NEW = 0.8  # overlap below which an outline counts as new; rendered named shapes have 0.86 or more
+MEMBERS = tuple(KINDS)
 CLAIMED = ("positive", "distance", "novelty")
 AGAINST = (FIXED, ALL_FIXED, NONE, IN_TEXT, PROMPTED, ALL_PROMPTED, WORDS)
 EXPECTATIONS = [
@@ -114,13 +124,12 @@ prompts; the negatives make an invention differ from known members: *no negative
 novelty; negatives found on the way lead farther than a few given ones: *fixed pair*; constraints on
 what the prior imagines do more than constraints on text features: *in text space*."""
 JUDGES = """\
-Novelty is measured by area of overlap: nothing was trained for it, and it does not answer
-questions. *Positive* and *distance* are measured in the very space that all handles but those in
-text space learn in, as in the paper, where it is CLIP's. *Named* comes from the network that
-answers the questions of the adaptive variant, so for that variant it is no independent judge.
-TinyWorld is 64 px wide and knows six shapes; its prior and image encoder have 0.2 million weights
-together. The figures show how this implementation behaves there. They do not repeat the paper's
-study with Kandinsky 2.1 and people's judgement."""
+*Positive* and *distance* are measured in the very space that all handles but those in text space
+learn in, as in the paper, where it is CLIP's. The judge that measures novelty also answers the
+questions of the adaptive variants: for them it is no independent one. TinyWorld is 128 px wide and
+knows sixteen classes; its prior and image encoder are as small. The figures show how this
+implementation behaves there. They do not repeat the paper's study with Kandinsky 2.1 and people's
+judgement."""
 
 
 def config_of(
@@ -129,13 +138,12 @@ def config_of(
     seed: int,
     variant: str,
     clamps: tuple[float, float],
-    members: tuple[str, ...],
 ) -> ConceptLabConfig:
     """The settings of a cell in which something is learned."""
     negatives = {
         ADAPTIVE: NegativesConfig(every=budget.look_every),
         FIXED: NegativesConfig(start=task.pair, every=0),
-        ALL_FIXED: NegativesConfig(start=members, every=0),
+        ALL_FIXED: NegativesConfig(start=MEMBERS, every=0),
         NONE: NegativesConfig(every=0),
         IN_TEXT: NegativesConfig(every=budget.look_every),
     }
@@ -167,7 +175,6 @@ class InventionExperiment(Experiment):
 
     def __init__(
         self,
-        world: World,
         host: Host,
         laboratory: ConceptLabBackend,
         budget: InventionBudget,
@@ -175,8 +182,8 @@ class InventionExperiment(Experiment):
         seeds: int,
     ) -> None:
         super().__init__(folder, seeds)
-        self.world, self.host, self.laboratory, self.budget = world, host, laboratory, budget
-        self.tasks = {task.category: task for task in world.inventions}
+        self.host, self.laboratory, self.budget = host, laboratory, budget
+        self.tasks = {task.category: task for task in INVENTIONS}
         self.things = tuple(self.tasks)
 
     def key(self, cell: Cell) -> str:
@@ -188,18 +195,17 @@ class InventionExperiment(Experiment):
         clamps = self.laboratory.defaults.clamps
         assert clamps is not None
         task = self.tasks[cell.thing]
-        members = self.world.members
-        return config_of(task, self.budget, cell.seed, cell.variant, clamps, tuple(members))
+        return config_of(task, self.budget, cell.seed, cell.variant, clamps)
 
     def _negatives(self, cell: Cell) -> list[str]:
         """What a negative prompt names."""
         if cell.variant == ALL_PROMPTED:
-            return list(self.world.members)
+            return list(MEMBERS)
         return list(self.tasks[cell.thing].pair) if cell.variant == PROMPTED else []
 
     def make(self, cell: Cell) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Pictures [n, H, W, 3] as bytes, and the negatives at the end."""
-        host, budget, world, laboratory = self.host, self.budget, self.world, self.laboratory
+        host, budget, laboratory = self.host, self.budget, self.laboratory
         handles, left, words = {}, self._negatives(cell), self.tasks[cell.thing].category
         negative = ", ".join(left)
         if cell.variant in LEARNED:
@@ -208,43 +214,43 @@ class InventionExperiment(Experiment):
                 HANDLE,
                 self.config(cell),
                 image_generator=HostImageGenerator(
-                    host, steps=budget.sampling_steps, cfg=world.cfg, size=world.size
+                    host, steps=budget.sampling_steps, cfg=CFG, size=world.PICTURE
                 ),
                 questions=laboratory.questions,
             )
             handles, left, words = made.concept.handles, list(made.negatives), f"<{HANDLE}>"
         with torch.no_grad():
             prompt = host.encode_prompt(SENTENCES[0].format(concept=words), handles)
-            noise = seeded_noise(host, 1000 + cell.seed, budget.pictures, world.size)
+            noise = seeded_noise(host, 1000 + cell.seed, budget.pictures, world.PICTURE)
             latent = sample_ddim(
                 host, [prompt], host.encode_prompt(negative), noise,
-                steps=budget.sampling_steps, cfg=world.cfg,
+                steps=budget.sampling_steps, cfg=CFG,
             )  # fmt: skip
             pictures = as_bytes(host.decode_latent(latent))
         return {"pictures": pictures}, {"negatives": ", ".join(left)}
 
     def judge(self, cell: Cell, kept: Mapping[str, Tensor]) -> dict[str, Found]:
         """Every measure of every picture; novelty of those that show an object."""
-        space, ruler, members = self.laboratory.space, self.world.ruler(), self.world.members
+        space, judge = self.laboratory.space, load_judge()
         images = as_floats(kept["pictures"])
         seen = space.look_at(images)
         category, *known = space.meanings(
-            [SENTENCES[0].format(concept=word) for word in (cell.thing, *members)]
+            [SENTENCES[0].format(concept=word) for word in (cell.thing, *MEMBERS)]
         )
         positive = seen @ category
         nearest = (seen @ torch.stack(known).T).max(dim=1).values
-        found = [objects[0] for objects in map(ruler.find, images) if objects]
-        outlines = [nearest_silhouette(one.mask) for one in found]
-        overlaps = [o.overlap for o in outlines] + [1.0] * (len(images) - len(found))
-        names = [one.shape for one in found] + [""] * (len(images) - len(found))
+        largest = [objects[0] for objects in map(judge.find, images) if objects]
+        found = [novelty(judge, one, cell.thing) for one in largest]
+        unseen = [0.0] * (len(images) - len(found))  # pictures without an object
         return {
             cell.variant: {
                 "positive": positive.tolist(),
                 "distance": (positive - nearest).tolist(),
-                "novelty": [o.novelty for o in outlines],
-                "new": [float(overlap < NEW) for overlap in overlaps],
-                "seen": [float(bool(name)) for name in names],
-                "named": [float(name in members) for name in names],
+                "novelty": [1 - one.nearest for one in found],
+                "new": [*(float(one.novel) for one in found), *unseen],
+                "seen": [*(1.0 for _ in found), *unseen],
+                "category": [*(one.category for one in found), *unseen],
+                "named": [*(float(one.surest >= CLEAR) for one in found), *unseen],
             }
         }
 
@@ -277,7 +283,7 @@ class InventionExperiment(Experiment):
         for thing in self.things:
             for variant in VARIANTS:
                 kept = self.kept(Cell(thing, 0, variant))
-                blank = torch.ones(*self.world.size, 3)
+                blank = torch.ones(*world.PICTURE, 3)
                 images.append(blank if kept is None else as_floats(kept["pictures"][0]))
                 captions.append(variant if thing == self.things[0] else thing)
         caption = (
@@ -289,13 +295,12 @@ class InventionExperiment(Experiment):
 
 def run(options: Options) -> Result:
     """Invent, draw and judge every cell."""
-    world, budget = load_world(options.world, "inventions"), budget_of(options, BUDGETS)
-    host = world.open("cpu")
+    host, budget = world.open_model(), budget_of(options, BUDGETS)
     laboratory = on_host(host, TINYWORLD, TINYWORLD)
     digest = laboratory.space.digest
     folder = folder_of(PAGE, digest, asdict(budget))
     seeds = 1 if options.quick else options.seeds
-    experiment = InventionExperiment(world, host, laboratory, budget, folder, seeds)
+    experiment = InventionExperiment(host, laboratory, budget, folder, seeds)
     if options.quick:
         experiment.things = experiment.things[:1]
     return perform(experiment, options, PAGE, digest)

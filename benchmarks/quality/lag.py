@@ -1,7 +1,7 @@
-"""LAG: identity, background and leaks onto other objects, judged by the world's ruler.
+"""LAG: identity, background and leaks onto other objects, judged by TinyWorld's judge.
 
-Learns unseen objects with Personalized Residuals from pictures on one background each, and draws
-them on other backgrounds, alone, beside a plain object and two stacked: with LAG, with the same
+Learns held-out members with Personalized Residuals from pictures on one background each, and draws
+them on other backgrounds, alone, beside a known object and two stacked: with LAG, with the same
 residuals everywhere (a plain LoRA), and with the base model.
 """
 
@@ -26,22 +26,25 @@ from harness.statistics import Cells, Expectation, Measure, compared
 from harness.store import as_bytes
 from harness.subject import Options
 from torch import Tensor
-from worlds.world import World, handle_of, load_world
 
 from conceptloom.attention.lag_config import LagConfig
 from conceptloom.concepts.fingerprints import model_digest
 from conceptloom.host.ports import Host
 from conceptloom.methods.personalized_residuals import Localised, sample_lag
 from conceptloom.samplers.ddim import seeded_noise
+from conceptloom.tinyworld.judge.judge import load_judge
+from conceptloom.tinyworld.judge.lineup import TARGET
+from conceptloom.tinyworld.judge.named import identity_of, lineup_of
+from conceptloom.tinyworld.judge.scores import leaked
+from conceptloom.tinyworld.presets import CFG
+from conceptloom.tinyworld.shapes import BACKGROUNDS
+from conceptloom.tinyworld.world import article
 
-from .subjects import (
-    SubjectBudget,
-    SubjectJudge,
-    budgets_of,
-    config_of,
-    learned,
-    measures_for,
-)
+from . import world
+from .subjects import MEASURES as OF_ONE
+from .subjects import SubjectBudget, add_verdict, budgets, config_of, learned
+from .tasks import OTHER, PAIRS, SUBJECTS
+from .world import handle_of
 
 PAGE = "residuals_quality"
 
@@ -57,7 +60,7 @@ EXPECTATIONS = (
     Expectation("What is not the concept stays with the base model", LAG, PLAIN, "changed"),
     Expectation("Other objects are lost less often", LAG, PLAIN, "other"),
     Expectation("The concept keeps its identity", LAG, PLAIN, "likeness"),
-    Expectation("The same, as the ruler judges it", LAG, PLAIN, "identity"),
+    Expectation("The same, as the judge sees it", LAG, PLAIN, "identity"),
     Expectation("Stacked concepts are both there", LAG, PLAIN, "likeness of both"),
     Expectation("Stacked concepts do not leak", LAG, PLAIN, "leaked"),
 )
@@ -68,76 +71,67 @@ WORSE = (
 )
 
 
-def measures_of(world: World) -> tuple[Measure, ...]:
-    """Those of one concept, and those of pictures with more in them."""
-    return (
-        *measures_for(world),
-        Measure(
-            "other", "other", f"share of pictures beside a {' '.join(world.other)} that show one"
-        ),
-        Measure("both", "both", "two stacked concepts: share of concepts that are recognised"),
-        Measure(
-            "likeness of both", "likeness of both", "two stacked concepts: likeness of each, mean"
-        ),
-        Measure(
-            "leaked",
-            "leaked",
-            "two stacked concepts: share of pictures in which one shows twice, or another of the "
-            "unseen objects",
-            False,
-        ),
-    )
+# Those of one concept, and those of pictures with more in them.
+MEASURES = (
+    *OF_ONE,
+    Measure("other", "other", f"share of pictures beside {article(OTHER)} that show one"),
+    Measure("both", "both", "two stacked concepts: share of concepts that are recognised"),
+    Measure("likeness of both", "likeness of both", "two stacked concepts: likeness of each, mean"),
+    Measure(
+        "leaked", "leaked", "two stacked concepts: share of pictures in which one shows twice",
+        False,
+    ),
+)  # fmt: skip
 
 
 class LagExperiment(Experiment):
     """Cells are (concept or pair, seed) and give a row for each way of drawing."""
 
     variants = ("all",)
-    rows, whole, expectations = tuple(VARIANTS), LAG, EXPECTATIONS
+    rows, whole, measures, expectations = tuple(VARIANTS), LAG, MEASURES, EXPECTATIONS
     shows_gains = False
 
     def __init__(
-        self, world: World, host: Host, model: str, budget: SubjectBudget, folder: Path, seeds: int
+        self, host: Host, model: str, budget: SubjectBudget, folder: Path, seeds: int
     ) -> None:
         super().__init__(folder, seeds)
-        self.world, self.host, self.model, self.budget = world, host, model, budget
-        self.measures, self._judge = measures_of(world), SubjectJudge(world)
-        pairs = ["+".join(pair) for pair in world.pairs[: budget.pairs]]
-        self.things = [*list(world.subjects)[: budget.things], *pairs]
+        self.host, self.model, self.budget = host, model, budget
+        pairs = ["+".join(pair) for pair in PAIRS[: budget.pairs]]
+        self.things = [*list(SUBJECTS)[: budget.things], *pairs]
 
     def key(self, cell: Cell) -> str:
         ways = {name: asdict(config) for name, config in VARIANTS.items()}
-        return repr([config_of(self.world, self.budget, cell.seed), ways])
+        return repr([config_of(self.budget, cell.seed), ways])
 
     def prompts(self, names: list[str]) -> Iterator[tuple[str, str]]:
         """Kind of a prompt, and its objects."""
-        told = [f"a <{handle_of(name)}> {self.world.subjects[name].word}" for name in names]
+        told = [f"a <{handle_of(name)}> {SUBJECTS[name].word}" for name in names]
         if len(names) > 1:
             yield "together", " and ".join(told)
             return
         yield "alone", told[0]
-        yield "beside", f"{told[0]} and a {' '.join(self.world.other)}"
+        yield "beside", f"{told[0]} and {article(OTHER)}"
 
     def make(self, cell: Cell) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Pictures [n, H, W, 3], 0..255, by "variant/prompt/background"."""
-        host, world, budget = self.host, self.world, self.budget
-        names, config = cell.thing.split("+"), config_of(world, budget, cell.seed)
-        concepts = [learned(world, host, self.model, n, budget.images, config) for n in names]
+        host, budget = self.host, self.budget
+        names, config = cell.thing.split("+"), config_of(budget, cell.seed)
+        concepts = [learned(host, self.model, n, budget.images, config) for n in names]
         found: dict[str, Tensor] = {}
         for kind, text in self.prompts(names):
-            for place in world.subjects[names[0]].drawn_on:
-                noise = seeded_noise(host, 1000 + cell.seed, budget.pictures, world.size)
-                prompt = [f"a photo of {text} {world.backgrounds[place]}"]
+            for place in SUBJECTS[names[0]].drawn_on:
+                noise = seeded_noise(host, 1000 + cell.seed, budget.pictures, world.PICTURE)
+                prompt = [f"a photo of {text} {BACKGROUNDS[place]}"]
                 for variant, lag in VARIANTS.items():
                     given = [Localised(concept=concept, config=lag) for concept in concepts]
                     latent = sample_lag(
-                        host, given, prompt, noise, steps=budget.sampling_steps, cfg=world.cfg
+                        host, given, prompt, noise, steps=budget.sampling_steps, cfg=CFG
                     )
                     found[f"{variant}/{kind}/{place}"] = as_bytes(host.decode_latent(latent))
         return found, {}
 
     def judge(self, cell: Cell, kept: Mapping[str, Tensor]) -> dict[str, Found]:
-        names, ruler = cell.thing.split("+"), self.world.ruler()
+        names = cell.thing.split("+")
         rows: dict[str, Found] = {v: {m.key: [] for m in self.measures} for v in VARIANTS}
         for key, images in kept.items():
             variant, kind, place = key.split("/")
@@ -146,18 +140,20 @@ class LagExperiment(Experiment):
                 if kind == "together":
                     self._add_pair(image, names, into)
                     continue
-                self._judge.add(image, plain, names[0], place, into)
+                add_verdict(image, plain, names[0], place, into)
                 if kind == "beside":
-                    seen = [self.world.colour_and_class(one) for one in ruler.find(image)]
-                    into["other"].append(float(self.world.other in seen))
+                    seen = [f"{one.colour} {one.kind}" for one in load_judge().find(image)]
+                    into["other"].append(float(OTHER in seen))
         return rows
 
     def _add_pair(self, image: Tensor, names: list[str], into: Found) -> None:
-        ruler, references = self.world.ruler(), self._judge.references
-        verdicts = [ruler.identity(image, references, name) for name in names]
+        judge = load_judge()
+        objects = judge.find(image)
+        verdicts = [identity_of(objects, name) for name in names]
+        own = {name: lineup_of(name).references[TARGET] for name in names}
         into["both"] += [float(verdict.right) for verdict in verdicts]
         into["likeness of both"] += [verdict.similarity for verdict in verdicts]
-        into["leaked"].append(float(bool(ruler.leaked(image, references, names))))
+        into["leaked"].append(float(bool(leaked(judge, objects, own, names))))
 
     def about(self) -> list[str]:
         budget = self.budget
@@ -183,12 +179,11 @@ class LagExperiment(Experiment):
 
 def run(options: Options) -> Result:
     """Learn, draw and judge every concept and pair."""
-    world = load_world(options.world)
-    host, budget = world.open("cpu"), budget_of(options, budgets_of(world))
+    host, budget = world.open_model(), budget_of(options, budgets())
     model = model_digest(host)
-    folder = folder_of(PAGE, model, asdict(budget), world.name)
+    folder = folder_of(PAGE, model, asdict(budget))
     seeds = 1 if options.quick else options.seeds
-    experiment = LagExperiment(world, host, model, budget, folder, seeds)
+    experiment = LagExperiment(host, model, budget, folder, seeds)
     return perform(experiment, options, PAGE, model)
 
 

@@ -1,8 +1,8 @@
 """Personalized Residuals: rank, scope, class word, class pictures and LAG's settings.
 
-Learns unseen objects from pictures on one background each: with other ranks, with other things that
-learn, with pictures of the class beside them, in another scope, with other class words. Draws them
-on other backgrounds with LAG, those of the default with LAG's other settings too.
+Learns held-out members from pictures on one background each: with other ranks, with other things
+that learn, with pictures of the class beside them, in another scope, with other class words. Draws
+them on other backgrounds with LAG, those of the default with LAG's other settings too.
 """
 
 from __future__ import annotations
@@ -27,14 +27,16 @@ from harness.statistics import Cells, gain_table, has_row
 from harness.store import as_bytes
 from harness.subject import Options
 from torch import Tensor
-from worlds.world import World, load_world
 
 from conceptloom.concepts.concept import Concept, LowRank, stacked
 from conceptloom.concepts.fingerprints import model_digest
 from conceptloom.host.ports import Host
 from conceptloom.methods.personalized_residuals import Localised, sample_lag
 from conceptloom.samplers.ddim import sample_ddim, seeded_noise
+from conceptloom.tinyworld.presets import CFG
+from conceptloom.tinyworld.shapes import BACKGROUNDS
 
+from . import world
 from .lag import BASE
 from .residuals_variants import (
     DEFAULT,
@@ -46,7 +48,8 @@ from .residuals_variants import (
     row_of,
     settings_of,
 )
-from .subjects import SubjectBudget, SubjectJudge, budgets_of, learned, measures_for
+from .subjects import MEASURES, SubjectBudget, add_verdict, budgets, learned
+from .tasks import SUBJECTS
 
 PAGE = "residuals_ablations"
 
@@ -56,15 +59,15 @@ NUMBERS, RANKS = "numbers", "ranks"  # beside the pictures of a cell
 class ResidualsExperiment(Experiment):
     """Cells are (object, seed, variant of learning) and give a row for each way of drawing."""
 
-    whole, expectations, shows_gains = DEFAULT, EXPECTATIONS, False
+    whole, measures, expectations = DEFAULT, MEASURES, EXPECTATIONS
+    shows_gains = False
 
     def __init__(
-        self, world: World, host: Host, model: str, budget: SubjectBudget, folder: Path, seeds: int
+        self, host: Host, model: str, budget: SubjectBudget, folder: Path, seeds: int
     ) -> None:
         super().__init__(folder, seeds)
-        self.world, self.host, self.model, self.budget = world, host, model, budget
-        self.measures, self._judge = measures_for(world), SubjectJudge(world)
-        self.things = list(world.subjects)[: budget.things]
+        self.host, self.model, self.budget = host, model, budget
+        self.things = list(SUBJECTS)[: budget.things]
         self.variants = tuple(VARIANTS)
 
     @property
@@ -81,19 +84,19 @@ class ResidualsExperiment(Experiment):
 
     def key(self, cell: Cell) -> str:
         """Another way of learning or drawing makes the cell again."""
-        config, word = settings_of(self.world, self.budget, cell.seed, cell.variant, cell.thing)
+        config, word = settings_of(self.budget, cell.seed, cell.variant, cell.thing)
         ways = {way: asdict(how) for way, how in VARIANTS[cell.variant].ways.items()}
         return repr([word, config, ways])
 
     def make(self, cell: Cell) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Pictures [n, H, W, 3], 0..255, by "way/background", and what was trained for them."""
-        world, host, budget = self.world, self.host, self.budget
-        config, word = settings_of(world, budget, cell.seed, cell.variant, cell.thing)
-        concept = learned(world, host, self.model, cell.thing, budget.images, config, word)
+        host, budget = self.host, self.budget
+        config, word = settings_of(budget, cell.seed, cell.variant, cell.thing)
+        concept = learned(host, self.model, cell.thing, budget.images, config, word)
         kept = trained(concept, config)
-        for place in world.subjects[cell.thing].drawn_on:
-            noise = seeded_noise(host, 1000 + cell.seed, budget.pictures, world.size)
-            text = f"{concept.prompts[0]} {world.backgrounds[place]}"
+        for place in SUBJECTS[cell.thing].drawn_on:
+            noise = seeded_noise(host, 1000 + cell.seed, budget.pictures, world.PICTURE)
+            text = f"{concept.prompts[0]} {BACKGROUNDS[place]}"
             kept[f"{BASE}/{place}"] = self.in_weights(concept, 0.0, text, noise)
             for way, how in VARIANTS[cell.variant].ways.items():
                 kept[f"{way}/{place}"] = self.drawn(concept, how, text, noise)
@@ -104,7 +107,7 @@ class ResidualsExperiment(Experiment):
         if way.lag is None:
             return self.in_weights(concept, 1.0, text, noise)
         given = Localised(concept=concept, config=way.lag, class_word=way.class_word)
-        steps, cfg = self.budget.sampling_steps, self.world.cfg
+        steps, cfg = self.budget.sampling_steps, CFG
         latent = sample_lag(self.host, [given], [text], noise, steps=steps, cfg=cfg)
         return as_bytes(self.host.decode_latent(latent))
 
@@ -115,7 +118,7 @@ class ResidualsExperiment(Experiment):
             prompts = [host.encode_prompt(text, stack.handles)]
             latent = sample_ddim(
                 host, prompts, host.encode_prompt(""), noise,
-                steps=self.budget.sampling_steps, cfg=self.world.cfg,
+                steps=self.budget.sampling_steps, cfg=CFG,
             )  # fmt: skip
         return as_bytes(host.decode_latent(latent))
 
@@ -130,13 +133,13 @@ class ResidualsExperiment(Experiment):
                 continue
             into = found.setdefault(row, {measure.key: [] for measure in self.measures})
             for image, plain in zip(images, kept[f"{BASE}/{place}"], strict=True):
-                self._judge.add(image, plain, cell.thing, place, into)
+                add_verdict(image, plain, cell.thing, place, into)
         return found
 
     def about(self) -> list[str]:
         budget = self.budget
         return [
-            f"{len(self.things)} objects that the base model has no words for "
+            f"{len(self.things)} members that the base model has never seen "
             f"({', '.join(self.things)}), {self.seeds} seed(s): {budget.steps} steps, batch "
             f"{budget.batch_size}, from {budget.images} pictures on one background, "
             f"{budget.pictures} picture(s) on each of two others, {budget.sampling_steps} DDIM "
@@ -208,13 +211,12 @@ def trained(concept: Concept, config: object) -> dict[str, Tensor]:
 
 def run(options: Options) -> Result:
     """Learn, draw and judge every cell."""
-    world = load_world(options.world)
-    host, budget = world.open("cpu"), budget_of(options, budgets_of(world))
+    host, budget = world.open_model(), budget_of(options, budgets())
     model = model_digest(host)
     work = [budget.images, budget.pictures, budget.sampling_steps]  # a cell's key has the rest
-    folder = folder_of(PAGE, model, work, world.name)
+    folder = folder_of(PAGE, model, work)
     seeds = 1 if options.quick else options.seeds
-    experiment = ResidualsExperiment(world, host, model, budget, folder, seeds)
+    experiment = ResidualsExperiment(host, model, budget, folder, seeds)
     return perform(experiment, options, PAGE, model)
 
 

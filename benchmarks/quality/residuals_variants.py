@@ -6,17 +6,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from harness.statistics import Expectation
-from worlds.world import World
 
 from conceptloom.attention.lag_config import LagConfig, Unconditional
 from conceptloom.methods.break_a_scene import BreakASceneConfig, ClassImages
+from conceptloom.methods.break_a_scene.spec import ON_TINYWORLD as SCENES
 from conceptloom.methods.concept_weaver import BankConfig
+from conceptloom.methods.concept_weaver.spec import ON_TINYWORLD as BANK
 from conceptloom.methods.personalized_residuals import PersonalizedResidualsConfig
+from conceptloom.tinyworld.presets import CFG
 from conceptloom.training.adapters import Scope, Start
 from conceptloom.training.phases import TokenPhase, WeightPhase
 
 from .lag import BASE, LAG
 from .subjects import Settings, SubjectBudget, config_of
+from .tasks import SUBJECTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ DRAWING: dict[str, Way] = {
     "negative rows: everywhere": Way(LagConfig(unconditional=Unconditional.EVERYWHERE)),
 }
 
-Change = Callable[[PersonalizedResidualsConfig, str, World], Settings]  # default; class word
+Change = Callable[[PersonalizedResidualsConfig, str], Settings]  # default; class word
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ class Variant:
     """How a concept is learned otherwise, and in which ways it is drawn then."""
 
     about: str
-    change: Change = lambda config, word, world: config
+    change: Change = lambda config, word: config
     words: Mapping[str, str] = field(default_factory=dict[str, str])  # right -> taught class word
     ways: Mapping[str, Way] = field(default_factory=lambda: DEFAULT_WAY)
 
@@ -58,16 +61,15 @@ class Variant:
 
 
 def at_ratio(ratio: float) -> Change:
-    return lambda config, word, world: replace(config, ratio=ratio)
+    return lambda config, word: replace(config, ratio=ratio)
 
 
-def as_custom_diffusion(config: PersonalizedResidualsConfig, word: str, world: World) -> BankConfig:
+def as_custom_diffusion(config: PersonalizedResidualsConfig, word: str) -> BankConfig:
     """K and V of cross-attention and V*, in as many steps, on the pictures as they are."""
-    bank = world.presets["bank"]
     return replace(
-        bank,
+        BANK,
         token_phase=TokenPhase(steps=0),
-        weight_phase=replace(bank.weight_phase, steps=config.steps),
+        weight_phase=replace(BANK.weight_phase, steps=config.steps),
         smallest=1.0,
         views=1,
         batch_size=config.batch_size,
@@ -81,9 +83,9 @@ def in_the_other_loop(*, prior: bool) -> Change:
     Half the batch: where there are class pictures, as many of them come with it.
     """
 
-    def change(config: PersonalizedResidualsConfig, word: str, world: World) -> BreakASceneConfig:
+    def change(config: PersonalizedResidualsConfig, word: str) -> BreakASceneConfig:
         return replace(
-            world.presets["break_a_scene"],
+            SCENES,
             token_phase=TokenPhase(steps=0),
             weight_phase=WeightPhase(
                 steps=config.steps,
@@ -93,7 +95,7 @@ def in_the_other_loop(*, prior: bool) -> Change:
             ),
             attention_weight=0.0,
             prior_weight=float(prior),
-            class_images=replace(FEW, prompt=f"a photo of a {word}", cfg=world.cfg),
+            class_images=replace(FEW, prompt=f"a photo of a {word}", cfg=CFG),
             prompt_prefix="a photo of a ",
             flip=0.0,
             batch_size=max(config.batch_size // 2, 1),
@@ -110,7 +112,10 @@ RATIOS = {ratio: f"ratio {ratio:g}" for ratio in (0.01, 0.025, 0.05, 0.1, 0.2)}
 DEFAULT, FROZEN, BOTH_RANDOM = "default", "V* frozen", "both factors random"
 KV, LOOP, PRIOR = "K and V", "without class pictures", "with class pictures"
 ANOTHER, VAGUE, NO_WORD = "another class word", "a vague class word", "no class word"
-NEIGHBOURS = {"circle": "square", "square": "circle", "star": "cross"}
+NEIGHBOURS = {
+    "mug": "vase", "teapot": "mug", "fish": "bird", "cat": "fish", "house": "castle",
+    "mushroom": "tree", "robot": "ball", "ball": "robot", "boat": "car", "umbrella": "mushroom",
+}  # fmt: skip
 _IN_LOOP = (
     f"residuals of rank {OTHER_RANK} by Break-A-Scene's loop, half the batch, V* starts from the "
     "class word and stands in the prompt without it; "
@@ -151,11 +156,11 @@ VARIANTS: dict[str, Variant] = {
         ways=MERGED,
     ),
     FROZEN: Variant(
-        "V* stays at `object`", lambda config, word, world: replace(config, train_handle=False)
+        "V* stays at `object`", lambda config, word: replace(config, train_handle=False)
     ),
     BOTH_RANDOM: Variant(
         "as the paper has it; else one factor begins at zero",
-        lambda config, word, world: replace(config, start=Start.BOTH_RANDOM),
+        lambda config, word: replace(config, start=Start.BOTH_RANDOM),
     ),
     RATIOS[0.1]: Variant("", at_ratio(0.1)),
     RATIOS[0.025]: Variant("", at_ratio(0.025)),
@@ -238,10 +243,8 @@ EXPECTATIONS = (
 )
 
 
-def settings_of(
-    world: World, budget: SubjectBudget, seed: int, variant: str, name: str
-) -> tuple[Settings, str]:
+def settings_of(budget: SubjectBudget, seed: int, variant: str, name: str) -> tuple[Settings, str]:
     """What an object is learned with, and its class word."""
     how = VARIANTS[variant]
-    word = how.word(world.subjects[name].word)
-    return how.change(config_of(world, budget, seed), word, world), word
+    word = how.word(SUBJECTS[name].word)
+    return how.change(config_of(budget, seed), word), word

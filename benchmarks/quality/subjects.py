@@ -1,10 +1,8 @@
-"""Unseen objects of the world, learned once for all benchmarks, and the ruler's verdicts."""
+"""Held-out members, learned once for all benchmarks, and the judge's verdicts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 
 import torch
 from harness.experiment import Found
@@ -12,7 +10,6 @@ from harness.results import RUNS
 from harness.statistics import Measure
 from harness.store import NO_PREVIEW, kept_concept
 from torch import Tensor
-from worlds.world import World, handle_of
 
 from conceptloom.cli.demo.judge import as_image
 from conceptloom.concepts.concept import Concept
@@ -24,10 +21,17 @@ from conceptloom.methods.personalized_residuals import (
     PersonalizedResidualsConfig,
     learn_residuals,
 )
+from conceptloom.methods.personalized_residuals.spec import ON_TINYWORLD
 from conceptloom.scenes.scene import make_scene
+from conceptloom.tinyworld.concepts import concept_scene
+from conceptloom.tinyworld.judge.judge import load_judge
+from conceptloom.tinyworld.judge.lineup import LINEUP
+from conceptloom.tinyworld.judge.named import identity_of
+
+from .tasks import PAIRS, SUBJECTS
+from .world import found_in, handle_of
 
 STORE = RUNS / "subject_concepts"
-REFERENCE_SEED = 7  # of the pictures that show what an object looks like
 Settings = PersonalizedResidualsConfig | BankConfig | BreakASceneConfig
 
 
@@ -44,12 +48,10 @@ class SubjectBudget:
     pairs: int
 
 
-def budgets_of(world: World) -> dict[str, SubjectBudget]:
-    """The steps are the world's own in every real budget: fewer learn something else."""
-    preset = world.presets["residuals"]
-    full = SubjectBudget(
-        preset.steps, preset.batch_size, 3, 2, 15, len(world.subjects), len(world.pairs)
-    )
+def budgets() -> dict[str, SubjectBudget]:
+    """The steps are the preset's in every real budget: fewer learn something else."""
+    preset = ON_TINYWORLD
+    full = SubjectBudget(preset.steps, preset.batch_size, 3, 2, 15, len(SUBJECTS), len(PAIRS))
     return {
         "full": full,
         "short": replace(full, batch_size=2, sampling_steps=10),
@@ -59,14 +61,12 @@ def budgets_of(world: World) -> dict[str, SubjectBudget]:
     }
 
 
-def config_of(world: World, budget: SubjectBudget, seed: int) -> PersonalizedResidualsConfig:
-    """The settings that the world's model learns residuals with."""
-    preset = world.presets["residuals"]
-    return replace(preset, steps=budget.steps, batch_size=budget.batch_size, seed=seed)
+def config_of(budget: SubjectBudget, seed: int) -> PersonalizedResidualsConfig:
+    """The settings that TinyWorld learns residuals with."""
+    return replace(ON_TINYWORLD, steps=budget.steps, batch_size=budget.batch_size, seed=seed)
 
 
 def learned(
-    world: World,
     host: Host,
     model: str,
     name: str,
@@ -81,19 +81,19 @@ def learned(
         images: how many to learn from; the seed of the settings says which ones.
         word: class word; None: the task's own.
     """
-    word = world.subjects[name].word if word is None else word
-    pictures = pictures_of(world, name, config.seed, images)
-    settings = [world.name, name, word, type(config).__name__, asdict(config)]
+    word = SUBJECTS[name].word if word is None else word
+    pictures = pictures_of(name, config.seed, images)
+    settings = [name, word, type(config).__name__, asdict(config)]
     key = content_key(model, settings, {"pictures": pictures})
     path = STORE / f"{name}-{config.seed}-{key[:12]}.concept.safetensors"
     return kept_concept(path, lambda: taught(host, pictures, handle_of(name), word, config))
 
 
-def pictures_of(world: World, name: str, seed: int, count: int) -> list[Tensor]:
+def pictures_of(name: str, seed: int, count: int) -> list[Tensor]:
     """[H, W, 3] each, 0..1: the object in other places, on one background."""
-    background = world.subjects[name].taught_on
+    background = SUBJECTS[name].taught_on
     places = range(10 * seed, 10 * seed + count)
-    return [as_image(world.scene([name], place, background).image) for place in places]
+    return [as_image(concept_scene([name], place, background).image) for place in places]
 
 
 def taught(host: Host, pictures: list[Tensor], handle: str, word: str, config: Settings) -> Concept:
@@ -107,66 +107,44 @@ def taught(host: Host, pictures: list[Tensor], handle: str, word: str, config: S
     return learn(host, scene, config, previews=NO_PREVIEW).concept
 
 
-def measures_for(world: World) -> tuple[Measure, ...]:
-    """What is said of a picture that asks for one unseen object on a background."""
-    return (
-        Measure(
-            "likeness",
-            "likeness",
-            "cosine of the ruler's description with the taught object, best object found",
-        ),
-        Measure(
-            "identity",
-            "identity",
-            "share of pictures in which the ruler takes it for the taught object, of "
-            f"{len(world.concepts)} unseen ones",
-        ),
-        Measure("background", "background", "share of pictures on the requested background"),
-        Measure(
-            "changed",
-            "changed",
-            "mean change of pixels (0..255) against the base model's picture of the same noise, "
-            "where neither shows an object",
-            False,
-        ),
-    )
+# What is said of a picture that asks for one held-out member on a background.
+MEASURES = (
+    Measure(
+        "likeness",
+        "likeness",
+        "cosine of the judge's description with the taught member, best object found",
+    ),
+    Measure(
+        "identity",
+        "identity",
+        f"share of pictures in which the judge takes it for the taught member, of {LINEUP} of its "
+        "class",
+    ),
+    Measure("background", "background", "share of pictures on the requested background"),
+    Measure(
+        "changed",
+        "changed",
+        "mean change of pixels (0..255) against the base model's picture of the same noise, "
+        "where neither shows an object",
+        False,
+    ),
+)
 
 
-class SubjectJudge:
-    """Judges pictures [H, W, 3], 0..255, of unseen objects."""
+def add_verdict(image: Tensor, plain: Tensor, name: str, place: str, into: Found) -> None:
+    """Add what a picture [H, W, 3], 0..255, shows of a held-out member.
 
-    def __init__(self, world: World) -> None:
-        self._world = world
-
-    @cached_property
-    def references(self) -> Mapping[str, Tensor]:
-        """What every unseen object looks like; those that were not taught distract."""
-        world, found = self._world, {}
-        for name in world.concepts:
-            scene = world.scene([name], REFERENCE_SEED, "white")
-            found[name] = world.ruler().reference(scene.image, scene.masks[0])
-        return found
-
-    def add(self, image: Tensor, plain: Tensor, name: str, place: str, into: Found) -> None:
-        """Add what one picture shows.
-
-        Args:
-            plain: the base model's picture of the same prompt and noise.
-            place: the requested background.
-        """
-        ruler = self._world.ruler()
-        verdict = ruler.identity(image, self.references, name)
-        into["likeness"].append(verdict.similarity)
-        into["identity"].append(float(verdict.right))
-        into["background"].append(float(ruler.background(image) == place))
-        change = self._background_change(image, plain)
-        if change is not None:
-            into["changed"].append(change)
-
-    def _background_change(self, image: Tensor, plain: Tensor) -> float | None:
-        """None where the objects of both cover everything."""
-        ruler = self._world.ruler()
-        objects = [found.mask for each in (image, plain) for found in ruler.find(each)]
-        empty = ~torch.stack([*objects, torch.zeros(image.shape[:2], dtype=torch.bool)]).any(dim=0)
+    Args:
+        plain: the base model's picture of the same prompt and noise.
+        place: the requested background.
+    """
+    objects = found_in(image)
+    verdict = identity_of(objects, name)
+    into["likeness"].append(verdict.similarity)
+    into["identity"].append(float(verdict.right))
+    into["background"].append(float(load_judge().background(image) == place))
+    masks = [found.mask for found in (*objects, *found_in(plain))]
+    empty = ~torch.stack([*masks, torch.zeros(image.shape[:2], dtype=torch.bool)]).any(dim=0)
+    if bool(empty.any()):  # else the objects of both cover everything
         change = (image.float() - plain.float()).abs().mean(dim=-1)
-        return float(change[empty].mean()) if bool(empty.any()) else None
+        into["changed"].append(float(change[empty].mean()))

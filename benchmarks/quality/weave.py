@@ -1,7 +1,7 @@
-"""Concept Weaver: what each part contributes, judged by the world's ruler.
+"""Concept Weaver: what each part contributes, judged by TinyWorld's judge.
 
-Learns objects that the model has no word for, each from pictures of its own; weaves 2, 3 and 4 of
-them into templates of plain shapes, with the whole method, with one part switched off in turn, and
+Learns held-out members, each from pictures of its own; weaves 2 and 3 of them into templates of
+known members of their classes, with the whole method, with one part switched off in turn, and
 by other ways of combining concepts.
 """
 
@@ -11,7 +11,6 @@ import argparse
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +29,6 @@ from harness.statistics import Cells, Expectation, Measure, gain_table, means_of
 from harness.store import NO_PREVIEW, as_bytes, as_floats, kept_concept
 from harness.subject import Options
 from torch import Tensor
-from worlds.world import WeaveTask, World, handle_of, load_world
 
 from conceptloom.cli.demo.judge import as_image
 from conceptloom.concepts.concept import Change, Concept, Diff, stacked
@@ -48,11 +46,18 @@ from conceptloom.methods.concept_weaver import (
     weave,
 )
 from conceptloom.methods.concept_weaver.prompts import marked_word
-from conceptloom.methods.personalized_residuals import (
-    PersonalizedResidualsConfig,
-    learn_residuals,
-)
+from conceptloom.methods.personalized_residuals import learn_residuals
+from conceptloom.methods.personalized_residuals.spec import ON_TINYWORLD as TEACHING
+from conceptloom.tinyworld.concepts import CONCEPTS, concept_scene
+from conceptloom.tinyworld.judge.judge import load_judge
+from conceptloom.tinyworld.judge.lineup import LINEUP, TARGET
+from conceptloom.tinyworld.judge.named import identity_of, lineup_of
+from conceptloom.tinyworld.judge.scores import likeness
 from conceptloom.tinyworld.planes import iou
+from conceptloom.tinyworld.presets import CFG
+
+from . import world
+from .tasks import TEMPLATE_WORDS, WEAVES, WeaveTask
 
 
 def merged_concept(concepts: Sequence[Concept]) -> Concept:
@@ -104,15 +109,8 @@ def named_sentence(sentence: str, words: Mapping[str, str], merged: Concept) -> 
 PAGE = "weave_quality"
 
 TAUGHT_ON, FIRST_SEED = ("white", "grass", "beach"), 2
-UNSEEN = 5  # a seed that no concept was taught with
 STANDS = 0.2  # IoU from which on an object that is found counts as standing in a region
 GOOD_PSNR = 30  # decibel
-
-# Residuals of TinyWorld's narrow layers need more rank and larger steps; that its name learns, too,
-# makes an object recognisable in a few of them.
-TEACHING = PersonalizedResidualsConfig(
-    learning_rate=1e-2, ratio=0.25, train_handle=True, handle_rate=5e-3
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +123,7 @@ class WeaveBudget:
 
 
 BUDGETS = {
-    "full": WeaveBudget(200, 16, 99),
+    "full": WeaveBudget(TEACHING.steps, 16, 99),
     "short": WeaveBudget(30, 6, 2),
     "quick": WeaveBudget(1, 1, 1),
 }
@@ -133,7 +131,7 @@ WHOLE = "whole method"
 WHOLE_LESS = "without suppression"
 PLACE_ALONE = "background reads its place alone"
 MERGED, MASKED = "merged concepts, one prompt", "merged concepts, masked conditioning"
-_CONFIG = WeaveConfig(cfg=3.0, suppression=0.2, negative="")
+_CONFIG = WeaveConfig(cfg=CFG, suppression=0.2, negative="")
 VARIANTS: dict[str, WeaveConfig] = {
     WHOLE: _CONFIG,
     "without injection": replace(_CONFIG, resnet_until=0.0, attention_until=0.0),
@@ -155,7 +153,9 @@ NOTES = {
 MEASURES = (
     Measure("likeness", "likeness", "cosine of what stands in a region with its own concept"),
     Measure(
-        "identity", "identity", "share of regions nearest to their own concept, out of sixteen"
+        "identity",
+        "identity",
+        f"share of regions recognised as their own concept, of {LINEUP} of its class",
     ),
     Measure("mixing", "mixing", "share of regions that are nearer to another woven concept", False),
     Measure("layout", "layout", "IoU of the objects found with those of the template"),
@@ -190,12 +190,10 @@ class WeaveExperiment(Experiment):
     variants = rows = tuple(VARIANTS)
     whole, measures, expectations, notes = WHOLE, MEASURES, EXPECTATIONS, NOTES
 
-    def __init__(
-        self, world: World, host: Host, budget: WeaveBudget, folder: Path, seeds: int
-    ) -> None:
+    def __init__(self, host: Host, budget: WeaveBudget, folder: Path, seeds: int) -> None:
         super().__init__(folder / "cells", seeds)
-        self.world, self.host, self.budget, self.bank_folder = world, host, budget, folder
-        self.tasks = {task.name: task for task in world.weaves[: budget.weaves]}
+        self.host, self.budget, self.bank_folder = host, budget, folder
+        self.tasks = {task.name: task for task in WEAVES[: budget.weaves]}
         self.things = tuple(self.tasks)
         self._bank: dict[str, Concept] = {}
         self._templates: dict[tuple[str, int], Template] = {}
@@ -211,38 +209,36 @@ class WeaveExperiment(Experiment):
         return self._bank[name]
 
     def _taught(self, name: str) -> Concept:
-        world = self.world
         images = [
-            as_image(world.scene([name], seed, background).image)
+            as_image(concept_scene([name], seed, background).image)
             for seed, background in enumerate(TAUGHT_ON, FIRST_SEED)
         ]
         config = replace(TEACHING, steps=self.budget.teaching_steps)
-        word = world.template_words[name].split()[-1]
         quick = replace(NO_PREVIEW, prompts=())
         return learn_residuals(
-            self.host, images, handle_of(name), word, config, previews=quick
+            self.host, images, world.handle_of(name), CONCEPTS[name], config, previews=quick
         ).concept
 
     def template(self, task: WeaveTask, seed: int) -> Template:
         """The inverted template of a task."""
         if (task.name, seed) not in self._templates:
-            image = as_image(self.world.template(task, seed).image)[None]
+            image = as_image(world.template_of(task, seed).image)[None]
             sigmas = self.host.noise_path.levels(self.budget.sampling_steps)
             self._templates[task.name, seed] = make_template(
-                self.host, image, self.world.sentence(task), sigmas, InversionConfig()
+                self.host, image, world.sentence_of(task), sigmas, InversionConfig()
             )
         return self._templates[task.name, seed]
 
     def regions(self, task: WeaveTask, seed: int, variant: str) -> Regions:
         """The regions of a cell; what is switched off shows in their prompts and concepts."""
-        world, sentence = self.world, self.world.sentence(task)
+        sentence = world.sentence_of(task)
         concepts = [self.concept(name) for name in task.concepts]
-        plain = [world.template_words[name] for name in task.concepts]
+        plain = [TEMPLATE_WORDS[name] for name in task.concepts]
         merged = merged_concept(concepts)
         words = {c.names[0]: word for c, word in zip(concepts, plain, strict=True)}
         every = named_sentence(sentence, words, merged)
         region_specs = []
-        masks = world.template(task, seed).masks
+        masks = world.template_of(task, seed).masks
         for word, concept, mask in zip(plain, concepts, masks, strict=True):
             prompt, own = "", concept
             if variant == "without prompts of their own":
@@ -270,42 +266,34 @@ class WeaveExperiment(Experiment):
         image = weave(self.host, template, regions, VARIANTS[cell.variant]).image[0]
         return {"image": as_bytes(image), "psnr": torch.tensor(template.psnr)}, {}
 
-    @cached_property
-    def references(self) -> dict[str, Tensor]:
-        """What every unseen object looks like, seen alone."""
-        world, found = self.world, {}
-        for name in world.concepts:
-            scene = world.scene([name], UNSEEN, "white")
-            found[name] = world.ruler().reference(scene.image, scene.masks[0])
-        return found
-
     def judge(self, cell: Cell, kept: Mapping[str, Tensor]) -> dict[str, Found]:
         """Region by region; `psnr` is beside the measures."""
-        world, task, image = self.world, self.tasks[cell.thing], as_floats(kept["image"])
-        ruler, known, like = world.ruler(), self.references, world.likeness
+        task, image = self.tasks[cell.thing], as_floats(kept["image"])
+        judge, seen = load_judge(), world.found_in(image)
+        woven = {name: lineup_of(name).references[TARGET] for name in task.concepts}
         found: Found = {measure.key: [] for measure in MEASURES}
-        seen = ruler.find(image)
-        for name, mask in zip(task.concepts, world.template(task, cell.seed).masks, strict=True):
+        for name, mask in zip(task.concepts, world.template_of(task, cell.seed).masks, strict=True):
             region = torch.from_numpy(mask) > 0.5
             standing = max(seen, key=lambda one: iou(one.mask, region), default=None)
             is_there = standing is not None and iou(standing.mask, region) > STANDS
-            there = standing if is_there else ruler.describe(image, mask)
-            nearest = max(known, key=lambda n: like(there, known[n]))
-            found["likeness"].append(like(there, known[name]))
-            found["identity"].append(float(nearest == name))
-            found["mixing"].append(float(nearest != name and nearest in task.concepts))
+            there = standing if is_there else judge.describe(image, mask)
+            identity = identity_of([there], name)
+            nearest = max(woven, key=lambda n: likeness(there, woven[n]))
+            found["likeness"].append(identity.similarity)
+            found["identity"].append(float(identity.right))
+            found["mixing"].append(float(nearest != name))
             found["layout"].append(max((iou(one.mask, region) for one in seen), default=0.0))
-        found["background"].append(float(ruler.background(image) == task.background))
+        found["background"].append(float(judge.background(image) == task.background))
         return {cell.variant: {**found, "psnr": [float(kept["psnr"])]}}
 
     def about(self) -> list[str]:
         budget = self.budget
         return [
-            f"{len(self.things)} templates of 2, 3 and 4 objects, {self.seeds} arrangement(s). "
+            f"{len(self.things)} templates of 2 and 3 objects, {self.seeds} arrangement(s). "
             f"Concepts: personalized residuals, {budget.teaching_steps} steps from "
             f"{len(TAUGHT_ON)} pictures, each alone; {budget.sampling_steps} sampling steps. "
-            "TinyWorld is a small model of coloured shapes: it shows whether the parts do what "
-            "they are there for, and nothing about photographs."
+            "TinyWorld is a small model of drawn things: it shows whether the parts do what they "
+            "are there for, and nothing about photographs."
         ]
 
     def more_sections(self, cells: Cells) -> list[Section]:
@@ -328,7 +316,7 @@ class WeaveExperiment(Experiment):
         return [*sections, Section(heading="By number of concepts", table=self._by_count(cells))]
 
     def _by_count(self, cells: Cells) -> Table:
-        """Likeness and identity with 2, 3 and 4 concepts."""
+        """Likeness and identity with 2 and 3 concepts."""
         counts = sorted({len(task.concepts) for task in self.tasks.values()})
         keys, rows = ("likeness", "identity"), list[Row]()
         for variant in VARIANTS:
@@ -351,11 +339,10 @@ class WeaveExperiment(Experiment):
 
 def run(options: Options) -> Result:
     """Learn the bank, weave and judge every cell."""
-    world, budget = load_world(options.world), budget_of(options, BUDGETS)
-    host = world.open("cpu")
+    host, budget = world.open_model(), budget_of(options, BUDGETS)
     digest = model_digest(host)
-    folder = folder_of(PAGE, digest, asdict(budget), world.name)
-    experiment = WeaveExperiment(world, host, budget, folder, 1 if options.quick else options.seeds)
+    folder = folder_of(PAGE, digest, asdict(budget))
+    experiment = WeaveExperiment(host, budget, folder, 1 if options.quick else options.seeds)
     return perform(experiment, options, PAGE, digest)
 
 

@@ -177,7 +177,7 @@ def edit_section(scores: Sequence[Row], seeds: int) -> Section:
         text=f"TinyWorld in ComfyUI: {len(TASKS)} pictures, {seeds} seed(s) each, "
         f"{len(TASKS) * seeds} edits a cell, {STEPS} steps, cfg {CFG:g}, all of them from pure "
         "noise under a box around the thing, with a hard edge and with a soft one inside of it. "
-        "*follows*: share of edits in which the ruler finds the requested colour and shape. "
+        "*follows*: share of edits in which the judge finds the requested colour and class. "
         "*change*: mean difference outside of the mask to the source, of 255, of the decoded "
         "latents; *most*: the largest. *pasted*: the largest after compositing, which our "
         "one-piece node does by itself and core with Image Composite Masked, wired by hand.",

@@ -1,6 +1,6 @@
 """The processes of `speed core` inside of ComfyUI: timed runs, and edits under a mask on TinyWorld.
 
-Every way to edit gets the same pictures, masks, prompts and seeds; the ruler says whether the
+Every way to edit gets the same pictures, masks, prompts and seeds; the judge says whether the
 requested thing is there, and what changes elsewhere.
 """
 
@@ -25,18 +25,18 @@ QUALITY = "quality"  # the worker that edits
 
 # what is there and where, what is drawn in its place
 TASKS = (
-    ("red circle", "white", "blue star"),
-    ("green square", "gray", "red ring"),
-    ("blue triangle", "black", "yellow square"),
-    ("yellow star", "grass", "purple circle"),
-    ("purple ring", "beach", "green cross"),
-    ("orange cross", "sky", "red triangle"),
-    ("cyan circle", "bricks", "pink star"),
-    ("pink square", "night", "orange circle"),
+    ("red mug", "white", "blue ball"),
+    ("green house", "gray", "red castle"),
+    ("blue fish", "black", "yellow cat"),
+    ("yellow ball", "grass", "purple mushroom"),
+    ("purple robot", "beach", "green umbrella"),
+    ("orange boat", "sky", "red bird"),
+    ("cyan vase", "bricks", "pink teapot"),
+    ("pink car", "night", "orange fish"),
 )
 MASKS = ("hard", "soft")
 STEPS, CFG, FEATHER_PX = 16, 3.0, 1
-GROWN_PX, SOFT_PX = 3, 17  # of the box around a thing; of the ramp at its edge
+GROWN_PX, SOFT_PX = 6, 33  # of the box around a thing; of the ramp at its edge
 SHOWN = 3  # tasks in the picture
 
 
@@ -64,7 +64,7 @@ class Score:
 
     way: str
     mask: str  # one of MASKS
-    follows: bool  # the oracle finds colour and shape that the prompt asks for
+    follows: bool  # the judge finds colour and class that the prompt asks for
     change: float  # mean
     most: float
     most_pasted: float  # after the source is put back around the mask
@@ -110,11 +110,11 @@ def scored_edits(stage: ComfySession, seeds: int, sheet: Path) -> list[dict[str,
     loaded = {"checkpoint": ours("TinyWorldCheckpoint")}
     wanted = {name: link("checkpoint", i) for i, name in enumerate(("model", "clip", "vae"))}
     stage.values = stage.run(loaded, **wanted)
-    oracle = pack("tinyworld.oracle").load_oracle()
+    judge = pack("tinyworld.judge.judge").load_judge()
     scores: list[Score] = []
     rows: list[torch.Tensor] = []
     for number, (image, mask, task) in enumerate(_pictures()):
-        text, asked = _prompt(task), tuple(task[2].split())
+        text, asked = _prompt(task), task[2]
         for kind, plane in zip(MASKS, (mask, _softened(mask)), strict=True):
             stage.values |= {"image": image[None], "mask 0": plane[None]}
             outside, row = plane == 0, [image, plane[..., None].expand_as(image)]
@@ -127,7 +127,7 @@ def scored_edits(stage: ComfySession, seeds: int, sheet: Path) -> list[dict[str,
                     score = Score(
                         way.title,
                         kind,
-                        all(oracle.reads(pasted, [asked])[0]),
+                        asked in [f"{one.colour} {one.kind}" for one in judge.find(pasted)],
                         float(apart.mean()),
                         float(apart.max()),
                         float(255 * (pasted - image).abs()[outside].max()),

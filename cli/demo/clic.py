@@ -20,6 +20,7 @@ from ...scenes.scene import make_scene
 from ...tinyworld.judge.judge import load_judge
 from ...tinyworld.judge.lineup import LINEUP
 from ...tinyworld.judge.named import ornament_identity, ornament_lineup
+from ...tinyworld.judge.scores import Identity
 from ...tinyworld.measures import localisation
 from ...tinyworld.ornaments import ornament_scene
 from ...training.method_spec import TINYWORLD
@@ -87,8 +88,8 @@ def tell(context: DemoContext) -> Story:
     scores = localisation(heat, mark)
     carried = [
         Figure(
-            f"Transferred, nearest to: {one.nearest}",
-            [DemoSample(picture, one.right, f"{one.nearest}, likeness {one.similarity:.2f}")],
+            f"Transferred: {_told(one)}",
+            [DemoSample(picture, one.right, f"{_told(one)}, likeness {one.similarity:.2f}")],
         )
         for picture, one in zip(pasted, results, strict=True)
     ]
@@ -100,9 +101,9 @@ def tell(context: DemoContext) -> Story:
         "never seen. CLiC learns it in that context, from one picture and a mask "
         f"({config.token_phase.steps} + {config.weight_phase.steps} steps), and draws it under a "
         f"mask on a {TARGET}. Every step restores the picture around the mask. A tick means that "
-        "the judge takes it for the "
-        f"same {TARGET} with the taught {ORNAMENT}, rather than one of {LINEUP - 1} that differ in "
-        "the ornament alone: bare, with another mark or in other colours.",
+        f"the judge takes it for the same {TARGET} with the taught {ORNAMENT}, rather than one of "
+        f"{LINEUP - 1} that differ in the ornament alone: bare, with another mark or in other "
+        "colours.",
         [
             Figure.of(overlay, f"Attention of <{NAME}> on the training picture", is_wide=True),
             source_figure,
@@ -130,6 +131,11 @@ def tell(context: DemoContext) -> Story:
     )
     title = "CLiC: a detail transferred to another object"
     return Story("clic", title, [NAME], [section], [source_figure, before, *carried[:1]])
+
+
+def _told(seen: Identity) -> str:
+    """What the target is nearest to; a good likeness is asked for besides."""
+    return f"nearest to {seen.nearest}" if seen.right or seen.nearest != ORNAMENT else "not clear"
 
 
 def _looks(context: DemoContext, image: Tensor, text: str, handles: HandleVectors) -> Tensor:

@@ -20,7 +20,7 @@ from ...methods.concept_weaver import (
     weave,
 )
 from ...scenes.scene import ConceptScene, SceneImage
-from ...tinyworld.concepts import concept, known_member
+from ...tinyworld.concepts import CONCEPTS, concept, known_member
 from ...tinyworld.judge.judge import load_judge
 from ...tinyworld.judge.lineup import LINEUP
 from ...tinyworld.judge.named import identity_of
@@ -50,7 +50,7 @@ WAYS = {
 
 
 def tell(context: DemoContext) -> Story:
-    """Learn two objects apart, invert a picture of plain ones, weave them into it."""
+    """Learn two objects apart, invert a picture of known ones, weave them into it."""
     host = context.host
     concepts = []
     for name in WOVEN:
@@ -125,7 +125,7 @@ def _alike(name: str, words: str, rng: np.random.Generator) -> Member:
 def _sample(way: str, picture: Tensor, seen: list[Identity]) -> DemoSample:
     """The ways besides weaving are there for comparison and are not judged."""
     is_right = _right(seen) == len(WOVEN) if way == WEAVING else None
-    return DemoSample(picture, is_right, f"nearest to {_nearest(seen)}")
+    return DemoSample(picture, is_right, f"there are {_nearest(seen)}")
 
 
 def _seen(picture: Tensor, masks: list[Tensor]) -> list[Identity]:
@@ -143,8 +143,12 @@ def _right(seen: list[Identity]) -> int:
 
 
 def _nearest(seen: list[Identity]) -> str:
-    """Names of concepts or of distractors."""
-    return " and ".join(one.nearest for one in seen)
+    """What stands in each region: its concept, or another member of the class."""
+    told = [
+        f"<{handle_of(name)}>" if one.right else f"another {CONCEPTS[name]}"
+        for name, one in zip(WOVEN, seen, strict=True)
+    ]
+    return " and ".join(told)
 
 
 def _caption(way: str, seen: list[Identity]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from harness import experiment, report, results, store
@@ -15,7 +16,11 @@ from harness.results import Result, Status
 from harness.statistics import Expectation, Measure
 from harness.store import file_name, kept_tensors
 from harness.subject import SUBJECTS, subject_of
-from worlds.world import EDITIONS, load_world
+from quality import tasks, world
+
+from conceptloom.tinyworld.concepts import CONCEPTS, concept
+from conceptloom.tinyworld.members import CATEGORIES
+from conceptloom.tinyworld.shapes import BACKGROUNDS
 
 
 class Counting(Experiment):
@@ -130,25 +135,35 @@ def test_a_file_is_there_whole_and_made_once(tmp_path: Path) -> None:
     assert float(kept_tensors(path, "two", lambda: {"x": torch.zeros(1)})["x"]) == 0.0
 
 
-@pytest.mark.parametrize("name", EDITIONS)
-def test_an_edition_has_what_its_tasks_speak_of(name: str) -> None:
-    world = load_world(name)
-    for task in world.scenes:
-        assert set(task.objects) <= set(world.words) & set(world.concepts)
-        assert {task.background} <= set(world.background_words)
-        assert set(task.elsewhere) <= set(world.backgrounds)
-        assert world.scene(task.objects, 0, task.background).image.shape == (*world.size, 3)
-    for task in world.details:
-        assert task.ornament in world.concepts
-    for subject, task in world.subjects.items():
-        assert subject in world.concepts
-        assert {task.taught_on, *task.drawn_on} <= set(world.backgrounds)
-    for pair in world.pairs:
-        assert set(pair) <= set(world.subjects)
-    for task in world.weaves:
-        assert set(task.concepts) <= set(world.template_words)
-        scene = world.template(task, 0)
-        assert len(scene.masks) == len(task.concepts)
-        assert scene.caption == world.sentence(task)
-    for task in world.inventions:
-        assert set(task.pair) <= set(world.members)
+def test_tasks_speak_of_what_there_is() -> None:
+    for scene in tasks.SCENES:
+        assert set(scene.objects) <= set(CONCEPTS)
+        assert scene.background in tasks.BACKGROUND_WORDS
+        assert set(scene.elsewhere) <= set(BACKGROUNDS)
+        assert world.scene_of(scene).image.shape == (*world.PICTURE, 3)
+    for subject, taught in tasks.SUBJECTS.items():
+        assert CONCEPTS[subject] == taught.word
+        assert {taught.taught_on, *taught.drawn_on} <= set(BACKGROUNDS)
+    for pair in tasks.PAIRS:
+        assert set(pair) <= set(tasks.SUBJECTS)
+    for invented in tasks.INVENTIONS:
+        assert set(invented.pair) <= set(CATEGORIES[invented.category])
+
+
+@pytest.mark.parametrize("task", tasks.DETAILS, ids=lambda task: task.name)
+def test_a_target_is_the_same_without_and_with_its_ornament(task: tasks.DetailTask) -> None:
+    bare, goal = world.bare_of(task), world.goal_of(task)
+    assert world.taught_of(task).bearer.emblem == goal.bearer.emblem == task.ornament
+    assert np.array_equal(bare.masks, goal.masks)
+    changed = (bare.image != goal.image).any(axis=-1)
+    assert changed.any()
+    assert not changed[goal.masks[1] == 0].any()
+
+
+@pytest.mark.parametrize("task", tasks.WEAVES, ids=lambda task: task.name)
+def test_a_template_shows_known_members_of_the_concepts_classes(task: tasks.WeaveTask) -> None:
+    scene = world.template_of(task, 0)
+    assert scene.caption == world.sentence_of(task)
+    members = [placed.member for placed in scene.things]
+    assert [m.kind for m in members if m] == [CONCEPTS[name] for name in task.concepts]
+    assert not any(concept(n) == m for n, m in zip(task.concepts, members, strict=True))

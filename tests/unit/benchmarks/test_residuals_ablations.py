@@ -28,19 +28,19 @@ from quality.residuals_variants import (
     row_of,
     settings_of,
 )
-from quality.subjects import SubjectBudget, budgets_of, learned, measures_for
-from worlds.first import WORLD
+from quality.subjects import MEASURES, SubjectBudget, budgets, learned
+from quality.world import open_model
 
 from conceptloom.concepts.concept import Concept
 from conceptloom.host.ports import Host
 
-SMALL: SubjectBudget = replace(budgets_of(WORLD)["quick"], batch_size=2, pairs=0)
-OBJECT = "twotone"
+SMALL: SubjectBudget = replace(budgets()["quick"], batch_size=2, pairs=0)
+OBJECT = "mug2"
 
 
 @pytest.fixture(scope="module")
 def host() -> Host:
-    return WORLD.open("cpu")
+    return open_model()
 
 
 @pytest.fixture(autouse=True)
@@ -53,13 +53,13 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def experiment(host: Host, folder: Path) -> ResidualsExperiment:
-    return ResidualsExperiment(WORLD, host, "model", SMALL, folder, seeds=1)
+    return ResidualsExperiment(host, "model", SMALL, folder, seeds=1)
 
 
 def concept_of(host: Host, variant: str) -> tuple[Concept, list[int], list[int]]:
     """After one step: the concept, [numbers in weights, of V*], and the ranks."""
-    config, word = settings_of(WORLD, SMALL, 0, variant, OBJECT)
-    concept = learned(WORLD, host, "model", OBJECT, SMALL.images, config, word)
+    config, word = settings_of(SMALL, 0, variant, OBJECT)
+    concept = learned(host, "model", OBJECT, SMALL.images, config, word)
     what = trained(concept, config)
     return concept, what[NUMBERS].tolist(), what[RANKS].tolist()
 
@@ -90,13 +90,13 @@ def test_variants_learn_what_they_are_called(host: Host) -> None:
     default, numbers, _ = concept_of(host, DEFAULT)
     frozen, none, _ = concept_of(host, FROZEN)
     start = host.word_vectors("object")["clip_l"]
-    assert torch.equal(frozen.handles["my-twotone"]["clip_l"], start.float())
-    assert not torch.equal(default.handles["my-twotone"]["clip_l"], start.float())
+    assert torch.equal(frozen.handles["my-mug2"]["clip_l"], start.float())
+    assert not torch.equal(default.handles["my-mug2"]["clip_l"], start.float())
     assert (numbers[1], none[1]) == (128, 0)
     kv, _, ranks = concept_of(host, KV)
     assert {name.split(".attn2.")[1] for name in kv.weights} == {"to_k.weight", "to_v.weight"}
     assert ranks == []
-    assert concept_of(host, NO_WORD)[0].prompts == ("a photo of a <my-twotone>",)
+    assert concept_of(host, NO_WORD)[0].prompts == ("a photo of a <my-mug2>",)
     prior, plain = concept_of(host, PRIOR)[0], concept_of(host, LOOP)[0]
     assert {*prior.weights} == {*plain.weights} == {*default.weights}
     name = next(iter(prior.weights))
@@ -119,7 +119,7 @@ def test_finished_work_is_not_done_again(
         raise AssertionError("made again")
 
     monkeypatch.setattr(subjects, "taught", never)
-    beside = lag.LagExperiment(WORLD, host, "model", SMALL, tmp_path / "lag", 1)
+    beside = lag.LagExperiment(host, "model", SMALL, tmp_path / "lag", 1)
     beside.compute()  # has the default's concept
     assert {row for _, _, row in beside.finished()} == {*lag.VARIANTS}
     monkeypatch.setattr(ResidualsExperiment, "drawn", never)
@@ -130,18 +130,18 @@ def test_finished_work_is_not_done_again(
 
 
 def row(likeness: float) -> Mapping[str, list[float]]:
-    return {measure.key: [likeness] for measure in measures_for(WORLD)}
+    return {measure.key: [likeness] for measure in MEASURES}
 
 
 def test_the_result_compares_the_same_cells_and_leaves_out_what_is_not_there(
     host: Host, tmp_path: Path
 ) -> None:
     found = {}
-    for thing, low, high in [("split", 0.2, 0.5), ("flower", 0.3, 0.6)]:
+    for thing, low, high in [("mug2", 0.2, 0.5), ("fish1", 0.3, 0.6)]:
         found[thing, 0, RATIOS[0.01]] = row(low)
         found[thing, 0, RATIOS[0.05]] = row(high)
-    found["split", 1, RATIOS[0.05]] = row(0.0)  # without a partner: does not count in gains
-    claims = {claim.says: claim for claim in judged(found, EXPECTATIONS, measures_for(WORLD))}
+    found["mug2", 1, RATIOS[0.05]] = row(0.0)  # without a partner: does not count in gains
+    claims = {claim.says: claim for claim in judged(found, EXPECTATIONS, MEASURES)}
     higher = claims["A ratio of 0.05 gets more of the object than 0.01"]
     assert (higher.found, higher.status) == (pytest.approx(0.3), Status.MET)
     assert "A class word helps" not in claims

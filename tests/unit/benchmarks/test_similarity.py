@@ -49,7 +49,7 @@ from conceptloom.training.phases import WeightPhase  # noqa: E402
 
 from .tiny_encoders import half, picture  # noqa: E402
 
-NAMES = {"my-swirl": "circle", "my-robot": "square"}
+NAMES = {"my-mug": "mug", "my-robot": "robot"}
 WITHOUT = [
     "without phase 1",
     "without masked loss",
@@ -64,7 +64,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scenes")
     inside = folder / "meadow"
     inside.mkdir()
-    drawn = concept_scene(["swirl", "robot"], seed=3, background="grass")
+    drawn = concept_scene(["mug1", "robot1"], seed=3, background="grass")
     Image.fromarray(drawn.image).save(inside / "1.png")
     masks = {}
     for name, mask in zip(NAMES, drawn.masks, strict=True):
@@ -150,7 +150,7 @@ def test_a_concept_without_a_class_word_is_refused(scenes: Path, tmp_path: Path)
     for file in (scenes / "meadow").glob("*.png"):
         (inside / file.name).write_bytes(file.read_bytes())
     (inside / "scene.json").write_text(json.dumps({"pictures": document["pictures"]}))
-    with pytest.raises(InputError, match="my-swirl"):
+    with pytest.raises(InputError, match="my-mug"):
         subject.scenes_of(tmp_path)
 
 
@@ -205,7 +205,7 @@ def test_pictures_of_unequal_size_are_reported_before_anything_is_learned(
 
     shutil.copytree(scenes / "meadow", tmp_path / "meadow")
     document = json.loads((scenes / "meadow" / "scene.json").read_text())
-    second = {"image": "2.png", "masks": {"my-swirl": "2-mask.png"}}
+    second = {"image": "2.png", "masks": {"my-mug": "2-mask.png"}}
     document["pictures"].append(second)
     (tmp_path / "meadow" / "scene.json").write_text(json.dumps(document))
     Image.new("RGB", (96, 64)).save(tmp_path / "meadow" / "2.png")

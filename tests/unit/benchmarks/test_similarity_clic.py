@@ -14,7 +14,8 @@ from harness.results import Result, Row
 from harness.subject import subject_of
 from numpy.typing import NDArray
 from PIL import Image
-from quality.clic import taught_of
+from quality.tasks import DETAILS
+from quality.world import taught_of
 from similarity import clic
 from similarity.clic import BEFORE, CLIP_T, DETAIL, OUTSIDE, Measures, measured
 from similarity.encoders import Clip, Dino
@@ -33,7 +34,6 @@ from similarity.pairs import (
     rows_of,
 )
 from torch import Tensor
-from worlds.first import WORLD
 
 from conceptloom.errors import ImageError, InputError, MaskError, ModelError
 from conceptloom.scenes.scene import make_scene
@@ -41,10 +41,10 @@ from conceptloom.tinyworld.ornaments import ornament_scene
 
 from .tiny_encoders import save_encoders
 
-TAUGHT = taught_of(WORLD, WORLD.details[0])
+TAUGHT = taught_of(DETAILS[0])
 DOCUMENT: dict[str, Any] = {
-    "source": {"image": "source.png", "mask": "source-mask.png", "object": "purple square"},
-    "target": {"image": "target.png", "mask": "target-mask.png", "object": "orange circle"},
+    "source": {"image": "source.png", "mask": "source-mask.png", "object": "green mug"},
+    "target": {"image": "target.png", "mask": "target-mask.png", "object": "orange house"},
 }
 
 
@@ -59,9 +59,8 @@ def pairs(tmp_path: Path) -> Path:
     for name, seed in (("face", 105), ("face-again", 106)):
         inside = tmp_path / "pairs" / name
         inside.mkdir(parents=True)
-        pair = WORLD.details[0]
-        bare = ornament_scene("orange circle", "", seed, "sky", part=pair.part)
-        for side, scene in (("source", taught_of(WORLD, pair)), ("target", bare)):
+        bare = ornament_scene("orange house", "", seed, "sky")
+        for side, scene in (("source", taught_of(DETAILS[0])), ("target", bare)):
             save(inside / f"{side}.png", scene.image)
             save(inside / f"{side}-mask.png", (scene.masks[1] * 255).astype("uint8"))
         (inside / "pair.json").write_text(json.dumps(DOCUMENT))
@@ -87,7 +86,7 @@ def test_a_pair_is_read_as_it_was_written(pairs: Path) -> None:
     found = pairs_of(pairs)
     assert list(found) == ["face", "face-again"]
     pair = found["face"]
-    assert (pair.source.word, plain_of(pair.target)) == ("purple square", "an orange circle")
+    assert (pair.source.word, plain_of(pair.target)) == ("green mug", "an orange house")
     assert torch.equal(pair.source.image * 255, torch.from_numpy(TAUGHT.image).float())
     assert torch.equal(found["face-again"].source.image, pair.source.image)
     assert not torch.equal(found["face-again"].target.image, pair.target.image)
@@ -132,7 +131,7 @@ def test_the_official_run_is_drawn(pairs: Path) -> None:
     assert (config.blend.start, config.steps, config.blend.eta, config.cfg) == (14, 50, 1, 7.5)
     assert (config.guidance.eta, config.guidance.steps, config.target_is_mask) == (0.01, 30, False)
     assert edit_config(budget, 15, -0.05).guidance.eta == -0.05
-    assert prompt_of(budget, target) == f"an orange circle with <{CONCEPT}> style"
+    assert prompt_of(budget, target) == f"an orange house with <{CONCEPT}> style"
     assert (budget.config.weight_phase.steps, budget.config.resolution_px) == (500, 512)
     assert budget.config.context_weight == 0.5
 

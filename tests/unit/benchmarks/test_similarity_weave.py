@@ -15,7 +15,9 @@ from harness.report import page as page_of
 from harness.results import Result
 from harness.subject import subject_of
 from PIL import Image
+from quality.tasks import WEAVES
 from quality.weave import merged_concept, named_sentence
+from quality.world import sentence_of, template_of
 from similarity import weave as subject
 from similarity.encoders import Clip, Dino, Measures
 from similarity.weave import CLIP_I, CLIP_T, COLUMNS, DINO, measured
@@ -31,7 +33,6 @@ from similarity.weave_jobs import (
     weaves_of,
 )
 from torch import Tensor
-from worlds.first import WORLD
 
 from conceptloom.concepts.concept import Change, Concept, Diff, LowRank, weight_edits
 from conceptloom.errors import ImageError, InputError, MaskError, PromptError
@@ -44,7 +45,7 @@ from conceptloom.training.adapters import Scope, scope_weight_names
 from ..tiny_models import tiny_host
 from .tiny_encoders import save_encoders
 
-WORDS = {"my-bullseye": "blue circle", "my-split": "green square"}
+WORDS = {"my-mug1": "red mug", "my-fish2": "blue fish"}
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def weaves(tmp_path: Path) -> Path:
     """A folder with one weave of TinyWorld; the second concept's pictures have masks."""
     inside = tmp_path / "weaves" / "meadow"
     inside.mkdir(parents=True)
-    scene = WORLD.template(WORLD.weaves[0], 0)
+    scene = template_of(WEAVES[0], 0)
     save(inside / "template.png", scene.image)
     concepts: dict[str, Any] = {}
     for i, (name, word) in enumerate(WORDS.items()):
@@ -68,10 +69,10 @@ def weaves(tmp_path: Path) -> Path:
         concepts[name] = {
             "word": word, "pictures": [f"taught-{i}.png"], "region": f"region-{i}.png"
         }  # fmt: skip
-    concepts["my-split"]["masks"] = ["mask-1.png"]
+    concepts["my-fish2"]["masks"] = ["mask-1.png"]
     document = {
         "template": "template.png",
-        "sentence": WORLD.sentence(WORLD.weaves[0]),
+        "sentence": sentence_of(WEAVES[0]),
         "concepts": concepts,
     }
     (inside / "weave.json").write_text(json.dumps(document))
@@ -234,15 +235,15 @@ class Given:
 
 def test_regions_come_from_files_or_from_a_segmenter_at_the_size_to_draw_at(weaves: Path) -> None:
     job = weaves_of(weaves)["meadow"]
-    circle, square = job.parts
-    assert circle.region is not None
-    bare = replace(job, parts=(replace(circle, region=None), square))
-    for cutter, given in ((None, job), (Given({"blue circle": circle.region}), bare)):
+    mug, fish = job.parts
+    assert mug.region is not None
+    bare = replace(job, parts=(replace(mug, region=None), fish))
+    for cutter, given in ((None, job), (Given({"red mug": mug.region}), bare)):
         fitted, masks = subject.fitted("meadow", given, cutter, 32, 4)
         assert fitted.template.shape == (32, 32, 3)
         assert {name: mask.shape for name, mask in masks.items()} == dict.fromkeys(WORDS, (32, 32))
     for cutter in (None, Given({})):
-        with pytest.raises(MaskError, match="meadow: the region of <my-bullseye>"):
+        with pytest.raises(MaskError, match="meadow: the region of <my-mug1>"):
             subject.fitted("meadow", bare, cutter, 32, 4)
 
 
@@ -250,11 +251,11 @@ def test_regions_come_from_files_or_from_a_segmenter_at_the_size_to_draw_at(weav
     ("change", "error", "told"),
     [
         (lambda d: d.pop("sentence"), InputError, "sentence"),
-        (lambda d: d["concepts"]["my-split"].update(word=" "), InputError, "class word"),
-        (lambda d: d["concepts"]["my-split"].update(pictures="1.png"), InputError, "list"),
-        (lambda d: d["concepts"]["my-split"].update(masks=["a", "b"]), InputError, "all or none"),
-        (lambda d: d["concepts"]["my-split"].update(pictures=["no.png"]), ImageError, r"no\.png"),
-        (lambda d: d.update(sentence="a blue circle"), PromptError, "green square"),
+        (lambda d: d["concepts"]["my-fish2"].update(word=" "), InputError, "class word"),
+        (lambda d: d["concepts"]["my-fish2"].update(pictures="1.png"), InputError, "list"),
+        (lambda d: d["concepts"]["my-fish2"].update(masks=["a", "b"]), InputError, "all or none"),
+        (lambda d: d["concepts"]["my-fish2"].update(pictures=["no.png"]), ImageError, r"no\.png"),
+        (lambda d: d.update(sentence="a red mug"), PromptError, "blue fish"),
     ],
 )
 def test_what_would_be_in_the_way_is_reported_before_anything_is_learned(
