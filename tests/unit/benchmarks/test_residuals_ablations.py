@@ -80,10 +80,10 @@ def test_every_row_that_is_compared_is_drawn() -> None:
 
 def test_more_numbers_learn_at_a_higher_ratio(host: Host) -> None:
     found = {ratio: concept_of(host, RATIOS[ratio])[1:] for ratio in (0.01, 0.05, 0.2)}
-    # 3 blocks of width 64 and 4 of width 128, two factors each
-    assert found[0.01] == ([2 * (3 * 64 + 4 * 128), 128], [1])
-    assert found[0.05] == ([2 * (3 * 64 * 3 + 4 * 128 * 6), 128], [3, 6])
-    assert found[0.2] == ([2 * (3 * 64 * 13 + 4 * 128 * 26), 128], [13, 26])
+    # 7 blocks of width 96, two factors each
+    assert found[0.01] == ([2 * 7 * 96, 128], [1])
+    assert found[0.05] == ([2 * 7 * 96 * 5, 128], [5])
+    assert found[0.2] == ([2 * 7 * 96 * 19, 128], [19])
 
 
 def test_variants_learn_what_they_are_called(host: Host) -> None:
