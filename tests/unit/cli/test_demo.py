@@ -101,7 +101,7 @@ def test_the_page_stands_alone_and_is_the_same_every_time(command: Command, tmp_
     assert "{%" not in reader.text
     assert len(reader.images) >= 10
     assert all(src.startswith("data:image/png;base64,") for src in reader.images)
-    assert "<my-split>" in reader.text
+    assert "<my-mug>" in reader.text
     names = {path.name for path in (tmp_path / "demo").iterdir()}
     assert names == {"concept.safetensors", "figures.json", "index.html", "preview.png", "state"}
     assert mine.is_file(), "what the demo clears away is its own"

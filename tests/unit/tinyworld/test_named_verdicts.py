@@ -1,0 +1,69 @@
+"""Verdicts by name: true pictures are right, others are not, and the summary says why."""
+
+from __future__ import annotations
+
+import pytest
+
+from conceptloom.tinyworld.concepts import concept_scene
+from conceptloom.tinyworld.judge.judge import load_judge
+from conceptloom.tinyworld.judge.lineup import LINEUP
+from conceptloom.tinyworld.judge.named import (
+    BARE,
+    SceneJudge,
+    identity_of,
+    ornament_identity,
+    ornament_lineup,
+)
+from conceptloom.tinyworld.ornaments import OrnamentScene, ornament_scene
+
+HANDLES = {"my-mug": "mug1", "my-fish": "fish2"}
+
+
+def test_a_true_picture_is_as_asked() -> None:
+    scene = concept_scene(["mug1", "fish2"], 3, "grass")
+    verdict = SceneJudge(HANDLES).look(scene.image, list(HANDLES))
+    assert verdict.is_right("grass")
+    assert verdict.summary("grass") == "<my-mug>, <my-fish> found"
+    assert {name: one.nearest for name, one in verdict.identities.items()} == {
+        name: name for name in HANDLES
+    }
+
+
+@pytest.mark.parametrize(
+    ("shown", "asked", "known", "place", "told"),
+    [
+        (["mug1", "fish2"], ["my-mug"], "", "sky", "<my-mug> found; <my-fish> too much"),
+        (["mug2"], ["my-mug"], "", "sky", "<my-mug> not found"),  # another mug
+        (["fish2"], ["my-mug", "my-fish"], "", "sky", "<my-fish> found; <my-mug> not found"),
+        (["mug1"], ["my-mug"], "blue ball", "sky", "<my-mug> found; blue ball not found"),
+        (["mug1"], ["my-mug"], "", "beach", "<my-mug> found; background sky"),
+    ],
+)
+def test_what_is_missing_or_too_much_is_told(
+    shown: list[str], asked: list[str], known: str, place: str, told: str
+) -> None:
+    verdict = SceneJudge(HANDLES).look(concept_scene(shown, 3, "sky").image, asked, known)
+    assert not verdict.is_right(place)
+    assert verdict.summary(place) == told
+
+
+def test_a_known_object_beside_a_member_is_seen() -> None:
+    scene = concept_scene(["mug1", "blue ball"], 4, "gray")
+    assert SceneJudge(HANDLES).look(scene.image, ["my-mug"], "blue ball").is_right("gray")
+
+
+def test_nothing_is_no_member() -> None:
+    assert not identity_of([], "mug1").right
+
+
+def test_an_ornament_is_told_from_its_likes() -> None:
+    adorned = ornament_scene("blue vase", "spiral", 105, "sky")
+    bare, sun = (ornament_scene("blue vase", name, 105, "sky") for name in ("", "sun"))
+    others, judge = ornament_lineup(adorned.bearer), load_judge()
+    assert len(others.references) == LINEUP
+
+    def seen(scene: OrnamentScene) -> str:
+        found = judge.describe(scene.image, scene.masks[0])
+        return ornament_identity([found], adorned.bearer, others).nearest
+
+    assert [seen(one) for one in (adorned, bare, sun)] == ["spiral", BARE, "sun"]
