@@ -32,10 +32,12 @@ def identity_of(objects: Sequence[Found], name: str) -> Identity:
 
     `nearest` is the member's name where the object is nearest to it, else that of a distractor.
     """
-    return _named(scores.identity(load_judge(), objects, lineup_of(name)), name)
+    return _identity(objects, lineup_of(name), name)
 
 
-def _named(one: Identity, name: str) -> Identity:
+def _identity(objects: Sequence[Found], others: Lineup, name: str) -> Identity:
+    """With a name for the line-up's own member."""
+    one = scores.identity(load_judge(), objects, others)
     return replace(one, nearest=name) if one.nearest == TARGET else one
 
 
@@ -69,7 +71,7 @@ def _adorned(bearer: Member, emblem: str, disc: str, mark: str) -> Member:
 
 def ornament_identity(objects: Sequence[Found], bearer: Member, others: Lineup) -> Identity:
     """Whether one of the objects bears the ornament; `nearest` is its name where it does."""
-    return _named(scores.identity(load_judge(), objects, others), bearer.emblem)
+    return _identity(objects, others, bearer.emblem)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,7 +130,7 @@ class SceneJudge:
         objects = judge.find(image)
         own = {h: lineup_of(name).references[TARGET] for h, name in self._members.items()}
         identities = {
-            handle: _named(identity_of(objects, self._members[handle]), handle) for handle in asked
+            handle: _identity(objects, lineup_of(self._members[handle]), handle) for handle in asked
         }
         seen = {f"{one.colour} {one.kind}" for one in objects}
         return Verdict(
