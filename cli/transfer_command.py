@@ -26,7 +26,7 @@ def transfer(
         typer.Option(
             "--image",
             "-i",
-            help="The photograph, at the model's native size: 64 px for tinyworld, 512 for SD "
+            help="The photograph, at the model's native size: 128 px for tinyworld, 512 for SD "
             f"1.5. {ON_WHITE}",
             rich_help_panel=_WHAT,
         ),

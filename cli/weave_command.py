@@ -23,7 +23,7 @@ def weave(
     template: Annotated[
         Path,
         typer.Argument(
-            help="The picture with the layout, at the model's native size: 64 px for tinyworld, "
+            help="The picture with the layout, at the model's native size: 128 px for tinyworld, "
             f"512 for SD 1.5. {ON_WHITE}"
         ),
     ],

@@ -30,12 +30,12 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """kitchen.png with the masks swirl.png and robot.png, and some that are wrong."""
+    """kitchen.png with the masks mug.png and robot.png, and some that are wrong."""
     folder = tmp_path_factory.mktemp("pictures")
-    scene = concept_scene(["swirl", "robot"], seed=3, background="grass")
+    scene = concept_scene(["mug1", "robot1"], seed=3, background="grass")
     masks = (scene.masks * 255).astype(np.uint8)
     Image.fromarray(scene.image).save(folder / "kitchen.png")
-    for name, mask in zip(("swirl", "robot"), masks, strict=True):
+    for name, mask in zip(("mug", "robot"), masks, strict=True):
         Image.fromarray(mask).save(folder / f"{name}.png")
     Image.fromarray(masks[0][:40]).save(folder / "wide.png")
     Image.fromarray(np.zeros_like(masks[0])).save(folder / "empty.png")

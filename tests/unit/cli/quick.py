@@ -16,5 +16,5 @@ QUICK = [
 
 def masks_of(pictures: Path) -> list[str]:
     """Options of the two masks."""
-    names = ("swirl", "robot")
+    names = ("mug", "robot")
     return [part for n in names for part in ("--mask", f"my-{n}={pictures / n}.png:object")]

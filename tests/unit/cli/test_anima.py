@@ -56,12 +56,12 @@ def test_two_concepts_are_woven(world: Path, pictures: Path):
     concepts = [random_concept(world / f"{n}.safetensors", n) for n in ("my-one", "my-other")]
     regions = [
         f"{word}={concept},{pictures / word}.png"
-        for word, concept in zip(("swirl", "robot"), concepts, strict=True)
+        for word, concept in zip(("mug", "robot"), concepts, strict=True)
     ]
     told = run(
-        "weave", pictures / "kitchen.png", "-s", "a photo of a swirl and a robot", "--steps", 4,
+        "weave", pictures / "kitchen.png", "-s", "a photo of a mug and a robot", "--steps", 4,
         "-r", regions[0], "-r", regions[1], "-o", world / "woven.png",
     )  # fmt: skip
     assert "<my-one>: a photo of a <my-one>" in told
     assert "reconstruction of the template" in told
-    assert read_image(world / "woven.png").shape == (64, 64, 3)
+    assert read_image(world / "woven.png").shape == (128, 128, 3)

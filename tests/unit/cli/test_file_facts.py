@@ -95,7 +95,7 @@ def test_the_marked_file_computes_what_a_right_layout_computes(
 ) -> None:
     marked = opened(save(V_PRED | ZTSNR), layout(SCHEDULER, prediction_type="epsilon"))
     right = layout(SCHEDULER, prediction_type="v_prediction", rescale_betas_zero_snr=True)
-    latent, timesteps = torch.ones(1, 4, 16, 16), torch.tensor([700])
+    latent, timesteps = torch.ones(1, 16, 8, 8), torch.tensor([700])
     a, b = (
         host.predict(latent, timesteps, [host.encode_prompt("a toy")])
         for host in (marked, opened(save(), right))
@@ -158,11 +158,11 @@ UNLIKE = {
     ),
     "inpainting": (
         {"in_channels": 9},
-        r"input channels: 4 in the file, 9 \(inpainting\) in the folder",
+        r"input channels: 16 in the file, 9 \(inpainting\) in the folder",
     ),
     "a wider model": (
         {"block_out_channels": [320, 640]},
-        "channels of the first layer: 64 in the file, 320 in the folder",
+        "channels of the first layer: 96 in the file, 320 in the folder",
     ),
     "SDXL's size conditions": (
         {"projection_class_embeddings_input_dim": 2816},
@@ -186,8 +186,8 @@ def test_a_layout_of_another_kind_is_named_with_both_facts(
 
 
 def test_an_inpainting_file_on_a_plain_layout(save: Saved, folder: Path) -> None:
-    wide = {f"{UNET}input_blocks.0.0.weight": torch.zeros(64, 9, 3, 3)}
-    with pytest.raises(ModelError, match=r"9 \(inpainting\) in the file, 4 in the folder"):
+    wide = {f"{UNET}input_blocks.0.0.weight": torch.zeros(96, 9, 3, 3)}
+    with pytest.raises(ModelError, match=r"9 \(inpainting\) in the file, 16 in the folder"):
         check_layout(save(wide), folder)
 
 

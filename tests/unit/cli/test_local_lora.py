@@ -21,7 +21,7 @@ from conceptloom.samplers.ddim import sample_ddim, seeded_noise
 
 from ..local_cases import LINEAR, NORMS, RESNET, lora, random_lora
 
-PROMPT = "a blue circle and a green square on white"
+PROMPT = "a photo of a blue fish and a green mug on a white background"
 
 
 @pytest.fixture(scope="module")
@@ -64,17 +64,17 @@ def test_ones_are_the_merged_weights_and_zeros_the_base_model(tiny: DiffusersHos
 
 
 def test_two_loras_draw_in_any_order_and_run_after_run(tiny: DiffusersHost):
-    circle, square = lora(tiny, 1, "blue circle"), lora(tiny, 2, "green square")
-    both = drawn(tiny, circle, square, rows=2)
-    assert torch.equal(both, drawn(tiny, square, circle, rows=2))
-    assert not torch.allclose(both, drawn(tiny, circle, rows=2), atol=1e-3)
-    half = [lora(tiny, 1, "blue circle", strength=0.5) for _ in range(2)]
-    torch.testing.assert_close(drawn(tiny, *half), drawn(tiny, circle), atol=1e-3, rtol=1e-3)
+    fish, mug = lora(tiny, 1, "blue fish"), lora(tiny, 2, "green mug")
+    both = drawn(tiny, fish, mug, rows=2)
+    assert torch.equal(both, drawn(tiny, mug, fish, rows=2))
+    assert not torch.allclose(both, drawn(tiny, fish, rows=2), atol=1e-3)
+    half = [lora(tiny, 1, "blue fish", strength=0.5) for _ in range(2)]
+    torch.testing.assert_close(drawn(tiny, *half), drawn(tiny, fish), atol=1e-3, rtol=1e-3)
 
 
 @torch.no_grad()
 def test_one_edit_serves_several_runs(tiny: DiffusersHost):
-    setup = local_setup(tiny, [lora(tiny, 1, "blue circle")])
+    setup = local_setup(tiny, [lora(tiny, 1, "blue fish")])
     prompt, negative = setup.encode(PROMPT), setup.encode("")
     masks: list[torch.Tensor] = []
     edit = setup.edit(5, {PROMPT: prompt.tokens}, masks.append)
@@ -92,11 +92,11 @@ def test_one_edit_serves_several_runs(tiny: DiffusersHost):
 
 
 def test_words_are_found_where_the_base_model_draws_them(tiny: DiffusersHost):
-    setup = local_setup(tiny, [lora(tiny, 1, "blue circle"), lora(tiny, 2, "green square")])
+    setup = local_setup(tiny, [lora(tiny, 1, "blue fish"), lora(tiny, 2, "green mug")])
     prompt, negative = setup.encode(PROMPT), setup.encode("")
     masks: list[torch.Tensor] = []
     edit = setup.edit(16, {PROMPT: prompt.tokens}, masks.append)
-    noise = seeded_noise(tiny, 3, 4, (64, 64))
+    noise = seeded_noise(tiny, 3, 4, (128, 128))
     with torch.no_grad():
         sample_ddim(tiny, [prompt], negative, noise, steps=16, cfg=3.0, edits=[edit])
         plain = sample_ddim(tiny, [prompt], negative, noise, steps=16, cfg=3.0)
@@ -105,15 +105,15 @@ def test_words_are_found_where_the_base_model_draws_them(tiny: DiffusersHost):
     )
     blue = (colours[:, 2] - colours[:, 0]).clamp_min(0)
     order = setup.loras
-    circle = next(g for g, one in enumerate(order) if one.words == "blue circle")
-    inside, outside = masks[0][:, circle], masks[0][:, 1 - circle]
+    fish = next(g for g, one in enumerate(order) if one.words == "blue fish")
+    inside, outside = masks[0][:, fish], masks[0][:, 1 - fish]
     assert float((inside * blue).sum() / blue.sum()) > 2 * float(
         (outside * blue).sum() / blue.sum()
     )
 
 
 def test_a_difference_that_has_no_place_is_left_out(tiny: DiffusersHost):
-    one = lora(tiny, 1, "blue circle")
+    one = lora(tiny, 1, "blue fish")
     time = "unet.time_embed.0.weight"
     form = Diff(torch.zeros(tiny.weight(time).shape))
     changes = {**one.file.changes, time: form}
@@ -156,22 +156,22 @@ def test_the_command_draws_and_writes_masks(tiny: DiffusersHost, tmp_path: Path)
     call = [
         "sample", "--steps", "5", "--out", str(tmp_path / "out.png"), "--prompt", PROMPT,
         "--count", "2", "--size", "64", "--masks",
-        "--local-lora", f"{tmp_path}/1.safetensors:0.9=blue circle",
-        "--local-lora", f"{tmp_path}/2.safetensors=green square,{tmp_path}/left.png",
+        "--local-lora", f"{tmp_path}/1.safetensors:0.9=blue fish",
+        "--local-lora", f"{tmp_path}/2.safetensors=green mug,{tmp_path}/left.png",
     ]  # fmt: skip
     result = CliRunner().invoke(app, call, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert len(list(tmp_path.glob("out*-masks.png"))) == 2
     result = CliRunner().invoke(app, [*call[:6], "a dog", *call[7:]])
     assert result.exit_code == 2
-    assert '"blue circle"' in " ".join(result.output.split())
+    assert '"blue fish"' in " ".join(result.output.split())
 
 
 @torch.no_grad()
 def test_rows_of_a_batch_have_prompts_of_their_own(tiny: DiffusersHost):
     """Each row as if it were drawn alone, with the words in another place of another prompt."""
-    setup = local_setup(tiny, [lora(tiny, 1, "blue circle")])
-    texts = [PROMPT, "a green square beside a blue circle"]
+    setup = local_setup(tiny, [lora(tiny, 1, "blue fish")])
+    texts = [PROMPT, "a green mug beside a blue fish"]
     prompts = [setup.encode(text) for text in texts]
     noise = seeded_noise(tiny, 0, 2, (64, 64))
 
@@ -189,7 +189,7 @@ def test_rows_of_a_batch_have_prompts_of_their_own(tiny: DiffusersHost):
 
 @torch.no_grad()
 def test_a_stopped_run_leaves_the_model_and_the_edit_as_they_were(tiny: DiffusersHost):
-    setup = local_setup(tiny, [lora(tiny, 1, "blue circle")])
+    setup = local_setup(tiny, [lora(tiny, 1, "blue fish")])
     prompt, negative = setup.encode(PROMPT), setup.encode("")
     edit = setup.edit(5, {PROMPT: prompt.tokens})
     noise = seeded_noise(tiny, 0, 1, (64, 64))

@@ -15,13 +15,13 @@ from conceptloom.cli.own_pictures import native_size, picture_for
 from conceptloom.errors import ImageError
 from conceptloom.host.ports import Host
 
-WIDTH = {"tinyworld": 64, "sd1": 320}
+WIDTH = {"tinyworld": 96, "sd1": 320}
 
 
 def host(kind: str = "tinyworld") -> Host:
     site = SimpleNamespace(width=WIDTH[kind])
     parts: dict[str, Any] = {
-        "pixels_per_latent": 4 if kind == "tinyworld" else 8,
+        "pixels_per_latent": 8,
         "sites": SimpleNamespace(transformers=[site], resnets=[site]),
         "encoders": {"clip_l": 768},
     }
@@ -37,11 +37,11 @@ def photograph(folder: Path, width: int, height: int) -> Path:
 @pytest.mark.parametrize(
     ("kind", "size_px", "native"),
     [
-        ("tinyworld", (64, 64), (64, 64)),
-        ("tinyworld", (750, 1000), (56, 72)),
+        ("tinyworld", (64, 64), (128, 128)),
+        ("tinyworld", (750, 1000), (112, 144)),
         ("sd1", (750, 1000), (440, 592)),
         ("sd1", (4000, 3000), (592, 440)),
-        ("tinyworld", (8, 4000), (4, 1432)),
+        ("tinyworld", (8, 4000), (8, 2864)),
     ],
 )
 def test_the_native_size_keeps_the_aspect(
@@ -52,7 +52,9 @@ def test_the_native_size_keeps_the_aspect(
 
 def test_a_picture_off_the_grid_is_refused_with_a_size_that_works(tmp_path: Path):
     photo = photograph(tmp_path, 1001, 750)
-    with pytest.raises(ImageError, match=r"1001x750 px; .*multiples of 4 .*example to 72 x 56 px"):
+    with pytest.raises(
+        ImageError, match=r"1001x750 px; .*multiples of 8 .*example to 144 x 112 px"
+    ):
         picture_for(host(), photo)
 
 
@@ -62,14 +64,14 @@ def test_a_large_picture_is_told_before_minutes_pass(
     with caplog.at_level(logging.WARNING, "conceptloom"):
         image = picture_for(host(), photograph(tmp_path, 1000, 752))
     assert image.shape == (752, 1000, 3)
-    assert "184 times the pixels" in caplog.text
-    assert "72 x 56 px" in caplog.text
+    assert "46 times the pixels" in caplog.text
+    assert "144 x 112 px" in caplog.text
 
 
 def test_a_picture_of_about_the_native_size_is_taken_without_a_word(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     with caplog.at_level(logging.WARNING, "conceptloom"):
-        picture_for(host(), photograph(tmp_path, 128, 128))
+        picture_for(host(), photograph(tmp_path, 256, 256))
         picture_for(host("sd1"), photograph(tmp_path, 768, 512))
     assert not caplog.text

@@ -23,16 +23,16 @@ def test_learned_residuals_are_drawn_with_and_without_lag(
     command: Command, pictures: Path, folder: Path
 ) -> None:
     out = folder / "run"
-    run_training = ("-i", pictures / "kitchen.png", "--handle", "my-toy", "--class", "circle")
+    run_training = ("-i", pictures / "kitchen.png", "--handle", "my-toy", "--class", "mug")
     more = ("--rate", 0.3, "--ratio", 2, "--start", "gaussian", "--prompt", "my {}")
     result = command("train-residuals", *run_training, *QUICK, *more, "-o", out)
     assert result.exit_code == 0, result.output
     concept = load_concept(out / "concept.safetensors")
-    assert concept.recipe["class_word"] == "circle"
+    assert concept.recipe["class_word"] == "mug"
     assert concept.recipe["learning_rate"] == 0.3
     assert concept.recipe["start"] == "gaussian"
     assert concept.recipe["prompt"] == "my {}"
-    assert concept.recipe["resolution_px"] == 64  # TinyWorld's, whatever a photograph has
+    assert concept.recipe["resolution_px"] == 128  # TinyWorld's, whatever a photograph has
     assert {change.rank for change in concept.weights.values()} == {2}  # type: ignore[union-attr]
     assert {path.name for path in out.iterdir()} >= {"losses.csv", "samples.png", "attention.png"}
     drawn = {}
@@ -47,7 +47,7 @@ def test_learned_residuals_are_drawn_with_and_without_lag(
         assert result.exit_code == 0, result.output
         drawn[name] = file.read_bytes()
     assert len(set(drawn.values())) == 3
-    result = command("sample", "-c", out / "concept.safetensors", "-p", "a circle", "--lag")
+    result = command("sample", "-c", out / "concept.safetensors", "-p", "a mug", "--lag")
     assert result.exit_code == 2
     assert "No prompt contains <my-toy>" in result.output
 
@@ -69,6 +69,6 @@ def test_a_concept_file_is_read_once_with_lag_and_without(
 
 
 def test_lag_refuses_concepts_that_change_more(command: Command, learned: Path) -> None:
-    result = command("sample", "-c", learned / "concept.safetensors", "-p", "<my-swirl>", "--lag")
+    result = command("sample", "-c", learned / "concept.safetensors", "-p", "<my-mug>", "--lag")
     assert result.exit_code == 2
     assert "with one handle" in result.output

@@ -30,13 +30,13 @@ def test_pictures_carry_their_prompt_and_depend_on_the_seed_alone(
     concept = learned / "concept.safetensors"
     files = [tmp_path / f"{name}.png" for name in "abc"]
     for file, seed in zip(files, (1, 1, 2), strict=True):
-        options = ("-p", "a <my-swirl>", "--steps", 2, "--seed", seed, "--size", "64x32")
+        options = ("-p", "a <my-mug>", "--steps", 2, "--seed", seed, "--size", "128x64")
         result = command("sample", "-c", concept, *options, "-o", file)
         assert result.exit_code == 0, result.output
     assert files[0].read_bytes() == files[1].read_bytes() != files[2].read_bytes()
     with Image.open(files[0]) as picture:
-        assert picture.size == (64, 32)
-        assert picture.text["prompt"] == "a <my-swirl>"  # pyright: ignore
+        assert picture.size == (128, 64)
+        assert picture.text["prompt"] == "a <my-mug>"  # pyright: ignore
 
 
 def test_several_pictures_are_numbered_and_shown_on_a_sheet(
@@ -54,7 +54,7 @@ def test_without_a_name_no_picture_is_replaced(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for options in ([], ["--count", 2], [], ["--count", 2]):
-        result = command("sample", "-p", "a toy", "--steps", 1, "--size", "32x32", *options)
+        result = command("sample", "-p", "a toy", "--steps", 1, "--size", "64x64", *options)
         assert result.exit_code == 0, result.output
     names = sorted(path.name for path in tmp_path.iterdir())
     several = [f"picture-{n}{part}.png" for n in (2, 4) for part in ("-01", "-02", "")]
@@ -80,7 +80,7 @@ def test_what_is_drawn_is_kept_when_the_command_is_stopped(
         return whole(*given, **more)
 
     monkeypatch.setattr(drawing, "sample_ddim", stopped)
-    options = ("-p", "a toy", "-p", "a ring", "--steps", 1, "--size", "32x32")
+    options = ("-p", "a toy", "-p", "a ring", "--steps", 1, "--size", "64x64")
     result = command("sample", *options, "-o", tmp_path / "all.png")
     assert result.exit_code == 130
     assert [path.name for path in tmp_path.iterdir()] == ["all-01.png"]
@@ -92,7 +92,7 @@ BAD_SAMPLES = {
     "weight inside of the brackets": (["-p", "a <my-cat:0.8>"], "plain text"),
     "misspelt negative": (["-p", "x", "--negative", "<my-cat>"], "<my-cat>"),
     "missing file": (["-p", "x", "-c", "nowhere.safetensors"], "nowhere.safetensors"),
-    "odd size": (["-p", "x", "--size", "63"], "multiples of 4"),
+    "odd size": (["-p", "x", "--size", "63"], "multiples of 8"),
     "concept that is not there": (["-p", "x", "-c", "no.safetensors"], "There is no concept file"),
     "size in words": (["-p", "x", "--size", "large"], "512"),
     "no guidance": (["-p", "x", "--cfg", "0"], "cfg"),
@@ -115,11 +115,11 @@ def test_bad_wishes_end_with_one_message(
 def test_a_new_name_draws_what_the_old_one_did(
     command: Command, learned: Path, tmp_path: Path
 ) -> None:
-    concept, options = learned / "concept.safetensors", ("--steps", 1, "--size", "32x32")
+    concept, options = learned / "concept.safetensors", ("--steps", 1, "--size", "64x64")
     before = concept.read_bytes()
     for file, prompt, option in (
-        ("old", "a <my-swirl>", f"{concept}:1"),
-        ("new", "a <blue>", f"{concept}:1:my-swirl=blue"),
+        ("old", "a <my-mug>", f"{concept}:1"),
+        ("new", "a <blue>", f"{concept}:1:my-mug=blue"),
     ):
         out = tmp_path / f"{file}.png"
         result = command("sample", "-p", prompt, "-c", option, *options, "-o", out)
@@ -138,11 +138,11 @@ def test_two_files_under_one_name_are_refused_with_a_way_out(
     concept = load_concept(learned / "concept.safetensors")
     vectors = {name: {e: v + 1 for e, v in rows.items()} for name, rows in concept.handles.items()}
     other = save_concept(replace(concept, handles=vectors), tmp_path / "other.safetensors")
-    options = ("-p", "a <my-swirl>", "-c", learned / "concept.safetensors", "--steps", 1)
+    options = ("-p", "a <my-mug>", "-c", learned / "concept.safetensors", "--steps", 1)
     result = command("sample", *options, "-c", other, "-o", tmp_path / "x.png")
     assert result.exit_code == 2
     assert "--concept FILE:STRENGTH:NEWNAME" in result.output
-    names = "my-swirl=a, my-robot=b"
+    names = "my-mug=a, my-robot=b"
     result = command("sample", *options, "-c", f"{other}:1:{names}", "-o", tmp_path / "x.png")
     assert result.exit_code == 0, result.output
 
@@ -150,7 +150,7 @@ def test_two_files_under_one_name_are_refused_with_a_way_out(
 def test_inspect_tells_handles_recipe_and_prompts(command: Command, learned: Path) -> None:
     result = command("inspect", learned / "concept.safetensors", "--verify")
     assert result.exit_code == 0, result.output
-    for text in ("<my-swirl>", "object", "token_phase.steps", "a photo of <my-robot>", "is intact"):
+    for text in ("<my-mug>", "object", "token_phase.steps", "a photo of <my-robot>", "is intact"):
         assert text in result.output
 
 
@@ -244,11 +244,11 @@ def test_transformers_without_weights_are_refused(
 def test_misspelt_and_missing_words_are_reported(
     command: Command, learned: Path, tmp_path: Path
 ) -> None:
-    given = ("-c", learned / "concept.safetensors", "--steps", 1, "--size", "32x32")
+    given = ("-c", learned / "concept.safetensors", "--steps", 1, "--size", "64x64")
     for prompt, told in (
-        ("a <my-swril>", "did you mean <my-swirl>"),
-        ("a <My-Swirl>", "did you mean <my-swirl>"),
-        ("a <my-swirl:0.8>", "write (<my-swirl>:0.8)"),
+        ("a <my-mgu>", "did you mean <my-mug>"),
+        ("a <My-Swirl>", "did you mean <my-mug>"),
+        ("a <my-mug:0.8>", "write (<my-mug>:0.8)"),
     ):
         result = command("sample", "-p", prompt, *given, "-o", tmp_path / "x.png")
         assert result.exit_code == 2
@@ -258,7 +258,7 @@ def test_misspelt_and_missing_words_are_reported(
     assert result.exit_code == 0
     assert "contains no learned word" in result.output
     files = [tmp_path / f"{n}.png" for n in range(2)]
-    for prompt, file in zip(("<my-swirl>", "\uff1cmy-swirl\uff1e"), files, strict=True):
+    for prompt, file in zip(("<my-mug>", "\uff1cmy-mug\uff1e"), files, strict=True):
         result = command("sample", "-p", prompt, *given, "-o", file)
         assert result.exit_code == 0, result.output
         assert "learned word" not in result.output

@@ -45,7 +45,7 @@ def test_help_tells_of_it_and_its_settings(command: Command) -> None:
 
 
 def test_it_learns(command: Command, pictures: Path, tmp_path: Path) -> None:
-    scene = ("-i", pictures / "kitchen.png", "--mask", f"my-mark={pictures / 'swirl'}.png:swirl")
+    scene = ("-i", pictures / "kitchen.png", "--mask", f"my-mark={pictures / 'mug'}.png:mug")
     quick = ("--token-steps", 1, "--preview-steps", 1, "--gain", 2, "--medium", "painting")
     out = tmp_path / "out"
     result = command(

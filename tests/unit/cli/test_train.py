@@ -28,8 +28,8 @@ def test_a_run_leaves_concept_losses_and_pictures(learned: Path) -> None:
     pictures = {f"{n}.png" for n in ("scene", "losses", "samples", "attention", "timeline")}
     assert {"concept.safetensors", "losses.csv", "state", *pictures} <= names
     concept = load_concept(learned / "concept.safetensors")
-    assert set(concept.handles) == {"my-swirl", "my-robot"}
-    assert concept.words == {"my-swirl": "object", "my-robot": "object"}
+    assert set(concept.handles) == {"my-mug", "my-robot"}
+    assert concept.words == {"my-mug": "object", "my-robot": "object"}
     assert len((learned / "losses.csv").read_text().splitlines()) == 3  # header and two steps
 
 
@@ -38,11 +38,11 @@ def test_the_same_command_again_gives_the_same_bytes(
 ) -> None:
     scene = {
         "pictures": [
-            {"image": "kitchen.png", "masks": {"my-swirl": "swirl.png", "my-robot": "robot.png"}}
+            {"image": "kitchen.png", "masks": {"my-mug": "mug.png", "my-robot": "robot.png"}}
         ],
-        "words": {"my-swirl": "object", "my-robot": "object"},
+        "words": {"my-mug": "object", "my-robot": "object"},
     }
-    for name in ("kitchen", "swirl", "robot"):
+    for name in ("kitchen", "mug", "robot"):
         shutil.copy(pictures / f"{name}.png", tmp_path)
     (tmp_path / "scene.json").write_text(json.dumps(scene))
     out = tmp_path / "out"
@@ -137,7 +137,7 @@ def test_a_disk_that_fills_up_costs_no_concept(
     assert "disk is full" in " ".join(result.output.split())
     (file,) = rescue.rglob("concept.safetensors")
     assert str(file) in result.output.replace("\n", "")
-    assert set(load_concept(file).handles) == {"my-swirl", "my-robot"}
+    assert set(load_concept(file).handles) == {"my-mug", "my-robot"}
 
 
 def test_signal_handlers_are_put_back() -> None:
@@ -174,19 +174,19 @@ def test_many_long_names_have_a_folder(tmp_path: Path) -> None:
 
 
 BAD_INPUT = {
-    "no picture": ([], ["my-a=swirl.png"], "no picture"),
+    "no picture": ([], ["my-a=mug.png"], "no picture"),
     "no mask": (["kitchen.png"], [], "no mask"),
-    "missing picture": (["nowhere.png"], ["my-a=swirl.png"], "There is no picture"),
+    "missing picture": (["nowhere.png"], ["my-a=mug.png"], "There is no picture"),
     "missing mask": (["kitchen.png"], ["my-a=nowhere.png"], "There is no mask"),
-    "text as picture": (["text.png"], ["my-a=swirl.png"], "save it as PNG"),
-    "picture of one pixel": (["dot.png"], ["my-a=swirl.png"], "1x1 px"),
+    "text as picture": (["text.png"], ["my-a=mug.png"], "save it as PNG"),
+    "picture of one pixel": (["dot.png"], ["my-a=mug.png"], "1x1 px"),
     "mask of another size": (["kitchen.png"], ["my-a=wide.png"], "a different aspect ratio"),
     "empty mask": (["kitchen.png"], ["my-a=empty.png"], "empty"),
-    "same mask twice": (["kitchen.png"], ["my-a=swirl.png", "my-b=swirl.png"], "same pixels"),
-    "handle twice": (["kitchen.png"], ["my-a=swirl.png", "my-a=robot.png"], "2 masks for 1"),
-    "handle with a space": (["kitchen.png"], ["my a=swirl.png"], "cannot be a handle"),
-    "no equals sign": (["kitchen.png"], ["swirl.png"], "NAME=FILE"),
-    "picture twice": (["kitchen.png", "kitchen.png"], ["my-a=swirl.png"], "occurs twice"),
+    "same mask twice": (["kitchen.png"], ["my-a=mug.png", "my-b=mug.png"], "same pixels"),
+    "handle twice": (["kitchen.png"], ["my-a=mug.png", "my-a=robot.png"], "2 masks for 1"),
+    "handle with a space": (["kitchen.png"], ["my a=mug.png"], "cannot be a handle"),
+    "no equals sign": (["kitchen.png"], ["mug.png"], "NAME=FILE"),
+    "picture twice": (["kitchen.png", "kitchen.png"], ["my-a=mug.png"], "occurs twice"),
 }
 
 
@@ -257,7 +257,7 @@ def test_masks_are_read_from_options() -> None:
 
 def test_several_pictures_and_a_background(pictures: Path, tmp_path: Path) -> None:
     other = shutil.copy(pictures / "kitchen.png", tmp_path / "other.png")
-    options = [f"my-a={pictures}/swirl.png:toy", f"my-b={pictures}/robot.png"]
+    options = [f"my-a={pictures}/mug.png:toy", f"my-b={pictures}/robot.png"]
     options += ["my-a=-", f"my-b={pictures}/robot.png"]
     scene = scene_from_options([pictures / "kitchen.png", Path(other)], options, "my-lawn:grass")
     assert [list(p.masks) for p in scene.images] == [
@@ -289,7 +289,7 @@ def test_bad_scene_files_are_refused(tmp_path: Path, text: str) -> None:
 def test_a_detail_is_learned_and_said_of_in_its_own_words(
     command: Command, pictures: Path, tmp_path: Path
 ) -> None:
-    mask = ("--mask", f"my-mark={pictures / 'swirl'}.png:swirl")
+    mask = ("--mask", f"my-mark={pictures / 'mug'}.png:mug")
     brief = ("--token-steps", 0, "--weight-steps", 1, "--preview-steps", 1, "--views", 1)
     out = tmp_path / "out"
     result = command(
@@ -314,12 +314,12 @@ def test_a_concept_for_the_bank_is_learned(
     out = tmp_path / "out"
     result = command(
         "train", "--method", "concept-weaver", "-i", pictures / "kitchen.png",
-        "--mask", f"my-mark={pictures / 'swirl'}.png:swirl", "--token-steps", 0,
+        "--mask", f"my-mark={pictures / 'mug'}.png:mug", "--token-steps", 0,
         "--weight-steps", 1, "--preview-steps", 1, "--views", 1, "--smallest", 0.5, "--out", out,
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     concept = load_concept(out / "concept.safetensors")
     assert concept.method == "concept_weaver"
-    assert concept.prompts == ("a photo of a <my-mark> swirl",)
+    assert concept.prompts == ("a photo of a <my-mark> mug",)
     assert concept.recipe["smallest"] == 0.5
     assert all(".attn2.to_" in name for name in concept.weights)

@@ -11,7 +11,7 @@ from conceptloom.cli.training_run import settings_from_options
 from conceptloom.errors import ConfigError
 from conceptloom.methods.clic import OFFICIAL, OFFICIAL_LOOP, CLiCConfig
 from conceptloom.methods.registry import method_options, method_specs, settings_of_method
-from conceptloom.tinyworld.world import SIZE
+from conceptloom.tinyworld.presets import SIZE
 from conceptloom.training.adapters import Scope
 from conceptloom.training.method_spec import TINYWORLD, Takes, run_settings
 from conceptloom.training.setting import settings_in

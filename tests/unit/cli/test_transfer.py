@@ -20,7 +20,7 @@ def pixels(path: Path) -> np.ndarray:
 def test_outside_of_the_mask_the_photograph_stays(
     command: Command, learned: Path, pictures: Path, tmp_path: Path
 ) -> None:
-    source, mask = pictures / "kitchen.png", pictures / "swirl.png"
+    source, mask = pictures / "kitchen.png", pictures / "mug.png"
     wishes = ("-i", source, "--mask", mask, "-c", learned / "concept.safetensors")
     wishes += ("-p", "a photo of <my-robot>", *SHORT, "--seed", 3)
     plain, guided = tmp_path / "plain.png", tmp_path / "guided"
@@ -38,7 +38,7 @@ def test_outside_of_the_mask_the_photograph_stays(
 def test_several_masks_have_prompts_of_their_own(
     command: Command, pictures: Path, tmp_path: Path
 ) -> None:
-    masks = [part for name in ("swirl", "robot") for part in ("--mask", pictures / f"{name}.png")]
+    masks = [part for name in ("mug", "robot") for part in ("--mask", pictures / f"{name}.png")]
     prompts = ("-p", "a red circle", "-p", "a blue square", "--guide", "circle")
     out = tmp_path / "two.png"
     more = ("--harmonise-steps", 1, "--plain", "a circle", "--count", 2, "--no-composite")
@@ -53,13 +53,13 @@ BAD = {
     "no mask file": (["--mask", "nowhere.png"], "nowhere.png"),
     "empty mask": (["--mask", "empty.png"], "empty"),
     "mask of another size": (["--mask", "wide.png"], "same aspect"),
-    "all steps skipped": (["--mask", "swirl.png", "--start", 3], "start is 3"),
-    "handle unknown": (["--mask", "swirl.png", "-p", "a <my-cat>"], "2 prompts came for 1 masks"),
+    "all steps skipped": (["--mask", "mug.png", "--start", 3], "start is 3"),
+    "handle unknown": (["--mask", "mug.png", "-p", "a <my-cat>"], "2 prompts came for 1 masks"),
     "word not in the prompt": (
-        ["--mask", "swirl.png", "--guide", "dog"],
+        ["--mask", "mug.png", "--guide", "dog"],
         "No prompt contains 'dog'",
     ),
-    "photograph too small": (["--mask", "swirl.png", "-i", "dot.png"], "multiples of 4"),
+    "photograph too small": (["--mask", "mug.png", "-i", "dot.png"], "multiples of 8"),
 }
 
 
@@ -84,7 +84,7 @@ def test_bad_wishes_are_reported(
 def test_colours_under_transparency_stay_hidden(
     command: Command, pictures: Path, tmp_path: Path
 ) -> None:
-    mask = pixels(pictures / "swirl.png")[..., 0]
+    mask = pixels(pictures / "mug.png")[..., 0]
     photograph = Image.open(pictures / "kitchen.png").convert("RGB")
     opacity = np.full(mask.shape, 255, np.uint8)
     opacity[:8] = 0  # pure red lies under it
@@ -93,7 +93,7 @@ def test_colours_under_transparency_stay_hidden(
     hidden.putalpha(Image.fromarray(opacity))
     hidden.save(tmp_path / "hidden.png")
     out = tmp_path / "out.png"
-    wishes = ("--mask", pictures / "swirl.png", "-p", "a red circle", *SHORT)
+    wishes = ("--mask", pictures / "mug.png", "-p", "a red circle", *SHORT)
     result = command("transfer", "-i", tmp_path / "hidden.png", *wishes, "-o", out)
     assert result.exit_code == 0, result.output
     outside = (mask == 0) & (opacity == 0)

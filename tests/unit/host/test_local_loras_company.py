@@ -35,8 +35,8 @@ def no_graphs_left() -> Iterator[None]:
 @torch.no_grad()
 def predicted(host: DiffusersHost, **how: Any) -> list[torch.Tensor]:
     """A step that locates and one that draws; none of it without `how`."""
-    latent = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
-    latent = latent[:, : host.latent_channels]
+    generator = torch.Generator().manual_seed(0)
+    latent = torch.randn(2, host.latent_channels, 16, 16, generator=generator)
     setup = local_setup(host, [lora(host, 1, which=WHICH, **how)] if how else [])
     prompts = [setup.encode(""), setup.encode(PROMPT)]
     edits = [setup.edit(5, {PROMPT: prompts[1].tokens})] if how else []
