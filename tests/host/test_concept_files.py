@@ -120,9 +120,9 @@ def test_renaming_a_handle_that_is_not_there(executor: Executor, learned: Any):
 @pytest.mark.parametrize(
     ("objects", "message"),
     [
-        ("teapot", "unknown object 'teapot'; concepts are"),
+        ("dragon", "unknown object 'dragon'; known are a class and a number"),
         ("", "it must be 1 to 3 names"),
-        ("fish, mug, moon, eye", "it must be 1 to 3 names"),
+        ("fish, mug1, car, boat2", "it must be 1 to 3 names"),
     ],
 )
 def test_objects_that_tinyworld_has_not(executor: Executor, objects: str, message: str):

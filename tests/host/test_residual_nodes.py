@@ -241,11 +241,11 @@ def test_a_concept_of_either_host_draws_the_same_in_the_other(tmp_path: Path):
     config = PersonalizedResidualsConfig(steps=2, batch_size=1, learning_rate=0.02)
     shown = PreviewConfig(steps=1, cfg=1.0)
     for host in (ours, plain):
-        learned = learn_residuals(host, pictures, "my-cat", "circle", config, previews=shown)
+        learned = learn_residuals(host, pictures, "my-cat", "cat", config, previews=shown)
         path = save_concept(learned.concept, tmp_path / f"{type(host).__name__}.safetensors")
         loaded = Localised(concept=load_concept(path))
         noise = seeded_noise(plain, 3, 1, (64, 64))
-        text = ["a photo of a <my-cat> circle"]
+        text = ["a photo of a <my-cat> cat"]
         drawn = [
             sample_lag(h, [loaded], text, noise, steps=3, cfg=3.0).cpu() for h in (ours, plain)
         ]

@@ -19,7 +19,7 @@ from conceptloom.host.comfyui.tinyworld import (
 from conceptloom.host.ports import Rows, UNetEdit
 from conceptloom.tinyworld.checkpoint import read_checkpoint
 
-PROMPT = "a photo of a red circle"
+PROMPT = "a photo of a red mug"
 KEY = "unet.middle_block.1.transformer_blocks.0.attn2.to_k.weight"
 
 
@@ -157,7 +157,7 @@ def test_both_hosts_predict_the_same_noise_with_the_same_maps():
         prompts = [host.encode_prompt(PROMPT), host.encode_prompt("a blue square, " * 30)]
         predicted = host.predict(latent_for(host), timesteps, prompts, [capture])
         queries = [
-            TokenQuery(0, prompts[0].find(host.tokenize("circle")), 77),
+            TokenQuery(0, prompts[0].find(host.tokenize("mug")), 77),
             TokenQuery(1, (2, 3), len(prompts[1].tokens)),
         ]
         results.append((predicted, capture.maps(queries, size=(16, 12))))
