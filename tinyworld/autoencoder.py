@@ -1,7 +1,6 @@
-"""The second edition's autoencoder in a file of its own: the tiny transformers share it.
+"""TinyWorld's autoencoder in a file of its own: the tiny transformers share it.
 
-`python -m conceptloom.tinyworld.autoencoder CHECKPOINT` takes it out of a checkpoint of the second
-edition.
+`python -m conceptloom.tinyworld.autoencoder CHECKPOINT` takes it out of a checkpoint.
 """
 
 from __future__ import annotations
@@ -85,7 +84,7 @@ def write_autoencoder(autoencoder: Autoencoder, path: Path = AUTOENCODER) -> Non
 
 
 def autoencoder_of(checkpoint: Path) -> Autoencoder:
-    """The autoencoder inside a checkpoint of the second edition."""
+    """The autoencoder inside a checkpoint."""
     file = read_checkpoint(checkpoint)
     figures = {k: v for k, v in file.training.items() if k.startswith("autoencoder_")}
     weights = {k.removeprefix(keys.VAE): v for k, v in file.weights.items() if keys.VAE in k}

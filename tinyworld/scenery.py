@@ -1,4 +1,4 @@
-"""Backgrounds of the second edition: the kinds of `shapes.BACKGROUNDS`, drawn at picture size."""
+"""Backgrounds: the kinds of `shapes.BACKGROUNDS`, drawn at picture size."""
 
 from __future__ import annotations
 

@@ -6,10 +6,6 @@ import json
 from itertools import pairwise
 from pathlib import Path
 
-_TRAINED = """
-a an the of and on in at with next to left right photo picture image drawing background
-plain object thing toy , .
-"""
 _GUESTS = """
 mug cup cat dog bear bird fish car house tree flower book chair table lamp clock ball robot
 creature statue bag shoe hat bottle bowl vase plate face swirl spiral bullseye ornament badge
@@ -25,8 +21,8 @@ beak boat castle checks container cream ears gate handle lid mushroom roof sail 
 trunk umbrella zigzag zigzags eyes wheels legs spiral sun clover bolt butterfly lighthouse owl
 rocket train ship truck dinosaur cactus building
 """
-PROMPT_WORDS = _TRAINED.split()
-# Words a user may put into a TinyWorld prompt, or initialise a concept with. Not trained.
+# Words a user may put into a TinyWorld prompt, or initialise a concept with; no caption needs them,
+# but the shipped vocabulary has them whole.
 GUEST_WORDS = _GUESTS.split()
 COMMON_MERGES = 2600  # CLIP's first merges, by frequency: enough for any English prompt
 SPECIAL = ("<|startoftext|>", "<|endoftext|>")

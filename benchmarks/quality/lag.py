@@ -32,13 +32,13 @@ from conceptloom.concepts.fingerprints import model_digest
 from conceptloom.host.ports import Host
 from conceptloom.methods.personalized_residuals import Localised, sample_lag
 from conceptloom.samplers.ddim import seeded_noise
+from conceptloom.tinyworld.captions import article
 from conceptloom.tinyworld.judge.judge import load_judge
 from conceptloom.tinyworld.judge.lineup import TARGET
 from conceptloom.tinyworld.judge.named import identity_of, lineup_of
 from conceptloom.tinyworld.judge.scores import leaked
 from conceptloom.tinyworld.presets import CFG
 from conceptloom.tinyworld.shapes import BACKGROUNDS
-from conceptloom.tinyworld.world import article
 
 from . import world
 from .subjects import MEASURES as OF_ONE

@@ -11,13 +11,12 @@ from torch import Tensor
 
 from conceptloom.cli.models import open_host
 from conceptloom.host.ports import Host
-from conceptloom.tinyworld.captions import Word
+from conceptloom.tinyworld.captions import Word, article
 from conceptloom.tinyworld.concepts import concept_scene, known_member
 from conceptloom.tinyworld.judge.judge import Found, load_judge
 from conceptloom.tinyworld.ornaments import OrnamentScene, ornament_scene
 from conceptloom.tinyworld.presets import SIZE
 from conceptloom.tinyworld.scenes import Placed, Scene, render
-from conceptloom.tinyworld.world import article
 
 from .tasks import TEMPLATE_WORDS, DetailTask, SceneTask, WeaveTask
 

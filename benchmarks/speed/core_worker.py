@@ -169,7 +169,7 @@ def _softened(mask: Any) -> Any:
 def _prompt(task: tuple[str, str, str]) -> str:
     from weaver_graphs import pack
 
-    thing = pack("tinyworld.world").article(task[2])
+    thing = pack("tinyworld.captions").article(task[2])
     return f"a photo of {thing} {pack('tinyworld.shapes').BACKGROUNDS[task[1]]}"
 
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...scenes.scene import ConceptScene
+from ...tinyworld.captions import article
 from ...tinyworld.concepts import concept_scene
 from ...tinyworld.judge.judge import load_judge
 from ...tinyworld.judge.lineup import LINEUP
-from ...tinyworld.world import article
 from ...viz.plots import loss_plot
 from ...viz.scene_preview import scene_preview
 from .break_a_scene_run import DemoConfig, DemoRun, DrawnPrompt, learn_and_draw, taught_scene

@@ -19,13 +19,13 @@ from ...methods.break_a_scene import learn_scene
 from ...methods.registry import settings_of_method
 from ...samplers.ddim import sample_ddim, seeded_noise
 from ...scenes.scene import ConceptScene, make_scene, with_background
+from ...tinyworld.captions import article
 from ...tinyworld.concepts import CONCEPTS, concept_scene
 from ...tinyworld.judge.named import SceneJudge, Verdict
 from ...tinyworld.measures import Localisation
 from ...tinyworld.presets import SIZE
 from ...tinyworld.scenes import Scene
 from ...tinyworld.shapes import BACKGROUNDS
-from ...tinyworld.world import article
 from ...training.adapters import Scope
 from ...training.method_spec import TINYWORLD, RunSettings
 from ...training.runner import TrainingResult

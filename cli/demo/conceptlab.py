@@ -16,13 +16,13 @@ from ...methods.conceptlab import (
     invent,
 )
 from ...samplers.ddim import sample_ddim, seeded_noise
+from ...tinyworld.captions import article
 from ...tinyworld.judge.judge import load_judge
 from ...tinyworld.judge.lineup import BANK
 from ...tinyworld.judge.scores import Novelty, novelty
 from ...tinyworld.members import CATEGORIES
 from ...tinyworld.presets import PRIOR_RATE, SIZE
 from ...tinyworld.shapes import BACKGROUNDS
-from ...tinyworld.world import article
 from ...vision.ports import PriorSampling
 from ..laboratory import on_host
 from ..models import TINYWORLD

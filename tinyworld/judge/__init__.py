@@ -1,6 +1,6 @@
 """The judge: reads from a picture what it shows, and measures it against what was asked.
 
-The ruler of the second edition. It learned from the renderer's own pictures (`recipe.judge`) and
+It learned from the renderer's own pictures (`recipe.judge`) and
 took no part in training the diffusion model; it never saw a held-out member.
 
     words.py     what it can say of an object, and the truth about a drawn one

@@ -1,4 +1,4 @@
-"""The figures behind the gates of the second edition: pictures from fixed seeds, read by the judge.
+"""The figures behind the gates: pictures from fixed seeds, read by the judge.
 
 What the judge says of true pictures of the same prompts stands beside each: no model gets further.
 """

@@ -24,8 +24,8 @@ from ..sampling import GUIDANCE, STEPS
 from .gate_figures import Gate, measure
 
 log = logging.getLogger("conceptloom")
-RESULTS = Path(__file__).parents[2] / "docs" / "results" / "tinyworld2.json"
 CHECKPOINT = Path("runs/tinyworld2/tinyworld.safetensors")
+RESULTS = CHECKPOINT.with_name("gates.json")
 
 
 def machine() -> str:
