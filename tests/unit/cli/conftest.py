@@ -37,7 +37,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.fromarray(scene.image).save(folder / "kitchen.png")
     for name, mask in zip(("mug", "robot"), masks, strict=True):
         Image.fromarray(mask).save(folder / f"{name}.png")
-    Image.fromarray(masks[0][:40]).save(folder / "wide.png")
+    Image.fromarray(masks[0][40:]).save(folder / "wide.png")
     Image.fromarray(np.zeros_like(masks[0])).save(folder / "empty.png")
     Image.new("RGB", (1, 1)).save(folder / "dot.png")
     (folder / "text.png").write_text("no picture")
