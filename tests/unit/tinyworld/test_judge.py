@@ -1,4 +1,4 @@
-"""The judge: hand-checked scores, and that it reads what the second world's renderer drew."""
+"""The judge: hand-checked scores, and that it reads what the renderer drew."""
 
 from __future__ import annotations
 
