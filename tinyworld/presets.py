@@ -15,7 +15,7 @@ RATE_OF_SCOPE = {
     Scope.HANDLES: HANDLE_RATE,
     Scope.CROSS_ATTENTION_KV: 2e-3,
     Scope.CROSS_ATTENTION: 3e-4,  # all of it
-    Scope.LOW_RANK: 3e-3,
+    Scope.LOW_RANK: 2e-3,
     Scope.FULL: FULL_RATE,
 }
 PRIOR_RATE = 1e-2  # of a name that learns through TinyWorld's diffusion prior

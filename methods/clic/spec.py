@@ -29,7 +29,7 @@ def on_tinyworld(config: CLiCConfig) -> CLiCConfig:
     return replace(
         config,
         token_phase=TokenPhase(steps=40, learning_rate=HANDLE_RATE),
-        weight_phase=WeightPhase(steps=160, learning_rate=FULL_RATE, scope=Scope.FULL),
+        weight_phase=WeightPhase(steps=300, learning_rate=FULL_RATE, scope=Scope.FULL),
         # Colours tell ornaments apart, and these are words that the model was trained on.
         brightness=0.1,
         views=4,

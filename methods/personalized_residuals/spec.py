@@ -11,6 +11,7 @@ from .learn import learn_residuals
 # TinyWorld is a thousandth of Stable Diffusion and its layers are narrow: more rank and larger
 # steps, and a name that learns, for its rare words mean something, which pulls the colours along.
 ON_TINYWORLD = PersonalizedResidualsConfig(
+    steps=300,
     learning_rate=5e-3,
     ratio=0.5,
     rare_token="object",
