@@ -71,9 +71,10 @@ def test_an_ornament_is_judged_on_its_target_and_nothing_else_changes(
 
     def quick(name: str, family: str) -> RunSettings:
         settings = given(name, family)
-        return settings.changed({"token_steps": 1, "weight_steps": 1, "batch_size": 1})
+        return settings.changed({"token_steps": 1, "batch_size": 1})
 
     monkeypatch.setattr(clic, "settings_of_method", quick)
+    monkeypatch.setattr(clic, "STEPS_OF_WEIGHTS", 1)
     monkeypatch.setattr(clic, "COUNT", 2)
     story = clic.tell(context)
     assert story.as_asked[1] == 2
@@ -87,7 +88,7 @@ def test_an_invention_is_judged_by_what_is_known(
     context: DemoContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(laboratory, "load_tiny_prior", untrained_prior)
-    for name, value in (("STEPS", 2), ("LOOK_EVERY", 1), ("DDIM_STEPS", 2), ("COUNT", 1)):
+    for name, value in (("STEPS", 1), ("LOOK_EVERY", 1), ("DDIM_STEPS", 2), ("COUNT", 1)):
         monkeypatch.setattr(conceptlab, name, value)
     story = conceptlab.tell(context)
     assert story.as_asked[1] == len(conceptlab.PLACES)
