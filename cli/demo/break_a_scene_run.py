@@ -26,7 +26,6 @@ from ...tinyworld.measures import Localisation
 from ...tinyworld.presets import SIZE
 from ...tinyworld.scenes import Scene
 from ...tinyworld.shapes import BACKGROUNDS
-from ...training.adapters import Scope
 from ...training.method_spec import TINYWORLD, RunSettings
 from ...training.runner import TrainingResult
 from ...viz.colors import concept_colours
@@ -34,19 +33,13 @@ from ...viz.overlays import attention_overlay
 from .judge import ELSEWHERE_SEED, as_image, word_localisation
 from .story import DemoContext, DemoSample, Figure
 
-# Words that learn long before the weights keep their objects apart; whole weights would also keep
-# the taught places and background.
-LEARNING = {
-    "token_steps": 150, "weight_steps": 230, "scope": Scope.LOW_RANK, "rank": 16,
-    "weight_rate": 2e-3, "attention_weight": 0.3, "flip": 0.0,
-}  # fmt: skip
 PREVIEWS = 5  # rows of the timeline
 STATE = "demo-state"  # not the name that trainings use: it is deleted at the end
 
 
 def demo_settings(overrides: Mapping[str, Any]) -> RunSettings:
-    """How the demo learns; `overrides` are named as in `LEARNING`."""
-    return settings_of_method("break-a-scene", TINYWORLD).changed({**LEARNING, **overrides})
+    """TinyWorld's own settings, with those of a caller, named as on the command line."""
+    return settings_of_method("break-a-scene", TINYWORLD).changed(overrides)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -34,7 +34,6 @@ SOURCE, SOURCE_ON = "green mug", "white"
 TARGET, TARGET_ON = "red teapot", "grass"
 NAME = f"my-{ORNAMENT}"
 COUNT, STEPS, CFG, FEATHER_PX = 4, 16, 3.0, 1
-STEPS_OF_WEIGHTS = 300  # fewer get the colours of an ornament and not its mark
 
 
 def tell(context: DemoContext) -> Story:
@@ -45,9 +44,7 @@ def tell(context: DemoContext) -> Story:
     bare = ornament_scene(TARGET, "", context.seed + 105, TARGET_ON)
     source, mark = as_image(taught.image), torch.from_numpy(taught.masks[1])
     image, place = as_image(bare.image), torch.from_numpy(bare.masks[1])
-    overrides = {
-        "weight_steps": STEPS_OF_WEIGHTS, "object_word": SOURCE, "preview_steps": 1
-    }  # fmt: skip
+    overrides = {"object_word": SOURCE, "preview_steps": 1}
     settings = settings_of_method("clic", TINYWORLD).changed(overrides)
     assert isinstance(settings.config, CLiCConfig)
     config = replace(settings.config, seed=context.seed)

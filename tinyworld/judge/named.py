@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -9,7 +10,7 @@ from functools import cache
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ..concepts import concept
+from ..concepts import CONCEPTS, concept
 from ..members import ground_colour
 from ..ornaments import ORNAMENTS
 from ..painters.kinds import EMBLEMS, Member
@@ -80,7 +81,8 @@ class Verdict:
 
     Attributes:
         identities: handle -> of every member that the prompt asks for.
-        leaked: handles of learned members that were not asked for, or came more than once.
+        leaked: handles of learned members whose class shows more often than the prompt asks for:
+            one that was not asked for, however distorted, or a second copy.
         missing: what else the prompt asks for and the picture does not show, "blue ball".
         background: a key of `tinyworld.shapes.BACKGROUNDS`.
     """
@@ -128,14 +130,18 @@ class SceneJudge:
         """
         judge = load_judge()
         objects = judge.find(image)
-        own = {h: lineup_of(name).references[TARGET] for h, name in self._members.items()}
         identities = {
             handle: _identity(objects, lineup_of(self._members[handle]), handle) for handle in asked
         }
-        seen = {f"{one.colour} {one.kind}" for one in objects}
+        seen = [f"{one.colour} {one.kind}" for one in objects]
+        kinds = Counter(one.kind for one in objects)
+        room = Counter([self._kind(handle) for handle in asked] + known.split()[-1:])
         return Verdict(
             identities=identities,
-            leaked=scores.leaked(judge, objects, own, asked),
+            leaked=[h for h in self._members if kinds[self._kind(h)] > room[self._kind(h)]],
             missing=[known] if known and known not in seen else [],
             background=judge.background(image),
         )
+
+    def _kind(self, handle: str) -> str:
+        return CONCEPTS[self._members[handle]]

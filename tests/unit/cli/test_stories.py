@@ -71,10 +71,9 @@ def test_an_ornament_is_judged_on_its_target_and_nothing_else_changes(
 
     def quick(name: str, family: str) -> RunSettings:
         settings = given(name, family)
-        return settings.changed({"token_steps": 1, "batch_size": 1})
+        return settings.changed({"token_steps": 1, "weight_steps": 1, "batch_size": 1})
 
     monkeypatch.setattr(clic, "settings_of_method", quick)
-    monkeypatch.setattr(clic, "STEPS_OF_WEIGHTS", 1)
     monkeypatch.setattr(clic, "COUNT", 2)
     story = clic.tell(context)
     assert story.as_asked[1] == 2

@@ -34,6 +34,7 @@ def test_a_true_picture_is_as_asked() -> None:
     [
         (["mug1", "fish2"], ["my-mug"], "", "sky", "<my-mug> found; <my-fish> too much"),
         (["mug2"], ["my-mug"], "", "sky", "<my-mug> not found"),  # another mug
+        (["mug1", "fish3"], ["my-mug"], "", "sky", "<my-mug> found; <my-fish> too much"),
         (["fish2"], ["my-mug", "my-fish"], "", "sky", "<my-fish> found; <my-mug> not found"),
         (["mug1"], ["my-mug"], "blue ball", "sky", "<my-mug> found; blue ball not found"),
         (["mug1"], ["my-mug"], "", "beach", "<my-mug> found; background sky"),
