@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from story_parts import BLUE, GREEN, PX, VIOLET, batched, show
+from story_parts import BLUE, GREEN, PREVIEW, PX, VIOLET, batched, show, widgets_of
 from workflow_graph import Graph, Node, Output
 
-HANDLE = "my-ornament"
-ORNAMENT, WORD = "twotone", "circle"  # what it is, and the word that it starts from
-SOURCE = {"object": "blue circle", "ornament": ORNAMENT, "background": "white", "seed": 7}
+from conceptloom.methods.registry import settings_of_preset
+from conceptloom.tinyworld.presets import RATE_OF_SCOPE
+from conceptloom.training.adapters import Scope
+
+HANDLE = "my-spiral"
+ORNAMENT, WORD = "spiral", "circle"  # what it is, and the word that it starts from
+SOURCE = {"object": "red mug", "ornament": ORNAMENT, "background": "white", "seed": 5}
 TARGETS = (
-    {"object": "cyan square", "ornament": "none", "background": "gray", "seed": 107},
-    {"object": "orange circle", "ornament": "none", "background": "sky", "seed": 108},
-    {"object": "blue square", "ornament": "none", "background": "beach", "seed": 109},
+    {"object": "blue vase", "ornament": "none", "background": "sky", "seed": 105},
+    {"object": "green teapot", "ornament": "none", "background": "gray", "seed": 108},
+    {"object": "yellow mug", "ornament": "none", "background": "grass", "seed": 109},
 )
-LEARNED = "ornament-tinyworld.safetensors"  # shipped in workflows/concepts
+LEARNED = "spiral-tinyworld.safetensors"  # shipped in workflows/concepts
 SETTINGS = {"steps": 20, "cfg": 3.0, "scheduler": "ddim_uniform", "seed": 3}
-TRAINER = {"name": "ornament", "preview_every": 0, "preview_steps": 20, "preview_cfg": 3.0}
+TRAINER = {"name": ORNAMENT, "preview_every": 0, **PREVIEW}
+PRESET, SMALL_PRESET = "TinyWorld CLiC quick", "CLiC low-rank"
+SMALL = {"scope": Scope.LOW_RANK, "weight_rate": RATE_OF_SCOPE[Scope.LOW_RANK], "rank": 8}
 
 
 def carry_an_ornament(graph: Graph) -> Graph:
@@ -23,7 +29,7 @@ def carry_an_ornament(graph: Graph) -> Graph:
     graph.note(
         "## Transfer a detail from one object to another\n\n"
         "Press **Run**. The trainer learns the masked ornament of one object in its "
-        "context (preset *TinyWorld CLiC quick*, one minute on a laptop's CPU). Then "
+        "context (preset *TinyWorld CLiC quick*, two minutes on a laptop's CPU). Then "
         "the ornament is drawn on the bare part of another object; every pixel "
         "outside the mask stays exact. *Cross-Attention Guidance* moves the word "
         "into the mask; a negative `eta` moves it out.\n\n"
@@ -76,17 +82,15 @@ def learn_an_ornament(graph: Graph) -> Graph:
     soft = graph.node(
         "ConceptLoomSoftMaskBuilder", (60, 850), (300, 380), mask=source[1], vae=base[2]
     )
+    small = settings_of_preset(PRESET).changed(SMALL)
+    widgets = widgets_of(small, settings_of_preset(SMALL_PRESET), without=TRAINER)
     trainer = _trainer(
-        graph, base, _scene(graph, source, soft[1]), "CLiC low-rank",
-        preset__token_steps=40, preset__token_rate=5e-3, preset__weight_steps=240,
-        preset__weight_rate=3e-3, preset__rank=2, preset__brightness=0.1, preset__views=4,
-        preset__checkpointing=False, preset__resolution_px=64,
-        preset__prompt="a photo of a {object} and {concept}",
-        preset__roi_prompts="a photo of {concept}",
+        graph, base, _scene(graph, source, soft[1]), SMALL_PRESET,
+        **{f"preset__{name}": value for name, value in widgets.items()},
     )  # fmt: skip
     graph.node(
         "ConceptLoomSaveConcept", (1310, 80), (320, 130),
-        concept=trainer[0], name="ornament", overwrite=True,
+        concept=trainer[0], name=ORNAMENT, overwrite=True,
     )  # fmt: skip
     graph.node("PreviewAny", (1310, 270), (320, 260), "Report", source=trainer[8])
     show(graph, "Samples", trainer[3], (1310, 590), (320, 420))
@@ -209,9 +213,7 @@ def _scene(graph: Graph, source: Node, mask: Output) -> Node:
     )  # fmt: skip
 
 
-def _trainer(
-    graph: Graph, base: Node, scene: Node, preset: str = "TinyWorld CLiC quick", **knobs: object
-) -> Node:
+def _trainer(graph: Graph, base: Node, scene: Node, preset: str = PRESET, **knobs: object) -> Node:
     return graph.node(
         "ConceptLoomCrossAttentionLossTrainer", (800, 80), (440, 1000),
         model=base[0], clip=base[1], vae=base[2], scene=scene[0],

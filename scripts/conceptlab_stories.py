@@ -5,8 +5,8 @@ from __future__ import annotations
 from story_parts import BLUE, DRAWING, GREEN, PX, VIOLET, show
 from workflow_graph import Graph, Node
 
-INVENTED = "invented-tinyworld.safetensors"  # shipped in workflows/concepts
-HANDLE = "my-thing"
+INVENTED = "creature-tinyworld.safetensors"  # shipped in workflows/concepts
+HANDLE, CATEGORY = "my-creature", "animal"
 ORACLE = "TinyWorld oracle"
 PAINTER = {"prior": "TinyWorld", "decoder": "none", "steps": 20, "cfg": 3.0, "size": PX}
 TEACHING = {"steps": 100, "learning_rate": 1e-2, "look_every": 20, "prior_steps": 3}
@@ -18,12 +18,12 @@ def invent(graph: Graph) -> Graph:
     """A category -> something that is of it and none of its named members."""
     graph.note(
         "## Invent a new object\n\n"
-        "Press **Run**. The name starts as the word *square* and moves towards the "
-        "category *red object*. Every 20 steps, the workflow draws the name and asks "
-        "a VQA model what kind of object the picture shows. The answer becomes "
-        "another negative, so the name moves away from one known shape after "
-        "another. The VQA model answers *object* for a shape without a name. That is "
-        "the goal, so *object* is *forbidden* as a negative. This takes half a "
+        "Press **Run**. The name starts as the word *animal* and stays near to "
+        "it. Every 20 steps, the workflow draws the name and asks "
+        "a VQA model what kind of animal the picture shows. The answer becomes "
+        "another negative, so the name moves away from one known animal after "
+        "another: fish, cat, bird. The VQA model answers *object* where no known class "
+        "fits. That is the goal, so *object* is *forbidden* as a negative. This takes a "
         "minute on a laptop's CPU.\n\n"
         "**Choose a checkpoint:** type a step from the report into *checkpoint* and "
         "run again; training does not repeat.\n\n"
@@ -36,13 +36,13 @@ def invent(graph: Graph) -> Graph:
     vqa = graph.node("ConceptLoomLoadBlip2", (60, 1030), (300, 110), model_folder=ORACLE)
     trainer = graph.node(
         "ConceptLoomAdaptiveNegativesTrainer", (640, 80), (420, 1080),
-        prior=prior[0], vqa=vqa[0], handle=HANDLE, category="red object",
-        initialiser_word="square", forbidden="object", name="invented", gallery=ON_WHITE,
+        prior=prior[0], vqa=vqa[0], handle=HANDLE, category=CATEGORY,
+        initialiser_word=CATEGORY, forbidden="object", name="creature", gallery=ON_WHITE,
         **TEACHING,
     )  # fmt: skip
     graph.node(
         "ConceptLoomSaveConcept", (1120, 80), (320, 130),
-        concept=trainer[0], name="invented", overwrite=True,
+        concept=trainer[0], name="creature", overwrite=True,
     )  # fmt: skip
     graph.node("PreviewAny", (1120, 270), (320, 330), "Report", source=trainer[7])
     drawn = graph.node(
@@ -72,7 +72,7 @@ def mix(graph: Graph) -> Graph:
     )  # fmt: skip
     prior = laboratory(graph, 350)
     for row, (title, words) in enumerate(
-        {"Half and half": "star: 1\nring: 1", "More of a star": "star: 3\nring: 1"}.items()
+        {"Half and half": "fish: 1\nbird: 1", "More of a fish": "fish: 3\nbird: 1"}.items()
     ):
         top = 80 + row * 880
         mixed = graph.node(
@@ -104,11 +104,11 @@ def three_generations(graph: Graph) -> Graph:
     prior = laboratory(graph, 390)
     vqa = graph.node("ConceptLoomLoadBlip2", (60, 930), (300, 110), model_folder=ORACLE)
     photo = graph.node(
-        "ConceptLoomTinyWorldScene", (60, 1110), (300, 150), "A photograph", objects="flower",
+        "ConceptLoomTinyWorldScene", (60, 1110), (300, 150), "A photograph", objects="flower2",
         seed=4,
     )  # fmt: skip
     parents: list[Node] = []
-    for row, category in enumerate(("object", "striped toy")):
+    for row, category in enumerate(("animal", "plant")):
         parents.append(
             graph.node(
                 "ConceptLoomAdaptiveNegativesTrainer", (640, 80 + row * 1160), (420, 1080),
@@ -145,7 +145,7 @@ def invention_in_a_scene(graph: Graph) -> Graph:
         "*Load Concept* loads the object that the workflow *13-invent* invented. "
         "*Apply Concept* adds its name to the base model; everything after it is "
         "stock ComfyUI. *Export Concept* writes the same vector as an embedding: "
-        "`embedding:my-thing` works in any program that reads embeddings, without "
+        "`embedding:my-creature` works in any program that reads embeddings, without "
         "this pack.\n\n"
         "**Kandinsky:** *Generate with Prior* draws names trained with its prior; "
         "its embeddings also fit *unCLIPConditioning*.",
@@ -169,7 +169,7 @@ def invention_in_a_scene(graph: Graph) -> Graph:
     )
     prompts = {
         f"a photo of a <{HANDLE}> on the grass": "grass",
-        f"a photo of a <{HANDLE}> and a blue star in the night": "night",
+        f"a photo of a <{HANDLE}> and a blue ball in the night": "night",
     }
     for row, (text, prefix) in enumerate(prompts.items()):
         top = 80 + row * 420

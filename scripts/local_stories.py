@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from story_parts import BLUE, DRAWING, GREEN, PX, VIOLET, show
+from weaver_stories import BANK
 from workflow_graph import Graph, Node, Output
 
-PROMPT = "a photo of a bullseye blue circle and a split green square on a gray background"
-BULLSEYE = "weave-bullseye-tinyworld.safetensors"  # shipped in workflows/concepts
-# file -> the words of the prompt that the base model knows
-LORAS = {
-    "bullseye-tinyworld.safetensors": "blue circle",
-    "split-tinyworld.safetensors": "green square",
+# file in workflows/loras -> object, trigger word, and the words that the base model knows
+SUBJECTS = {
+    "rusty-tinyworld": ("robot2", "rusty", "blue robot"),
+    "daisy-tinyworld": ("flower2", "daisy", "pink flower"),
 }
+LORAS = {f"{file}.safetensors": words for file, (_, _, words) in SUBJECTS.items()}
+PROMPT = (
+    f"a photo of {' and '.join(f'a {own} {words}' for _, own, words in SUBJECTS.values())} "
+    "on a gray background"
+)
+IMPORTED, (_, TRIGGER, IMPORTED_WORDS) = next(iter(SUBJECTS.items()))
 
 
 def two_loras(graph: Graph) -> Graph:
@@ -103,7 +108,7 @@ def beside_a_concept(graph: Graph) -> Graph:
     graph.note(
         "## A LoRA next to a learned concept\n\n"
         "Press **Run**. *Import LoRA as Concept* makes a concept of a LoRA file: the name "
-        "<split> stands for its trigger, and the words behind it show where it is. *Load Concept* "
+        "<rusty> stands for its trigger, and the words behind it show where it is. *Load Concept* "
         "brings a concept of Personalized Residuals. *LAG Sampler* draws both, each in its place, "
         "and shows the masks. *Save Concept* keeps the imported one.\n\n"
         "**Your own:** any LoRA of models/loras, with words for its subject; concepts of any "
@@ -113,14 +118,14 @@ def beside_a_concept(graph: Graph) -> Graph:
     base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 400), (240, 90))
     lora = graph.node(
         "ConceptLoomImportLora", (640, 80), (360, 520), model=base[0], clip=base[1],
-        lora_name="split-tinyworld.safetensors", words="green square",
+        lora_name=f"{IMPORTED}.safetensors", words=IMPORTED_WORDS,
     )  # fmt: skip
     graph.node(
-        "ConceptLoomSaveConcept", (640, 660), (360, 130), concept=lora[0], name="split",
+        "ConceptLoomSaveConcept", (640, 660), (360, 130), concept=lora[0], name=TRIGGER,
         overwrite=True,
     )  # fmt: skip
     learned = graph.node(
-        "ConceptLoomLoadConcept", (640, 850), (360, 110), concept_name=BULLSEYE
+        "ConceptLoomLoadConcept", (640, 850), (360, 110), concept_name=BANK["cat4"]
     )  # fmt: skip
     latent = graph.node(
         "EmptyLatentImage", (60, 540), (300, 120), width=PX, height=PX, batch_size=4
@@ -128,7 +133,7 @@ def beside_a_concept(graph: Graph) -> Graph:
     sampled = graph.node(
         "ConceptLoomLagSampler", (1060, 80), (360, 800), model=base[0], clip=base[1],
         concepts__concept0=lora[0], concepts__concept1=learned[0], latent_image=latent[0],
-        positive="a photo of a <split> green square and a <my-bullseye> circle on a gray "
+        positive=f"a photo of a <{TRIGGER}> {IMPORTED_WORDS} and a <my-cat> cat on a gray "
         "background", quantile=0.7, **DRAWING,
     )  # fmt: skip
     decoded = graph.node("VAEDecode", (1480, 80), (160, 60), samples=sampled[0], vae=base[2])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from story_parts import BLUE, DRAWING, GREEN, PX, VIOLET, batched, show
+from story_parts import BLUE, DRAWING, GREEN, PX, RESIDUALS, VIOLET, batched, show
 from workflow_graph import Graph, Node, Output
 
-# object, word that comes near, background of its pictures
-BALL = ("twotone", "circle", "sky")
-BOX, FLOWER = ("split", "square", "beach"), ("flower", "star", "gray")
+# object, its class, background of its pictures
+BIRD = ("bird3", "bird", "sky")
+BOAT, FLOWER = ("boat4", "boat", "beach"), ("flower2", "flower", "gray")
+TEAPOT = ("teapot4", "teapot", "")  # each picture on another background
 # background of each picture of one's own -> its caption
 OWN = {
     "white": "a photo of a {} on a white background",
@@ -18,18 +19,13 @@ OWN = {
     "gray": "a photo of a {} on a gray background",
 }
 ELSEWHERE = "on the grass"  # where none of them was taken
-TEACHING = {  # what the command line takes for TinyWorld
-    "steps": 150, "learning_rate": 5e-3, "ratio": 0.5, "rare_token": "object", "train_handle": True,
-    "handle_rate": 1e-2, "preview_every": 0, "preview_steps": 20, "preview_cfg": 3.0,
-    "resolution_px": PX,
-}  # fmt: skip
 
 
 def residuals_and_lag(graph: Graph) -> Graph:
     """A few pictures in the sky -> the object elsewhere, with LAG, as a plain LoRA, and without."""
     graph.note(
         "## Learn residuals, and apply them only where the object is\n\n"
-        "Press **Run**. *Train Personalized Residuals* learns one ball from three "
+        "Press **Run**. *Train Personalized Residuals* learns one bird from three "
         "pictures, all with the sky behind it, without masks and without class "
         "pictures. Then the workflow draws the same prompt and seed, at the beach, "
         "three times: with **LAG**, which applies the residuals only where the name "
@@ -41,7 +37,7 @@ def residuals_and_lag(graph: Graph) -> Graph:
         (40, 40), (520, 330),
     )  # fmt: skip
     base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 450), (240, 90))
-    concept = taught(graph, base, "my-ball", BALL, 600)
+    concept = taught(graph, base, "my-bird", BIRD, 600)
     latent = graph.node(
         "EmptyLatentImage", (840, 740), (300, 120), width=PX, height=PX, batch_size=4
     )
@@ -58,7 +54,7 @@ def residuals_and_lag(graph: Graph) -> Graph:
         )  # fmt: skip
         prompts = [
             graph.node("CLIPTextEncode", (1500, top + 160 * i), (300, 120), clip=lag[1], text=text)
-            for i, text in enumerate(("a photo of a <my-ball> circle at the beach", ""))
+            for i, text in enumerate(("a photo of a <my-bird> bird at the beach", ""))
         ]
         drawn = graph.node(
             "KSampler", (1840, top), (280, 290), model=lag[0], positive=prompts[0][0],
@@ -80,7 +76,7 @@ def two_concepts_with_lag(graph: Graph) -> Graph:
     """Two concepts, learned apart -> one picture, each only where it is."""
     graph.note(
         "## Two concepts in one picture\n\n"
-        "The workflow learns a box and a flower separately, from pictures at the "
+        "The workflow learns a boat and a flower separately, from pictures at the "
         "beach and on gray. *LAG Sampler* draws both at once: each name has its own "
         "mask in each block, and where two overlap, the one with the stronger "
         "attention wins. The node shows the masks during sampling.",
@@ -89,7 +85,7 @@ def two_concepts_with_lag(graph: Graph) -> Graph:
     base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 340), (240, 90))
     concepts = [
         taught(graph, base, name, subject, 480 + 760 * i)
-        for i, (name, subject) in enumerate((("my-box", BOX), ("my-flower", FLOWER)))
+        for i, (name, subject) in enumerate((("my-boat", BOAT), ("my-flower", FLOWER)))
     ]
     latent = graph.node(
         "EmptyLatentImage", (1200, 80), (300, 120), width=PX, height=PX, batch_size=4
@@ -97,7 +93,7 @@ def two_concepts_with_lag(graph: Graph) -> Graph:
     drawn = graph.node(
         "ConceptLoomLagSampler", (1200, 260), (360, 800), model=base[0], clip=base[1],
         concepts__concept0=concepts[0], concepts__concept1=concepts[1], latent_image=latent[0],
-        positive="a photo of a <my-box> square and a <my-flower> star on a white background",
+        positive="a photo of a <my-boat> boat and a <my-flower> flower on the grass",
         **DRAWING,
     )  # fmt: skip
     decoded = graph.node("VAEDecode", (1600, 80), (160, 60), samples=drawn[0], vae=base[2])
@@ -115,14 +111,14 @@ def two_concepts_with_lag(graph: Graph) -> Graph:
 
 def learn_from_pictures(graph: Graph) -> Graph:
     """Several pictures with captions -> a saved concept, and a first picture with it."""
-    name, word, _ = BALL
+    name, word, _ = TEAPOT
     graph.note(
         "## Learn one object from your pictures\n\n"
-        "Press **Run**. *Train Personalized Residuals* learns one ball from four "
+        "Press **Run**. *Train Personalized Residuals* learns one teapot from four "
         "pictures and draws a preview every 50 steps. *Save Concept* writes a small "
         "file. *Inspect Concept* shows its contents and its prompt; that prompt, "
         "followed by a place, goes into *LAG Sampler*, which shows the mask of the "
-        "ball during sampling.\n\n"
+        "teapot during sampling.\n\n"
         "**Your own:** replace each *TinyWorld Scene* with *Load Image* (3 to 5 "
         "pictures), use any SD 1.5, SD 2 or SDXL checkpoint, and choose a name and a "
         "class word. **Captions** are optional: one line per picture, with {} for "
@@ -136,8 +132,8 @@ def learn_from_pictures(graph: Graph) -> Graph:
     trained = graph.node(
         "ConceptLoomTrainPersonalizedResiduals", (720, 80), (420, 780), model=base[0],
         clip=base[1], vae=base[2], images=pictures_of(graph, name, list(OWN), 500),
-        handle="my-ball", class_word=word, captions="\n".join(OWN.values()), name="my-pictures",
-        **TEACHING | {"preview_every": 50},
+        handle="my-teapot", class_word=word, captions="\n".join(OWN.values()), name="my-pictures",
+        **RESIDUALS | {"preview_every": 50},
     )  # fmt: skip
     for title, output, top, height in (
         ("Timeline: a row per preview", 4, 80, 420),
@@ -146,7 +142,7 @@ def learn_from_pictures(graph: Graph) -> Graph:
     ):
         show(graph, title, trained[output], (1200, top), (420, height))
     saved = graph.node(
-        "ConceptLoomSaveConcept", (1680, 80), (320, 130), concept=trained[0], name="my-ball",
+        "ConceptLoomSaveConcept", (1680, 80), (320, 130), concept=trained[0], name="my-teapot",
         overwrite=True,
     )  # fmt: skip
     inspected = graph.node("ConceptLoomInspectConcept", (1680, 270), (320, 430), concept=saved[0])
@@ -184,7 +180,7 @@ def taught(
     trained = graph.node(
         "ConceptLoomTrainPersonalizedResiduals", (400, top + 250), (400, 420), model=base[0],
         clip=base[1], vae=base[2], images=batch, handle=handle, class_word=word, name=handle,
-        **TEACHING,
+        **RESIDUALS,
     )  # fmt: skip
     return trained[0]
 

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from story_parts import BLUE, GREEN, PX, VIOLET, batched
+from story_parts import BLUE, GREEN, PX, RESIDUALS, VIOLET, batched
 from workflow_graph import Graph, Node, Output
 
-# handle -> object, and the word that it starts from
-SUBJECTS = {"my-target": ("bullseye", "circle"), "my-box": ("split", "square")}
+# handle -> object, and its class
+SUBJECTS = {"my-house": ("house2", "house"), "my-ball": ("ball2", "ball")}
 TAUGHT_ON = ("white", "grass", "beach")
-TEACHING = {
-    "steps": 110, "learning_rate": 1e-2, "ratio": 0.25, "train_handle": True, "handle_rate": 5e-3,
-    "preview_every": 0, "preview_steps": 20, "preview_cfg": 3.0,
-}  # fmt: skip
 STEPS = 16
 BANK = {  # shipped in workflows/concepts: object -> file
-    "twotone": "weave-twotone-tinyworld.safetensors",
-    "split": "weave-split-tinyworld.safetensors",
-    "bullseye": "weave-bullseye-tinyworld.safetensors",
+    "cat4": "weave-cat-tinyworld.safetensors",
+    "ball2": "weave-ball-tinyworld.safetensors",
+    "mushroom3": "weave-mushroom-tinyworld.safetensors",
 }
-PHOTO_PX, GRAIN = 256, 0.03  # what plays a photograph is larger than the model draws, and grainy
+PHOTO_PX, GRAIN = 512, 0.03  # what plays a photograph is larger than the model draws, and grainy
 WEAVING = {"suppression": 0.0, "negative": "", "resnet_until": 0.8, "attention_until": 0.5}
 INVERTING = {"steps": STEPS, "scheduler": "ddim_uniform"}
 
@@ -43,14 +39,14 @@ def train_two_weave_two(graph: Graph) -> Graph:
         _trained(graph, base, handle, subject, 540 + 760 * i)
         for i, (handle, subject) in enumerate(SUBJECTS.items())
     ]
-    sentence = "a photo of a blue circle and a green square on a white background"
+    sentence = "a photo of a blue house and a green ball on a white background"
     template = graph.node(
         "ConceptLoomTinyWorldScene", (1200, 80), (300, 150), "Template",
-        objects="blue circle, green square", background="white", seed=1,
+        objects="blue house, green ball", background="white", seed=1,
     )  # fmt: skip
     inverted = _inverted(graph, base, template[0], sentence, 1200, 300)
     regions = _regions(
-        graph, concepts, template[1], inverted, sentence, ["blue circle", "green square"], 1620, 80,
+        graph, concepts, template[1], inverted, sentence, ["blue house", "green ball"], 1620, 80,
         background=": a photo on a white background",
     )  # fmt: skip
     fused = graph.node(
@@ -86,8 +82,8 @@ def three_with_background(graph: Graph) -> Graph:
     base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 330), (240, 90))
     concepts = [_loaded(graph, name, 480 + 190 * i) for i, name in enumerate(BANK)]
     graph.node("ConceptLoomConceptBank", (60, 1070), (400, 380), filter="weave-")
-    words = ["red circle", "green square", "blue circle"]
-    sentence = "a photo of a red circle, a green square and a blue circle at the beach"
+    words = ["red cat", "green ball", "blue mushroom"]
+    sentence = "a photo of a red cat, a green ball and a blue mushroom at the beach"
     template = graph.node(
         "ConceptLoomTinyWorldScene", (560, 330), (300, 150), "Template",
         objects=", ".join(words), background="beach", seed=141,
@@ -119,8 +115,8 @@ def photograph_as_template(graph: Graph) -> Graph:
         (40, 40), (520, 290),
     )  # fmt: skip
     base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 400), (240, 90))
-    concepts = [_loaded(graph, name, 550 + 190 * i) for i, name in enumerate(("bullseye", "split"))]
-    words = ["blue circle", "green square"]
+    concepts = [_loaded(graph, name, 550 + 190 * i) for i, name in enumerate(("cat4", "ball2"))]
+    words = ["blue cat", "green ball"]
     scene = graph.node(
         "ConceptLoomTinyWorldScene", (560, 80), (300, 170), "A scene",
         objects=", ".join(words), background="beach", seed=23, size=PHOTO_PX,
@@ -133,7 +129,7 @@ def photograph_as_template(graph: Graph) -> Graph:
         "ImageScale", (560, 500), (300, 180), "To the size that the model draws",
         image=grainy[0], upscale_method="area", width=PX, height=PX, crop="center",
     )  # fmt: skip
-    sentence = "a photo of a blue circle and a green square at the beach"
+    sentence = "a photo of a blue cat and a green ball at the beach"
     maps = graph.node(
         "ConceptLoomAttentionMaps", (560, 740), (340, 420), model=base[0], clip=base[1],
         vae=base[2], image=photo[0], prompt=sentence, words=", ".join(words),
@@ -165,7 +161,7 @@ def _trained(graph: Graph, base: Node, handle: str, subject: tuple[str, str], to
     trained = graph.node(
         "ConceptLoomTrainPersonalizedResiduals", (400, top + 250), (400, 420), model=base[0],
         clip=base[1], vae=base[2], images=batch, handle=handle, class_word=word, name=handle,
-        **TEACHING,
+        **RESIDUALS,
     )  # fmt: skip
     return trained[0]
 

@@ -1,4 +1,4 @@
-"""Build workflows/: UI and API JSON, the shipped concept, thumbnails. See make-workflow-assets."""
+"""Build workflows/: UI and API JSON, thumbnails, help pictures. See make-workflow-assets."""
 
 from __future__ import annotations
 
@@ -13,21 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from clic_stories import LEARNED as ORNAMENT
-from conceptlab_stories import INVENTED
 from headless import ROOT, HeadlessComfyUI
 from PIL import Image
-from workflow_graph import Graph
-from workflow_stories import LEARNED, stories
+from workflow_stories import stories
 
 WORKFLOWS = ROOT / "workflows"
-# Workflow whose concept the others load -> the file that ships with them.
-SHIPPED = {
-    "1-learn-a-scene": LEARNED,
-    "7-learn-an-ornament": ORNAMENT,
-    "13-invent": INVENTED,
-}
-CONCEPTS = WORKFLOWS / "concepts"
 HELP = ROOT / "web" / "docs" / "images"
 THUMBNAIL_PX = (512, 384)
 # Titles of the nodes whose pictures make the thumbnail.
@@ -45,7 +35,7 @@ ON_THUMBNAIL = {
     "11-three-with-background": ["Concept Bank", "Regions", "Woven"],
     "12-photograph-as-template": ["Invert Template", "Regions", "Woven"],
     "13-invent": ["Timeline: a row per checkpoint", "The invention", "At the beach"],
-    "14-mix": ["Half and half: samples", "More of a star: samples"],
+    "14-mix": ["Half and half: samples", "More of a fish: samples"],
     "15-three-generations": ["First parent", "Second parent", "The child", "The grandchild"],
     "16-invention-in-a-scene": ["Save Image"],
     "17-learn-from-pictures": ["Save Image", "Where it is"],
@@ -61,7 +51,6 @@ IN_HELP = {
 }
 PAPER = (250, 250, 248)
 GAP_PX = 6  # of paper between two pictures
-LARGEST_CONCEPT = 300_000  # bytes; it is in the repository
 
 
 def main() -> None:
@@ -71,7 +60,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="run these stories, by the start of their names")
     parser.add_argument("--base", type=Path, help="ComfyUI's folders; a stopped run goes on there")
     options = parser.parse_args()
-    for folder in (CONCEPTS, WORKFLOWS / "api", HELP):
+    for folder in (WORKFLOWS / "api", HELP):
         folder.mkdir(parents=True, exist_ok=True)
     base = options.base or Path(tempfile.mkdtemp(prefix="conceptloom-workflows-"))
     try:
@@ -83,18 +72,12 @@ def main() -> None:
 
 
 def build(server: HeadlessComfyUI, *, json_only: bool, only: Sequence[str]) -> None:
-    """Everything in its order: the second and third story need what the first one learned."""
-    # So that the list of concepts, and with it later stories, has their names.
-    placeholders = [CONCEPTS / file for file in SHIPPED.values() if not (CONCEPTS / file).exists()]
-    for path in placeholders:
-        path.write_bytes(b"")
+    """The JSON of every story, and the pictures of those that run."""
     graphs = stories(server.get("/object_info"))
     for name, graph in graphs.items():
         write_json(WORKFLOWS / f"{name}.json", graph.ui())
         write_json(WORKFLOWS / "api" / f"{name}.json", graph.api())
     if json_only:
-        for path in placeholders:
-            path.unlink()
         return
     for name, graph in graphs.items():
         if not name.startswith(tuple(only)):
@@ -106,8 +89,6 @@ def build(server: HeadlessComfyUI, *, json_only: bool, only: Sequence[str]) -> N
         for node in outputs.values():
             if node.get("text"):
                 tell("\n".join(node["text"]))
-        if name in SHIPPED:
-            take_concept(server, graph, CONCEPTS / SHIPPED[name])
         titles = {
             node.title: outputs[str(node.id)] for node in graph.nodes if str(node.id) in outputs
         }
@@ -123,15 +104,6 @@ def build(server: HeadlessComfyUI, *, json_only: bool, only: Sequence[str]) -> N
                 image = pictures(server, titles[title])[0]
                 image.thumbnail((900, 900))
                 image.save(HELP / f"{file}.jpg", quality=88)
-
-
-def take_concept(server: HeadlessComfyUI, graph: Graph, target: Path) -> None:
-    """What a story saved becomes what later ones load."""
-    (save,) = [node for node in graph.nodes if node.kind == "ConceptLoomSaveConcept"]
-    saved = server.base / "models" / "concepts" / f"{save.widgets['name']}.safetensors"
-    if saved.stat().st_size > LARGEST_CONCEPT:
-        raise SystemExit(f"{saved.name} has {saved.stat().st_size:,} bytes; lower the rank")
-    shutil.copyfile(saved, target)
 
 
 def pictures(server: HeadlessComfyUI, outputs: dict[str, Any]) -> list[Image.Image]:

@@ -1,7 +1,6 @@
-"""The two LoRA files of the workflows: plain kohya LoRAs of TinyWorld, trained by a plain loop.
+"""The LoRA files of the workflows: plain kohya LoRAs of TinyWorld, trained by a plain loop.
 
 They stand for LoRAs that come from anywhere: no handle, no mask, a trigger word in the caption.
-Run it with the pack's own Python; it takes minutes on a CPU.
 """
 
 from __future__ import annotations
@@ -18,16 +17,12 @@ from conceptloom.tinyworld.concepts import concept_scene
 from conceptloom.tinyworld.shapes import BACKGROUNDS
 from conceptloom.training.adapters import LowRankWeight
 
-LORAS = Path(__file__).resolve().parent.parent / "workflows" / "loras"
-# file -> object of TinyWorld, trigger word, words that the base model knows
-SUBJECTS = {
-    "bullseye-tinyworld": ("bullseye", "bullseye", "blue circle"),
-    "split-tinyworld": ("split", "split", "green square"),
-}
-RANK, STEPS, BATCH, RATE = 4, 400, 4, 2e-3
+RANK, STEPS, BATCH, RATE = 4, 300, 4, 2e-3
 
 
-def trained(host: DiffusersHost, thing: str, trigger: str, words: str) -> dict[str, torch.Tensor]:
+def trained(
+    host: DiffusersHost, thing: str, trigger: str, words: str, steps: int
+) -> dict[str, torch.Tensor]:
     """Factors by kohya's names, float16."""
     generator = torch.Generator().manual_seed(0)
     scenes = [concept_scene([thing], i, background) for i, background in enumerate(BACKGROUNDS)]
@@ -46,7 +41,7 @@ def trained(host: DiffusersHost, thing: str, trigger: str, words: str) -> dict[s
     optimiser = torch.optim.AdamW(factors, RATE)
     edits = {name: part.as_edit() for name, part in parts.items()}
     with host.edited(edits, trainable=True):
-        for _ in range(STEPS):
+        for _ in range(steps):
             rows = torch.randint(len(prompts), (BATCH,), generator=generator)
             at = torch.randint(0, 1000, (BATCH,), generator=generator)
             noise = torch.randn(clean[rows].shape, generator=generator)
@@ -67,21 +62,22 @@ def trained(host: DiffusersHost, thing: str, trigger: str, words: str) -> dict[s
     return found
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    LORAS.mkdir(exist_ok=True)
-    host = DiffusersHost.tinyworld()
-    for name, (thing, trigger, words) in SUBJECTS.items():
-        tags = {"pictures": {f"{trigger} {words}": len(BACKGROUNDS)}}
-        metadata = {
-            "modelspec.trigger_phrase": trigger,
-            "ss_tag_frequency": json.dumps(tags),
-            "ss_network_module": "networks.lora",
-            "ss_network_dim": str(RANK),
-        }
-        tensors = {k: t.contiguous() for k, t in trained(host, thing, trigger, words).items()}
-        save_file(tensors, LORAS / f"{name}.safetensors", metadata)
+def write_lora(
+    host: DiffusersHost, path: Path, thing: str, trigger: str, words: str, part: int = 1
+) -> None:
+    """Train the LoRA of an object of TinyWorld.
 
-
-if __name__ == "__main__":
-    main()
+    Args:
+        words: that the base model knows for it.
+        part: one step of so many is taken.
+    """
+    tags = {"pictures": {f"{trigger} {words}": len(BACKGROUNDS)}}
+    metadata = {
+        "modelspec.trigger_phrase": trigger,
+        "ss_tag_frequency": json.dumps(tags),
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": str(RANK),
+    }
+    found = trained(host, thing, trigger, words, max(1, STEPS // part))
+    path.parent.mkdir(exist_ok=True)
+    save_file({name: tensor.contiguous() for name, tensor in found.items()}, path, metadata)

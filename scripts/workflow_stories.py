@@ -8,15 +8,16 @@ from clic_stories import carry_an_ornament, learn_an_ornament, match_regions, ne
 from conceptlab_stories import invent, invention_in_a_scene, mix, three_generations
 from local_stories import beside_a_concept, painted_mask, two_loras
 from residual_stories import learn_from_pictures, residuals_and_lag, two_concepts_with_lag
-from story_parts import BLUE, DRAWING, GREEN, PX, VIOLET, show
+from story_parts import BLUE, DRAWING, GREEN, PREVIEW, PX, VIOLET, show
 from weaver_stories import photograph_as_template, three_with_background, train_two_weave_two
 from workflow_graph import Graph, Node, Output
 
-OBJECTS, SCENE_SEED = "split, bullseye", 2
-HANDLES = "my-box", "my-target"
-WORDS = "\n".join(f"{h}: {word}" for h, word in zip(HANDLES, ("square", "circle"), strict=True))
-LEARNED = "two-objects-tinyworld.safetensors"  # shipped in workflows/concepts
-PREVIEW = {"preview_steps": 20, "preview_cfg": 3.0}
+TAUGHT = {"my-mug": ("mug1", "mug"), "my-fish": ("fish2", "fish")}  # handle -> object, its class
+OBJECTS, SCENE_SEED = ", ".join(name for name, _ in TAUGHT.values()), 2
+HANDLES = tuple(TAUGHT)
+WORDS = "\n".join(f"{handle}: {word}" for handle, (_, word) in TAUGHT.items())
+PRESET = "TinyWorld quick"
+LEARNED = "mug-and-fish-tinyworld.safetensors"  # shipped in workflows/concepts
 
 
 def stories(schemas: dict[str, Any]) -> dict[str, Graph]:
@@ -51,15 +52,15 @@ def learn_a_scene(graph: Graph) -> Graph:
         "## Learn two objects from one picture\n\n"
         "Press **Run**. The trainer learns a name for each masked object of one "
         "picture, shows samples during training, and saves the concept. This takes "
-        "one or two minutes on a laptop's CPU and downloads nothing.\n\n"
+        "two or three minutes on a laptop's CPU and downloads nothing.\n\n"
         "**Your own picture:** replace *TinyWorld Scene* with *Load Image*. "
         "Right-click it, select *Open in MaskEditor*, paint one object, save, and "
         "connect IMAGE and MASK. For each further object, load the same picture "
         "again, paint that object, and connect its MASK too. *Load Image (as Mask)* "
         "and SAM3 also provide masks. Then write the names in *Concept Scene*, in "
-        "the order of the masks. TinyWorld works at 64 px and knows only shapes "
-        "(circle, square, triangle, cross, star, ring): use one of these as the "
-        "initial word.\n\n"
+        "the order of the masks. TinyWorld works at 128 px and knows 16 "
+        "classes (mug, fish, cat, house, flower, robot and more, see the help of its "
+        "node): use one of these as the initial word.\n\n"
         "**Your own model:** replace *TinyWorld Checkpoint* with *Load Checkpoint* "
         "and any SD 1.5, SD 2 or SDXL model, and choose another preset in the "
         "trainer.\n\n"
@@ -77,11 +78,11 @@ def learn_a_scene(graph: Graph) -> Graph:
     trainer = graph.node(
         "ConceptLoomCrossAttentionLossTrainer", (800, 80), (440, 950),
         model=base[0], clip=base[1], vae=base[2], scene=scene[0],
-        preset="TinyWorld quick", name="two-objects", preview_every=100, **PREVIEW,
+        preset=PRESET, name="mug-and-fish", preview_every=100, **PREVIEW,
     )  # fmt: skip
     graph.node(
         "ConceptLoomSaveConcept", (1310, 80), (320, 130),
-        concept=trainer[0], name="two-objects", overwrite=True,
+        concept=trainer[0], name="mug-and-fish", overwrite=True,
     )  # fmt: skip
     graph.node("PreviewAny", (1310, 270), (320, 260), "Report", source=trainer[8])
     show(graph, "Samples", trainer[3], (1310, 590), (320, 420))
@@ -100,8 +101,8 @@ def use_the_words(graph: Graph) -> Graph:
         "## Use learned names in any prompt\n\n"
         "*Load Concept* loads a file that ships with this pack: the two objects of "
         "the first workflow. *Apply Concept* adds their names to MODEL and CLIP; "
-        "everything after it is stock ComfyUI. Write `<my-box>` and `<my-target>` in "
-        "any prompt, also with weights such as `(<my-target>:1.2)`.\n\n"
+        "everything after it is stock ComfyUI. Write `<my-mug>` and `<my-fish>` in "
+        "any prompt, also with weights such as `(<my-fish>:1.2)`.\n\n"
         "**Your own:** choose the file that *Save Concept* wrote, and load the "
         "checkpoint that it was trained on. For several concepts, chain several "
         "*Apply Concept* nodes.",
@@ -122,8 +123,8 @@ def use_the_words(graph: Graph) -> Graph:
     )
     first, second = HANDLES
     prompts = {
-        f"a photo of <{first}> on a white background": "new-places/first",
-        f"a photo of <{second}> on the grass": "new-places/second",
+        f"a photo of <{first}> on the grass": "new-places/first",
+        f"a photo of <{second}> in the sky": "new-places/second",
         f"a photo of <{first}> and <{second}> at the beach": "new-places/both",
     }
     for row, (text, prefix) in enumerate(prompts.items()):
@@ -166,7 +167,7 @@ def look_at_attention(graph: Graph) -> Graph:
     )  # fmt: skip
     plain = graph.node(
         "ConceptLoomTinyWorldScene", (720, 80), (290, 150), "A picture of known things",
-        objects="red square, blue circle", seed=4,
+        objects="red mug, blue fish", seed=4,
     )  # fmt: skip
     taught = graph.node(
         "ConceptLoomTinyWorldScene", (720, 760), (290, 150), "The training picture",
@@ -175,7 +176,7 @@ def look_at_attention(graph: Graph) -> Graph:
     first, second = HANDLES
     read(
         graph, 80, base[0], base[1], base[2], plain,
-        "a photo of a red square and a blue circle on a white background", "square, circle",
+        "a photo of a red mug and a blue fish on a white background", "mug, fish",
     )  # fmt: skip
     read(
         graph, 760, known[0], known[1], base[2], taught,

@@ -252,4 +252,4 @@ def test_loras_of_the_workflows_are_listed_behind_the_users_own(executor: Execut
     assert Path(places[0]) == Path(folder_paths.models_dir) / "loras", "where new files are saved"
     assert str(SHIPPED) in [str(Path(place).resolve()) for place in places]
     folder_paths.filename_list_cache.clear()
-    assert "split-tinyworld.safetensors" in folder_paths.get_filename_list("loras")
+    assert "rusty-tinyworld.safetensors" in folder_paths.get_filename_list("loras")

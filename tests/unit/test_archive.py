@@ -21,7 +21,7 @@ NEEDED = {
     "tinyworld/judge/judge.safetensors", "tinyworld/tinyworld.safetensors",
     "tinyworld/tokenizer/vocab.json",
     "web/docs/ConceptLoomConceptScene.md", "workflows/1-learn-a-scene.json",
-    "workflows/concepts/two-objects-tinyworld.safetensors",
+    "workflows/concepts/mug-and-fish-tinyworld.safetensors",
 }  # fmt: skip
 PACKAGES = {
     "attention", "concepts", "host", "locales", "methods", "nodes", "samplers", "scenes",

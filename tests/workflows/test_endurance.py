@@ -118,7 +118,7 @@ def test_two_servers_share_a_models_folder(
         for number in range(TOGETHER):
             try:
                 server.run(short("1-learn-a-scene", 100 * which + number))
-                server.run(use("two-objects.safetensors", number))
+                server.run(use("mug-and-fish.safetensors", number))
             except RuntimeError as error:
                 failures.append(f"server {which}, run {number}: {str(error)[:500]}")
 
@@ -126,7 +126,7 @@ def test_two_servers_share_a_models_folder(
         list(pool.map(work, range(2)))
     concepts = tmp_path / "models" / "concepts"
     files = sorted(file.name for file in concepts.rglob("*") if file.is_file())
-    if files != ["split.safetensors", "two-objects.safetensors"]:  # one of each workflow
+    if files != ["mug-and-fish.safetensors", "rusty.safetensors"]:  # one of each workflow
         failures.append(f"in the folder: {files}")
     assert all(load_concept(concepts / file).names for file in files)
     tally("servers/two servers on one models folder", 4 * TOGETHER, failures)

@@ -1,4 +1,4 @@
-"""Every workflow in a real ComfyUI; the oracle looks at what it made."""
+"""Every workflow in a real ComfyUI; the judge looks at what it made."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ from typing import Any
 import numpy as np
 import pytest
 from headless import ROOT, HeadlessComfyUI
-from residual_stories import BALL
-from workflow_stories import HANDLES, OBJECTS
+from residual_stories import TEAPOT
+from workflow_stories import HANDLES, TAUGHT
 
-from conceptloom.tinyworld.concepts import CONCEPTS, concept_scene
-from conceptloom.tinyworld.oracle import likeness, load_oracle
+from conceptloom.tinyworld.concepts import concept_scene
+from conceptloom.tinyworld.judge.judge import load_judge
+from conceptloom.tinyworld.judge.named import identity_of
 
 from .graphs import api, by_title, pictures
 
 WORKFLOWS = ROOT / "workflows"
 LIMIT = 1800  # seconds; two minutes on a quiet machine
-TAUGHT = dict(zip(HANDLES, OBJECTS.split(", "), strict=True))  # handle -> object
+# Least mean likeness of learned members in pictures that ask for them, cosine. The classes' other
+# members have 0.1 (`test_other_members_of_a_class_are_not_alike`), true pictures 0.97.
+ALIKE = 0.5
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def references() -> dict[str, Any]:
-    """What every object looks like, seen alone on white."""
-    oracle = load_oracle()
-    seen = {}
-    for name in CONCEPTS:
-        scene = concept_scene([name], seed=5)
-        seen[name] = oracle.reference(scene.image, scene.masks[0])
-    return seen
+def resemblance(images: list[np.ndarray], name: str) -> float:
+    """Mean likeness of the pictures' objects with a held-out member, cosine."""
+    found = [load_judge().find(image) for image in images]
+    return float(np.mean([identity_of(objects, name).similarity for objects in found]))
 
 
-def nearest(images: list[np.ndarray], references: dict[str, Any]) -> str:
-    """The object, out of all sixteen, that the likest thing in each picture is like on average."""
-    found = [load_oracle().find(image) for image in images]
+def has_kind(images: list[np.ndarray], kind: str) -> int:
+    """How many of the pictures show an object of a class."""
+    return sum(any(one.kind == kind for one in load_judge().find(image)) for image in images)
 
-    def resemblance(name: str) -> float:
-        return sum(max((likeness(f, references[name]) for f in one), default=0.0) for one in found)
 
-    return max(references, key=resemblance)
+def test_other_members_of_a_class_are_not_alike():
+    for name, kind in (*TAUGHT.values(), TEAPOT[:2]):
+        others = [concept_scene([kind], seed, "grass").image for seed in range(8)]
+        assert resemblance(others, name) < 0.3
+        assert resemblance([concept_scene([name], 1, "grass").image], name) > 0.8
 
 
 @pytest.fixture(scope="module")
@@ -55,18 +55,12 @@ def learned(server: HeadlessComfyUI) -> dict[str, Any]:
     return server.run(api("1-learn-a-scene"), LIMIT)
 
 
-def test_learning_a_scene_draws_what_was_learned(
-    server: HeadlessComfyUI, learned: dict[str, Any], references: dict[str, Any]
-):
-    """So short a run gives one object its likeness; the other gets colours and layout."""
+def test_learning_a_scene_draws_what_was_learned(server: HeadlessComfyUI, learned: dict[str, Any]):
     graph = api("1-learn-a-scene")
     samples = pictures(server, learned[by_title(graph, "Samples")])
     assert len(samples) == len(TAUGHT) + 1  # each alone, and all together
-    first = next(iter(TAUGHT.values()))
-    assert nearest(samples[:1], references) == first
-    together = load_oracle().identity(samples[-1], references, first)
-    assert together.nearest == first  # of sixteen; 0.46 on one machine, 0.6 counts as the same
-    assert together.similarity > 0.3
+    alone = [resemblance([s], n) for s, (n, _) in zip(samples, TAUGHT.values(), strict=False)]
+    assert np.mean(alone) > ALIKE, alone
 
 
 def test_learning_a_scene_reports_and_saves(server: HeadlessComfyUI, learned: dict[str, Any]):
@@ -75,10 +69,10 @@ def test_learning_a_scene_reports_and_saves(server: HeadlessComfyUI, learned: di
     for handle in HANDLES:
         line = next(line for line in report.splitlines() if line.startswith(f"<{handle}>"))
         assert float(line.split("IoU")[1].split()[0]) >= 0.3, line
-    assert (server.base / "models" / "concepts" / "two-objects.safetensors").is_file()
+    assert (server.base / "models" / "concepts" / "mug-and-fish.safetensors").is_file()
 
 
-def test_the_words_work_in_new_prompts(server: HeadlessComfyUI, references: dict[str, Any]):
+def test_the_words_work_in_new_prompts(server: HeadlessComfyUI):
     shown = server.run(api("2-use-the-words"), LIMIT)
     graph = api("2-use-the-words")
     drawn = {
@@ -86,13 +80,15 @@ def test_the_words_work_in_new_prompts(server: HeadlessComfyUI, references: dict
         for number, node in shown.items()
         if graph[number]["class_type"] == "SaveImage"
     }
-    first, oracle = next(iter(TAUGHT.values())), load_oracle()
-    assert nearest(drawn["first"], references) == first
-    assert nearest(drawn["both"], references) == first
-    for prefix, place in (("first", "white"), ("second", "grass"), ("both", "beach")):
-        places = [oracle.background(image) for image in drawn[prefix]]
+    members = dict(zip(("first", "second"), TAUGHT.values(), strict=True))
+    alone = {row: resemblance(drawn[row], name) for row, (name, _) in members.items()}
+    assert np.mean(list(alone.values())) > ALIKE, alone
+    for row, (_, kind) in members.items():
+        assert has_kind(drawn[row], kind) >= 3, row
+        assert has_kind(drawn["both"], kind) >= 2, kind
+    for prefix, place in (("first", "grass"), ("second", "sky"), ("both", "beach")):
+        places = [load_judge().background(image) for image in drawn[prefix]]
         assert places.count(place) >= 3, f"{prefix}: {places}"
-        assert sum(bool(oracle.find(image)) for image in drawn[prefix]) >= 3, prefix
 
 
 def shortened(name: str) -> dict[str, Any]:
@@ -118,7 +114,7 @@ def test_residuals_with_lag_everywhere_and_nowhere_are_three_pictures(server: He
     )
     for one, other in ((lag, base), (everywhere, base), (lag, everywhere)):
         assert np.abs(one - other).mean() > 1  # of 255
-    places = [load_oracle().background(image) for image in base.astype(np.uint8)]
+    places = [load_judge().background(image) for image in base.astype(np.uint8)]
     assert places.count("beach") >= 3
 
 
@@ -132,23 +128,21 @@ def test_two_concepts_have_a_mask_each(server: HeadlessComfyUI):
     assert all(0.02 < mask.mean() / 255 < 0.6 for mask in masks)
 
 
-def test_what_pictures_teach_is_saved_and_drawn_where_none_was_taken(
-    server: HeadlessComfyUI, references: dict[str, Any]
-):
+def test_what_pictures_teach_is_saved_and_drawn_where_none_was_taken(server: HeadlessComfyUI):
     graph = api("17-learn-from-pictures")
     shown = server.run(graph, LIMIT)
     (told,) = shown[by_title(graph, "Inspect Concept")]["text"]
-    assert "Prompt: a photo of a \u2039my-ball\u203a circle" in told
-    assert (server.base / "models" / "concepts" / "my-ball.safetensors").is_file()
+    assert "Prompt: a photo of a \u2039my-teapot\u203a teapot" in told
+    assert (server.base / "models" / "concepts" / "my-teapot.safetensors").is_file()
     drawn = pictures(server, shown[by_title(graph, "Save Image")])
-    oracle = load_oracle()
-    assert [oracle.background(image) for image in drawn].count("grass") >= 3
-    assert nearest(drawn, references) == BALL[0]
+    judge = load_judge()
+    assert [judge.background(image) for image in drawn].count("grass") >= 3
+    assert resemblance(drawn, TEAPOT[0]) > ALIKE
     masks = pictures(server, shown[by_title(graph, "Where it is")])
     assert len(masks) == len(drawn)
     for image, mask in zip(drawn, masks, strict=True):
-        found = oracle.find(image)
-        assert found, "the oracle finds no object"
+        found = judge.find(image)
+        assert found, "the judge finds no object"
         there = found[0].mask.numpy()
         side = len(there) // len(mask)  # a mask has a cell for each of the latent's
         large = mask.repeat(side, axis=0).repeat(side, axis=1)
@@ -162,7 +156,7 @@ def test_attention_finds_plain_and_learned_words(server: HeadlessComfyUI):
     told = "\n".join(text for number in tables for text in shown[number]["text"])
     lines = [line for line in told.splitlines() if "IoU" in line]
     found = {line.split(":")[0]: float(line.split("IoU")[1].split()[0]) for line in lines}
-    assert found.keys() == {"square", "circle", *(f"<{handle}>" for handle in HANDLES)}
+    assert found.keys() == {"mug", "fish", *(f"<{handle}>" for handle in HANDLES)}
     for word, iou in found.items():
         assert iou >= 0.3, f"{word} does not look at its object: IoU {iou}"
 

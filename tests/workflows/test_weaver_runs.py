@@ -1,4 +1,4 @@
-"""Concept Weaver's workflows in a real ComfyUI; the oracle looks at what was woven."""
+"""Concept Weaver's workflows in a real ComfyUI; the judge looks at what was woven."""
 
 from __future__ import annotations
 
@@ -7,19 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 from headless import HeadlessComfyUI
-from weaver_stories import BANK
+from weaver_stories import BANK, PX, SUBJECTS
 
 from conceptloom.tinyworld.concepts import concept_scene
-from conceptloom.tinyworld.oracle import load_oracle
+from conceptloom.tinyworld.judge.judge import load_judge
+from conceptloom.tinyworld.judge.named import identity_of
 
 from .graphs import api, by_title, read
 
-# Both colours of every woven object.
-PALETTES = {
-    "bullseye": ((25, 35, 95), (235, 190, 60)),
-    "split": ((15, 85, 60), (250, 150, 125)),
-    "twotone": ((200, 30, 120), (170, 225, 40)),
-}
 LIMIT = 1800  # seconds; half a minute on a quiet machine
 
 pytestmark = pytest.mark.slow
@@ -42,11 +37,15 @@ def template_of(graph: dict[str, Any], title: str = "Template") -> Any:
     return concept_scene(told["objects"].split(", "), told["seed"], told["background"])
 
 
-def share_of(image: np.ndarray, mask: np.ndarray, colours: Any) -> float:
-    """Part of a region that has about one of these colours."""
-    inside = image[mask > 0.5].astype(float)
-    apart = np.stack([np.linalg.norm(inside - np.array(colour), axis=-1) for colour in colours])
-    return float((apart.min(axis=0) < 60).mean())
+def gains(before: np.ndarray, after: np.ndarray, names: list[str], masks: Any) -> list[float]:
+    """How much more like its concept the object of each region is than in the template, cosine."""
+    judge = load_judge()
+
+    def alike(image: np.ndarray, name: str, mask: np.ndarray) -> float:
+        return identity_of([judge.describe(image, mask)], name).similarity
+
+    pairs = list(zip(names, masks, strict=True))
+    return [alike(after, *pair) - alike(before, *pair) for pair in pairs]
 
 
 def test_two_are_trained_and_woven(server: HeadlessComfyUI):
@@ -57,14 +56,14 @@ def test_two_are_trained_and_woven(server: HeadlessComfyUI):
             node["inputs"] |= {"steps": 6, "preview_steps": 1}
     shown = server.run(graph, LIMIT)
     assert decibels(graph, shown) > 30
-    picture, truth, oracle = woven(server, graph, shown), template_of(graph), load_oracle()
-    assert oracle.background(picture) == "white"
+    picture, truth = woven(server, graph, shown), template_of(graph)
+    assert load_judge().background(picture) == "white"
     inside = truth.masks.max(axis=0) > 0.5
     change = np.abs(picture.astype(float) - truth.image).mean(axis=-1)
     assert change[inside].mean() > 2 * change[~inside].mean()
     (prompts,) = shown[by_title(graph, "Prompts")]["text"]
-    assert "<my-target> circle" in prompts
-    assert "<my-box> square" in prompts
+    for handle, (_, word) in SUBJECTS.items():
+        assert f"<{handle}> {word}" in prompts
 
 
 def test_three_stand_where_they_should_on_their_background(server: HeadlessComfyUI):
@@ -72,10 +71,8 @@ def test_three_stand_where_they_should_on_their_background(server: HeadlessComfy
     shown = server.run(graph, LIMIT)
     assert decibels(graph, shown) > 30
     picture, truth = woven(server, graph, shown), template_of(graph)
-    for name, mask in zip(BANK, truth.masks, strict=True):
-        colours = PALETTES[name]
-        before, after = (share_of(image, mask, colours) for image in (truth.image, picture))
-        assert after > before + 0.1
+    gained = gains(truth.image, picture, list(BANK), truth.masks)
+    assert np.mean(gained) > 0.15, gained
 
 
 def test_a_photograph_is_woven_into(server: HeadlessComfyUI):
@@ -83,9 +80,7 @@ def test_a_photograph_is_woven_into(server: HeadlessComfyUI):
     shown = server.run(graph, LIMIT)
     assert decibels(graph, shown) > 30
     picture, truth = woven(server, graph, shown), template_of(graph, "A scene")
-    assert picture.shape == (64, 64, 3)
-    assert load_oracle().background(picture) == "beach"
-    for name, mask in zip(("bullseye", "split"), truth.masks, strict=True):
-        colours = PALETTES[name]
-        assert share_of(truth.image, mask, colours) == 0
-        assert share_of(picture, mask, colours) > 0.2  # 0.45 and 0.40 on one machine
+    assert picture.shape == (PX, PX, 3)
+    assert load_judge().background(picture) == "beach"
+    gained = gains(truth.image, picture, ["cat4", "ball2"], truth.masks)
+    assert np.mean(gained) > 0.15, gained
