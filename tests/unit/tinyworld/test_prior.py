@@ -84,9 +84,7 @@ def test_the_shipped_prior_imagines_what_is_said() -> None:
             generator = torch.Generator().manual_seed(0)
             imagined = space.imagine(f"a photo of a {word}", {}, generator, PriorSampling())
             right[word] = int((meanings @ imagined).argmax()) == number
-    assert right["red object"]
-    assert right["blue object"]
-    assert sum(right.values()) >= len(words) - 4, right
+    assert sum(right.values()) >= len(words) - 3, right
 
 
 def test_the_shipped_image_encoder_sees_what_words_say() -> None:
