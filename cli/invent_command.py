@@ -33,7 +33,7 @@ def invent(
 
     Ctrl-C saves the progress; the same command resumes.
 
-        conceptloom invent my-thing --of "red object" --from square --every 20
+        conceptloom invent my-animal --of animal --from cat --every 20
 
         conceptloom invent my-pet --of pet --prior priors/kandinsky-2-1-prior \\
             --decoder priors/kandinsky-2-1 --vqa vqa/blip2-flan-t5-xl
@@ -59,7 +59,7 @@ def mix(
 ) -> None:
     """Learn a mix of several words, in proportion to their weights (ConceptLab).
 
-    conceptloom mix my-mix star:2 ring
+    conceptloom mix my-mix mug:2 teapot
     """
     networks = (prior, decoder, "none", model, layout, device, precision)
     _learn(name, words, out, settings, *networks)
