@@ -33,7 +33,7 @@ Sizes = dict[str, Any]  # of the networks, in the words of the original code
 class TinyWorldLatents(comfy.latent_formats.LatentFormat):
     """Latents between VAE and UNet."""
 
-    def __init__(self, scale: float = 1.0, channels: int = 4, downscale: int = 4) -> None:
+    def __init__(self, scale: float = 1.0, channels: int = 16, downscale: int = 8) -> None:
         self.scale_factor = scale
         self.latent_channels = channels
         self.spacial_downscale_ratio = downscale  # lets Empty Latent Image give the right size
