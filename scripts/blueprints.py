@@ -68,8 +68,8 @@ def weave_two_concepts(schemas: dict[str, Any]) -> Blueprint:
     vae, image = whole.takes("vae", "VAE"), whole.takes("image", "IMAGE")
     concepts = [whole.takes(f"concept {number}", "CONCEPT") for number in (1, 2)]
     masks = [whole.takes(f"mask {number}", "MASK") for number in (1, 2)]
-    sentence = whole.takes("sentence", "STRING", "a photo of a dog and a cat on the grass")
-    words = whole.takes("words", "STRING", "dog\ncat")
+    sentence = whole.takes("sentence", "STRING", "a photo of a cat and a fish on the grass")
+    words = whole.takes("words", "STRING", "cat\nfish")
     steps = whole.takes("steps", "INT", 50)
     graph = whole.graph
     template = graph.node(
