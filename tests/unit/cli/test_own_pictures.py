@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from conceptloom.cli.drawing import natural_size
 from conceptloom.cli.own_pictures import native_size, picture_for
 from conceptloom.errors import ImageError
+from conceptloom.host.diffusers import DiffusersHost
 from conceptloom.host.ports import Host
+from conceptloom.tinyworld.presets import SIZE
 
 WIDTH = {"tinyworld": 96, "sd1": 320}
 
@@ -48,6 +51,10 @@ def test_the_native_size_keeps_the_aspect(
     kind: str, size_px: tuple[int, int], native: tuple[int, int]
 ):
     assert native_size(host(kind), size_px) == native
+
+
+def test_the_bundled_model_draws_at_the_size_it_was_trained_at():
+    assert natural_size(DiffusersHost.tinyworld()) == (SIZE, SIZE) == (128, 128)
 
 
 def test_a_picture_off_the_grid_is_refused_with_a_size_that_works(tmp_path: Path):
