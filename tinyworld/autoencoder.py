@@ -1,44 +1,33 @@
-"""TinyWorld's autoencoder in a file of its own: the tiny transformers share it.
-
-`python -m conceptloom.tinyworld.autoencoder CHECKPOINT` takes it out of a checkpoint.
-"""
+"""The autoencoder of the bundled checkpoint by itself: the tiny transformers share it."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import sys
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from . import keys
-from .checkpoint import read_checkpoint, write_float16
+from .checkpoint import read_checkpoint
 from .model import ModelConfig, build_vae
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
-FORMAT = "conceptloom.tinyworld.autoencoder"
-AUTOENCODER = Path(__file__).parent / "dit" / "autoencoder.safetensors"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Autoencoder:
-    """The file as it lies on disk.
+    """Its part of a checkpoint.
 
     Attributes:
         weights: SD1's names without a prefix -> float16 tensors.
         config:  sizes; those of a UNet in it mean nothing here.
-        figures: of its training.
     """
 
     weights: dict[str, Tensor]
     config: ModelConfig
-    figures: dict[str, Any]
 
     @property
     def fingerprint(self) -> str:
@@ -57,39 +46,10 @@ class Autoencoder:
         return vae.eval().requires_grad_(False)
 
 
-def read_autoencoder(path: Path = AUTOENCODER) -> Autoencoder:
-    """Read the file; ValueError when it is another kind."""
-    from safetensors import safe_open
-
-    with safe_open(str(path), framework="pt") as file:
-        metadata = file.metadata() or {}
-        if metadata.get("format") != FORMAT:
-            raise ValueError(f"{path.name} is not TinyWorld's autoencoder; restore it")
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    return Autoencoder(
-        weights=weights,
-        config=ModelConfig.from_dict(json.loads(metadata["config"])),
-        figures=json.loads(metadata["training"]),
-    )
-
-
-def write_autoencoder(autoencoder: Autoencoder, path: Path = AUTOENCODER) -> None:
-    """Write the file in float16 in one atomic step."""
-    metadata = {
-        "format": FORMAT,
-        "config": json.dumps(autoencoder.config.to_dict()),
-        "training": json.dumps(autoencoder.figures),
+def read_autoencoder() -> Autoencoder:
+    """The autoencoder of the bundled checkpoint."""
+    file = read_checkpoint()
+    weights = {
+        k.removeprefix(keys.VAE): v for k, v in file.weights.items() if k.startswith(keys.VAE)
     }
-    write_float16(autoencoder.weights, metadata, path)
-
-
-def autoencoder_of(checkpoint: Path) -> Autoencoder:
-    """The autoencoder inside a checkpoint."""
-    file = read_checkpoint(checkpoint)
-    figures = {k: v for k, v in file.training.items() if k.startswith("autoencoder_")}
-    weights = {k.removeprefix(keys.VAE): v for k, v in file.weights.items() if keys.VAE in k}
-    return Autoencoder(weights=weights, config=file.config, figures=figures)
-
-
-if __name__ == "__main__":
-    write_autoencoder(autoencoder_of(Path(sys.argv[1])))
+    return Autoencoder(weights=weights, config=file.config)

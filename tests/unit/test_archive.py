@@ -66,11 +66,6 @@ def test_it_stays_small(archive: set[str], root: Path):
     assert sum((root / name).stat().st_size for name in archive) <= LARGEST
 
 
-def test_the_transformers_autoencoder_goes_with_their_weights(archive: set[str]):
-    kept = {Path(name).stem for name in archive if fnmatch(name, "tinyworld/dit/*.safetensors")}
-    assert ("autoencoder" in kept) == bool(kept - {"autoencoder"})
-
-
 def test_every_pattern_leaves_something_out(root: Path):
     names = [path.relative_to(root).as_posix() for path in root.glob("*")]
     for folder in ("tinyworld", "tinyworld/dit", "tinyworld/judge"):

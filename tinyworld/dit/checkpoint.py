@@ -1,6 +1,6 @@
 """One file for a tiny transformer: its networks in ComfyUI's key layout, their sizes beside them.
 
-The autoencoder lies in a file of its own; a checkpoint tells whose latents it was trained on.
+The autoencoder is the bundled one; a checkpoint tells whose latents it was trained on.
 """
 
 from __future__ import annotations
