@@ -98,10 +98,11 @@ def _learns_member(name: str) -> Makes:
         scenes = [concept_scene([name], 2 + i, place) for i, place in enumerate(TAUGHT_ON)]
         config = replace(settings.config, steps=max(1, settings.config.steps // part))
         pictures, word = [picture(scene) for scene in scenes], CONCEPTS[name]
-        return learn_residuals(
+        made = learn_residuals(
             host, pictures, f"my-{word}", word, config, loop=settings.loop,
             previews=settings.previews,
         ).concept  # fmt: skip
+        return replace(made, thumbnail=pictures[0])
 
     return make
 
@@ -116,11 +117,14 @@ def invention(host: DiffusersHost, part: int) -> Concept:
     }  # fmt: skip
     config = replace(start.config, positives=(CATEGORY,))
     settings = replace(start, config=config).changed(widgets)
-    return invent(
+    made = invent(
         laboratory.space, CREATURE, laboratory.defaults.fitted(settings.config),
         image_generator=laboratory.image_generator, questions=laboratory.questions,
         loop=settings.loop,
-    ).concept  # fmt: skip
+    )  # fmt: skip
+    return (
+        made.concept if made.samples is None else replace(made.concept, thumbnail=made.samples[0])
+    )
 
 
 def learned(host: DiffusersHost, scene: ConceptScene, settings: RunSettings, part: int) -> Concept:
@@ -129,7 +133,8 @@ def learned(host: DiffusersHost, scene: ConceptScene, settings: RunSettings, par
         "token_steps": max(1, settings.config.token_phase.steps // part),
         "weight_steps": max(1, settings.config.weight_phase.steps // part),
     }
-    return settings.changed({**NO_PREVIEWS, **steps}).learn(host, scene).concept
+    concept = settings.changed({**NO_PREVIEWS, **steps}).learn(host, scene).concept
+    return replace(concept, thumbnail=scene.images[0].image)
 
 
 def picture(scene: Any) -> Tensor:

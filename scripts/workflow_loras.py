@@ -5,10 +5,14 @@ They stand for LoRAs that come from anywhere: no handle, no mask, a trigger word
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from conceptloom.host.diffusers import DiffusersHost
@@ -62,6 +66,13 @@ def trained(
     return found
 
 
+def encoded_png(picture: np.ndarray) -> bytes:
+    """A picture [H, W, 3] of bytes as a file."""
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG")
+    return file.getvalue()
+
+
 def write_lora(
     host: DiffusersHost, path: Path, thing: str, trigger: str, words: str, part: int = 1
 ) -> None:
@@ -71,9 +82,11 @@ def write_lora(
         words: that the base model knows for it.
         part: one step of so many is taken.
     """
+    shown = encoded_png(concept_scene([thing]).image)
     tags = {"pictures": {f"{trigger} {words}": len(BACKGROUNDS)}}
     metadata = {
         "modelspec.trigger_phrase": trigger,
+        "modelspec.thumbnail": f"data:image/png;base64,{base64.b64encode(shown).decode()}",
         "ss_tag_frequency": json.dumps(tags),
         "ss_network_module": "networks.lora",
         "ss_network_dim": str(RANK),
