@@ -25,8 +25,9 @@ def train_two_weave_two(graph: Graph) -> Graph:
         "## Train two concepts, weave two\n\n"
         "Press **Run**. The workflow learns two objects separately, from their own "
         "pictures. *Invert Template* computes the noise that reproduces a template "
-        "picture. *Regions* assigns a concept to each part of it, and *Region "
-        "Feature Fuser* redraws it with both concepts in one run of ComfyUI's own "
+        "picture. *Regions* assigns a concept to each part of it, with a prompt that "
+        "also names the other object, for TinyWorld draws as many objects as a prompt "
+        "names. *Region Feature Fuser* redraws it with both concepts in one run of ComfyUI's own "
         "sampler.\n\n"
         "**Your own:** train each concept with *Cross-Attention Loss Trainer* and "
         "the preset *Concept Weaver*, save it, and use any picture as the template: "
@@ -182,17 +183,33 @@ def _regions(
     sockets = {f"concepts__concept{i}": concept for i, concept in enumerate(concepts)}
     regions = graph.node(
         "ConceptLoomRegions", (left, top), (400, 620), **sockets, masks__mask0=masks,
-        sentence=sentence, words="\n".join(words), template=inverted[0], **more,
+        sentence=sentence, words=with_prompts(sentence, words), template=inverted[0], **more,
     )  # fmt: skip
     graph.node("PreviewAny", (left, top + 680), (400, 220), "Prompts", source=regions[2])
     return regions
+
+
+def with_prompts(sentence: str, words: list[str]) -> str:
+    """A line per region with a prompt that names the other objects, too, by their class.
+
+    TinyWorld draws as many objects as a prompt names: where each region asked for one alone, the
+    others would vanish.
+    """
+    lines: list[str] = []
+    for word in words:
+        prompt = sentence
+        for other in words:
+            kind = other.rpartition(" ")[2]
+            prompt = prompt.replace(other, f"<my-{kind}> {kind}" if other == word else kind)
+        lines.append(f"{word}: {prompt}")
+    return "\n".join(lines)
 
 
 def _woven(graph: Graph, base: Node, inverted: Node, regions: Node, left: int, prefix: str) -> None:
     """Weave Concepts, and beside it the picture that it draws."""
     woven = graph.node(
         "ConceptLoomWeaveConcepts", (left, 80), (340, 560), model=base[0], clip=base[1],
-        vae=base[2], template=inverted[0], regions=regions[0], cfg=5.0, **WEAVING,
+        vae=base[2], template=inverted[0], regions=regions[0], cfg=3.0, **WEAVING,
     )  # fmt: skip
     _saved(graph, woven[0], left + 380, 80, prefix)
 
