@@ -101,11 +101,15 @@ class Verdict:
         """What is there, what is missing and what is too much."""
         names = self.identities.items()
         present = [f"<{name}>" for name, identity in names if identity.right]
-        missing = [f"<{name}>" for name, identity in names if not identity.right]
+        unclear = [
+            f"<{name}> unclear (likeness {identity.similarity:.2f})"
+            for name, identity in names
+            if identity.nearest == name and not identity.right
+        ]
+        absent = [f"<{name}>" for name, identity in names if identity.nearest != name]
+        absent += self.missing
         parts = [f"{', '.join(present)} found"] if present else []
-        parts += [f"{', '.join([*missing, *self.missing])} not found"] * bool(
-            missing or self.missing
-        )
+        parts += [*unclear, *([f"{', '.join(absent)} not found"] if absent else [])]
         parts += [f"<{name}> too much" for name in self.leaked]
         parts += [f"background {self.background}"] * (self.background != background)
         return "; ".join(parts)

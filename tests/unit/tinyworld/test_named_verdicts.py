@@ -10,10 +10,12 @@ from conceptloom.tinyworld.judge.lineup import LINEUP
 from conceptloom.tinyworld.judge.named import (
     BARE,
     SceneJudge,
+    Verdict,
     identity_of,
     ornament_identity,
     ornament_lineup,
 )
+from conceptloom.tinyworld.judge.scores import Identity
 from conceptloom.tinyworld.ornaments import OrnamentScene, ornament_scene
 
 HANDLES = {"my-mug": "mug1", "my-fish": "fish2"}
@@ -51,6 +53,13 @@ def test_what_is_missing_or_too_much_is_told(
 def test_a_known_object_beside_a_member_is_seen() -> None:
     scene = concept_scene(["mug1", "blue ball"], 4, "gray")
     assert SceneJudge(HANDLES).look(scene.image, ["my-mug"], "blue ball").is_right("gray")
+
+
+def test_a_member_that_is_nearest_but_not_alike_enough_is_unclear() -> None:
+    seen = Identity(similarity=0.83, nearest="my-mug", right=False, found=None)
+    verdict = Verdict(identities={"my-mug": seen}, leaked=[], missing=[], background="sky")
+    assert not verdict.is_right("sky")
+    assert verdict.summary("sky") == "<my-mug> unclear (likeness 0.83)"
 
 
 def test_nothing_is_no_member() -> None:
