@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...scenes.scene import ConceptScene
-from ...tinyworld.captions import article
 from ...tinyworld.concepts import concept_scene
 from ...tinyworld.judge.judge import load_judge
 from ...tinyworld.judge.lineup import LINEUP
@@ -18,7 +17,7 @@ from .story import DemoContext, DemoSample, Figure, Section, Story, Table
 
 
 def tell(context: DemoContext, config: DemoConfig) -> Story:
-    """Learn the scene, draw each word apart, together and beside a known object."""
+    """Learn the scene, draw each word apart and all together."""
     truth = concept_scene(list(config.objects), config.scene_seed, config.background)
     scene = taught_scene(truth, config)
     run = learn_and_draw(context, config, truth, scene)
@@ -32,9 +31,8 @@ def _story(config: DemoConfig, scene: ConceptScene, run: DemoRun, pixels_per_lat
     picture = scene.images[0].image
     latents = (picture.shape[0] // pixels_per_latent, picture.shape[1] // pixels_per_latent)
     n_apart = len(config.handles) * len(config.alone_on)
-    n_together = len(config.together_on)
     figures = [one.figure() for one in run.drawn]
-    apart, together = figures[:n_apart], figures[n_apart : n_apart + n_together]
+    apart, together = figures[:n_apart], figures[n_apart:]
     timeline = learned.timeline
     assert timeline is not None  # the demo asks for previews
     return Story(
@@ -89,12 +87,6 @@ def _story(config: DemoConfig, scene: ConceptScene, run: DemoRun, pixels_per_lat
                 apart,
             ),
             Section("Together", "Both words in one prompt.", together),
-            Section(
-                "Combined with an object that the model already knows",
-                "A learned word works in a prompt like any other: here next to "
-                f"{article(config.neighbour)}.",
-                figures[n_apart + n_together :],
-            ),
             Section(
                 "Attention of the words on the new drawings",
                 "Attention of each word on the model's own drawings; dark areas get none. The "

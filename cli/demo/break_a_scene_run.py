@@ -52,8 +52,6 @@ class DemoConfig:
     surroundings: str = "my-surroundings"  # what no mask covers is a concept too (paper Sec. 4.2)
     alone_on: tuple[str, ...] = ("grass", "beach", "sky")
     together_on: tuple[str, ...] = ("grass", "sky", "gray")
-    neighbour: str = "blue ball"  # something the model knew before
-    neighbour_on: str = "grass"
     seeds: tuple[int, ...] = (1, 2)
     steps: int = 25  # DDIM
     cfg: float = 3.0
@@ -76,7 +74,6 @@ class DrawnPrompt:
 
     prompt: str
     asked: tuple[str, ...]  # handles
-    known: str  # colour and class of something else that it asks for, or ""
     background: str  # a key of BACKGROUNDS
     images: Tensor  # [n, H, W, 3]
     verdicts: Sequence[Verdict] = ()
@@ -129,10 +126,10 @@ def learn_and_draw(
     prompts = prompts_of(config)
     drawn: list[DrawnPrompt] = []
     with host.edited(stack.edits, trainable=False), torch.no_grad():
-        for prompt, names, known, background in prompts:
+        for prompt, names, background in prompts:
             images = _draw(host, stack.handles, prompt, config)
-            verdicts = [judge.look(image, names, known) for image in images]
-            drawn.append(DrawnPrompt(prompt, names, known, background, images, verdicts))
+            verdicts = [judge.look(image, names) for image in images]
+            drawn.append(DrawnPrompt(prompt, names, background, images, verdicts))
             context.progress(len(drawn), len(prompts), "drawing")
         maps = [_map(host, stack.handles, one) for one in drawn if len(one.asked) > 1]
         taught = word_localisation(host, stack.handles, config.handles, truth)
@@ -152,21 +149,18 @@ def taught_scene(truth: Scene, config: DemoConfig) -> ConceptScene:
     return with_background(scene, config.surroundings, config.background)
 
 
-def prompts_of(config: DemoConfig) -> list[tuple[str, tuple[str, ...], str, str]]:
-    """(prompt, handles, known object, background): apart, together, beside a known object."""
-    subsets = [(name,) for name in config.handles]
-    apart = [(names, "", place) for names in subsets for place in config.alone_on]
-    together = [(tuple(config.handles), "", place) for place in config.together_on]
-    beside = [(names, config.neighbour, config.neighbour_on) for names in subsets]
+def prompts_of(config: DemoConfig) -> list[tuple[str, tuple[str, ...], str]]:
+    """(prompt, requested handles, background): each word alone, then all together."""
+    apart = [((name,), place) for name in config.handles for place in config.alone_on]
+    together = [(tuple(config.handles), place) for place in config.together_on]
     return [
-        (f"a photo of {_things(names, known)} {BACKGROUNDS[place]}", names, known, place)
-        for names, known, place in [*apart, *together, *beside]
+        (f"a photo of {_words(names)} {BACKGROUNDS[place]}", names, place)
+        for names, place in [*apart, *together]
     ]
 
 
-def _things(names: Sequence[str], known: str) -> str:
-    """Handles, and something else with its article."""
-    return " and ".join([*(f"<{name}>" for name in names), *([article(known)] if known else [])])
+def _words(names: Sequence[str]) -> str:
+    return " and ".join(f"<{name}>" for name in names)
 
 
 @torch.no_grad()

@@ -83,19 +83,17 @@ class Verdict:
         identities: handle -> of every member that the prompt asks for.
         leaked: handles of learned members whose class shows more often than the prompt asks for:
             one that was not asked for, however distorted, or a second copy.
-        missing: what else the prompt asks for and the picture does not show, "blue ball".
         background: a key of `tinyworld.shapes.BACKGROUNDS`.
     """
 
     identities: Mapping[str, Identity]
     leaked: Sequence[str]
-    missing: Sequence[str]
     background: str
 
     def is_right(self, background: str) -> bool:
         """Everything is there that was asked for, nothing else that was learned, and the place."""
         there = all(identity.right for identity in self.identities.values())
-        return there and not self.leaked and not self.missing and self.background == background
+        return there and not self.leaked and self.background == background
 
     def summary(self, background: str) -> str:
         """What is there, what is missing and what is too much."""
@@ -107,7 +105,6 @@ class Verdict:
             if identity.nearest == name and not identity.right
         ]
         absent = [f"<{name}>" for name, identity in names if identity.nearest != name]
-        absent += self.missing
         parts = [f"{', '.join(present)} found"] if present else []
         parts += [*unclear, *([f"{', '.join(absent)} not found"] if absent else [])]
         parts += [f"<{name}> too much" for name in self.leaked]
@@ -125,25 +122,18 @@ class SceneJudge:
     def __init__(self, members: Mapping[str, str]) -> None:
         self._members = dict(members)
 
-    def look(self, image: ArrayLike | Tensor, asked: Sequence[str], known: str = "") -> Verdict:
-        """Verdict on a picture [H, W, 3].
-
-        Args:
-            asked: handles that the prompt names.
-            known: colour and class of something else in it, "blue ball"; "" is nothing.
-        """
+    def look(self, image: ArrayLike | Tensor, asked: Sequence[str]) -> Verdict:
+        """Verdict on a picture [H, W, 3] of a prompt that names the handles `asked`."""
         judge = load_judge()
         objects = judge.find(image)
         identities = {
             handle: _identity(objects, lineup_of(self._members[handle]), handle) for handle in asked
         }
-        seen = [f"{one.colour} {one.kind}" for one in objects]
         kinds = Counter(one.kind for one in objects)
-        room = Counter([self._kind(handle) for handle in asked] + known.split()[-1:])
+        room = Counter(self._kind(handle) for handle in asked)
         return Verdict(
             identities=identities,
             leaked=[h for h in self._members if kinds[self._kind(h)] > room[self._kind(h)]],
-            missing=[known] if known and known not in seen else [],
             background=judge.background(image),
         )
 
