@@ -34,9 +34,9 @@ from .story import DemoContext, DemoSample, Figure, Section, Story, Table
 from .teaching import N_PICTURES, handle_of, learned_member
 
 # member of `tinyworld.concepts` -> what stands in its place in the template
-WOVEN = {"house2": "blue house", "mug2": "red mug"}
+WOVEN = {"house2": "blue house", "ball2": "green ball"}
 SPOTS = ((0.29, 0.4, 0.24), (0.73, 0.66, 0.22))
-SENTENCE = "a photo of a blue house and a red mug at the beach"
+SENTENCE = "a photo of a blue house and a green ball at the beach"
 TEMPLATE_ON, TAUGHT_ON = "beach", "grass"
 ALIKE = 40  # members of a colour among which the template takes the one most alike in form
 STEPS = 16
