@@ -22,11 +22,11 @@ def _scoped(scope: Scope, **more: Any) -> BreakASceneConfig:
 ON_TINYWORLD = BreakASceneConfig(
     token_phase=TokenPhase(steps=150, learning_rate=HANDLE_RATE),
     weight_phase=WeightPhase(
-        steps=200, learning_rate=RATE_OF_SCOPE[Scope.LOW_RANK], scope=Scope.LOW_RANK, rank=16
+        steps=220, learning_rate=RATE_OF_SCOPE[Scope.LOW_RANK], scope=Scope.LOW_RANK, rank=16
     ),
     attention_weight=0.3,
     flip=0.0,
-    prior_weight=0.0,
+    prior_weight=0.3,  # without it every drawing has the places of the scene
     class_images=ClassImages(draw=16, prompt="a photo of an object", steps=20, cfg=CFG),
     batch_size=4,
     resolution_px=SIZE,
