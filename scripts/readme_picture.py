@@ -68,18 +68,19 @@ def _outlined(scene: Scene) -> Image.Image:
 
 
 def _likest(drawn: Image.Image, row: int, handles: Sequence[str]) -> Image.Image:
-    """The picture of a row in which the judge finds the asked members most alike."""
+    """The picture of a row with as many objects as asked, and of those the most alike."""
     cells = [
         drawn.crop((left, top, left + CELL, top + CELL))
         for top in [row * (CELL + GAP) + GAP // 2]
         for left in range(GAP // 2, drawn.width, CELL + GAP)
     ]
 
-    def alike(cell: Image.Image) -> float:
+    def worth(cell: Image.Image) -> tuple[int, float]:
         objects = load_judge().find(np.asarray(cell.convert("RGB")))
-        return min(identity_of(objects, TAUGHT[handle][0]).similarity for handle in handles)
+        alike = min(identity_of(objects, TAUGHT[handle][0]).similarity for handle in handles)
+        return -abs(len(objects) - len(handles)), alike
 
-    return max(cells, key=alike)
+    return max(cells, key=worth)
 
 
 def _square(picture: Image.Image) -> Image.Image:
