@@ -67,7 +67,7 @@ def painted_mask(graph: Graph) -> Graph:
     graph.note(
         "## A character beside a painted mask\n\n"
         "Press **Run**. The first *Load LoRA (Localized)* finds its place by its words. The second "
-        "one has a mask, here the upper half; with *somewhere in here* the words are looked for "
+        "one has a mask, here the lower half; with *somewhere in here* the words are looked for "
         "inside of it only. *Localized LoRA Masks* shows both places.\n\n"
         "**Your own:** load a first picture of the prompt, paint over the character in "
         "*MaskEditor*, and connect that mask. *exactly here* takes the mask as it is, from the "
@@ -81,8 +81,8 @@ def painted_mask(graph: Graph) -> Graph:
     nothing = graph.node("SolidMask", (60, 720), (270, 110), value=0.0, width=PX, height=PX)
     half = graph.node("SolidMask", (60, 880), (270, 110), value=1.0, width=PX, height=PX // 2)
     mask = graph.node(
-        "MaskComposite", (360, 720), (270, 150), "Upper half", destination=nothing[0],
-        source=half[0], x=0, y=0, operation="add",
+        "MaskComposite", (360, 720), (270, 150), "Lower half", destination=nothing[0],
+        source=half[0], x=0, y=PX // 2, operation="add",
     )  # fmt: skip
     model, clip = base[0], base[1]
     for i, (file, words) in enumerate(LORAS.items()):
