@@ -64,7 +64,7 @@ class Setting:
 
     @property
     def latent_size(self) -> tuple[int, int, int]:
-        return 4, latent_side(self.host), latent_side(self.host)
+        return self.host.latent_channels, latent_side(self.host), latent_side(self.host)
 
 
 Make = Callable[[Setting], Iterator[Losses]]

@@ -48,7 +48,7 @@ def test_a_checkpoint_takes_the_place_of_the_preset(saved_model: Path) -> None:
     host = open_model(asked)
     assert host.fingerprint == open_host().fingerprint
     assert host.dtype is torch.bfloat16
-    assert (latent_side(host), picture_side(host)) == (16, 64)
+    assert (latent_side(host), picture_side(host)) == (16, 128)
     assert f"Checkpoint `{saved_model.name}`" in describe_model(asked, host)
 
 
@@ -95,7 +95,7 @@ def test_official_and_ours_agree_on_a_model_that_predicts_v(saved_model: Path) -
     phase = recipe.phases()[-1]
     with recipe.computing(phase):
         ours = recipe.losses(phase, step_generator(0, 0))
-    draw = draw_for(0, scene, (4, 16, 16), "cpu")
+    draw = draw_for(0, scene, (host.latent_channels, 16, 16), "cpu")
     official = OfficialRecipe(theirs, image, masks, class_image)._losses(draw)
     for name, value in official.items():
         assert float(ours[name].detach()) == pytest.approx(float(value.detach()), rel=1e-4), name
