@@ -65,8 +65,8 @@ def tell(context: DemoContext) -> Story:
     sigmas = host.noise_path.levels(STEPS)
     template = make_template(host, image[None], SENTENCE, sigmas, progress=context.progress)
     region_specs = [
-        RegionSpec(concept=concept, word=word, mask=mask)
-        for concept, word, mask in zip(concepts, WOVEN.values(), masks, strict=True)
+        RegionSpec(concept=concept, word=word, mask=mask, prompt=_prompt_of(name, word))
+        for concept, (name, word), mask in zip(concepts, WOVEN.items(), masks, strict=True)
     ]
     regions = make_regions(SENTENCE, region_specs)
     context.say("Concept Weaver: weaving both concepts into the template")
@@ -120,6 +120,11 @@ def _alike(name: str, words: str, rng: np.random.Generator) -> Member:
     """A known member for the template; its features keep the outline that they have there."""
     own = concept(name)
     return min((known_member(words, rng) for _ in range(ALIKE)), key=lambda m: distance(m, own))
+
+
+def _prompt_of(name: str, word: str) -> str:
+    """Of a concept's region; it names the other object too, which would else vanish."""
+    return SENTENCE.replace(word, f"<{handle_of(name)}> {CONCEPTS[name]}")
 
 
 def _sample(way: str, picture: Tensor, seen: list[Identity]) -> DemoSample:
