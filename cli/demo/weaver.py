@@ -65,7 +65,7 @@ def tell(context: DemoContext) -> Story:
     sigmas = host.noise_path.levels(STEPS)
     template = make_template(host, image[None], SENTENCE, sigmas, progress=context.progress)
     region_specs = [
-        RegionSpec(concept=concept, word=word, mask=mask, prompt=_prompt_of(name, word))
+        RegionSpec(concept=concept, word=word, mask=mask, prompt=_prompt_of(name))
         for concept, (name, word), mask in zip(concepts, WOVEN.items(), masks, strict=True)
     ]
     regions = make_regions(SENTENCE, region_specs)
@@ -122,15 +122,20 @@ def _alike(name: str, words: str, rng: np.random.Generator) -> Member:
     return min((known_member(words, rng) for _ in range(ALIKE)), key=lambda m: distance(m, own))
 
 
-def _prompt_of(name: str, word: str) -> str:
-    """Of a concept's region; it names the other object too, which would else vanish."""
-    return SENTENCE.replace(word, f"<{handle_of(name)}> {CONCEPTS[name]}")
+def _prompt_of(name: str) -> str:
+    """Of a concept's region; it names the other object, which would else vanish, without a colour,
+    which would else come along."""
+    prompt = SENTENCE
+    for other, word in WOVEN.items():
+        kind = CONCEPTS[other]
+        prompt = prompt.replace(word, f"<{handle_of(name)}> {kind}" if other == name else kind)
+    return prompt
 
 
 def _sample(way: str, picture: Tensor, seen: list[Identity]) -> DemoSample:
     """The ways besides weaving are there for comparison and are not judged."""
     is_right = _right(seen) == len(WOVEN) if way == WEAVING else None
-    return DemoSample(picture, is_right, f"there are {_nearest(seen)}")
+    return DemoSample(picture, is_right, f"shows {_nearest(seen)}")
 
 
 def _seen(picture: Tensor, masks: list[Tensor]) -> list[Identity]:
