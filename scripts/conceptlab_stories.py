@@ -78,6 +78,7 @@ def mix(graph: Graph) -> Graph:
         mixed = graph.node(
             "ConceptLoomConceptMixing", (640, top), (420, 760), title, prior=prior[0],
             handle=f"my-mix-{row + 1}", words=words, name=f"mix-{row + 1}", gallery=ON_WHITE,
+            positive_ceiling=1.0,  # below it, a word that is near enough would weigh nothing
             **SHORT,
         )  # fmt: skip
         show(graph, f"{title}: timeline", mixed[2], (1120, top), (420, 560))
