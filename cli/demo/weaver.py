@@ -40,7 +40,10 @@ SENTENCE = "a photo of a blue house and a green ball at the beach"
 TEMPLATE_ON, TAUGHT_ON = "beach", "grass"
 ALIKE = 40  # members of a colour among which the template takes the one most alike in form
 STEPS = 16
-CONFIG = WeaveConfig(cfg=3.0, suppression=0.2, negative="")
+# Half of the template's features: with more, objects so unlike the template's come out faint.
+CONFIG = WeaveConfig(
+    cfg=3.0, suppression=0.0, negative="", resnet_until=0.5, attention_until=0.3
+)  # fmt: skip
 WEAVING = "woven"
 WAYS = {
     WEAVING: CONFIG,
