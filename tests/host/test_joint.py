@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_single import diffusers_network, patcher_of
+from tiny_single import diffusers_network, patcher_of, single_kind
 
 from conceptloom.attention.lag_masks import summed_attention
 from conceptloom.attention.local_joint import JointLocalEdit
@@ -34,10 +34,7 @@ from conceptloom.host.ports import (
     UNetSites,
 )
 
-
-@pytest.fixture(params=["z_image", "krea2"])
-def kind(request: pytest.FixtureRequest) -> str:
-    return request.param
+kind = single_kind
 
 
 def test_sites(kind: str):

@@ -10,7 +10,7 @@ from test_joint import Looking
 from test_single_python import python_host
 from test_single_stream import LATENT, PROMPT
 from tiny_models import Graph
-from tiny_single import graph_of_single
+from tiny_single import single_graph, single_kind
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from conceptloom.attention import lag_masks
@@ -24,14 +24,7 @@ from conceptloom.samplers.guidance import AttentionTarget, guided_sites, latent_
 AT = torch.tensor([0.7])
 
 
-@pytest.fixture(params=["z_image", "krea2"])
-def kind(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture
-def graph(kind: str) -> Graph:
-    return graph_of_single(kind)
+kind, graph = single_kind, single_graph
 
 
 @pytest.fixture

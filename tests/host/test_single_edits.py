@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import comfy.samplers
-import pytest
 import torch
 from test_single_local import PROMPT, drawn
 from test_single_python import python_host
 from test_steering import Guide
 from tiny_models import Graph, assert_same_state, state_of
-from tiny_single import graph_of_single
+from tiny_single import single_graph, single_kind
 
 from conceptloom.host.comfyui.gradient_guidance import with_steering
 from conceptloom.host.comfyui.host import ComfyHost
@@ -32,14 +31,7 @@ MASK = torch.zeros(80, 96)
 MASK[:, :48] = 1
 
 
-@pytest.fixture(params=["z_image", "krea2"])
-def kind(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture
-def graph(kind: str) -> Graph:
-    return graph_of_single(kind)
+kind, graph = single_kind, single_graph
 
 
 def test_an_edit_is_the_same_in_both_hosts(kind: str, graph: Graph):

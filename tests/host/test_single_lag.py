@@ -10,7 +10,7 @@ import torch
 from test_joint import LATENT, ROWS, Network, merged_layers
 from test_single_stream import PROMPT
 from tiny_models import Graph
-from tiny_single import graph_of_single
+from tiny_single import graph_of_single, single_kind
 
 from conceptloom.attention.lag import LagEdit
 from conceptloom.attention.lag_config import LagConfig
@@ -26,9 +26,7 @@ from conceptloom.host.ports import Role
 TOKENS = (("cat", "mug", *range(ROWS - 2)), ("dog", *range(ROWS - 1)))
 
 
-@pytest.fixture(params=["z_image", "krea2"])
-def kind(request: pytest.FixtureRequest) -> str:
-    return request.param
+kind = single_kind
 
 
 def residuals(network: Network, seed: int) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:

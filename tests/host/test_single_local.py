@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from tiny_models import Graph, assert_same_state, state_of
-from tiny_single import graph_of_single
+from tiny_single import single_graph, single_kind
 
 from conceptloom.errors import PromptError
 from conceptloom.host.comfyui.host import ComfyHost
@@ -29,14 +29,7 @@ NOISE = torch.randn(1, 16, 10, 12, generator=torch.Generator().manual_seed(1))
 ONES, ZEROS = torch.ones(80, 96), torch.zeros(80, 96)
 
 
-@pytest.fixture(params=["z_image", "krea2"])
-def kind(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture
-def graph(kind: str) -> Graph:
-    return graph_of_single(kind)
+kind, graph = single_kind, single_graph
 
 
 def lora_tensors(graph: Graph, seed: int) -> dict[str, torch.Tensor]:

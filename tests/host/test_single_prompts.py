@@ -11,20 +11,12 @@ import torch
 from safetensors.torch import save_file
 from test_single_python import python_host
 from tiny_models import Graph
-from tiny_single import graph_of_single
+from tiny_single import single_graph, single_kind
 
 from conceptloom.host.comfyui.host import ComfyHost
 from conceptloom.host.comfyui.prompts import clip_with_handles
 
-
-@pytest.fixture(params=["z_image", "krea2"])
-def kind(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture
-def graph(kind: str) -> Graph:
-    return graph_of_single(kind)
+kind, graph = single_kind, single_graph
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 import torch
 from test_single_stream import LATENT, PROMPT
 from tiny_models import Graph
-from tiny_single import CLIPS, diffusers_network, graph_of_single
+from tiny_single import CLIPS, diffusers_network, single_graph, single_kind
 
 from conceptloom.attention.local_lora import LocalLora
 from conceptloom.attention.local_setup import local_setup, lora_for
@@ -18,15 +18,7 @@ from conceptloom.errors import ModelError, PromptError, UnsupportedModelError
 from conceptloom.host.comfyui.host import ComfyHost
 from conceptloom.host.diffusers import SingleStreamHost
 
-
-@pytest.fixture(params=["z_image", "krea2"])
-def kind(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture
-def graph(kind: str) -> Graph:
-    return graph_of_single(kind)
+kind, graph = single_kind, single_graph
 
 
 def text_encoder(kind: str, clip: Any) -> Any:

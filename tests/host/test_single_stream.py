@@ -8,7 +8,7 @@ import pytest
 import torch
 from test_predict import host_denoised
 from tiny_models import Graph
-from tiny_single import diffusers_network, graph_of_single
+from tiny_single import diffusers_network, graph_of_single, single_graph, single_kind
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from conceptloom.errors import ModelError, PromptError
@@ -24,14 +24,7 @@ from conceptloom.host.ports import Words, find_run
 PROMPT = "a photo of a red teapot, and a \u9f98 Teapots"
 
 
-@pytest.fixture(params=["z_image", "krea2"])
-def kind(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture
-def graph(kind: str) -> Graph:
-    return graph_of_single(kind)
+kind, graph = single_kind, single_graph
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from test_anima_training import assert_close, scene, step, without_vae
 from test_single_python import python_host
 from test_single_stream import LATENT
 from tiny_models import Graph, assert_same_state, state_of
-from tiny_single import graph_of_single
+from tiny_single import single_graph, single_kind
 
 from conceptloom.attention.fusion import RegionSource, region_edits
 from conceptloom.cli.drawing import natural_size
@@ -51,14 +51,7 @@ from conceptloom.training.runner import loop_for
 AT = torch.tensor([0.6])
 
 
-@pytest.fixture(params=["z_image", "krea2"])
-def kind(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture
-def graph(kind: str) -> Graph:
-    return graph_of_single(kind)
+kind, graph = single_kind, single_graph
 
 
 @pytest.fixture

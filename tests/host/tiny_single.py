@@ -12,6 +12,7 @@ import comfy.model_patcher
 import comfy.sd
 import comfy.supported_models
 import comfy.supported_models_base
+import pytest
 import torch
 from comfy.model_base import ModelType
 from comfy.text_encoders import qwen3vl
@@ -168,3 +169,15 @@ def graph_of_single(kind: str) -> Graph:
         with torch.inference_mode():
             _made[f"clip {kind}"] = make_clip(kind)
     return Graph(patcher_of(kind), _made[f"clip {kind}"], None)
+
+
+@pytest.fixture(params=["z_image", "krea2"])
+def single_kind(request: pytest.FixtureRequest) -> str:
+    """For tests of both families, which call it `kind`."""
+    return request.param
+
+
+@pytest.fixture
+def single_graph(kind: str) -> Graph:
+    """For tests of both families, which call it `graph`."""
+    return graph_of_single(kind)
