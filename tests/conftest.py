@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import sys
+import runpy
 from pathlib import Path
 
 import pytest
@@ -15,20 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 collect_ignore = [] if os.environ.get("COMFYUI_PATH") else ["browser", "host", "workflows"]
 
 
-def _load_by_path() -> None:
-    """ComfyUI's Python has no `conceptloom` installed; give it the one that lies here."""
-    spec = importlib.util.spec_from_file_location(
-        "conceptloom", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["conceptloom"] = module
-    spec.loader.exec_module(module)
-
-
-if importlib.util.find_spec("conceptloom") is None:
-    _load_by_path()
+runpy.run_path(str(ROOT / "scripts" / "own_pack.py"))
 
 
 @pytest.fixture(scope="session")

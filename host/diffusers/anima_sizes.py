@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...errors import ModelError
 from ..families.anima import ADAPTER as IN_COMFYUI
-from ..families.anima import ANIMA, QWEN
+from ..families.anima import ANIMA, QWEN, QWEN_CONFIG
 
 TRANSFORMER, ADAPTER, TEXT, VAE = NETWORKS = (
     "transformer", "text_conditioner", "text_encoder", "vae",
@@ -184,12 +184,7 @@ def _text_encoder(shapes: Shapes) -> Any:
             num_attention_heads=shapes["layers.0.self_attn.q_proj.weight"][0] // head,
             num_key_value_heads=shapes["layers.0.self_attn.k_proj.weight"][0] // head,
             head_dim=head,
-            rms_norm_eps=1e-6,
-            rope_theta=1e6,  # where transformers has no `rope_parameters` yet
-            rope_parameters={"rope_type": "default", "rope_theta": 1e6},
-            tie_word_embeddings=True,
-            use_cache=False,
-            pad_token_id=None,
+            **QWEN_CONFIG,
         )
     )
 

@@ -10,6 +10,8 @@ its q nor its k afterwards; its layers are sites, the attention is none.
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..conditioning import TextLayout
 from ..sites import AttentionKind, Feature, Role, Rows
 from .family import AttentionPart, Family, Part
@@ -20,6 +22,15 @@ ADAPTER = "llm_adapter"
 T5_XXL = "t5xxl"  # Cosmos-Predict2's text encoder, the old T5-XXL
 ROWS = 512  # of a context, at least
 END, PAD = 1, 0  # T5's ids behind a prompt
+# What transformers' Qwen3Config wants beside the sizes.
+QWEN_CONFIG: dict[str, Any] = {
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1e6,  # where transformers has no `rope_parameters` yet
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
+    "tie_word_embeddings": True,
+    "use_cache": False,
+    "pad_token_id": None,
+}
 QWEN_PAD = 151643  # what an empty prompt is for Qwen
 SPARE = 32100  # first of T5's ids that no text has
 LAYOUT = TextLayout(fillers=frozenset({END, PAD}), padded=True)

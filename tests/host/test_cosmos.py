@@ -7,14 +7,14 @@ from typing import Any
 
 import comfy.samplers
 import comfy.sd
-import folder_paths
 import pytest
 import torch
 from anima_models import anima
 from cosmos_models import cosmos
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from test_anima_training import recipe, step, without_vae
-from test_single_local import ONES, drawn, local, lora_tensors
+from test_single_local import ONES, drawn, local
+from test_single_local import loras as saved_loras
 from tiny_models import Graph, assert_same_state, graph_of, state_of
 
 from conceptloom.attention.maps import AttentionCapture, TokenQuery
@@ -31,6 +31,8 @@ from conceptloom.nodes.shared import applied
 
 PROMPT = "a photo of a red teapot, (on grass:1.3)"
 LATENT = torch.randn(1, 16, 12, 20, generator=torch.Generator().manual_seed(1))
+
+loras = saved_loras
 
 
 @pytest.fixture
@@ -154,15 +156,6 @@ def test_a_concept_is_learned_saved_and_exported(graph: Graph, host: ComfyHost, 
     assert (found[0] - found[2]).abs().max() > 1e-2
     assert_same_state(graph.model, before[0])
     assert_same_state(graph.clip.patcher, before[1])
-
-
-@pytest.fixture
-def loras(graph: Graph, folders: Any) -> list[dict[str, torch.Tensor]]:
-    every = [lora_tensors(graph, seed) for seed in (1, 2)]
-    for number, tensors in enumerate(every):
-        save_file(tensors, f"{folder_paths.get_folder_paths('loras')[0]}/{number}.safetensors")
-    folder_paths.filename_list_cache.clear()
-    return every
 
 
 def test_localised_loras_work_where_their_words_are(graph: Graph, loras: Any):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from ...host.families.anima import QWEN_CONFIG
 from .sizes import HEAD, DitConfig
 from .tokens import ZERO_ROWS
 
@@ -90,13 +91,8 @@ def build_text_encoder(config: DitConfig, rows: int) -> Qwen3Model:
     sizes = Qwen3Config(
         **config.text_dict(),
         vocab_size=rows,
+        **QWEN_CONFIG,
         head_dim=HEAD,
-        rms_norm_eps=1e-6,
-        rope_theta=1e6,  # where transformers has no `rope_parameters` yet
-        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
-        tie_word_embeddings=True,
-        use_cache=False,
         attn_implementation="eager",
-        pad_token_id=None,
     )
     return Qwen3Model(sizes)
