@@ -5,6 +5,8 @@ from __future__ import annotations
 from story_parts import BLUE, GREEN, PX, RESIDUALS, VIOLET, batched
 from workflow_graph import Graph, Node, Output
 
+from conceptloom.tinyworld.concepts import region_prompt
+
 # handle -> object, and its class
 SUBJECTS = {"my-house": ("house2", "house"), "my-ball": ("ball2", "ball")}
 TAUGHT_ON = ("white", "grass", "beach")
@@ -190,19 +192,8 @@ def _regions(
 
 
 def with_prompts(sentence: str, words: list[str]) -> str:
-    """A line per region with a prompt that names the other objects, too, by their class.
-
-    TinyWorld draws as many objects as a prompt names: where each region asked for one alone, the
-    others would vanish.
-    """
-    lines: list[str] = []
-    for word in words:
-        prompt = sentence
-        for other in words:
-            kind = other.rpartition(" ")[2]
-            prompt = prompt.replace(other, f"<my-{kind}> {kind}" if other == word else kind)
-        lines.append(f"{word}: {prompt}")
-    return "\n".join(lines)
+    """A line per region with its own prompt."""
+    return "\n".join(f"{word}: {region_prompt(sentence, words, word)}" for word in words)
 
 
 def _woven(graph: Graph, base: Node, inverted: Node, regions: Node, left: int, prefix: str) -> None:

@@ -78,3 +78,16 @@ def concept_scene(
         for number, name in enumerate(names)
     ]
     return scene_of(things, seed, background, size)
+
+
+def region_prompt(sentence: str, things: Sequence[str], own: str) -> str:
+    """A template's sentence for one region of a weave: its own thing, "blue house", by the concept
+    of its class, "<my-house> house".
+
+    The others are named too, for TinyWorld draws as many objects as a prompt names: those that it
+    left out would vanish. They lose their colours, which would come along.
+    """
+    for other in things:
+        kind = other.rpartition(" ")[2]
+        sentence = sentence.replace(other, f"<my-{kind}> {kind}" if other == own else kind)
+    return sentence

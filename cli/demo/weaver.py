@@ -20,7 +20,7 @@ from ...methods.concept_weaver import (
     weave,
 )
 from ...scenes.scene import ConceptScene, SceneImage
-from ...tinyworld.concepts import CONCEPTS, concept, known_member
+from ...tinyworld.concepts import CONCEPTS, concept, known_member, region_prompt
 from ...tinyworld.judge.judge import load_judge
 from ...tinyworld.judge.lineup import LINEUP
 from ...tinyworld.judge.named import identity_of
@@ -67,9 +67,12 @@ def tell(context: DemoContext) -> Story:
     image, masks = as_image(scene.image), [torch.from_numpy(mask) for mask in scene.masks]
     sigmas = host.noise_path.levels(STEPS)
     template = make_template(host, image[None], SENTENCE, sigmas, progress=context.progress)
+    prompts = [region_prompt(SENTENCE, list(WOVEN.values()), word) for word in WOVEN.values()]
     region_specs = [
-        RegionSpec(concept=concept, word=word, mask=mask, prompt=_prompt_of(name))
-        for concept, (name, word), mask in zip(concepts, WOVEN.items(), masks, strict=True)
+        RegionSpec(concept=concept, word=word, mask=mask, prompt=prompt)
+        for concept, word, mask, prompt in zip(
+            concepts, WOVEN.values(), masks, prompts, strict=True
+        )
     ]
     regions = make_regions(SENTENCE, region_specs)
     context.say("Concept Weaver: weaving both concepts into the template")
@@ -123,16 +126,6 @@ def _alike(name: str, words: str, rng: np.random.Generator) -> Member:
     """A known member for the template; its features keep the outline that they have there."""
     own = concept(name)
     return min((known_member(words, rng) for _ in range(ALIKE)), key=lambda m: distance(m, own))
-
-
-def _prompt_of(name: str) -> str:
-    """Of a concept's region; it names the other object, which would else vanish, without a colour,
-    which would else come along."""
-    prompt = SENTENCE
-    for other, word in WOVEN.items():
-        kind = CONCEPTS[other]
-        prompt = prompt.replace(word, f"<{handle_of(name)}> {kind}" if other == name else kind)
-    return prompt
 
 
 def _sample(way: str, picture: Tensor, seen: list[Identity]) -> DemoSample:

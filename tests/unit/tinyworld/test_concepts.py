@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from conceptloom.tinyworld.captions import caption_words
-from conceptloom.tinyworld.concepts import CONCEPTS, concept, concept_scene, known_member
+from conceptloom.tinyworld.concepts import (
+    CONCEPTS,
+    concept,
+    concept_scene,
+    known_member,
+    region_prompt,
+)
 from conceptloom.tinyworld.items import Item
 from conceptloom.tinyworld.members import KINDS, held_out, is_kept_away
 
@@ -63,3 +69,13 @@ def test_unknown_names_are_refused_with_what_is_known(words: str) -> None:
 def test_a_colour_that_a_class_never_has_is_refused() -> None:
     with pytest.raises(KeyError, match=r"no tree is gray; its colours: red, orange"):
         known_member("gray tree", np.random.default_rng(0))
+
+
+def test_the_prompt_of_a_region_names_the_others_by_their_class() -> None:
+    sentence, things = "a photo of a blue house and a ball at the beach", ["blue house", "ball"]
+    assert region_prompt(sentence, things, "blue house") == (
+        "a photo of a <my-house> house and a ball at the beach"
+    )
+    assert region_prompt(sentence, things, "ball") == (
+        "a photo of a house and a <my-ball> ball at the beach"
+    )
