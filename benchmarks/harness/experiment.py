@@ -120,18 +120,25 @@ class Experiment(ABC):
 
     def compute(self, part: tuple[int, int] = (1, 1)) -> None:
         """Make every cell that is not there yet; (k, n): every n-th thing and seed, from k on."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         of_thing = list(dict.fromkeys((cell.thing, cell.seed) for cell in self.cells()))
         own = set(of_thing[part[0] - 1 :: part[1]])
         todo = [c for c in self.cells() if (c.thing, c.seed) in own and self.kept(c) is None]
         for number, cell in enumerate(todo, 1):
-            began = time.process_time()
-            tensors, words = self.make(cell)
-            keep(self.path(cell), tensors, self.key(cell), **words)
-            told = "; ".join(f"{row}: {_told(f)}" for row, f in self.judge(cell, tensors).items())
-            spent = time.process_time() - began
-            sys.stderr.write(f"{number}/{len(todo)} {', '.join(map(str, cell))}: {told}; ")
-            sys.stderr.write(f"{spent:.0f} s of CPU\n")
+            self.complete(cell, f"{number}/{len(todo)}")
+
+    def complete(self, cell: Cell, number: str) -> None:
+        """Make a cell, keep it, and report what the judge says.
+
+        Args:
+            number: of the cell, before the report.
+        """
+        began = time.process_time()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        tensors, words = self.make(cell)
+        keep(self.path(cell), tensors, self.key(cell), **words)
+        told = "; ".join(f"{row}: {_told(f)}" for row, f in self.judge(cell, tensors).items())
+        spent = time.process_time() - began
+        sys.stderr.write(f"{number} {', '.join(map(str, cell))}: {told}; {spent:.0f} s of CPU\n")
 
     def finished(self) -> Cells:
         """Every row of the cells that are there, as today's judge sees them."""

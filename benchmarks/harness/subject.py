@@ -101,6 +101,7 @@ SUBJECTS = (
         "All models and methods on one GPU, in nine minutes",
         " (needs a GPU; not run yet)",
     ),
+    Subject("quality", "tinyworld", "tinyworld", "TinyWorld: the bundled model and its presets"),
     Subject(
         "quality",
         "break_a_scene",
@@ -153,7 +154,6 @@ SUBJECTS = (
         " (needs Kandinsky; not run yet)",
     ),
     Subject("claims", "torture", "torture", "Robustness: bad input, faults, torn files"),
-    Subject("claims", "tinyworld", "tinyworld", "TinyWorld: quality of the bundled model"),
     Subject("claims", "all", "claims", "All claims and their results"),
 )
 

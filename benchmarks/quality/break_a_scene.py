@@ -274,16 +274,20 @@ class SceneExperiment(Experiment):
         return [Section(heading="What parts cost", text="\n".join(told))] if told else []
 
 
+def experiment_of(host: Host, options: Options) -> SceneExperiment:
+    """The experiment with its budget and folder."""
+    budget = budget_of(options, budgets())
+    folder = folder_of(PAGE, model_digest(host), asdict(budget))
+    experiment = SceneExperiment(host, budget, folder, options.seeds)
+    if options.quick:
+        experiment.things, experiment.seeds = experiment.things[:1], 1
+    return experiment
+
+
 def run(options: Options) -> Result:
     """Learn, draw and judge every cell."""
-    budget, host = budget_of(options, budgets()), world.open_model()
-    digest = model_digest(host)
-    folder = folder_of(PAGE, digest, asdict(budget))
-    seeds = 1 if options.quick else options.seeds
-    experiment = SceneExperiment(host, budget, folder, seeds)
-    if options.quick:
-        experiment.things = experiment.things[:1]
-    return perform(experiment, options, PAGE, digest)
+    host = world.open_model()
+    return perform(experiment_of(host, options), options, PAGE, model_digest(host))
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

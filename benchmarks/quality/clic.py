@@ -40,6 +40,7 @@ from conceptloom.methods.clic import (
     as_custom_diffusion,
     learn_detail,
 )
+from conceptloom.methods.clic.spec import PAPER, on_tinyworld
 from conceptloom.samplers.blended import BlendConfig
 from conceptloom.samplers.editing import EditConfig, Region, edit_latents
 from conceptloom.samplers.masks import composited
@@ -49,8 +50,7 @@ from conceptloom.tinyworld.judge.lineup import LINEUP, Lineup
 from conceptloom.tinyworld.judge.named import ornament_identity, ornament_lineup
 from conceptloom.tinyworld.measures import localisation
 from conceptloom.tinyworld.planes import iou
-from conceptloom.training.adapters import Scope
-from conceptloom.training.phases import TokenPhase, WeightPhase
+from conceptloom.tinyworld.presets import CFG
 
 from . import world
 from .tasks import DETAILS, DetailTask
@@ -58,6 +58,7 @@ from .world import bare_of, found_in, goal_of, taught_of
 
 PAGE = "clic_quality"
 
+PRESET, LOOP = on_tinyworld(CLiCConfig()), PAPER.loop
 HANDLE, WORD = "my-mark", "circle"  # and what it starts from
 
 
@@ -67,20 +68,23 @@ class DetailBudget:
 
     token_steps: int
     weight_steps: int
-    weight_rate: float  # of every weight
-    batch_size: int
     pictures: int  # for each pair
     sampling_steps: int
-    start: int  # of them skipped
-    cfg: float = 3.0
+    start: int = (
+        0  # of them skipped; a quarter, as on photographs, leaves too much of the bare part
+    )
+    cfg: float = CFG
 
 
-# No step is skipped: a quarter of them, as on photographs, leaves too much of the bare part.
-BUDGETS = {
-    "full": DetailBudget(60, 300, 5e-4, 2, 4, 25, 0),
-    "short": DetailBudget(40, 120, 5e-4, 1, 3, 14, 0),
-    "quick": DetailBudget(1, 1, 5e-4, 1, 1, 1, 0),
-}
+def budgets() -> dict[str, DetailBudget]:
+    """The full one is what TinyWorld learns details with."""
+    tokens, weights = PRESET.token_phase.steps, PRESET.weight_phase.steps
+    return {
+        "full": DetailBudget(tokens, weights, 4, 25),
+        "short": DetailBudget(tokens, weights * 2 // 5, 3, 14),
+        "quick": DetailBudget(1, 1, 1, 1),
+    }
+
 
 Change = Callable[[CLiCConfig], CLiCConfig]
 
@@ -153,20 +157,11 @@ def lineup_of(task: DetailTask) -> Lineup:
 
 def config_of(task: DetailTask, budget: DetailBudget, seed: int, variant: str) -> CLiCConfig:
     """The settings of a cell."""
-    whole = CLiCConfig(
-        token_phase=TokenPhase(steps=budget.token_steps, learning_rate=5e-3),
-        weight_phase=WeightPhase(
-            steps=budget.weight_steps,
-            learning_rate=budget.weight_rate,
-            scope=Scope.FULL,
-        ),
-        # The words that the bundled model was trained on.
-        prompt="a photo of a {object} and {concept}",
-        roi_prompts=("a photo of {concept}",),
+    whole = replace(
+        PRESET,
+        token_phase=replace(PRESET.token_phase, steps=budget.token_steps),
+        weight_phase=replace(PRESET.weight_phase, steps=budget.weight_steps),
         object_word=task.source,
-        brightness=0.1,  # colours tell ornaments apart here
-        views=4,
-        batch_size=budget.batch_size,
         seed=seed,
     )
     return VARIANTS[variant](whole)
@@ -179,7 +174,7 @@ def learn(host: Host, task: DetailTask, config: CLiCConfig) -> Concept:
         {HANDLE: [taught_mask(task)]},
         {HANDLE: WORD},
     )
-    return learn_detail(host, scene, config, previews=NO_PREVIEW).concept
+    return learn_detail(host, scene, config, loop=LOOP, previews=NO_PREVIEW).concept
 
 
 def learned_ornament(host: Host, task: DetailTask, budget: DetailBudget) -> Concept:
@@ -266,13 +261,13 @@ class DetailExperiment(Experiment):
             f"{len(self.things)} pairs of a source and a target ({'; '.join(self.things)}), "
             f"{self.seeds} seeds. The base model has never seen the ornaments; the "
             "target is another object, and its mask says where the ornament belongs. Steps: "
-            f"{budget.token_steps} + {budget.weight_steps}, batch {budget.batch_size}, every "
-            f"weight at {budget.weight_rate:g} (cross-attention alone, as in the paper, gets an "
-            "ornament's colours but not its pattern in so many steps of this model; the losses are "
-            f"the paper's). {budget.pictures} pictures a pair, blended, {budget.sampling_steps} "
-            f"steps of which {budget.start} are skipped, eta 1, guidance {budget.cfg:g}, no "
-            "attention guidance, so that only the losses are compared; the variants share their "
-            "noise."
+            f"{budget.token_steps} + {budget.weight_steps}, batch {PRESET.batch_size}, every "
+            f"weight at {PRESET.weight_phase.learning_rate:g} (cross-attention alone, as in the "
+            "paper, gets an ornament's colours but not its pattern in so many steps of this model; "
+            f"the losses are the paper's). {budget.pictures} pictures a pair, blended, "
+            f"{budget.sampling_steps} steps of which {budget.start} are skipped, eta 1, guidance "
+            f"{budget.cfg:g}, no attention guidance, so that only the losses are "
+            "compared; the variants share their noise."
         ]
 
     def more_claims(self, cells: Cells) -> list[Claim]:
@@ -299,15 +294,20 @@ class DetailExperiment(Experiment):
         return torch.cat(rows), 2, caption
 
 
+def experiment_of(host: Host, options: Options) -> DetailExperiment:
+    """The experiment with its budget and folder."""
+    budget = budget_of(options, budgets())
+    folder = folder_of(PAGE, model_digest(host), asdict(budget))
+    experiment = DetailExperiment(host, budget, folder, options.seeds)
+    if options.quick:
+        experiment.things, experiment.seeds = experiment.things[:1], 1
+    return experiment
+
+
 def run(options: Options) -> Result:
     """Learn, carry over and judge every cell."""
-    host, budget = world.open_model(), budget_of(options, BUDGETS)
-    digest = model_digest(host)
-    folder = folder_of(PAGE, digest, asdict(budget))
-    experiment = DetailExperiment(host, budget, folder, 1 if options.quick else options.seeds)
-    if options.quick:
-        experiment.things = experiment.things[:1]
-    return perform(experiment, options, PAGE, digest)
+    host = world.open_model()
+    return perform(experiment_of(host, options), options, PAGE, model_digest(host))
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -35,7 +35,7 @@ from conceptloom.tinyworld.judge.scores import likeness
 from conceptloom.viz.overlays import sample_strip
 
 from . import world
-from .clic import BUDGETS, HANDLE, WHOLE, DetailBudget, config_of, learned_ornament, lineup_of
+from .clic import HANDLE, WHOLE, DetailBudget, budgets, config_of, learned_ornament, lineup_of
 from .tasks import DETAILS, DetailTask
 from .world import bare_of
 
@@ -120,7 +120,7 @@ def edited(
 def run(options: Options) -> Result:
     """All series, and the sheet of the first seed."""
     one_thread()
-    host, budget = world.open_model(), budget_of(options, BUDGETS)
+    host, budget = world.open_model(), budget_of(options, budgets())
     etas, n_pairs, seeds = budget_of(options, SWEEPS)
     tasks = DETAILS[:n_pairs]
     rows: list[list[Reading]] = []

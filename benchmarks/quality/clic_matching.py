@@ -43,7 +43,7 @@ from conceptloom.viz.overlays import attention_overlay
 from conceptloom.viz.overlays import stacked as stacked_rows
 
 from . import world
-from .clic import BUDGETS, DetailBudget, learned_ornament, taught_mask
+from .clic import DetailBudget, budgets, learned_ornament, taught_mask
 from .tasks import DETAILS, DetailTask
 from .world import found_in, taught_of
 
@@ -159,7 +159,7 @@ def _panel(task: DetailTask, target: Target, match: Match) -> Tensor:
 def run(options: Options) -> Result:
     """Match every ornament, and show the first targets."""
     one_thread()
-    host, budget = world.open_model(), budget_of(options, BUDGETS)
+    host, budget = world.open_model(), budget_of(options, budgets())
     steps, noises, count, n_pairs = budget_of(options, SIZES)
     learning = replace(
         ROI_MATCHING,

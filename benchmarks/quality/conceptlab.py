@@ -31,17 +31,21 @@ from conceptloom.cli.laboratory import ConceptLabBackend, on_host
 from conceptloom.cli.models import TINYWORLD
 from conceptloom.host.ports import Host
 from conceptloom.methods.conceptlab import (
+    OFFICIAL_LOOP,
     ConceptLabConfig,
     NegativesConfig,
+    SpaceDefaults,
     invent,
     text_space_config,
 )
+from conceptloom.methods.conceptlab.spec import SPEC
 from conceptloom.samplers.ddim import sample_ddim, seeded_noise
 from conceptloom.tinyworld.judge.judge import load_judge
 from conceptloom.tinyworld.judge.scores import CLEAR, novelty
 from conceptloom.tinyworld.members import KINDS
 from conceptloom.tinyworld.presets import CFG
 from conceptloom.tinyworld.prior import SENTENCES
+from conceptloom.training.method_spec import settings_for
 from conceptloom.vision.clip_space import ClipSpace
 from conceptloom.vision.generators import HostImageGenerator
 from conceptloom.viz.overlays import sample_strip
@@ -60,18 +64,17 @@ class InventionBudget:
 
     steps: int
     look_every: int
-    learning_rate: float
-    positive_weight: float
     prior_steps: int
-    guidance: float
     pictures: int
     sampling_steps: int
 
 
+PRESET: ConceptLabConfig = settings_for(SPEC, TINYWORLD).config
+# The full one is what TinyWorld invents with.
 BUDGETS = {
-    "full": InventionBudget(300, 50, 1e-2, 1.0, 5, 4.0, 16, 25),
-    "short": InventionBudget(60, 15, 1e-2, 1.0, 3, 4.0, 8, 16),
-    "quick": InventionBudget(2, 1, 1e-2, 1.0, 2, 4.0, 1, 2),
+    "full": InventionBudget(PRESET.steps, PRESET.negatives.every, PRESET.sampling.steps, 16, 25),
+    "short": InventionBudget(60, 15, 3, 8, 16),
+    "quick": InventionBudget(2, 1, 2, 1, 2),
 }
 
 ADAPTIVE, FIXED, ALL_FIXED, NONE = "adaptive", "fixed pair", "all sixteen fixed", "no negatives"
@@ -137,7 +140,7 @@ def config_of(
     budget: InventionBudget,
     seed: int,
     variant: str,
-    clamps: tuple[float, float],
+    space: SpaceDefaults,
 ) -> ConceptLabConfig:
     """The settings of a cell in which something is learned."""
     negatives = {
@@ -147,24 +150,17 @@ def config_of(
         NONE: NegativesConfig(every=0),
         IN_TEXT: NegativesConfig(every=budget.look_every),
     }
-    config = ConceptLabConfig(
+    config = replace(
+        PRESET,
         positives=(task.category,),
         negatives=negatives[variant],
         steps=budget.steps,
-        learning_rate=budget.learning_rate,
-        positive_ceiling=clamps[0],
-        negative_floor=clamps[1],
-        positive_weight=budget.positive_weight,
-        templates=SENTENCES,
-        gallery=(SENTENCES[0],),
+        sampling=replace(PRESET.sampling, steps=budget.prior_steps),
+        gallery=(SENTENCES[0],),  # the one that is asked about
         seed=seed,
     )
-    if variant == IN_TEXT:
-        config = text_space_config(config)
-    return replace(
-        config,
-        sampling=replace(config.sampling, steps=budget.prior_steps, guidance=budget.guidance),
-    )
+    config = space.fitted(config)
+    return text_space_config(config) if variant == IN_TEXT else config
 
 
 class InventionExperiment(Experiment):
@@ -192,10 +188,8 @@ class InventionExperiment(Experiment):
         return repr(self.config(cell))
 
     def config(self, cell: Cell) -> ConceptLabConfig:
-        clamps = self.laboratory.defaults.clamps
-        assert clamps is not None
-        task = self.tasks[cell.thing]
-        return config_of(task, self.budget, cell.seed, cell.variant, clamps)
+        task, space = self.tasks[cell.thing], self.laboratory.defaults
+        return config_of(task, self.budget, cell.seed, cell.variant, space)
 
     def _negatives(self, cell: Cell) -> list[str]:
         """What a negative prompt names."""
@@ -213,6 +207,7 @@ class InventionExperiment(Experiment):
                 ClipSpace(host) if cell.variant == IN_TEXT else laboratory.space,
                 HANDLE,
                 self.config(cell),
+                loop=OFFICIAL_LOOP,
                 image_generator=HostImageGenerator(
                     host, steps=budget.sampling_steps, cfg=CFG, size=world.PICTURE
                 ),
@@ -258,8 +253,9 @@ class InventionExperiment(Experiment):
         budget = self.budget
         return [
             f"{len(self.things)} categories ({', '.join(self.things)}), {self.seeds} seeds. "
-            f"{budget.steps} steps at {budget.learning_rate:g}, lambda {budget.positive_weight:g}, "
-            f"{budget.prior_steps} steps of the prior at guidance {budget.guidance:g}, a look "
+            f"{budget.steps} steps at {PRESET.learning_rate:g}, lambda {PRESET.positive_weight:g}, "
+            f"{budget.prior_steps} steps of the prior at guidance {PRESET.sampling.guidance:g}, a "
+            "look "
             f"every {budget.look_every}; {budget.pictures} pictures of each cell in "
             f"{budget.sampling_steps} DDIM steps, from the same noise for every variant.",
             JUDGES,
@@ -293,17 +289,20 @@ class InventionExperiment(Experiment):
         return sample_strip(images, captions, n_columns=len(VARIANTS)), 1, caption
 
 
+def experiment_of(host: Host, options: Options) -> InventionExperiment:
+    """The experiment with its budget and folder."""
+    budget, laboratory = budget_of(options, BUDGETS), on_host(host, TINYWORLD, TINYWORLD)
+    folder = folder_of(PAGE, laboratory.space.digest, asdict(budget))
+    experiment = InventionExperiment(host, laboratory, budget, folder, options.seeds)
+    if options.quick:
+        experiment.things, experiment.seeds = experiment.things[:1], 1
+    return experiment
+
+
 def run(options: Options) -> Result:
     """Invent, draw and judge every cell."""
-    host, budget = world.open_model(), budget_of(options, BUDGETS)
-    laboratory = on_host(host, TINYWORLD, TINYWORLD)
-    digest = laboratory.space.digest
-    folder = folder_of(PAGE, digest, asdict(budget))
-    seeds = 1 if options.quick else options.seeds
-    experiment = InventionExperiment(host, laboratory, budget, folder, seeds)
-    if options.quick:
-        experiment.things = experiment.things[:1]
-    return perform(experiment, options, PAGE, digest)
+    experiment = experiment_of(world.open_model(), options)
+    return perform(experiment, options, PAGE, experiment.laboratory.space.digest)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

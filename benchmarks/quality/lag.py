@@ -34,9 +34,7 @@ from conceptloom.methods.personalized_residuals import Localised, sample_lag
 from conceptloom.samplers.ddim import seeded_noise
 from conceptloom.tinyworld.captions import article
 from conceptloom.tinyworld.judge.judge import load_judge
-from conceptloom.tinyworld.judge.lineup import TARGET
-from conceptloom.tinyworld.judge.named import identity_of, lineup_of
-from conceptloom.tinyworld.judge.scores import leaked
+from conceptloom.tinyworld.judge.named import SceneJudge
 from conceptloom.tinyworld.presets import CFG
 from conceptloom.tinyworld.shapes import BACKGROUNDS
 
@@ -74,11 +72,13 @@ WORSE = (
 # Those of one concept, and those of pictures with more in them.
 MEASURES = (
     *OF_ONE,
+    Measure("beside", "identity beside", f"identity in pictures beside {article(OTHER)}"),
     Measure("other", "other", f"share of pictures beside {article(OTHER)} that show one"),
     Measure("both", "both", "two stacked concepts: share of concepts that are recognised"),
     Measure("likeness of both", "likeness of both", "two stacked concepts: likeness of each, mean"),
     Measure(
-        "leaked", "leaked", "two stacked concepts: share of pictures in which one shows twice",
+        "leaked", "leaked", "two stacked concepts: share of pictures that show one's class more "
+        "often than asked",
         False,
     ),
 )  # fmt: skip
@@ -140,25 +140,29 @@ class LagExperiment(Experiment):
                 if kind == "together":
                     self._add_pair(image, names, into)
                     continue
-                add_verdict(image, plain, names[0], place, into)
+                one: Found = {measure.key: [] for measure in OF_ONE}
+                add_verdict(image, plain, names[0], place, one)
                 if kind == "beside":
+                    one = {key: one[key] for key in ("background", "changed")} | {
+                        "beside": one["identity"]
+                    }
                     seen = [f"{one.colour} {one.kind}" for one in load_judge().find(image)]
-                    into["other"].append(float(OTHER in seen))
+                    one["other"] = [float(OTHER in seen)]
+                for key, values in one.items():
+                    into[key] += values
         return rows
 
     def _add_pair(self, image: Tensor, names: list[str], into: Found) -> None:
-        judge = load_judge()
-        objects = judge.find(image)
-        verdicts = [identity_of(objects, name) for name in names]
-        own = {name: lineup_of(name).references[TARGET] for name in names}
+        verdict = SceneJudge({name: name for name in names}).look(image, names)
+        verdicts = verdict.identities.values()
         into["both"] += [float(verdict.right) for verdict in verdicts]
         into["likeness of both"] += [verdict.similarity for verdict in verdicts]
-        into["leaked"].append(float(bool(leaked(judge, objects, own, names))))
+        into["leaked"].append(float(bool(verdict.leaked)))
 
     def about(self) -> list[str]:
         budget = self.budget
         return [
-            f"{budget.things} concepts and {budget.pairs} pairs, {self.seeds} seed(s): "
+            f"{', '.join(self.things)}; {self.seeds} seed(s): "
             f"{budget.steps} steps from {budget.images} pictures on one background, "
             f"{budget.pictures} picture(s) for every prompt on each of two others, "
             f"{budget.sampling_steps} DDIM steps; the variants share their noise."
@@ -177,14 +181,17 @@ class LagExperiment(Experiment):
         return [Section(heading="What LAG costs", text=told)]
 
 
+def experiment_of(host: Host, options: Options) -> LagExperiment:
+    """The experiment with its budget and folder."""
+    budget, model = budget_of(options, budgets()), model_digest(host)
+    folder = folder_of(PAGE, model, asdict(budget))
+    return LagExperiment(host, model, budget, folder, 1 if options.quick else options.seeds)
+
+
 def run(options: Options) -> Result:
     """Learn, draw and judge every concept and pair."""
-    host, budget = world.open_model(), budget_of(options, budgets())
-    model = model_digest(host)
-    folder = folder_of(PAGE, model, asdict(budget))
-    seeds = 1 if options.quick else options.seeds
-    experiment = LagExperiment(host, model, budget, folder, seeds)
-    return perform(experiment, options, PAGE, model)
+    host = world.open_model()
+    return perform(experiment_of(host, options), options, PAGE, model_digest(host))
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -95,6 +95,10 @@ DETAILS = (
     DetailTask("bolt", "yellow house", "gray", "red vase", "beach", 8),
     DetailTask("sun", "green fish", "white", "orange ball", "gray", 9),
     DetailTask("spiral", "orange castle", "sky", "green mushroom", "white", 10),
+    DetailTask("clover", "purple mushroom", "beach", "yellow castle", "white", 11),
+    DetailTask("bolt", "green teapot", "white", "orange mushroom", "sky", 12),
+    DetailTask("spiral", "blue ball", "gray", "pink teapot", "grass", 13),
+    DetailTask("sun", "cyan castle", "white", "red fish", "gray", 14),
 )
 SUBJECTS = {
     "mug2": SubjectTask("mug", "sky", ("white", "beach")),
@@ -114,6 +118,8 @@ WEAVES = (
     WeaveTask(("mug1", "fish2"), "grass", "on the grass"),
     WeaveTask(("mushroom3", "house1"), "beach", "at the beach"),
     WeaveTask(("boat1", "umbrella2"), "gray", "on a gray background"),
+    WeaveTask(("robot1", "ball2"), "sky", "in the sky"),
+    WeaveTask(("cat1", "teapot2"), "white", "on a white background"),
     WeaveTask(("mug1", "house1", "fish2"), "white", "on a white background"),
 )
 # What stands in a template for a concept: a member of its class in a colour that is not its own.
@@ -124,6 +130,10 @@ TEMPLATE_WORDS = {
     "house1": "green house",
     "boat1": "red boat",
     "umbrella2": "blue umbrella",
+    "robot1": "orange robot",
+    "ball2": "green ball",
+    "cat1": "yellow cat",
+    "teapot2": "red teapot",
 }
 INVENTIONS = (
     InventionTask("container", ("mug", "vase")),

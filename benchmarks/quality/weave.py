@@ -31,6 +31,8 @@ from harness.subject import Options
 from torch import Tensor
 
 from conceptloom.cli.demo.judge import as_image
+from conceptloom.cli.demo.teaching import handle_of
+from conceptloom.cli.demo.weaver import CONFIG, STEPS
 from conceptloom.concepts.concept import Change, Concept, Diff, stacked
 from conceptloom.concepts.fingerprints import model_digest
 from conceptloom.host.ports import Host
@@ -48,13 +50,12 @@ from conceptloom.methods.concept_weaver import (
 from conceptloom.methods.concept_weaver.prompts import marked_word
 from conceptloom.methods.personalized_residuals import learn_residuals
 from conceptloom.methods.personalized_residuals.spec import ON_TINYWORLD as TEACHING
-from conceptloom.tinyworld.concepts import CONCEPTS, concept_scene
+from conceptloom.tinyworld.concepts import CONCEPTS, concept_scene, region_prompt
 from conceptloom.tinyworld.judge.judge import load_judge
 from conceptloom.tinyworld.judge.lineup import LINEUP, TARGET
 from conceptloom.tinyworld.judge.named import identity_of, lineup_of
 from conceptloom.tinyworld.judge.scores import likeness
 from conceptloom.tinyworld.planes import iou
-from conceptloom.tinyworld.presets import CFG
 
 from . import world
 from .tasks import TEMPLATE_WORDS, WEAVES, WeaveTask
@@ -123,24 +124,23 @@ class WeaveBudget:
 
 
 BUDGETS = {
-    "full": WeaveBudget(TEACHING.steps, 16, 99),
+    "full": WeaveBudget(TEACHING.steps, STEPS, 99),
     "short": WeaveBudget(30, 6, 2),
     "quick": WeaveBudget(1, 1, 1),
 }
 WHOLE = "whole method"
-WHOLE_LESS = "without suppression"
+SUPPRESSING = "with suppression"
 PLACE_ALONE = "background reads its place alone"
 MERGED, MASKED = "merged concepts, one prompt", "merged concepts, masked conditioning"
-_CONFIG = WeaveConfig(cfg=CFG, suppression=0.2, negative="")
 VARIANTS: dict[str, WeaveConfig] = {
-    WHOLE: _CONFIG,
-    "without injection": replace(_CONFIG, resnet_until=0.0, attention_until=0.0),
-    "without prompts of their own": _CONFIG,
-    WHOLE_LESS: replace(_CONFIG, suppression=0.0),
-    PLACE_ALONE: _CONFIG,
-    "score mixing": replace(_CONFIG, mixing=Mixing.SCORES),
-    MERGED: _CONFIG,
-    MASKED: replace(_CONFIG, resnet_until=0.0, attention_until=0.0, mixing=Mixing.SCORES),
+    WHOLE: CONFIG,
+    "without injection": replace(CONFIG, resnet_until=0.0, attention_until=0.0),
+    "without prompts of their own": CONFIG,
+    SUPPRESSING: replace(CONFIG, suppression=0.2),
+    PLACE_ALONE: CONFIG,
+    "score mixing": replace(CONFIG, mixing=Mixing.SCORES),
+    MERGED: CONFIG,
+    MASKED: replace(CONFIG, resnet_until=0.0, attention_until=0.0, mixing=Mixing.SCORES),
 }
 NOTES = {
     PLACE_ALONE: 'its prompt is "a photo at the beach"; the paper\'s names all objects',
@@ -172,7 +172,7 @@ EXPECTATIONS = (
         "likeness",
     ),
     Expectation(
-        "Suppressing the concept-free features brings concepts out", WHOLE, WHOLE_LESS, "likeness"
+        "Suppressing the concept-free features brings concepts out", SUPPRESSING, WHOLE, "likeness"
     ),
     Expectation("Mixing features is better than mixing scores", WHOLE, "score mixing", "likeness"),
     Expectation(
@@ -204,7 +204,7 @@ class WeaveExperiment(Experiment):
     def concept(self, name: str) -> Concept:
         """A concept of one object, learned once, from pictures of it alone."""
         if name not in self._bank:
-            path = self.bank_folder / f"{name}.safetensors"
+            path = self.bank_folder / f"{handle_of(name)}-{name}.safetensors"
             self._bank[name] = kept_concept(path, lambda: self._taught(name))
         return self._bank[name]
 
@@ -216,7 +216,7 @@ class WeaveExperiment(Experiment):
         config = replace(TEACHING, steps=self.budget.teaching_steps)
         quick = replace(NO_PREVIEW, prompts=())
         return learn_residuals(
-            self.host, images, world.handle_of(name), CONCEPTS[name], config, previews=quick
+            self.host, images, handle_of(name), CONCEPTS[name], config, previews=quick
         ).concept
 
     def template(self, task: WeaveTask, seed: int) -> Template:
@@ -240,12 +240,12 @@ class WeaveExperiment(Experiment):
         region_specs = []
         masks = world.template_of(task, seed).masks
         for word, concept, mask in zip(plain, concepts, masks, strict=True):
-            prompt, own = "", concept
+            prompt, own = region_prompt(sentence, plain, word), concept
             if variant == "without prompts of their own":
                 prompt, own = every, replace(concept, handles=merged.handles)
             elif variant in (MERGED, MASKED):
                 own = merged
-                prompt = every if variant == MERGED else ""
+                prompt = every if variant == MERGED else prompt
             region_specs.append(
                 RegionSpec(
                     concept=own, word=word, mask=torch.from_numpy(mask), handle=concept.names[0],
@@ -289,7 +289,8 @@ class WeaveExperiment(Experiment):
     def about(self) -> list[str]:
         budget = self.budget
         return [
-            f"{len(self.things)} templates of 2 and 3 objects, {self.seeds} arrangement(s). "
+            f"{len(self.things)} templates ({'; '.join(self.things)}), {self.seeds} "
+            "arrangement(s). "
             f"Concepts: personalized residuals, {budget.teaching_steps} steps from "
             f"{len(TAUGHT_ON)} pictures, each alone; {budget.sampling_steps} sampling steps. "
             "TinyWorld is a small model of drawn things: it shows whether the parts do what they "
@@ -337,13 +338,17 @@ class WeaveExperiment(Experiment):
         return Table(name="by count", columns=columns, rows=rows)
 
 
+def experiment_of(host: Host, options: Options) -> WeaveExperiment:
+    """The experiment with its budget and folder."""
+    budget = budget_of(options, BUDGETS)
+    folder = folder_of(PAGE, model_digest(host), asdict(budget))
+    return WeaveExperiment(host, budget, folder, 1 if options.quick else options.seeds)
+
+
 def run(options: Options) -> Result:
     """Learn the bank, weave and judge every cell."""
-    host, budget = world.open_model(), budget_of(options, BUDGETS)
-    digest = model_digest(host)
-    folder = folder_of(PAGE, digest, asdict(budget))
-    experiment = WeaveExperiment(host, budget, folder, 1 if options.quick else options.seeds)
-    return perform(experiment, options, PAGE, digest)
+    host = world.open_model()
+    return perform(experiment_of(host, options), options, PAGE, model_digest(host))
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

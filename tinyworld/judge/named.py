@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -81,8 +80,7 @@ class Verdict:
 
     Attributes:
         identities: handle -> of every member that the prompt asks for.
-        leaked: handles of learned members whose class shows more often than the prompt asks for:
-            one that was not asked for, however distorted, or a second copy.
+        leaked: handles of learned members that are too much, see `scores.leaked`.
         background: a key of `tinyworld.shapes.BACKGROUNDS`.
     """
 
@@ -121,6 +119,7 @@ class SceneJudge:
 
     def __init__(self, members: Mapping[str, str]) -> None:
         self._members = dict(members)
+        self._kinds = {handle: CONCEPTS[name] for handle, name in members.items()}
 
     def look(self, image: ArrayLike | Tensor, asked: Sequence[str]) -> Verdict:
         """Verdict on a picture [H, W, 3] of a prompt that names the handles `asked`."""
@@ -129,13 +128,8 @@ class SceneJudge:
         identities = {
             handle: _identity(objects, lineup_of(self._members[handle]), handle) for handle in asked
         }
-        kinds = Counter(one.kind for one in objects)
-        room = Counter(self._kind(handle) for handle in asked)
         return Verdict(
             identities=identities,
-            leaked=[h for h in self._members if kinds[self._kind(h)] > room[self._kind(h)]],
+            leaked=scores.leaked(objects, self._kinds, asked),
             background=judge.background(image),
         )
-
-    def _kind(self, handle: str) -> str:
-        return CONCEPTS[self._members[handle]]

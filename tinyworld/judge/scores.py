@@ -6,6 +6,7 @@ All take what the judge found (`Judge.find`), so that a picture is looked at onc
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -54,18 +55,20 @@ def identity(judge: Judge, objects: Sequence[Found], lineup: Lineup) -> Identity
 
 
 def leaked(
-    judge: Judge,
-    objects: Sequence[Found],
-    references: Mapping[str, Tensor],
-    asked: Collection[str] = (),
+    objects: Sequence[Found], learned: Mapping[str, str], asked: Collection[str]
 ) -> list[str]:
-    """Learned members that the picture shows though not asked, or more often than once."""
-    seen: list[str] = []
-    for found in objects:
-        name = max(references, key=lambda r: likeness(found, references[r]))
-        if likeness(found, references[name]) >= judge.calibration.same:
-            seen.append(name)
-    return [n for i, n in enumerate(seen) if n not in asked or n in seen[:i]]
+    """Learned names whose class shows more often than a prompt asks for: a leak.
+
+    The class counts, not the likeness: a distorted object that nobody asked for is a leak too, and
+    so is a second copy.
+
+    Args:
+        learned: name of all that was learned -> its class.
+        asked: names in the prompt.
+    """
+    shown = Counter(one.kind for one in objects)
+    room = Counter(learned[name] for name in asked)
+    return [name for name, kind in learned.items() if shown[kind] > room[kind]]
 
 
 def mixing(found: Found, own: Member, other: Member) -> float:

@@ -134,7 +134,7 @@ def test_a_worker_gets_its_options_and_paths(monkeypatch: pytest.MonkeyPatch) ->
         ("speed", "lag", ["--preset", "35m"], False),
         ("quality", "clic", [], True),
         ("quality", "clic", ["--part", "1/2"], False),
-        ("claims", "tinyworld", ["--count", "2"], False),
+        ("quality", "tinyworld", ["--count", "2"], False),
     ],
 )
 def test_only_default_options_make_the_repositorys_own_result(
