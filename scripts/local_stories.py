@@ -17,6 +17,7 @@ PROMPT = (
     "on a gray background"
 )
 IMPORTED, (_, TRIGGER, IMPORTED_WORDS) = next(iter(SUBJECTS.items()))
+BESIDE, BESIDE_WORD = "cat4", "cat"
 
 
 def two_loras(graph: Graph) -> Graph:
@@ -104,18 +105,19 @@ def painted_mask(graph: Graph) -> Graph:
 
 
 def beside_a_concept(graph: Graph) -> Graph:
-    """An imported LoRA and a concept trained here, in one picture."""
+    """An imported LoRA and a concept trained here: plain words, both merged, both localised."""
     graph.note(
         "## A LoRA next to a learned concept\n\n"
         "Press **Run**. *Import LoRA as Concept* makes a concept of a LoRA file: the name "
-        "<rusty> stands for its trigger, and the words behind it show where it is. *Load Concept* "
-        "brings a concept of Personalized Residuals. *LAG Sampler* draws both, each in its place, "
-        "and shows the masks. *Save Concept* keeps the imported one.\n\n"
+        f"<{TRIGGER}> stands for its trigger, and the words behind it show where it is. *Load "
+        "Concept* brings a concept of Personalized Residuals. Three ways to draw from one seed: "
+        "plain words, which know neither; both in the whole picture, where they mix (*LAG Sampler* "
+        "with *localised* off); and each in its place. *Save Concept* keeps the imported one.\n\n"
         "**Your own:** any LoRA of models/loras, with words for its subject; concepts of any "
         "method here that have one name. The same concepts go into *Regions*, too.",
-        (40, 40), (560, 290),
+        (40, 40), (560, 330),
     )  # fmt: skip
-    base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 400), (240, 90))
+    base = graph.node("ConceptLoomTinyWorldCheckpoint", (60, 440), (240, 90))
     lora = graph.node(
         "ConceptLoomImportLora", (640, 80), (360, 520), model=base[0], clip=base[1],
         lora_name=f"{IMPORTED}.safetensors", words=IMPORTED_WORDS,
@@ -125,27 +127,56 @@ def beside_a_concept(graph: Graph) -> Graph:
         overwrite=True,
     )  # fmt: skip
     learned = graph.node(
-        "ConceptLoomLoadConcept", (640, 850), (360, 110), concept_name=BANK["cat4"]
+        "ConceptLoomLoadConcept", (640, 850), (360, 110), concept_name=BANK[BESIDE]
     )  # fmt: skip
     latent = graph.node(
-        "EmptyLatentImage", (60, 540), (300, 120), width=PX, height=PX, batch_size=4
+        "EmptyLatentImage", (60, 580), (300, 120), width=PX, height=PX, batch_size=4
     )
-    sampled = graph.node(
-        "ConceptLoomLagSampler", (1060, 80), (360, 800), model=base[0], clip=base[1],
-        concepts__concept0=lora[0], concepts__concept1=learned[0], latent_image=latent[0],
-        positive=f"a photo of a <{TRIGGER}> {IMPORTED_WORDS} and a <my-cat> cat on a gray "
-        "background", quantile=0.7, **DRAWING,
-    )  # fmt: skip
-    decoded = graph.node("VAEDecode", (1480, 80), (160, 60), samples=sampled[0], vae=base[2])
-    graph.node(
-        "SaveImage", (1480, 190), (380, 380), images=decoded[0],
-        filename_prefix="conceptloom/lora/beside",
-    )  # fmt: skip
-    as_image = graph.node("MaskToImage", (1480, 620), (200, 60), mask=sampled[1])
-    show(graph, "Where they are", as_image[0], (1480, 730), (380, 240))
+    _plain_words(graph, base, latent)
+    for left, title, localised in ((1480, "Merged", False), (1900, "Localised", True)):
+        sampled = graph.node(
+            "ConceptLoomLagSampler", (left, 80), (360, 800), model=base[0], clip=base[1],
+            concepts__concept0=lora[0], concepts__concept1=learned[0], latent_image=latent[0],
+            positive=_sentence(f"<{TRIGGER}> {IMPORTED_WORDS}", f"<my-{BESIDE_WORD}> cat"),
+            localised=localised, quantile=0.8, **DRAWING,
+        )  # fmt: skip
+        _saved(graph, title, base, sampled, (left, 940))
+    as_image = graph.node("MaskToImage", (2320, 80), (200, 60), mask=sampled[1])
+    show(graph, "Where they are", as_image[0], (2320, 190), (380, 240))
     graph.group("1. Two concepts", 620, 10, 400, 970, GREEN)
-    graph.group("2. Both in one picture", 1040, 10, 840, 980, VIOLET)
+    graph.group("2. Plain words", 1040, 10, 400, 1440, BLUE)
+    graph.group("3. Both in the whole picture", 1460, 10, 400, 1440, BLUE)
+    graph.group("4. Each in its place", 1880, 10, 840, 1440, VIOLET)
     return graph
+
+
+def _sentence(imported: str, learned: str) -> str:
+    return f"a photo of a {imported} and a {learned} on a gray background"
+
+
+def _plain_words(graph: Graph, base: Node, latent: Node) -> None:
+    """The base model's picture of the same things."""
+    text = _sentence(IMPORTED_WORDS, BESIDE_WORD)
+    prompts = [
+        graph.node("CLIPTextEncode", (1060, 80 + 170 * i), (360, 130), clip=base[1], text=written)
+        for i, written in enumerate((text, ""))
+    ]
+    sampled = graph.node(
+        "KSampler", (1060, 420), (360, 290), model=base[0], positive=prompts[0][0],
+        negative=prompts[1][0], latent_image=latent[0], **DRAWING,
+    )  # fmt: skip
+    _saved(graph, "Plain words", base, sampled, (1060, 940))
+
+
+def _saved(graph: Graph, title: str, base: Node, sampled: Node, at: tuple[int, int]) -> None:
+    """What was drawn, decoded and saved."""
+    left, top = at
+    decoded = graph.node("VAEDecode", at, (160, 60), samples=sampled[0], vae=base[2])
+    name = title.lower().replace(" ", "-")
+    graph.node(
+        "SaveImage", (left, top + 110), (360, 360), title, images=decoded[0],
+        filename_prefix=f"conceptloom/lora/beside-{name}",
+    )  # fmt: skip
 
 
 def drawn(

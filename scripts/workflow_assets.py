@@ -41,7 +41,7 @@ ON_THUMBNAIL = {
     "17-learn-from-pictures": ["Save Image", "Where it is"],
     "18-two-loras": ["Drawn, localised", "Masks over the picture", "Drawn, merged"],
     "19-a-painted-mask": ["Drawn, painted", "Masks over the picture"],
-    "20-lora-beside-a-concept": ["Save Image", "Where they are"],
+    "20-lora-beside-a-concept": ["Plain words", "Merged", "Localised"],
 }
 # Help page picture -> workflow and title of the node that shows it.
 IN_HELP = {
