@@ -11,7 +11,6 @@ from torch import Tensor
 from ...attention.maps import AttentionCapture, TokenQuery
 from ...attention.site_selection import grid_at, located_rows, rising_sites
 from ...attention.start_token import StartDetached
-from ...errors import UnsupportedModelError
 from ...host.ports import Host, Progress, Prompt, UNetEdit, no_progress
 from ...rng import sample_noise
 from ...scenes.scene import ConceptScene
@@ -32,9 +31,6 @@ class CLiC(SceneRecipe[CLiCConfig]):
         scene: pictures, masks and words; every step learns one of its concepts.
         config: the settings.
         progress: called after each encoded picture.
-
-    Raises:
-        UnsupportedModelError: the model has no cross-attention.
     """
 
     method = "clic"
@@ -46,12 +42,6 @@ class CLiC(SceneRecipe[CLiCConfig]):
         config: CLiCConfig,
         progress: Progress = no_progress,
     ) -> None:
-        if host.sites.joint is not None:
-            raise UnsupportedModelError(
-                "CLiC needs cross-attention, and Z-Image and Krea 2 have none: text and picture "
-                "are one sequence there. Use CLiC on Stable Diffusion or Anima, or Break-A-Scene "
-                "here."
-            )
         super().__init__(host, scene, config)
         self.sites = rising_sites(host.sites) if config.attention_weight else []
         with torch.no_grad():

@@ -44,7 +44,6 @@ from conceptloom.methods.clic import CLiC, CLiCConfig
 from conceptloom.methods.personalized_residuals import Localised, local_lora_of, sample_lag
 from conceptloom.nodes.lag import with_lag
 from conceptloom.nodes.shared import applied
-from conceptloom.scenes.scene import make_scene
 from conceptloom.training.adapters import Scope
 from conceptloom.training.runner import loop_for
 
@@ -323,12 +322,28 @@ def test_distilled_variants_are_refused_by_name(
     assert ("does not tell" in caplog.text) == (outcome == "warned")
 
 
-def test_clic_is_refused_in_words(hosts: tuple[Any, Any]):
-    picture = torch.zeros(64, 64, 3)
-    scene = make_scene([picture], {"mark": [torch.ones(64, 64)]}, {"mark": "cat"})
+def test_clic_s_losses_and_gradients_are_the_same_in_both_hosts(hosts: tuple[Any, Any]):
+    """As the paper has it: whole weights of the attentions, which here read text and picture."""
+    results = []
     for host in hosts:
-        with pytest.raises(UnsupportedModelError, match="CLiC needs cross-attention"):
-            CLiC(host, scene, CLiCConfig())
+        config = CLiCConfig(
+            object_word="chair", token_phase=TokenPhase(steps=1), batch_size=2, views=2,
+            checkpointing=False, resolution_px=0,
+        )  # fmt: skip
+        with torch.inference_mode(False):
+            learned = CLiC(host, scene(), config)
+        phase = learned.phases()[1]
+        with torch.inference_mode(False), torch.enable_grad(), learned.computing(phase):
+            terms = learned.losses(phase, torch.Generator().manual_seed(2))
+            sum(terms.values()).backward()
+        gradients = {n: p.grad for n, p in learned.named_parameters().items() if p.grad is not None}
+        results.append(({name: float(term) for name, term in terms.items()}, gradients))
+    (losses, ours), (their_losses, theirs) = results
+    assert set(losses) == {"context", "attention", "roi"}
+    assert losses == pytest.approx(their_losses, rel=1e-5)
+    assert all(loss > 0 for loss in losses.values())
+    assert sum("attention." in name or ".attn." in name for name in ours) >= 3 * 4
+    assert_close(ours, theirs)
 
 
 def test_pictures_have_the_model_s_own_size(hosts: tuple[Any, Any], monkeypatch: Any):
