@@ -96,6 +96,8 @@ def _learn(
     write_results(made, results)
     for look in made.looks:
         say(look.summary())
+    if idle := made.describe_ceiling():
+        say(idle, "yellow")
     away = f", avoiding: {', '.join(made.negatives)}" if made.negatives else ""
     say(f"learned <{name}>{away}", "bold green")
     say(f"saved {out / CONCEPT}, with all checkpoints and pictures in the same folder")

@@ -44,14 +44,14 @@ class AttentionMaps(io.ComfyNode):
                 io.Image.Input("image", tooltip="The picture to analyse; the first of a batch."),
                 io.String.Input(
                     "prompt",
-                    default="a photo of a red circle and a blue square",
+                    default="a photo of a red mug and a blue fish",
                     multiline=True,
                     dynamic_prompts=True,
                     tooltip="A description of the picture. It must contain the words below.",
                 ),
                 io.String.Input(
                     "words",
-                    default="circle, square",
+                    default="mug, fish",
                     tooltip="Words, phrases or names such as <my-mug>, separated by commas. "
                     "Each gets its own map.",
                 ),

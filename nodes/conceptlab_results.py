@@ -59,6 +59,7 @@ def report_of(made: Invented, concept: Concept, saved: str) -> str:
             *(look.summary() for look in made.looks),
             *describe_lineage(name, concept.recipe),
             "Final similarities: " + ", ".join(f"{k} {v:.3f}" for k, v in similar.items()),
+            *filter(None, [made.describe_ceiling()]),
             f"Checkpoints: {', '.join(map(str, made.album.steps))}",
             saved,
             f"Use: {concept.prompts[0]}",

@@ -97,14 +97,14 @@ def _inputs() -> list[io.Input]:
         ),
         io.String.Input(
             "sentence",
-            default="a photo of a circle and a square",
+            default="a photo of a mug and a fish",
             multiline=True,
             tooltip="Description of the template in plain words. The prompts of all regions "
             "derive from it.",
         ),
         io.String.Input(
             "words",
-            default="circle\nsquare",
+            default="mug\nfish",
             multiline=True,
             tooltip="One line per region: the word of the sentence that the concept replaces, "
             "optionally followed by a colon and your own prompt: dog: a <my-dog> asleep.",

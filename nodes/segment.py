@@ -49,7 +49,7 @@ class SegmentByText(io.ComfyNode):
                 io.Image.Input("image", tooltip="The picture; the first of a batch."),
                 io.String.Input(
                     "words",
-                    default="circle\nsquare",
+                    default="mug\nfish",
                     multiline=True,
                     tooltip="One word or phrase per line; each becomes a mask. A repeated line "
                     "finds different objects.",

@@ -91,7 +91,7 @@ def _inputs() -> list[io.Input]:
         ),
         io.String.Input(
             "prompt",
-            default="a photo of a circle and a square",
+            default="a photo of a mug and a fish",
             multiline=True,
             tooltip="Description of the picture in plain words, ideally the sentence of "
             "Regions. Empty works and keeps the layout slightly less well.",

@@ -45,7 +45,7 @@ class Subject:
     """What stands in the sentence for a concept.
 
     Attributes:
-        word: of the sentence, one or several words: "dog", "red circle".
+        word: of the sentence, one or several words: "dog", "red mug".
         marked: what replaces it in the concept's own prompt: "<c1> dog", or "<c1>".
     """
 

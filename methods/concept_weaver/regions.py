@@ -44,7 +44,7 @@ class RegionSpec:
 class WeaveRegion:
     """One part of the picture."""
 
-    name: str  # for people: "<my-mug>", "a circle", "background"
+    name: str  # for people: "<my-mug>", "a fish", "background"
     prompt: str  # p_+i
     concept: Concept | None = None
 

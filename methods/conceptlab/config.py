@@ -203,7 +203,9 @@ class ConceptLabConfig(LabConfig):
     )
     negatives: NegativesConfig = field(default_factory=NegativesConfig)
     positive_ceiling: float = _cosine(  # train_config.py:59
-        0.28, "Target similarity to the category. Higher is more typical."
+        0.28,
+        "Target similarity to the category. Higher is more typical. A word of a mix that is more "
+        "similar stops pulling, whatever its weight; 1 disables this.",
     )
     negative_floor: float = _cosine(  # styles have 0.15 (new_art.yaml)
         0.20, "Target similarity to a negative. Lower is stranger."

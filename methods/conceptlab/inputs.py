@@ -18,7 +18,8 @@ class SpaceDefaults:
     """Defaults of a concept space in which the official values do not apply.
 
     Attributes:
-        clamps: ceiling of positives and floor of negatives; None keeps the official ones.
+        clamps: ceiling of positives and floor of negatives; None keeps the official ones. A mix has
+            no ceiling: words beyond it would stop pulling, whatever their weights.
         sentences, gallery: templates in known words; () keeps the official ones.
     """
 
@@ -32,11 +33,12 @@ class SpaceDefaults:
             "templates": config.templates or self.sentences,
             "gallery": config.gallery or self.gallery,
         }
+        is_mix = len(getattr(config, "positives", ())) > 1
         official = {one.name: one.default for one in fields(config)}
         if self.clamps is not None:
-            for name, value in zip(
-                ("positive_ceiling", "negative_floor"), self.clamps, strict=True
-            ):
+            ceiling, floor = self.clamps
+            own = {"positive_ceiling": 1.0 if is_mix else ceiling, "negative_floor": floor}
+            for name, value in own.items():
                 if name in official and getattr(config, name) == official[name]:
                     changes[name] = value
         return replace(config, **changes)

@@ -94,6 +94,23 @@ class Invented:
                 captions += [texts.get(step, f"step {step}"), *[""] * (columns - 1)]
         return sample_strip(images, captions, n_columns=columns) if images else None
 
+    def describe_ceiling(self) -> str:
+        """Which words of a mix the ceiling kept from pulling, and how often; "" if none."""
+        words = self.concept.recipe.get("positives", ())
+        ceiling = self.concept.recipe.get("positive_ceiling", 1.0)
+        above = {
+            word: sum(row.get(f"{SIMILARITY}{word}", -1.0) > ceiling for row in self.history)
+            for word in (words if len(words) > 1 and ceiling < 1 else ())
+        }
+        steps = max(1, len(self.history))
+        idle = [f"{w} in {n / steps:.0%} of the steps" for w, n in above.items() if n]
+        if not idle:
+            return ""
+        return (
+            f"More similar than positive_ceiling {ceiling:g} and so without a pull, whatever the "
+            f"weight: {', '.join(idle)}. Set positive_ceiling to 1 to keep the proportions."
+        )
+
     def plots(self) -> tuple[Tensor, Tensor]:
         """[H, W, 3] similarity with every constraint over the steps, and [H, W, 3] the losses."""
         always = ("step", "phase")

@@ -195,6 +195,9 @@ def test_words_are_mixed_by_weight(executor: Executor):
     assert recipe["positives"] == ["cat", "dog"]
     assert recipe["weights"] == [3.0, 1.0]
     assert recipe["positive_ceiling"] == 0.5
+    graph["2"]["inputs"]["positive_ceiling"] = -0.9
+    report = executor.run(graph, {}, **outputs_of("2")).values["told"]
+    assert "cat in 100% of the steps" in report
     for wrong in ("cat: much", "cat: nan"):
         graph["2"]["inputs"]["words"] = wrong
         assert "a number, such as" in executor.run(graph, {}, **outputs_of("2")).error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,25 @@ def test_a_space_changes_only_what_the_user_left() -> None:
     assert (fitted.positive_ceiling, fitted.negative_floor) == (1.0, 0.1)
     assert (fitted.templates, fitted.gallery) == (("a {concept}",), ("my {concept}",))
     assert space.fitted(EvolutionConfig()).sentences == ("a {concept}",)
+
+
+def test_a_mix_has_no_ceiling_but_what_the_user_sets() -> None:
+    space, mixed = SpaceDefaults((0.5, 0.0)), ConceptLabConfig(positives=("mug", "teapot"))
+    assert space.fitted(ConceptLabConfig()).positive_ceiling == 0.5
+    assert space.fitted(mixed).positive_ceiling == 1.0
+    assert space.fitted(replace(mixed, positive_ceiling=0.3)).positive_ceiling == 0.3
+    assert SpaceDefaults().fitted(mixed).positive_ceiling == 0.28  # CLIP's, as officially
+
+
+def test_a_mix_tells_which_word_its_ceiling_keeps_from_pulling(tmp_path: Path) -> None:
+    command = ["mix", "my-mix", "mug:2", "fish", "--prior", "none", "--steps", "2"]
+    free = CliRunner().invoke(app, [*command, "-o", str(tmp_path / "free")])
+    assert free.exit_code == 0, free.output
+    assert "without a pull" not in free.output
+    capped = [*command, "--positive-ceiling", "-0.9", "-o", str(tmp_path / "capped")]
+    told = " ".join(CliRunner().invoke(app, capped).output.split())
+    assert "mug in 100% of the steps, fish in 100% of the steps" in told
+    one = ["invent", "my-pet", "--prior", "none", "--of", "pet", "--vqa", "none", "--steps", "1"]
+    alone = CliRunner().invoke(app, [*one, "--positive-ceiling", "-0.9", "-o", str(tmp_path / "1")])
+    assert alone.exit_code == 0, alone.output
+    assert "without a pull" not in alone.output
