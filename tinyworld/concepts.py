@@ -12,11 +12,12 @@ from functools import partial
 import numpy as np
 
 from .items import Item, vocabulary_item
-from .members import HELD_OUT, KINDS, held_out, training_member
+from .members import HELD_OUT, KINDS, distance, held_out, training_member
 from .painters.kinds import Member
 from .scenes import SIZE, Scene, Spot, scene_of
 from .shapes import COLOURS, SHAPES, TEXTURES
 
+CHOICE = 40  # known members that `alike_member` chooses from
 # name of a held-out member -> its class, the plain word that comes near it
 CONCEPTS = {f"{kind}{number}": kind for kind in KINDS for number in range(1, HELD_OUT + 1)}
 KNOWN = (
@@ -48,6 +49,16 @@ def known_member(words: str, rng: np.random.Generator) -> Member:
     if not set(colours) <= set(main):
         raise KeyError(f"no {kind} is {colours[0]}; its colours: {', '.join(dict.fromkeys(main))}")
     return training_member(kind, rng, taken=[c for c in main if colours and c != colours[0]])
+
+
+def alike_member(name: str, words: str, rng: np.random.Generator) -> Member:
+    """A known member of these words, of many the one most like a held-out member.
+
+    A template of Concept Weaver takes it: the template's features keep the outline that it has
+    there.
+    """
+    own = concept(name)
+    return min((known_member(words, rng) for _ in range(CHOICE)), key=lambda m: distance(m, own))
 
 
 def thing(words: str, spot: Spot, rng: np.random.Generator) -> Member | Item:

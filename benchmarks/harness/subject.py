@@ -58,7 +58,8 @@ class Subject:
     def is_usual(self, options: Options) -> bool:
         """Whether these options make the repository's own result.
 
-        They do where they are the defaults, but for those that only say how long to measure.
+        They do where they are the defaults, but for those that only say how long to measure, or
+        what is measured already.
         """
         check = getattr(self.module, "is_usual", None)
         if check is not None:
@@ -67,7 +68,7 @@ class Subject:
         return all(vars(options)[name] == usual[name] for name in usual if name not in DURATION)
 
 
-DURATION = ("rounds", "seconds", "threads", "label", "report", "quick")
+DURATION = ("rounds", "seconds", "threads", "label", "report", "quick", "gates")
 
 SUBJECTS = (
     Subject(
@@ -178,7 +179,7 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-UNSHOWN = ("--part", "--label")  # with a value
+UNSHOWN = ("--part", "--label", "--gates")  # with a value
 UNSHOWN_FLAGS = ("--report",)
 
 

@@ -13,7 +13,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from harness.experiment import Cell, Experiment, add_options, folder_of, sheet_path
@@ -21,12 +21,13 @@ from harness.results import Claim, Column, Result, Row, Section, Table, bound, s
 from harness.statistics import Cells, cell_rows, means_of, spread_table
 from harness.store import one_thread, save_sheet
 from harness.subject import Options
-from torch import Tensor
 
 from conceptloom.concepts.fingerprints import model_digest
+from conceptloom.concepts.paths import write_atomically
 from conceptloom.host.ports import Host
 from conceptloom.tinyworld.checkpoint import CHECKPOINT, load_tinyworld, read_checkpoint
 from conceptloom.tinyworld.recipe.gate_figures import Gate, drawn, measure, prompts_of
+from conceptloom.tinyworld.recipe.gates import results
 from conceptloom.tinyworld.sampling import GUIDANCE, STEPS
 from conceptloom.viz.overlays import sample_strip
 
@@ -119,31 +120,36 @@ class Gates:
     Args:
         folder: of this checkpoint.
         count: prompts of each kind.
+        file: that `recipe.gates` wrote of this checkpoint; None measures them here.
     """
 
-    def __init__(self, folder: Path, count: int, *, is_quick: bool) -> None:
-        self._file, self.sheet = folder / f"gates-{count}.json", folder / "samples.jpg"
-        self.count, self._shown = count, 1 if is_quick else SHOWN
-
-    @property
-    def are_measured(self) -> bool:
-        return self._file.is_file()
+    def __init__(
+        self, folder: Path, count: int, file: Path | None = None, *, is_quick: bool = False
+    ) -> None:
+        self._file, self.sheet = file or folder / f"gates-{count}.json", folder / "samples.jpg"
+        self._count, self._shown = count, 1 if is_quick else SHOWN
 
     def compute(self) -> None:
-        """Measure every gate and draw the sheet."""
+        """Draw the sheet and measure every gate, where they are not there."""
         began, model = time.process_time(), load_tinyworld(CHECKPOINT)
-        prompts = [p.text for n in (1, 2) for p in prompts_of(self._shown, n, SHEET_SEED)]
-        sheet: Tensor = sample_strip(drawn(model, prompts, SHEET_SEED), prompts, n_columns=6)
-        save_sheet(sheet, self.sheet)
-        gates = [asdict(gate) for gate in measure(model, CHECKPOINT, self.count)]
-        self._file.write_text(json.dumps(gates, indent=1), encoding="utf-8")
-        sys.stderr.write(f"gates: {time.process_time() - began:.0f} s of CPU\n")
+        if not self.sheet.is_file():
+            prompts = [p.text for n in (1, 2) for p in prompts_of(self._shown, n, SHEET_SEED)]
+            pictures = drawn(model, prompts, SHEET_SEED)
+            save_sheet(sample_strip(pictures, prompts, n_columns=6), self.sheet)
+        if not self._file.is_file():
+            gates = measure(model, CHECKPOINT, self._count)
+            document = results(gates, CHECKPOINT, self._count)
+            write_atomically(self._file, [json.dumps(document, indent=1).encode()])
+            sys.stderr.write(f"gates: {time.process_time() - began:.0f} s of CPU\n")
 
-    def read(self) -> list[Gate]:
-        """None of them where they are not measured yet."""
-        if not self.are_measured:
-            return []
-        return [Gate(**gate) for gate in json.loads(self._file.read_text(encoding="utf-8"))]
+    def read(self) -> tuple[list[Gate], int]:
+        """The gates, none where they are not measured yet, and the prompts of each kind."""
+        if not self._file.is_file():
+            return [], self._count
+        document = json.loads(self._file.read_text(encoding="utf-8"))
+        known = {one.name for one in fields(Gate)}
+        gates = [Gate(**{k: gate[k] for k in known & set(gate)}) for gate in document["gates"]]
+        return gates, document["prompts"]
 
 
 GATE_COLUMNS = (
@@ -200,8 +206,8 @@ def result_of(experiments: Mapping[str, Experiment], gates: Gates, digest: str) 
     finished = {method: one.finished() for method, one in experiments.items()}
     planned = {method: len(list(one.cells())) for method, one in experiments.items()}
     claims = [aim.claim(finished[aim.method], planned[aim.method]) for aim in AIMS]
-    reached = gates.read()
-    sections = [gate_section(reached, gates.count)] if reached else []
+    reached, count = gates.read()
+    sections = [gate_section(reached, count)] if reached else []
     sections += [
         method_section(method, experiments[method], finished[method])
         for method in dict.fromkeys(aim.method for aim in AIMS)
@@ -240,10 +246,11 @@ def run(options: Options) -> Result:
     digest = model_digest(host)
     folder = folder_of(PAGE, digest)
     experiments = experiments_of(host, options)
-    gates = Gates(folder, 2 if options.quick else options.count, is_quick=options.quick)
+    count = 2 if options.quick else options.count
+    gates = Gates(folder, count, options.gates, is_quick=options.quick)
     if not options.report:
         number, of = options.part
-        if number == 1 and not gates.are_measured:
+        if number == 1:
             gates.compute()
         cells = list(cells_of(experiments))[number - 1 :: of]
         for index, (method, cell) in enumerate(cells, 1):
@@ -255,3 +262,4 @@ def run(options: Options) -> Result:
 def arguments(parser: argparse.ArgumentParser) -> None:
     add_options(parser, seeds=3)
     parser.add_argument("--count", type=int, default=256, help="prompts of each gate")
+    parser.add_argument("--gates", type=Path, help="JSON of recipe.gates, instead of measuring it")

@@ -199,7 +199,7 @@ class WeaveExperiment(Experiment):
         self._templates: dict[tuple[str, int], Template] = {}
 
     def key(self, cell: Cell) -> str:
-        return repr([cell.variant, VARIANTS[cell.variant]])
+        return repr([cell.variant, VARIANTS[cell.variant], "alike templates"])
 
     def concept(self, name: str) -> Concept:
         """A concept of one object, learned once, from pictures of it alone."""

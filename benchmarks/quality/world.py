@@ -12,7 +12,7 @@ from torch import Tensor
 from conceptloom.cli.models import open_host
 from conceptloom.host.ports import Host
 from conceptloom.tinyworld.captions import Word, article
-from conceptloom.tinyworld.concepts import concept_scene, known_member
+from conceptloom.tinyworld.concepts import alike_member, concept_scene
 from conceptloom.tinyworld.judge.judge import Found, load_judge
 from conceptloom.tinyworld.ornaments import OrnamentScene, ornament_scene
 from conceptloom.tinyworld.presets import SIZE
@@ -65,11 +65,12 @@ def sentence_of(task: WeaveTask) -> str:
 
 
 def template_of(task: WeaveTask, seed: int) -> Scene:
-    """Members of the concepts' classes in other colours, moved a little by the seed."""
+    """Members of the concepts' classes in other colours, as alike in form as training shows them;
+    moved a little by the seed."""
     rng = np.random.default_rng(seed)
     things = [
         Placed(
-            what=known_member(TEMPLATE_WORDS[name], rng),
+            what=alike_member(name, TEMPLATE_WORDS[name], rng),
             x=x + float(rng.uniform(-0.02, 0.02)),
             y=y + float(rng.uniform(-0.02, 0.02)),
             radius=radius,

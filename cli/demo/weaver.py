@@ -20,13 +20,11 @@ from ...methods.concept_weaver import (
     weave,
 )
 from ...scenes.scene import ConceptScene, SceneImage
-from ...tinyworld.concepts import CONCEPTS, concept, known_member, region_prompt
+from ...tinyworld.concepts import CONCEPTS, alike_member, region_prompt
 from ...tinyworld.judge.judge import load_judge
 from ...tinyworld.judge.lineup import LINEUP
 from ...tinyworld.judge.named import identity_of
 from ...tinyworld.judge.scores import Identity, layout
-from ...tinyworld.members import distance
-from ...tinyworld.painters.kinds import Member
 from ...tinyworld.scenes import posed, render
 from ...viz.scene_preview import scene_preview
 from .judge import as_image
@@ -38,7 +36,6 @@ WOVEN = {"house2": "blue house", "ball2": "green ball"}
 SPOTS = ((0.29, 0.4, 0.24), (0.73, 0.66, 0.22))
 SENTENCE = "a photo of a blue house and a green ball at the beach"
 TEMPLATE_ON, TAUGHT_ON = "beach", "grass"
-ALIKE = 40  # members of a colour among which the template takes the one most alike in form
 STEPS = 16
 # Half of the template's features: with more, objects so unlike the template's come out faint.
 CONFIG = WeaveConfig(
@@ -61,7 +58,7 @@ def tell(context: DemoContext) -> Story:
         concepts.append(learned_member(context, name, TAUGHT_ON))
     context.say("Concept Weaver: inverting the template")
     rng = np.random.default_rng(context.seed)
-    known = [_alike(*pair, rng) for pair in WOVEN.items()]
+    known = [alike_member(*pair, rng) for pair in WOVEN.items()]
     things = [posed(one, spot, rng) for one, spot in zip(known, SPOTS, strict=True)]
     scene = render(things, TEMPLATE_ON, rng)
     image, masks = as_image(scene.image), [torch.from_numpy(mask) for mask in scene.masks]
@@ -120,12 +117,6 @@ def tell(context: DemoContext) -> Story:
     names = [name for concept in concepts for name in concept.names]
     title = "Concept Weaver: two concepts in one template picture"
     return Story("concept_weaver", title, names, [section], [template_figure, *figures[:1]])
-
-
-def _alike(name: str, words: str, rng: np.random.Generator) -> Member:
-    """A known member for the template; its features keep the outline that they have there."""
-    own = concept(name)
-    return min((known_member(words, rng) for _ in range(ALIKE)), key=lambda m: distance(m, own))
 
 
 def _sample(way: str, picture: Tensor, seen: list[Identity]) -> DemoSample:

@@ -64,12 +64,14 @@ def tinyworld_options() -> object:
 
 
 def test_gates_are_measured_once(tmp_path: Path) -> None:
-    gates = Gates(tmp_path, 4, is_quick=True)
-    assert gates.read() == []
+    gates = Gates(tmp_path, 4)
+    assert gates.read() == ([], 4)
     gate = {"name": "file", "reached": 12.3, "asked": 16, "unit": "MB", "ceiling": None,
             "at_most": True}  # fmt: skip
-    (tmp_path / "gates-4.json").write_text(json.dumps([gate]))
-    (read,) = gates.read()
-    assert read.passed
+    written = json.dumps({"gates": [gate | {"passed": True}], "prompts": 4})
+    (tmp_path / "gates-4.json").write_text(written)
+    (read,), count = gates.read()
+    assert (read.passed, count) == (True, 4)
     assert tinyworld.gate_claim(read).status is Status.MET
-    assert not Gates(tmp_path, 8, is_quick=True).are_measured
+    assert Gates(tmp_path, 8).read() == ([], 8)
+    assert Gates(tmp_path, 8, tmp_path / "gates-4.json").read() == ([read], 4)

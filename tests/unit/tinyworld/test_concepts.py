@@ -8,13 +8,14 @@ import pytest
 from conceptloom.tinyworld.captions import caption_words
 from conceptloom.tinyworld.concepts import (
     CONCEPTS,
+    alike_member,
     concept,
     concept_scene,
     known_member,
     region_prompt,
 )
 from conceptloom.tinyworld.items import Item
-from conceptloom.tinyworld.members import KINDS, held_out, is_kept_away
+from conceptloom.tinyworld.members import KINDS, distance, held_out, is_kept_away
 
 
 def test_a_name_is_a_class_and_a_number() -> None:
@@ -79,3 +80,11 @@ def test_the_prompt_of_a_region_names_the_others_by_their_class() -> None:
     assert region_prompt(sentence, things, "ball") == (
         "a photo of a house and a <my-ball> ball at the beach"
     )
+
+
+def test_an_alike_member_is_known_and_nearer_than_most() -> None:
+    own, rng = concept("house2"), np.random.default_rng(0)
+    alike = alike_member("house2", "blue house", rng)
+    assert (alike.kind, alike.colour) == ("house", "blue")
+    others = [distance(known_member("blue house", rng), own) for _ in range(10)]
+    assert 0 < distance(alike, own) < np.median(others)
