@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ..errors import ConfigError
-from ..training.setting import setting
+from ..training.setting import check_settings, setting
 
 
 class Unconditional(str, Enum):
@@ -86,14 +86,7 @@ class LagConfig:
     )
 
     def __post_init__(self) -> None:
-        for name in ("quantile", "start", "end"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(name, getattr(self, name), "between 0 and 1")
-        for name in ("softness", "smoothing"):
-            if not 0 <= getattr(self, name) <= 64:
-                raise ConfigError(name, getattr(self, name), "between 0 and 64")
-        if not abs(self.strength) < 1e6:
-            raise ConfigError("strength", self.strength, "a finite number")
+        check_settings(self)
         if self.start > self.end:
             raise ConfigError("start", self.start, f"no more than end, which is {self.end}")
 

@@ -21,10 +21,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..checks import require_fraction, require_whole
 from ..errors import ConfigError, ImageError
 from ..host.ports import Progress, no_progress
-from ..training.setting import setting
+from ..training.setting import check_settings, setting
 
 Denoise = Callable[[Tensor, float, int], Tensor]  # x_sigma, sigma, number of the step -> x_0
 DrawNoise = Callable[[], Tensor]  # unit noise like the latents
@@ -107,9 +106,7 @@ class BlendConfig:
     )
 
     def __post_init__(self) -> None:
-        require_whole("start", self.start, least=0)
-        require_whole("free_steps", self.free_steps, least=0)
-        require_fraction("eta", self.eta)
+        check_settings(self)
 
     def check(self, steps: int) -> None:
         """ConfigError if `start` skips all of the steps."""

@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 
 from ..attention.capture import word_positions
-from ..checks import require_whole
-from ..errors import ConfigError, PromptError
+from ..errors import PromptError
 from ..host.ports import Host, Progress, Prompt, WeightEdit, no_progress
-from ..training.setting import setting
+from ..training.setting import check_settings, setting
 from .blended import MOST_STEPS, BlendConfig, sample_blended
 from .guidance import AttentionTarget, GuidanceConfig, guided_sites, latent_gradient, moved
 from .masks import latent_masks, picture_masks, region_weights
@@ -69,9 +68,7 @@ class EditConfig:
     )
 
     def __post_init__(self) -> None:
-        if not self.cfg >= 1 or self.cfg == float("inf"):
-            raise ConfigError("cfg", self.cfg, "1 or more")
-        require_whole("harmonise_steps", self.harmonise_steps, least=0)
+        check_settings(self)
         self.blend.check(self.steps)
 
 

@@ -26,10 +26,9 @@ from torch import Tensor
 
 from ..attention.maps import AttentionCapture, TokenQuery
 from ..attention.site_selection import rising_sites
-from ..checks import require_whole
 from ..errors import ConfigError
 from ..host.ports import StopForward, Tokens, TransformerSite, UNetSites
-from ..training.setting import setting
+from ..training.setting import check_settings, setting
 
 log = logging.getLogger("conceptloom")
 
@@ -93,9 +92,7 @@ class GuidanceConfig:
     )
 
     def __post_init__(self) -> None:
-        if not -1e6 <= self.eta <= 1e6:
-            raise ConfigError("eta", self.eta, "a finite number")
-        require_whole("steps", self.steps, least=0)
+        check_settings(self)
 
     def wants(self, step: int) -> bool:
         """Whether a step (0 is the noisiest of the whole schedule) is guided."""

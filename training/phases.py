@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
-from ..checks import require_positive, require_whole
 from ..concepts.handles import HandleParameters
 from .adapters import Adapters, Scope
 from .common_settings import LEARNING, rate_setting, steps_setting
 from .recipe import Phase
-from .setting import setting
+from .setting import check_settings, setting
 
 TOKENS, WEIGHTS = "handles", "handles + weights"  # what the phases are called
 # Scopes of the second phase, as the command line and batch files call them.
@@ -49,8 +48,7 @@ class TokenPhase:
     )
 
     def __post_init__(self) -> None:
-        require_whole("token_steps", self.steps, least=0)
-        require_positive("token_rate", self.learning_rate)
+        check_settings(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,9 +91,7 @@ class WeightPhase:
     def __post_init__(self) -> None:
         if cast(object, self.learning_rate) is None:
             object.__setattr__(self, "learning_rate", RATE_OF_SCOPE[self.scope])
-        require_whole("weight_steps", self.steps, least=0)
-        require_positive("weight_rate", self.learning_rate)
-        require_whole("rank", self.rank, least=1)
+        check_settings(self)
 
 
 # 2e-6 is the official rate of the full scope. Custom Diffusion and CLiC train cross-attention at

@@ -18,7 +18,7 @@ from ..scenes.scene import ConceptScene, SceneImage
 from ..viz.colors import RGB, concept_colours
 from ..viz.overlays import attention_overlay, sample_strip, stacked
 from .common_settings import LARGEST_SEED, PREVIEWS
-from .setting import setting
+from .setting import check_settings, setting
 
 log = logging.getLogger("conceptloom")
 
@@ -65,6 +65,9 @@ class PreviewConfig:
         is_widget=False,
         panel=PREVIEWS,
     )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 def _photo_of(words: Sequence[str]) -> str:

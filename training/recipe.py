@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..checks import require_positive, require_whole
 from ..host.ports import Progress, no_progress
 from .common_settings import LOOP, PREVIEWS, steps_setting
-from .setting import setting
+from .setting import check_settings, setting
 
 Losses = Mapping[str, Tensor]  # name of a term -> its weighted value; the total is their sum
 
@@ -142,13 +142,10 @@ class LoopConfig:
     )
 
     def __post_init__(self) -> None:
-        for name in ("max_grad_norm", "weight_decay"):
-            require_positive(name, getattr(self, name), zero=True)
+        check_settings(self)
         for name in ("epsilon", "loss_scale"):
             require_positive(name, getattr(self, name))
-        for name, least in (("accumulation", 1), ("save_every", 0), ("preview_every", 0)):
-            if getattr(self, name) is not None:
-                require_whole(name, getattr(self, name), least=least)
+        require_whole("accumulation", self.accumulation, least=1)
 
     @property
     def numerics(self) -> dict[str, Any]:

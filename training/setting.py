@@ -2,13 +2,15 @@
 
     steps: int = setting(400, help="Optimizer steps.", minimum=0, maximum=100_000)
 
-Nodes make widgets of them and the command line makes options, so that each number and each
-sentence exists once. Dataclasses nest; a field without `setting` is not for users.
+Nodes make widgets of them, the command line makes options, and `check_settings` checks values, so
+that each number and each sentence exists once. Dataclasses nest; a field without `setting` is not
+for users.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import Enum
 from functools import cache
@@ -94,6 +96,11 @@ class BoundSetting:
         return (self.name, *self.declared.former)
 
     @property
+    def label(self) -> str:
+        """What messages call it: its name, and its option where that is another."""
+        return self.name if self.option == self.name else f"{self.name} ({self.option})"
+
+    @property
     def choices(self) -> Mapping[str, Any]:
         """Word -> value; empty if all values of the kind are possible."""
         if issubclass(self.kind, Enum):
@@ -113,9 +120,38 @@ class BoundSetting:
         for word, meant in self.choices.items():
             if value in (word, meant):
                 return meant
-        *words, last = self.choices
-        allowed = f"{', '.join(words)} or {last}" if words else last
-        raise ConfigError(self.option, value, allowed)
+        raise ConfigError(self.option, value, _listed(self.choices))
+
+    def check(self) -> None:
+        """ConfigError where a number is outside of the declared range; None stands for a default.
+
+        Words and lists of texts have no range.
+        """
+        if self.value is None or self.is_several or self.kind not in (int, float):
+            return
+        low = -math.inf if self.declared.minimum is None else self.declared.minimum
+        high = math.inf if self.declared.maximum is None else self.declared.maximum
+        allowed = f"between {low:.10g} and {high:.10g}"
+        if self.choices:
+            allowed, is_allowed = _listed(self.choices), self.value in self.choices.values()
+        elif self.kind is int:
+            allowed = f"a whole number {allowed}"
+            is_whole = isinstance(self.value, int) and not isinstance(self.value, bool)
+            is_allowed = is_whole and low <= self.value <= high
+        else:
+            is_allowed = low <= self.value <= high and math.isfinite(self.value)
+        if not is_allowed:
+            raise ConfigError(self.label, self.value, allowed)
+
+
+def check_settings(config: Any) -> None:
+    """ConfigError where a number of a config is outside of its setting's range.
+
+    For `__post_init__`; nested configs check themselves.
+    """
+    for one in settings_in(config):
+        if len(one.path) == 1:
+            one.check()
 
 
 def settings_in(config: Any) -> Iterator[BoundSetting]:
@@ -166,6 +202,11 @@ def _replaced(config: Config, tree: Mapping[str, Any]) -> Config:
         for name, value in tree.items()
     }
     return replace(cast(Any, config), **overrides) if overrides else config
+
+
+def _listed(words: Iterable[str]) -> str:
+    *others, last = words
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _texts(value: Any, separators: str) -> tuple[Any, ...]:

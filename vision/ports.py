@@ -14,9 +14,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError
 from ..host.ports import HandleVectors, Progress, Tokens, no_progress
-from ..training.setting import setting
+from ..training.setting import check_settings, setting
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,10 +50,7 @@ class PriorSampling:
     )
 
     def __post_init__(self) -> None:
-        if isinstance(self.steps, bool) or not 2 <= self.steps <= 1000:
-            raise ConfigError("prior_steps", self.steps, "a whole number, 2 to 1000")
-        if not self.guidance >= 1:
-            raise ConfigError("prior_guidance", self.guidance, "1 (none) or more")
+        check_settings(self)
 
 
 class ConceptSpace(Protocol):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ...checks import require_fraction, require_positive, require_whole
 from ...errors import ConfigError
 from ...training.common_settings import (
     PRIOR,
@@ -17,7 +16,7 @@ from ...training.common_settings import (
     weight_setting,
 )
 from ...training.phases import TokenPhase, WeightPhase
-from ...training.setting import setting
+from ...training.setting import check_settings, setting
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,9 +64,7 @@ class ClassImages:
     )
 
     def __post_init__(self) -> None:
-        require_whole("prior_pictures (class_draw)", self.draw, least=0)
-        require_whole("prior_sampling_steps (class_steps)", self.steps, least=1)
-        require_positive("prior_cfg (class_cfg)", self.cfg)
+        check_settings(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,13 +120,6 @@ class BreakASceneConfig:
     seed: int = seed_setting()
 
     def __post_init__(self) -> None:
-        for name in ("attention_weight", "prior_weight"):
-            require_positive(name, getattr(self, name), zero=True)
-        require_fraction("flip", self.flip)
-        for name in ("batch_size", "accumulation"):
-            require_whole(name, getattr(self, name), least=1)
-        require_whole("resolution_px", self.resolution_px, least=0)
-        if self.attention_level not in (0, 1, 2, 4, 8):
-            raise ConfigError("attention_level", self.attention_level, "0, 1, 2, 4 or 8")
+        check_settings(self)
         if self.token_phase.steps + self.weight_phase.steps == 0:
             raise ConfigError("token_steps + weight_steps", 0, "1 or more")

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
-from ...checks import require_fraction, require_positive, require_whole
+from ...checks import require_whole
 from ...errors import ConfigError
 from ...training.adapters import Scope
 from ...training.common_settings import (
@@ -21,7 +21,7 @@ from ...training.common_settings import (
 )
 from ...training.phases import TokenPhase, WeightPhase
 from ...training.recipe import LoopConfig
-from ...training.setting import setting
+from ...training.setting import check_settings, setting
 
 CONCEPT, OBJECT = "{concept}", "{object}"  # what stands in prompts for the handle and its bearer
 
@@ -153,15 +153,7 @@ class CLiCConfig:
     seed: int = seed_setting()
 
     def __post_init__(self) -> None:
-        for name in ("context_weight", "attention_weight", "roi_weight"):
-            require_positive(name, getattr(self, name), zero=True)
-        for name in ("background_weight", "brightness", "flip"):
-            require_fraction(name, getattr(self, name))
-        for name in ("views", "batch_size", "accumulation"):
-            require_whole(name, getattr(self, name), least=1)
-        require_whole("resolution_px", self.resolution_px, least=0)
-        if self.attention_level not in (1, 2, 4, 8):
-            raise ConfigError("attention_level", self.attention_level, "1, 2, 4 or 8")
+        check_settings(self)
         if self.token_phase.steps + self.weight_phase.steps == 0:
             raise ConfigError("token_steps + weight_steps", 0, "1 or more")
         if not self.context_weight + self.attention_weight + self.roi_weight:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ...attention.maps import AttentionCapture, TokenQuery, normalised_min_max
 from ...attention.site_selection import rising_sites
-from ...checks import require_fraction, require_whole
+from ...checks import require_fraction
 from ...concepts.concept import Change, Concept, Diff, weight_edits
 from ...concepts.handles import HandleParameters
 from ...errors import HandleError, ImageError
@@ -39,7 +39,7 @@ from ...training.loop import run
 from ...training.phases import TokenPhase, WeightPhase
 from ...training.recipe import Events
 from ...training.runner import loop_for, state_folder
-from ...training.setting import setting
+from ...training.setting import check_settings, setting
 from .config import PAPER_LOOP, CLiCConfig
 from .recipe import CLiC
 
@@ -80,8 +80,8 @@ class ReadConfig:
     seed: int = 0  # of the noise that the picture is read through
 
     def __post_init__(self) -> None:
-        require_whole("read_steps", self.steps, least=1)
-        for name in ("faint", "dimmed", "opening", "threshold"):
+        check_settings(self)
+        for name in ("faint", "dimmed", "opening"):
             require_fraction(name, getattr(self, name))
 
 

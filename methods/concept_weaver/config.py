@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from ...attention.regions import Priority
-from ...checks import require_fraction, require_positive, require_whole
 from ...errors import ConfigError
 from ...samplers.inversion import REFINEMENTS
 from ...scenes.augment import SMALLEST
@@ -26,7 +25,7 @@ from ...training.common_settings import (
     views_setting,
 )
 from ...training.phases import TokenPhase, WeightPhase
-from ...training.setting import setting
+from ...training.setting import check_settings, setting
 
 
 class Mixing(str, Enum):
@@ -110,11 +109,7 @@ class BankConfig:
     seed: int = seed_setting()
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "accumulation", "views"):
-            require_whole(name, getattr(self, name), least=1)
-        require_whole("resolution_px", self.resolution_px, least=0)
-        for name in ("smallest", "flip"):
-            require_fraction(name, getattr(self, name))
+        check_settings(self)
         if self.token_phase.steps + self.weight_phase.steps == 0:
             raise ConfigError("token_steps + weight_steps", 0, "1 or more")
         if self.weight_phase.steps and self.weight_phase.scope is not Scope.CROSS_ATTENTION_KV:
@@ -155,12 +150,7 @@ class InversionConfig:
     keep: Keep = Keep.RAM
 
     def __post_init__(self) -> None:
-        require_whole("steps", self.steps, least=1)
-        require_whole("refinements", self.refinements, least=0)
-        if self.refinements > 50:
-            raise ConfigError("refinements", self.refinements, "at most 50")
-        require_fraction("resnet_until", self.resnet_until)
-        require_fraction("attention_until", self.attention_until)
+        check_settings(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -182,7 +172,7 @@ class RegionConfig:
     )
 
     def __post_init__(self) -> None:
-        require_fraction("dilate", self.dilate)
+        check_settings(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -222,7 +212,4 @@ class WeaveConfig:
     )
 
     def __post_init__(self) -> None:
-        require_positive("suppression", self.suppression, zero=True)
-        require_positive("cfg", self.cfg)
-        require_fraction("resnet_until", self.resnet_until)
-        require_fraction("attention_until", self.attention_until)
+        check_settings(self)

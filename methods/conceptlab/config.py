@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
-from ...checks import require_positive, require_whole
 from ...errors import ConfigError
 from ...training.common_settings import LARGEST_SEED, rate_setting, steps_setting
 from ...training.recipe import LoopConfig
-from ...training.setting import setting
+from ...training.setting import check_settings, setting
 from ...vision.ports import PriorSampling
 from .templates import CONCEPT, OBJECT_GALLERY, OBJECTS, STYLE_GALLERY, STYLES
 
@@ -112,8 +111,7 @@ class NegativesConfig:
     )
 
     def __post_init__(self) -> None:
-        for name in ("every", "most", "early_stop"):
-            require_whole(name, getattr(self, name), least=0)
+        check_settings(self)
         if self.gradual and not self.start:
             raise ConfigError("negatives", self.start, "a list of words where gradual is on")
 
@@ -171,8 +169,7 @@ class LabConfig:
     )
 
     def __post_init__(self) -> None:
-        require_whole("steps", self.steps, least=1)
-        require_positive("learning_rate", self.learning_rate)
+        check_settings(self)
         for name in ("templates", "gallery"):
             if odd := [text for text in getattr(self, name) if CONCEPT not in text]:
                 raise ConfigError(name, odd[0], f"a text that contains {CONCEPT}")
@@ -229,10 +226,6 @@ class ConceptLabConfig(LabConfig):
 
     def __post_init__(self) -> None:
         LabConfig.__post_init__(self)
-        require_positive("positive_weight", self.positive_weight, zero=True)
-        for name in ("positive_ceiling", "negative_floor"):
-            if not -1 <= getattr(self, name) <= 1:
-                raise ConfigError(name, getattr(self, name), "a cosine, between -1 and 1")
         _check_weights("weights", self.weights, len(self.positives))
         if not self.positives or not all(word.strip() for word in self.positives):
             raise ConfigError("positives", self.positives, "one word or more, such as pet")
@@ -276,7 +269,6 @@ class EvolutionConfig(LabConfig):
 
     def __post_init__(self) -> None:
         LabConfig.__post_init__(self)
-        require_whole("gallery_every", self.gallery_every, least=0)
         if not self.first_word.strip():
             raise ConfigError("first_word", self.first_word, "a word such as pet")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...checks import require_fraction, require_positive, require_whole
 from ...errors import ConfigError
 from ...training.adapters import Start
 from ...training.common_settings import (
@@ -15,7 +14,7 @@ from ...training.common_settings import (
     rate_setting,
     steps_setting,
 )
-from ...training.setting import setting
+from ...training.setting import check_settings, setting
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,11 +106,6 @@ class PersonalizedResidualsConfig:
     )
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulation"):
-            require_whole(name, getattr(self, name), least=1)
-        for name in ("learning_rate", "handle_rate", "ratio"):
-            require_positive(name, getattr(self, name))
-        require_fraction("flip", self.flip)
-        require_whole("resolution_px", self.resolution_px, least=0)
+        check_settings(self)
         if "{}" not in self.prompt:
             raise ConfigError("prompt", self.prompt, "a text with {} where the concept stands")

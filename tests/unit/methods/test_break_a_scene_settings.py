@@ -98,21 +98,21 @@ def test_every_setting_has_its_own_states(
 
 
 BAD_SETTINGS = [
-    (TokenPhase, "steps", -1, "token_steps is -1; .*whole number, 0 or more"),
+    (TokenPhase, "steps", -1, "token_steps is -1; .*whole number between 0 and 100000"),
     (TokenPhase, "steps", 1.5, "token_steps is 1.5"),
-    (TokenPhase, "learning_rate", -1e-3, "token_rate is -0.001; .*above 0"),
+    (TokenPhase, "learning_rate", -1e-3, "token_rate is -0.001; .*between 1e-07 and 1"),
     (TokenPhase, "learning_rate", float("nan"), "token_rate is nan"),
     (WeightPhase, "learning_rate", float("inf"), "weight_rate is inf"),
     (WeightPhase, "learning_rate", 0, "weight_rate is 0"),
-    (WeightPhase, "rank", 0, "rank is 0; .*1 or more"),
-    (BreakASceneConfig, "attention_weight", -0.1, "attention_weight is -0.1; .*0 or more"),
+    (WeightPhase, "rank", 0, "rank is 0; .*between 1 and 512"),
+    (BreakASceneConfig, "attention_weight", -0.1, "attention_weight is -0.1; .*between 0 and 10"),
     (BreakASceneConfig, "prior_weight", float("nan"), "prior_weight is nan"),
     (BreakASceneConfig, "attention_level", 3, "attention_level is 3; .*0, 1, 2, 4 or 8"),
     (BreakASceneConfig, "flip", 1.5, "flip is 1.5; .*between 0 and 1"),
     (BreakASceneConfig, "flip", float("nan"), "flip is nan"),
     (BreakASceneConfig, "batch_size", 0, "batch_size is 0"),
     (BreakASceneConfig, "accumulation", True, "accumulation is True"),
-    (BreakASceneConfig, "resolution_px", -8, "resolution_px is -8"),
+    (BreakASceneConfig, "resolution_px", -8, r"resolution_px \(resolution\) is -8"),
 ]
 
 

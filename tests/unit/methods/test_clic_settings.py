@@ -70,11 +70,11 @@ def test_every_setting_changes_what_is_learned(name: str, usual: list[Tensor]) -
 
 
 BAD_SETTINGS: list[tuple[str, Any, str]] = [
-    ("context_weight", -1.0, "context_weight is -1.0; .*0 or more"),
+    ("context_weight", -1.0, "context_weight is -1.0; .*between 0 and 10"),
     ("roi_weight", float("nan"), "roi_weight is nan"),
     ("background_weight", 1.2, "background_weight is 1.2; .*between 0 and 1"),
     ("brightness", -0.1, "brightness is -0.1"),
-    ("views", 0, "views is 0; .*1 or more"),
+    ("views", 0, "views is 0; .*whole number between 1 and 256"),
     ("attention_level", 3, "attention_level is 3; .*1, 2, 4 or 8"),
     ("prompt", "a chair", "prompt is .* contains {concept}"),
     ("roi_prompts", (), "roi_prompts is .* contains {concept}"),

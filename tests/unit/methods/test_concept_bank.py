@@ -133,8 +133,8 @@ def test_mirrored_copies_are_others() -> None:
             r"token_steps \+ weight_steps is 0; it must be 1 or more",
         ),
         ({"weight_phase": WeightPhase(scope=Scope.FULL)}, "cannot separate other changes"),
-        ({"smallest": 2.0}, "between 0 and 1"),
-        ({"views": 0}, "1 or more"),
+        ({"smallest": 2.0}, "between 0.05 and 1"),
+        ({"views": 0}, "whole number between 1 and 256"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(wrong: dict, told: str) -> None:
