@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .console import say
-from .lab_options import Decoder, Name, Out, Prior, chosen_settings, lab_command, opened
-from .options import Device, Layout, Model, Precision, PrecisionOption
+from .lab_options import Name, Networks, Out, chosen_settings, lab_command, opened
+from .options import BaseModel, with_groups
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
+@with_groups
 def evolve(
     name: Name,
     first_word: Annotated[
@@ -37,12 +38,9 @@ def evolve(
         ),
     ] = None,
     out: Out = None,
-    prior: Prior = "tinyworld",
-    decoder: Decoder = None,
-    model: Model = "tinyworld",
-    layout: Layout = None,
-    device: Device = "auto",
-    precision: PrecisionOption = Precision.FP32,
+    *,
+    networks: Networks,
+    base: BaseModel,
     **settings: Any,
 ) -> None:
     """Evolve a new concept from parents: concepts, photographs, or both (ConceptLab).
@@ -67,9 +65,9 @@ def evolve(
     folders = [parsed_concept(option) for option in photos or ()]
     if not concepts and not folders:
         raise InputError("There are no parents; pass --parent FILE or --photos FOLDER.")
-    chosen = chosen_settings(EVOLUTION, prior, settings, first_word=first_word)
+    chosen = chosen_settings(EVOLUTION, networks.prior, settings, first_word=first_word)
     sampling = chosen.config.sampling
-    laboratory = opened(prior, decoder, "none", sampling, model, layout, device, precision)
+    laboratory = opened(networks, base, "none", sampling)
     drawn = [
         parents_from_concepts(laboratory.image_generator, [parent_option.load()])
         for parent_option in concepts

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from .console import say
-from .options import Device, Layout, Model, Precision, PrecisionOption, writable_file
+from .options import BaseModel, with_groups, writable_file
 
 
+@with_groups
 def import_lora(
     file: Annotated[Path, typer.Argument(help="LoRA in a .safetensors file, of any common kind.")],
     words: Annotated[
@@ -33,10 +34,8 @@ def import_lora(
         Path | None,
         typer.Option("--out", "-o", callback=writable_file, help="Default: NAME.safetensors."),
     ] = None,
-    model: Model = "tinyworld",
-    layout: Layout = None,
-    device: Device = "auto",
-    precision: PrecisionOption = Precision.FP32,
+    *,
+    base: BaseModel,
 ) -> None:
     """Make a concept of a LoRA file, for `sample --lag` and `weave`."""
     from ..attention.local_setup import lora_for
@@ -44,12 +43,11 @@ def import_lora(
     from ..concepts.lora_concept import concept_of_lora
     from ..concepts.lora_file import read_lora
     from ..concepts.lora_metadata import picture_of, words_of
-    from .models import open_host
     from .picture_files import free_name
     from .picture_reader import read_image
 
     tensors, metadata = read_lora(file)
-    host = open_host(model, layout=layout, device=device, precision=precision)
+    host = base.open()
     lora = lora_for(host, tensors, file.name)
     concept = concept_of_lora(
         host,

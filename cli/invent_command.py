@@ -9,10 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from .console import say
-from .lab_options import Decoder, Name, Out, Prior, Vqa, chosen_settings, lab_command, opened
-from .options import Device, Layout, Model, Precision, PrecisionOption
+from .lab_options import Name, Networks, Out, Vqa, chosen_settings, lab_command, opened
+from .options import BaseModel, with_groups
 
 
+@with_groups
 def invent(
     name: Name,
     category: Annotated[
@@ -20,13 +21,10 @@ def invent(
         typer.Option("--of", help="Category of the new member; repeat for several, WORD:WEIGHT."),
     ],
     out: Out = None,
-    prior: Prior = "tinyworld",
-    decoder: Decoder = None,
     vqa: Vqa = None,
-    model: Model = "tinyworld",
-    layout: Layout = None,
-    device: Device = "auto",
-    precision: PrecisionOption = Precision.FP32,
+    *,
+    networks: Networks,
+    base: BaseModel,
     **settings: Any,
 ) -> None:
     """Invent a new member of a category (ConceptLab).
@@ -38,10 +36,10 @@ def invent(
         conceptloom invent my-pet --of pet --prior priors/kandinsky-2-1-prior \\
             --decoder priors/kandinsky-2-1 --vqa vqa/blip2-flan-t5-xl
     """
-    networks = (prior, decoder, vqa, model, layout, device, precision)
-    _learn(name, category, out, settings, *networks)
+    _learn(name, category, out, settings, networks, base, vqa)
 
 
+@with_groups
 def mix(
     name: Name,
     words: Annotated[
@@ -49,25 +47,21 @@ def mix(
         typer.Argument(help="Words to mix; in lobster:2 turtle, lobster pulls twice as hard."),
     ],
     out: Out = None,
-    prior: Prior = "tinyworld",
-    decoder: Decoder = None,
-    model: Model = "tinyworld",
-    layout: Layout = None,
-    device: Device = "auto",
-    precision: PrecisionOption = Precision.FP32,
+    *,
+    networks: Networks,
+    base: BaseModel,
     **settings: Any,
 ) -> None:
     """Learn a mix of several words, in proportion to their weights (ConceptLab).
 
     conceptloom mix my-mix mug:2 teapot
     """
-    networks = (prior, decoder, "none", model, layout, device, precision)
-    _learn(name, words, out, settings, *networks)
+    _learn(name, words, out, settings, networks, base, "none")
 
 
 def _learn(
     name: str, words: Sequence[str], out: Path | None, settings: Mapping[str, Any],
-    prior: str, decoder: Path | None, vqa: str | None, *where: Any,
+    networks: Networks, base: BaseModel, vqa: str | None,
 ) -> None:  # fmt: skip
     from ..methods.conceptlab import invent as learn
     from ..methods.conceptlab import weighted_words
@@ -76,8 +70,8 @@ def _learn(
     from .results import CONCEPT, STATE, ResultFolder
 
     positives, weights = weighted_words(words)
-    chosen = chosen_settings(SPEC, prior, settings, positives=positives, weights=weights)
-    laboratory = opened(prior, decoder, vqa, chosen.config.sampling, *where)
+    chosen = chosen_settings(SPEC, networks.prior, settings, positives=positives, weights=weights)
+    laboratory = opened(networks, base, vqa, chosen.config.sampling)
     out = out or Path("runs") / name
     results = ResultFolder(out)
     made = results.run(

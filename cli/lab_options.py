@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import Precision, writable_folder
+from .options import TINYWORLD, BaseModel, Precision, writable_folder
 
 if TYPE_CHECKING:
     from ..training.method_spec import MethodSpec, RunSettings
@@ -23,13 +23,6 @@ Out = Annotated[
         "--out", "-o", callback=writable_folder, help="Folder of the results; default: runs/NAME."
     ),
 ]
-Prior = Annotated[
-    str,
-    typer.Option(
-        help="tinyworld, none (the model's text space), or a folder, which needs no --model."
-    ),
-]
-Decoder = Annotated[Path | None, typer.Option(help="Folder of the Kandinsky decoder.")]
 Vqa = Annotated[
     str | None,
     typer.Option(
@@ -39,15 +32,21 @@ Vqa = Annotated[
 ]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Networks:
+    """The diffusion prior of a command, and its decoder."""
+
+    prior: Annotated[
+        str,
+        typer.Option(
+            help="tinyworld, none (the model's text space), or a folder, which needs no --model."
+        ),
+    ] = TINYWORLD
+    decoder: Annotated[Path | None, typer.Option(help="Folder of the Kandinsky decoder.")] = None
+
+
 def opened(
-    prior: str,
-    decoder: Path | None,
-    vqa: str | None,
-    sampling: PriorSampling,
-    model: str,
-    layout: Path | None,
-    device: str,
-    precision: Precision,
+    networks: Networks, base: BaseModel, vqa: str | None, sampling: PriorSampling
 ) -> ConceptLabBackend:
     """The backend that the options select.
 
@@ -56,17 +55,17 @@ def opened(
     """
     from ..errors import ConfigError
     from .laboratory import NONE, from_folders, on_host
-    from .models import TINYWORLD, device_of, open_host
+    from .models import device_of
 
+    prior, precision = networks.prior, base.precision
     if vqa is None:
-        vqa = TINYWORLD if model == TINYWORLD and prior in (TINYWORLD, NONE) else NONE
+        vqa = TINYWORLD if base.is_tinyworld and prior in (TINYWORLD, NONE) else NONE
     if prior in (TINYWORLD, NONE):
-        host = open_host(model, layout=layout, device=device, precision=precision)
-        return on_host(host, prior, vqa)
+        return on_host(base.open(), prior, vqa)
     if precision is Precision.BF16:
         raise ConfigError("precision", precision.value, "fp32 or fp16 for a prior from a folder")
-    is_half = precision is Precision.FP16
-    return from_folders(Path(prior), decoder, vqa, sampling, device_of(device), half=is_half)
+    device, is_half = device_of(base.device), precision is Precision.FP16
+    return from_folders(Path(prior), networks.decoder, vqa, sampling, device, half=is_half)
 
 
 def chosen_settings(
@@ -82,7 +81,6 @@ def chosen_settings(
     """
     from ..training.method_spec import TINYWORLD as TINYWORLD_FAMILY
     from ..training.method_spec import settings_for
-    from .models import TINYWORLD
     from .setting_options import changed_by_options
 
     start = settings_for(spec, TINYWORLD_FAMILY if prior == TINYWORLD else "")

@@ -10,6 +10,7 @@ import torch
 from ..concepts.concept_file import save_concept
 from ..host.ports import Host
 from ..methods.conceptlab import Invented, SpaceDefaults
+from ..tinyworld.presets import CFG
 from ..tinyworld.prior import GALLERY, SENTENCES, load_tiny_prior
 from ..tinyworld.questions import JudgeVQA
 from ..training.results import ResultFile
@@ -40,7 +41,7 @@ def on_host(host: Host, prior: str, vqa: str) -> ConceptLabBackend:
     """TinyWorld's prior ("tinyworld"), or the text space of a base model ("none")."""
     is_tiny = prior == TINYWORLD
     image_generator = HostImageGenerator(
-        host, steps=20 if is_tiny else 50, cfg=3.0 if is_tiny else 7.5, size=natural_size(host)
+        host, steps=20 if is_tiny else 50, cfg=CFG if is_tiny else 7.5, size=natural_size(host)
     )
     questions = questions_of(vqa, host.device, host.dtype)
     if not is_tiny:

@@ -19,11 +19,10 @@ from ..host.ports import Host
 from ..tinyworld.dit.checkpoint import load_dit
 from ..tinyworld.dit.sizes import FAMILIES
 from ..training.free_memory import free_memory
-from .options import Precision
+from .options import TINYWORLD, Precision
 
 log = logging.getLogger("conceptloom")
 
-TINYWORLD = "tinyworld"
 TRANSFORMERS = {f"{TINYWORLD}-{family}": family for family in FAMILIES}
 UNETS = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 SINGLE_STREAM = ("ZImagePipeline", "Krea2Pipeline")

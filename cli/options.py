@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+if TYPE_CHECKING:
+    from ..host.ports import Host
+
+TINYWORLD = "tinyworld"  # the bundled model
 HERE = Path()
 
 
@@ -67,24 +74,6 @@ class PresetName(str, Enum):
     TINYWORLD = "tinyworld"
 
 
-Model = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        "-m",
-        help="Base model: tinyworld (ships with the pack), a folder in diffusers format or with "
-        "Anima's published files, or a .safetensors file. Nothing is downloaded. (tinyworld-anima "
-        "and tinyworld-zimage are not in this version; tinyworld/recipe trains them.)",
-    ),
-]
-Layout = Annotated[
-    Path | None,
-    typer.Option(
-        help="For a single file: a folder of the same family in diffusers format. The file's own "
-        "metadata takes precedence. For Anima: a folder with what the model lacks, such as "
-        "tokenizers, text encoder and VAE."
-    ),
-]
 PictureOut = Annotated[
     Path | None,
     typer.Option(
@@ -96,7 +85,85 @@ PictureOut = Annotated[
     ),
 ]
 ON_WHITE = "Transparent parts become white."
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...")]
-PrecisionOption = Annotated[
-    Precision, typer.Option(help="Precision of the model; trained parameters are always fp32.")
-]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BaseModel:
+    """The base model of a command, and where it runs."""
+
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Base model: tinyworld (ships with the pack), a folder in diffusers format or "
+            "with Anima's published files, or a .safetensors file. Nothing is downloaded. "
+            "(tinyworld-anima and tinyworld-zimage are not in this version; tinyworld/recipe "
+            "trains them.)",
+        ),
+    ] = TINYWORLD
+    layout: Annotated[
+        Path | None,
+        typer.Option(
+            help="For a single file: a folder of the same family in diffusers format. The file's "
+            "own metadata takes precedence. For Anima: a folder with what the model lacks, such as "
+            "tokenizers, text encoder and VAE."
+        ),
+    ] = None
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...")] = "auto"
+    precision: Annotated[
+        Precision,
+        typer.Option(help="Precision of the model; trained parameters are always fp32."),
+    ] = Precision.FP32
+
+    @property
+    def is_tinyworld(self) -> bool:
+        return self.model == TINYWORLD
+
+    def open(self) -> Host:
+        """The loaded model; see `models.open_host`."""
+        from .models import open_host
+
+        return open_host(
+            self.model, layout=self.layout, device=self.device, precision=self.precision
+        )
+
+
+def with_groups(function: Callable[..., None]) -> Callable[..., None]:
+    """A command with an option for each field of the dataclasses among its parameters."""
+    parameters: list[inspect.Parameter] = []
+    groups: dict[str, Any] = {}
+    for one in inspect.signature(function, eval_str=True).parameters.values():
+        if not is_dataclass(one.annotation):
+            parameters.append(one)
+            continue
+        groups[one.name] = one.annotation
+        kinds = get_type_hints(one.annotation, include_extras=True)
+        parameters += [
+            inspect.Parameter(
+                each.name, one.KEYWORD_ONLY, default=each.default, annotation=kinds[each.name]
+            )
+            for each in fields(one.annotation)
+        ]
+
+    def command(**values: Any) -> None:
+        for name, group in groups.items():
+            own = {each.name for each in fields(group)} & values.keys()
+            values[name] = group(**{option: values.pop(option) for option in own})
+        function(**values)
+
+    return with_signature(command, function, parameters)
+
+
+def with_signature(
+    command: Callable[..., None],
+    like: Callable[..., None],
+    parameters: Iterable[inspect.Parameter],
+) -> Callable[..., None]:
+    """`command` with the name and the help of another, and these parameters for Typer to read."""
+    free = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    every = [p if p.kind in free else p.replace(kind=p.KEYWORD_ONLY) for p in parameters]
+    command.__name__, command.__doc__ = like.__name__, like.__doc__
+    command.__annotations__ = {p.name: p.annotation for p in every}
+    command.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
+    return command

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .console import say
-from .options import ON_WHITE, Device, Layout, Model, Precision, PrecisionOption, writable_folder
+from .options import ON_WHITE, TINYWORLD, BaseModel, with_groups, writable_folder
 
 if TYPE_CHECKING:
     from ..training.method_spec import RunSettings
@@ -19,6 +19,7 @@ def _option(help: str, name: str = "", short: str = "") -> typer.models.OptionIn
     return typer.Option(*(n for n in (name, short) if n), help=help, show_default=False)
 
 
+@with_groups
 def train_residuals(
     image: Annotated[
         list[Path],
@@ -44,10 +45,8 @@ def train_residuals(
             help="Folder of the results; default: runs/NAME.",
         ),
     ] = None,
-    model: Model = "tinyworld",
-    layout: Layout = None,
-    device: Device = "auto",
-    precision: PrecisionOption = Precision.FP32,
+    *,
+    base: BaseModel,
     **settings: Any,
 ) -> None:
     """Learn one concept from a few pictures, for LAG sampling (Personalized Residuals).
@@ -59,16 +58,15 @@ def train_residuals(
         conceptloom sample -c runs/my-cat/concept.safetensors -p "a <my-cat> cat on grass" --lag
     """
     from ..methods.personalized_residuals import learn_residuals
-    from .models import TINYWORLD, open_host
     from .picture_reader import read_image
     from .results import CONCEPT, STATE, ResultFolder
     from .setting_options import changed_by_options
     from .training_run import pictures_of
 
-    chosen = changed_by_options(_start(model), settings)
+    chosen = changed_by_options(_start(base.model), settings)
     out = out or Path("runs") / handle
     results = ResultFolder(out)
-    host = open_host(model, layout=layout, device=device, precision=precision)
+    host = base.open()
     learned = results.run(
         lambda progress, save: learn_residuals(
             host,
@@ -90,12 +88,11 @@ def train_residuals(
     say(f"learned <{learned.concept.names[0]}>", "bold green")
     say(f"saved {file}, with losses and pictures in the same folder")
     example = f"conceptloom sample -c {file} -p '{learned.concept.prompts[0]}' --lag"
-    say(example if model == TINYWORLD else f"{example} -m {model}")
+    say(example if base.is_tinyworld else f"{example} -m {base.model}")
 
 
 def _start(model: str) -> RunSettings:
     from ..methods.registry import settings_of_folder
-    from .models import TINYWORLD
 
     family = model if model == TINYWORLD else ""
     return settings_of_folder("personalized_residuals", family)

@@ -11,7 +11,7 @@ import typer
 from rich.progress import Progress
 
 from .console import console, say
-from .options import Device, Layout, Model, PictureOut, Precision, PrecisionOption
+from .options import BaseModel, PictureOut, with_groups
 
 if TYPE_CHECKING:
     from ..attention.lag_config import LagConfig
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..host.ports import Host, UNetEdit
 
 
+@with_groups
 def sample(
     prompt: Annotated[
         list[str] | None,
@@ -62,23 +63,20 @@ def sample(
     masks: Annotated[
         bool, typer.Option("--masks", help="With localised LoRAs: write where each worked.")
     ] = False,
-    model: Model = "tinyworld",
-    layout: Layout = None,
-    device: Device = "auto",
-    precision: PrecisionOption = Precision.FP32,
+    *,
+    base: BaseModel,
     **settings: Any,
 ) -> None:
     """Draw pictures with learned concepts; saves each picture as soon as it is finished."""
     from ..attention.lag_config import LagConfig
     from ..concepts.concept import stacked
+    from ..tinyworld.presets import CFG
     from .drawing import Drawing, draw, load_concepts, natural_size, parsed_size
     from .local_loras import local_run
-    from .models import TINYWORLD, open_host
     from .picture_files import Gallery, free_name
     from .setting_options import changed_by_options
 
-    is_tiny = model == TINYWORLD
-    host = open_host(model, layout=layout, device=device, precision=precision)
+    host = base.open()
     loaded = load_concepts(host, concept or [])
     stack, edits, located = stacked(loaded), [], []
     config = changed_by_options(LagConfig(), settings)
@@ -90,7 +88,7 @@ def sample(
         negative=negative,
         seed=seed,
         steps=steps,
-        cfg=cfg if cfg is not None else (3.0 if is_tiny else 7.5),
+        cfg=cfg if cfg is not None else (CFG if base.is_tinyworld else 7.5),
         size_px=parsed_size(size) if size else natural_size(host),
     )
     gallery = Gallery(out or free_name(Path("picture.png")), count * len(prompts), drawing)

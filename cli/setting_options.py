@@ -17,6 +17,7 @@ import typer
 from ..training.common_settings import LEARNING
 from ..training.method_spec import RunSettings
 from ..training.setting import BoundSetting, changed, settings_in
+from .options import with_signature
 
 Declared = tuple[str, BoundSetting]  # heading of a config, and a setting of it
 Config = TypeVar("Config")
@@ -38,15 +39,11 @@ def with_options(
     signature = inspect.signature(function, eval_str=True)
     late = {p.name: p for p in more}
     own = [late.get(p.name, p) for p in signature.parameters.values() if p.kind != p.VAR_KEYWORD]
-    every = [p.replace(kind=p.KEYWORD_ONLY) for p in (*own, *_options(configs, without))]
 
     def command(**values: Any) -> None:
         function(**values)
 
-    command.__name__, command.__doc__ = function.__name__, function.__doc__
-    command.__annotations__ = {p.name: p.annotation for p in every}
-    command.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
-    return command
+    return with_signature(command, function, [*own, *_options(configs, without)])
 
 
 def option(

@@ -9,16 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from .console import say
-from .options import (
-    ON_WHITE,
-    Device,
-    Layout,
-    Model,
-    Precision,
-    PrecisionOption,
-    PresetName,
-    writable_folder,
-)
+from .options import ON_WHITE, BaseModel, PresetName, with_groups, writable_folder
 
 _SCENE, _PRIOR = "Scene", "Prior preservation"  # panels
 
@@ -28,6 +19,7 @@ def _option(panel: str, help: str, name: str = "", short: str = "") -> typer.mod
     return typer.Option(*names, help=help, rich_help_panel=panel, show_default=False)
 
 
+@with_groups
 def train(
     image: Annotated[
         list[Path] | None,
@@ -63,10 +55,8 @@ def train(
             rich_help_panel=_SCENE,
         ),
     ] = None,
-    model: Model = "tinyworld",
-    layout: Layout = None,
-    device: Device = "auto",
-    precision: PrecisionOption = Precision.FP32,
+    *,
+    base: BaseModel,
     preset: Annotated[
         PresetName,
         typer.Option(help="Defaults of the settings below; auto selects them by the model."),
@@ -91,7 +81,6 @@ def train(
     """
     from ..concepts.paths import ensure_writable
     from ..errors import InputError
-    from .models import TINYWORLD, open_host
     from .picture_reader import read_images
     from .results import CONCEPT
     from .scene_files import scene_from_folder, scene_from_options
@@ -103,7 +92,7 @@ def train(
             "Use either --scene, or --image, --mask and --background, not both; a scene.json "
             "names its own background."
         )
-    chosen = settings_from_options(settings, model, preset, method.value)
+    chosen = settings_from_options(settings, base.model, preset, method.value)
     taught = (
         scene_from_folder(scene)
         if scene is not None
@@ -112,14 +101,14 @@ def train(
     classes = read_images(class_image) if class_image else None
     out = out or default_folder(taught.names)
     ensure_writable(out / CONCEPT)  # before a large model is loaded
-    host = open_host(model, layout=layout, device=device, precision=precision)
+    host = base.open()
     learned = run(host, taught, chosen, out, class_images=classes)
     say(f"learned {', '.join(f'<{name}>' for name in learned.concept.names)}", "bold green")
     for name, scores in learned.scores.items():
         say(f"<{name}> attention IoU {scores.iou:.2f}, leak {scores.leak:.2f}")
     say(f"saved {out / CONCEPT}, with losses and pictures in the same folder")
     picture = f"conceptloom sample -c {out / CONCEPT} -p '{learned.concept.prompts[0]}'"
-    say(picture if model == TINYWORLD else f"{picture} -m {model}")
+    say(picture if base.is_tinyworld else f"{picture} -m {base.model}")
 
 
 def train_with_options() -> Callable[..., Any]:

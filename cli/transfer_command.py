@@ -11,7 +11,7 @@ import typer
 from rich.progress import Progress
 
 from .console import console, say
-from .options import ON_WHITE, Device, Layout, Model, PictureOut, Precision, PrecisionOption
+from .options import ON_WHITE, BaseModel, PictureOut, with_groups
 
 if TYPE_CHECKING:
     from ..samplers.editing import EditConfig
@@ -20,6 +20,7 @@ _WHAT, _HOW, _GUIDE, _END = "What", "Sampling", "Guidance", "Finish"
 START_SHARE = 0.3  # of the steps: CLiC skips 15 of 50
 
 
+@with_groups
 def transfer(
     image: Annotated[
         Path,
@@ -99,10 +100,8 @@ def transfer(
     feather: Annotated[
         int, typer.Option(min=0, help="Width of the seam, px.", rich_help_panel=_END)
     ] = 4,
-    model: Model = "tinyworld",
-    layout: Layout = None,
-    device: Device = "auto",
-    precision: PrecisionOption = Precision.FP32,
+    *,
+    base: BaseModel,
     **settings: Any,
 ) -> None:
     """Transfer a learned detail to an object in a photograph (CLiC).
@@ -111,8 +110,8 @@ def transfer(
             -p 'a chair with <ornament> style' --guide '<ornament>'
     """
     from ..concepts.concept import stacked
+    from ..tinyworld.presets import CFG
     from .drawing import load_concepts
-    from .models import TINYWORLD, open_host
     from .picture_files import as_png, free_name, numbered, write_picture
     from .setting_options import changed_by_options
     from .transferring import Transfer, transferred
@@ -120,16 +119,16 @@ def transfer(
     if start is None:
         # With skipped steps, the old content shows through TinyWorld's coarse latents.
         steps = settings["steps"] or _edit_config().steps
-        start = 0 if model == TINYWORLD else int(START_SHARE * steps)
-    if cfg is None and model == TINYWORLD:
-        cfg = 3.0
+        start = 0 if base.is_tinyworld else int(START_SHARE * steps)
+    if cfg is None and base.is_tinyworld:
+        cfg = CFG
     config = changed_by_options(_edit_config(), {**settings, "start": start, "cfg": cfg})
     request = Transfer(
         image=image, masks=mask, prompts=prompt, words=guide or (), negative=negative, plain=plain,
         seed=seed, count=count, composite=composite, feather_px=feather,
         config=replace(config, target_is_mask=not guide_everywhere),
     )  # fmt: skip
-    host = open_host(model, layout=layout, device=device, precision=precision)
+    host = base.open()
     stack = stacked(load_concepts(host, concept or []))
     with Progress(console=console, transient=True) as bars:
         task = bars.add_task("drawing", total=None)

@@ -11,7 +11,7 @@ import typer
 from rich.progress import Progress
 
 from .console import console, say
-from .options import ON_WHITE, Device, Layout, Model, PictureOut, Precision, PrecisionOption
+from .options import ON_WHITE, BaseModel, PictureOut, with_groups
 
 if TYPE_CHECKING:
     from ..concepts.concept import Concept
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _OF_REGIONS = ("dilate", "priority")
 
 
+@with_groups
 def weave(
     template: Annotated[
         Path,
@@ -51,10 +52,8 @@ def weave(
     score_mixing: Annotated[
         bool, typer.Option(help="Use the paper's naive baseline: one pass per concept.")
     ] = False,
-    model: Model = "tinyworld",
-    layout: Layout = None,
-    device: Device = "auto",
-    precision: PrecisionOption = Precision.FP32,
+    *,
+    base: BaseModel,
     **settings: Any,
 ) -> None:
     """Redraw a template with a learned concept in each region (Concept Weaver).
@@ -77,22 +76,22 @@ def weave(
     )
     from ..methods.concept_weaver import weave as run
     from ..methods.concept_weaver.features import fitting
+    from ..tinyworld.presets import CFG
     from ..training.free_memory import free_memory
-    from .models import TINYWORLD, open_host
     from .own_pictures import picture_for
     from .picture_files import as_png, free_name, write_picture
     from .setting_options import changed_by_options
 
     growing = changed_by_options(RegionConfig(), {n: settings.pop(n) for n in _OF_REGIONS})
-    if cfg is None and model == TINYWORLD:
-        cfg = 3.0
+    if cfg is None and base.is_tinyworld:
+        cfg = CFG
     mixing = Mixing.SCORES if score_mixing else Mixing.FEATURES
     config = changed_by_options(WeaveConfig(mixing=mixing), {**settings, "cfg": cfg})
     load = cache(load_concept)  # one file may be in several regions
     behind = parsed_region(background, load, with_mask=False) if background else None
     region_specs = [parsed_region(option, load) for option in region]
     regions = make_regions(sentence, region_specs, behind, growing)
-    host = open_host(model, layout=layout, device=device, precision=precision)
+    host = base.open()
     inversion = InversionConfig(
         resnet_until=config.resnet_until, attention_until=config.attention_until
     )
