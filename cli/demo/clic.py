@@ -33,7 +33,8 @@ ORNAMENT, WORD = "spiral", "ring"  # of `tinyworld.ornaments`, and what its name
 SOURCE, SOURCE_ON = "green mug", "white"
 TARGET, TARGET_ON = "red teapot", "grass"
 NAME = f"my-{ORNAMENT}"
-COUNT, STEPS, CFG, FEATHER_PX = 4, 16, 3.0, 1
+COUNT, STEPS, FEATHER_PX = 4, 16, 1
+CFG = 2.0  # with more, an emblem that the model knows shows through the ornament
 
 
 def tell(context: DemoContext) -> Story:
