@@ -82,11 +82,14 @@ def _story(config: DemoConfig, scene: ConceptScene, run: DemoRun, pixels_per_lat
                 ],
             ),
             Section(
-                "Apart, in new places",
-                "Each word alone, on backgrounds that the training picture did not have.",
+                "Apart, painted into pictures of other places",
+                "Each word alone, drawn where its object stood, in pictures without any: every "
+                "step restores the picture around the mask. So short a training learns the "
+                "arrangement along with the objects; without a mask, the model would often draw "
+                "the other one beside it.",
                 apart,
             ),
-            Section("Together", "Both words in one prompt.", together),
+            Section("Together", "Both words in one prompt, without masks.", together),
             Section(
                 "Attention of the words on the new drawings",
                 "Attention of each word on the model's own drawings; dark areas get none. The "
@@ -102,7 +105,10 @@ def _story(config: DemoConfig, scene: ConceptScene, run: DemoRun, pixels_per_lat
                 commands=_commands(config, run.concept),
             ),
         ],
-        [Figure.of(picture, "One picture"), apart[0].first(), together[0].first()],
+        [
+            Figure.of(picture, "One picture"),
+            *(figure.one() for figure in (*apart[:: len(config.alone_on)], together[0])),
+        ],
     )
 
 

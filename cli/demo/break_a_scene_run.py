@@ -8,23 +8,28 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ...attention.capture import read_attention
-from ...concepts.concept import stacked
+from ...concepts.concept import AppliedConcepts, stacked
 from ...concepts.concept_file import save_concept
 from ...host.ports import HandleVectors, Host
 from ...methods.break_a_scene import learn_scene
 from ...methods.registry import settings_of_method
+from ...samplers.blended import BlendConfig
 from ...samplers.ddim import sample_ddim, seeded_noise
+from ...samplers.editing import EditConfig, Region, edit_latents
+from ...samplers.masks import composited
+from ...scenes.masks import dilate
 from ...scenes.scene import ConceptScene, make_scene, with_background
 from ...tinyworld.captions import article
 from ...tinyworld.concepts import CONCEPTS, concept_scene
 from ...tinyworld.judge.named import SceneJudge, Verdict
 from ...tinyworld.measures import Localisation
 from ...tinyworld.presets import SIZE
-from ...tinyworld.scenes import Scene
+from ...tinyworld.scenes import Scene, render
 from ...tinyworld.shapes import BACKGROUNDS
 from ...training.method_spec import TINYWORLD, RunSettings
 from ...training.runner import TrainingResult
@@ -34,6 +39,7 @@ from .judge import ELSEWHERE_SEED, as_image, word_localisation
 from .story import DemoContext, DemoSample, Figure
 
 PREVIEWS = 5  # rows of the timeline
+FEATHER_PX = 2
 STATE = "demo-state"  # not the name that trainings use: it is deleted at the end
 
 
@@ -50,8 +56,10 @@ class DemoConfig:
     scene_seed: int = 3
     background: str = "white"
     surroundings: str = "my-surroundings"  # what no mask covers is a concept too (paper Sec. 4.2)
-    alone_on: tuple[str, ...] = ("grass", "beach", "sky")
-    together_on: tuple[str, ...] = ("grass", "sky", "gray")
+    alone_on: tuple[str, ...] = ("beach", "sky", "gray")
+    together_on: tuple[str, ...] = ("beach", "sky", "gray")
+    place_seed: int = 5  # of the pictures that an object is painted into
+    room_px: int = 5  # around the mask of an object, to paint it in
     seeds: tuple[int, ...] = (1, 2)
     steps: int = 25  # DDIM
     cfg: float = 3.0
@@ -125,12 +133,17 @@ def learn_and_draw(
     judge = SceneJudge(dict(zip(config.handles, config.objects, strict=True)))
     prompts = prompts_of(config)
     drawn: list[DrawnPrompt] = []
+    masks = dict(zip(config.handles, map(torch.from_numpy, truth.masks), strict=True))
+    for prompt, names, background in prompts:
+        if len(names) == 1:
+            images = _painted_in(host, stack, prompt, masks[names[0]], background, config)
+        else:
+            with host.edited(stack.edits, trainable=False):
+                images = _draw(host, stack.handles, prompt, config)
+        verdicts = [judge.look(image, names) for image in images]
+        drawn.append(DrawnPrompt(prompt, names, background, images, verdicts))
+        context.progress(len(drawn), len(prompts), "drawing")
     with host.edited(stack.edits, trainable=False), torch.no_grad():
-        for prompt, names, background in prompts:
-            images = _draw(host, stack.handles, prompt, config)
-            verdicts = [judge.look(image, names) for image in images]
-            drawn.append(DrawnPrompt(prompt, names, background, images, verdicts))
-            context.progress(len(drawn), len(prompts), "drawing")
         maps = [_map(host, stack.handles, one) for one in drawn if len(one.asked) > 1]
         taught = word_localisation(host, stack.handles, config.handles, truth)
         unseen = word_localisation(host, stack.handles, config.handles, elsewhere)
@@ -161,6 +174,37 @@ def prompts_of(config: DemoConfig) -> list[tuple[str, tuple[str, ...], str]]:
 
 def _words(names: Sequence[str]) -> str:
     return " and ".join(f"<{name}>" for name in names)
+
+
+@torch.no_grad()
+def _painted_in(
+    host: Host,
+    stack: AppliedConcepts,
+    prompt: str,
+    mask: Tensor,
+    background: str,
+    config: DemoConfig,
+) -> Tensor:
+    """Pictures [n, H, W, 3] of a place with the prompt drawn under `mask` [H, W] and a margin.
+
+    Blended Latent Diffusion, which the paper uses for local editing: the rest stays.
+    """
+    empty = render([], background, np.random.default_rng(config.place_seed))
+    place, room = as_image(empty.image)[None], dilate(mask, config.room_px)
+    with host.edited(stack.edits, trainable=False):
+        encoded = host.encode_prompt(prompt, stack.handles)
+        negative = host.encode_prompt("")
+    latent = edit_latents(
+        host,
+        host.encode_image(place),
+        [Region(encoded, room)],
+        negative,
+        EditConfig(steps=config.steps, cfg=config.cfg, blend=BlendConfig(start=0)),
+        weights=stack.edits,
+        seed=config.seeds[0],
+        rows=len(config.seeds),
+    )
+    return composited(host.decode_latent(latent), place, room, FEATHER_PX)
 
 
 @torch.no_grad()

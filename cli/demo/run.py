@@ -65,8 +65,14 @@ def _run_stories(context: DemoContext, tellers: Sequence[Teller]) -> Path:
     try:
         for tell in tellers:
             began = time.monotonic()
-            stories.append(tell(context))
+            story = tell(context)
+            stories.append(story)
             seconds.append(time.monotonic() - began)
+            right, total = story.as_asked
+            context.say(
+                f"{story.title.partition(':')[0]}: {right} of {total} pictures as asked, "
+                f"{seconds[-1]:.0f} s"
+            )
             write_page(stories, page)
             write_figures(stories, seconds, context.folder / FIGURES)
     except Cancelled as cancelled:

@@ -46,9 +46,10 @@ class Figure:
         """A single picture without a verdict."""
         return cls(caption, [DemoSample(image)], is_wide)
 
-    def first(self) -> Figure:
-        """The first sample alone, for the cover."""
-        return Figure(self.caption, self.samples[:1])
+    def one(self) -> Figure:
+        """A single sample for the cover: the first that is as asked, else the first."""
+        right = [sample for sample in self.samples if sample.is_as_asked]
+        return Figure(self.caption, (right or self.samples)[:1])
 
 
 @dataclass(frozen=True, slots=True)
