@@ -61,6 +61,8 @@ class Subject:
         They do where they are the defaults, but for those that only say how long to measure, or
         what is measured already.
         """
+        if self.kind == "similarity":  # of real networks, whichever they are
+            return getattr(options, "checkpoint", True) is not None
         check = getattr(self.module, "is_usual", None)
         if check is not None:
             return check(options)

@@ -6,22 +6,13 @@ in turn, and draws each on other backgrounds, alone and with the others.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from harness.experiment import (
-    Cell,
-    Experiment,
-    Found,
-    add_options,
-    budget_of,
-    folder_of,
-    perform,
-)
-from harness.results import Result, Section
+from harness.experiment import Cell, Experiment, Found, budget_of, folder_of
+from harness.results import Section
 from harness.statistics import Cells, Expectation, Measure, compared
 from harness.store import NO_PREVIEW, as_bytes, as_floats
 from harness.subject import Options
@@ -284,11 +275,4 @@ def experiment_of(host: Host, options: Options) -> SceneExperiment:
     return experiment
 
 
-def run(options: Options) -> Result:
-    """Learn, draw and judge every cell."""
-    host = world.open_model()
-    return perform(experiment_of(host, options), options, PAGE, model_digest(host))
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    add_options(parser, seeds=3)
+run, arguments = world.experiment_command(experiment_of, PAGE)

@@ -6,23 +6,14 @@ whole method and with one part switched off in turn.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
 import torch
-from harness.experiment import (
-    Cell,
-    Experiment,
-    Found,
-    add_options,
-    budget_of,
-    folder_of,
-    perform,
-)
-from harness.results import RUNS, Claim, Result, bound
+from harness.experiment import Cell, Experiment, Found, budget_of, folder_of
+from harness.results import RUNS, Claim, bound
 from harness.statistics import Cells, Expectation, Measure
 from harness.store import NO_PREVIEW, as_bytes, as_floats, kept_concept, short_digest
 from harness.subject import Options
@@ -304,11 +295,4 @@ def experiment_of(host: Host, options: Options) -> DetailExperiment:
     return experiment
 
 
-def run(options: Options) -> Result:
-    """Learn, carry over and judge every cell."""
-    host = world.open_model()
-    return perform(experiment_of(host, options), options, PAGE, model_digest(host))
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    add_options(parser, seeds=3)
+run, arguments = world.experiment_command(experiment_of, PAGE)

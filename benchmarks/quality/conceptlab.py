@@ -6,22 +6,13 @@ and against negative prompts at sampling.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from harness.experiment import (
-    Cell,
-    Experiment,
-    Found,
-    add_options,
-    budget_of,
-    folder_of,
-    perform,
-)
-from harness.results import Result, Section
+from harness.experiment import Cell, Experiment, Found, budget_of, folder_of
+from harness.results import Section
 from harness.statistics import Cells, Expectation, Measure
 from harness.store import as_bytes, as_floats
 from harness.subject import Options
@@ -299,11 +290,4 @@ def experiment_of(host: Host, options: Options) -> InventionExperiment:
     return experiment
 
 
-def run(options: Options) -> Result:
-    """Invent, draw and judge every cell."""
-    experiment = experiment_of(world.open_model(), options)
-    return perform(experiment, options, PAGE, experiment.laboratory.space.digest)
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    add_options(parser, seeds=5)
+run, arguments = world.experiment_command(experiment_of, PAGE, seeds=5)

@@ -7,21 +7,12 @@ residuals everywhere (a plain LoRA), and with the base model.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from harness.experiment import (
-    Cell,
-    Experiment,
-    Found,
-    add_options,
-    budget_of,
-    folder_of,
-    perform,
-)
-from harness.results import Result, Section, Status
+from harness.experiment import Cell, Experiment, Found, budget_of, folder_of
+from harness.results import Section, Status
 from harness.statistics import Cells, Expectation, Measure, compared
 from harness.store import as_bytes
 from harness.subject import Options
@@ -188,11 +179,4 @@ def experiment_of(host: Host, options: Options) -> LagExperiment:
     return LagExperiment(host, model, budget, folder, 1 if options.quick else options.seeds)
 
 
-def run(options: Options) -> Result:
-    """Learn, draw and judge every concept and pair."""
-    host = world.open_model()
-    return perform(experiment_of(host, options), options, PAGE, model_digest(host))
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    add_options(parser, seeds=3)
+run, arguments = world.experiment_command(experiment_of, PAGE)

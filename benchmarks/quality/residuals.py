@@ -7,22 +7,13 @@ them on other backgrounds with LAG, those of the default with LAG's other settin
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from harness.experiment import (
-    Cell,
-    Experiment,
-    Found,
-    add_options,
-    budget_of,
-    folder_of,
-    perform,
-)
-from harness.results import Column, Result, Row, Section, Table
+from harness.experiment import Cell, Experiment, Found, budget_of, folder_of
+from harness.results import Column, Row, Section, Table
 from harness.statistics import Cells, gain_table, has_row
 from harness.store import as_bytes
 from harness.subject import Options
@@ -209,16 +200,13 @@ def trained(concept: Concept, config: object) -> dict[str, Tensor]:
     }
 
 
-def run(options: Options) -> Result:
-    """Learn, draw and judge every cell."""
-    host, budget = world.open_model(), budget_of(options, budgets())
-    model = model_digest(host)
+def experiment_of(host: Host, options: Options) -> ResidualsExperiment:
+    """The experiment with its budget and folder."""
+    budget, model = budget_of(options, budgets()), model_digest(host)
     work = [budget.images, budget.pictures, budget.sampling_steps]  # a cell's key has the rest
     folder = folder_of(PAGE, model, work)
     seeds = 1 if options.quick else options.seeds
-    experiment = ResidualsExperiment(host, model, budget, folder, seeds)
-    return perform(experiment, options, PAGE, model)
+    return ResidualsExperiment(host, model, budget, folder, seeds)
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    add_options(parser, seeds=3)
+run, arguments = world.experiment_command(experiment_of, PAGE)

@@ -7,7 +7,6 @@ by other ways of combining concepts.
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,16 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from harness.experiment import (
-    Cell,
-    Experiment,
-    Found,
-    add_options,
-    budget_of,
-    folder_of,
-    perform,
-)
-from harness.results import Column, Result, Row, Section, Table
+from harness.experiment import Cell, Experiment, Found, budget_of, folder_of
+from harness.results import Column, Row, Section, Table
 from harness.statistics import Cells, Expectation, Measure, gain_table, means_of
 from harness.store import NO_PREVIEW, as_bytes, as_floats, kept_concept
 from harness.subject import Options
@@ -345,11 +336,4 @@ def experiment_of(host: Host, options: Options) -> WeaveExperiment:
     return WeaveExperiment(host, budget, folder, 1 if options.quick else options.seeds)
 
 
-def run(options: Options) -> Result:
-    """Learn the bank, weave and judge every cell."""
-    host = world.open_model()
-    return perform(experiment_of(host, options), options, PAGE, model_digest(host))
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    add_options(parser, seeds=3)
+run, arguments = world.experiment_command(experiment_of, PAGE)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import torch
+from harness.experiment import Experiment, add_options, perform
+from harness.results import Result
+from harness.subject import Options
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from conceptloom.cli.models import open_host
+from conceptloom.concepts.fingerprints import model_digest
 from conceptloom.host.ports import Host
 from conceptloom.tinyworld.captions import Word, article
 from conceptloom.tinyworld.concepts import alike_member, concept_scene
@@ -26,12 +32,33 @@ SPOTS = {
     2: ((0.28, 0.42, 0.22), (0.73, 0.6, 0.22)),
     3: ((0.24, 0.3, 0.17), (0.76, 0.33, 0.17), (0.48, 0.77, 0.17)),
 }
+Run, Arguments = Callable[[Options], Result], Callable[[argparse.ArgumentParser], None]
 BARE_SEED = 100  # added to a task's: the target is another object in another place
 
 
 def open_model() -> Host:
     """The bundled model on a CPU."""
     return open_host(device="cpu")
+
+
+def experiment_command(
+    make: Callable[[Host, Options], Experiment], page: str, seeds: int = 3
+) -> tuple[Run, Arguments]:
+    """`run` and `arguments` of a subject that is one experiment on the bundled model.
+
+    Args:
+        make: the experiment with the budget that was asked for, and its folder.
+        seeds: how many, unless options say so.
+    """
+
+    def run(options: Options) -> Result:
+        host = open_model()
+        return perform(make(host, options), options, page, model_digest(host))
+
+    def arguments(parser: argparse.ArgumentParser) -> None:
+        add_options(parser, seeds)
+
+    return run, arguments
 
 
 def scene_of(task: SceneTask) -> Scene:

@@ -353,10 +353,7 @@ def run(options: Options) -> Result:
         *(sweep.section() for sweep in sweeps),
         cost_section({CLIC: costs}, PAPER_TIME),
     ]
-    return Result(
-        **stamp(options.device, options.dtype),
-        about=about, sections=sections,
-    )  # fmt: skip
+    return Result(**stamp(options.device, options.dtype), about=about, sections=sections)
 
 
 def describe_budget(rows: Rows, budget: DetailSimilarityBudget) -> str:
@@ -387,7 +384,7 @@ def _similar(rows: Rows, budget: DetailSimilarityBudget) -> Iterator[Section]:
         whole = variant(CLIC, start)
         yield Section(
             heading=f"Does the concept bring the detail, t_start {start}?",
-            text="Gain of CLiC on the same pairs, ± standard error over the pairs, bold beyond "
+            text="Gain of CLiC on the same pairs, ± standard error over them, bold beyond two. "
             "Positive is better: more like the detail, more the object, less changed outside.",
             table=gain_table(
                 whole, cells, whole, [variant(BASE, start), UNTOUCHED], list(GAINED), 3
@@ -400,8 +397,3 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_run_options(parser)
     add_encoder_options(parser, clip="CLIP ViT-L/14", dino="DINO ViT-B/16")
     parser.add_argument("--lpips", help="file of AlexNet's weights, or `torchvision`")
-
-
-def is_usual(options: Options) -> bool:
-    """Whether the result is the repository's."""
-    return options.checkpoint is not None

@@ -380,8 +380,3 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_run_options(parser)
     add_encoder_options(parser, clip="CLIP, as the paper ViT-B/32", dino="DINO ViT-B/16")
     add_cutter_options(parser)
-
-
-def is_usual(options: Options) -> bool:
-    """Whether the result is the repository's."""
-    return options.checkpoint is not None

@@ -13,6 +13,7 @@ from harness import experiment, results
 from harness.results import Result
 from harness.subject import SUBJECTS, Subject, add_common_options, command_line, subject_of
 
+SCENES = ["--scenes=s", "--clip=c", "--dino=d"]
 SMALL = Result(date="2026-01-01", machine="a test")
 
 
@@ -134,6 +135,9 @@ def test_a_worker_gets_its_options_and_paths(monkeypatch: pytest.MonkeyPatch) ->
         ("speed", "lag", ["--preset", "35m"], False),
         ("quality", "clic", [], True),
         ("quality", "clic", ["--part", "1/2"], False),
+        ("similarity", "scenes", SCENES, False),
+        ("similarity", "scenes", [*SCENES, "--checkpoint=m"], True),
+        ("similarity", "conceptlab", ["--prior=p", "--decoder=d", "--clip=c"], True),
         ("quality", "tinyworld", ["--count", "2"], False),
     ],
 )
