@@ -42,11 +42,11 @@ from conceptloom.methods.concept_weaver.prompts import marked_word
 from conceptloom.methods.personalized_residuals import learn_residuals
 from conceptloom.methods.personalized_residuals.spec import ON_TINYWORLD as TEACHING
 from conceptloom.tinyworld.concepts import CONCEPTS, concept_scene, region_prompt
+from conceptloom.tinyworld.concepts import concept as member_of
 from conceptloom.tinyworld.judge.judge import load_judge
 from conceptloom.tinyworld.judge.lineup import LINEUP, TARGET
 from conceptloom.tinyworld.judge.named import identity_of, lineup_of
-from conceptloom.tinyworld.judge.scores import likeness
-from conceptloom.tinyworld.planes import iou
+from conceptloom.tinyworld.judge.scores import layout, likeness, mixing
 
 from . import world
 from .tasks import TEMPLATE_WORDS, WEAVES, WeaveTask
@@ -101,7 +101,6 @@ def named_sentence(sentence: str, words: Mapping[str, str], merged: Concept) -> 
 PAGE = "weave_quality"
 
 TAUGHT_ON, FIRST_SEED = ("white", "grass", "beach"), 2
-STANDS = 0.2  # IoU from which on an object that is found counts as standing in a region
 GOOD_PSNR = 30  # decibel
 
 
@@ -149,6 +148,13 @@ MEASURES = (
         f"share of regions recognised as their own concept, of {LINEUP} of its class",
     ),
     Measure("mixing", "mixing", "share of regions that are nearer to another woven concept", False),
+    Measure(
+        "traits",
+        "traits of others",
+        "share of the colours, patterns and emblems by which two woven concepts differ that a "
+        "region has from the other",
+        False,
+    ),
     Measure("layout", "layout", "IoU of the objects found with those of the template"),
     Measure("background", "background", "share of pictures that keep the template's background"),
 )
@@ -260,20 +266,20 @@ class WeaveExperiment(Experiment):
     def judge(self, cell: Cell, kept: Mapping[str, Tensor]) -> dict[str, Found]:
         """Region by region; `psnr` is beside the measures."""
         task, image = self.tasks[cell.thing], as_floats(kept["image"])
-        judge, seen = load_judge(), world.found_in(image)
+        judge, masks = load_judge(), world.template_of(task, cell.seed).masks
         woven = {name: lineup_of(name).references[TARGET] for name in task.concepts}
+        placed = layout(judge.find(image), masks)
         found: Found = {measure.key: [] for measure in MEASURES}
-        for name, mask in zip(task.concepts, world.template_of(task, cell.seed).masks, strict=True):
-            region = torch.from_numpy(mask) > 0.5
-            standing = max(seen, key=lambda one: iou(one.mask, region), default=None)
-            is_there = standing is not None and iou(standing.mask, region) > STANDS
-            there = standing if is_there else judge.describe(image, mask)
+        for name, mask, standing in zip(task.concepts, masks, placed.objects, strict=True):
+            there = standing or judge.describe(image, mask)
             identity = identity_of([there], name)
             nearest = max(woven, key=lambda n: likeness(there, woven[n]))
+            others = [mixing(there, member_of(name), member_of(n)) for n in woven if n != name]
             found["likeness"].append(identity.similarity)
             found["identity"].append(float(identity.right))
             found["mixing"].append(float(nearest != name))
-            found["layout"].append(max((iou(one.mask, region) for one in seen), default=0.0))
+            found["traits"].append(float(np.mean(others)))
+        found["layout"].append(placed.overlap)
         found["background"].append(float(judge.background(image) == task.background))
         return {cell.variant: {**found, "psnr": [float(kept["psnr"])]}}
 

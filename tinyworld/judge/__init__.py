@@ -7,6 +7,6 @@ diffusion model; it never saw a held-out member.
     networks.py  finder (picture -> masks, background) and describer (crop -> embedding, words)
     judge.py     Judge: picture -> objects; references to compare with
     lineup.py    sixteen members of one class, one of which is the right one
-    scores.py    identity, leak, mixing, layout, ornament, novelty
+    scores.py    identity, leak, mixing, layout, novelty
     named.py     verdicts on pictures that ask for held-out members by name, or for an ornament
 """

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn import functional
 
-from ..members import CATEGORIES, KINDS
+from ..members import KINDS
 from ..painters.kinds import Member
 from ..planes import at_side, iou, picture
 from ..scenes import member_scene
@@ -68,11 +68,6 @@ class Found:
         rows, columns = torch.where(self.mask)
         x, y = (columns.float().mean() + 0.5) / SIDE, (rows.float().mean() + 0.5) / SIDE
         return float(x), float(y)
-
-    def category_chance(self, category: str) -> float:
-        """Probability of all classes of a category together, 0..1."""
-        numbers = [HEADS["kind"].index(kind) for kind in CATEGORIES[category]]
-        return float(self.chances[numbers].sum())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What a picture is worth: identity, leak, mixing, layout, ornament, novelty.
+"""What a picture is worth: identity, leak, mixing, layout, novelty.
 
 All take what the judge found (`Judge.find`), so that a picture is looked at once. The background is
 `Judge.background(image) == kind`; pointing and change outside a mask are in `measures`.
@@ -21,8 +21,6 @@ from .judge import Found, Judge
 from .lineup import TARGET, Lineup
 from .words import KIND_NAMES, words_of
 
-MARKS = ("pattern", "emblem", "style", "pattern colour", "emblem colour")
-IN_PLACE = 0.4  # least IoU of an object with the mask that was asked for
 CLEAR = 0.9  # probability at which one class is named without doubt
 
 
@@ -88,7 +86,6 @@ class Layout:
     """Whether objects are where they were asked."""
 
     overlap: float  # mean IoU of the asked masks with the objects in them, 0..1
-    in_place: float  # share of the asked masks that an object fills well enough
     objects: list[Found | None]  # of each mask, the object in it
 
 
@@ -103,29 +100,8 @@ def layout(objects: Sequence[Found], masks: Sequence[ArrayLike | Tensor]) -> Lay
     overlaps = [chosen[i][0] if i in chosen else 0.0 for i in range(len(truths))]
     return Layout(
         overlap=sum(overlaps) / max(1, len(truths)),
-        in_place=sum(o >= IN_PLACE for o in overlaps) / max(1, len(truths)),
         objects=[objects[chosen[i][1]] if i in chosen else None for i in range(len(truths))],
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ornament:
-    """Whether an object bears the marks of a member of another class."""
-
-    marks: dict[str, bool]  # what the donor has of `MARKS` -> whether the object has it too
-    kept_class: bool  # the object is still what it was asked to be
-
-    @property
-    def right(self) -> bool:
-        """All marks carried over, class kept."""
-        return self.kept_class and bool(self.marks) and all(self.marks.values())
-
-
-def ornament(found: Found, donor: Member, kind: str) -> Ornament:
-    """Whether an object of class `kind` bears the donor's pattern and emblem in its colours."""
-    wanted = words_of(donor)
-    marks = {h: found.words.get(h) == wanted[h] for h in MARKS if wanted.get(h)}
-    return Ornament(marks=marks, kept_class=found.kind == kind)
 
 
 @dataclass(frozen=True, kw_only=True)
