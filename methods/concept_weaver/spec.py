@@ -17,7 +17,7 @@ ON_TINYWORLD = BankConfig(
         learning_rate=RATE_OF_SCOPE[Scope.CROSS_ATTENTION_KV],
         scope=Scope.CROSS_ATTENTION_KV,
     ),
-    smallest=0.7,  # a third of 64 px would leave nothing to see
+    smallest=0.7,  # a third of 128 px leaves little of an object to see
     prompt="a photo of a {handle} {word}",
     batch_size=4,
     resolution_px=SIZE,

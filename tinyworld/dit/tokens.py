@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from ..captions import caption_words
-from .vocabulary import MARK, QWEN_SPECIAL
 
 HERE = Path(__file__).parent
 QWEN_IDS, T5_IDS = 151936, 32128  # rows of the full token tables
+MARK = "\u2581"  # how T5 writes a space, and the beginning of a text
+QWEN_SPECIAL = {"<|endoftext|>": 151643, "<|im_start|>": 151644, "<|im_end|>": 151645}
 QWEN_END = QWEN_SPECIAL["<|endoftext|>"]  # stands alone for an empty prompt of Anima
 T5_END = 1
 T5_PIECES, T5_UNKNOWN = 32100, 2  # without the spare rows at the table's end

@@ -66,13 +66,6 @@ def table(figures: dict[str, Any]) -> str:
     return "\n".join(rows) + "\n"
 
 
-def judge_table(figures: dict[str, Any]) -> str:
-    """What the judge reaches on true pictures, of `results`, as a Markdown table."""
-    rows = ["| on true pictures | right |", "|---|---|"]
-    rows += [f"| {name} | {100 * v:.1f} % |" for name, v in figures["judge"]["figures"].items()]
-    return "\n".join(rows) + "\n"
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Measure, write the JSON, log the table."""
     p = argparse.ArgumentParser(

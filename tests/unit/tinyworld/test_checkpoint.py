@@ -28,8 +28,8 @@ from conceptloom.tinyworld.checkpoint import (
     write_checkpoint,
 )
 from conceptloom.tinyworld.model import ModelConfig, build_text_encoder, build_unet, build_vae
+from conceptloom.tinyworld.recipe.vocabulary import GUEST_WORDS, applied_merges, reduce_vocabulary
 from conceptloom.tinyworld.scenes import SIZE
-from conceptloom.tinyworld.vocabulary import GUEST_WORDS, applied_merges, reduce_vocabulary
 
 SMALL = ModelConfig(
     unet_channels=(32, 32, 64),

@@ -13,7 +13,7 @@ from conceptloom.tinyworld.recipe.gate_figures import (
     read,
     true_pictures,
 )
-from conceptloom.tinyworld.recipe.gates import judge_table, table
+from conceptloom.tinyworld.recipe.gates import table
 
 
 def test_prompts_repeat_and_name_what_they_ask() -> None:
@@ -63,4 +63,3 @@ def test_the_table_tells_which_side_of_a_gate_a_figure_is_on() -> None:
     rows = table({"gates": [vars(g) | {"passed": g.passed} for g in gates]}).splitlines()
     assert rows[2] == "| class | 95 % | 96 % | 99.5 % | yes |"
     assert rows[3] == "| file | at most 16 MB | 17 MB |  | **no** |"
-    assert "| kind | 98.2 % |" in judge_table({"judge": {"figures": {"kind": 0.982}}})
