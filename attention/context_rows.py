@@ -39,7 +39,7 @@ def rows_with(
         pictures: for each row, the picture that it belongs to.
         n_pictures: of the batch, if these rows are a part of it.
     """
-    index = [row for row, found in enumerate(places) if any(found)]
+    index = [row for row, at in enumerate(places) if any(at)]
     chosen = torch.zeros(len(index), context_length, n_concepts, device=device)
     holds = torch.zeros(max(n_pictures, max(pictures) + 1), n_concepts, 1, device=device)
     for r, row in enumerate(index):

@@ -61,20 +61,25 @@ class LagEdit(UNetEdit):
         on_masks: OnMasks | None = None,
     ) -> None:
         self._concepts = tuple(c for c in concepts if c.config.strength != 0)
-        self._last, self._on_masks = last_t, on_masks
+        self._last_t, self._on_masks = last_t, on_masks
+        # Of one network: the layers with a residual, and whether several of a block share its
+        # masks, those before its attention the masks of the block before.
         self._sites: UNetSites | None = None
-        self._layers: list[LayerSite] = []  # of these sites, whose outputs change
-        self._several = False  # a block may have many of them
+        self._layers: list[LayerSite] = []
+        self._shares_masks = False
+        # Of one forward pass; `end` drops them.
         self._plan: Plan | None = None
-        self._rows_of_others: PromptRows | None = None  # in place of the plan's, in this pass
+        self._replaced_rows: PromptRows | None = None  # another pack's, in place of the plan's
+        self._attention: dict[str, Tensor] = {}  # by block, until its first layer asks
+        self._masks_of: dict[str, Tensor] = {}  # by block
+        # Of a run: masks of the latest pass with a prompt that holds a concept, for rows without.
+        self._latest_masks: dict[str, Tensor] = {}
+        self._latest_t: Tensor | None = None  # timesteps of that pass
+        self._is_later_part = False  # of a batch that the host cut into several passes
+        # Computed once.
         self._plans: dict[object, Plan] = {}
-        self._attention: dict[str, Tensor] = {}
-        self._masks_of: dict[str, Tensor] = {}  # by block, of this pass
         self._factors: dict[object, tuple[Tensor, Tensor, Tensor]] = {}
         self._user_masks: dict[object, Tensor] = {}
-        self._seen: dict[str, Tensor] = {}  # masks of the latest prompts with a concept
-        self._seen_at: Tensor | None = None  # their timesteps
-        self._continues = False  # the batch of the pass before, of which this one has a part
 
     def begin(self, info: ForwardInfo) -> None:
         concepts = self._at_work(info)
@@ -82,7 +87,7 @@ class LagEdit(UNetEdit):
             concepts, info.prompts, info.pictures, info.context_length, info.timesteps.device,
             info.read_context is not None, any(info.conditional), info.part,
         )  # fmt: skip
-        self._continues = not info.is_first
+        self._is_later_part = not info.is_first
         if key not in self._plans:
             for concept in concepts:
                 if concept.mask is not None:
@@ -91,9 +96,9 @@ class LagEdit(UNetEdit):
             self._plans[key] = plan_of(concepts, info)
         self._plan = plan = self._plans[key]
         if plan.rows.exist:
-            self._seen_at = info.timesteps
+            self._latest_t = info.timesteps
         elif not self._has_seen(info):
-            self._seen.clear()
+            self._latest_masks.clear()
             borrows = any(
                 c.config.localised and c.config.unconditional is Unconditional.SAME
                 for c in concepts
@@ -105,14 +110,14 @@ class LagEdit(UNetEdit):
     def end(self) -> None:
         self._attention.clear()
         self._masks_of.clear()
-        self._plan = self._rows_of_others = None
+        self._plan = self._replaced_rows = None
 
     def wanted_layers(self, sites: UNetSites) -> list[LayerSite]:
         if sites is not self._sites:
             changed = {name for concept in self._concepts for name in concept.residuals}
             self._sites = sites
             self._layers = [site for site in sites.layers if site.weight in changed]
-            self._several = bool(sites.finders)
+            self._shares_masks = bool(sites.finders)
         concepts = self._plan.concepts if self._plan is not None else ()
         return [s for s in self._layers if any(s.weight in c.residuals for c in concepts)]
 
@@ -140,16 +145,16 @@ class LagEdit(UNetEdit):
 
     def _rows_at(self, plan: Plan, call: AttentionCall) -> PromptRows:
         """The plan's rows, or those that another pack has put in their place."""
-        if self._rows_of_others is None and (prompts := prompts_of_others(call)):
+        if self._replaced_rows is None and (prompts := prompts_of_others(call)):
             n_pictures = len(plan.rows.holds)
             pictures = [row % n_pictures for row in range(len(prompts))]
             size, device = call.key.shape[-2], call.key.device
             rows = rows_of(plan.concepts, prompts, pictures, size, device)
             # Where nobody knows their words, they start with the host's own rows.
-            self._rows_of_others = rows if any(prompts) else plan.rows
+            self._replaced_rows = rows if any(prompts) else plan.rows
             if rows.exist:
-                self._seen_at = call.info.timesteps
-        return self._rows_of_others or plan.rows
+                self._latest_t = call.info.timesteps
+        return self._replaced_rows or plan.rows
 
     def layer(self, site: LayerSite, inputs: Tensor, output: Tensor, info: ForwardInfo) -> Tensor:
         plan = self._plan
@@ -176,12 +181,12 @@ class LagEdit(UNetEdit):
     def _at_work(self, info: ForwardInfo) -> tuple[LagConcept, ...]:
         if all(c.config.start == 0 and c.config.end == 1 for c in self._concepts):
             return self._concepts
-        done = 1 - float(info.timesteps.flatten()[0]) / self._last
+        done = 1 - float(info.timesteps.flatten()[0]) / self._last_t
         return tuple(c for c in self._concepts if c.config.start <= done <= c.config.end)
 
     def _has_seen(self, info: ForwardInfo) -> bool:
-        return self._seen_at is not None and bool(
-            (self._seen_at.flatten()[0] == info.timesteps.flatten()[0]).all()
+        return self._latest_t is not None and bool(
+            (self._latest_t.flatten()[0] == info.timesteps.flatten()[0]).all()
         )
 
     def _weights(self, site: LayerSite, plan: Plan, inputs: Tensor, info: ForwardInfo) -> Tensor:
@@ -206,7 +211,7 @@ class LagEdit(UNetEdit):
 
     def _masks(self, site: LayerSite, plan: Plan, inputs: Tensor, info: ForwardInfo) -> Tensor:
         """M_i of every picture and concept, [P, G, N]."""
-        grid, rows = info.grid(site), self._rows_of_others or plan.rows
+        grid, rows = info.grid(site), self._replaced_rows or plan.rows
         shape = (*rows.holds.shape[:2], grid[0] * grid[1])
         block = _block_of(site)
         attention = self._attention.pop(block.name, None)
@@ -232,10 +237,11 @@ class LagEdit(UNetEdit):
             if concept.mask is not None:
                 masks[:, g] *= self._allowed(concept, grid, masks.device)
         masks = exclusive(masks if rows.all_hold else masks * rows.holds, attention)
-        if self._continues and site.name in self._seen:  # pictures of the parts before
-            masks = torch.maximum(masks, self._seen[site.name].to(masks))
-        self._seen[site.name] = seen = masks.detach()  # or it would hold a guided pass's graph
-        if self._several:
+        if self._is_later_part and site.name in self._latest_masks:  # pictures of the parts before
+            masks = torch.maximum(masks, self._latest_masks[site.name].to(masks))
+        seen = masks.detach()  # or it would hold a guided pass's graph
+        self._latest_masks[site.name] = seen
+        if self._shares_masks:
             self._masks_of[block.name] = self._masks_of[_LATEST] = masks
         if self._on_masks is not None:
             self._on_masks(block, seen.unflatten(-1, grid), info)
@@ -251,9 +257,9 @@ class LagEdit(UNetEdit):
         """
         masks = self._masks_of.get(block.name, self._masks_of.get(_LATEST))
         if masks is not None and masks.shape == shape:
-            self._seen[site.name] = masks.detach()
+            self._latest_masks[site.name] = masks.detach()
             return masks
-        seen = None if reads else self._seen.get(site.name)
+        seen = None if reads else self._latest_masks.get(site.name)
         # The prompt with the concept may have covered a part of the picture only.
         return seen if seen is not None and seen.shape == shape else None
 
@@ -292,14 +298,14 @@ class LagEdit(UNetEdit):
         """
         key = (site.name, concepts, inputs.device, inputs.dtype)
         if key not in self._factors:
-            there = [
+            parts = [
                 (g, c.config.strength * c.residuals[site.weight][0], c.residuals[site.weight][1])
                 for g, c in enumerate(concepts)
                 if site.weight in c.residuals
             ]
-            up = torch.cat([up for _, up, _ in there], dim=1).to(inputs)
-            down = torch.cat([down.flatten(1) for _, _, down in there]).to(inputs)
-            owner = [g for g, part, _ in there for _ in range(part.shape[1])]
+            up = torch.cat([up for _, up, _ in parts], dim=1).to(inputs)
+            down = torch.cat([down.flatten(1) for _, _, down in parts]).to(inputs)
+            owner = [g for g, part, _ in parts for _ in range(part.shape[1])]
             self._factors[key] = up, down, torch.tensor(owner, device=inputs.device)
         return self._factors[key]
 

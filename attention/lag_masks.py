@@ -57,11 +57,11 @@ def summed_attention(
     parts: list[Tensor] = []
     is_learning = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad)
     for part in query.split(at_once, dim=1) if query.shape[1] > at_once else (query,):
-        given = part, keys, heads, chosen, bias
+        arguments = part, keys, heads, chosen, bias
         parts.append(
-            checkpoint(_of_part, *given, use_reentrant=False, preserve_rng_state=False)
+            checkpoint(_of_part, *arguments, use_reentrant=False, preserve_rng_state=False)
             if is_learning
-            else _of_part(*given)
+            else _of_part(*arguments)
         )
     return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)).transpose(1, 2)
 

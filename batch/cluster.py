@@ -25,7 +25,7 @@ class Outcome:
     """The outcome of a batch."""
 
     done: list[Job] = field(default_factory=list)
-    found: list[Job] = field(default_factory=list)  # done by an earlier run
+    reused: list[Job] = field(default_factory=list)  # done by an earlier run
     failed: list[tuple[Job, str]] = field(default_factory=list)  # and why
     left: list[Job] = field(default_factory=list)  # need a result that failed
 
@@ -64,8 +64,8 @@ class _Run:
         report: Report,
     ) -> None:  # fmt: skip
         self._store, self._workers, self._retries, self._report = store, workers, retries, report
-        self.outcome = Outcome(found=[job for job in jobs if store.has(job)])
-        self._finished = {job.key for job in self.outcome.found}
+        self.outcome = Outcome(reused=[job for job in jobs if store.has(job)])
+        self._finished = {job.key for job in self.outcome.reused}
         unique = {job.key: job for job in jobs if job.key not in self._finished}
         self._waiting, self._tries = list(unique.values()), Counter[str]()
         self._running: dict[Any, tuple[Job, Worker]] = {}

@@ -66,7 +66,7 @@ def run_batch(
                 bars.console.print(f"{event}: {job.title} ({worker})", highlight=False)
 
         if known == keys:
-            return Outcome(found=jobs), store.write_table(jobs)  # no cluster for nothing
+            return Outcome(reused=jobs), store.write_table(jobs)  # no cluster for nothing
         try:
             at_work = start_workers(makers, address=address)
             outcome = run_jobs(jobs, store, at_work, retries=retries, report=show)

@@ -70,7 +70,7 @@ def batch(
         gpus=gpus,
         retries=retries,
     )
-    say(f"{len(outcome.done)} done now, {len(outcome.found)} before; {results}", "bold green")
+    say(f"{len(outcome.done)} done now, {len(outcome.reused)} before; {results}", "bold green")
     for job, why in outcome.failed:
         complain(f"{job.title}: {why}")
     for job in outcome.left:

@@ -88,8 +88,8 @@ def _learn(
         )
     )
     write_results(made, results)
-    for look in made.looks:
-        say(look.summary())
+    for one in made.rounds:
+        say(one.summary())
     if idle := made.describe_ceiling():
         say(idle, "yellow")
     away = f", avoiding: {', '.join(made.negatives)}" if made.negatives else ""

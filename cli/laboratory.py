@@ -91,7 +91,7 @@ def questions_of(vqa: str, device: torch.device, dtype: torch.dtype) -> VQAModel
 
 def write_results(made: Invented, results: ResultFolder) -> None:
     """Every checkpoint, pictures, losses and similarities; the concept itself is there already."""
-    for step in made.album.steps[:-1]:
+    for step in made.checkpoints.steps[:-1]:
         checkpoint = results.out / "checkpoints" / f"{step:06d}.safetensors"
         ResultFile(lambda concept, file=checkpoint: save_concept(concept, file)).save(made.at(step))
     samples, (similarity, losses) = made.samples, made.plots()

@@ -24,7 +24,7 @@ log = logging.getLogger("conceptloom")
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 QUIET_S = 2.0  # between two lines of what is no training
-TOLD_EVERY = 10  # per cent between two lines where the output is no terminal
+LOGGED_EVERY = 10  # per cent between two lines where the output is no terminal
 _TRAINING = re.compile(r"(?P<stage>.+): (?P<figures>loss .*)")
 
 Handler = Callable[[int, FrameType | None], Any] | int | None
@@ -50,7 +50,7 @@ class RunProgress:
         )
         self._preview = preview
         self._tasks: dict[str, TaskID] = {}
-        self._told: dict[str, int] = {}
+        self._logged: dict[str, int] = {}
         self._last_line = 0.0
         self._asked_to_stop = False
         self._learned: tuple[int, int] | None = None  # steps of training so far, and of all
@@ -102,11 +102,11 @@ class RunProgress:
                 self._tasks[stage] = self._bars.add_task(stage, total=total, figures="")
             self._bars.update(self._tasks[stage], completed=step, total=total, figures=figures)
             return
-        share = 100 * step // total // TOLD_EVERY
+        share = 100 * step // total // LOGGED_EVERY
         # What is quickly over, and comes again and again, is not worth its lines.
         is_soon = match is None and time.monotonic() - self._last_line < QUIET_S
-        if (self._told.get(stage) != share and not is_soon) or step == total:
-            self._told[stage] = share
+        if (self._logged.get(stage) != share and not is_soon) or step == total:
+            self._logged[stage] = share
             self._last_line = time.monotonic()
             say(f"{stage}: {step}/{total} {figures}".rstrip())
 

@@ -67,7 +67,7 @@ def _fused(family: Family, weights: Iterable[str]) -> dict[str, tuple[str, ...]]
         comfy, number = family.comfy_name(path)
         if network == TRANSFORMER and number is not None:
             parts.setdefault(comfy, {})[number] = weight
-    return {whole: tuple(found[n] for n in sorted(found)) for whole, found in parts.items()}
+    return {whole: tuple(rows[n] for n in sorted(rows)) for whole, rows in parts.items()}
 
 
 def _text_names(encoder: str, path: str) -> Iterator[str]:

@@ -57,9 +57,9 @@ class AdaptiveNegativesTrainer(io.ComfyNode):
     @classmethod
     def execute(
         cls, prior: LoadedPrior, handle: str, category: str, name: str, checkpoint: int,
-        vqa: VQAModel | None = None, **knobs: Any,
+        vqa: VQAModel | None = None, **widgets: Any,
     ) -> io.NodeOutput:  # fmt: skip
-        settings = lab_settings(prior, SPEC, knobs, positives=(category.strip(),))
+        settings = lab_settings(prior, SPEC, widgets, positives=(category.strip(),))
         folder, progress = run_folder(name), NodeProgress(cls.hidden.unique_id)
         made = invented(prior, handle, settings, vqa, folder, progress)
         return result_of(cls, made, checkpoint, folder, progress, asks=True)
@@ -85,10 +85,10 @@ class ConceptMixing(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, prior: LoadedPrior, handle: str, words: str, name: str, checkpoint: int, **knobs: Any
+        cls, prior: LoadedPrior, handle: str, words: str, name: str, checkpoint: int, **widgets: Any
     ) -> io.NodeOutput:
         positives, weights = weighted_words(lines_of(words))
-        settings = lab_settings(prior, SPEC, knobs, positives=positives, weights=weights)
+        settings = lab_settings(prior, SPEC, widgets, positives=positives, weights=weights)
         folder, progress = run_folder(name), NodeProgress(cls.hidden.unique_id)
         made = invented(prior, handle, settings, None, folder, progress)
         return result_of(cls, made, checkpoint, folder, progress)
@@ -116,10 +116,10 @@ class EvolveConcepts(io.ComfyNode):
     @classmethod
     def execute(
         cls, prior: LoadedPrior, handle: str, weights: str, name: str, checkpoint: int,
-        concepts: dict[str, Any], images: dict[str, Any], **knobs: Any,
+        concepts: dict[str, Any], images: dict[str, Any], **widgets: Any,
     ) -> io.NodeOutput:  # fmt: skip
         shares = tuple(parsed_number("weights", entry) for entry in entries(weights))
-        settings = lab_settings(prior, EVOLUTION, knobs, weights=shares)
+        settings = lab_settings(prior, EVOLUTION, widgets, weights=shares)
         folder, progress = run_folder(name), NodeProgress(cls.hidden.unique_id)
         made = bred(
             prior, handle, connected(concepts), connected(images), settings, folder, progress
@@ -133,7 +133,7 @@ def connected(sockets: Mapping[str, Any]) -> list[Any]:
 
 
 def lab_settings(
-    prior: LoadedPrior, spec: MethodSpec, knobs: Mapping[str, Any], **words: Any
+    prior: LoadedPrior, spec: MethodSpec, widgets: Mapping[str, Any], **words: Any
 ) -> RunSettings:
     """The settings of the widgets; `words` are positives and weights.
 
@@ -142,7 +142,7 @@ def lab_settings(
     """
     start = settings_for(spec)
     # The words first: what the widgets say is checked against them.
-    chosen = replace(start, config=replace(start.config, **words)).changed(knobs)
+    chosen = replace(start, config=replace(start.config, **words)).changed(widgets)
     return replace(chosen, config=prior.defaults.fitted(chosen.config))
 
 

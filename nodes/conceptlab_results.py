@@ -22,8 +22,8 @@ def result_of(
 ) -> io.NodeOutput:  # fmt: skip
     """Values for `lab_outputs`, with the selected checkpoint."""
     concept, path, trouble = saved(made, checkpoint, folder)  # before anything is drawn
-    chosen = checkpoint or made.album.steps[-1]
-    samples = made.album.pictures(chosen)
+    chosen = checkpoint or made.checkpoints.steps[-1]
+    samples = made.checkpoints.pictures(chosen)
     samples = torch.zeros(1, 64, 64, 3) if samples is None else samples
     timeline = made.timeline()
     timeline = samples if timeline is None else picture(timeline)
@@ -56,11 +56,11 @@ def report_of(made: Invented, concept: Concept, saved: str) -> str:
     }
     return "\n".join(
         [
-            *(look.summary() for look in made.looks),
+            *(one.summary() for one in made.rounds),
             *describe_lineage(name, concept.recipe),
             "Final similarities: " + ", ".join(f"{k} {v:.3f}" for k, v in similar.items()),
             *filter(None, [made.describe_ceiling()]),
-            f"Checkpoints: {', '.join(map(str, made.album.steps))}",
+            f"Checkpoints: {', '.join(map(str, made.checkpoints.steps))}",
             saved,
             f"Use: {concept.prompts[0]}",
         ]

@@ -24,7 +24,7 @@ from ..methods.personalized_residuals import (
     local_lora_of,
 )
 from .inputs import OF_ITS_FAMILY, model_inputs
-from .lag_knobs import LAG_CATEGORY, OF_ONE, lag_inputs, localised_of
+from .lag_inputs import LAG_CATEGORY, OF_ONE, lag_inputs, localised_of
 from .local_lora import with_local_lora
 from .shared import applied, host_of
 from .sockets import LearnedConcept
@@ -64,9 +64,9 @@ class ApplyLag(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: Any, clip: Any, concept: Concept, mask: Tensor | None = None, **knobs: Any
+        cls, model: Any, clip: Any, concept: Concept, mask: Tensor | None = None, **widgets: Any
     ) -> io.NodeOutput:
-        return io.NodeOutput(*with_lag(model, clip, [localised_of(concept, mask, knobs)]))
+        return io.NodeOutput(*with_lag(model, clip, [localised_of(concept, mask, widgets)]))
 
 
 def with_lag(

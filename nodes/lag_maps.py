@@ -25,7 +25,7 @@ from ..methods.personalized_residuals import (
 )
 from ..viz.lag_overlays import blocks_sheet, masks_picture
 from .inputs import OF_ITS_FAMILY, model_inputs
-from .lag_knobs import (
+from .lag_inputs import (
     LAG_CATEGORY,
     PROMPT,
     concepts_input,
@@ -71,9 +71,11 @@ class LagMapsNode(io.ComfyNode):
     @classmethod
     def execute(
         cls, model: Any, clip: Any, vae: Any, image: Tensor, concepts: dict[str, Concept],
-        prompt: str, timestep: int, mask: Tensor | None = None, **knobs: Any,
+        prompt: str, timestep: int, mask: Tensor | None = None, **widgets: Any,
     ) -> io.NodeOutput:  # fmt: skip
-        localised = [localised_of(concept, mask, knobs) for concept in concepts.values() if concept]
+        localised = [
+            localised_of(concept, mask, widgets) for concept in concepts.values() if concept
+        ]
         names = names_of(localised)
         seen = read_masks(model, clip, vae, image, localised, prompt, timestep)
         masks, blocks = seen.shown(image.shape[1:3], 1)
@@ -107,8 +109,8 @@ def read_masks(
         setup = local_setup(host, located)
         labels = [lora.shown_as for lora in setup.loras]
 
-        def keep(found: Tensor) -> None:
-            local.update(zip(labels, found.float().cpu().unbind(dim=1), strict=True))
+        def keep(masks: Tensor) -> None:
+            local.update(zip(labels, masks.float().cpu().unbind(dim=1), strict=True))
 
         edits.append(setup.reading_edit(tokens, keep))
         for lora in setup.loras:

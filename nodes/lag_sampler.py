@@ -17,7 +17,7 @@ from ..methods.personalized_residuals import by_engine
 from ..viz.lag_overlays import masks_picture
 from .inputs import OF_ITS_FAMILY, model_inputs, seed_input
 from .lag import with_lag
-from .lag_knobs import (
+from .lag_inputs import (
     LAG_CATEGORY,
     PROMPT,
     concepts_input,
@@ -65,10 +65,10 @@ class LagSampler(io.ComfyNode):
     def execute(
         cls, model: Any, clip: Any, concepts: dict[str, Concept], positive: str, negative: str,
         latent_image: dict[str, Any], seed: int, steps: int, cfg: float, sampler_name: str,
-        scheduler: str, denoise: float, mask: Tensor | None = None, **knobs: Any,
+        scheduler: str, denoise: float, mask: Tensor | None = None, **widgets: Any,
     ) -> io.NodeOutput:  # fmt: skip
         localised_concepts = [
-            localised_of(concept, mask, knobs) for concept in concepts.values() if concept
+            localised_of(concept, mask, widgets) for concept in concepts.values() if concept
         ]
         maps, names = LagMaps(), names_of(localised_concepts)
         patched, knowing = with_lag(model, clip, localised_concepts, maps)

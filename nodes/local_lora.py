@@ -34,7 +34,7 @@ from ..host.comfyui.own_texts import clip_with_own_texts
 from ..host.comfyui.texts import telling_clip
 from ..host.comfyui.tokens import HIDDEN
 from ..host.ports import Host
-from .lag_knobs import one_mask
+from .lag_inputs import one_mask
 from .lora_files import LORA_CATEGORY, loaded_lora, lora_inputs, lora_stamps
 from .shared import host_of
 
@@ -91,7 +91,7 @@ class LoadLoraLocalized(io.ComfyNode):
     @classmethod
     def execute(
         cls, model: Any, clip: Any, lora_name: str, words: str, strength_model: float,
-        strength_clip: float, mask: Tensor | None = None, trigger_word: str = "", **knobs: Any,
+        strength_clip: float, mask: Tensor | None = None, trigger_word: str = "", **widgets: Any,
     ) -> io.NodeOutput:  # fmt: skip
         loaded = loaded_lora(model, clip, lora_name)
         host = host_of(model, clip, applies_only=True)
@@ -103,7 +103,7 @@ class LoadLoraLocalized(io.ComfyNode):
             trigger=host.tokenize(trigger_word.strip()),
             strength=strength_model,
             text_strength=strength_clip,
-            config=config_of(knobs),
+            config=config_of(widgets),
             mask=one_mask(mask),
         )
         return io.NodeOutput(*with_local_lora(model, clip, lora), loaded.words.proposal)
@@ -193,13 +193,13 @@ def _share(name: str, default: float, most: float, tooltip: str) -> io.Input:
     )
 
 
-def config_of(knobs: Mapping[str, Any]) -> LocalConfig:
+def config_of(widgets: Mapping[str, Any]) -> LocalConfig:
     """What the widgets say."""
     return LocalConfig(
-        found_after=knobs["found_after"],
-        end=knobs["end"],
-        cut=Cut(threshold=knobs["threshold"], grow=knobs["grow"]),
-        mask_means=MaskMeans(knobs["mask_means"]),
+        found_after=widgets["found_after"],
+        end=widgets["end"],
+        cut=Cut(threshold=widgets["threshold"], grow=widgets["grow"]),
+        mask_means=MaskMeans(widgets["mask_means"]),
     )
 
 

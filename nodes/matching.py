@@ -76,17 +76,17 @@ class RoIMatching(io.ComfyNode):
     @classmethod
     def execute(
         cls, model: Any, clip: Any, vae: Any, concept: Concept, source: Tensor, source_mask: Tensor,
-        targets: Tensor, handle: str, **knobs: Any,
+        targets: Tensor, handle: str, **widgets: Any,
     ) -> io.NodeOutput:  # fmt: skip
         check_base(concept, host_of(model, clip).fingerprint)
         learning = replace(
             ROI_MATCHING,
-            token_phase=TokenPhase(steps=knobs["steps"], learning_rate=knobs["rate"]),
-            **asked(knobs),
+            token_phase=TokenPhase(steps=widgets["steps"], learning_rate=widgets["rate"]),
+            **asked(widgets),
         )
         result = matched(
             host_of(model, clip, vae), concept, source, source_mask, targets, handle,
-            MatchConfig(learning=learning, reading=reading_of(knobs)),
+            MatchConfig(learning=learning, reading=reading_of(widgets)),
             NodeProgress(cls.hidden.unique_id),
         )  # fmt: skip
         return results(cls, targets, result, learning.object_word)
@@ -135,28 +135,32 @@ class ConceptDiscovery(io.ComfyNode):
     @classmethod
     def execute(
         cls, model: Any, clip: Any, vae: Any, images: Tensor, name: str, word: str, scope: str,
-        **knobs: Any,
+        **widgets: Any,
     ) -> io.NodeOutput:  # fmt: skip
-        phase = WeightPhase(steps=knobs["steps"], learning_rate=knobs["rate"], scope=Scope(scope))
-        learning = replace(DISCOVERY, weight_phase=phase, **asked(knobs))
-        config = DiscoveryConfig(learning=learning, reading=reading_of(knobs))
+        phase = WeightPhase(
+            steps=widgets["steps"], learning_rate=widgets["rate"], scope=Scope(scope)
+        )
+        learning = replace(DISCOVERY, weight_phase=phase, **asked(widgets))
+        config = DiscoveryConfig(learning=learning, reading=reading_of(widgets))
         progress = NodeProgress(cls.hidden.unique_id)
         result = discovered(host_of(model, clip, vae), images, name, word, config, progress)
         return results(cls, images, result.matches, name, result.concept)
 
 
-def asked(knobs: dict[str, Any]) -> dict[str, Any]:
+def asked(widgets: dict[str, Any]) -> dict[str, Any]:
     """The settings of learning that both nodes have."""
     return {
-        "object_word": knobs["object_word"],
-        "seed": knobs["seed"],
-        "checkpointing": knobs["checkpointing"],
+        "object_word": widgets["object_word"],
+        "seed": widgets["seed"],
+        "checkpointing": widgets["checkpointing"],
     }
 
 
-def reading_of(knobs: dict[str, Any]) -> ReadConfig:
+def reading_of(widgets: dict[str, Any]) -> ReadConfig:
     """How maps are read."""
-    return ReadConfig(steps=knobs["read_steps"], threshold=knobs["threshold"], seed=knobs["seed"])
+    return ReadConfig(
+        steps=widgets["read_steps"], threshold=widgets["threshold"], seed=widgets["seed"]
+    )
 
 
 def matched(

@@ -46,9 +46,9 @@ def settings_of(preset: Mapping[str, Any], **of_the_node: Any) -> RunSettings:
     Raises:
         ConfigError: a value is out of range.
     """
-    knobs = {name: value for name, value in preset.items() if name != "preset"}
+    widgets = {name: value for name, value in preset.items() if name != "preset"}
     run = settings_of_preset(preset["preset"])
-    return run.changed(knobs | _by_todays_names(run, of_the_node))
+    return run.changed(widgets | _by_todays_names(run, of_the_node))
 
 
 def _by_todays_names(run: RunSettings, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -51,11 +51,11 @@ class TrainPersonalizedResiduals(io.ComfyNode):
     @classmethod
     def execute(
         cls, model: Any, clip: Any, vae: Any, images: Tensor, handle: str, class_word: str,
-        captions: str, name: str, **knobs: Any,
+        captions: str, name: str, **widgets: Any,
     ) -> io.NodeOutput:  # fmt: skip
         check_new_handles(model, clip, [handle])
         folder, progress = run_folder(name), NodeProgress(cls.hidden.unique_id)
-        chosen = settings_of_folder("personalized_residuals").changed(knobs)
+        chosen = settings_of_folder("personalized_residuals").changed(widgets)
         host = host_of(model, clip, vae)
         with torch.inference_mode(False):  # on copies
             learned = learn_residuals(

@@ -170,8 +170,8 @@ def keeping(
 def start_latent(model: Any, template: Template) -> dict[str, Tensor]:
     """LATENT from which a sampler without noise of its own starts at the template's."""
     sampling = model.get_model_object("model_sampling")
-    kept = picture_scale(sampling, float(template.sigmas[0]))
-    return latent_of(model, template.trajectory[:1] / kept)
+    share = picture_scale(sampling, float(template.sigmas[0]))
+    return latent_of(model, template.trajectory[:1] / share)
 
 
 def compared(template: Template) -> Tensor:

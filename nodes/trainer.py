@@ -59,7 +59,7 @@ class CrossAttentionLossTrainer(io.ComfyNode):
                 "lora",
             ],
             is_output_node=True,
-            accept_all_inputs=True,  # knobs of a saved prompt may have earlier names
+            accept_all_inputs=True,  # settings in a saved prompt may have earlier names
             hidden=[io.Hidden.unique_id],
             inputs=[*_sockets(), preset_input(), *_widgets()],
             outputs=_outputs(),

@@ -71,7 +71,7 @@ class _Run:
     read_context: ContextReader
     gradients: list[Tensor] = field(default_factory=list)
     asked: Tokens | None = None  # tokens of the prompt whose gradient is being computed
-    found: int = 0  # gradients of the whole run
+    gradients: int = 0  # of the whole run
 
 
 def with_steering(
@@ -109,8 +109,8 @@ def with_steering(
         ]
         reader, regions = ContextReader(), dict[Any, Sequence[Tokens]]()
         for c in guider.conds.get("positive") or ():
-            regions[c.get("uuid")] = found = region_prompts(guider.model_options, [c], reader)
-            positive_prompts += found
+            regions[c.get("uuid")] = of_region = region_prompts(guider.model_options, [c], reader)
+            positive_prompts += of_region
         steering = make_steering(
             {f"positive {i + 1}": tokens for i, tokens in enumerate(positive_prompts)}
         )
@@ -125,7 +125,7 @@ def with_steering(
             return executor(x, *args, **kwargs)
         with checkpointed(executor.class_obj) if checkpointing else nullcontext():
             run.gradients.append(_gradient(run, executor, x, *args, **kwargs))
-        run.found += 1
+        run.gradients += 1
         raise StopForward
 
     def apply(executor: Any, *args: Any, **kwargs: Any) -> Any:
@@ -133,7 +133,7 @@ def with_steering(
             return executor(*args, **kwargs)
         with edits_possible():  # ends with StopForward, if all is well
             output = executor(*args, **kwargs)
-        if not slot.run.found:
+        if not slot.run.gradients:
             raise passed_by(key)
         return output  # somebody answered for the UNet, as step caches do
 
@@ -178,20 +178,20 @@ def _gradient(
     network, tokens = executor.class_obj, run.asked or ()
     sites, rows = network_sites(network), x.shape[0]
     weights, shape = network_weights(network, sites.network), picture_shape(x)
-    given = options_of(args, kwargs)
+    options_here = options_of(args, kwargs)
     with autograd_possible(), kept_for_autograd(run.patcher, weights):
         timesteps, context = _usable((timesteps, context))
         info = ForwardInfo(
             shape, timesteps, (True,) * rows, context.shape[1], (tokens,) * rows,
             tuple(range(rows)),
-            read_context=run.read_context if patches_contexts(given) else None,
+            read_context=run.read_context if patches_contexts(options_here) else None,
             text=sites.text,
         )  # fmt: skip
 
         def forward(moving: Tensor, edit: UNetEdit) -> object:
             # A pass takes the tensors of a ControlNet off their lists: every one gets its own.
             more, named = _usable(args), _usable(kwargs)
-            options = dict(given)
+            options = dict(options_here)
             exact_attention(options)
             if "transformer_options" in named:
                 named["transformer_options"] = options

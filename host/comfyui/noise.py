@@ -102,11 +102,11 @@ def _is_flow(sampling: Any, sigma: float, scale: float, t: float) -> bool:
     """Whether x_t = scale x_sigma, and x_0 = x_t - t output."""
     level, one = torch.tensor([sigma]), torch.ones(1, 1, 1, 1)
     try:
-        given = sampling.calculate_input(level, one).item()
+        scaled = sampling.calculate_input(level, one).item()
         denoised = sampling.calculate_denoised(level, OUTPUT * one, one).item()
     except (AttributeError, RuntimeError, TypeError):
         return False
-    return abs(given - scale) < 1e-4 and abs(denoised - (scale - t * OUTPUT)) < 1e-4
+    return abs(scaled - scale) < 1e-4 and abs(denoised - (scale - t * OUTPUT)) < 1e-4
 
 
 def _shift(sampling: Any) -> float:

@@ -131,4 +131,4 @@ def _by_ids(ids: list[int], written: Tokens) -> Tokens:
     if len(written) != len(every):
         return tuple(every)
     pairs = zip(every, written, strict=True)
-    return tuple(told if isinstance(told, str) else number for number, told in pairs)
+    return tuple(name if isinstance(name, str) else number for number, name in pairs)

@@ -71,12 +71,12 @@ class AnimaFiles:
         Raises:
             ModelError: one is missing, or there are several.
         """
-        found: dict[str, Original | Path] = {TRANSFORMER: self._network(TRANSFORMER)}
-        found[ADAPTER] = self._network(ADAPTER)
-        width = width_of(ADAPTER, found[ADAPTER])
-        found[TEXT] = self._network(TEXT, width)
-        found[VAE] = self._network(VAE, width_of(TRANSFORMER, found[TRANSFORMER]))
-        return found
+        parts: dict[str, Original | Path] = {TRANSFORMER: self._network(TRANSFORMER)}
+        parts[ADAPTER] = self._network(ADAPTER)
+        width = width_of(ADAPTER, parts[ADAPTER])
+        parts[TEXT] = self._network(TEXT, width)
+        parts[VAE] = self._network(VAE, width_of(TRANSFORMER, parts[TRANSFORMER]))
+        return parts
 
     def _network(self, part: str, width: int = 0) -> Original | Path:
         """One of them; it has to have this width, unless that is 0."""

@@ -33,14 +33,14 @@ def load_anima(files: AnimaFiles, device: torch.device, dtype: torch.dtype) -> A
     from ...tinyworld.dit.networks import with_own_padding_mask
     from .anima import AnimaHost
 
-    found = files.networks()
+    networks = files.networks()
     tokenizers = {
         name: AutoTokenizer.from_pretrained(str(files.tokenizer(name)), local_files_only=True)
         for name in TOKENIZERS
     }
     parts: dict[str, Any] = {}
     for name in NETWORKS:
-        in_dtype, place = torch.float32 if name == VAE else dtype, found[name]
+        in_dtype, place = torch.float32 if name == VAE else dtype, networks[name]
         if isinstance(place, Path):
             network = _component(name, place, in_dtype)
         else:
@@ -57,12 +57,12 @@ def _component(name: str, folder: Path, dtype: torch.dtype) -> Any:
     import diffusers
     import transformers
 
-    told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     library: Any = diffusers
-    kind = str(told.get("_class_name", ""))
+    kind = str(config.get("_class_name", ""))
     if name == TEXT:
-        library, told_type = transformers, str(told.get("model_type"))
-        kind = "Qwen3Model" if told_type == "qwen3" else told_type
+        library, model_type = transformers, str(config.get("model_type"))
+        kind = "Qwen3Model" if model_type == "qwen3" else model_type
     allowed = _CLASSES[name]
     if kind not in allowed:
         raise UnsupportedModelError(

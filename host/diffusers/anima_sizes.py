@@ -47,8 +47,8 @@ _FOREIGN = {  # names that a network's class has no use for: counters of trainin
 def part_in(part: str, names: Iterable[str]) -> str | None:
     """What the names of a network's weights begin with; None where it is not among them."""
     known = frozenset(names)
-    found = (p for p in _PREFIXES[part] for marker in _MARKERS[part] if p + marker in known)
-    return next(found, None)
+    prefixes = (p for p in _PREFIXES[part] for marker in _MARKERS[part] if p + marker in known)
+    return next(prefixes, None)
 
 
 def is_of(part: str, name: str) -> bool:
@@ -63,11 +63,11 @@ def width_of(part: str, place: Any) -> int:
         place: a file's part (with `shapes`), or a folder in diffusers format.
     """
     if isinstance(place, Path):
-        told = json.loads((place / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((place / "config.json").read_text(encoding="utf-8"))
         name = {
             TRANSFORMER: "out_channels", ADAPTER: "source_dim", TEXT: "hidden_size", VAE: "z_dim",
         }[part]  # fmt: skip
-        return int(told.get(name) or told.get("latent_channels") or 0)
+        return int(config.get(name) or config.get("latent_channels") or 0)
     shapes: Shapes = place.shapes
     if part == VAE:
         kernel = shapes.get("conv2.weight") or shapes["post_quant_conv.weight"]

@@ -162,11 +162,11 @@ def splicing(
 
 def named(prefix: str, module: nn.Module) -> Named:
     """Every weight and bias of a module, by its own names behind a prefix."""
-    found: Named = {}
+    weights: Named = {}
     for path, _ in module.named_parameters():
         owner, _, attribute = path.rpartition(".")
-        found[f"{prefix}{path}"] = (module.get_submodule(owner), attribute)
-    return found
+        weights[f"{prefix}{path}"] = (module.get_submodule(owner), attribute)
+    return weights
 
 
 def named_layers(family: Family, network: nn.Module) -> Named:

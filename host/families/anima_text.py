@@ -60,11 +60,11 @@ def rows_of(text: str, vectors: HandleVectors, qwen: Ids, t5: Ids) -> AnimaRows:
                 else:  # a word's token begins with the space before it
                     rows = ids(piece.rstrip() if is_before_handle else piece)
                 read[name] += ((row, weight) for row in rows)
-    given = read[T5]
+    t5_rows = read[T5]
     return AnimaRows(
         tuple(row for row, _ in read[QWEN]) or (QWEN_PAD,),
-        (*(row for row, _ in given), END),
-        (*(weight for _, weight in given), 1.0),
+        (*(row for row, _ in t5_rows), END),
+        (*(weight for _, weight in t5_rows), 1.0),
     )
 
 

@@ -9,14 +9,14 @@ region alone is denoised beside it, so that the word holds what it looks like an
     handle                    v*              concepts/handles.py
     mask                      M_s             dataset.py     on the grid of the latents, soft
     soft_mask                 M_soft          scenes/soft_masks.py   a + (1 - a) M, a = 0.5
-    context                   l_context       recipe.py, training/losses.py   paper Sec. 3.1
-    attention_loss            l_att           losses.py      on CA(v*, x_t) of the up blocks
-    roi                       l_RoI           recipe.py      prompt c*, the same noise and t
+    _context_term             l_context       recipe.py, training/losses.py   paper Sec. 3.1
+    _attention_term           l_att           recipe.py, losses.py   on CA(v*, x_t) of the up blocks
+    _roi_term                 l_RoI           recipe.py      prompt c*, the same noise and t
     StartDetached             detach          attention/start_token.py
 
 Paper and code compute l_context and l_RoI differently (docs/notation.md); `Form` chooses, the
-paper's is the default. Not reproduced: a step takes one of some altered copies that were encoded
-before, instead of altering and encoding its own; latents use the mean of the VAE posterior.
+paper's is the default. Not reproduced: altered copies of a picture (views.py) are encoded before
+the first step, and a step takes one of them; latents use the mean of the VAE posterior.
 """
 
 from .config import (

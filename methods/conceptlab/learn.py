@@ -42,25 +42,25 @@ class Invented:
     Attributes:
         concept: at the end.
         history: one row a step: losses, and the similarity with every constraint.
-        looks: rounds with answers and added words.
+        rounds: with answers and added words.
         negatives: negatives at the end.
-        album: vectors and pictures of every round.
+        checkpoints: vectors and pictures of every round.
         path: of the concept file, if it was saved.
         trouble: why it was not saved, for the user.
     """
 
     concept: Concept
     history: Sequence[Mapping[str, float]]
-    looks: Sequence[Round]
+    rounds: Sequence[Round]
     negatives: Sequence[str]
-    album: CheckpointGallery
+    checkpoints: CheckpointGallery
     path: Path | None = None
     trouble: str = ""
 
     @property
     def samples(self) -> Tensor | None:
         """[n, H, W, 3] the last gallery; None without an image generator."""
-        return self.album.pictures(self.album.steps[-1])
+        return self.checkpoints.pictures(self.checkpoints.steps[-1])
 
     def at(self, step: int) -> Concept:
         """The concept after a step, without training again; 0 is the end.
@@ -68,26 +68,26 @@ class Invented:
         Raises:
             ConfigError: there is no checkpoint of that step.
         """
-        if step == 0 or step == self.album.steps[-1]:
+        if step == 0 or step == self.checkpoints.steps[-1]:
             return self.concept
         (name,) = self.concept.names
         widths = {encoder: rows.shape[1] for encoder, rows in self.concept.handles[name].items()}
-        pictures = self.album.pictures(step)
+        pictures = self.checkpoints.pictures(step)
         return replace(
             self.concept,
-            handles={name: self.album.vectors(step, widths)},
+            handles={name: self.checkpoints.vectors(step, widths)},
             recipe={**self.concept.recipe, "checkpoint": step},
             thumbnail=None if pictures is None else pictures[0],
         )
 
     def timeline(self) -> Tensor | None:
         """[H, W, 3] the gallery of every round, a row each, with its added word."""
-        texts = {look.step: look.summary() for look in self.looks}
+        texts = {one.step: one.summary() for one in self.rounds}
         images: list[Tensor] = []
         captions: list[str] = []
         columns = 1
-        for step in self.album.steps:
-            pictures = self.album.pictures(step)
+        for step in self.checkpoints.steps:
+            pictures = self.checkpoints.pictures(step)
             if pictures is not None:
                 columns = len(pictures)
                 images += list(pictures)
@@ -168,10 +168,10 @@ def invent(
     with _offloaded_at_the_end(space):
         history = _trained(recipe, loop, state_dir, progress)
         more = {"final_negatives": recipe.negatives.words}
-        concept = _kept(recipe, _concept(recipe, config, history, more), result)
+        concept = _saved(recipe, _concept(recipe, config, history, more), result)
     negatives = recipe.negatives
     _finish(state_dir)
-    outcome = (negatives.looks, negatives.words, context.album, result.path, result.trouble)
+    outcome = (negatives.rounds, negatives.words, context.checkpoints, result.path, result.trouble)
     return Invented(concept, history, *outcome)
 
 
@@ -209,9 +209,9 @@ def evolve(
         history = _trained(recipe, loop, state_dir, progress)
         weights = shares(config.weights, len(parents)).tolist()
         tree = lineage_of([p.name for p in parents], weights, [p.history for p in parents])
-        concept = _kept(recipe, _concept(recipe, config, history, {LINEAGE: tree}), result)
+        concept = _saved(recipe, _concept(recipe, config, history, {LINEAGE: tree}), result)
     _finish(state_dir)
-    return Invented(concept, history, (), (), context.album, result.path, result.trouble)
+    return Invented(concept, history, (), (), context.checkpoints, result.path, result.trouble)
 
 
 def _loop_for(space: ConceptSpace, loop: LoopConfig | None, seed: int) -> LoopConfig:
@@ -257,14 +257,14 @@ def _trained(
         recipe.after_step(row)
         rows.append(row)
 
-    def looked(look: Round, pictures: Tensor | None) -> None:
-        log.info("<%s> %s", recipe.name, look.summary())
+    def report(entry: Round, pictures: Tensor | None) -> None:
+        log.info("<%s> %s", recipe.name, entry.summary())
         strip = None
         if pictures is not None:
-            strip = sample_strip(list(pictures), [look.summary(), *[""] * (len(pictures) - 1)])
-        progress(recipe.step, total, look.summary(), strip)
+            strip = sample_strip(list(pictures), [entry.summary(), *[""] * (len(pictures) - 1)])
+        progress(recipe.step, total, entry.summary(), strip)
 
-    recipe.context.on_look, recipe.context.progress = looked, progress
+    recipe.context.on_round, recipe.context.progress = report, progress
     try:
         history = run(recipe, loop, Events(progress, heard), state_dir).history
     except EnoughLearned:
@@ -281,14 +281,14 @@ def _finish(state_dir: StateFolder | None) -> None:
         state_dir.finish(keep=True)  # of a word's vectors: nobody misses the room
 
 
-def _kept(recipe: ConceptLab | Evolution, concept: Concept, result: ResultFile) -> Concept:
+def _saved(recipe: ConceptLab | Evolution, concept: Concept, result: ResultFile) -> Concept:
     """Save the concept, draw the last gallery, and save the concept with its thumbnail."""
     result.save(concept)
-    album = recipe.context.album
+    checkpoints = recipe.context.checkpoints
     with recipe.computing(recipe.phases()[0]):
-        if not album.has(recipe.step, recipe.space.encoders):
+        if not checkpoints.has(recipe.step, recipe.space.encoders):
             recipe.keep()
-    pictures = album.pictures(album.steps[-1])
+    pictures = checkpoints.pictures(checkpoints.steps[-1])
     if pictures is not None:
         concept = replace(concept, thumbnail=pictures[0])
         result.save(concept)

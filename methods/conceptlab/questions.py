@@ -91,7 +91,7 @@ class Negatives:
         return [*dict.fromkeys(self._config.negatives.locked), *self.notes.get("negatives", [])]
 
     @property
-    def looks(self) -> list[Round]:
+    def rounds(self) -> list[Round]:
         """All rounds so far."""
         return [Round(**row) for row in self.notes.get("looks", [])]
 
@@ -104,7 +104,7 @@ class Negatives:
     def is_due(self, step: int) -> bool:
         """Whether a round is due after `step` steps."""
         every = self._config.negatives.every
-        return every > 0 and step % every == 0 and all(look.step != step for look in self.looks)
+        return every > 0 and step % every == 0 and all(one.step != step for one in self.rounds)
 
     def asks_at(self, step: int) -> bool:
         """Whether to ask: not at the start if a list was given (coach.py:258)."""
@@ -114,18 +114,18 @@ class Negatives:
     def heard(self, step: int, answer: str | None) -> Round:
         """Process an answer or, without one (None), the next word of a gradual list."""
         if answer is None:
-            look = self._next_of_pool(step)
+            entry = self._next_of_pool(step)
         else:
             word, reason = self._judged(answer)
-            look = Round(step, answer, word, reason)
+            entry = Round(step, answer, word, reason)
             self.notes["quiet"] = 0 if word else self.notes["quiet"] + 1
-        if look.added:
-            self.notes["negatives"].append(look.added)
+        if entry.added:
+            self.notes["negatives"].append(entry.added)
             self._drop_oldest()
         self.notes["looks"].append(
-            {"step": step, "answer": look.answer, "added": look.added, "reason": look.reason}
+            {"step": step, "answer": entry.answer, "added": entry.added, "reason": entry.reason}
         )
-        return look
+        return entry
 
     def _judged(self, answer: str) -> tuple[str, str]:
         """The word to add, or "" and why not."""

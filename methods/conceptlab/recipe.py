@@ -33,10 +33,10 @@ class EnoughLearned(Exception):
 class SamplingContext:
     """Image generator, VQA model and checkpoint gallery of a run."""
 
-    album: CheckpointGallery
+    checkpoints: CheckpointGallery
     image_generator: ImageGenerator | None = None
     questions: VQAModel | None = None
-    on_look: Callable[[Round, Tensor | None], None] = lambda look, pictures: None
+    on_round: Callable[[Round, Tensor | None], None] = lambda done, pictures: None
     progress: Progress = no_progress  # of drawing and asking; may raise to cancel
 
     def pictures(
@@ -120,7 +120,7 @@ class _HandleRecipe:
     def keep(self) -> Tensor | None:
         """Draw the current gallery and store it with the vectors."""
         pictures = self.context.pictures(self._settings, self.name, self.handles)
-        self.context.album.keep(self.step, self.handles.vectors()[self.name], pictures)
+        self.context.checkpoints.keep(self.step, self.handles.vectors()[self.name], pictures)
         return pictures
 
     def imagined(self, template: str, generator: torch.Generator) -> Tensor:
@@ -157,7 +157,7 @@ class ConceptLab(_HandleRecipe):
         self.negatives.begin()
         # Before a step, not behind it: who cancels during a question is asked it again.
         if self.negatives.is_due(self.step):
-            self._look()
+            self._hold_round()
         if self.negatives.has_enough:
             raise EnoughLearned
         config = self.config
@@ -194,7 +194,7 @@ class ConceptLab(_HandleRecipe):
         values = [*positive.detach().tolist(), *negative.detach().tolist()]
         self.similarities = dict(zip([*words, *self.negatives.words], values, strict=True))
 
-    def _look(self) -> None:
+    def _hold_round(self) -> None:
         """Draw, ask, and process the answer; state changes only if all of it succeeds."""
         pictures, answer = self.keep(), None
         vqa = self.context.questions
@@ -206,7 +206,7 @@ class ConceptLab(_HandleRecipe):
                 self.context.progress(1, 1)
             finally:
                 vqa.offload()
-        self.context.on_look(self.negatives.heard(self.step, answer), pictures)
+        self.context.on_round(self.negatives.heard(self.step, answer), pictures)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -244,8 +244,8 @@ class Evolution(_HandleRecipe):
 
     def losses(self, phase: Phase, generator: torch.Generator) -> Losses:
         every = self.config.gallery_every
-        if every and self.step % every == 0 and self.step not in self.context.album.steps:
-            self.context.on_look(Round(self.step, "", "", ""), self.keep())
+        if every and self.step % every == 0 and self.step not in self.context.checkpoints.steps:
+            self.context.on_round(Round(self.step, "", "", ""), self.keep())
         template = random_template(self.config.sentences, generator)
         chosen = torch.stack([seen[randint(len(seen), generator)] for seen in self._seen])
         similarities = cosines(chosen, self.imagined(template, generator))

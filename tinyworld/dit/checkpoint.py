@@ -91,13 +91,13 @@ def read_dit(path: Path) -> DitFile:
         if int(metadata["format_version"]) > FORMAT_VERSION:
             raise ModelError(f"{path.name} was written by a newer version; update ConceptLoom.")
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    told = json.loads(metadata["tokens"])
-    unknown: int = told["unknown"]
+    tokens = json.loads(metadata["tokens"])
+    unknown: int = tokens["unknown"]
     return DitFile(
         weights=weights,
         config=DitConfig.from_dict(json.loads(metadata["config"])),
-        qwen=Rows(told["qwen"], unknown, QWEN_IDS),
-        t5=Rows(told["t5"], unknown, T5_IDS) if told["t5"] else None,
+        qwen=Rows(tokens["qwen"], unknown, QWEN_IDS),
+        t5=Rows(tokens["t5"], unknown, T5_IDS) if tokens["t5"] else None,
         training=json.loads(metadata["training"]),
         autoencoder=metadata["autoencoder"],
     )

@@ -136,7 +136,7 @@ def test_a_killed_worker_loses_nothing_and_nothing_is_done_twice(
     shutil.rmtree(store.folder(jobs[0]))
     again, events = work(jobs, store, workers)
     assert events == ["started learn mug", "done learn mug"]
-    assert len(again.found) == 2
+    assert len(again.reused) == 2
     assert store.file(jobs[0], CONCEPT).read_bytes() == disturbed
 
 
@@ -157,7 +157,7 @@ def test_what_was_done_before_is_not_done_again(
     pictures = [store.file(job, "picture.png").read_bytes() for job in jobs]
     assert pictures[0] != pictures[1]
     second, events = work(jobs, store, workers)
-    assert (len(second.done), len(second.found), events) == (0, 2, [])
+    assert (len(second.done), len(second.reused), events) == (0, 2, [])
 
 
 def test_a_job_that_cannot_be_done_fails_once_and_the_rest_goes_on(

@@ -49,12 +49,12 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(
     assert rows_of(out / "results.csv") == ["a red circle 1 steps 1"]
 
     outcome, table = run_batch(file, out)
-    assert [len(jobs) for jobs in (outcome.done, outcome.found)] == [1, 1]
+    assert [len(jobs) for jobs in (outcome.done, outcome.reused)] == [1, 1]
     assert rows_of(table) == ["a red circle 1 steps 1", "a red circle 2 steps 1"]
 
     monkeypatch.setattr(module, "start_workers", None)  # nothing is left to do
     outcome, _ = run_batch(file, out)
-    assert len(outcome.found) == 2
+    assert len(outcome.reused) == 2
 
 
 def test_a_job_that_fails_is_reported_and_the_command_ends_with_1(

@@ -28,12 +28,12 @@ def test_answers_become_constraints_of_later_steps() -> None:
     questions = Answers("a dog", "the cat", "Dogs")
     made = invent(tiny_prior(), "new", CONFIG, image_generator=Swatches(), questions=questions)
     assert questions.asked == ["What kind of pet is in this photo?"] * 3
-    assert [look.added for look in made.looks] == ["dog", "cat", ""]
+    assert [one.added for one in made.rounds] == ["dog", "cat", ""]
     assert made.negatives == ["dog", "cat"]
     columns = [{k for k in row if k.startswith("similarity")} for row in made.history]
     assert columns[0] == {"similarity pet", "similarity dog"}
     assert columns[3] == {"similarity pet", "similarity dog", "similarity cat"}
-    assert made.album.steps == [0, 3, 6, 7]
+    assert made.checkpoints.steps == [0, 3, 6, 7]
     assert made.samples is not None
     assert made.samples.shape == (2, 8, 8, 3)
     assert made.concept.recipe["final_negatives"] == ["dog", "cat"]
@@ -115,8 +115,10 @@ def test_a_category_of_several_words_starts_from_their_mean_or_the_first() -> No
         space, "new", replace(config, initialiser=Initialiser.FIRST), image_generator=Swatches()
     )
     width = {"clip_l": WIDTH}
-    torch.testing.assert_close(mean.album.vectors(0, width)["clip_l"], rows.mean(0, keepdim=True))
-    torch.testing.assert_close(first.album.vectors(0, width)["clip_l"], rows[:1])
+    torch.testing.assert_close(
+        mean.checkpoints.vectors(0, width)["clip_l"], rows.mean(0, keepdim=True)
+    )
+    torch.testing.assert_close(first.checkpoints.vectors(0, width)["clip_l"], rows[:1])
 
 
 def test_a_name_that_is_no_handle_is_refused() -> None:

@@ -121,7 +121,7 @@ def test_answers_are_added_once_and_never_the_category() -> None:
     ]
     assert added == ["dog", "", "", "", "", "cat"]
     assert kept.words == ["dog", "cat"]
-    assert "category" in kept.looks[2].summary()
+    assert "category" in kept.rounds[2].summary()
 
 
 def test_the_official_way_keeps_duplicates() -> None:

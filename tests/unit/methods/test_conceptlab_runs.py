@@ -64,7 +64,7 @@ def test_a_run_cancelled_during_a_question_goes_on_with_the_same_negatives(
     assert resumed.negatives == whole.negatives == ["dog", "cat", "fish"]
     assert same(resumed.concept, whole.concept)
     assert resumed.history == whole.history
-    assert resumed.album.steps == whole.album.steps
+    assert resumed.checkpoints.steps == whole.checkpoints.steps
 
 
 def test_a_run_that_is_cancelled_leaves_the_device(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_every_checkpoint_can_be_had_afterwards_without_learning_again(tmp_path:
     start = tiny_prior().word_vectors("pet")["clip_l"]
     with pytest.raises(ConfigError, match="0, 3, 6, 7"):
         again.at(4)
-    assert torch.equal(again.album.vectors(0, {"clip_l": WIDTH})["clip_l"], start)
+    assert torch.equal(again.checkpoints.vectors(0, {"clip_l": WIDTH})["clip_l"], start)
     timeline = again.timeline()
     assert timeline is not None
     assert timeline.shape[-1] == 3

@@ -44,7 +44,7 @@ def test_a_child_is_near_its_parents_pictures_and_remembers_them(tmp_path: Path)
     row = made.history[0]
     expected = 1 - 0.75 * row["similarity left"] - 0.25 * row["similarity right"]
     assert row["total"] == pytest.approx(expected, abs=1e-6)
-    assert made.album.steps == [0, 2, 4, 5]
+    assert made.checkpoints.steps == [0, 2, 4, 5]
     path = save_concept(made.concept, tmp_path / "child.safetensors")
     told = describe_lineage("child", load_concept(path).recipe)
     assert told == [

@@ -67,16 +67,16 @@ def lag_inputs() -> list[io.Input]:
     ]
 
 
-def localised_of(concept: Concept, mask: Tensor | None, knobs: dict[str, Any]) -> Localised:
+def localised_of(concept: Concept, mask: Tensor | None, widgets: dict[str, Any]) -> Localised:
     """A concept with the settings of the widgets, `lag_inputs` without the mask.
 
     Raises:
         ConfigError: a value is invalid.
         MaskError: there are several masks for one concept.
     """
-    settings = {one.name: knobs[one.name] for one in settings_in(LagConfig())}
+    settings = {one.name: widgets[one.name] for one in settings_in(LagConfig())}
     config = changed(LagConfig(), settings)
-    word = (knobs["class_word"].strip() or None) if knobs["use_class_word"] else ""
+    word = (widgets["class_word"].strip() or None) if widgets["use_class_word"] else ""
     return Localised(concept=concept, config=config, class_word=word, mask=one_mask(mask))
 
 
