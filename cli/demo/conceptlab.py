@@ -19,7 +19,7 @@ from ...samplers.ddim import sample_ddim, seeded_noise
 from ...tinyworld.captions import article
 from ...tinyworld.judge.judge import load_judge
 from ...tinyworld.judge.lineup import BANK
-from ...tinyworld.judge.scores import Novelty, novelty
+from ...tinyworld.judge.scores import CLEAR, Novelty, novelty
 from ...tinyworld.members import CATEGORIES
 from ...tinyworld.presets import PRIOR_RATE, SIZE
 from ...tinyworld.shapes import BACKGROUNDS
@@ -64,15 +64,16 @@ def tell(context: DemoContext) -> Story:
     drawn = {place: _drawn(context, _prompt(place), made.concept.handles) for place in PLACES}
     seen = [one for images in drawn.values() for one in map(_novelty, images)]
     samples = [_shown(place, image) for place, images in drawn.items() for image in images]
-    base = _drawn(context, f"a photo of {article(CATEGORY)} {BACKGROUNDS[PLACES[0]]}", {})
+    plain = [f"a photo of {article(CATEGORY)} {BACKGROUNDS[place]}" for place in PLACES]
+    base = [_novelty(image) for text in plain for image in _drawn(context, text, {})]
     left = ", ".join(made.negatives) or "nothing"
     section = Section(
         "",
         f"<{NAME}> started as the word {CATEGORY}, of which the model knows {len(MEMBERS)} "
         f"classes: {', '.join(MEMBERS)}. Every {LOOK_EVERY} steps the demo drew it and asked a "
         "model what the picture shows; the answer became another negative. It moved away from: "
-        f"{left}. A tick means that the judge finds nothing in the picture that is near to a known "
-        "member, and no class without doubt.",
+        f"{left}. A tick means that the judge names no class of the world without doubt, and finds "
+        "no known member.",
         [
             Figure.of(
                 made.timeline(), "Round by round: each answer becomes a negative", is_wide=True
@@ -81,14 +82,22 @@ def tell(context: DemoContext) -> Story:
             Figure.of(made.plots()[0], "Similarity to every constraint", is_wide=True),
         ],
         Table(
-            ("", f"probability of {CATEGORY}", "likeness to the nearest known member", "new"),
+            (
+                "",
+                f"probability of {CATEGORY}",
+                "surest class",
+                "likeness to the nearest known member",
+                "new",
+            ),
             [
                 (f"<{NAME}>", *_cells(seen)),
-                (f"the word {CATEGORY}, for comparison", *_cells([_novelty(one) for one in base])),
+                (f"the word {CATEGORY}, for comparison", *_cells(base)),
             ],
         ),
-        f"The nearest of {len(load_judge().bank)} members, {BANK} of each class; likeness is a "
-        f"cosine, and below {load_judge().calibration.known:.2f} an object is none of them.",
+        f"Doubt begins below a probability of {CLEAR:g}: 2 % of members that the model has never "
+        "seen are in doubt, and 43 % of objects put together from halves of two classes. Likeness "
+        f"is the cosine with the nearest of {len(load_judge().bank)} members, {BANK} of each "
+        f"class; 95 % of unseen members reach {load_judge().calibration.known:.2f}.",
         f"conceptloom invent {NAME} --of {CATEGORY}",
     )
     title = "ConceptLab: invent a new object"
@@ -102,7 +111,7 @@ def _prompt(place: str) -> str:
 def _shown(place: str, image: Tensor) -> Figure:
     found = _novelty(image)
     is_new = found is not None and found.novel
-    seen = "no object found" if found is None else f"likeness {found.nearest:.2f} to a known member"
+    seen = "no object found" if found is None else f"surest class at {found.clearest:.2f}"
     return Figure(f"<{NAME}> {BACKGROUNDS[place]}", [DemoSample(image, is_new, seen)])
 
 
@@ -123,10 +132,11 @@ def _novelty(image: Tensor) -> Novelty | None:
     return novelty(judge, objects[0], CATEGORY) if objects else None
 
 
-def _cells(seen: Sequence[Novelty | None]) -> tuple[str, str, str]:
+def _cells(seen: Sequence[Novelty | None]) -> tuple[str, ...]:
     found = [one for one in seen if one is not None]
     return (
         f"{mean([one.category for one in found]):.2f}",
+        f"{mean([one.clearest for one in found]):.2f}",
         f"{mean([one.nearest for one in found]):.2f}",
         f"{sum(one.novel for one in found)} of {len(seen)}",
     )

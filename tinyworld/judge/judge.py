@@ -76,7 +76,7 @@ class Calibration:
 
     Attributes:
         same:    least cosine with a reference at which an object counts as that member.
-        known:   least cosine with the nearest of many members at which an object is nothing new.
+        known:   cosine with the nearest of many members that 95 % of held-out members reach.
         figures: accuracies, 0..1.
     """
 

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
@@ -19,7 +18,7 @@ from ..painters.kinds import Member
 from ..planes import at_side, iou
 from .judge import Found, Judge
 from .lineup import TARGET, Lineup
-from .words import KIND_NAMES, words_of
+from .words import KIND_NAMES, OTHER, words_of
 
 CLEAR = 0.9  # probability at which one class is named without doubt
 
@@ -110,19 +109,26 @@ class Novelty:
 
     category: float  # probability of the asked category, 0..1
     surest: float  # probability of the surest class of that category, 0..1
+    clearest: float  # probability of the surest of all classes and shapes, 0..1
     nearest: float  # cosine with the nearest of the bank's training members
-    novel: bool  # of the category or of no class at all, but no known class without doubt
+    novel: bool  # neither a known class without doubt nor a known member
 
 
 def novelty(judge: Judge, found: Found, category: str) -> Novelty:
-    """Whether an object is something new of a category: nothing that training showed is near it."""
+    """Whether an object is something new: of no known class without doubt, and no known member.
+
+    The class decides: of true pictures, 2 % of held-out members are of no class without doubt, and
+    43 % of objects put together from halves of two classes; of the model's own drawings of its
+    class words it is 6 %. Likeness to the nearest member does not tell them apart: those halves
+    reach 0.50 in the middle, members 0.56.
+    """
     chances = found.chances[[KIND_NAMES.index(kind) for kind in CATEGORIES[category]]]
+    clearest = float(found.chances[[name != OTHER for name in KIND_NAMES]].max())
     nearest = float((judge.bank @ found.embedding).max())
-    surest = float(torch.max(chances))
-    strange = nearest < judge.calibration.known
     return Novelty(
         category=float(chances.sum()),
-        surest=surest,
+        surest=float(chances.max()),
+        clearest=clearest,
         nearest=nearest,
-        novel=strange and surest < CLEAR,
+        novel=clearest < CLEAR and nearest < judge.calibration.same,
     )

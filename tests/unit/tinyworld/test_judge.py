@@ -21,10 +21,10 @@ from conceptloom.tinyworld.judge.scores import (
     novelty,
 )
 from conceptloom.tinyworld.judge.words import HEADS, seen_words, words_of
-from conceptloom.tinyworld.members import KINDS, held_out
+from conceptloom.tinyworld.members import KINDS, held_out, training_member
 from conceptloom.tinyworld.painters.kinds import UNNAMED_EMBLEMS
 from conceptloom.tinyworld.recipe.judge_check import true_scenes, word_figures
-from conceptloom.tinyworld.scenes import member_scene
+from conceptloom.tinyworld.scenes import member_scene, posed, render
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +185,26 @@ def test_known_members_are_nothing_new(judge: Judge) -> None:
         novel.append(seen.novel)
         assert seen.category > 0.9
     assert not any(novel)
+
+
+def test_halves_of_two_classes_are_new_more_often_than_members(judge: Judge) -> None:
+    rng, kinds = np.random.default_rng(5), list(KINDS)
+    members, halves = [], []
+    for number in range(24):
+        pair = [training_member(kinds[at], rng) for at in rng.choice(len(kinds), 2, replace=False)]
+        drawn = [
+            render([posed(one, (0.5, 0.5, 0.3), np.random.default_rng(number))], "white",
+                   np.random.default_rng(number)).image
+            for one in pair
+        ]  # fmt: skip
+        members.append(drawn[0])
+        halves.append(np.concatenate([drawn[0][:64], drawn[1][64:]]))
+    new = [
+        sum(novelty(judge, judge.find(image)[0], "animal").novel for image in images)
+        for images in (members, halves)
+    ]
+    assert new[0] <= 2
+    assert new[1] >= 6
 
 
 def test_an_empty_picture_shows_nothing(judge: Judge) -> None:
