@@ -29,7 +29,7 @@ from ..models import TINYWORLD
 from .judge import mean
 from .story import DemoContext, DemoSample, Figure, Section, Story, Table
 
-NAME, CATEGORY = "my-creature", "animal"
+NAME, CATEGORY = "my-building", "building"
 MEMBERS = CATEGORIES[CATEGORY]
 STEPS, LOOK_EVERY = 100, 20
 PLACES = ("white", "grass", "beach")
