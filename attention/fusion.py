@@ -24,7 +24,6 @@ from einops import rearrange
 from torch import Tensor
 
 from ..concepts.changes import Change, Diff
-from ..errors import UnsupportedModelError
 from ..host.inference import usable
 from ..host.ports import (
     AttentionCall,
@@ -36,7 +35,6 @@ from ..host.ports import (
 )
 from ..host.roles import Role
 from .local_layers import added_linear
-from .region_layers import RegionLayers
 from .regions import at_grid
 
 
@@ -80,12 +78,6 @@ class RegionFusion(UNetEdit):
         self._projected: dict[str, list[tuple[Tensor, Tensor] | None]] = {}
 
     def wanted_attentions(self, sites: UNetSites) -> list[AttentionSite]:
-        if sites.joint is not None:
-            raise UnsupportedModelError(
-                "Regions need the cross-attention of a model, and Z-Image and Krea 2 have none: "
-                "text and picture are one sequence there. Use Apply LAG or Load LoRA (Localized) "
-                "for several concepts, or weave on Stable Diffusion or Anima."
-            )
         return sites.cross_attentions
 
     def wanted_layers(self, sites: UNetSites) -> list[LayerSite]:
@@ -198,21 +190,6 @@ class RegionFusion(UNetEdit):
             planes = at_grid(usable(self._masks.cpu()), grid).flatten(1)
             self._shares[grid, device] = [_share(plane, device) for plane in planes]
         return self._shares[grid, device]
-
-
-def region_edits(
-    sources: Sequence[RegionSource], masks: Tensor, suppression: float = 0.0,
-    injection: UNetEdit | None = None,
-) -> list[UNetEdit]:  # fmt: skip
-    """All edits that draw regions in one pass; the template's features apply last.
-
-    Args:
-        sources, masks, suppression: see `RegionFusion`.
-    """
-    layers = RegionLayers([source.changes for source in sources], masks)
-    before = [layers] if any(source.changes for source in sources) else []
-    inner = [injection] if injection is not None else []
-    return [*before, RegionFusion(sources, masks, suppression), *inner]
 
 
 def _share(plane: Tensor, device: torch.device) -> _Share:

@@ -9,7 +9,10 @@ Plug-and-Play's code injects q and k into all decoder blocks from 4 on; Concept 
 A transformer whose blocks are all alike has no ResNet: there the values of self-attention, which
 bring the content of other positions, take its place, in all blocks but the last (as in edits of
 Anima by its users); q and k are those of blocks as deep as the paper's, the second half counted as
-the decoder. Which of them keeps a layout best on such a network has not been measured yet.
+the decoder. Where text and picture are one sequence, keys and values of the picture's tokens are
+taken, as Stable Flow does (Avrahami et al. 2025, arXiv 2411.14430), in the same blocks: which
+blocks are vital it measures on a trained model, and that has not been done yet. Which of them keeps
+a layout best has not been measured yet, either.
 Features are captured at the inverted latents of each step, and injected while the share of finished
 steps is below a threshold, in rows with and without the prompt.
 """
@@ -50,7 +53,7 @@ class InjectionBlocks:
 
     Attributes:
         resnets: those with their ResNet's output; of a transformer, with self-attention's values.
-        attentions: those with queries and keys of self-attention.
+        attentions: those with queries and keys of it; with keys alone, where it reads the text too.
     """
 
     resnets: tuple[int, ...]
@@ -88,11 +91,13 @@ def default_blocks(sites: UNetSites) -> InjectionBlocks:
     flat = _with_values(sites)
     if not flat:
         raise ModelError(
-            "Templates keep a layout in the features of a UNet's decoder or in self-attention, "
-            f"and on this model ({sites.family}) neither can be read yet. Use Concept Weaver with "
-            "Stable Diffusion or Anima; here, draw regions with Load LoRA (Localized)."
+            "Templates keep a layout in the features of a UNet's decoder or in an attention of the "
+            f"picture, and on this model ({sites.family}) neither can be read."
         )
-    return InjectionBlocks(tuple(flat[:-1]), _as_deep(flat[len(flat) // 2 :]))
+    content = tuple(flat[:-1])
+    if sites.joint is not None:
+        return InjectionBlocks(content, content)
+    return InjectionBlocks(content, _as_deep(flat[len(flat) // 2 :]))
 
 
 def _as_deep(numbers: Sequence[int]) -> tuple[int, ...]:
@@ -103,7 +108,7 @@ def _as_deep(numbers: Sequence[int]) -> tuple[int, ...]:
 
 
 def _with_values(sites: UNetSites) -> list[int]:
-    """Numbers of a transformer's blocks whose self-attention can be read."""
+    """Numbers of a transformer's blocks whose attention of the picture can be read."""
     return sorted({s.block.number for s in sites.features if s.kind is Feature.VALUE})
 
 
@@ -138,16 +143,19 @@ class FeatureCapture(UNetEdit):
     def __init__(self, sites: Sequence[FeatureSite], *, stop: bool = False) -> None:
         self._keys = {site.layer: site.key for site in sites}
         self._stop = stop
+        self._sites: UNetSites | None = None
         self.features: dict[Key, Tensor] = {}
 
     def begin(self, info: ForwardInfo) -> None:
         self.features = {}
 
     def wanted_layers(self, sites: UNetSites) -> Iterable[LayerSite]:
+        self._sites = sites
         return self._keys
 
     def layer(self, site: LayerSite, inputs: Tensor, output: Tensor, info: ForwardInfo) -> None:
-        self.features[self._keys[site]] = output.detach()
+        own = output[:, _picture_in(self._sites, info)]
+        self.features[self._keys[site]] = own.detach().clone()
         if self._stop and len(self.features) == len(self._keys):
             raise StopForward
 
@@ -175,6 +183,7 @@ class FeatureInjection(UNetEdit):
         self._resnet_steps, self._attention_steps = resnet_steps, attention_steps
         self._step, self._features = 0, dict[Key, Tensor]()
         self._keys: dict[LayerSite, Key] = {}
+        self._sites: UNetSites | None = None
 
     def begin(self, info: ForwardInfo) -> None:
         self._step = self._step_of(info)
@@ -191,10 +200,23 @@ class FeatureInjection(UNetEdit):
             attentions=self._step < self._attention_steps,
         )
         self._keys = {site.layer: site.key for site in chosen}
+        self._sites = sites
         return self._keys
 
     def layer(self, site: LayerSite, inputs: Tensor, output: Tensor, info: ForwardInfo) -> Tensor:
-        return usable(self._features[self._keys[site]].to(output)).expand_as(output)
+        kept = usable(self._features[self._keys[site]].to(output))
+        if self._sites is None or self._sites.joint is None:
+            return kept.expand_as(output)
+        changed = output.clone()
+        changed[:, _picture_in(self._sites, info)] = kept
+        return changed
+
+
+def _picture_in(sites: UNetSites | None, info: ForwardInfo) -> slice:
+    """Which tokens of a layer are the picture's: not all, where an attention reads the text too."""
+    if sites is None or sites.joint is None:
+        return slice(None)
+    return sites.joint.spans(info).picture
 
 
 def injected_steps(share: float, steps: int) -> int:
@@ -210,7 +232,7 @@ def feature_numbers(
     numbers = {kind: 0 for kind in Feature}
     for site in blocks.sites(sites):
         height, width = info.grid(site.block)
-        numbers[site.kind] += site.block.width * height * width
+        numbers[site.kind] += (site.layer.outputs or site.block.width) * height * width
     return (
         sum(numbers[kind] for kind in CONTENT),
         numbers[Feature.QUERY] + numbers[Feature.KEY],

@@ -34,6 +34,7 @@ from ..host.ports import (
     TokenSpans,
     UNetSites,
 )
+from .joint_reading import read_tokens, token_range
 from .lag_masks import summed_attention
 from .local import LocalEdit
 from .local_layers import Masked, added, added_bias
@@ -157,8 +158,8 @@ class JointLocalEdit(LocalEdit):
             start = spans.total + number * spans.n_text
             stream = slice(start, start + spans.n_text)
             cells = (weights[..., g] > 0).any(dim=0).nonzero()[:, 0]
-            own = self._read(call, torch.cat([cells + picture.start, _range(stream, cells)]),
-                             stream, rows.hidden(g, spans.words, cells.device))  # fmt: skip
+            places = torch.cat([cells + picture.start, token_range(stream, cells.device)])
+            own = read_tokens(call, places, stream, rows.hidden(g, spans.words, cells.device))
             n = len(cells)
             mixed = mixed.index_add(1, cells, weights[:, cells, g, None] * own[:, :n])
             output[:, stream] = own[:, n:]
@@ -184,32 +185,8 @@ class JointLocalEdit(LocalEdit):
         if hidden is None:
             return own
         cells = (rest[..., 0] > 0).any(dim=0).nonzero()[:, 0]
-        read = self._read(call, cells + spans.picture.start, spans.text, hidden)
+        read = read_tokens(call, cells + spans.picture.start, spans.text, hidden)
         return own.index_copy(1, cells, read)
-
-    def _read(
-        self, call: AttentionCall, places: Tensor, text: slice, readable: Tensor | None
-    ) -> Tensor:
-        """Attention [B, n, C] of some tokens to all but the text, and to one copy of the text.
-
-        Args:
-            readable: [B, 1, 1, words] False where a row of the context is hidden.
-        """
-        spans = call.tokens
-        assert spans is not None
-        keys, values = (
-            torch.cat([spans.without_text(t, 2), t[:, :, text]], dim=2)
-            for t in (call.key, call.value)
-        )
-        mask = None
-        if readable is not None:
-            before = spans.total - spans.n_text
-            behind = spans.n_text - spans.words
-            mask = F.pad(F.pad(readable, (before, 0), value=True), (0, behind), value=True)
-        read = F.scaled_dot_product_attention(
-            call.query.index_select(2, places), keys, values, attn_mask=mask
-        )
-        return read.transpose(1, 2).flatten(2)
 
 
 def local_edit_class(sites: UNetSites) -> type[LocalEdit]:
@@ -219,7 +196,3 @@ def local_edit_class(sites: UNetSites) -> type[LocalEdit]:
 
 def _times(weights: Tensor) -> Masked:
     return lambda tensor: tensor * weights
-
-
-def _range(tokens: slice, like: Tensor) -> Tensor:
-    return torch.arange(tokens.start, tokens.stop, device=like.device)

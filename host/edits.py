@@ -84,6 +84,20 @@ class ForwardInfo:
         return -(-height // site.downsample), -(-width // site.downsample)
 
 
+@dataclass(slots=True, eq=False)
+class StreamTexts:
+    """Texts of streams that are not the pass's own, see `UNetEdit.wanted_streams`.
+
+    Attributes:
+        contexts: [1, K, width] of each stream; they may differ in length.
+        running: the stream whose text a layer reads at this moment; None for the pass's own text.
+            The host tells it, in layers that read the text alone.
+    """
+
+    contexts: Sequence[Tensor]
+    running: int | None = None
+
+
 @dataclass(slots=True)
 class AttentionCall:
     """One attention of one layer, with heads split and after norms and position embedding."""
@@ -164,9 +178,10 @@ class UNetEdit:
     def end(self) -> None:
         """The forward pass ended, completely or not. Release all tensors that are not results."""
 
-    def wanted_streams(self, sites: UNetSites, info: ForwardInfo) -> int:
+    def wanted_streams(self, sites: UNetSites, info: ForwardInfo) -> int | StreamTexts:
         """How many copies of the text shall go through a network with joint attention, behind its
-        sequence (see `host.joint`); asked before the places below. One edit of a pass may.
+        sequence (see `host.joint`), or which other texts; asked before the places below. One edit
+        of a pass may.
         """
         return 0
 

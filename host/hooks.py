@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
+from ..errors import ModelError
 from .coverage import Coverage
 from .edits import run_edits
-from .joint import JointHooks, Streams
+from .joint import JointHooks
 from .ports import (
     AttentionCall,
     AttentionKind,
@@ -29,6 +30,7 @@ from .ports import (
     UNetEdit,
     UNetSites,
 )
+from .streams import streams_of
 from .uncompiled import uncompiled
 
 
@@ -177,12 +179,17 @@ def _hooks(one: _Pass, coverage: Coverage) -> Iterator[Any]:
 
 
 def _streams(one: _Pass) -> Iterator[Any]:
-    """Copies of the text beside the sequence, as many as an edit wants."""
+    """Texts beside the sequence, as an edit wants them."""
     if one.sites.joint is None:
         return
-    number = max((edit.wanted_streams(one.sites, one.info) for edit in one.edits), default=0)
-    if number:
-        yield from Streams(one.sites.joint, one.info, number, _is_current()).installed()
+    wanted = [w for edit in one.edits if (w := edit.wanted_streams(one.sites, one.info))]
+    if len(wanted) > 1:
+        raise ModelError(
+            "Two applications give regions texts of their own in one pass of a model in which text "
+            "and picture are one sequence; leave one out: Load LoRA (Localized), or regions."
+        )
+    for streams in wanted:
+        yield from streams_of(one.sites.joint, one.info, streams, _is_current()).installed()
 
 
 def _joint_hooks(

@@ -1,20 +1,19 @@
 """Steps into blocks where text and picture attend to each other in one sequence.
 
-An edit may ask for *streams*: further copies of the text, which go through the blocks behind the
+An edit may ask for *streams* (`streams`): further texts, which go through the blocks behind the
 sequence. The sequence itself does not read them; an edit mixes into an attention what some
 positions read in them, and a stream's own attention is the edit's as well. So a region of the
 picture can have a text of its own, although every block changes the text.
 
     sequence    [text | picture] or [picture | text]      S tokens, as the network made them
-    in a block  [sequence | stream 1 | stream 2 | ...]    S + n T tokens, T tokens of text
-
-Layers that read the text alone run before the blocks; there streams are further rows of the batch.
+    in a block  [sequence | stream 1 | stream 2 | ...]
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,24 +37,30 @@ class JointSeam:
 
     Attributes:
         blocks: those with joint attention, in their order.
-        text_stages: first and last module of each stretch that reads the text alone.
+        text_stages: the modules of each stretch that reads the text alone, in their order.
         tap: hands q, k and v of an attention, after norm and position embedding and with as many
             heads each, to a handler in place of the network's own function; gives its hooks.
         rope_dim: along which position embeddings have their tokens.
         mask_at: place of the attention mask among a block's arguments.
         context_width: of a row of the context.
+        filler: gives what fills the text up behind its first stretch, [1, C]; None for nothing.
         around: what has to be open while hooks are on.
     """
 
     order: TokenOrder
     blocks: tuple[nn.Module, ...]
-    text_stages: tuple[tuple[nn.Module, nn.Module], ...]
+    text_stages: tuple[tuple[nn.Module, ...], ...]
     tap: Callable[[nn.Module, Handler], Iterable[Any]]
     rope_dim: int
     mask_at: int
     context_width: int
     patch: int = 2
+    filler: Callable[[], Tensor] | None = None
     around: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+    def filled(self, words: int) -> int:
+        """Tokens of a text with so many rows of a context."""
+        return self.order.spans(words, 1).n_text
 
     def spans(self, info: ForwardInfo) -> TokenSpans:
         """Where text and picture stand in a pass."""
@@ -64,6 +69,8 @@ class JointSeam:
 
 
 ROPE_AT = 2  # place of the position embedding among a block's arguments
+# Tokens of streams behind the sequence in the block that runs, see `streams`.
+behind_sequence: ContextVar[int] = ContextVar("behind_sequence", default=0)
 
 
 class JointHooks:
@@ -103,9 +110,9 @@ class JointHooks:
                 return attend(query, key, value)
             for one in reached:
                 one()
-            total, text = self._spans.total, self._spans.n_text
-            if query.shape[2] < total or (query.shape[2] - total) % text:
-                raise _unlike(query.shape[2], total, "text and picture")
+            total = self._spans.total
+            if query.shape[2] - total not in (0, behind_sequence.get()):
+                raise unlike(query.shape[2], total, "text and picture")
             output = _of_sequence(attend, query, key, value, total)
             call = AttentionCall(
                 site, self._info, query, key, value, output, inputs[0], self._spans
@@ -138,83 +145,7 @@ def _of_sequence(attend: Attend, query: Tensor, key: Tensor, value: Tensor, tota
     return torch.cat([own, own.new_zeros(own.shape[0], extra, own.shape[2])], dim=1)
 
 
-class Streams:
-    """Copies of the text that go through the network beside its sequence, in one pass."""
-
-    def __init__(
-        self, seam: JointSeam, info: ForwardInfo, number: int, current: Callable[[], bool]
-    ) -> None:
-        self._seam, self._spans, self._number = seam, seam.spans(info), number
-        self._rows, self._current = info.latent_shape[0], current
-        self._copies: list[Tensor] = []  # [B, T or fewer, C] each, as far as they have come
-
-    def installed(self) -> Iterator[Any]:
-        for first, last in self._seam.text_stages:
-            yield first.register_forward_pre_hook(self._enter_stage)
-            yield last.register_forward_hook(self._leave_stage)
-        for block in self._seam.blocks:
-            yield block.register_forward_pre_hook(self._enter_block, with_kwargs=True)
-            yield block.register_forward_hook(self._leave_block)
-
-    def _enter_stage(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        if not self._current():
-            return None
-        text, *more = args
-        if self._copies and text.shape[1] != self._spans.n_text:
-            raise _unlike(text.shape[1], self._spans.n_text, "the text")
-        copies = [self._filled(text, copy) for copy in self._copies] or [text] * self._number
-        rest = (self._repeated(one, len(text)) for one in more)
-        return (torch.cat([text, *copies]), *rest)
-
-    def _filled(self, text: Tensor, copy: Tensor) -> Tensor:
-        """A copy with what fills the text up by now."""
-        words = self._spans.words
-        return torch.cat([copy[:, :words], text[:, words:]], dim=1)
-
-    def _repeated(self, argument: Any, rows: int) -> Any:
-        is_by_row = isinstance(argument, Tensor) and len(argument) == rows > 1
-        return torch.cat([argument] * (1 + self._number)) if is_by_row else argument
-
-    def _leave_stage(self, module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
-        if not self._current():
-            return None
-        text, *copies = output.chunk(1 + self._number)
-        self._copies = [copy.reshape(self._rows, -1, copy.shape[-1]) for copy in copies]
-        return text
-
-    def _enter_block(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        if not self._current():
-            return None
-        sequence, total = args[0], self._spans.total
-        mask = args[self._seam.mask_at] if len(args) > self._seam.mask_at else None
-        if sequence.shape[1] != total or mask is not None:
-            raise _unlike(sequence.shape[1], total, "text and picture")
-        if module is self._seam.blocks[0]:
-            self._copies = self._copies or [sequence[:, self._spans.text]] * self._number
-        changed = list(args)
-        changed[0] = torch.cat([sequence, *self._copies], dim=1)
-        changed[ROPE_AT] = self._extended(args[ROPE_AT])
-        return tuple(changed), kwargs
-
-    def _extended(self, rope: Any) -> Any:
-        """Position embeddings of the sequence, and behind them the text's for each stream."""
-        if isinstance(rope, tuple):
-            return tuple(self._extended(one) for one in rope)
-        dim, text = self._seam.rope_dim, self._spans.text
-        own = rope.narrow(dim, text.start, self._spans.n_text)
-        return torch.cat([rope, *[own] * self._number], dim)
-
-    def _leave_block(self, module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
-        if not self._current():
-            return None
-        total, size = self._spans.total, self._spans.n_text
-        self._copies = list(output[:, total:].split(size, dim=1))
-        return output[:, :total]
-
-
-def _unlike(count: int, expected: int, what: str) -> ModelError:
+def unlike(count: int, expected: int, what: str) -> ModelError:
     return ModelError(
         f"This pass has {count} tokens of {what} and not the {expected} of one prompt and one "
         "picture, so text and picture cannot be told apart in it: reference pictures, further "

@@ -42,6 +42,7 @@ from .edits import AttentionCall as AttentionCall
 from .edits import BatchPart as BatchPart
 from .edits import ForwardInfo as ForwardInfo
 from .edits import StopForward as StopForward
+from .edits import StreamTexts as StreamTexts
 from .edits import UNetEdit as UNetEdit
 from .edits import WaitsForPrompt as WaitsForPrompt
 from .noise import NoisePath as NoisePath

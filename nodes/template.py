@@ -87,7 +87,8 @@ def _inputs() -> list[io.Input]:
         io.Image.Input(
             "image",
             tooltip="One picture, generated or photographed, at the size to draw: 512 px for "
-            "SD 1.5, 768 for SD 2.1, 1024 for SDXL and Anima. Sides must be multiples of 8.",
+            "SD 1.5, 768 for SD 2.1, 1024 for SDXL, Anima, Z-Image and Krea 2. Sides must be "
+            "multiples of 8.",
         ),
         io.String.Input(
             "prompt",
@@ -118,23 +119,29 @@ def _inputs() -> list[io.Input]:
             "free memory.",
         ),
         *named_widgets(config, "resnet_until", "attention_until"),
-        _blocks("resnet_blocks", "ResNet output", "4", "all but the last (values)"),
+        _blocks(
+            "resnet_blocks",
+            "ResNet output",
+            "4",
+            "Anima, Z-Image and Krea 2 all but the last (values)",
+        ),
         _blocks(
             "attention_blocks",
             "self-attention",
             "4, 7, 9",
-            "three of the second half (queries, keys)",
+            "Anima three of the second half (queries, keys), on Z-Image and Krea 2 all but the "
+            "last (keys)",
         ),
     ]
 
 
-def _blocks(name: str, what: str, on_sd: str, on_anima: str) -> io.Input:
+def _blocks(name: str, what: str, on_sd: str, on_others: str) -> io.Input:
     return io.String.Input(
         name,
         default="",
         advanced=True,
         tooltip=f"Indices of the decoder blocks with {what} injection. Empty: {on_sd} on SD 1 and "
-        f"2 as in the paper, the same depth on SDXL, on Anima {on_anima}.",
+        f"2 as in the paper, the same depth on SDXL, on {on_others}.",
     )
 
 
@@ -187,16 +194,25 @@ def describe_template(template: Template) -> str:
     if not template.features:
         features = "stores no features; the fuser recomputes them"
     verdict = "" if template.psnr >= 30 else "; below 30 dB the layout may drift: raise refinements"
-    blocks = template.blocks
-    content, relations = (
-        ", ".join(map(str, numbers)) or "none" for numbers in (blocks.resnets, blocks.attentions)
-    )
     return "\n".join(
         [
             f"reconstruction: {template.psnr:.1f} dB{verdict}",
             f"{template.steps} steps from sigma {float(template.sigmas[0]):.3g}; {features}",
-            f"values of self-attention in blocks {content}; queries and keys in blocks {relations}"
-            if template.is_flat
-            else f"ResNet blocks {content}; self-attention blocks {relations}",
+            _described(template),
         ]
     )
+
+
+def _described(template: Template) -> str:
+    """Which features come from which blocks."""
+    blocks = template.blocks
+    content, relations = (
+        ", ".join(map(str, numbers)) or "none" for numbers in (blocks.resnets, blocks.attentions)
+    )
+    if template.is_joint:
+        return f"values of the picture in blocks {content}; its keys in blocks {relations}"
+    if template.is_flat:
+        return (
+            f"values of self-attention in blocks {content}; queries and keys in blocks {relations}"
+        )
+    return f"ResNet blocks {content}; self-attention blocks {relations}"

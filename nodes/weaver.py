@@ -7,8 +7,8 @@ from typing import Any, cast
 
 from comfy_api.latest import io
 
-from ..attention.fusion import region_edits
 from ..attention.injection import Features
+from ..attention.region_edits import region_edits
 from ..concepts.fingerprints import model_digest
 from ..host.comfyui.edits import SamplingRun, with_edits
 from ..host.comfyui.extra_pass import ExtraForward
@@ -154,6 +154,6 @@ def woven_model(
             resnet_until=config.resnet_until,
             attention_until=config.attention_until,
         )
-        return region_edits(sources, regions.masks, config.suppression, injection)
+        return region_edits(run.sites, sources, regions.masks, config.suppression, injection)
 
     return with_edits(model, APPLICATION, make_edits, replace=True)

@@ -31,6 +31,8 @@ class ExtraForward:
     def __init__(self, host: ComfyHost, prompt: Prompt, shape: Sequence[int]) -> None:
         self._context, self._dtype = prompt.context, host.dtype
         self._has_time, self._clock = host.has_time, host.clock
+        joint = host.sites.joint is not None
+        self._counts = {"num_tokens": prompt.context.shape[1]} if joint else {}
         self._extra: Mapping[str, Tensor] = host.extra_inputs(
             torch.zeros(*shape, device=host.device), [prompt]
         )
@@ -57,4 +59,5 @@ class ExtraForward:
                 context=self._context.to(scaled.device, self._dtype),
                 transformer_options={},
                 **extra,
+                **self._counts,
             )

@@ -73,6 +73,7 @@ class JointPlan:
         rope_dim: along which the position embedding has its tokens.
         mask_at: place of the attention mask among a block's arguments.
         context: canonical names of layers; a row of a context is as wide as their inputs together.
+        filler: name of the vector that fills the text up behind its first stretch.
     """
 
     order: tuple[TokenOrder, TokenOrder]
@@ -80,6 +81,7 @@ class JointPlan:
     rope_dim: tuple[int, int]
     mask_at: tuple[int, int]
     context: tuple[str, ...]
+    filler: str = ""
 
 
 def any_network(network: Any) -> bool:

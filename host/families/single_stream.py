@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..conditioning import TextLayout
-from ..sites import AttentionKind, Role, Rows
+from ..sites import AttentionKind, Feature, Role, Rows
 from ..token_spans import TokenOrder
 from .family import AttentionPart, BlockList, Family, JointPlan, Part
 
@@ -100,6 +100,7 @@ Z_IMAGE = Family(
         )
     },
     heads=("n_local_heads", "heads"),
+    features={Feature.KEY: "attention.to_k", Feature.VALUE: "attention.to_v"},
     text=TextLayout(before=3, by_letters=True),
     finders=(0.5, 0.63),
     kept_by_block=34,
@@ -113,6 +114,7 @@ Z_IMAGE = Family(
         rope_dim=(1, 1),
         mask_at=(1, 1),
         context=("cap_embedder.1",),
+        filler="cap_pad_token",
     ),
 )
 
@@ -141,6 +143,7 @@ KREA_2 = Family(
         "attn": AttentionPart(AttentionKind.JOINT, "attn.wq", "attn.wk", "attn.wv", "attn.wo")
     },
     heads=("heads", "num_heads"),
+    features={Feature.KEY: "attn.wk", Feature.VALUE: "attn.wv"},
     text=TextLayout(by_letters=True),
     finders=(0.25, 0.39),
     kept_by_block=29,

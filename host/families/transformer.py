@@ -128,22 +128,20 @@ class _View:
         if plan is None:
             return None
         which = int(self._in_diffusers)
-        stages = tuple(
-            (self._network.get_submodule(first), self._last(last))
-            for first, last in plan.text_stages[which]
-        )
+        stages = tuple(tuple(self._stretch(*ends)) for ends in plan.text_stages[which])
         width = math.prod(self._module(name).in_features for name in plan.context)
         return JointSeam(
             plan.order[which], tuple(self._blocks), stages, tap, plan.rope_dim[which],
-            plan.mask_at[which], width, self._family.patch, around,
+            plan.mask_at[which], width, self._family.patch,
+            (lambda: getattr(self._network, plan.filler)) if plan.filler else None, around,
         )  # fmt: skip
 
-    def _last(self, path: str) -> nn.Module:
-        """A module; "-1" is the last one of a list."""
-        outer, _, name = path.rpartition(".")
-        if name != "-1":
-            return self._network.get_submodule(path)
-        return list(self._network.get_submodule(outer).children())[-1]
+    def _stretch(self, first: str, last: str) -> list[nn.Module]:
+        """Modules from the first to the last; "-1" is the last one of a list."""
+        outer, _, name = last.rpartition(".")
+        if name == "-1":
+            return list(self._network.get_submodule(outer).children())
+        return [self._network.get_submodule(path) for path in dict.fromkeys((first, last))]
 
     def attentions(
         self, block: TransformerSite, layers: dict[str, LayerSite]

@@ -81,6 +81,7 @@ def make_template(
         base=host.fingerprint,
         model=model_digest(host),
         is_flat=not host.sites.resnets,
+        is_joint=host.sites.joint is not None,
     )
     return with_features(host, template, config, n_stored, _from(progress, 2 * steps, total))
 

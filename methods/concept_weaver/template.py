@@ -34,6 +34,8 @@ class Template:
         reconstruction: [H, W, 3] what the sampler draws from the noise.
         psnr: of it against what the VAE makes of the picture, in decibels.
         is_flat: of a transformer without ResNets; values of self-attention take their place.
+        is_joint: of one in which text and picture are one sequence; the picture's keys and values
+            are taken.
         base, model: fingerprint of the family, digest of the very checkpoint.
     """
 
@@ -49,6 +51,7 @@ class Template:
     base: str
     model: str
     is_flat: bool = False
+    is_joint: bool = False
 
     @property
     def steps(self) -> int:

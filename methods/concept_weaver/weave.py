@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...attention.fusion import RegionSource, region_edits
+from ...attention.fusion import RegionSource
 from ...attention.injection import FeatureInjection, Features
+from ...attention.region_edits import region_edits
 from ...attention.regions import at_grid
 from ...concepts.fingerprints import model_digest
 from ...host.ports import Host, Progress, Prompt, no_progress
@@ -51,7 +52,7 @@ def weave(
     base, negative = host.encode_prompt(regions.sentence), host.encode_prompt(config.negative)
     injection = host_injection(host, template, config)
     if config.mixing is Mixing.FEATURES:
-        edits = region_edits(sources, regions.masks, config.suppression, injection)
+        edits = region_edits(host.sites, sources, regions.masks, config.suppression, injection)
 
         def predict(point: Tensor, sigma: float) -> Tensor:
             return guided_output_at(host, point, sigma, base, negative, config.cfg, edits)
@@ -108,7 +109,8 @@ class ScoreMixing:
         self._masks = regions.masks
         # A concept's own model is the fuser with that concept alone, everywhere.
         self._models = [
-            region_edits([source], everywhere, injection=injection) for source in sources
+            region_edits(host.sites, [source], everywhere, injection=injection)
+            for source in sources
         ]
 
     def __call__(self, point: Tensor, sigma: float) -> Tensor:

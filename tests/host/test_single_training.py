@@ -17,7 +17,6 @@ from test_single_stream import LATENT
 from tiny_models import Graph, assert_same_state, state_of
 from tiny_single import single_graph, single_kind
 
-from conceptloom.attention.fusion import RegionSource, region_edits
 from conceptloom.cli.drawing import natural_size
 from conceptloom.concepts.concept import Concept
 from conceptloom.concepts.concept_file import load_concept, save_concept
@@ -358,12 +357,3 @@ def test_a_file_s_name_comes_from_the_loader(graph: Graph):
     model = graph.model.clone()
     model.cached_patcher_init = (lambda path, options: None, ("/models/z_image_turbo.gguf", {}))
     assert ComfyHost(model, graph.clip).origin == "z_image_turbo.gguf"
-
-
-def test_regions_are_refused_in_words(hosts: tuple[Any, Any]):
-    for host in hosts:
-        prompt = host.encode_prompt("a cat")
-        masks = torch.ones(1, 8, 8)
-        edits = region_edits([RegionSource(prompt.context)], masks)
-        with pytest.raises(UnsupportedModelError, match="one sequence"):
-            host.predict(LATENT[:1], AT, [prompt], edits)

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from conceptloom.attention.fusion import RegionFusion, RegionSource, region_edits
+from conceptloom.attention.fusion import RegionFusion, RegionSource
 from conceptloom.attention.local_layers import added_linear
+from conceptloom.attention.region_edits import region_edits
 from conceptloom.attention.regions import with_background
 from conceptloom.concepts.concept import Change, Concept, Diff, LowRank, weight_edits
 from conceptloom.host.diffusers import DiffusersHost
@@ -110,16 +111,18 @@ def test_changes_of_every_layer_are_the_concepts_model_too(host: DiffusersHost) 
                 weights[name] = Diff(0.05 * torch.randn(shape, generator=generator))
     learned = Concept(handles={}, weights=weights, base=host.fingerprint, method="lora")
     own, rest = source(host, learned, "a cat"), source(host, None, "a cat")
-    fused = predict(host, "a cat", *region_edits([own, rest], WHOLE))
+    fused = predict(host, "a cat", *region_edits(host.sites, [own, rest], WHOLE))
     with host.edited(weight_edits(learned), trainable=False):
         alone = predict(host, "a cat")
     base = predict(host, "a cat")
     torch.testing.assert_close(fused, alone, rtol=1e-3, atol=1e-3)
     assert not torch.allclose(fused, base, atol=1e-1)
     nowhere = with_background(torch.zeros(1, 16, 16))
-    unchanged = predict(host, "a cat", *region_edits([own, rest], nowhere))
+    unchanged = predict(host, "a cat", *region_edits(host.sites, [own, rest], nowhere))
     torch.testing.assert_close(unchanged, base, rtol=1e-4, atol=1e-4)
-    negative = predict(host, "a cat", *region_edits([own, rest], WHOLE), conditional=[False])
+    negative = predict(
+        host, "a cat", *region_edits(host.sites, [own, rest], WHOLE), conditional=[False]
+    )
     assert torch.equal(negative, base)
 
 
