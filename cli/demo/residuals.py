@@ -22,7 +22,8 @@ from .teaching import N_PICTURES, handle_of, learned_member, taught_pictures
 OBJECT = "house2"  # of `tinyworld.concepts`
 WORD, NAME = CONCEPTS[OBJECT], handle_of(OBJECT)
 TAUGHT_ON, DRAWN_ON = "grass", "beach"
-COUNT, STEPS, CFG = 3, 16, 3.0
+COUNT, STEPS = 3, 16
+CFG = 5.0  # the likeness rises with it: 0.77 at 2, 0.84 at 3, 0.85 at 5
 LOCALISED = "with LAG"
 VARIANTS = {
     LOCALISED: LagConfig(),
