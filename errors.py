@@ -52,7 +52,7 @@ class ConfigError(InputError):
     """A setting lies outside of its range."""
 
     def __init__(self, name: str, value: object, allowed: str) -> None:
-        super().__init__(name, value, allowed)  # what pickle makes it anew from
+        super().__init__(name, value, allowed)  # what pickle rebuilds it from
         self.name = name
 
     def __str__(self) -> str:

@@ -45,7 +45,7 @@ class RowWeights:
         self._weights: dict[object, Tensor] = {}
         self._factors: dict[object, tuple[Tensor, Tensor | None]] = {}
         self._regions: dict[object, Regions] = {}
-        self._gates: dict[object, dict[str, Gate]] = {}  # by name of the layer: sites are made anew
+        self._gates: dict[object, dict[str, Gate]] = {}  # by name of the layer: sites are rebuilt
         self._gates_now: dict[str, Gate] = {}  # of this kind of pass
 
     def begin(self, rows: LocalRows, active: tuple[int, ...], *, same_pass: bool) -> None:

@@ -79,7 +79,7 @@ class ComfyUIWorker:
     def _finished(self, prompt_id: str) -> dict[str, Any]:
         """The results of a finished workflow."""
         entry = self._asked("get", f"/history/{prompt_id}").json().get(prompt_id)
-        if entry is None:  # a server that starts anew forgets its queue; a user may empty it
+        if entry is None:  # a server that restarts forgets its queue; a user may empty it
             raise ServerLost(f"{self._address} dropped the workflow from its queue")
         for event, data in entry["status"]["messages"]:
             if event == "execution_error":

@@ -33,7 +33,7 @@ class Region:
     """
 
     prompt: Prompt
-    mask: Tensor  # [H, W], 1 = drawn anew
+    mask: Tensor  # [H, W], 1 = redrawn
     words: tuple[str, ...] = ()  # of the prompt: those that guidance pulls in
 
 

@@ -1,4 +1,4 @@
-"""The concepts and LoRA files that the workflows load, learned anew. See make-bundled-concepts."""
+"""The concepts and LoRA files that the workflows load, learned again. See make-bundled-concepts."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class Editor:
         self.reopen(settings or {})
 
     def reopen(self, settings: dict[str, Any]) -> None:
-        """Load the page anew with these settings."""
+        """Reload the page with these settings."""
         for name, value in {**QUIET, **settings}.items():
             self._server.post(f"/settings/{name}", value)
         self._browser.open(f"http://127.0.0.1:{self._server.port}/")

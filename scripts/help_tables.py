@@ -160,16 +160,16 @@ def files() -> dict[Path, str]:
 def _of_presets() -> list[tuple[str, ...]]:
     """Settings of all methods that learn from a scene; those of all of them first."""
     specs = method_specs(Takes.SCENE)
-    told: dict[tuple[str, str], list[str]] = {}
+    titles_of: dict[tuple[str, str], list[str]] = {}
     for spec in specs:
         for preset in spec.presets:
             page = Page([preset.config, preset.loop], without=OF_THE_NODE | {"seed"})
             for one in page.settings():
-                titles = told.setdefault((one.name, one.declared.help), [])
+                titles = titles_of.setdefault((one.name, one.declared.help), [])
                 titles += [] if spec.title in titles else [spec.title]
     rows = [
         (f"`{name}`", _text(help), ALL if len(titles) == len(specs) else ", ".join(titles))
-        for (name, help), titles in told.items()
+        for (name, help), titles in titles_of.items()
     ]
     return sorted(rows, key=lambda row: row[2] != ALL)
 
@@ -227,16 +227,16 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _values(one: BoundSetting) -> tuple[str, str]:
     """Default, and what is possible."""
-    told = one.declared
+    declared = one.declared
     if one.choices:
         default = next(word for word, value in one.choices.items() if value == one.value)
         return default, ", ".join(one.choices)
     if one.kind is bool:
         return "on" if one.value else "off", "on, off"
     if one.is_several or one.kind is str:
-        text = told.separators[0].join(one.value) if one.is_several else one.value
+        text = declared.separators[0].join(one.value) if one.is_several else one.value
         return _text(text), "text"
-    low, high = (_number(limit) for limit in (told.minimum, told.maximum))
+    low, high = (_number(limit) for limit in (declared.minimum, declared.maximum))
     return _number(one.value), f"{low} to {high}"
 
 

@@ -155,7 +155,7 @@ class _Run:
         passes = self.config.accumulation * self.state.passes
         means: dict[str, float] = {}
         for part in range(passes):
-            if part:  # may cancel: a step that is not whole is taken anew
+            if part:  # may cancel: a step that is not whole is repeated
                 self.events.progress(self.state.step, self.ends[-1])
             generator = step_generator(self.config.seed, self.state.step, part)
             terms = self.recipe.losses(phase, generator)

@@ -209,7 +209,7 @@ def _gradient(
 
 
 def _usable(value: Any) -> Any:
-    """Nested arguments of the host with every tensor as autograd can keep it; containers anew."""
+    """Nested arguments of the host with every tensor as autograd can keep it, in new containers."""
     if isinstance(value, Tensor):
         return usable(value)
     if isinstance(value, (list, tuple)):

@@ -1,6 +1,6 @@
 """Recognises prompts by their vectors, even after other nodes changed the conditioning.
 
-Nodes that build a conditioning anew drop what stood beside its vectors. So every prompt that is
+Nodes that rebuild a conditioning drop what stood beside its vectors. So every prompt that is
 encoded leaves a print here: each vector projected on a few fixed random directions. A projection is
 linear: what is a mix of two prompts in a conditioning is the same mix of their prints.
 """

@@ -27,7 +27,7 @@ class SamplerCall:
     sigmas: list[float]  # noise levels, falling
     noise: Tensor  # [B, C, h, w] unit noise from the NOISE socket
     source: Tensor  # [B, C, h, w] clean latents from the LATENT socket
-    mask: Tensor | None  # [B, C, h, w] the LATENT's noise mask, 1 = drawn anew
+    mask: Tensor | None  # [B, C, h, w] the LATENT's noise mask, 1 = redrawn
     seed: int
     report: Callable[[int, Tensor, Tensor], None]  # step, x_0, x_sigma: progress and preview
     sampling: Any  # the model's conversions

@@ -190,7 +190,7 @@ def checked_autoencoder(file: DitFile) -> Autoencoder:
     if autoencoder.fingerprint != file.autoencoder:
         raise ModelError(
             f"This {TITLES[file.config.family]} was trained on another autoencoder "
-            f"({file.autoencoder}) than the bundled one ({autoencoder.fingerprint}); train it anew."
+            f"({file.autoencoder}) than the bundled one ({autoencoder.fingerprint}); retrain it."
         )
     return autoencoder
 
