@@ -79,11 +79,17 @@ def _text_names(encoder: str, path: str, encoders: Collection[str]) -> Iterator[
         yield f"lora_te{2 if second else 1}_{_PROJECTION}"
     elif second:
         yield f"lora_te2_{_flat(path)}"
-        yield f"text_encoder_2.{path}"
+        yield from _dotted("text_encoder_2", path)
     else:
         yield f"lora_te_{_flat(path)}"
         yield f"lora_te1_{_flat(path)}"
-        yield f"text_encoder.{path}"
+        yield from _dotted("text_encoder", path)
+
+
+def _dotted(start: str, path: str) -> Iterator[str]:
+    """As PEFT writes it: the text model is a part of its own up to transformers 4, no more in 5."""
+    yield f"{start}.{path}"
+    yield f"{start}.{path.removeprefix('text_model.')}"
 
 
 def _flat(path: str) -> str:
