@@ -32,12 +32,13 @@ from ..host.ports import (
 from ..samplers.masks import check_aspect
 from .context_rows import info_of_others, repeats_rows
 from .lag_masks import summed_attention
-from .local_finding import OnMasks, RunMasks, Schedule
+from .local_finding import OnMasks, RunMasks
 from .local_gates import Gate, gate_of
 from .local_layers import added, added_bias, is_convolution
 from .local_lora import LocalLora, Part
 from .local_masks import finding_sites
 from .local_rows import LocalRows
+from .local_schedule import Schedule
 from .local_stacks import FactorStack, LocalLayers
 from .local_weights import RowWeights
 

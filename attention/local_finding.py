@@ -1,8 +1,11 @@
-"""The masks of one sampling run: located in its first steps, thresholded once, then fixed."""
+"""The masks of one sampling run: located in its first steps, thresholded once, then fixed.
+
+A LoRA may work before, faded in, inside of what was located so far; and masks may be made a second
+time from a later step, which shows the objects as they have become with their LoRAs.
+"""
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
 
 import torch
@@ -11,38 +14,9 @@ from torch import Tensor
 
 from .local_lora import LocalLora
 from .local_masks import REMEMBERED, MaskMeans, cut_masks, levelled, on_grid, settled
+from .local_schedule import Schedule
 
 OnMasks = Callable[[Tensor], None]  # masks [P, G, h, w] of a run, as soon as they are cut
-
-
-class Schedule:
-    """Which step of a run a pass belongs to.
-
-    Args:
-        times: timesteps of the run's steps, from noise to picture; None outside of a run.
-        last_t: the noisiest timestep of the model.
-    """
-
-    def __init__(self, times: Sequence[float] | None, last_t: float) -> None:
-        self.times = tuple(times) if times else None
-        self._close = 1e-6 * last_t  # numbers that differ less are of the same step
-        self._late = self.times is not None and self.times[0] < last_t / 2
-
-    def step(self, timestep: float) -> int:
-        """Number of the step; passes between two steps belong to the earlier one."""
-        assert self.times is not None
-        falling = [-time for time in self.times]
-        return max(0, bisect_right(falling, -timestep + self._close) - 1)
-
-    def finding_steps(self, share: float) -> int:
-        """How many steps a LoRA is looked for; one where most of the noise is gone already."""
-        assert self.times is not None
-        return 1 if self._late and share < 1 else max(1, int(share * len(self.times) + 1e-6))
-
-    def is_over(self, step: int, share: float) -> bool:
-        """Whether a share of the run has passed before a step."""
-        assert self.times is not None
-        return share < 1 and step >= share * len(self.times)
 
 
 class RunMasks:
@@ -68,6 +42,8 @@ class RunMasks:
         self._sum: Tensor | None = None  # over the layers of this pass
         self._count = 0
         self._kept: Tensor | None = None
+        self._is_second = False  # whether they were made a second time
+        self._early: Tensor | None = None  # faded in, of the steps before this one
         self._painted_masks: Tensor | None = None  # as long as nothing was found
         self._cut_now: tuple[int, Tensor] | None = None  # of this pass: layers seen, masks
         self.same_pass = False
@@ -78,25 +54,57 @@ class RunMasks:
         is_first = step == 0 and step < self._step
         if is_first:
             self._forget()
-        self._step, self._sum, self._count, self._cut_now = step, None, 0, None
+        is_new, self._step = step != self._step, step
+        self._sum, self._count, self._cut_now = None, 0, None
         self._shape = self._shape or shape
         self.same_pass = step < 0 or shape != self._shape
-        late = not self.same_pass and step >= self._finding_steps()
-        if late and self._kept is None and self._latest is not None:
-            self._kept = self._cut(self._blended(self._latest[1]))
-            if self._on_masks is not None:
-                self._on_masks(self._kept)
+        if not self.same_pass and self._latest is not None:
+            self._make(self._latest, is_new=is_new)
         return is_first
+
+    def _make(self, latest: tuple[int, Tensor], *, is_new: bool) -> None:
+        """Masks of the attention so far, where this step begins with others than the last.
+
+        Args:
+            latest: step and attention.
+        """
+        if self._kept is None and self._step < self._finding_steps():
+            if is_new:
+                self._early = self._faded(latest[1])
+            return
+        again = self._second_look()
+        is_again = again is not None and not self._is_second and latest[0] == again < self._step
+        if self._kept is None or is_again:
+            self._is_second = is_again
+            self._kept, self._early = self._cut(self._blended(latest[1])), None
+            if self._on_masks is not None and (again is None or is_again):
+                self._on_masks(self._kept)
+
+    def _faded(self, latest: Tensor) -> Tensor | None:
+        """Masks so far, as much of them as LoRAs may have while they are looked for."""
+        if not any(lora.config.fade_in for lora in self._loras if not lora.is_exact):
+            return None
+        part = self._step / self._finding_steps()
+        share = [1.0 if lora.is_exact else part * lora.config.fade_in for lora in self._loras]
+        masks = self._cut(self._blended(latest))
+        return masks * masks.new_tensor(share)[:, None, None]
 
     def _finding_steps(self) -> int:
         """Found masks compete, so all are cut at once."""
         shares = [lora.config.found_after for lora in self._loras if not lora.is_exact]
         return max((self._schedule.finding_steps(share) for share in shares), default=0)
 
+    def _second_look(self) -> int | None:
+        """The step that looks again for all of them, at the earliest that one asks for."""
+        shares = [lora.config.second_look for lora in self._loras if not lora.is_exact]
+        return self._schedule.second_look(min(shares, default=1.0), self._finding_steps())
+
     @property
     def is_finding(self) -> bool:
         """Whether attention of this pass is of use."""
-        return self.needs_finding and (self.same_pass or self._kept is None)
+        if not self.needs_finding or self.same_pass or self._kept is None:
+            return self.needs_finding
+        return not self._is_second and self._step == self._second_look()
 
     def watch(self, attention: Tensor, grid: tuple[int, int]) -> None:
         """Attention [P, G, N] of one layer to the words of every LoRA."""
@@ -110,7 +118,7 @@ class RunMasks:
         """The pass is over."""
         if self._sum is not None and self._schedule.times is None and self._on_masks is not None:
             self._on_masks(self._cut(self._sum / self._count))
-        if self._sum is not None and not self.same_pass and self._kept is None:
+        if self._sum is not None and not self.same_pass and self.is_finding:
             self._collect(self._sum / self._count)
         self._sum, self._cut_now = None, None
 
@@ -140,16 +148,19 @@ class RunMasks:
             return False
         if self._step >= 0 and self._schedule.is_over(self._step, self._loras[g].config.end):
             return False
-        return self._is_exact[g] or self.same_pass or self._kept is not None
+        if self._is_exact[g] or self.same_pass or self._kept is not None:
+            return True
+        return self._early is not None and self._loras[g].config.fade_in > 0
 
     def masks(self, device: torch.device) -> Tensor:
-        """[P, G, h, w] at this moment; found ones are 0 as long as they are looked for."""
+        """[P, G, h, w] at this moment; without fading in, found ones are 0 while looked for."""
         if self.same_pass and self._sum is not None:
             if self._cut_now is None or self._cut_now[0] != self._count:
                 self._cut_now = self._count, self._cut(self._sum / self._count)
             return self._cut_now[1]
-        if not self.same_pass and self._kept is not None:
-            return self._kept
+        made = self._early if self._kept is None else self._kept
+        if not self.same_pass and made is not None:
+            return made
         if self._painted_masks is None or self._painted_masks.device != device:
             self._painted_masks = self._painted_only(device)
         return self._painted_masks

@@ -33,9 +33,11 @@ class LocalConfig:
     end: float = 1.0  # share of the steps after which the base model is alone again
     cut: Cut = field(default_factory=Cut)
     mask_means: MaskMeans = MaskMeans.EXACTLY
+    fade_in: float = 0.0  # strength that it rises to while it is looked for, inside its mask so far
+    second_look: float = 1.0  # share of the steps after which masks are made anew; 1: never
 
     def __post_init__(self) -> None:
-        for name in ("found_after", "end"):
+        for name in ("found_after", "end", "fade_in", "second_look"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(name, getattr(self, name), "between 0 and 1")
 

@@ -41,9 +41,10 @@ class Cut:
 
     threshold: float = 0.45  # of the range of the attention: less is a larger mask
     grow: float = 0.06  # how far a mask grows to every side, of the shorter side of the grid
+    grow_by_size: float = 0.0  # and of the radius of a disc as large as the mask
 
     def __post_init__(self) -> None:
-        for name, most in (("threshold", 1), ("grow", 0.5)):
+        for name, most in (("threshold", 1), ("grow", 0.5), ("grow_by_size", 1)):
             if not 0 <= getattr(self, name) <= most:
                 raise ConfigError(name, getattr(self, name), f"between 0 and {most}")
 
@@ -82,9 +83,8 @@ def cut_masks(attention: Tensor, cuts: Sequence[Cut]) -> Tensor:
         cuts: one for each LoRA.
     """
     rel = relative(attention)
-    reach = [round(cut.grow * min(attention.shape[-2:])) for cut in cuts]
     planes = [
-        dilate(((rel[:, g] - cut.threshold) / SOFTNESS).sigmoid(), reach[g])
+        _grown(((rel[:, g] - cut.threshold) / SOFTNESS).sigmoid(), cut)
         for g, cut in enumerate(cuts)
     ]
     masks = torch.stack(planes, dim=1)
@@ -94,6 +94,20 @@ def cut_masks(attention: Tensor, cuts: Sequence[Cut]) -> Tensor:
     # A place that is inside of one mask alone is that one's, however weak its own attention is.
     strongest = (rel + 2 * (masks > 0.5)).argmax(dim=1, keepdim=True)
     return torch.zeros_like(masks).scatter_(1, strongest, masks.gather(1, strongest))
+
+
+def _grown(masks: Tensor, cut: Cut) -> Tensor:
+    """Masks [P, h, w], wider to every side; each by its own size where that is asked for."""
+    reach = cut.grow * min(masks.shape[-2:])
+    if not cut.grow_by_size:
+        return dilate(masks, round(reach))
+    radii = ((masks > 0.5).sum((-2, -1)) / math.pi).sqrt().tolist()
+    return torch.stack(
+        [
+            dilate(mask, round(reach + cut.grow_by_size * radius))
+            for mask, radius in zip(masks, radii, strict=True)
+        ]
+    )
 
 
 def settled(located: Tensor, exact: Tensor, is_exact: Sequence[bool]) -> Tensor:

@@ -180,6 +180,30 @@ def _advanced_inputs() -> list[io.Input]:
             tooltip="Only for two LoRAs with the same words: the trigger of this one, as your "
             "prompt writes it before the words. Empty: the words count wherever they stand.",
         ),
+        _share(
+            "fade_in",
+            DEFAULT.fade_in,
+            1.0,
+            "Strength that the LoRA rises to while the words are located, inside the region found "
+            "so far. 0 leaves these steps to the base model; high values change the layout.",
+            optional=True,
+        ),
+        _share(
+            "grow_by_size",
+            DEFAULT.cut.grow_by_size,
+            1.0,
+            "Further growth as a share of the subject's own radius, for subjects that the LoRA "
+            "draws larger. 0 disables it; high values reach into the surroundings.",
+            optional=True,
+        ),
+        _share(
+            "second_look",
+            DEFAULT.second_look,
+            1.0,
+            "Share of the steps after which the region is located a second time, now with the "
+            "LoRA at work. 1 keeps the first region.",
+            optional=True,
+        ),
     ]
 
 
@@ -187,19 +211,25 @@ def _strength(name: str, tooltip: str) -> io.Input:
     return io.Float.Input(name, default=1.0, min=-20.0, max=20.0, step=0.01, tooltip=tooltip)
 
 
-def _share(name: str, default: float, most: float, tooltip: str) -> io.Input:
+def _share(
+    name: str, default: float, most: float, tooltip: str, *, optional: bool = False
+) -> io.Input:
     return io.Float.Input(
-        name, default=default, min=0.0, max=most, step=0.01, advanced=True, tooltip=tooltip
-    )
+        name, default=default, min=0.0, max=most, step=0.01, advanced=True, optional=optional,
+        tooltip=tooltip,
+    )  # fmt: skip
 
 
 def config_of(widgets: Mapping[str, Any]) -> LocalConfig:
-    """What the widgets say."""
+    """What the widgets say; workflows saved by earlier versions lack the last three."""
+    by_size = widgets.get("grow_by_size", DEFAULT.cut.grow_by_size)
     return LocalConfig(
         found_after=widgets["found_after"],
         end=widgets["end"],
-        cut=Cut(threshold=widgets["threshold"], grow=widgets["grow"]),
+        cut=Cut(threshold=widgets["threshold"], grow=widgets["grow"], grow_by_size=by_size),
         mask_means=MaskMeans(widgets["mask_means"]),
+        fade_in=widgets.get("fade_in", DEFAULT.fade_in),
+        second_look=widgets.get("second_look", DEFAULT.second_look),
     )
 
 

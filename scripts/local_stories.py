@@ -40,7 +40,7 @@ def two_loras(graph: Graph) -> Graph:
     model, clip = base[0], base[1]
     for i, (file, words) in enumerate(LORAS.items()):
         loaded = graph.node(
-            "ConceptLoomLoadLoraLocalized", (640 + 400 * i, 80), (360, 420), model=model,
+            "ConceptLoomLoadLoraLocalized", (640 + 400 * i, 80), (360, 440), model=model,
             clip=clip, lora_name=file, words=words,
         )  # fmt: skip
         model, clip = loaded[0], loaded[1]

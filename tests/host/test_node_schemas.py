@@ -156,7 +156,8 @@ SURFACE = {
     ),
     "LoadLoraLocalized": (
         ["model", "clip", "lora_name", "words", "strength_model", "strength_clip", "mask",
-         "mask_means", "found_after", "threshold", "grow", "end", "trigger_word"],
+         "mask_means", "found_after", "threshold", "grow", "end", "trigger_word", "fade_in",
+         "grow_by_size", "second_look"],
         ["MODEL", "CLIP", "STRING"],
     ),
     "ImportLora": (
