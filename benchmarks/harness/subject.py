@@ -126,6 +126,12 @@ SUBJECTS = (
         "residuals_ablations",
         "Personalized Residuals: rank, scope, class word, class pictures, LAG's settings",
     ),
+    Subject(
+        "quality",
+        "local_lora",
+        "local_lora_quality",
+        "Localised LoRAs: several characters in one picture, beside other ways",
+    ),
     Subject("quality", "weave", "weave_quality", "Concept Weaver: what each part contributes"),
     Subject("quality", "conceptlab", "conceptlab_quality", "ConceptLab: novelty of the inventions"),
     Subject(

@@ -69,6 +69,40 @@ class WeaveTask:
 
 
 @dataclass(frozen=True)
+class LoraTask:
+    """A LoRA of one held-out member: its trigger, and words that the base model knows for it."""
+
+    member: str
+    trigger: str
+    words: str
+
+    @property
+    def told(self) -> str:
+        """What prompts and captions say."""
+        return f"a {self.trigger} {self.words}"
+
+    @property
+    def colour(self) -> str:
+        return self.words.split()[0]
+
+    @property
+    def kind(self) -> str:
+        return self.words.split()[1]
+
+
+@dataclass(frozen=True)
+class LoraSet:
+    """Members whose LoRAs are drawn in one picture."""
+
+    members: tuple[str, ...]
+    background: str
+
+    @property
+    def name(self) -> str:
+        return "+".join(self.members)
+
+
+@dataclass(frozen=True)
 class InventionTask:
     """A category, and the pair of members that a user would think of."""
 
@@ -113,6 +147,42 @@ SUBJECTS = {
     "teapot1": SubjectTask("teapot", "gray", ("grass", "beach")),
 }
 PAIRS = (("mug2", "fish1"), ("house2", "boat2"), ("mushroom1", "ball1"))
+LORAS = {
+    task.member: task
+    for task in (
+        LoraTask("mug2", "zeb", "orange mug"),
+        LoraTask("house2", "kip", "pink house"),
+        LoraTask("cat3", "vux", "green cat"),
+        LoraTask("cat1", "olo", "blue cat"),
+        LoraTask("fish1", "miro", "orange fish"),
+        LoraTask("boat2", "tano", "blue boat"),
+        LoraTask("mushroom1", "pelu", "blue mushroom"),
+        LoraTask("teapot1", "sivi", "orange teapot"),
+        LoraTask("robot2", "wugu", "blue robot"),
+        LoraTask("vase3", "bexo", "yellow vase"),
+        LoraTask("umbrella1", "duni", "blue umbrella"),
+        LoraTask("bird2", "fako", "cyan bird"),
+        LoraTask("car3", "gizo", "purple car"),
+        LoraTask("flower3", "hupe", "purple flower"),
+    )
+}
+LORA_SETS = (
+    LoraSet(("mug2", "house2"), "white"),
+    LoraSet(("fish1", "boat2", "mushroom1"), "beach"),
+    LoraSet(("cat3", "cat1"), "gray"),  # told apart by their colours
+    LoraSet(("mug2", "boat2", "robot2", "cat1"), "white"),
+    LoraSet(("teapot1", "robot2"), "grass"),
+    LoraSet(("house2", "cat3", "mug2"), "sky"),
+    LoraSet(("fish1", "teapot1"), "gray"),
+    LoraSet(("mushroom1", "house2", "cat3", "fish1"), "grass"),
+)
+# Scenes that settings are chosen on, and no table shows.
+TUNING_SETS = (
+    LoraSet(("vase3", "car3"), "gray"),
+    LoraSet(("bird2", "umbrella1"), "white"),
+    LoraSet(("flower3", "vase3", "bird2"), "white"),
+    LoraSet(("car3", "flower3"), "beach"),
+)
 OTHER = "blue ball"  # a known object beside a concept
 WEAVES = (
     WeaveTask(("mug1", "fish2"), "grass", "on the grass"),
