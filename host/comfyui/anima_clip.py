@@ -17,12 +17,12 @@ from torch import Tensor
 
 from ...errors import HandleError
 from ..families.anima import PAD, QWEN, ROWS, SPARE, T5
-from ..families.anima_text import AnimaRows, Row, rows_of, vectors_of
+from ..families.anima_text import AnimaRows, vectors_of
 from ..families.registry import token_table
 from ..ports import HandleVectors, Tokens
 from ..prompt_text import check_free, check_vectors, without_passages
 from .anima_own_texts import REST_TOKENS
-from .anima_texts import TOKENIZERS, ids_in
+from .anima_texts import TOKENIZERS, rows_in
 from .weights import Weight, original_weight
 
 MOST_SPARE = 28  # ids that no text has
@@ -52,17 +52,15 @@ class KnowsHandles:
         }
 
     def _pairs(self, text: str) -> dict[str, list[list[tuple[Any, float]]]]:
-        rows = rows_of(
-            text, self.handles, lambda piece: ids_in(self, QWEN, piece),
-            lambda piece: ids_in(self, T5, piece),
-        )  # fmt: skip
+        rows, vectors = rows_in(self, text, self.handles)
+        qwen = [
+            row if isinstance(row, int) else vectors_of(vectors, row[0], QWEN)[row[1]]
+            for row in rows.qwen
+        ]
         return {
-            TOKENIZERS[QWEN]: [[(self._token(row), 1.0) for row in rows.qwen]],
+            TOKENIZERS[QWEN]: [[(token, 1.0) for token in qwen]],
             TOKENIZERS[T5]: [list(zip(spare_ids(rows, self.spare), rows.weights, strict=True))],
         }
-
-    def _token(self, row: Row) -> int | Tensor:
-        return row if isinstance(row, int) else vectors_of(self.handles, row[0], QWEN)[row[1]]
 
 
 def spare_ids(rows: AnimaRows, spare: Mapping[str, tuple[int, ...]]) -> list[int]:

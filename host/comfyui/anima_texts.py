@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,8 +16,13 @@ from ...errors import ModelError
 from ..families.anima import LAYOUT, QWEN, T5
 from ..families.anima_text import AnimaRows, padded, rows_of, spliced, vectors_of
 from ..ports import HandleVectors, Prompt
+from ..prompt_text import MARK
 from .weights import Weight, text_weights, usable
 
+log = logging.getLogger("conceptloom")
+
+PAD_ID = 0  # of T5
+_FILE = re.compile(rf"(?<![^\s(]){MARK}(?![<\uff1c])([^\s<>:()]+)")  # a file of vectors
 TOKENIZERS = {QWEN: "qwen3_06b", T5: "t5xxl"}  # the host's names, of tokenizers and their tokens
 
 
@@ -68,14 +76,39 @@ class AnimaTexts:
     ) -> Prompt:
         # Handles that the CLIP knew already (Apply Concept) are found like those given here.
         handles = {**getattr(clip.tokenizer, "handles", {}), **handles}
-        rows = rows_of(
-            text, handles, lambda piece: ids_in(clip.tokenizer, QWEN, piece),
-            lambda piece: ids_in(clip.tokenizer, T5, piece),
-        )  # fmt: skip
+        rows, handles = rows_in(clip.tokenizer, text, handles)
         states = usable(qwen_states(clip, rows, handles)).to(like)
         # Encoding loads the CLIP alone, and may have sent the network away for it.
         context = adapted(network(), states, rows, handles).float()
         return Prompt(text, context, rows.tokens, content=LAYOUT.is_content(rows.tokens))
+
+
+def rows_in(tokenizer: Any, text: str, handles: HandleVectors) -> tuple[AnimaRows, HandleVectors]:
+    """A prompt's rows, and the vectors that stand in them: of handles, and of files that it names.
+
+    A file has vectors for Qwen3 alone; T5's rows get the id that newer hosts put there.
+    """
+    inner, files = getattr(tokenizer, TOKENIZERS[QWEN]), dict[str, dict[str, Tensor]]()
+
+    def named(match: re.Match[str]) -> str:
+        vectors, _, rest = inner._try_get_embedding(match[1])
+        if vectors is None:
+            log.warning("The embedding %s does not exist; it is left out.", match[1])
+            return rest
+        vectors = vectors.reshape(-1, vectors.shape[-1])
+        name = f"conceptloom-file-{len(files)}"
+        files[name] = {QWEN: vectors, T5: vectors}
+        return f"<{name}>{rest}"
+
+    if inner.embedding_directory is not None:
+        text = _FILE.sub(named, text)
+    known = {**handles, **files}
+    rows = rows_of(
+        text, known, lambda piece: ids_in(tokenizer, QWEN, piece),
+        lambda piece: ids_in(tokenizer, T5, piece),
+    )  # fmt: skip
+    t5 = tuple(PAD_ID if not isinstance(row, int) and row[0] in files else row for row in rows.t5)
+    return replace(rows, t5=t5), known
 
 
 def ids_in(tokenizer: Any, encoder: str, text: str) -> list[int]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from anima_models import anima, in_diffusers
 from nodes import KSampler
+from safetensors.torch import save_file
 from test_anima_loras import AT, LATENT
 from tiny_models import Graph, assert_same_state, graph_of, state_of
 
@@ -178,3 +181,33 @@ def test_lag_in_the_hosts_sampler_stays_in_its_place(graph: Graph, host: ComfyHo
     base = drawn(*with_lag(graph.model, graph.clip, [silent]))
     assert not torch.allclose(found, whole, atol=1e-3)
     assert not torch.allclose(found, base, atol=1e-3)
+
+
+@pytest.mark.parametrize("text", ["a embedding:filed, and a {}", "a {} (embedding:filed:1.2) cat"])
+def test_embeddings_beside_a_handle_are_read(graph: Graph, tmp_path: Path, text: str):
+    """By Qwen3; T5's rows say nothing there, as in newer versions of the host."""
+    clip = copy.copy(graph.clip)
+    clip.tokenizer = copy.copy(clip.tokenizer)
+    inner = clip.tokenizer.qwen3_06b = copy.copy(clip.tokenizer.qwen3_06b)
+    inner.embedding_directory = [str(tmp_path)]
+    host = ComfyHost(graph.model, clip)
+    width = host.encoders["qwen3_06b"]
+    inner.embedding_size = width
+    save_file({"qwen3_06b": torch.ones(2, width)}, str(tmp_path / "filed.safetensors"))
+    concept = concept_of(host)
+    both = applied(graph.model, clip, concept, 1.0)[1]
+    pairs, words = (
+        both.tokenize(text.replace("embedding:filed", word).format("<my-cat>"))
+        for word in ("embedding:filed", "dog")
+    )
+    vectors = [t for t, *_ in pairs["qwen3_06b"][0] if isinstance(t, torch.Tensor)]
+    assert sum(bool((vector == 1).all()) for vector in vectors) == 2
+    assert [i for i, *_ in pairs["t5xxl"][0]].count(0) == 2
+    assert len(words["qwen3_06b"][0]) <= len(pairs["qwen3_06b"][0])
+    assert max(weight for _, weight in pairs["t5xxl"][0]) == (1.2 if "1.2" in text else 1.0)
+    prompt = host.encode_prompt(text.format("<my-cat>"), concept.handles)
+    without = host.encode_prompt(
+        text.replace("embedding:filed", "").format("<my-cat>"), concept.handles
+    )
+    assert prompt.context.shape == without.context.shape
+    assert (prompt.context - without.context).abs().max() > 1e-3
