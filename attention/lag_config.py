@@ -38,6 +38,7 @@ class LagConfig:
         minimum=-4.0,
         maximum=4.0,
         step=0.05,
+        is_limit=False,  # strengths of a concept that is applied twice add up
     )
     localised: bool = setting(  # False: no attention is read
         True,

@@ -10,7 +10,7 @@ from .setting import setting
 Steps = TypeVar("Steps", int, int | None)
 SMALLEST_RATE = 1e-7  # an optimizer does nothing below it
 MOST_STEPS = 100_000
-LARGEST_SEED = 2**32 - 1
+LARGEST_SEED = 2**32 - 1  # of a widget; links and scripts may bring larger ones
 # Panels of the command line's help; settings of one method alone stand under its name.
 LEARNING, PRIOR, PREVIEWS, LOOP = "Learning", "Prior preservation", "Previews", "Loop"
 
@@ -103,6 +103,7 @@ def seed_setting() -> int:
         "bit, on the same machine.",
         minimum=0,
         maximum=LARGEST_SEED,
+        is_limit=False,
     )
 
 

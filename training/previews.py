@@ -62,6 +62,7 @@ class PreviewConfig:
         help="Seed of the previews' noise.",
         minimum=0,
         maximum=LARGEST_SEED,
+        is_limit=False,
         is_widget=False,
         panel=PREVIEWS,
     )

@@ -41,6 +41,7 @@ class Setting:
         rounding: of the widget's number; False disables it, None is the step.
         choices: word -> value, if only some values are possible; enums have their own.
         separators: separators of several values in one text.
+        is_limit: False where the range is the widget's alone: strengths that add up, linked seeds.
         is_prompt: a text for the model; on nodes of several lines, with dynamic prompts.
         is_advanced: hidden until a user asks for all widgets.
         is_widget: False for settings that only presets decide, without a widget.
@@ -59,6 +60,7 @@ class Setting:
     choices: Mapping[str, Any] = field(default_factory=dict[str, Any])
     separators: str = "\n"
     is_multiline: bool = False
+    is_limit: bool = True
     is_prompt: bool = False
     is_advanced: bool = False
     is_widget: bool = True
@@ -122,6 +124,13 @@ class BoundSetting:
                 return meant
         raise ConfigError(self.option, value, _listed(self.choices))
 
+    @property
+    def _limits(self) -> tuple[float, float]:
+        low, high = self.declared.minimum, self.declared.maximum
+        if low is None or high is None or not self.declared.is_limit:
+            return -math.inf, math.inf
+        return low, high
+
     def check(self) -> None:
         """ConfigError where a number is outside of the declared range; None stands for a default.
 
@@ -129,17 +138,17 @@ class BoundSetting:
         """
         if self.value is None or self.is_several or self.kind not in (int, float):
             return
-        low = -math.inf if self.declared.minimum is None else self.declared.minimum
-        high = math.inf if self.declared.maximum is None else self.declared.maximum
-        allowed = f"between {low:.10g} and {high:.10g}"
+        low, high = self._limits
+        allowed = f"between {low:.10g} and {high:.10g}" if high < math.inf else ""
         if self.choices:
             allowed, is_allowed = _listed(self.choices), self.value in self.choices.values()
         elif self.kind is int:
-            allowed = f"a whole number {allowed}"
+            allowed = f"a whole number {allowed}".strip()
             is_whole = isinstance(self.value, int) and not isinstance(self.value, bool)
             is_allowed = is_whole and low <= self.value <= high
         else:
             is_allowed = low <= self.value <= high and math.isfinite(self.value)
+            allowed = allowed or "a finite number"
         if not is_allowed:
             raise ConfigError(self.label, self.value, allowed)
 

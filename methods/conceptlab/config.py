@@ -136,6 +136,7 @@ class LabConfig:
         help="The same seed and inputs give the same concept, bit for bit.",
         minimum=0,
         maximum=LARGEST_SEED,
+        is_limit=False,
         is_advanced=True,
     )
     initialiser: Initialiser = setting(
@@ -165,6 +166,7 @@ class LabConfig:
         help="Seed of the noise of those pictures.",
         minimum=0,
         maximum=LARGEST_SEED,
+        is_limit=False,
         is_advanced=True,
     )
 

@@ -50,6 +50,7 @@ class PersonalizedResidualsConfig:
         help="The same seed and inputs give the same concept, bit for bit.",
         minimum=0,
         maximum=LARGEST_SEED,
+        is_limit=False,
     )
     resolution_px: int = setting(
         0,

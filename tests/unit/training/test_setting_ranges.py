@@ -10,6 +10,7 @@ import pytest
 
 from conceptloom.attention.lag_config import LagConfig
 from conceptloom.errors import ConfigError
+from conceptloom.methods.clic import CLiCConfig
 from conceptloom.methods.clic.matching import MatchConfig
 from conceptloom.methods.concept_weaver import InversionConfig, RegionConfig, WeaveConfig
 from conceptloom.methods.registry import method_specs
@@ -48,6 +49,8 @@ def test_numbers_outside_of_a_range_are_refused() -> None:
         for one in settings_in(config):
             if one.is_several or one.kind not in (int, float) or one.choices:
                 continue
+            if not one.declared.is_limit:
+                continue
             low, high = one.declared.minimum, one.declared.maximum
             assert low is not None
             holder, field = holder_of(config, one), one.path[-1]
@@ -61,6 +64,18 @@ def test_numbers_outside_of_a_range_are_refused() -> None:
 @pytest.mark.parametrize("end", [0.0, 1.0])
 def test_the_ends_of_a_range_are_in_it(end: float) -> None:
     assert LagConfig(quantile=end).quantile == end
+
+
+def test_seeds_of_the_hosts_samplers_are_taken() -> None:
+    assert CLiCConfig(seed=2**64 - 1).seed == 2**64 - 1
+    with pytest.raises(ConfigError, match=r"^seed is 0\.5; it must be a whole number\."):
+        CLiCConfig(seed=0.5)  # type: ignore[arg-type]
+
+
+def test_strengths_may_add_up_beyond_the_widget() -> None:
+    assert LagConfig(strength=6.0).strength == 6.0
+    with pytest.raises(ConfigError, match=r"^strength is inf; it must be a finite number\."):
+        LagConfig(strength=float("inf"))
 
 
 def test_whole_numbers_are_whole() -> None:
