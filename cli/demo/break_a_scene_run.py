@@ -38,7 +38,7 @@ from ...viz.overlays import attention_overlay
 from .judge import ELSEWHERE_SEED, as_image, word_localisation
 from .story import DemoContext, DemoSample, Figure
 
-PREVIEWS = 5  # rows of the timeline
+PREVIEWS = 3  # rows of the timeline
 FEATHER_PX = 2
 STATE = "demo-state"  # not the name that trainings use: it is deleted at the end
 
@@ -61,7 +61,7 @@ class DemoConfig:
     place_seed: int = 5  # of the pictures that an object is painted into
     room_px: int = 5  # around the mask of an object, to paint it in
     seeds: tuple[int, ...] = (1, 2)
-    steps: int = 25  # DDIM
+    steps: int = 20  # DDIM
     cfg: float = 3.0
     settings: RunSettings = field(default_factory=lambda: demo_settings({}))
 

@@ -33,7 +33,7 @@ ORNAMENT, WORD = "spiral", "ring"  # of `tinyworld.ornaments`, and what its name
 SOURCE, SOURCE_ON = "green mug", "white"
 TARGET, TARGET_ON = "red teapot", "grass"
 NAME = f"my-{ORNAMENT}"
-COUNT, STEPS, FEATHER_PX = 4, 16, 1
+COUNT, STEPS, FEATHER_PX = 6, 16, 1
 CFG = 2.0  # with more, an emblem that the model knows shows through the ornament
 
 
