@@ -71,7 +71,7 @@ class _Run:
     read_context: ContextReader
     gradients: list[Tensor] = field(default_factory=list)
     asked: Tokens | None = None  # tokens of the prompt whose gradient is being computed
-    gradients: int = 0  # of the whole run
+    computed: int = 0  # gradients of the whole run
 
 
 def with_steering(
@@ -125,7 +125,7 @@ def with_steering(
             return executor(x, *args, **kwargs)
         with checkpointed(executor.class_obj) if checkpointing else nullcontext():
             run.gradients.append(_gradient(run, executor, x, *args, **kwargs))
-        run.gradients += 1
+        run.computed += 1
         raise StopForward
 
     def apply(executor: Any, *args: Any, **kwargs: Any) -> Any:
@@ -133,7 +133,7 @@ def with_steering(
             return executor(*args, **kwargs)
         with edits_possible():  # ends with StopForward, if all is well
             output = executor(*args, **kwargs)
-        if not slot.run.gradients:
+        if not slot.run.computed:
             raise passed_by(key)
         return output  # somebody answered for the UNet, as step caches do
 
