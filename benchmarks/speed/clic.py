@@ -238,7 +238,7 @@ def _mirrored(image: torch.Tensor, flips: bool) -> torch.Tensor:
 
 def ours(config: CLiCConfig, loop: LoopConfig) -> Make:
     """Our recipe in our loop, as a user runs it."""
-    endless = replace(config, weight_phase=replace(config.weight_phase, steps=10**6))
+    endless = replace(config, weight_phase=replace(config.weight_phase, steps=10**5))
 
     def make(setting: Setting) -> Iterator[Losses]:
         image, mask = make_detail(picture_side(setting.host))
