@@ -85,7 +85,7 @@ def learn_an_ornament(graph: Graph) -> Graph:
     small = settings_of_preset(PRESET).changed(SMALL)
     widgets = widgets_of(small, settings_of_preset(SMALL_PRESET), without=TRAINER)
     trainer = _trainer(
-        graph, base, _scene(graph, source, soft[1]), SMALL_PRESET,
+        graph, base, _scene(graph, source, soft[1]), SMALL_PRESET, preview_every=100,
         **{f"preset__{name}": value for name, value in widgets.items()},
     )  # fmt: skip
     graph.node(
@@ -217,5 +217,5 @@ def _trainer(graph: Graph, base: Node, scene: Node, preset: str = PRESET, **knob
     return graph.node(
         "ConceptLoomCrossAttentionLossTrainer", (800, 80), (440, 1000),
         model=base[0], clip=base[1], vae=base[2], scene=scene[0],
-        preset=preset, preset__object_word=SOURCE["object"], **TRAINER, **knobs,
+        preset=preset, preset__object_word=SOURCE["object"], **(TRAINER | knobs),
     )  # fmt: skip
