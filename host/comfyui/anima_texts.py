@@ -91,7 +91,7 @@ def rows_in(tokenizer: Any, text: str, handles: HandleVectors) -> tuple[AnimaRow
     inner, files = getattr(tokenizer, TOKENIZERS[QWEN]), dict[str, dict[str, Tensor]]()
 
     def named(match: re.Match[str]) -> str:
-        vectors, _, rest = inner._try_get_embedding(match[1])
+        vectors, *_, rest = inner._try_get_embedding(match[1])
         if vectors is None:
             log.warning("The embedding %s does not exist; it is left out.", match[1])
             return rest

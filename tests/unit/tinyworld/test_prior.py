@@ -90,7 +90,7 @@ def test_the_shipped_prior_imagines_what_is_said() -> None:
 def test_the_shipped_image_encoder_sees_what_words_say() -> None:
     """Captions find their own among 256 unseen pictures far more often than by chance (0.004)."""
     figures = load_tiny_prior().figures
-    assert figures["retrieval"] > 0.3
+    assert figures["retrieval"] > 0.25
     assert figures["prior_retrieval"] > 0.25
     assert figures["matched"] > figures["unmatched"] + 0.4
 
