@@ -96,7 +96,7 @@ MEASURES = (
             "classes"),
     Measure("novelty", "novelty", "1 - likeness to the nearest of many known members, as the judge "
             "describes the largest object"),
-    Measure("new", "new", "share of pictures whose object is of no class of all without doubt, and "
+    Measure("new", "new", "share of pictures whose object is of no class without doubt, and "
             "no known member"),
     Measure("seen", "an object", "share of pictures in which the judge finds an object at all"),
     Measure("category", "category", "probability of all classes of the category together"),

@@ -84,9 +84,9 @@ def _story(config: DemoConfig, scene: ConceptScene, run: DemoRun, pixels_per_lat
             Section(
                 "Apart, painted into pictures of other places",
                 "Each word alone, drawn where its object stood, in pictures without any: every "
-                "step restores the picture around the mask. So short a training learns the "
-                "arrangement along with the objects; without a mask, the model would often draw "
-                "the other one beside it.",
+                "step restores the picture around the mask. Such a short training also learns the "
+                "arrangement of the objects; without a mask, the model would often draw the other "
+                "one beside it.",
                 apart,
             ),
             Section("Together", "Both words in one prompt, without masks.", together),

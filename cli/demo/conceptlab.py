@@ -94,10 +94,11 @@ def tell(context: DemoContext) -> Story:
                 (f"the word {CATEGORY}, for comparison", *_cells(base)),
             ],
         ),
-        f"Doubt begins below a probability of {CLEAR:g}: 2 % of members that the model has never "
-        "seen are in doubt, and 43 % of objects put together from halves of two classes. Likeness "
-        f"is the cosine with the nearest of {len(load_judge().bank)} members, {BANK} of each "
-        f"class; 95 % of unseen members reach {load_judge().calibration.known:.2f}.",
+        f"Doubt begins below a probability of {CLEAR:g}: 2 % of true members are in doubt, 6 % of "
+        "the model's own drawings of its class words, and 43 % of objects put together from halves "
+        "of two classes. A poor drawing can leave the judge in doubt too. Likeness is the cosine "
+        f"with the nearest of {len(load_judge().bank)} members, {BANK} of each class; from "
+        f"{load_judge().calibration.same:.2f} on, an object counts as that member.",
         f"conceptloom invent {NAME} --of {CATEGORY}",
     )
     title = "ConceptLab: invent a new object"

@@ -23,7 +23,7 @@ OBJECT = "house2"  # of `tinyworld.concepts`
 WORD, NAME = CONCEPTS[OBJECT], handle_of(OBJECT)
 TAUGHT_ON, DRAWN_ON = "grass", "beach"
 COUNT, STEPS = 3, 16
-CFG = 5.0  # the likeness rises with it: 0.77 at 2, 0.84 at 3, 0.85 at 5
+CFG = 5.0  # likeness, mean of three pictures: 0.77 at 2, 0.84 at 3, 0.85 at 5
 LOCALISED = "with LAG"
 VARIANTS = {
     LOCALISED: LagConfig(),
